@@ -1,0 +1,22 @@
+"""Labelled synthetic brain MRI. What authors of plugins import; it imports no torch."""
+
+from medgen.hookspecs import hookimpl
+from medgen.kinds import Batch, Draws, Mode, Noisy, Prediction, Step
+from medgen.settings import between, field, ge, gt, one_of, settings
+
+__version__ = "0.1.0"
+__all__ = [
+    "Batch",
+    "Draws",
+    "Mode",
+    "Noisy",
+    "Prediction",
+    "Step",
+    "between",
+    "field",
+    "ge",
+    "gt",
+    "hookimpl",
+    "one_of",
+    "settings",
+]

@@ -1,0 +1,248 @@
+"""The command line. A command imports torch only once it runs, so that `medgen --help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from medgen import __version__
+from medgen.errors import IncompleteError, MedgenError, RecipeError
+
+if TYPE_CHECKING:
+    from medgen.registry import Registry
+
+FOLDER = click.Path(path_type=Path)
+with_option = click.option("--with", "layers", multiple=True, metavar="FILE", help="Lay another recipe over this one.")
+overrides_argument = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+
+
+@lru_cache
+def registry() -> Registry:
+    """The plugins that are installed, walked once a process."""
+    from medgen.registry import Registry
+
+    return Registry.load()
+
+
+class Commands(click.Group):
+    """The core's commands, and those that plugins bring."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *(str(each.name) for each in registry().commands())})
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        own = super().get_command(ctx, name)
+        return own or next((each for each in registry().commands() if each.name == name), None)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(__version__, prog_name="medgen")
+def cli(debug: bool) -> None:
+    """Labelled synthetic brain MRI: from a folder of scans with lesion masks to image and mask pairs."""
+
+
+@cli.command()
+@click.argument("recipe", required=False)
+@overrides_argument
+@with_option
+@click.option("--resume", metavar="RUN|auto", help="Continue a run; auto: the newest unfinished one of this recipe, if any.")
+@click.option("--dry-run", is_flag=True, help="Read the data, build everything, train nothing.")
+def train(recipe: str | None, overrides: tuple[str, ...], layers: tuple[str, ...], resume: str | None, dry_run: bool) -> None:
+    """Train RECIPE, a TOML file or the name of one that comes along."""
+    if resume and resume != "auto":
+        given = [recipe, *overrides] if recipe else []
+        folder = _resume(Path(resume), given, layers)
+    else:
+        if not recipe:
+            raise RecipeError("RECIPE: none given. Name one (`medgen recipe list` shows those that come along), or --resume RUN.")
+        folder = _train(recipe, overrides, layers, resume == "auto", dry_run)
+    if folder:
+        say_result(folder)
+
+
+def _resume(folder: Path, overrides: Sequence[str], layers: Sequence[str]) -> Path:
+    strange = [each for each in overrides if "=" not in each]
+    if strange:
+        raise RecipeError(f"{strange[0]}: a run is resumed with its own recipe. Give only --resume {folder} and KEY=VALUE.")
+    from medgen import session
+
+    return session.resume(folder, overrides, layers)
+
+
+def _train(recipe: str, overrides: Sequence[str], layers: Sequence[str], resume: bool, dry_run: bool) -> Path | None:
+    from medgen.recipe import load
+
+    resolved = load(recipe, overrides, layers, registry())
+    from medgen import folder, session
+
+    if dry_run:
+        session.dry_run(resolved)
+        return None
+    unfinished = folder.find_unfinished(resolved) if resume else None
+    return session.resume(unfinished) if unfinished else session.start(resolved)
+
+
+@cli.command()
+@click.option("--image-model", type=FOLDER, metavar="CKPT", help="Checkpoint of the model that makes images.")
+@click.option("--seg-model", type=FOLDER, metavar="CKPT|DIR", help="Checkpoint of a mask model, or a folder of masks.")
+@click.option("--num-images", type=click.IntRange(1), required=True, help="How many pairs there shall be.")
+@click.option("--output-dir", type=FOLDER, required=True, metavar="OUT", help="Folder for OUT/train/syn_00000/... and pairs.png.")
+@click.option("--steps", type=click.IntRange(1), help="Sampling steps; without it, what each model's recipe says.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same pairs.")
+@click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Pairs made at a time; part of the result.")
+@click.option("--max-area", type=click.FloatRange(0, 1), default=0.04, show_default=True, help="Largest valid mask, share of the slice.")
+@click.option("--max-attempts", type=click.IntRange(1), default=10, show_default=True, help="Draws of a mask until it is left out.")
+def generate(
+    image_model: Path | None, seg_model: Path | None, num_images: int, output_dir: Path, steps: int | None, seed: int,
+    batch_size: int, max_area: float, max_attempts: int,
+) -> None:  # fmt: skip
+    """Write image and mask pairs; goes on where it was stopped.
+
+    The folder OUT is a dataset that medgen and others can train on.
+    """
+    from medgen import generate as work
+    from medgen.console import progress
+
+    image = work.load_model(image_model, registry()) if image_model else None
+    masks: work.MaskSource | None = None
+    if seg_model and seg_model.is_dir():
+        if image is None:
+            raise RecipeError(f"--seg-model: {seg_model} is a folder of masks, which needs images. Give --image-model.")
+        masks = work.FolderMasks(seg_model, image, seed)
+    elif seg_model:
+        masks = work.ModelMasks(work.load_model(seg_model, registry()), seed, steps, max_area, max_attempts)
+    make = work.Generator(image, masks, seed, steps, batch_size)
+    with progress("pairs", num_images) as bar:
+        missing = work.generate(make, num_images, output_dir, bar.advance)
+    say_result(work.picture(make, output_dir))
+    if missing:
+        listed = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
+        raise IncompleteError(
+            f"{output_dir}: {len(missing)} of {num_images} masks were invalid {max_attempts} times (indices {listed}). "
+            "Raise --max-area or --max-attempts, or train the mask model longer."
+        )
+
+
+@cli.group()
+def plugins() -> None:
+    """What is installed, and by whom."""
+
+
+@plugins.command("list")
+def plugins_list() -> None:
+    """Every plugin, its kind and the distribution that brings it; broken ones with the reason."""
+    from medgen import listing
+
+    listing.table(registry())
+
+
+@plugins.command("show")
+@click.argument("name")
+def plugins_show(name: str) -> None:
+    """What a plugin is for, and a block to paste into a recipe."""
+    from medgen import listing
+
+    listing.page(registry(), name)
+
+
+@cli.group()
+def recipe() -> None:
+    """Experiments, as TOML."""
+
+
+@recipe.command("list")
+def recipe_list() -> None:
+    """The recipes that come along."""
+    from medgen.recipe import shipped
+
+    for name, summary in shipped():
+        click.echo(f"{name:<24} {summary}")
+
+
+@recipe.command("show")
+@click.argument("recipe")
+@overrides_argument
+@with_option
+@click.option("--only", metavar="TABLE", help="Print one table only, such as training.")
+def recipe_show(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...], only: str | None) -> None:
+    """The resolved recipe with all defaults, as TOML that loads again."""
+    from medgen.recipe import load, to_toml
+
+    click.echo(to_toml(load(recipe, overrides, layers, registry()), only), nl=False)
+
+
+@cli.group()
+def data() -> None:
+    """Datasets: make a demo one, fill the slice store."""
+
+
+@data.command("demo")
+@click.argument("out", type=FOLDER)
+@click.option("--patients", type=click.IntRange(1), default=30, show_default=True, help="How many to make.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same patients.")
+def data_demo(out: Path, patients: int, seed: int) -> None:
+    """Write made-up patients with brain metastases to OUT: T1 before and after contrast, BRAVO, FLAIR and masks."""
+    from medgen.console import progress
+    from medgen.data.demo import make_demo
+
+    with progress("demo patients", patients) as bar:
+        make_demo(out, patients, seed, advance=bar.advance)
+    say_result(out)
+
+
+@data.command("prepare")
+@click.argument("recipe")
+@overrides_argument
+@with_option
+def data_prepare(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...]) -> None:
+    """Fill the slice store of RECIPE's data, so that training starts at once."""
+    from medgen.recipe import load
+
+    resolved = load(recipe, overrides, layers, registry())
+    from medgen.assemble import prepare_data
+
+    store = prepare_data(resolved, resolved.mode.build())
+    for split in ("train", "val"):
+        click.echo(f"{split:<6} {len(store.select(split))} slices of {store.patients(split)} patients")
+
+
+def say_result(path: Path) -> None:
+    """The last line of everything that takes long: where the result is."""
+    click.echo(str(path))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The entry point: every mistake and fault is one line on stderr and an exit code."""
+    debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
+    sys.exit(guarded(lambda: cli.main(arguments, prog_name="medgen", standalone_mode=False), debug))
+
+
+def guarded(work: Callable[[], Any], debug: bool) -> int:
+    """Run `work` and turn what it raises into an exit code."""
+    from medgen import console
+
+    try:
+        result = work()
+        return result if isinstance(result, int) else 0
+    except MedgenError as error:
+        if debug:
+            raise
+        console.fail(error)
+        return error.exit_code
+    except click.exceptions.Exit as exit_:
+        return exit_.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        console.fail(MedgenError("interrupted: nothing more was written. Give the same command to go on."))
+        return 130
+    except MemoryError:
+        console.fail(MedgenError("out of memory: the host has too little. Lower training.batch_size or data.workers."))
+        return 7

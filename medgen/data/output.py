@@ -1,0 +1,31 @@
+"""Generated slices as NIfTI files with headers of their own: nothing of a source scan is copied."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
+WHITE = 1000
+"""Images are written as int16 from 0 (-1 inside medgen) to this (+1)."""
+
+
+def write_slice(path: Path, values: np.ndarray[Any, Any], is_mask: bool, spacing: float, axis: str) -> None:
+    """Write a slice `[x, y]` in [-1, 1] as a volume of one slice, RAS; masks as 0/1, cut at 0. Same values, same bytes."""
+    data = (values > 0).astype(np.uint8) if is_mask else np.rint((values + 1) * WHITE / 2).astype(np.int16)
+    affine = np.diag([spacing, spacing, spacing, 1.0])
+    image = nib.Nifti1Image(np.expand_dims(data, AXES[axis]), affine)
+    image.header.set_xyzt_units("mm")
+    image.header["descrip"] = b"synthetic"
+    path.write_bytes(gzip.compress(image.to_bytes(), mtime=0))
+
+
+def read_slice(path: Path, is_mask: bool = False) -> np.ndarray[Any, Any]:
+    """A slice that `write_slice` wrote: `[x, y]` in [-1, 1]."""
+    data = np.asarray(nib.Nifti1Image.from_bytes(gzip.decompress(path.read_bytes())).dataobj, np.float32)
+    plane = data.reshape([side for side in data.shape if side > 1])
+    return plane * 2 - 1 if is_mask else plane * 2 / WHITE - 1

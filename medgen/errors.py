@@ -1,0 +1,80 @@
+"""What can go wrong, each with the exit code that scripts rely on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class MedgenError(Exception):
+    """A mistake or fault that a user can act on: one line, or several where several were found.
+
+    Each line reads `<file or key>: <what is wrong, with the values>. <What to do>.`
+    """
+
+    exit_code = 1
+
+    def __init__(self, problems: str | Iterable[str]):
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class RecipeError(MedgenError):
+    """The recipe or the command line is wrong."""
+
+    exit_code = 2
+
+
+class DataError(MedgenError):
+    """The scans cannot be used as they are."""
+
+    exit_code = 3
+
+
+class CheckpointError(MedgenError):
+    """A checkpoint is missing, damaged, or does not fit."""
+
+    exit_code = 4
+
+
+class PluginError(MedgenError):
+    """A plugin that is needed is missing, broken or ambiguous."""
+
+    exit_code = 5
+
+
+class NotFiniteError(MedgenError):
+    """Training diverged."""
+
+    exit_code = 6
+
+
+class OutOfMemoryError(MedgenError):
+    """The device or the host has too little memory."""
+
+    exit_code = 7
+
+
+class StorageError(MedgenError):
+    """A file could not be written."""
+
+    exit_code = 8
+
+
+class RunInUseError(MedgenError):
+    """Another process works in the run's folder."""
+
+    exit_code = 10
+
+
+class IncompleteError(MedgenError):
+    """Some pairs could not be made valid; all others were written."""
+
+    exit_code = 12
+
+
+class StoppedError(MedgenError):
+    """A signal or a time limit ended the run; everything is saved and the command in the message continues it."""
+
+    def __init__(self, problems: str | Iterable[str], exit_code: int = 75):
+        super().__init__(problems)
+        self.exit_code = exit_code

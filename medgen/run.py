@@ -1,0 +1,196 @@
+"""A run: a recipe being trained, and its folder. This is what callbacks see."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+import torch
+from torch import nn
+
+from medgen import checkpoint
+from medgen.data.feed import Feed
+from medgen.errors import CheckpointError
+from medgen.journal import Journal
+from medgen.kinds import Batch, Mode, Space, Turn
+from medgen.recipe import Recipe, TrainingSettings, public_toml
+from medgen.versions import versions
+
+if TYPE_CHECKING:
+    from medgen.data.store import SliceStore
+
+
+def learning_rate(training: TrainingSettings, step: int, total: int) -> float:
+    """The rate of step 0..total-1: linear warm-up, then cosine, linear or constant down to `min_lr` times the peak."""
+    if step < training.warmup_steps:
+        return training.learning_rate * (step + 1) / training.warmup_steps
+    done = (step - training.warmup_steps) / max(1, total - training.warmup_steps)
+    shape = {"cosine": 0.5 * (1 + math.cos(math.pi * done)), "linear": 1 - done, "constant": 1.0}[training.schedule]
+    return training.learning_rate * (training.min_lr + (1 - training.min_lr) * shape)
+
+
+class Run:
+    """Everything that trains, where it stands, and how to save it. `network` is the raw module, never a wrapper.
+
+    `averaged` is a slot that a callback may fill with a module; checkpoints store it and `generate` prefers it.
+    """
+
+    averaged: nn.Module | None = None
+    hooks: pluggy.HookRelay
+    journal: Journal
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        device: torch.device,
+        store: SliceStore,
+        mode: Mode,
+        space: Space,
+        strategy: Any,
+        network: nn.Module,
+        turns: Mapping[str, Turn],
+    ):
+        self.recipe, self.dir, self.device, self.store = recipe, folder, device, store
+        self.mode, self.space, self.strategy, self.network, self.turns = mode, space, strategy, network, dict(turns)
+        self.train = Feed(store, mode, "train", recipe.run.seed)
+        self.val = Feed(store, mode, "val")
+        self.channels_last = channels_last(recipe.training, network)
+        self.optimizers = {name: optimizer(turn, recipe.training) for name, turn in turns.items()}
+        self.callbacks: dict[str, object] = {}
+        self.cadences: set[int] = {50}
+        self.step = self.samples = self.epochs_ended = self.skipped = 0
+        self.stopping: str | None = None
+        self._began, self._seconds = time.monotonic(), 0.0
+
+    @property
+    def epoch_samples(self) -> int:
+        """Samples in an epoch, as logs, validation and checkpoints count them."""
+        training = self.recipe.training
+        cap = training.epoch_steps * training.batch_size
+        return min(self.train.size, cap) if cap else self.train.size
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        training = self.recipe.training
+        return training.steps or math.ceil(training.epochs * self.epoch_samples / training.batch_size)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the last sample seen, from 1."""
+        return max(0, self.samples - 1) // self.epoch_samples + 1
+
+    @property
+    def epoch_due(self) -> bool:
+        """An epoch's samples have been seen, and its end has not been worked off yet."""
+        return self.samples // self.epoch_samples > self.epochs_ended
+
+    @property
+    def complete(self) -> bool:
+        """Every step is done."""
+        return self.step >= self.total_steps
+
+    @property
+    def seconds(self) -> float:
+        """Training time over all processes that worked on this run."""
+        return self._seconds + time.monotonic() - self._began
+
+    def stop(self, reason: str) -> None:
+        """End the fit before the next step."""
+        self.stopping = self.stopping or reason
+
+    def show_every(self, steps: int) -> None:
+        """Ask that numbers are read from the device and pass through `medgen_log` at least every so many steps."""
+        self.cadences.add(steps)
+
+    def learning_rate(self, step: int) -> float:
+        """The rate of a step (from 0)."""
+        return learning_rate(self.recipe.training, step, self.total_steps)
+
+    def to_device(self, batch: Batch) -> Batch:
+        """A batch from a feed, on the run's device and prepared by the space."""
+        image, condition = (part.to(self.device, non_blocking=True) for part in batch)
+        return Batch(self.space.prepare(image), condition)
+
+    def log(self, scalars: Mapping[str, float], images: Mapping[str, Any] | None = None) -> None:
+        """Show numbers and pictures (uint8 `[height, width, 3]`); the numbers also go to `metrics.jsonl`."""
+        if scalars:
+            self.journal.write(self.step, self.epoch, scalars)
+        self.hooks.medgen_log(run=self, scalars=scalars, images=images or {})
+
+    def save(self, name: str = "latest.pt") -> Path:
+        """Write a checkpoint into the run's folder; the last `latest.pt` stays as `prev.pt`."""
+        path = self.dir / name
+        checkpoint.save(self.state_dict(), path, self.dir / "prev.pt" if name == "latest.pt" else None)
+        return path
+
+    def state_dict(self) -> dict[str, Any]:
+        """The whole state, in plain values and tensors; no paths and no patient ids."""
+        return {
+            "recipe": public_toml(self.recipe),
+            "network": self.network.state_dict(),
+            "averaged": None if self.averaged is None else self.averaged.state_dict(),
+            "space": dict(self.space.state_dict()),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "callbacks": {name: each.state_dict() for name, each in self._with_state()},
+            "position": {name: getattr(self, name) for name in POSITION},
+            "data": {"fingerprint": self.store.fingerprint, "spacing": float(self.store.spacing)},
+            "channels_last": self.channels_last,
+            "journal": self.journal.length(),
+            "seconds": self.seconds,
+            "versions": versions(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], source: Path) -> None:
+        """Take back what `state_dict` gave; everything in it must fit. Raises CheckpointError naming `source`."""
+        stateful = dict(self._with_state())
+        if set(state["callbacks"]) != set(stateful):
+            given, wanted = sorted(state["callbacks"]), sorted(stateful)
+            raise CheckpointError(f"{source}: has the state of callbacks {given}, the recipe has {wanted}. Resume with the run's own recipe.")
+        load_into(self.network, state["network"], source)
+        if self.averaged is not None:
+            load_into(self.averaged, state["averaged"], source)
+        self.space.load_state_dict(state["space"])
+        for name, each in self.optimizers.items():
+            each.load_state_dict(state["optimizers"][name])
+        for name, callback in stateful.items():
+            callback.load_state_dict(state["callbacks"][name])
+        for name in POSITION:
+            setattr(self, name, state["position"][name])
+        self._seconds = state["seconds"]
+
+    def _with_state(self) -> list[tuple[str, Any]]:
+        return [(name, each) for name, each in self.callbacks.items() if hasattr(each, "state_dict")]
+
+
+POSITION = ("step", "samples", "epochs_ended", "skipped")
+
+
+def optimizer(turn: Turn, training: TrainingSettings) -> torch.optim.AdamW:
+    """Fused AdamW: three times as fast as the loop, and it skips a step by a flag on the device."""
+    return torch.optim.AdamW(
+        turn.parameters(), lr=training.learning_rate, betas=turn.betas, weight_decay=training.weight_decay, fused=True
+    )
+
+
+def channels_last(training: TrainingSettings, network: nn.Module) -> bool:
+    """The rule: bf16 and every width (what the norms see) at least 128; measured to be slower below."""
+    if training.memory_format != "auto":
+        return training.memory_format == "channels_last"
+    widths = [module.num_channels for module in network.modules() if isinstance(module, nn.GroupNorm)]
+    return training.precision == "bf16" and bool(widths) and min(widths) >= 128
+
+
+def load_into(module: nn.Module, weights: Mapping[str, Any] | None, source: Path) -> None:
+    """Strictly: a missing, extra or differently shaped tensor is a CheckpointError."""
+    try:
+        module.load_state_dict(weights or {}, strict=True)
+    except RuntimeError as error:
+        lines = str(error).splitlines()
+        detail = lines[min(1, len(lines) - 1)].strip()[:200]
+        raise CheckpointError(f"{source}: weights do not fit the recipe ({detail}). Use the recipe that trained them.") from error

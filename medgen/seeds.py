@@ -1,0 +1,28 @@
+"""All randomness is a pure function of the seed, a purpose and a position. Nothing else draws."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+
+
+def derive(seed: int, purpose: str, *index: int) -> int:
+    """A 63-bit seed for one purpose at one position; different arguments give unrelated seeds."""
+    text = "/".join([str(seed), purpose, *map(str, index)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+
+def stream(seed: int, purpose: str, *index: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator of its own for one purpose at one position, such as `stream(0, "draws", step)`."""
+    return torch.Generator(device).manual_seed(derive(seed, purpose, *index))
+
+
+def seed_globals(seed: int, purpose: str, *index: int) -> None:
+    """Seed torch's global generators, for initial weights and dropout, which accept no generator."""
+    torch.manual_seed(derive(seed, purpose, *index))
+
+
+def permutation(seed: int, epoch: int, size: int) -> torch.Tensor:
+    """`[size]` int64: the order in which an epoch (from 0) visits the samples."""
+    return torch.randperm(size, generator=stream(seed, "shuffle", epoch))

@@ -1,0 +1,202 @@
+"""The loop. One step: a batch, its draws, each turn's losses and gradients, an update; no sync with the device."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medgen import seeds
+from medgen.errors import NotFiniteError
+from medgen.kinds import Batch, Step, Turn
+from medgen.run import Run
+from medgen.sampling import autocast
+
+
+class StopFit(Exception):
+    """Raised inside an epoch's end when the run is to stop; that end is then worked off by whoever resumes."""
+
+
+def fit(run: Run) -> None:
+    """Train until every step is done or someone stops the run; callbacks hear of the end either way."""
+    error: BaseException | None = None
+    try:
+        run.hooks.medgen_run_start(run=run)
+        if not run.hooks.medgen_fit(run=run):
+            Trainer(run).fit()
+    except BaseException as caught:
+        error = caught
+        raise
+    finally:
+        run.hooks.medgen_run_end(run=run, error=error)
+        run.train.close()
+        run.journal.close()
+
+
+class Trainer:
+    """The core's own fit."""
+
+    def __init__(self, run: Run):
+        self.run, self.training = run, run.recipe.training
+        self.forward = {name: torch.compile(turn) if self.training.compile else turn for name, turn in run.turns.items()}
+        self.weights = run.recipe.loss_weights
+        self.pending: list[tuple[int, int, dict[str, Tensor]]] = []
+        self.skipped = torch.tensor(float(run.skipped), device=run.device)
+        self.shown, self.clock = run.samples, time.monotonic()
+        torch.use_deterministic_algorithms(self.training.deterministic)
+
+    def fit(self) -> None:
+        """Step until done or stopped; an epoch's end is worked off between two steps."""
+        run = self.run
+        while not run.stopping:
+            if run.epoch_due:
+                self._end_epoch()
+                continue
+            if run.complete:
+                break
+            losses = self.step()
+            if run.complete or any(run.step % steps == 0 for steps in run.cadences):
+                self.flush()
+            run.hooks.medgen_step_end(run=run, losses=losses)
+        self.flush()
+
+    def step(self) -> dict[str, Tensor]:
+        """One optimizer step of every turn. Returns means over the batch by name, on the device."""
+        run, size = self.run, self.training.batch_size
+        batch = run.to_device(run.train.at(run.samples, size))
+        seeds.seed_globals(run.recipe.run.seed, "dropout", run.step)
+        before: list[Step | None] = [None] * self.training.accumulate
+        record: dict[str, Tensor] = {}
+        for name, turn in run.turns.items():
+            before = self._backward(name, turn, batch, before, record)
+            self._update(name, turn, record)
+        run.step, run.samples = run.step + 1, run.samples + size
+        self.pending.append((run.step, run.epoch, record))
+        return record
+
+    def flush(self) -> None:
+        """Read what has been measured since the last time from the device, in one transfer, and show it."""
+        if not self.pending:
+            return
+        run, lines = self.run, self._read_pending()
+        step, epoch, last = lines.pop()
+        for line in lines:
+            run.journal.write(*line)
+        every = [*(values for *_, values in lines), last]
+        means = {name: sum(values[name] for values in every) / len(every) for name in last}
+        run.journal.write(step, epoch, {**last, **self._status()})
+        run.hooks.medgen_log(run=run, scalars={**means, **self._status()}, images={})
+        self.shown, self.clock = run.samples, time.monotonic()
+        self._check_skipped()
+
+    def _backward(
+        self, name: str, turn: Turn, batch: Batch, before: list[Step | None], record: dict[str, Tensor]
+    ) -> list[Step | None]:
+        run, draws = self.run, turn.draw(self._stream(name), batch)
+        size, parts = self.training.batch_size, len(before)
+        after: list[Step | None] = []
+        for part, earlier in enumerate(before):
+            rows = slice(part * size // parts, (part + 1) * size // parts)
+            with autocast(run.device, self.training.precision):
+                result = self.forward[name](cut(batch, rows), cut(draws, rows), earlier)
+            total = sum(self.weights.get(loss, 1.0) * each.sum() for loss, each in result.losses.items()) / size
+            total.backward()  # type: ignore[union-attr]  # a turn has at least one loss
+            for key, each in (("train", total), *result.losses.items()):
+                each = each.detach() if key == "train" else each.detach().sum() / size
+                record[f"loss/{key}"] = record.get(f"loss/{key}", 0.0) + each
+            after.append(detach(result))
+        return after
+
+    def _update(self, name: str, turn: Turn, record: dict[str, Tensor]) -> None:
+        run = self.run
+        optimizer = run.optimizers[name]
+        limit = self.training.clip or float("inf")
+        norm = torch.nn.utils.clip_grad_norm_(list(turn.parameters()), limit, foreach=True)
+        bad = (~torch.isfinite(norm)).float()
+        self.skipped = (self.skipped + bad) * bad
+        # fused AdamW reads this flag on the device and leaves weights, moments and counter alone if it is set
+        optimizer.found_inf = bad  # type: ignore[attr-defined]
+        optimizer.param_groups[0]["lr"] = run.learning_rate(run.step)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        record["grad_norm" if len(run.turns) == 1 else f"grad_norm/{name}"] = norm.detach()
+
+    def _stream(self, name: str) -> torch.Generator:
+        return seeds.stream(self.run.recipe.run.seed, f"draws/{name}", self.run.step, device=self.run.device)
+
+    def _end_epoch(self) -> None:
+        run, every = self.run, self.training.validate_every
+        metrics: dict[str, float] = {}
+        self.flush()
+        if every and ((run.epochs_ended + 1) % every == 0 or run.complete):
+            try:
+                metrics = validate(run)
+            except StopFit:
+                return
+        run.epochs_ended += 1
+        if metrics:
+            run.log(metrics)
+        run.hooks.medgen_epoch_end(run=run, metrics=metrics)
+        self.clock, self.shown = time.monotonic(), run.samples
+
+    def _read_pending(self) -> list[tuple[int, int, dict[str, float]]]:
+        names = [list(record) for *_, record in self.pending]
+        flat = [value for *_, record in self.pending for value in record.values()]
+        values: Iterator[float] = iter(torch.stack([*flat, self.skipped]).tolist())
+        lines = [
+            (step, epoch, {key: next(values) for key in keys})
+            for (step, epoch, _), keys in zip(self.pending, names, strict=True)
+        ]
+        self.run.skipped = int(next(values))
+        self.pending = []
+        return lines
+
+    def _status(self) -> dict[str, float]:
+        run = self.run
+        seconds = max(time.monotonic() - self.clock, 1e-9)
+        return {
+            "learning_rate": run.learning_rate(run.step - 1),
+            "images_per_second": (run.samples - self.shown) / seconds,
+            "memory_gb": memory(run.device) / 1e9,
+        }
+
+    def _check_skipped(self) -> None:
+        run = self.run
+        if run.skipped > self.training.max_skipped:
+            raise NotFiniteError(
+                f"{run.dir}: {run.skipped} steps in a row were not finite, last good: step {run.step - run.skipped}. "
+                "Lower training.learning_rate or use training.precision=fp32, then resume."
+            )
+
+
+def validate(run: Run) -> dict[str, float]:
+    """Ask everyone who measures, merge the answers."""
+    metrics: dict[str, float] = {}
+    for answer in run.hooks.medgen_validate(run=run):
+        metrics.update(answer or {})
+    return metrics
+
+
+def cut(values: Any, rows: slice) -> Any:
+    """The rows of every tensor in a NamedTuple."""
+    return type(values)(*(each[rows] for each in values))
+
+
+def detach(step: Step) -> Step:
+    """The result of a turn as the next turn may see it: without a graph."""
+    def free(values: Any) -> Any:
+        return type(values)(*(each.detach() for each in values))
+
+    return Step({name: each.detach() for name, each in step.losses.items()}, free(step.prediction), free(step.noisy))
+
+
+def memory(device: torch.device) -> float:
+    """Peak bytes: allocated on the GPU, or resident in this process."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0

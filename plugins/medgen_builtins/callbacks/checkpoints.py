@@ -1,0 +1,97 @@
+"""When a run is saved, and what is kept."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medgen import field, ge, hookimpl, settings
+
+if TYPE_CHECKING:
+    from medgen.run import Run
+
+medgen_api = 1
+
+
+@settings
+class Checkpoints:
+    """`latest.pt` and `prev.pt` for resuming, `best.pt` by a metric, `epoch_*.pt` now and then."""
+
+    every_steps: int = field(0, help="save latest.pt each so many steps; 0: by time and at epoch ends only", check=ge(0))
+    every_minutes: float = field(10.0, help="save latest.pt at least this often", check=ge(0))
+    every_epochs: int = field(0, help="write epoch_*.pt each so many epochs; 0: never", check=ge(0))
+    keep: int = field(3, help="how many epoch_*.pt to keep, the newest", check=ge(1))
+    metric: str = field("loss/val", help="best.pt has the lowest of this; psnr and other gains: a leading minus")
+
+    def build(self, run: Run) -> Saving:
+        return Saving(self)
+
+
+class Saving:
+    """Saves last of all callbacks, so that their state of this moment is in the file."""
+
+    def __init__(self, settings: Checkpoints):
+        self.settings = settings
+        self.best: float | None = None
+        self.best_step = 0
+        self._saved, self._clock = -1, time.monotonic()
+
+    @hookimpl
+    def medgen_run_start(self, run: Run) -> None:
+        self._saved = run.step
+
+    @hookimpl(trylast=True)
+    def medgen_step_end(self, run: Run) -> None:
+        by_step = self.settings.every_steps and run.step % self.settings.every_steps == 0
+        if by_step or self._minutes() >= self.settings.every_minutes:
+            self._save(run)
+
+    @hookimpl(trylast=True)
+    def medgen_epoch_end(self, run: Run, metrics: Mapping[str, float]) -> None:
+        value = self._score(metrics)
+        if value is not None and (self.best is None or value < self.best):
+            self.best, self.best_step = value, run.step
+            run.save("best.pt")
+        every = self.settings.every_epochs
+        if every and run.epochs_ended % every == 0:
+            written = run.save(f"epoch_{run.epochs_ended:05d}.pt")
+            self._prune(written)
+        self._save(run)
+
+    @hookimpl(trylast=True)
+    def medgen_run_end(self, run: Run, error: BaseException | None) -> None:
+        if error is None and (self._saved != run.step or not (run.dir / "latest.pt").exists()):
+            self._save(run)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "best_step": self.best_step}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.best, self.best_step = state["best"], state["best_step"]
+
+    def _save(self, run: Run) -> None:
+        run.save()
+        self._saved, self._clock = run.step, time.monotonic()
+
+    def _minutes(self) -> float:
+        return (time.monotonic() - self._clock) / 60
+
+    def _score(self, metrics: Mapping[str, float]) -> float | None:
+        name = self.settings.metric
+        sign, name = (-1.0, name[1:]) if name.startswith("-") else (1.0, name)
+        value = metrics.get(name)
+        return None if value is None or not math.isfinite(value) else sign * value
+
+    def _prune(self, newest: Path) -> None:
+        old = sorted(newest.parent.glob("epoch_[0-9]*.pt"))[: -self.settings.keep]
+        for path in old:
+            os.unlink(path)
+
+
+@hookimpl
+def medgen_callbacks() -> dict[str, type]:
+    return {"checkpoints": Checkpoints}

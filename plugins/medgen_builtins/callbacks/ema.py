@@ -1,0 +1,74 @@
+"""Averaged weights: what is validated, previewed and generated with."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from medgen import between, field, ge, hookimpl, settings
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from medgen.run import Run
+
+medgen_api = 1
+
+
+@settings
+class Ema:
+    """An exponential moving average of the weights, in fp32. Validation, previews and `generate` use it."""
+
+    decay: float = field(0.9999, help="share of the old average that each step keeps", check=between(0, 1))
+    warmup: int = field(10, help="step n keeps at most (1 + n) / (warmup + n), so that early averages follow", check=ge(1))
+
+    def build(self, run: Run) -> Averaging:
+        return Averaging(self, run)
+
+
+class Averaging:
+    """Fills `run.averaged`. Its weights are in the checkpoint; all else is a function of the step."""
+
+    def __init__(self, settings: Ema, run: Run):
+        self.settings, self.network = settings, run.network
+        self.averaged = run.averaged = copy.deepcopy(run.network).float().eval().requires_grad_(False)
+
+    def decay(self, step: int) -> float:
+        """The decay of a step (from 1)."""
+        return min(self.settings.decay, (1 + step) / (self.settings.warmup + step))
+
+    @hookimpl
+    def medgen_step_end(self, run: Run) -> None:
+        from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+        # torch's AveragedModel does this too, but reads its counter from the device at every step
+        update = get_ema_multi_avg_fn(self.decay(run.step))
+        update(list(self.averaged.parameters()), list(self.network.parameters()), None)
+
+    @hookimpl(wrapper=True)
+    def medgen_validate(self) -> Generator[None, list[Mapping[str, float]], list[Mapping[str, float]]]:
+        with swapped(self.network, self.averaged):
+            return (yield)
+
+
+@contextmanager
+def swapped(network: nn.Module, averaged: nn.Module) -> Generator[None, None, None]:
+    """The averaged weights in the network, in place, and the network's own back afterwards."""
+    import torch
+
+    live = list(network.parameters())
+    kept = [each.detach().clone() for each in live]
+    with torch.no_grad():
+        torch._foreach_copy_(live, list(averaged.parameters()))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            torch._foreach_copy_(live, kept)
+
+
+@hookimpl
+def medgen_callbacks() -> dict[str, type]:
+    return {"ema": Ema}

@@ -1,0 +1,98 @@
+"""How training goes: a bar on a terminal, lines of fixed fields in a log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from medgen import field, gt, hookimpl, settings
+
+if TYPE_CHECKING:
+    from medgen.run import Run
+
+medgen_api = 1
+
+
+@settings
+class Progress:
+    """Step, epoch, loss, rate, throughput, memory and the time left; and a line for each validation."""
+
+    every_steps: int = field(50, help="a line each so many steps", check=gt(0))
+
+    def build(self, run: Run) -> Reporting:
+        run.show_every(self.every_steps)
+        return Reporting(self.every_steps)
+
+
+class Reporting:
+    """Shows what passes through `medgen_log`."""
+
+    def __init__(self, every_steps: int):
+        self.every_steps = every_steps
+        self._bar: Any = None
+
+    @hookimpl
+    def medgen_run_start(self, run: Run) -> None:
+        from medgen import console
+
+        if console.out.is_terminal:
+            self._bar = _bar(run)
+            self._bar.start()
+
+    @hookimpl
+    def medgen_log(self, run: Run, scalars: Mapping[str, float]) -> None:
+        from medgen import console
+
+        if "loss/val" in scalars:
+            console.say(validation_line(run, scalars))
+        if "loss/train" not in scalars:
+            return
+        line = training_line(run, scalars)
+        if self._bar:
+            self._bar.update(0, completed=run.step, numbers=line)
+        elif run.step % self.every_steps == 0 or run.complete:
+            console.say(f"step {run.step:>7}/{run.total_steps}  {line}  left {left(run, scalars)}")
+
+    @hookimpl
+    def medgen_run_end(self) -> None:
+        if self._bar:
+            self._bar.stop()
+
+
+def _bar(run: Run) -> Any:
+    from rich import progress
+
+    from medgen import console
+
+    times = (progress.TimeElapsedColumn(), "elapsed", progress.TimeRemainingColumn(), "left")
+    columns = (progress.MofNCompleteColumn(), progress.BarColumn(20), *times, "{task.fields[numbers]}")
+    bar = progress.Progress("training", *columns, console=console.out)
+    bar.add_task("training", total=run.total_steps, completed=run.step, numbers="")
+    return bar
+
+
+def training_line(run: Run, scalars: Mapping[str, float]) -> str:
+    """Fields of fixed width."""
+    return (
+        f"epoch {run.epoch:>4}  loss {scalars['loss/train']:.4f}  grad {scalars.get('grad_norm', float('nan')):.2f}  "
+        f"lr {scalars['learning_rate']:.1e}  {scalars['images_per_second']:>6.1f} img/s  {scalars['memory_gb']:.1f} GB"
+    )
+
+
+def validation_line(run: Run, scalars: Mapping[str, float]) -> str:
+    """The loss, and what else there is in few words."""
+    names = {"psnr/x0": ("psnr", ".1f"), "mse/lesion": ("lesion", ".4f"), "mse/outside": ("outside", ".4f")}
+    rest = "".join(f"  {short} {scalars[name]:{how}}" for name, (short, how) in names.items() if name in scalars)
+    return f"valid {run.step:>6}/{run.total_steps}  epoch {run.epoch:>4}  loss {scalars['loss/val']:.4f}{rest}"
+
+
+def left(run: Run, scalars: Mapping[str, float]) -> str:
+    """Time to the end at the speed of the last steps, as hours:minutes:seconds."""
+    speed = scalars["images_per_second"] / run.recipe.training.batch_size
+    minutes, seconds = divmod(int((run.total_steps - run.step) / max(speed, 1e-9)), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+
+
+@hookimpl
+def medgen_callbacks() -> dict[str, type]:
+    return {"progress": Progress}

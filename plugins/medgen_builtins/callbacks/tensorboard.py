@@ -1,0 +1,56 @@
+"""Everything that is logged, in TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from medgen import field, gt, hookimpl, settings
+
+if TYPE_CHECKING:
+    from medgen.run import Run
+
+medgen_api = 1
+
+
+@settings
+class TensorBoard:
+    """Numbers, pictures and the resolved recipe, in the run's folder `tensorboard/`."""
+
+    every_steps: int = field(50, help="read the losses at least this often", check=gt(0))
+
+    def build(self, run: Run) -> Writing:
+        run.show_every(self.every_steps)
+        return Writing()
+
+
+class Writing:
+    """Opens the writer once the run's state is restored, so that what a crash left beyond it is dropped."""
+
+    @hookimpl
+    def medgen_run_start(self, run: Run) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        from medgen.recipe import public_toml
+
+        self.writer = SummaryWriter(str(run.dir / "tensorboard"), purge_step=run.step + 1 if run.step else None)  # type: ignore[no-untyped-call]
+        if run.step == 0:
+            text = "".join(f"    {line}\n" for line in public_toml(run.recipe).splitlines())  # a block in Markdown
+            self.writer.add_text("recipe", text, 0)  # type: ignore[no-untyped-call]
+
+    @hookimpl
+    def medgen_log(self, run: Run, scalars: Mapping[str, float], images: Mapping[str, Any]) -> None:
+        for name, value in scalars.items():
+            self.writer.add_scalar(name, value, run.step)  # type: ignore[no-untyped-call]
+        for name, image in images.items():
+            self.writer.add_image(name, image, run.step, dataformats="HWC")  # type: ignore[no-untyped-call]
+
+    @hookimpl
+    def medgen_run_end(self) -> None:
+        if hasattr(self, "writer"):
+            self.writer.close()  # type: ignore[no-untyped-call]
+
+
+@hookimpl
+def medgen_callbacks() -> dict[str, type]:
+    return {"tensorboard": TensorBoard}

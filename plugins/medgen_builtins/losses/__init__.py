@@ -1,0 +1,1 @@
+"""Losses: `loss(prediction, noisy)` gives `[batch]` in fp32."""

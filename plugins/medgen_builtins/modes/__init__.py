@@ -1,0 +1,1 @@
+"""Modes: what is generated, given what."""

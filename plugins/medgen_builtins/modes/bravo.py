@@ -1,0 +1,22 @@
+"""The T1-weighted BRAVO image after contrast, given the lesion mask."""
+
+from __future__ import annotations
+
+from medgen import Mode, field, hookimpl, settings
+
+medgen_api = 1
+
+
+@settings
+class Bravo:
+    """The T1-weighted BRAVO image after contrast, given the lesion mask."""
+
+    condition: tuple[str, ...] = field(("seg",), help="the masks it is given")
+
+    def build(self) -> Mode:
+        return Mode(images=("bravo",), condition=self.condition)
+
+
+@hookimpl
+def medgen_modes() -> dict[str, type]:
+    return {"bravo": Bravo}

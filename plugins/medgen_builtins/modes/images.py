@@ -1,0 +1,38 @@
+"""Any images, given any others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from medgen import Mode, field, hookimpl, settings
+
+if TYPE_CHECKING:
+    from medgen.recipe import Recipe
+
+medgen_api = 1
+
+
+@settings
+class Images:
+    """Any images or masks by name, given any others."""
+
+    images: tuple[str, ...] = field(help="names of what is generated, as [data] has them")
+    condition: tuple[str, ...] = field((), help="names of what is given")
+    pooled: bool = field(False, help="every image is a sample of its own with one channel")
+
+    def check(self, recipe: Recipe) -> Iterator[str]:
+        if not self.images:
+            yield "mode.images.images: got [], expected at least one name. Name the images to generate."
+        names = self.images + self.condition
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            yield f"mode.images: {', '.join(twice)} is named more than once. Name each once, in images or in condition."
+
+    def build(self) -> Mode:
+        return Mode(images=self.images, condition=self.condition, pooled=self.pooled)
+
+
+@hookimpl
+def medgen_modes() -> dict[str, type]:
+    return {"images": Images}

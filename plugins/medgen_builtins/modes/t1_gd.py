@@ -1,0 +1,22 @@
+"""The T1-weighted image after contrast, given the lesion mask."""
+
+from __future__ import annotations
+
+from medgen import Mode, field, hookimpl, settings
+
+medgen_api = 1
+
+
+@settings
+class T1Gd:
+    """The T1-weighted image after contrast, given the lesion mask."""
+
+    condition: tuple[str, ...] = field(("seg",), help="the masks it is given")
+
+    def build(self) -> Mode:
+        return Mode(images=("t1_gd",), condition=self.condition)
+
+
+@hookimpl
+def medgen_modes() -> dict[str, type]:
+    return {"t1_gd": T1Gd}

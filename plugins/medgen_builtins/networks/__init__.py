@@ -1,0 +1,1 @@
+"""Networks: what learns, called `network(x, t)`."""

@@ -1,0 +1,131 @@
+"""MONAI's diffusion U-Net (Rombach et al. 2022)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from medgen import between, field, ge, gt, hookimpl, settings
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from medgen.recipe import Recipe
+
+medgen_api = 1
+
+_MAX_GROUPS = 32
+_MAX_HEAD_CHANNELS = 64
+
+
+@settings
+class Unet:
+    """A U-Net of residual blocks with attention at the deepest level (MONAI's DiffusionModelUNet)."""
+
+    channels: tuple[int, ...] = field(
+        (128, 256, 256), help="width of each level; each but the last halves", check=gt(0)
+    )
+    num_res_blocks: int = field(2, help="residual blocks per level", check=ge(1))
+    attention: tuple[bool, ...] | None = field(None, help="which levels have attention; the deepest unless given")
+    norm_groups: int | None = field(
+        None, help="groups of the norms; unless given, as many as fit, up to 32", check=ge(1)
+    )
+    head_channels: int | None = field(None, help="width of a head; unless given, what fits, up to 64", check=ge(1))
+    dropout: float = field(0.0, help="share of features dropped in each residual block", check=between(0, 0.9))
+    spatial_dims: int = field(2, help="axes of an image", check=between(2, 3))
+
+    def check(self, recipe: Recipe) -> Iterator[str]:
+        if not self.channels:
+            yield "network.unet.channels: got [], expected at least one level. Give the width of each level."
+            return
+        yield from self._check_size(recipe)
+        yield from self._check_widths()
+        if len(self._attention()) != len(self.channels):
+            yield (
+                f"network.unet.attention: got {len(self._attention())} levels, but network.unet.channels has "
+                f"{len(self.channels)}. Give one value per level."
+            )
+
+    def build(self, in_channels: int, out_channels: int) -> nn.Module:
+        """`network(x, t)`: x `[batch, in_channels, *space]`, t `[batch]` in 0..1000."""
+        from monai.networks.nets import DiffusionModelUNet
+
+        network = DiffusionModelUNet(
+            spatial_dims=self.spatial_dims,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            num_res_blocks=self.num_res_blocks,
+            channels=self.channels,
+            attention_levels=self._attention(),
+            norm_num_groups=self._norm_groups(),
+            num_head_channels=[self._head_channels(width) for width in self.channels],
+            use_flash_attention=True,  # without it a matrix of all positions by all positions is kept
+        )
+        if self.dropout:
+            _add_dropout(network, self.dropout)
+        return network  # type: ignore[no-any-return]
+
+    def _attention(self) -> tuple[bool, ...]:
+        levels = len(self.channels)
+        return tuple(level == levels - 1 for level in range(levels)) if self.attention is None else self.attention
+
+    def _norm_groups(self) -> int:
+        return self.norm_groups or _largest_divisor(math.gcd(*self.channels), _MAX_GROUPS)
+
+    def _head_channels(self, width: int) -> int:
+        return self.head_channels or _largest_divisor(width, _MAX_HEAD_CHANNELS)
+
+    def _check_size(self, recipe: Recipe) -> Iterator[str]:
+        size, halvings = recipe.data.image_size, len(self.channels) - 1
+        spatial = getattr(recipe.space, "spatial", tuple)  # a space that changes no sizes need not say so
+        inside = spatial((size,) * self.spatial_dims)
+        if any(length % 2**halvings for length in inside):
+            yield (
+                f"data.image_size: got {size}, in the space {' x '.join(map(str, inside))}, which the "
+                f"{len(self.channels)} levels of network.unet.channels cannot halve {halvings} times. "
+                f"Choose a size that gives a multiple of {2**halvings} there, or fewer levels."
+            )
+
+    def _check_widths(self) -> Iterator[str]:
+        groups = self._norm_groups()
+        for level, width in enumerate(self.channels):
+            if width % groups:
+                yield (
+                    f"network.unet.channels[{level}]: got {width}, which does not divide by network.unet.norm_groups = "
+                    f"{groups}. Choose a multiple of {groups}, or leave norm_groups out."
+                )
+            if self._attends(level) and width % self._head_channels(width):
+                yield (
+                    f"network.unet.head_channels: got {self.head_channels}, which does not divide "
+                    f"network.unet.channels[{level}] = {width}. Choose a divisor, or leave head_channels out."
+                )
+
+    def _attends(self, level: int) -> bool:
+        """The middle block attends at the deepest level, whatever `attention` says."""
+        return level == len(self.channels) - 1 or self._attention()[level : level + 1] == (True,)
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    return max(divisor for divisor in range(1, limit + 1) if number % divisor == 0)
+
+
+def _add_dropout(network: nn.Module, share: float) -> None:
+    """Dropout before the second convolution of each residual block (Ho et al. 2020, appendix B).
+
+    As hooks, so that the names of the weights stay.
+    """
+    from monai.networks.nets.diffusion_model_unet import DiffusionUNetResnetBlock
+    from torch.nn.functional import dropout
+
+    def drop(convolution: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
+        return (dropout(inputs[0], share, convolution.training),)
+
+    for module in network.modules():
+        if isinstance(module, DiffusionUNetResnetBlock):
+            module.conv2.register_forward_pre_hook(drop)
+
+
+@hookimpl
+def medgen_networks() -> dict[str, type]:
+    return {"unet": Unet}

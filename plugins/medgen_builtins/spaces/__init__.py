@@ -1,0 +1,1 @@
+"""Spaces: where it is diffused."""

@@ -1,0 +1,1 @@
+"""Strategies: how it is trained and sampled."""

@@ -1,0 +1,144 @@
+"""Denoising diffusion (Ho et al. 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from medgen import Draws, Noisy, Prediction, field, ge, gt, hookimpl, settings
+from medgen.kinds import TIME_SCALE
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from medgen.kinds import DrawNoise, LossFunction, Mode, Predict, Space
+    from medgen.objective import Objective
+
+medgen_api = 1
+
+
+@settings
+class Ddpm:
+    """Denoising diffusion on a discrete, variance-preserving schedule (Ho et al. 2020)."""
+
+    schedule: Literal["linear", "cosine"] = field("cosine", help="how alpha_bar falls over the timesteps")
+    prediction: Literal["epsilon", "x0", "velocity"] = field("velocity", help="what the network predicts")
+    timesteps: int = field(1000, help="length of the schedule", check=ge(2))
+    beta_start: float = field(1e-4, help="first beta of the linear schedule, as for 1000 timesteps", check=gt(0))
+    beta_end: float = field(0.02, help="last beta of the linear schedule, as for 1000 timesteps", check=gt(0))
+    sampler: Literal["ddim", "dpm_solver", "ancestral"] = field("dpm_solver", help="how samples are drawn")
+    sampling_steps: int = field(50, help="steps of the sampler, at most the length of the schedule", check=ge(1))
+
+    def build(self) -> DdpmStrategy:
+        return DdpmStrategy(self)
+
+
+class DdpmStrategy:
+    """See `kinds.DiffusionStrategy`. Timestep k of the schedule is t = 1000 k / timesteps; training draws k from 1 on."""
+
+    def __init__(self, options: Ddpm):
+        from medgen_builtins.strategies import schedules
+
+        self.prediction, self.sampler, self.sampling_steps = options.prediction, options.sampler, options.sampling_steps
+        self.timesteps = options.timesteps
+        linear = options.schedule == "linear"
+        betas = (
+            schedules.linear_betas(options.timesteps, options.beta_start, options.beta_end)
+            if linear
+            else schedules.cosine_betas(options.timesteps)
+        )
+        self._exact_levels = schedules.levels(betas)
+        self._levels = self._exact_levels.float()
+
+    def turns(
+        self, mode: Mode, space: Space, network: nn.Module, losses: Mapping[str, LossFunction], device: torch.device
+    ) -> Sequence[Objective]:
+        """One turn: the network's."""
+        from medgen.objective import Objective
+
+        self._levels = self._levels.to(device)  # here, so that no step copies it
+        return [Objective(mode, space, self, network, losses)]
+
+    def draw(self, generator: torch.Generator, batch_size: int, shape: Sequence[int]) -> Draws:
+        """Timesteps, uniform on 1..timesteps, and noise."""
+        import torch
+
+        device = generator.device
+        k = torch.randint(1, self.timesteps + 1, (batch_size,), generator=generator, device=device)
+        noise = torch.randn(batch_size, *shape, generator=generator, device=device)
+        return Draws(k * (TIME_SCALE / self.timesteps), noise)
+
+    def corrupt(self, x0: Tensor, draws: Draws) -> Noisy:
+        """xt = alpha x0 + sigma epsilon (Ho et al. 2020, eq. 4)."""
+        x0, noise = x0.float(), draws.noise.float()
+        alpha, sigma = self._at(draws.t, x0.ndim)
+        target = self._target(x0, noise, alpha, sigma)
+        snr = (alpha / sigma.clamp(min=1e-6)) ** 2  # finite at t = 0 too
+        return Noisy(alpha * x0 + sigma * noise, draws.t, target, x0, snr.flatten(), self._gain(alpha, sigma).flatten())
+
+    def read(self, output: Tensor, xt: Tensor, t: Tensor) -> Prediction:
+        """The network's output is the prediction of the target; x0 follows from it and xt."""
+        output, xt = output.float(), xt.float()
+        return Prediction(output, self._x0(output, xt, *self._at(t, xt.ndim)))
+
+    def sample(self, predict: Predict, noise: Tensor, steps: int, draw: DrawNoise) -> Tensor:
+        """Noise to x0 in `steps` steps, or as many as the schedule has."""
+        from medgen_builtins.strategies import samplers
+
+        times = self.times(steps)
+        if self.sampler == "ancestral":
+            return samplers.ancestral(predict, noise, times, self.level, draw)
+        if self.sampler == "dpm_solver":
+            return samplers.dpm_solver(predict, noise, times, self.level)
+        return samplers.ddim(predict, noise, times, self.level)
+
+    def times(self, steps: int) -> list[float]:
+        """Where the sampler stops, from noise to 0, all on the schedule."""
+        from medgen_builtins.strategies import schedules
+
+        alpha, sigma = self._exact_levels
+        ratios = sigma / alpha
+        if self.prediction == "epsilon":
+            ratios = ratios[ratios < schedules.MAX_RATIO]
+        steps = min(steps, len(ratios) - 1)
+        even = self.sampler == "dpm_solver"
+        wanted = (
+            schedules.even_ratios(ratios[1].item(), ratios[-1].item(), steps)
+            if even
+            else schedules.balanced_ratios(steps)
+        )
+        return [k * TIME_SCALE / self.timesteps for k in schedules.positions(ratios, wanted)]
+
+    def level(self, t: float) -> tuple[float, float]:
+        """alpha and sigma at t in 0..1000."""
+        alpha, sigma = self._exact_levels[:, round(t * self.timesteps / TIME_SCALE)].tolist()
+        return alpha, sigma
+
+    def _at(self, t: Tensor, ndim: int) -> tuple[Tensor, Tensor]:
+        """alpha and sigma, each `[batch, 1, ...]` with `ndim` axes."""
+        k = (t * (self.timesteps / TIME_SCALE)).round().long()
+        alpha, sigma = self._levels.to(t.device)[:, k].view(2, -1, *(1,) * (ndim - 1))
+        return alpha, sigma
+
+    def _target(self, x0: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        if self.prediction == "epsilon":
+            return noise
+        # Salimans & Ho 2022, section 4
+        return x0 if self.prediction == "x0" else alpha * noise - sigma * x0
+
+    def _x0(self, output: Tensor, xt: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        if self.prediction == "epsilon":
+            return (xt - sigma * output) / alpha
+        return output if self.prediction == "x0" else alpha * xt - sigma * output
+
+    def _gain(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """(dx0/dtarget)^2 of the lines above."""
+        if self.prediction == "epsilon":
+            return (sigma / alpha) ** 2
+        return alpha**0 if self.prediction == "x0" else sigma**2
+
+
+@hookimpl
+def medgen_strategies() -> dict[str, type]:
+    return {"ddpm": Ddpm}

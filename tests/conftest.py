@@ -1,0 +1,85 @@
+"""What all tests share: a tiny made-up cohort, a tiny recipe, the command line in this process, and no network."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from data.cohort import write_cohort
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+TINY = (
+    "data.image_size=16",
+    "data.workers=1",
+    "data.min_foreground=0.02",
+    "network.unet.channels=[8,16]",
+    "network.unet.num_res_blocks=1",
+    "training.precision=fp32",
+    "training.batch_size=4",
+    "training.compile=false",
+    "training.learning_rate=1e-3",
+    "callbacks.previews.count=2",
+    "callbacks.previews.steps=2",
+)
+
+
+class Result(NamedTuple):
+    """What a command left: its exit code, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No command opens a socket beyond this machine."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: object) -> None:
+        host = address[0] if isinstance(address, tuple) else None
+        if self.family != socket.AF_UNIX and host not in ("127.0.0.1", "::1", "localhost"):
+            raise AssertionError(f"a socket to {address} was opened")
+        connect(self, address)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Slice stores of tests stay out of the user's cache, and are shared by the tests of a session."""
+    folder = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setenv("MEDGEN_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four made-up patients, a folder each."""
+    root = tmp_path_factory.mktemp("cohort")
+    write_cohort(root)
+    return root
+
+
+@pytest.fixture
+def medgen(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """`medgen(*arguments)` as on the command line, in this process."""
+    from medgen.cli import main
+
+    def run(*arguments: object) -> Result:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(each) for each in arguments])
+        captured = capsys.readouterr()
+        return Result(int(ended.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def tiny(cohort: Path) -> tuple[str, ...]:
+    """Overrides that make any shipped recipe small, on the cohort."""
+    return (f"data.root={cohort}", *TINY)

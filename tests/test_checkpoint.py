@@ -1,0 +1,118 @@
+"""One file: written atomically, verified when read."""
+
+import os
+import zipfile
+
+import pytest
+import torch
+
+from medgen import checkpoint
+from medgen.errors import CheckpointError, NotFiniteError, StorageError
+
+STATE = {"network": {"weight": torch.arange(64.0).reshape(8, 8)}, "position": {"step": 3}, "list": [{"lr": 0.1}]}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = tmp_path / "latest.pt"
+    checkpoint.save(STATE, path)
+    return path
+
+
+def test_what_is_saved_is_loaded(saved):
+    state = checkpoint.load(saved)
+    assert torch.equal(state["network"]["weight"], STATE["network"]["weight"])
+    assert state["position"] == {"step": 3}
+    assert state["list"] == [{"lr": 0.1}]
+
+
+def test_anyone_opens_it_with_weights_only(saved):
+    assert torch.load(saved, weights_only=True)["position"]["step"] == 3
+
+
+def test_a_flipped_bit_never_loads_as_other_content(saved):
+    data = saved.read_bytes()
+    refused = 0
+    for number in range(300):
+        place = (number * 7919) % (len(data) * 8)
+        damaged = bytearray(data)
+        damaged[place // 8] ^= 1 << place % 8
+        saved.write_bytes(damaged)
+        try:
+            state = checkpoint.load(saved)
+        except CheckpointError:
+            refused += 1
+            continue
+        assert torch.equal(state["network"]["weight"], STATE["network"]["weight"])
+        assert state["position"] == {"step": 3}
+    assert refused > 100
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_a_truncated_file_is_refused(saved, share):
+    data = saved.read_bytes()
+    saved.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(CheckpointError, match=r"latest\.pt"):
+        checkpoint.load(saved)
+
+
+@pytest.mark.parametrize("key", ["network", "position", "position/step", "network/weight", "list/0/lr", "format", "keys"])
+def test_every_key_that_is_gone_is_named(saved, key):
+    state = torch.load(saved, weights_only=True)
+    *parents, last = key.split("/")
+    inner = state
+    for each in parents:
+        inner = inner[int(each) if each.isdigit() else each]
+    del inner[last]
+    torch.save(state, saved)
+    with pytest.raises(CheckpointError, match=key):
+        checkpoint.load(saved)
+
+
+def test_a_checkpoint_that_is_not_finite_is_never_written(saved):
+    before = saved.read_bytes()
+    with pytest.raises(NotFiniteError, match="network/weight"):
+        checkpoint.save({"network": {"weight": torch.tensor([1.0, float("nan")])}}, saved)
+    assert saved.read_bytes() == before
+
+
+def test_the_file_before_stays_as_previous(saved, tmp_path):
+    before = saved.read_bytes()
+    checkpoint.save({**STATE, "position": {"step": 4}}, saved, tmp_path / "prev.pt")
+    assert (tmp_path / "prev.pt").read_bytes() == before
+    assert checkpoint.load(saved)["position"]["step"] == 4
+    assert sorted(os.listdir(tmp_path)) == ["latest.pt", "prev.pt"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(saved, tmp_path, monkeypatch):
+    before = saved.read_bytes()
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    with pytest.raises(StorageError, match="No space left"):
+        checkpoint.save(STATE, saved)
+    assert saved.read_bytes() == before
+    assert os.listdir(tmp_path) == ["latest.pt"]
+
+
+def test_code_in_a_pickle_is_refused_and_not_run(tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path}/canary",)
+
+    path = tmp_path / "evil.pt"
+    torch.save({"format": 1, "keys": [], "x": Payload()}, path)
+    with pytest.raises(CheckpointError):
+        checkpoint.load(path)
+    assert not (tmp_path / "canary").exists()
+
+
+def test_compressed_records_are_refused(saved, tmp_path):
+    packed = tmp_path / "packed.pt"
+    with zipfile.ZipFile(saved) as source, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    with pytest.raises(CheckpointError, match="compressed"):
+        checkpoint.load(packed)

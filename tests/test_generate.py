@@ -1,0 +1,141 @@
+"""Masks and images to files: the same bytes, whatever ran before."""
+
+import gzip
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from medgen import checkpoint, generate
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, cohort):
+    """A mask model and an image model after a few steps."""
+    from conftest import TINY
+
+    from medgen.cli import main
+
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDGEN_CACHE", str(folder / "cache"))
+        for mode in ("seg", "bravo", "dual"):
+            with pytest.raises(SystemExit) as ended:
+                options = (f"data.root={cohort}", *TINY, "training.steps=4", f"run.dir={folder / mode}")
+                main(["train", f"{mode}_rflow", *options, "callbacks.previews=false"])
+            assert not ended.value.code
+    return folder
+
+
+def arguments(trained, out, count=5, image="bravo"):
+    models = ("--seg-model", trained / "seg/latest.pt", "--image-model", trained / image / "latest.pt")
+    limits = ("--max-area", 1, "--steps", 3, "--batch-size", 2)
+    return ("generate", *models, "--num-images", count, "--output-dir", out, *limits)
+
+
+def files(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_twice_gives_the_same_bytes(trained, medgen, tmp_path):
+    for name in ("one", "two"):
+        assert medgen(*arguments(trained, tmp_path / name)).code == 0
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+    assert len(list((tmp_path / "one/train").iterdir())) == 5
+
+
+def test_more_pairs_later_leave_the_first_alone_and_equal_all_at_once(trained, medgen, tmp_path):
+    medgen(*arguments(trained, tmp_path / "grown", 3))
+    medgen(*arguments(trained, tmp_path / "grown", 5))
+    medgen(*arguments(trained, tmp_path / "whole", 5))
+    assert files(tmp_path / "grown") == files(tmp_path / "whole")
+
+
+def test_a_damaged_or_missing_file_is_made_again(trained, medgen, tmp_path):
+    medgen(*arguments(trained, tmp_path / "out"))
+    before = files(tmp_path / "out")
+    (tmp_path / "out/train/syn_00001/bravo.nii.gz").write_bytes(b"damaged")
+    (tmp_path / "out/train/syn_00003/seg.nii.gz").unlink()
+    medgen(*arguments(trained, tmp_path / "out"))
+    assert files(tmp_path / "out") == before
+
+
+def test_pairs_made_differently_are_refused(trained, medgen, tmp_path):
+    medgen(*arguments(trained, tmp_path / "out"))
+    before = files(tmp_path / "out")
+    result = medgen(*arguments(trained, tmp_path / "out"), "--seed", 1)
+    assert result.code == 4
+    assert "seed: 0 -> 1" in result.err
+    assert files(tmp_path / "out") == before
+
+
+def test_the_averaged_weights_are_what_generates(trained):
+    state = checkpoint.load(trained / "bravo/latest.pt")
+    model = generate.load_model(trained / "bravo/latest.pt")
+    weights = model.parts.network.state_dict()
+    assert all(torch.equal(weights[name], state["averaged"][name]) for name in weights)
+    assert any(not torch.equal(weights[name], state["network"][name]) for name in weights)
+
+
+def test_an_invalid_mask_is_drawn_again_without_shifting_the_others(trained):
+    seg = generate.load_model(trained / "seg/latest.pt")
+    indices = range(8)
+    plain = generate.ModelMasks(seg, 0, 3, 1.0, 1).block(indices)
+
+    class Picky(generate.ModelMasks):
+        def valid(self, mask):
+            return not torch.equal(mask, plain.values[2])
+
+    picky = Picky(seg, 0, 3, 1.0, 4).block(indices)
+    assert picky.attempts == [2 if n == 2 else 1 for n in indices]
+    others = [n for n in indices if n != 2]
+    assert torch.equal(picky.values[others], plain.values[others])
+    assert not torch.equal(picky.values[2], plain.values[2])
+
+
+def test_pairs_without_a_valid_mask_are_left_out_and_counted(trained, medgen, tmp_path):
+    result = medgen(*arguments(trained, tmp_path / "out"), "--max-area", 0, "--max-attempts", 2)
+    assert result.code == 12
+    assert "5 of 5" in result.err
+    lines = (tmp_path / "out/manifest.jsonl").read_text().splitlines()
+    assert [json.loads(line)["failed"] for line in lines[1:]] == [True] * 5
+
+
+def test_a_pair_is_a_dataset_with_fresh_headers(trained, medgen, tmp_path):
+    medgen(*arguments(trained, tmp_path / "out", image="dual"))
+    folder = tmp_path / "out/train/syn_00000"
+    assert sorted(path.name for path in folder.iterdir()) == ["seg.nii.gz", "t1_gd.nii.gz", "t1_pre.nii.gz"]
+    image = nib.load(folder / "t1_gd.nii.gz")
+    assert image.shape == (16, 16, 1)
+    assert nib.aff2axcodes(image.affine) == ("R", "A", "S")
+    assert set(np.unique(nib.load(folder / "seg.nii.gz").dataobj)) <= {0, 1}
+    assert gzip.decompress((folder / "t1_gd.nii.gz").read_bytes())[148:228].rstrip(b"\0") == b"synthetic"
+
+
+def test_masks_come_from_a_folder_too(trained, cohort, medgen, tmp_path):
+    options = ("--seg-model", cohort, "--image-model", trained / "bravo/latest.pt", "--num-images", 4, "--steps", 2)
+    assert medgen("generate", *options, "--output-dir", tmp_path / "out").code == 0
+    masks = [np.asarray(nib.load(path).dataobj) for path in (tmp_path / "out/train").glob("*/seg.nii.gz")]
+    assert len(masks) == 4
+    assert all(mask.any() for mask in masks)
+
+
+def test_generated_pairs_train_a_model(trained, medgen, tmp_path, tiny):
+    medgen(*arguments(trained, tmp_path / "out", 6))
+    options = (*tiny, f"data.root={tmp_path / 'out'}", "data.min_foreground=0", "training.steps=1", f"run.dir={tmp_path}/run")
+    result = medgen("train", "bravo_rflow", *options)
+    assert result.code == 0, result.err
+
+
+def test_models_that_do_not_fit_together_are_named(trained, medgen, tmp_path):
+    options = ("--num-images", 1, "--output-dir", tmp_path / "out")
+    missing = medgen("generate", "--image-model", trained / "bravo/latest.pt", *options)
+    assert missing.code == 2
+    assert "needs the masks ['seg']" in missing.err
+    wrong = medgen(
+        "generate", "--image-model", trained / "bravo/latest.pt", "--seg-model", trained / "dual/latest.pt", *options
+    )
+    assert wrong.code == 2
+    assert "t1_pre" in wrong.err

@@ -1,0 +1,22 @@
+"""All randomness is a function of the position."""
+
+import torch
+
+from medgen import seeds
+
+
+def test_the_same_position_gives_the_same_numbers():
+    one, two = (torch.randn(5, generator=seeds.stream(0, "draws", 7)) for _ in range(2))
+    assert torch.equal(one, two)
+
+
+def test_seed_purpose_and_index_each_change_the_numbers():
+    streams = [(0, "draws", 7), (1, "draws", 7), (0, "val", 7), (0, "draws", 8), (0, "draws", 7, 1)]
+    values = [torch.randn(1, generator=seeds.stream(*each)).item() for each in streams]
+    assert len(set(values)) == len(streams)
+
+
+def test_an_epoch_visits_every_sample_once_and_epochs_differ():
+    first, second = seeds.permutation(0, 0, 50), seeds.permutation(0, 1, 50)
+    assert sorted(first.tolist()) == list(range(50))
+    assert not torch.equal(first, second)
