@@ -8,10 +8,11 @@ import attrs
 import tomli_w
 from rich.table import Table
 
-from medgen import settings
 from medgen.console import out
 from medgen.errors import PluginError
+from medgen.kinds import KINDS
 from medgen.registry import Entry, Registry, describe
+from medgen.settings import Field, did_you_mean, fields, unstructure
 
 
 def table(registry: Registry) -> None:
@@ -19,7 +20,7 @@ def table(registry: Registry) -> None:
     rows = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("kind", "name", "from", "what"):
         rows.add_column(title, overflow="fold", no_wrap=title != "what")
-    for entry in registry.entries:
+    for entry in sorted(registry.entries, key=lambda each: (KINDS.index(each.kind), each.name)):
         rows.add_row(entry.kind, entry.name, f"{entry.distribution} {entry.version}", _summary(entry.settings_class))
     for plugin in registry.plugins:
         for _, name in (each for each in plugin.provides if each[0] == "command"):
@@ -37,7 +38,7 @@ def page(registry: Registry, name: str) -> None:
         known = sorted({entry.name for entry in registry.entries})
         raise PluginError(
             [f"{name}: broken: {describe(each)}. Repair or remove it." for each in broken]
-            or [f"{name}: no such plugin.{settings.did_you_mean(name, known)} `medgen plugins list` shows all."]
+            or [f"{name}: no such plugin.{did_you_mean(name, known)} `medgen plugins list` shows all."]
         )
     for entry in found:
         out.print(_page(entry), markup=False, highlight=False, soft_wrap=True)
@@ -47,15 +48,15 @@ def _page(entry: Entry) -> str:
     lines = [f"# {entry.kind} {entry.name}, from {entry.distribution} {entry.version}"]
     lines += [f"# {line}".rstrip() for line in inspect.cleandoc(entry.settings_class.__doc__ or "").splitlines()]
     lines.append(f"[{entry.kind}.{entry.name}]")
-    for each in settings.fields(entry.settings_class):
+    for each in fields(entry.settings_class):
         lines.append(f"{_default(each):<32} # {each.help} ({each.expected})")
     if entry.kind == "losses":
         lines.append(f"{'weight = 1.0':<32} # what the core multiplies this loss by (a number)")
     return "\n".join(lines) + "\n"
 
 
-def _default(each: settings.Field) -> str:
-    plain = settings.unstructure(each.default) if each.default is not attrs.NOTHING else None
+def _default(each: Field) -> str:
+    plain = unstructure(each.default) if each.default is not attrs.NOTHING else None
     if plain is None:
         return f"# {each.name} ="
     return tomli_w.dumps({each.name: plain}).strip().replace("\n", " ")

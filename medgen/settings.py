@@ -124,7 +124,8 @@ def settings(cls: type[T]) -> type[T]:
     """Make a class a settings class: frozen, with keyword-only fields.
 
     Fields may be `bool, int, float, str, Path, tuple[X, ...], list[X], dict[str, X], Literal[...]`, another settings
-    class, or `X | None`, where leaving the key out means None. `~` and `$VARS` are expanded in paths. For `check(recipe)` see `kinds.Settings`.
+    class, or `X | None`, where leaving the key out means None. `~` and `$VARS` are expanded in paths.
+    For `check(recipe)` see `kinds.Settings`.
     """
     return attrs.frozen(cls, kw_only=True)
 
@@ -156,15 +157,20 @@ def structure(table: object, cls: type[T], where: str = "") -> tuple[T | None, l
         return None, list(_problems(error, table, path))
 
 
-def unstructure(value: Any) -> Any:
-    """A settings object, or what is in one, as plain values for TOML. None is left out, as TOML has no word for it."""
+def unstructure(value: Any, paths: bool = True) -> Any:
+    """A settings object, or what is in one, as plain values for TOML. None is left out, as TOML has no word for it.
+
+    paths: False empties them.
+    """
     if attrs.has(type(value)):
         value = {each.name: getattr(value, each.name) for each in attrs.fields(type(value))}
     if isinstance(value, Mapping):
-        return {key: unstructure(each) for key, each in value.items() if each is not None}
+        return {key: unstructure(each, paths) for key, each in value.items() if each is not None}
     if isinstance(value, (list, tuple)):
-        return [unstructure(each) for each in value]
-    return str(value) if isinstance(value, Path) else value
+        return [unstructure(each, paths) for each in value]
+    if isinstance(value, Path):
+        return str(value) if paths else ""
+    return value
 
 
 def key_path(path: Iterable[Key]) -> str:
@@ -187,6 +193,14 @@ def did_you_mean(given: object, options: Iterable[Any]) -> str:
     lowered = {name.lower(): name for name in names}
     near = difflib.get_close_matches(given.lower(), lowered, n=1) if isinstance(given, str) else []
     return f" Did you mean {lowered[near[0]]}?" if near else ""
+
+
+def unknown_key(key: str, value: object, names: Iterable[str]) -> str:
+    """The message for a key that nothing reads. names: the keys there are."""
+    names = tuple(names)
+    hint, listed = did_you_mean(key, names), ", ".join(names)
+    known = f"one of the keys {listed}." if listed else "no keys."
+    return f"got {as_toml(value)}, expected " + (f"no such key.{hint}" if hint else known)
 
 
 def _bare(key: str) -> str:
@@ -395,7 +409,8 @@ def _problems(error: BaseException, table: Any, path: tuple[Key, ...]) -> Iterat
             yield from _problems_below(each, table, path)
     elif isinstance(error, ForbiddenExtraKeysError):
         for key in sorted(error.extra_fields):
-            yield Problem((*path, key), _unknown_key(key, table[key], error.cl))
+            names = [each.name for each in attrs.fields(error.cl)]
+            yield Problem((*path, key), unknown_key(key, table[key], names))
     else:
         yield Problem(path + getattr(error, "path", ()), str(error))
 
@@ -411,15 +426,3 @@ def _problems_below(error: Exception, table: Any, path: tuple[Key, ...]) -> Iter
             yield from _problems(error, table[key], (*path, key))
             return
     yield from _problems(error, table, path)
-
-
-def _unknown_key(key: str, value: object, cls: type) -> str:
-    names = [each.name for each in attrs.fields(cls)]
-    hint = did_you_mean(key, names)
-    return f"got {as_toml(value)}, expected " + ("no such key." + hint if hint else none_but(names))
-
-
-def none_but(names: Iterable[str]) -> str:
-    """The end of a sentence that lists the names there are."""
-    listed = ", ".join(names)
-    return f"one of the keys {listed}." if listed else "no keys."

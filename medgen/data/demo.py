@@ -1,7 +1,7 @@
 """A made-up cohort of patients with brain metastases: T1 before and after contrast, BRAVO, FLAIR and lesion masks.
 
-Anatomy is that of the MNI152 2009a symmetric template (T1, grey and white matter, in nilearn's wheel), warped at random for each
-patient. As in the public collections of this kind, the skull is stripped and the background is 0.
+Anatomy is that of the MNI152 2009a symmetric template (T1, grey and white matter, in nilearn's wheel), warped at random
+for each patient. As is usual in collections of metastases, the skull is stripped and the background is 0.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import io
 import os
-import shutil
 import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -23,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medgen.errors import MedgenError, RecipeError, StorageError
+from medgen.errors import RecipeError, StorageError
 
 Volume = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -34,7 +33,6 @@ FIELD_OF_VIEW = (200.0, 208.0, 176.0)
 """Right-left, posterior-anterior and inferior-superior, mm: the largest warped brain and a few mm of air."""
 CENTRE = (0.0, -18.0, 5.0)
 """Of the field of view in MNI coordinates, mm: the middle of the template's brain."""
-TEMPLATE = ("t1", "gm", "wm")
 TEMPLATE_CSF, TEMPLATE_GREY, TEMPLATE_WHITE = 0.28, 0.38, 0.60
 """The template's T1, 0..1, as a least-squares fit: CSF, and what grey and white matter add to it."""
 MAX_LESIONS = 8
@@ -83,7 +81,7 @@ class Grid(NamedTuple):
 
 
 class Atlas(NamedTuple):
-    """The template: grey, white and brain in 0..1, and what T1 shows beyond the two tissues."""
+    """The template. maps: `[4, x, y, z]`, grey, white, what T1 shows beyond these two, and brain."""
 
     maps: Volume
     affine: NDArray[np.float64]
@@ -129,36 +127,47 @@ def make_demo(
     Patient i is a function of (seed, i, spacing) alone, byte for byte. spacing: mm. advance: called after each patient.
     Raises RecipeError without nilearn, for fewer than one patient, or if `out` is not empty.
     """
-    if patients < 1:
-        raise RecipeError(f"patients: {patients} is not a number of patients. Ask for 1 or more.")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RecipeError(f"{out}: already exists and is not an empty folder. Name a new one, or delete it.")
-    atlas_folder()
-    out.mkdir(parents=True, exist_ok=True)
+    _check(out, patients, seed)
+    atlas_files()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{out}: cannot be made ({error.strerror}). Name another folder.") from error
     folders = [out / f"Mets_{i:03d}" for i in range(1, patients + 1)]
     jobs = [(folder, seed, i, spacing) for i, folder in enumerate(folders, start=1)]
-    _run_all(jobs, min(workers or len(os.sched_getaffinity(0)), patients), advance or (lambda: None))
+    _write_all(jobs, min(workers or os.cpu_count() or 1, patients), advance or (lambda: None))
     return folders
 
 
-def atlas_folder() -> Path:
-    """The folder of the template's files, found without importing nilearn, which takes seconds."""
+def _check(out: Path, patients: int, seed: int) -> None:
+    if patients < 1:
+        raise RecipeError(f"patients: {patients} is not a number of patients. Ask for 1 or more.")
+    if seed < 0:
+        raise RecipeError(f"seed: {seed} is negative. Give 0 or more.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RecipeError(f"{out}: already exists and is not an empty folder. Name a new one, or delete it.")
+
+
+def atlas_files() -> list[Path]:
+    """T1, grey and white matter of the template, found without importing nilearn, which takes seconds."""
     spec = find_spec("nilearn")
     if spec is None or spec.origin is None:
-        raise RecipeError("data demo: needs the MNI152 template, and nilearn is missing. Run pip install 'medgen[demo]'.")
-    return Path(spec.origin).parent / "datasets" / "data"
+        raise RecipeError(
+            "data demo: nilearn, which carries the brain template, is missing. Run pip install 'medgen[demo]'."
+        )
+    folder = Path(spec.origin).parent / "datasets" / "data"
+    files = [folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz" for name in ("t1", "gm", "wm")]
+    if lost := [file for file in files if not file.is_file()]:
+        raise RecipeError(f"{lost[0]}: is not in the nilearn that is installed. Run pip install 'nilearn==0.14.1'.")
+    return files
 
 
 @lru_cache(maxsize=1)
 def load_atlas() -> Atlas:
-    """Read the template: maps `[4, x, y, z]` of grey, white, T1 detail and brain."""
+    """Read the template."""
     import nibabel
 
-    folder = atlas_folder()
-    try:
-        images = [nibabel.load(folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz") for name in TEMPLATE]
-    except FileNotFoundError as error:
-        raise RecipeError(f"{error.filename or folder}: not in this version of nilearn. Install nilearn 0.10 to 0.13.") from error
+    images = [nibabel.load(file) for file in atlas_files()]
     t1, grey, white = (np.asarray(image.dataobj, dtype=np.float32) / 255 for image in images)
     brain = (t1 > 0).astype(np.float32)
     detail = (t1 - TEMPLATE_CSF - TEMPLATE_GREY * grey - TEMPLATE_WHITE * white) * brain
@@ -169,14 +178,13 @@ def smooth_noise(rng: Rng, extent: Sequence[float], pitch: float, shape: Sequenc
     """Noise of unit variance that varies over `pitch` mm, in a box of `extent` mm; the same at every resolution."""
     weights = [_spline_weights(length / pitch, n) for length, n in zip(extent, shape, strict=True)]
     field = rng.standard_normal([each.shape[1] for each in weights], dtype=np.float32)
-    # einsum, since a matrix product's last bits may depend on the number of threads.
     for each in weights:
-        field = np.einsum("kij,nk->ijn", field, each)
+        field = np.einsum("kij,nk->ijn", field, each)  # not a matrix product: see _linear
     return field
 
 
 def _spline_weights(knots: float, points: int) -> Volume:
-    """Weights `[points, knots]` of a cubic B-spline at evenly spaced points, scaled to keep the variance of white noise."""
+    """Cubic B-spline weights `[points, knots]` at evenly spaced points, scaled to keep the variance of white noise."""
     at = (np.arange(points, dtype=np.float32)[:, None] + 0.5) / points * knots
     d = np.abs(at + 1 - np.arange(int(np.ceil(knots)) + 3))
     weights = np.where(d < 1, (4 - 6 * d**2 + 3 * d**3), (2 - d).clip(0, None) ** 3)
@@ -199,29 +207,34 @@ def rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
     return product
 
 
-def warp(rng: Rng, grid: Grid) -> Volume:
+def warp(rng: Rng, grid: Grid) -> NDArray[np.float64]:
     """Where in MNI space each voxel takes its tissue from, mm, `[3, *shape]`: head pose and size, then local shape."""
     linear = rotation(rng.normal(0, np.deg2rad([4, 2.5, 3]))) / rng.uniform(0.94, 1.07, 3)
-    voxels = np.indices(grid.shape, dtype=np.float32).reshape(3, -1)
-    ras = grid.affine[:3, :3] @ voxels + grid.affine[:3, 3:]
-    centre = np.array(CENTRE)[:, None]
-    points = linear @ (ras - centre) + centre + rng.normal(0, 1.5, (3, 1))
+    middle = (np.array(grid.shape).reshape(3, 1, 1, 1) - 1) / 2
+    points = _linear(linear * grid.spacing, np.indices(grid.shape) - middle)
+    points += (np.array(CENTRE) + rng.normal(0, 1.5, 3)).reshape(3, 1, 1, 1)
     for pitch, deviation in ((70, 3.5), (28, 1.8), (13, 1.0)):
         for axis in points:
-            axis += deviation * noise_field(rng, grid, pitch).ravel()
-    warped: Volume = points.reshape(3, *grid.shape).astype(np.float32)
-    return warped
+            axis += deviation * noise_field(rng, grid, pitch)
+    return points
 
 
-def sample(atlas: Atlas, points: Volume) -> Volume:
+def _linear(matrix: NDArray[Any], points: NDArray[Any]) -> NDArray[np.float64]:
+    """`matrix @ points[:, i]` for every i."""
+    # einsum, since the last bits of a BLAS product may depend on the number of threads.
+    product: NDArray[np.float64] = np.einsum("ij,j...->i...", matrix, points)
+    return product
+
+
+def sample(atlas: Atlas, points: NDArray[np.float64]) -> Volume:
     """The template's maps `[4, x, y, z]` at `points` in MNI space, mm."""
     inverse = np.linalg.inv(atlas.affine)
-    voxels = np.tensordot(inverse[:3, :3], points, axes=1) + inverse[:3, 3].reshape(3, 1, 1, 1)
+    voxels = _linear(inverse[:3, :3], points) + inverse[:3, 3].reshape(3, 1, 1, 1)
     return np.stack([ndimage.map_coordinates(each, voxels, order=1) for each in atlas.maps])
 
 
 def make_tissue(rng: Rng, grid: Grid, maps: Volume) -> Tissue:
-    """Sharpen an average brain's fractions to those of one brain, with the wider sulci and ventricles of a random age."""
+    """Sharpen the average brain to one brain, with sulci and ventricles as wide as they are at some random age."""
     grey, white, detail, brain = maps
     csf = (1 - grey - white).clip(0.004, 1)
     depth = _distance_to(brain < 0.5, grid)
@@ -231,7 +244,8 @@ def make_tissue(rng: Rng, grid: Grid, maps: Volume) -> Tissue:
     fractions = np.stack([csf * sulci + 1.6 * age * ventricles, grey.clip(0, 1), white.clip(0, 1)]) ** 1.8
     fractions /= fractions.sum(0)
     vessels = _vessels(rng, grid, fractions[0] * brain * (1 - 2 * ventricles).clip(0, 1))
-    return Tissue(*fractions, detail, vessels, _skull_stripped(brain, grid))
+    csf, grey, white = fractions
+    return Tissue(csf, grey, white, detail, vessels, _skull_stripped(brain, grid))
 
 
 def _vessels(rng: Rng, grid: Grid, csf: Volume) -> Volume:
@@ -279,7 +293,7 @@ def _distance(grid: Grid, centre: NDArray[np.intp]) -> Volume:
 
 
 def grow(rng: Rng, grid: Grid, tissue: Tissue, lesions: list[Lesion]) -> Disease:
-    """Give each metastasis an irregular outline, the larger ones a necrotic core, and oedema that keeps to white matter."""
+    """Give metastases irregular outlines, the larger ones a necrotic core, and oedema that keeps to white matter."""
     rim, core, oedema = (np.zeros(grid.shape, np.float32) for _ in range(3))
     mask = np.zeros(grid.shape, bool)
     for lesion in lesions:
@@ -303,7 +317,7 @@ def _enhancing(rng: Rng, grid: Grid, lesion: Lesion) -> tuple[Box, Volume, Volum
     rho *= 1 + 0.15 * coarse + 0.07 * fine
     rim = max(rng.uniform(0.32, 0.46), 2.6 / lesion.radius)
     necrotic = lesion.radius > 5 and rng.uniform() < 0.8
-    inner = (rho + 0.12 * fine < 1 - rim) & necrotic
+    inner = (rho + 0.12 * fine - 0.08 * coarse < 1 - rim) & necrotic
     return box, _mean_of_parts(rho < 1, 3), _mean_of_parts(inner, 3)
 
 
@@ -328,25 +342,32 @@ def _ellipsoid(rng: Rng, grid: Grid, lesion: Lesion, reach: float, parts: int) -
         grid.spacing * ((np.arange(parts * (b - a)) + 0.5) / parts - 0.5 + a - c).astype(np.float32)
         for a, b, c in zip(low, high, lesion.centre, strict=True)
     ]
-    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
-    linear = rotation(rng.uniform(0, np.pi, 3)) * rng.uniform(0.85, 1.2, 3) / lesion.radius
-    rho: Volume = np.sqrt(((points @ linear.astype(np.float32)) ** 2).sum(-1))
-    return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True)), rho
+    shape = rng.uniform(0.85, 1.2, (3, 1)) * rotation(rng.uniform(0, np.pi, 3)) / lesion.radius
+    points = _linear(shape, np.stack(np.meshgrid(*axes, indexing="ij")))
+    box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    return box, np.sqrt((points**2).sum(0)).astype(np.float32)
 
 
 def _mean_of_parts(fine: Mask, parts: int) -> Volume:
     """Fractions of voxels from their sub-voxels."""
     x, y, z = (n // parts for n in fine.shape)
-    return fine.reshape(x, parts, y, parts, z, parts).mean((1, 3, 5), dtype=np.float32)
+    fractions: Volume = fine.reshape(x, parts, y, parts, z, parts).mean((1, 3, 5), dtype=np.float32)
+    return fractions
 
 
-def render(rng: Rng, grid: Grid, contrast: Contrast, tissue: Tissue, disease: Disease, texture: Volume) -> NDArray[np.int16]:
-    """One sequence in a scanner's units: tissue, disease, point spread, receive field, Rician noise; 0 outside the brain."""
+def render(
+    rng: Rng, grid: Grid, contrast: Contrast, tissue: Tissue, disease: Disease, texture: Volume
+) -> NDArray[np.int16]:
+    """One sequence in a scanner's units, 0 outside the brain: signal, point spread, receive field, Rician noise."""
     csf, grey = (level * rng.uniform(0.95, 1.05) for level in (contrast.csf, contrast.grey))
     signal = csf * tissue.csf + grey * tissue.grey + tissue.white
     signal += (1 - grey) / (TEMPLATE_WHITE - TEMPLATE_GREY) * tissue.detail * (1 - tissue.csf)
     signal += contrast.vessel * tissue.vessels
-    for fraction, level in ((disease.oedema, contrast.oedema), (disease.rim, contrast.rim), (disease.core, contrast.core)):
+    for fraction, level in (
+        (disease.oedema, contrast.oedema),
+        (disease.rim, contrast.rim),
+        (disease.core, contrast.core),
+    ):
         signal += fraction * (level * rng.uniform(0.94, 1.06) * (1 + 0.08 * texture) - signal)
     signal = ndimage.gaussian_filter(signal, contrast.blur / grid.spacing)
     signal *= np.exp(0.09 * noise_field(rng, grid, 110))
@@ -366,15 +387,20 @@ def make_patient(seed: int, index: int, grid: Grid) -> dict[str, NDArray[Any]]:
     return images | {"seg": disease.mask.astype(np.uint8)}
 
 
-def write_patient(folder: Path, seed: int, index: int, spacing: float) -> Path:
+def write_patient(folder: Path, seed: int, index: int, spacing: float) -> None:
     """Make patient `index` and write it: the folder appears once it is complete."""
     grid = Grid.of(spacing)
+    files = {f"{name}.nii.gz": encode(volume, grid) for name, volume in make_patient(seed, index, grid).items()}
     partial = folder.with_name(f".{folder.name}.partial")
-    partial.mkdir()
-    for name, volume in make_patient(seed, index, grid).items():
-        (partial / f"{name}.nii.gz").write_bytes(encode(volume, grid))
-    partial.rename(folder)
-    return folder
+    try:
+        partial.mkdir()
+        for name, content in files.items():
+            (partial / name).write_bytes(content)
+        partial.rename(folder)
+    except OSError as error:
+        raise StorageError(
+            f"{folder}: cannot be written ({error.strerror}). Free the place or name another."
+        ) from error
 
 
 def encode(volume: NDArray[Any], grid: Grid) -> bytes:
@@ -391,7 +417,7 @@ def encode(volume: NDArray[Any], grid: Grid) -> bytes:
     return buffer.getvalue()
 
 
-def _run_all(jobs: list[tuple[Path, int, int, float]], workers: int, advance: Callable[[], None]) -> None:
+def _write_all(jobs: list[tuple[Path, int, int, float]], workers: int, advance: Callable[[], None]) -> None:
     if workers == 1:
         for job in jobs:
             write_patient(*job)

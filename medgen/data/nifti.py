@@ -1,7 +1,7 @@
 """The gate: a volume is proven whole and sane before anything believes it.
 
 The header is judged before anything of the size that it announces is allocated, the bytes are inflated to the end of
-the stream with their checksum (which nibabel leaves out), and only then does nibabel say how the voxels lie in the head.
+the stream with their checksum (which nibabel leaves out), and only then does nibabel say how they lie in the head.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ MAX_VOXELS = 512**3
 """The largest volume that is read unless a recipe says otherwise."""
 MAX_ABS = 1e6
 """Beyond any scanner's units."""
+MIN_SPACING, MAX_SPACING = 0.001, 200.0
+"""mm between voxels; beyond them the header's unit is not mm."""
 MAX_OBLIQUE = 5.0
 """Degrees between a voxel axis and the nearest axis of the body that pass without a warning."""
 MAX_SHEAR = 1.0
@@ -49,6 +51,7 @@ COLOUR_TYPES = {128, 2304}
 
 COPY = "Copy it again"
 REWRITE = "Convert it again from its source"
+UNITS = "Convert it again, in mm"
 
 NanPolicy = Literal["error", "zero"]
 
@@ -427,8 +430,8 @@ def _geometry_problems(header: nib.Nifti1Header) -> list[_Problem]:
 
 def _pixdim_problems(header: nib.Nifti1Header) -> Iterator[_Problem]:
     pixdim = np.asarray(header["pixdim"][1:4], np.float64)
-    if not (np.isfinite(pixdim) & (pixdim > 0)).all():
-        yield _Problem(f"has an impossible voxel size, pixdim {_times(pixdim)}", REWRITE)
+    if not _possible(pixdim):
+        yield _Problem(f"has an impossible voxel size, pixdim {_times(pixdim)}", UNITS)
 
 
 def _form_problems(header: nib.Nifti1Header) -> Iterator[_Problem]:
@@ -448,6 +451,8 @@ def _matrix_problems(name: str, affine: np.ndarray) -> Iterator[_Problem]:
         yield _Problem(f"has a {name} that is not finite", REWRITE)
     elif not sizes.all() or abs(np.linalg.det(affine[:3, :3] / sizes)) < 1e-3:
         yield _Problem(f"has a singular {name} (axes of {_times(sizes)} mm)", REWRITE)
+    elif not _possible(sizes):
+        yield _Problem(f"has an impossible {name} (axes of {_times(sizes)} mm)", UNITS)
 
 
 def _axes_problems(header: nib.Nifti1Header) -> Iterator[_Problem]:
@@ -462,8 +467,7 @@ def _axes_problems(header: nib.Nifti1Header) -> Iterator[_Problem]:
     if oblique > MAX_OBLIQUE:
         yield _Problem(f"is oblique by {oblique:.1f} degrees", "Resample it if others are not", fatal=False)
     if sizes.min() < 0.1 or sizes.max() > 20:
-        absurd = bool(sizes.min() < 0.001 or sizes.max() > 200)
-        yield _Problem(f"has voxels of {_times(sizes)} mm", "Check the units in its header", fatal=absurd)
+        yield _Problem(f"has voxels of {_times(sizes)} mm", "Check its unit and slices", fatal=False)
     yield from _agreement_problems(header, affine, sizes)
 
 
@@ -499,6 +503,10 @@ def _qform(header: nib.Nifti1Header) -> np.ndarray:
     return np.asarray(header.get_qform(), np.float64)
 
 
+def _possible(sizes: np.ndarray) -> bool:
+    return bool(((sizes >= MIN_SPACING) & (sizes <= MAX_SPACING)).all())
+
+
 def _axis_names(affine: np.ndarray) -> str:
     return "".join(nib.aff2axcodes(affine))
 
@@ -526,12 +534,14 @@ def _scaled(stored: np.ndarray, slope: float, inter: float) -> np.ndarray:
 
 
 def _voxel_problems(data: np.ndarray, orientation: np.ndarray, limits: _Limits) -> Iterator[_Problem]:
-    """What is wrong with the values. Sets those that are not finite to 0."""
+    """What is wrong with the values; under the policy `zero`, sets those that are not finite to 0."""
     if not np.isfinite([data.min(), data.max()]).all():
         bad = ~np.isfinite(data)
         fatal = limits.nan == "error"
         what = f"has {int(bad.sum()):,} voxels that are NaN or infinite, the first at [{_first(bad, orientation)}]"
         yield _Problem(what, 'Repair it, or set data.nan = "zero"' if fatal else "They were set to 0", fatal)
+        if fatal:
+            return
         data[bad] = 0
     low, high = float(data.min()), float(data.max())
     if max(-low, high) > MAX_ABS:
@@ -551,7 +561,8 @@ def _first(bad: np.ndarray, orientation: np.ndarray) -> str:
 
 def _label_problems(data: np.ndarray) -> Iterator[_Problem]:
     distance = np.rint(data)
-    np.subtract(data, distance, out=distance)
+    with np.errstate(invalid="ignore"):  # infinity minus infinity
+        np.subtract(data, distance, out=distance)
     np.abs(distance, out=distance)
     worst = np.unravel_index(int(distance.argmax()), data.shape)
     if not distance[worst] <= LABEL_TOLERANCE:  # NaN too

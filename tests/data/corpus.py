@@ -29,15 +29,19 @@ def voxels(dtype: str = "f4", shape: tuple[int, ...] = TINY) -> np.ndarray:
     return np.random.default_rng(0).integers(1, 100, shape).astype(dtype)
 
 
-def nifti(data: np.ndarray | None = None, affine: np.ndarray | None = None, version: int = 1, **fields: Any) -> bytes:
-    """A volume as the bytes of a .nii, with fields of its header set to anything (`pixdim=[...]` sets the first few)."""
-    image = (nib.Nifti1Image if version == 1 else nib.Nifti2Image)(
-        voxels() if data is None else data, np.eye(4) if affine is None else affine
-    )
+def nifti(
+    data: np.ndarray | None = None, affine: np.ndarray | None = None, version: int = 1, order: str = "<", **fields: Any
+) -> bytes:
+    """A volume as the bytes of a .nii, fields of its header set to anything (`pixdim=[...]` sets the first few)."""
+    data = voxels() if data is None else data
+    kind = nib.Nifti1Image if version == 1 else nib.Nifti2Image
+    header = kind.header_class(endianness=order)
+    header.set_data_dtype(data.dtype)
+    image = kind(data, np.eye(4) if affine is None else affine, header)
     if "qform" in fields:
         image.set_qform(fields.pop("qform"), code=1)
     raw = bytearray(image.to_bytes())
-    header = np.ndarray((), type(image.header).template_dtype, raw)
+    header = np.ndarray((), kind.header_class.template_dtype.newbyteorder(order), raw)
     for name, value in fields.items():
         if header[name].ndim:
             header[name][: len(value)] = value
@@ -110,7 +114,7 @@ def damaged() -> Rows:
     yield "zeros.nii", bytes(5000), "starts with zeros only"
     yield "zip.nii.gz", b"PK\x03\x04" + bytes(50), "is not gzip (starts with bytes 50 4b 03 04)"
     yield "text.nii", b"0 0 0 0 0", "is not NIfTI (starts with bytes 30 20 30 20)"
-    yield "short.nii", b"\x5c\x01", "is not NIfTI"
+    yield "short.nii", b"\x5c\x01", "is cut off in its header, after 2 of 348 bytes"
     yield "raw.nii.gz", raw, "is not gzip, but named .gz"
     yield "zipped.nii", gz, "is gzip, but named .nii"
     yield "twice.nii.gz", zipped(gz), "is not NIfTI (starts with bytes 1f 8b"
@@ -169,7 +173,7 @@ def bombs() -> Rows:
     yield "dims.nii", nifti(dim=[3, huge, huge, huge]), "has 35,181,150,961,663 voxels"
     yield "dims_7.nii.gz", zipped(nifti(dim=[7, *[huge] * 7])), "is 7-D"
     yield "dims_limit.nii.gz", zipped(nifti(dim=[3, 513, 512, 512])), "has 134,479,872 voxels (513 x 512 x 512)"
-    yield "dims_swapped.nii.gz", zipped(nifti(voxels(">f4"), dim=[3, huge, huge, huge])), "voxels"
+    yield "dims_swapped.nii.gz", zipped(nifti(order=">", dim=[3, huge, huge, huge])), "has 35,181,150,961,663 voxels"
     yield "dims_v2.nii.gz", zipped(nifti(version=2, dim=[3, 2**62, 2**62, 2**62])), "voxels (4611686018427387904 x"
     yield "offset_v2.nii.gz", zipped(nifti(version=2, vox_offset=2**60)), "has its voxels at byte 1.152921505e+18"
     yield "offset_1e9.nii.gz", zipped(nifti(vox_offset=1e9)), "has its voxels at byte 1000000000"
@@ -182,9 +186,17 @@ def bombs() -> Rows:
 
 
 def valued() -> Rows:
-    yield "nan.nii.gz", zipped(nifti(changed((4, 5, 6), np.nan))), "has 1 voxels that are NaN or infinite, the first at [4, 5, 6]"
+    yield (
+        "nan.nii.gz",
+        zipped(nifti(changed((4, 5, 6), np.nan))),
+        "has 1 voxels that are NaN or infinite, the first at [4, 5, 6]",
+    )
     yield "all_nan.nii.gz", zipped(nifti(voxels() * np.nan)), "has 336 voxels that are NaN or infinite"
-    yield "inf.nii.gz", zipped(nifti(changed((0, 0, 7), -np.inf))), "has 1 voxels that are NaN or infinite, the first at [0, 0, 7]"
+    yield (
+        "inf.nii.gz",
+        zipped(nifti(changed((0, 0, 7), -np.inf))),
+        "has 1 voxels that are NaN or infinite, the first at [0, 0, 7]",
+    )
     yield "constant.nii.gz", zipped(nifti(np.full(TINY, 7, "i2"))), "is constant, every voxel is 7"
     yield "black.nii.gz", zipped(nifti(np.zeros(TINY, "f4"))), "is constant, every voxel is 0"
     yield "large.nii.gz", zipped(nifti(changed((0, 0, 0), 2e6))), "has values from 1 to 2e+06, beyond 1,000,000"
@@ -206,7 +218,11 @@ def misplaced() -> Rows:
     yield "sform_zero.nii.gz", zipped(nifti(srow_x=[0] * 4, srow_y=[0] * 4, srow_z=[0] * 4)), "has a singular sform"
     yield "sform_flat.nii.gz", zipped(nifti(srow_z=[0, 0, 0, 0])), "has a singular sform (axes of 1 x 1 x 0 mm)"
     yield "sform_parallel.nii.gz", zipped(nifti(srow_x=[1, 1, 0], srow_y=[0, 0, 0])), "has a singular sform"
-    yield "qform_long.nii.gz", zipped(nifti(qform_code=1, quatern_b=0.9, quatern_c=0.9)), "has a qform that is no rotation"
+    yield (
+        "qform_long.nii.gz",
+        zipped(nifti(qform_code=1, quatern_b=0.9, quatern_c=0.9)),
+        "has a qform that is no rotation",
+    )
     yield "qform_nan.nii.gz", zipped(nifti(qform_code=1, quatern_b=np.nan)), "qform"
     yield "qform_offset.nii.gz", zipped(nifti(qform_code=1, qoffset_x=np.inf)), "has a qform that is not finite"
     yield "flip.nii.gz", zipped(nifti(qform=np.diag([-1, 1, 1, 1]))), "is RAS by its sform and LAS by its qform"
@@ -214,9 +230,14 @@ def misplaced() -> Rows:
     yield "pixdim_zero.nii.gz", zipped(nifti(pixdim=[1, 0])), "has an impossible voxel size, pixdim 0 x 1 x 1"
     yield "pixdim_nan.nii.gz", zipped(nifti(pixdim=[1, 1, np.nan])), "has an impossible voxel size, pixdim 1 x nan x 1"
     yield "pixdim_inf.nii.gz", zipped(nifti(pixdim=[1, np.inf])), "has an impossible voxel size, pixdim inf x 1 x 1"
-    yield "pixdim_negative.nii.gz", zipped(nifti(pixdim=[1, 1, 1, -2])), "has an impossible voxel size, pixdim 1 x 1 x -2"
-    yield "metres.nii.gz", zipped(nifti(affine=np.diag([1e-4, 1e-4, 1e-4, 1]))), "has voxels of 0.0001 x 0.0001 x 0.0001 mm"
-    yield "microns.nii.gz", zipped(nifti(affine=np.diag([1000, 1000, 1000, 1]))), "has voxels of 1000 x 1000 x 1000 mm"
+    yield (
+        "pixdim_negative.nii.gz",
+        zipped(nifti(pixdim=[1, 1, 1, -2])),
+        "has an impossible voxel size, pixdim 1 x 1 x -2",
+    )
+    yield "metres.nii.gz", zipped(nifti(pixdim=[1, 1e-4])), "has an impossible voxel size, pixdim 0.0001 x 1 x 1"
+    yield "microns.nii.gz", zipped(nifti(srow_x=[1000])), "has an impossible sform (axes of 1000 x 1 x 1 mm)"
+    yield "tiny_v2.nii.gz", zipped(nifti(version=2, pixdim=[1, 1e-200], sform_code=0)), "has an impossible voxel size"
 
 
 def unusual() -> Rows:

@@ -26,7 +26,7 @@ class MinSnr:
 
     def build(self, device: torch.device) -> LossFunction:
         def loss(prediction: Prediction, noisy: Noisy) -> Tensor:
-            # Hang et al. 2023, section 3.4: min(snr, gamma) |x0 error|^2; the gain turns an error of the target into x0's
+            # Hang et al. 2023, section 3.4: min(snr, gamma) |x0 error|^2; the gain turns the target's error into x0's
             weight = noisy.snr.clamp(max=self.gamma) * noisy.gain
             return weight * mean_squared_error(prediction, noisy)
 

@@ -27,7 +27,7 @@ class Images:
         names = self.images + self.condition
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            yield f"mode.images: {', '.join(twice)} is named more than once. Name each once, in images or in condition."
+            yield f"mode.images: got {', '.join(twice)} more than once. Name each once, in images or in condition."
 
     def build(self) -> Mode:
         return Mode(images=self.images, condition=self.condition, pooled=self.pooled)

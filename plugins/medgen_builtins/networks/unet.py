@@ -43,8 +43,8 @@ class Unet:
         yield from self._check_widths()
         if len(self._attention()) != len(self.channels):
             yield (
-                f"network.unet.attention: got {len(self._attention())} levels, but network.unet.channels has "
-                f"{len(self.channels)}. Give one value per level."
+                f"network.unet.attention: got {len(self._attention())} values, expected {len(self.channels)}, one per "
+                "level of network.unet.channels. Give one per level."
             )
 
     def build(self, in_channels: int, out_channels: int) -> nn.Module:
@@ -82,9 +82,9 @@ class Unet:
         inside = spatial((size,) * self.spatial_dims)
         if any(length % 2**halvings for length in inside):
             yield (
-                f"data.image_size: got {size}, in the space {' x '.join(map(str, inside))}, which the "
-                f"{len(self.channels)} levels of network.unet.channels cannot halve {halvings} times. "
-                f"Choose a size that gives a multiple of {2**halvings} there, or fewer levels."
+                f"data.image_size: got {size}, which is {' x '.join(map(str, inside))} in the space, expected a multiple of "
+                f"{2**halvings} there, as {len(self.channels)} levels halve it {halvings} times. "
+                "Choose another size, or fewer network.unet.channels."
             )
 
     def _check_widths(self) -> Iterator[str]:
@@ -92,13 +92,13 @@ class Unet:
         for level, width in enumerate(self.channels):
             if width % groups:
                 yield (
-                    f"network.unet.channels[{level}]: got {width}, which does not divide by network.unet.norm_groups = "
-                    f"{groups}. Choose a multiple of {groups}, or leave norm_groups out."
+                    f"network.unet.channels[{level}]: got {width}, expected a multiple of network.unet.norm_groups = "
+                    f"{groups}. Choose one, or leave norm_groups out."
                 )
             if self._attends(level) and width % self._head_channels(width):
                 yield (
-                    f"network.unet.head_channels: got {self.head_channels}, which does not divide "
-                    f"network.unet.channels[{level}] = {width}. Choose a divisor, or leave head_channels out."
+                    f"network.unet.head_channels: got {self.head_channels}, expected a divisor of "
+                    f"network.unet.channels[{level}] = {width}. Choose one, or leave it out."
                 )
 
     def _attends(self, level: int) -> bool:

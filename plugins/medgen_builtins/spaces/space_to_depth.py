@@ -31,8 +31,8 @@ class SpaceToDepth:
         size = recipe.data.image_size
         if size % self.factor:
             yield (
-                f"data.image_size: got {size}, which does not divide by space.space_to_depth.factor = {self.factor}. "
-                f"Choose a multiple of {self.factor}."
+                f"data.image_size: got {size}, expected a multiple of space.space_to_depth.factor = {self.factor}. "
+                "Change one of them."
             )
 
     def build(self, mode: Mode, device: torch.device) -> SpaceToDepthSpace:

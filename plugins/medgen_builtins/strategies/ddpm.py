@@ -35,19 +35,17 @@ class Ddpm:
 
 
 class DdpmStrategy:
-    """See `kinds.DiffusionStrategy`. Timestep k of the schedule is t = 1000 k / timesteps; training draws k from 1 on."""
+    """See `kinds.DiffusionStrategy`. Timestep k = 1..timesteps of the schedule is t = 1000 k / timesteps."""
 
     def __init__(self, options: Ddpm):
         from medgen_builtins.strategies import schedules
 
         self.prediction, self.sampler, self.sampling_steps = options.prediction, options.sampler, options.sampling_steps
         self.timesteps = options.timesteps
-        linear = options.schedule == "linear"
-        betas = (
-            schedules.linear_betas(options.timesteps, options.beta_start, options.beta_end)
-            if linear
-            else schedules.cosine_betas(options.timesteps)
-        )
+        if options.schedule == "linear":
+            betas = schedules.linear_betas(options.timesteps, options.beta_start, options.beta_end)
+        else:
+            betas = schedules.cosine_betas(options.timesteps)
         self._exact_levels = schedules.levels(betas)
         self._levels = self._exact_levels.float()
 
@@ -102,12 +100,10 @@ class DdpmStrategy:
         if self.prediction == "epsilon":
             ratios = ratios[ratios < schedules.MAX_RATIO]
         steps = min(steps, len(ratios) - 1)
-        even = self.sampler == "dpm_solver"
-        wanted = (
-            schedules.even_ratios(ratios[1].item(), ratios[-1].item(), steps)
-            if even
-            else schedules.balanced_ratios(steps)
-        )
+        if self.sampler == "dpm_solver":
+            wanted = schedules.even_ratios(ratios[1].item(), ratios[-1].item(), steps)
+        else:
+            wanted = schedules.balanced_ratios(steps)
         return [k * TIME_SCALE / self.timesteps for k in schedules.positions(ratios, wanted)]
 
     def level(self, t: float) -> tuple[float, float]:

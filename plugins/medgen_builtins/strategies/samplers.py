@@ -67,13 +67,13 @@ def dpm_solver(predict: Predict, x: Tensor, times: Sequence[float], level: Level
 
 
 def ancestral(predict: Predict, x: Tensor, times: Sequence[float], level: Level, draw: DrawNoise) -> Tensor:
-    """DDPM, Ho et al. 2020, eq. 7 with the posterior's variance; between any two times, beta = 1 - alpha_bar_t/alpha_bar_s.
+    """DDPM, Ho et al. 2020, eq. 7 with the posterior's variance, between any two times.
 
     One evaluation per step, and fresh noise for each but the last.
     """
     for t, s in pairwise(times):
         (alpha_t, sigma_t), (alpha_s, sigma_s) = level(t), level(s)
-        beta = 1 - (alpha_t / alpha_s) ** 2
+        beta = 1 - (alpha_t / alpha_s) ** 2  # alpha_bar_t = (1 - beta) alpha_bar_s
         x0 = predict(x, t).x0
         x = alpha_s * beta / sigma_t**2 * x0 + alpha_t / alpha_s * (sigma_s / sigma_t) ** 2 * x
         if s > 0:
