@@ -91,7 +91,7 @@ def lock(folder: Path) -> Iterator[None]:
 
 
 def _exact(folder: Path) -> Path:
-    if (folder / "recipe.toml").exists():
+    if (folder / "metadata.json").exists():
         raise RecipeError(f"run.dir: {folder} holds a run already. Continue it with --resume {folder}, or choose another folder.")
     return _make(folder)
 

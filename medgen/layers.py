@@ -21,10 +21,14 @@ _DEEPEST = 50
 
 
 class Layers:
-    """Tables as they are laid over each other, and which file each key came from."""
+    """Tables as they are laid over each other, and which file each key came from.
+
+    removed: kinds and names that some `kind.name = false` took away.
+    """
 
     def __init__(self) -> None:
         self.tables: dict[str, Any] = {}
+        self.removed: list[tuple[str, str]] = []
         self._origins: dict[tuple[Key, ...], str] = {}
         self._extended: set[Path] = set()
 
@@ -50,7 +54,7 @@ class Layers:
         """Lay one `KEY=VALUE` over what there is; yields what is wrong with it."""
         key, equals, value = text.partition("=")
         path = [part.strip() for part in key.split(".")]
-        if not equals or not all(path) or not text.isprintable():
+        if not equals or not all(path) or len(path) > _DEEPEST or not text.isprintable():
             yield f"{COMMAND_LINE}: got {as_toml(text)}, expected KEY=VALUE such as training.epochs=3."
             return
         table = _value(value)
@@ -65,7 +69,7 @@ class Layers:
                 self.tables[key] = self._replace(key, {value: {}} if isinstance(value, str) else value, origin)
             elif key in SEVERAL and isinstance(value, dict):
                 merged = self._merge(self.tables.get(key, {}), value, (key,), origin)
-                self.tables[key] = _without_removed(merged)
+                self.tables[key] = self._without_removed(key, merged)
             else:
                 self._clear_other_length(key, value)
                 self.tables[key] = self._merge(self.tables.get(key), value, (key,), origin)
@@ -76,7 +80,11 @@ class Layers:
             return self._merge(None, value, (kind,), origin)
         named = {name for name in value if value[name] is not False}
         kept = {name: table for name, table in here.items() if name in named or not named}
-        return _without_removed(self._merge(kept, value, (kind,), origin))
+        return self._without_removed(kind, self._merge(kept, value, (kind,), origin))
+
+    def _without_removed(self, kind: str, table: dict[str, Any]) -> dict[str, Any]:
+        self.removed += [(kind, name) for name, value in table.items() if value is False]
+        return {name: value for name, value in table.items() if value is not False}
 
     def _clear_other_length(self, key: str, value: Any) -> None:
         """A later `steps` takes the place of `epochs`, and the other way round."""
@@ -94,10 +102,6 @@ class Layers:
         for key, value in over.items():
             merged[key] = self._merge(merged.get(key), value, (*path, key), origin)
         return merged
-
-
-def _without_removed(table: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in table.items() if value is not False}
 
 
 def _value(text: str) -> Any:

@@ -67,6 +67,7 @@ class TrainingSettings:
         "auto", help="auto: channels_last for bf16 and widths of 128 and more"
     )
     validate_every: int = field(1, help="epochs between validations; 0: never", check=ge(0))
+    val_batches: int = field(0, help="batches that validation reads; 0: the whole validation set", check=ge(0))
     deterministic: bool = field(False, help="only deterministic GPU kernels; slower")
     max_skipped: int = field(10, help="steps in a row that may be not finite and are left out", check=ge(0))
 
@@ -178,6 +179,8 @@ class _Resolver:
         known = (*CORE, *KINDS)
         for name in (name for name in tables if name not in known):
             self._report((name,), unknown_key(name, tables[name], known))
+        for kind, name in self.layers.removed:
+            self._require_known(kind, name)
         core: dict[str, Any] = {name: self._structure(cls, tables.get(name, {}), name) for name, cls in CORE.items()}
         single: dict[str, tuple[str, Any]] = {kind: self._single(kind) for kind in SINGLE}
         names = {kind: name for kind, (name, _) in single.items()}
@@ -226,9 +229,14 @@ class _Resolver:
             return None
         if entry:
             return self._structure(entry.settings_class, table, f"{kind}.{name}")
-        names = self.registry.names(kind)
-        self._report((kind, name), f"no such plugin, expected one of {', '.join(names)}.{did_you_mean(name, names)}")
+        self._require_known(kind, name)
         return None
+
+    def _require_known(self, kind: str, name: str) -> None:
+        names = self.registry.names(kind)
+        if name not in (*names, *(plugin.name for plugin in self.registry.plugins if plugin.error)):
+            message = f"no such plugin, expected one of {', '.join(names)}.{did_you_mean(name, names)}"
+            self._report((kind, name), message)
 
     def _structure(self, cls: type, table: Any, where: str) -> Any:
         """The settings object; where a key is wrong it has that key's default, so that checks can go on."""
@@ -248,7 +256,7 @@ class _Resolver:
         messages = [message for where, part in parts.items() for message in self._ask(where, part, recipe)]
         for message in [*messages, *_not_given(recipe)]:
             if not any(_mentions(message, key) for key in self._keys):  # else it may only follow from that mistake
-                self.problems.append(f"{self._origin(tuple(message.split(':')[0].split('.')))}: {message}")
+                self.problems.append(f"{self._origin(_path(message))}: {message}")
 
     def _ask(self, where: str, part: Any, recipe: Recipe) -> list[str]:
         try:
@@ -281,13 +289,18 @@ def _not_given(recipe: Recipe) -> Iterator[str]:
             )
 
 
+def _path(message: str) -> tuple[Key, ...]:
+    """The key path that a message starts with, up to a position in a list."""
+    return tuple(re.split(r":|\[", message, maxsplit=1)[0].split("."))
+
+
 def _mentions(message: str, key: str) -> bool:
     return re.search(rf"(?<![\w.]){re.escape(key)}(?!\w)", message) is not None
 
 
 def _plain(recipe: Recipe, paths: bool = True) -> dict[str, Any]:
-    table = {name: unstructure(getattr(recipe, name), paths) for name in (*CORE, *SEVERAL)}
-    return table | {kind: {name: unstructure(getattr(recipe, kind), paths)} for kind, name in recipe.names.items()}
+    single = {kind: {name: unstructure(getattr(recipe, kind), paths)} for kind, name in recipe.names.items()}
+    return single | {name: unstructure(getattr(recipe, name), paths) for name in (*SEVERAL, *CORE)}
 
 
 def _is_folder_pattern(pattern: str) -> bool:

@@ -124,7 +124,7 @@ def _order(point: EntryPoint) -> tuple[str, str]:
 
 
 def _origin(point: EntryPoint) -> tuple[str, str]:
-    return (point.dist.name, point.dist.version) if point.dist else ("unknown", "?")
+    return (printable(point.dist.name), printable(point.dist.version)) if point.dist else ("unknown", "?")
 
 
 def _distinct(entries: Sequence[Entry]) -> list[Entry]:
@@ -133,7 +133,7 @@ def _distinct(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def _load(point: EntryPoint) -> tuple[Plugin, list[Entry], list[click.Command]]:
-    distribution, version = _origin(point)
+    name, distribution, version = printable(point.name), *_origin(point)
     try:
         # what a plugin prints as it is imported must not end up between our lines on stdout
         with contextlib.redirect_stdout(sys.stderr):
@@ -141,10 +141,10 @@ def _load(point: EntryPoint) -> tuple[Plugin, list[Entry], list[click.Command]]:
             found = [Entry(*each, distribution, version) for each in _classes(hooks)]
             commands = [command for answer in hooks.medgen_commands() for command in answer]
     except BaseException as error:  # SystemExit and KeyboardInterrupt too: one plugin must not take all down
-        return Plugin(point.name, distribution, version, error=_reason(error)), [], []
+        return Plugin(name, distribution, version, error=_reason(error)), [], []
     provides = [(entry.kind, entry.name) for entry in found]
     provides += [("command", str(command.name)) for command in commands]
-    return Plugin(point.name, distribution, version, tuple(provides)), found, commands
+    return Plugin(name, distribution, version, tuple(provides)), found, commands
 
 
 def _reason(error: BaseException) -> str:

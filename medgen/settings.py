@@ -21,14 +21,42 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, Union, get_
 import attrs
 
 if TYPE_CHECKING:
+    # to type checkers it is attrs' own, which they know: a decorator of ours would need `field(default=...)` by keyword
+    from attrs import frozen as settings
     from cattrs import Converter
-    from typing_extensions import dataclass_transform
-else:  # Python 3.10 has none, and only type checkers need it
+else:
 
-    def dataclass_transform(**_: object) -> Callable[[Any], Any]:
-        return lambda function: function
+    def settings(cls):
+        """Make a class a settings class: frozen, with keyword-only fields.
+
+        Fields may be `bool, int, float, str, Path, tuple[X, ...], list[X], dict[str, X], Literal[...]`, another
+        settings class, or `X | None`, where leaving the key out means None. `~` and `$VARS` are expanded in paths.
+        For `check(recipe)` see `kinds.Settings`.
+        """
+        return attrs.frozen(cls, kw_only=True)
 
 
+__all__ = [
+    "Check",
+    "Field",
+    "Key",
+    "Mismatch",
+    "Problem",
+    "as_toml",
+    "between",
+    "did_you_mean",
+    "field",
+    "fields",
+    "ge",
+    "gt",
+    "key_path",
+    "le",
+    "one_of",
+    "settings",
+    "structure",
+    "unknown_key",
+    "unstructure",
+]
 T = TypeVar("T")
 Key = str | int
 """A step of a key path: the name of a key, or the position in a list."""
@@ -99,7 +127,7 @@ class Mismatch(ValueError):
 
     def __init__(self, value: object, expected: str, options: Iterable[Any] = (), path: tuple[Key, ...] = ()):
         super().__init__(f"got {as_toml(value)}, expected {expected}.{did_you_mean(value, options)}")
-        self.path, self.options = path, tuple(options)
+        self.path, self.expected, self.options = path, expected, tuple(options)
 
 
 @overload
@@ -117,17 +145,6 @@ def field(default: Any = attrs.NOTHING, *, help: str = "", check: Check | None =
     if isinstance(default, (list, dict)):
         return attrs.field(factory=lambda: copy.deepcopy(default), validator=validator, metadata=metadata)
     return attrs.field(default=default, validator=validator, metadata=metadata)
-
-
-@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
-def settings(cls: type[T]) -> type[T]:
-    """Make a class a settings class: frozen, with keyword-only fields.
-
-    Fields may be `bool, int, float, str, Path, tuple[X, ...], list[X], dict[str, X], Literal[...]`, another settings
-    class, or `X | None`, where leaving the key out means None. `~` and `$VARS` are expanded in paths.
-    For `check(recipe)` see `kinds.Settings`.
-    """
-    return attrs.frozen(cls, kw_only=True)
 
 
 class Field(NamedTuple):
@@ -381,9 +398,11 @@ def _field_hook(converter: Converter, attribute: attrs.Attribute[Any]) -> Callab
         try:
             structured = converter.structure(value, kind)
         except Mismatch as mismatch:
+            if mismatch.expected != _noun(attribute.type):  # it knows better than the type does
+                raise
             raise Mismatch(value, expected, check.values if check else mismatch.options) from None
         if check is not None:
-            _require(check, structured, expected)
+            _require(check, value, expected)  # as it was given, for the message
         return structured
 
     return read

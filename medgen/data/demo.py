@@ -29,9 +29,9 @@ Mask = NDArray[np.bool_]
 Rng = np.random.Generator
 Box = tuple[slice, ...]
 
-FIELD_OF_VIEW = (200.0, 208.0, 176.0)
+FIELD_OF_VIEW = (192.0, 216.0, 188.0)
 """Right-left, posterior-anterior and inferior-superior, mm: the largest warped brain and a few mm of air."""
-CENTRE = (0.0, -18.0, 5.0)
+CENTRE = (0.0, -17.0, 7.0)
 """Of the field of view in MNI coordinates, mm: the middle of the template's brain."""
 TEMPLATE_CSF, TEMPLATE_GREY, TEMPLATE_WHITE = 0.28, 0.38, 0.60
 """The template's T1, 0..1, as a least-squares fit: CSF, and what grey and white matter add to it."""
@@ -209,14 +209,15 @@ def rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def warp(rng: Rng, grid: Grid) -> NDArray[np.float64]:
     """Where in MNI space each voxel takes its tissue from, mm, `[3, *shape]`: head pose and size, then local shape."""
-    linear = rotation(rng.normal(0, np.deg2rad([4, 2.5, 3]))) / rng.uniform(0.94, 1.07, 3)
+    linear = rotation(rng.normal(0, np.deg2rad([4, 2.5, 3]))) / rng.uniform(0.92, 1.03, 3)
     middle = (np.array(grid.shape).reshape(3, 1, 1, 1) - 1) / 2
     points = _linear(linear * grid.spacing, np.indices(grid.shape) - middle)
-    points += (np.array(CENTRE) + rng.normal(0, 1.5, 3)).reshape(3, 1, 1, 1)
-    for pitch, deviation in ((70, 3.5), (28, 1.8), (13, 1.0)):
+    for pitch, deviation in ((70, 3.0), (28, 1.7), (13, 1.0)):
         for axis in points:
             axis += deviation * noise_field(rng, grid, pitch)
-    return points
+    off_centre = points.mean((1, 2, 3)) - np.array(CENTRE) + rng.normal(0, 1, 3)
+    centred: NDArray[np.float64] = points - off_centre.reshape(3, 1, 1, 1)
+    return centred
 
 
 def _linear(matrix: NDArray[Any], points: NDArray[Any]) -> NDArray[np.float64]:
@@ -315,7 +316,7 @@ def _enhancing(rng: Rng, grid: Grid, lesion: Lesion) -> tuple[Box, Volume, Volum
     extent = tuple(n * grid.spacing / 3 for n in rho.shape)
     coarse, fine = (smooth_noise(rng, extent, pitch * lesion.radius, rho.shape) for pitch in (1.1, 0.5))
     rho *= 1 + 0.15 * coarse + 0.07 * fine
-    rim = max(rng.uniform(0.32, 0.46), 2.6 / lesion.radius)
+    rim = max(rng.uniform(0.36, 0.48), 2.6 / lesion.radius)
     necrotic = lesion.radius > 5 and rng.uniform() < 0.8
     inner = (rho + 0.12 * fine - 0.08 * coarse < 1 - rim) & necrotic
     return box, _mean_of_parts(rho < 1, 3), _mean_of_parts(inner, 3)

@@ -87,7 +87,7 @@ def mask_names(settings: DataSettings) -> frozenset[str]:
 
 def mask(settings: DataSettings, channel: str) -> MaskSettings:
     """What the mask `channel` is made of."""
-    return settings.masks[channel] if settings.masks else MaskSettings(file="seg")
+    return settings.masks[channel] if settings.masks else MaskSettings(file="seg", labels=[])
 
 
 def source(settings: DataSettings, channel: str) -> str:
@@ -239,7 +239,7 @@ def _person(id: str) -> str:
 def _splits(cohort: Sequence[_Scans], fraction: float) -> dict[str, Split]:
     """Where folders do not decide: the share of the patients whose id's sha256 is least is for validation."""
     people = sorted({_person(each.id) for each in cohort}, key=lambda id: hashlib.sha256(id.encode()).digest())
-    count = max(1, round(fraction * len(people))) if fraction > 0 and len(people) > 1 else 0
+    count = min(max(1, round(fraction * len(people))), len(people) - 1) if fraction > 0 else 0
     val = set(people[:count])
     return {each.id: each.split or ("val" if _person(each.id) in val else "train") for each in cohort}
 

@@ -46,6 +46,7 @@ GZIP_MAX_RATIO = 1032
 
 NIFTI1, NIFTI2 = 348, 540
 TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
+MAX_FORM_CODE = 5
 COMPLEX_TYPES = {32, 1792, 2048}
 COLOUR_TYPES = {128, 2304}
 
@@ -425,13 +426,16 @@ def _slope_inter(header: nib.Nifti1Header) -> tuple[float, float]:
 
 def _geometry_problems(header: nib.Nifti1Header) -> list[_Problem]:
     with np.errstate(all="ignore"):  # what is not finite is told of below
-        return [*_pixdim_problems(header)] or [*_form_problems(header)] or [*_axes_problems(header)]
+        return [*_field_problems(header)] or [*_form_problems(header)] or [*_axes_problems(header)]
 
 
-def _pixdim_problems(header: nib.Nifti1Header) -> Iterator[_Problem]:
+def _field_problems(header: nib.Nifti1Header) -> Iterator[_Problem]:
     pixdim = np.asarray(header["pixdim"][1:4], np.float64)
     if not _possible(pixdim):
         yield _Problem(f"has an impossible voxel size, pixdim {_times(pixdim)}", UNITS)
+    for name in ("sform_code", "qform_code"):
+        if not 0 <= header[name] <= MAX_FORM_CODE:
+            yield _Problem(f"has {name} {int(header[name])}", REWRITE)
 
 
 def _form_problems(header: nib.Nifti1Header) -> Iterator[_Problem]:

@@ -26,16 +26,18 @@ class DataSettings:
 
     root: Path = field(Path("data"), help="folder with a folder per patient, or with train/ and val/ above them")
     layout: str = field("auto", help="how the files are arranged; auto looks at them", check=one_of(*LAYOUTS))
-    files: dict[str, str] = field({}, help='pattern of a modality\'s file inside the patient\'s folder: flair = "FLAIR_*"')
+    files: dict[str, str] = field({}, help='pattern of a file in the patient\'s folder, by modality: flair = "FLAIR_*"')
     masks: dict[str, MaskSettings] = field({}, help="masks by name; none given: seg, every label but 0 of the file seg")
     image_size: int = field(128, help="width and height of a slice, px", check=ge(8))
     axis: str = field("axial", help="direction that the slices are stacked in", check=one_of(*AXES))
     min_foreground: float = field(0.05, help="least share of a slice that is head, 0 to 1", check=between(0, 1))
     lesion_only: bool = field(False, help="use only slices that show a lesion in any mask")
     min_lesion: int = field(1, help="px of the stored slice that count as a lesion, for lesion_only", check=ge(1))
-    val_fraction: float = field(0.1, help="share of the patients to validate on; 0: no validation", check=between(0, 0.9))
+    val_fraction: float = field(0.1, help="share of the patients to validate on; 0: none", check=between(0, 0.9))
     lower: float = field(0.5, help="percentile of the head's intensities that becomes -1", check=between(0, 49))
     upper: float = field(99.5, help="percentile of the head's intensities that becomes 1", check=between(51, 100))
-    workers: int = field(0, help="processes that fill the slice store; 0: up to all cores, by the amount of data", check=ge(0))
-    nan: Literal["error", "zero"] = field("error", help="voxels that are NaN or infinite: refuse the file, or make them 0")
+    workers: int = field(0, help="processes that fill the slice store; 0: as many as pay, up to all cores", check=ge(0))
+    nan: Literal["error", "zero"] = field(
+        "error", help="voxels that are NaN or infinite: refuse the file, or zero them"
+    )
     max_voxels: int = field(512**3, help="voxels beyond which a file is refused", check=gt(0))

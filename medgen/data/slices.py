@@ -1,4 +1,4 @@
-"""From a patient's volumes to slices: foreground, robust scaling, masks, resampling. No torch: worker processes import it."""
+"""From a patient's volumes to slices: foreground, robust scaling, masks, resampling; no torch, for worker processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SAME_PLACE = 1e-3
 NOT_NOISE = 0.01
 """The least share of all bright voxels that a connected part of a head has."""
 DIM = 0.75
-"""Part of Otsu's threshold that counts as bright: tissue varies more than air. Measured: good down to a signal of 4 noises."""
+"""Part of Otsu's threshold that counts as bright, as tissue varies more than air; good down to a signal of 4 noises."""
 
 
 class Channel(NamedTuple):
@@ -37,9 +37,9 @@ class Channel(NamedTuple):
 class Slices(NamedTuple):
     """Those slices of a patient that show anything; all of them if there are masks only.
 
-    stacks: per channel `[slice, size, size]`, float16 in [-1, 1], or for a mask uint8, 0 or 1. position: along the axis,
-    in voxels. foreground: share of the slice that is foreground in the first image, 1 if there is none. area: px of each
-    mask, `[slice, mask]`. spacing: mm per pixel.
+    stacks: per channel `[slice, size, size]`, float16 in [-1, 1], or for a mask uint8, 0 or 1. position: along the
+    axis, in voxels. foreground: share of the slice that is foreground in the first image, 1 if there is none. area: px
+    of each mask, `[slice, mask]`. spacing: mm per pixel.
     """
 
     stacks: list[np.ndarray]
@@ -90,7 +90,9 @@ def cut(channels: Sequence[Channel], settings: DataSettings) -> Slices | list[st
     for path in dict.fromkeys(channel.path for channel in channels):
         wanted = [channel for channel in channels if channel.path == path]
         try:
-            volume = nifti.read(path, settings.max_voxels, nan=settings.nan, mask=any(c.labels is not None for c in wanted))
+            volume = nifti.read(
+                path, settings.max_voxels, nan=settings.nan, mask=any(c.labels is not None for c in wanted)
+            )
             places.append(Place(path, volume.data.shape, volume.affine))
             plane = _Plane.of(volume, settings)
             cuts |= {channel: _cut(channel, volume, plane, settings) for channel in wanted}
@@ -175,14 +177,14 @@ def scale(data: np.ndarray, inside: np.ndarray, lower: float, upper: float, path
 
     Raises `DataError` that names `path` where the two are equal.
     """
-    low, high = (float(value) for value in np.percentile(data[inside], [lower, upper]))
+    low, high = (float(value) for value in np.percentile(data.T[inside.T], [lower, upper]))
     if not low < high:
         what = f"has no contrast, {upper - lower:g} % of its foreground is {low:g}"
         raise DataError(Fault(Path(path), what, "Give a scan; a mask belongs in data.masks").line())
     scaled = (data - np.float32(low)) * np.float32(2 / (high - low)) - 1
     np.clip(scaled, -1, 1, out=scaled)
-    scaled[~inside] = -1
-    return scaled
+    np.copyto(scaled, -1, where=~inside)
+    return np.asarray(scaled)
 
 
 def foreground(data: np.ndarray) -> np.ndarray:
@@ -191,7 +193,7 @@ def foreground(data: np.ndarray) -> np.ndarray:
     differs = data != values[counts.argmax()]
     box = differs[ndimage.find_objects(differs.astype(np.uint8))[0]]
     # Padding around noise is constant too; but a head touches the sides of its box here and there, and noise all over.
-    return differs if np.concatenate(_faces(box)).mean() < 0.5 else head(data)
+    return np.asarray(differs) if np.concatenate(_faces(box)).mean() < 0.5 else head(data)
 
 
 def head(data: np.ndarray) -> np.ndarray:
@@ -206,7 +208,7 @@ def head(data: np.ndarray) -> np.ndarray:
     gaps, count = ndimage.label(~solid)
     outside = np.zeros(count + 1, bool)
     outside[np.concatenate(_faces(gaps))] = True
-    return ~outside[gaps] | solid
+    return np.asarray(~outside[gaps] | solid)
 
 
 def otsu(data: np.ndarray) -> float:
@@ -221,7 +223,7 @@ def otsu(data: np.ndarray) -> float:
 
 
 def _faces(data: np.ndarray) -> list[np.ndarray]:
-    return [data.take(end, axis).ravel() for axis in range(3) for end in (0, -1)]
+    return [np.moveaxis(data, axis, 0)[end].ravel() for axis in range(3) for end in (0, -1)]
 
 
 # Resampling

@@ -213,6 +213,8 @@ def valued() -> Rows:
 def misplaced() -> Rows:
     two_alike = np.eye(4)
     two_alike[:3, 1] = two_alike[:3, 0]
+    yield "sform_code.nii.gz", zipped(nifti(sform_code=-2)), "has sform_code -2"
+    yield "qform_code.nii.gz", zipped(nifti(qform_code=99)), "has qform_code 99"
     yield "sform_nan.nii.gz", zipped(nifti(srow_x=[np.nan])), "has a sform that is not finite"
     yield "sform_inf.nii.gz", zipped(nifti(srow_z=[0, 0, 1, np.inf])), "has a sform that is not finite"
     yield "sform_zero.nii.gz", zipped(nifti(srow_x=[0] * 4, srow_y=[0] * 4, srow_z=[0] * 4)), "has a singular sform"

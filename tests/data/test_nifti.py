@@ -242,6 +242,19 @@ def test_I8_every_real_type_reads_as_nibabel_reads_it(tmp_path: Path, dtype: str
             np.testing.assert_array_equal(volume.data, nib.load(path).get_fdata(dtype=np.float32))
 
 
+def test_I8_scaling_is_exact_where_float32_would_round(tmp_path: Path) -> None:
+    """Large integers are scaled in float64: what is left of them is right to the last bit of float32."""
+    data = 2**30 + voxels("i4")
+    path = write(tmp_path, zipped(nifti(data, scl_slope=0.5, scl_inter=-(2.0**29))))
+    np.testing.assert_array_equal(gate.read(path).data, voxels() * 0.5)
+
+
+def test_I4_qfac_zero_is_one(tmp_path: Path) -> None:
+    """The standard reads a handedness of 0, which old tools write, as 1."""
+    path = write(tmp_path, zipped(nifti(qform=np.eye(4), sform_code=0, pixdim=[0])))
+    np.testing.assert_array_equal(gate.read(path).affine, np.eye(4))
+
+
 def test_extensions_members_and_names_are_read(tmp_path: Path) -> None:
     """Header extensions, several gzip members, an unset offset and capitals in the name are legal."""
     image = nib.Nifti1Image(voxels(), np.eye(4))

@@ -55,8 +55,8 @@ class Previewing:
         import numpy as np
 
         feed = run.val if run.val.size else run.train
-        area = run.store.lesion_area[feed.rows]
-        order = np.argsort(-area.reshape(len(feed.rows), -1).sum(1), kind="stable")
+        area = sum((each[feed.rows] for each in run.store.lesion_area.values()), np.zeros(len(feed.rows)))
+        order = np.argsort(-area, kind="stable")
         # spread over the larger half: the very largest are neighbours in one patient
         half = order[: max(1, len(order) // 2)]
         chosen = half[np.linspace(0, len(half) - 1, self.settings.count).astype(int)]

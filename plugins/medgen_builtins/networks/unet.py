@@ -82,8 +82,8 @@ class Unet:
         inside = spatial((size,) * self.spatial_dims)
         if any(length % 2**halvings for length in inside):
             yield (
-                f"data.image_size: got {size}, which is {' x '.join(map(str, inside))} in the space, expected a multiple of "
-                f"{2**halvings} there, as {len(self.channels)} levels halve it {halvings} times. "
+                f"data.image_size: got {size}, which is {' x '.join(map(str, inside))} in the space, expected a "
+                f"multiple of {2**halvings} there, as {len(self.channels)} levels halve it {halvings} times. "
                 "Choose another size, or fewer network.unet.channels."
             )
 

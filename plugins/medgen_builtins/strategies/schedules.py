@@ -42,8 +42,9 @@ def balanced_ratios(steps: int) -> Tensor:
 
     For Gaussian data of standard deviation s, one Euler step from ratio a to b loses (a - b)^2 s^2 / 2(s^2 + a^2)^2 of
     it. So what counts for features of size s is how dense the steps are in log(sigma/alpha) around log(s). This spread
-    is densest near 0.2, with a long tail for the large features that noise hides last: 50 Euler steps lose 3 to 4 % for s
-    from 0.1 to 1 (no spread can lose less than 2.5 % at any one s); steps even in rectified flow's t lose 9 % at 0.1.
+    is densest near 0.2, with a long tail for the large features that noise hides last: 50 Euler steps lose 3 to 4 %
+    for s from 0.1 to 1 (no spread can lose less than 2.5 % at any one s). Even steps in rectified flow's t lose 9 %
+    at 0.1.
     """
     tau = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     return tau / (5 * (1 - tau) ** 1.6)

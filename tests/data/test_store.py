@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data.cohort import make_patient, write_cohort, write_volume
+
+from medgen.data import store as store_module
+from medgen.data.layouts import mask_names
+from medgen.data.settings import DataSettings, MaskSettings
+from medgen.data.store import SliceStore, open_store
+from medgen.errors import DataError, RecipeError, StorageError
+
+CHANNELS = ("bravo", "flair", "seg")
+SIZE = 16
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory) -> Path:
+    return write_cohort(tmp_path_factory.mktemp("cohort"))
+
+
+@pytest.fixture
+def cache(tmp_path) -> Path:
+    return tmp_path / "cache"
+
+
+def opened(root: Path, cache: Path, channels=CHANNELS, progress=None, **changes) -> SliceStore:
+    settings = DataSettings(**{"root": root, "image_size": SIZE, "workers": 1, **changes})
+    return open_store(settings, channels, mask_names(settings), progress, cache)
+
+
+def stores(cache: Path) -> list[str]:
+    return sorted(path.name for path in cache.iterdir() if path.is_dir())
+
+
+@pytest.fixture
+def builds(monkeypatch) -> list[Path]:
+    """The stores that were made, one entry per time."""
+    made, build = [], store_module._build
+
+    def counted(jobs, settings, folder, progress):
+        made.append(folder)
+        build(jobs, settings, folder, progress)
+
+    monkeypatch.setattr(store_module, "_build", counted)
+    return made
+
+
+# Reading
+
+
+def test_images_and_masks_are_read_in_the_order_asked_for(cohort, cache):
+    store = opened(cohort, cache)
+    rows = store.select("train")[[5, 0, 3]]
+    batch = store.read(rows, ("seg", "bravo"))
+    assert batch.shape == (3, 2, SIZE, SIZE)
+    assert batch.dtype == np.float32
+    assert set(np.unique(batch[:, 0])) == {-1.0, 1.0}
+    assert -1 <= batch[:, 1].min() < 0 < batch[:, 1].max() <= 1
+    assert (batch == np.concatenate([store.read(rows[[n]], ("seg", "bravo")) for n in range(3)])).all()
+
+
+def test_the_lesion_of_the_made_up_scans_is_bright_where_the_mask_is(cohort, cache):
+    store = opened(cohort, cache, lesion_only=True)
+    bravo, seg = store.read(store.select("train"), ("bravo", "seg")).swapaxes(0, 1)
+    tissue = bravo[(seg < 0) & (bravo > -1)]
+    assert bravo[seg > 0].mean() > tissue.mean() + 0.5
+
+
+def test_several_threads_read_the_same(cohort, cache):
+    store = opened(cohort, cache)
+    rows = store.select("train")
+    expected = store.read(rows, CHANNELS)
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: store.read(rows, CHANNELS), range(16)))
+    assert all((result == expected).all() for result in results)
+
+
+def test_no_rows_give_no_samples(cohort, cache):
+    store = opened(cohort, cache, val_fraction=0.0)
+    assert store.read(store.select("val"), CHANNELS).shape == (0, 3, SIZE, SIZE)
+
+
+def test_spacing_is_the_mean_size_of_a_pixel_in_mm(tmp_path, cache):
+    bravo = make_patient(np.random.default_rng(0), (20, 24, 10))["bravo"]
+    for mm in (1.0, 2.0):
+        write_volume(tmp_path / "scans" / f"p{mm:g}" / "bravo.nii.gz", bravo, (mm, mm, 3.0))
+    assert opened(tmp_path / "scans", cache, ("bravo",)).spacing == pytest.approx((24 + 48) / 2 / SIZE)
+
+
+# Selecting
+
+
+def test_both_splits_have_patients_of_their_own(cohort, cache):
+    store = opened(cohort, cache, val_fraction=0.25)
+    train, val = (set(store.patient[store.select(split)]) for split in ("train", "val"))
+    assert (store.patients("train"), store.patients("val")) == (3, 1) == (len(train), len(val))
+    assert not train & val
+
+
+def test_slices_with_little_head_or_no_lesion_are_left_out(cohort, cache):
+    store = opened(cohort, cache, min_foreground=0.3, lesion_only=True, min_lesion=3)
+    rows = np.concatenate([store.select("train"), store.select("val")])
+    used = np.isin(np.arange(len(store)), rows)
+    assert (used == ((store.foreground >= 0.3) & (store.lesion_area["seg"] >= 3))).all()
+    assert 0 < used.sum() < len(store)
+
+
+def test_lesion_area_counts_the_pixels_of_the_stored_mask(cohort, cache):
+    store = opened(cohort, cache)
+    masks = store.read(np.arange(len(store)), ("seg",))
+    assert (store.lesion_area["seg"] == (masks > 0).sum(axis=(1, 2, 3))).all()
+    assert store.lesion_area["seg"].max() > 0
+
+
+def test_labels_make_masks_of_their_own(tmp_path, cache):
+    volumes = make_patient(np.random.default_rng(0), (20, 20, 10))
+    labels = volumes["seg"] * 2
+    labels[:10] *= 2
+    write_volume(tmp_path / "p1" / "bravo.nii.gz", volumes["bravo"])
+    write_volume(tmp_path / "p1" / "seg.nii.gz", labels)
+    masks = {"left": MaskSettings(labels=[4]), "right": MaskSettings(labels=[2]), "both": MaskSettings()}
+    store = opened(tmp_path, cache, ("bravo", *masks), image_size=20, masks=masks)
+    left, right, both = store.read(np.arange(len(store)), tuple(masks)).swapaxes(0, 1) > 0
+    assert left.any()
+    assert right.any()
+    assert (both == (left ^ right)).all()
+
+
+def test_excluding_every_training_slice_says_which_setting_did(cohort, cache):
+    with pytest.raises(DataError, match=r"none of the \d+ training slices is used, data.min_foreground = 0.99 "):
+        opened(cohort, cache, min_foreground=0.99)
+
+
+def test_asking_for_lesions_without_a_mask_is_a_mistake_of_the_recipe(cohort, cache):
+    with pytest.raises(RecipeError, match=r"^data.lesion_only: is true, but no mask is among the channels \(bravo\)"):
+        opened(cohort, cache, ("bravo",), lesion_only=True)
+
+
+# Finding again
+
+
+def test_a_store_is_found_again_and_selecting_otherwise_makes_no_other(cohort, cache, builds):
+    first = opened(cohort, cache)
+    again = opened(cohort, cache)
+    other = opened(cohort, cache, min_foreground=0.2, lesion_only=True, val_fraction=0.5)
+    assert len(builds) == 1
+    assert first.fingerprint == again.fingerprint != other.fingerprint
+    assert len(other.select("val")) != len(first.select("val"))
+
+
+@pytest.mark.parametrize(
+    "change", [{"image_size": 12}, {"axis": "coronal"}, {"upper": 98.0}, {"channels": ("bravo", "seg")}]
+)
+def test_what_changes_the_slices_makes_another_store(cohort, cache, builds, change):
+    opened(cohort, cache)
+    opened(cohort, cache, **change)
+    assert len(set(builds)) == 2
+
+
+def test_the_content_decides_not_the_place_or_the_time(cohort, cache, tmp_path, builds):
+    moved = shutil.copytree(cohort, tmp_path / "moved")
+    assert opened(cohort, cache).fingerprint == opened(moved, cache).fingerprint
+    assert len(builds) == 1
+
+
+def test_a_scan_replaced_by_another_of_the_same_size_and_time_is_noticed(tmp_path, cache, builds, monkeypatch):
+    monkeypatch.setattr(store_module, "SETTLED", -1.0)
+    write_cohort(tmp_path / "scans", 2, channels=("bravo",))
+    path = tmp_path / "scans" / "Mets_000" / "bravo.nii.gz"
+    raw = path.with_name("bravo.nii")
+    write_volume(raw, make_patient(np.random.default_rng(7), (20, 24, 10))["bravo"])
+    path.unlink()
+    opened(tmp_path / "scans", cache, ("bravo",))
+    times = raw.stat()
+    data = bytearray(raw.read_bytes())
+    data[-2400 * 2 - 100 : -2400 * 2] = data[-2400 * 2 : -2400 * 2 + 100]
+    raw.write_bytes(data)
+    os.utime(raw, ns=(times.st_atime_ns, times.st_mtime_ns))
+    opened(tmp_path / "scans", cache, ("bravo",))
+    assert len(set(builds)) == 2
+
+
+def test_files_that_did_not_change_are_not_read_again(cohort, cache, monkeypatch):
+    monkeypatch.setattr(store_module, "SETTLED", -1.0)
+    opened(cohort, cache)
+    monkeypatch.setattr(store_module.nifti, "digest", lambda path: pytest.fail(f"{path} was read again"))
+    opened(cohort, cache)
+
+
+@pytest.mark.parametrize("damage", ["missing array", "short array", "index"])
+def test_a_damaged_store_is_made_again_with_a_warning(cohort, cache, builds, caplog, damage):
+    expected = opened(cohort, cache).read(np.arange(5), CHANNELS)
+    folder = builds[0]
+    if damage == "missing array":
+        (folder / "1").unlink()
+    else:
+        path = folder / ("1" if damage == "short array" else "index.npz")
+        path.write_bytes(path.read_bytes()[:-100])
+    with caplog.at_level(logging.WARNING, "medgen"):
+        again = opened(cohort, cache)
+    assert (again.read(np.arange(5), CHANNELS) == expected).all()
+    assert builds == [folder, folder]
+    assert [record.message.split(" (")[0] for record in caplog.records] == [f"{folder}: the slice store is damaged"]
+
+
+# Making
+
+
+def test_several_processes_make_the_same_store(cohort, cache, tmp_path):
+    one, two = opened(cohort, cache), opened(cohort, tmp_path / "other", workers=2)
+    rows = np.arange(len(one))
+    assert one.fingerprint == two.fingerprint
+    assert (one.read(rows, CHANNELS) == two.read(rows, CHANNELS)).all()
+
+
+def test_progress_is_told_per_patient(cohort, cache):
+    told: list[tuple[int, int]] = []
+    opened(cohort, cache, progress=lambda done, total: told.append((done, total)))
+    assert told == [(done, 4) for done in range(5)]
+
+
+def test_nothing_on_disk_names_a_patient_or_a_path(cohort, cache, monkeypatch):
+    monkeypatch.setattr(store_module, "SETTLED", -1.0)
+    opened(cohort, cache)
+    files = [path for path in cache.rglob("*") if path.is_file()]
+    assert {path.name for path in files} == {"digests.json", "index.npz", "0", "1", "2"}
+    for path in files:
+        assert not any(word in path.read_bytes() for word in (b"Mets", b"bravo", cohort.name.encode()))
+
+
+def test_every_faulty_file_is_told_and_nothing_is_left_behind(tmp_path, cache):
+    write_cohort(tmp_path / "scans", 3)
+    broken = [tmp_path / "scans" / name for name in ("Mets_000/flair.nii.gz", "Mets_002/seg.nii.gz")]
+    for path in broken:
+        path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError) as caught:
+        opened(tmp_path / "scans", cache)
+    assert [line.split(":")[0] for line in caught.value.problems] == list(map(str, broken))
+    assert stores(cache) == []
+
+
+def test_when_another_process_was_faster_its_store_is_used(cohort, cache, monkeypatch):
+    rival: list[SliceStore] = []
+    publish = store_module._publish
+
+    def late(made, folder):
+        shutil.copytree(made, folder)
+        rival.append(folder.stat().st_ino)
+        publish(made, folder)
+
+    monkeypatch.setattr(store_module, "_publish", late)
+    store = opened(cohort, cache)
+    assert len(store.select("train")) > 0
+    assert [(cache / name).stat().st_ino for name in stores(cache)] == rival
+
+
+def test_a_cache_that_cannot_be_written_is_told(cohort, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(StorageError, match=r"the slice store cannot be written .* set MEDGEN_CACHE"):
+        opened(cohort, tmp_path / "file" / "cache")
+
+
+def test_the_cache_is_where_the_variable_says(cohort, tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDGEN_CACHE", str(tmp_path / "mine"))
+    opened(cohort, None)
+    assert len(stores(tmp_path / "mine")) == 1
+
+
+def test_folders_of_builds_that_never_ended_are_removed(cohort, cache):
+    for name, age in (("old", 2 * 24 * 3600), ("new", 0)):
+        folder = cache / f".building-{name}"
+        folder.mkdir(parents=True)
+        then = folder.stat().st_mtime - age
+        os.utime(folder, (then, then))
+    opened(cohort, cache)
+    assert [name for name in stores(cache) if name.startswith(".")] == [".building-new"]
