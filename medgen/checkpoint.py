@@ -1,7 +1,7 @@
 """One checkpoint format: a `.pt` that anyone opens with `torch.load(weights_only=True)`.
 
-Written to a temporary file in the same folder, flushed to disk, read back and renamed; verified whenever it is read. torch
-itself does not look at the zip's checksums, so a damaged file would load in silence. There is no unsafe fallback.
+Written to a temporary file in the same folder, flushed to disk, read back and renamed; verified whenever it is read.
+torch itself does not look at the zip's checksums, so a damaged file would load in silence. There is no unsafe fallback.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def tensors(value: Any, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
 def save(state: Mapping[str, Any], path: Path, previous: Path | None = None) -> None:
     """Write `state` to `path` so that at any moment the old file or the new one is there, whole.
 
-    `previous` keeps the file that was at `path`. Raises NotFiniteError before anything is written if a tensor has NaN or
-    infinity, and StorageError if the disk will not take it; the old files are then untouched.
+    `previous` keeps the file that was at `path`. Raises NotFiniteError before anything is written if a tensor has NaN
+    or infinity, and StorageError if the disk will not take it; the old files are then untouched.
     """
     _check_finite(state, path)
     full = {"format": FORMAT, **state}
@@ -60,12 +60,14 @@ def save(state: Mapping[str, Any], path: Path, previous: Path | None = None) -> 
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The state in a checkpoint, on the CPU. Raises CheckpointError if any byte of a record or any key is not as saved."""
+    """The state in a checkpoint, on the CPU. Raises CheckpointError if a record or a key is not as it was saved."""
     verify(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path}: not a medgen checkpoint ({_first_line(error)}). Use one that medgen wrote.") from error
+        raise CheckpointError(
+            f"{path}: not a medgen checkpoint ({_first_line(error)}). Use one that medgen wrote."
+        ) from error
     return _check_keys(path, state)
 
 
@@ -78,8 +80,18 @@ def verify(path: Path) -> None:
             bad = archive.testzip()
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint. Check the path.") from None
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, ValueError, OverflowError) as error:
-        raise CheckpointError(f"{path}: damaged or not a checkpoint ({_first_line(error)}). Use another copy.") from error
+    except (
+        zipfile.BadZipFile,
+        EOFError,
+        OSError,
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+        OverflowError,
+    ) as error:
+        raise CheckpointError(
+            f"{path}: damaged or not a checkpoint ({_first_line(error)}). Use another copy."
+        ) from error
     if bad is not None:
         raise CheckpointError(f"{path}: checksum mismatch in record {bad}. Use another copy.")
 
@@ -121,7 +133,9 @@ def _check_keys(path: Path, state: Any) -> dict[str, Any]:
     if not isinstance(state, dict) or "format" not in state:
         raise CheckpointError(f"{path}: not a medgen checkpoint (no key 'format'). Use one that medgen wrote.")
     if state["format"] != FORMAT:
-        raise CheckpointError(f"{path}: format {state['format']}, this medgen reads {FORMAT}. Use the medgen that wrote it.")
+        raise CheckpointError(
+            f"{path}: format {state['format']}, this medgen reads {FORMAT}. Use the medgen that wrote it."
+        )
     expected = state.pop("keys", None)
     if not isinstance(expected, list):
         raise CheckpointError(f"{path}: the key 'keys' is missing. Use another copy.")

@@ -51,16 +51,23 @@ def cli(debug: bool) -> None:
 @click.argument("recipe", required=False)
 @overrides_argument
 @with_option
-@click.option("--resume", metavar="RUN|auto", help="Continue a run; auto: the newest unfinished one of this recipe, if any.")
+@click.option(
+    "--resume", metavar="RUN|auto", help="Continue a run; auto: the newest unfinished one of this recipe, if any."
+)
 @click.option("--dry-run", is_flag=True, help="Read the data, build everything, train nothing.")
-def train(recipe: str | None, overrides: tuple[str, ...], layers: tuple[str, ...], resume: str | None, dry_run: bool) -> None:
+def train(
+    recipe: str | None, overrides: tuple[str, ...], layers: tuple[str, ...], resume: str | None, dry_run: bool
+) -> None:
     """Train RECIPE, a TOML file or the name of one that comes along."""
+    folder: Path | None
     if resume and resume != "auto":
         given = [recipe, *overrides] if recipe else []
         folder = _resume(Path(resume), given, layers)
     else:
         if not recipe:
-            raise RecipeError("RECIPE: none given. Name one (`medgen recipe list` shows those that come along), or --resume RUN.")
+            raise RecipeError(
+                "RECIPE: none given. Name one (`medgen recipe list` shows those that come along), or --resume RUN."
+            )
         folder = _train(recipe, overrides, layers, resume == "auto", dry_run)
     if folder:
         say_result(folder)
@@ -69,7 +76,9 @@ def train(recipe: str | None, overrides: tuple[str, ...], layers: tuple[str, ...
 def _resume(folder: Path, overrides: Sequence[str], layers: Sequence[str]) -> Path:
     strange = [each for each in overrides if "=" not in each]
     if strange:
-        raise RecipeError(f"{strange[0]}: a run is resumed with its own recipe. Give only --resume {folder} and KEY=VALUE.")
+        raise RecipeError(
+            f"{strange[0]}: a run is resumed with its own recipe. Give only --resume {folder} and KEY=VALUE."
+        )
     from medgen import session
 
     return session.resume(folder, overrides, layers)
@@ -92,12 +101,32 @@ def _train(recipe: str, overrides: Sequence[str], layers: Sequence[str], resume:
 @click.option("--image-model", type=FOLDER, metavar="CKPT", help="Checkpoint of the model that makes images.")
 @click.option("--seg-model", type=FOLDER, metavar="CKPT|DIR", help="Checkpoint of a mask model, or a folder of masks.")
 @click.option("--num-images", type=click.IntRange(1), required=True, help="How many pairs there shall be.")
-@click.option("--output-dir", type=FOLDER, required=True, metavar="OUT", help="Folder for OUT/train/syn_00000/... and pairs.png.")
+@click.option(
+    "--output-dir", type=FOLDER, required=True, metavar="OUT", help="Folder for OUT/train/syn_00000/... and pairs.png."
+)
 @click.option("--steps", type=click.IntRange(1), help="Sampling steps; without it, what each model's recipe says.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same pairs.")
-@click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Pairs made at a time; part of the result.")
-@click.option("--max-area", type=click.FloatRange(0, 1), default=0.04, show_default=True, help="Largest valid mask, share of the slice.")
-@click.option("--max-attempts", type=click.IntRange(1), default=10, show_default=True, help="Draws of a mask until it is left out.")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    default=16,
+    show_default=True,
+    help="Pairs made at a time; part of the result.",
+)
+@click.option(
+    "--max-area",
+    type=click.FloatRange(0, 1),
+    default=0.04,
+    show_default=True,
+    help="Largest valid mask, share of the slice.",
+)
+@click.option(
+    "--max-attempts",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="Draws of a mask until it is left out.",
+)
 def generate(
     image_model: Path | None, seg_model: Path | None, num_images: int, output_dir: Path, steps: int | None, seed: int,
     batch_size: int, max_area: float, max_attempts: int,

@@ -66,7 +66,7 @@ def identity(recipe: Recipe) -> str:
 
 
 def write_metadata(folder: Path, status: str, **more: Any) -> None:
-    """`metadata.json`: what made this run, and how it stands. No paths, no patients, nothing of the environment but a few names."""
+    """`metadata.json`: what made this run, and how it stands. No paths and no patients."""
     path = folder / "metadata.json"
     about = json.loads(path.read_text()) if path.exists() else {"started": _now()}
     environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
@@ -78,13 +78,15 @@ def write_metadata(folder: Path, status: str, **more: Any) -> None:
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process; the lock is gone when the process is. Raises RunInUseError, naming the owner."""
+    """Hold the folder for this process, and as long as it lives. Raises RunInUseError, naming the owner."""
     with open(folder / ".lock", "a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise RunInUseError(f"{folder}: in use by {file.read().strip()}. Wait, or train into another folder.") from None
+            raise RunInUseError(
+                f"{folder}: in use by {file.read().strip()}. Wait, or train into another folder."
+            ) from None
         _write_owner(file)
         _sweep(folder)
         yield
@@ -92,7 +94,9 @@ def lock(folder: Path) -> Iterator[None]:
 
 def _exact(folder: Path) -> Path:
     if (folder / "metadata.json").exists():
-        raise RecipeError(f"run.dir: {folder} holds a run already. Continue it with --resume {folder}, or choose another folder.")
+        raise RecipeError(
+            f"run.dir: {folder} holds a run already. Continue it with --resume {folder}, or choose another folder."
+        )
     return _make(folder)
 
 
@@ -108,7 +112,7 @@ def _fresh(recipe: Recipe) -> Path:
     for suffix in ("", *(f"-{count}" for count in range(2, 10_000))):
         try:
             return _make(wanted.with_name(wanted.name + suffix), exist_ok=False)
-        except FileExistsError:  # noqa: PERF203 - another run began in this second
+        except FileExistsError:
             continue
     raise StorageError(f"{wanted}: ten thousand runs of that name exist. Choose another run.name.")
 

@@ -1,7 +1,7 @@
 """Masks and images to files, in blocks that can be made again exactly.
 
-The unit is a block of `batch_size` consecutive indices, always computed whole: convolutions differ in the last bit between
-batch sizes. Random numbers depend on seed, index and attempt, so a pair is the same whatever was made before it.
+The unit is a block of `batch_size` consecutive indices, always computed whole: convolutions differ in the last bit
+between batch sizes. Random numbers depend on seed, index and attempt, so a pair is the same whatever was made before.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -21,7 +22,8 @@ from medgen import checkpoint, pictures, sampling, seeds
 from medgen.assemble import Parts, build, default_device
 from medgen.data.layouts import mask_names
 from medgen.data.output import read_slice, write_slice
-from medgen.data.store import open_store, resample_mask
+from medgen.data.slices import resample_masks
+from medgen.data.store import open_store
 from medgen.errors import RecipeError
 from medgen.manifest import Manifest, name_of
 from medgen.recipe import Recipe, from_toml
@@ -137,9 +139,7 @@ class FolderMasks:
 
     def __init__(self, folder: Path, model: Model, seed: int):
         self.names, self.seed = model.parts.mode.condition, seed
-        data = attrs.evolve(
-            model.recipe.data, root=folder, val_fraction=0.0, min_foreground=0.0, lesion_only=True
-        )
+        data = attrs.evolve(model.recipe.data, root=folder, val_fraction=0.0, min_foreground=0.0, lesion_only=True)
         self.store = open_store(data, self.names, model.masks)
         self.rows, self.spacing, self.axis = self.store.select("train"), self.store.spacing, model.axis
 
@@ -158,7 +158,7 @@ class FolderMasks:
 class Pair(NamedTuple):
     """One sample to write. channels: `[x, y]` by name, in [-1, 1]; masks are those named in `masks`."""
 
-    index: int
+    number: int
     attempts: int
     channels: dict[str, Array]
     masks: frozenset[str]
@@ -185,21 +185,29 @@ class Generator:
     def block(self, number: int) -> Iterator[Pair | int]:
         """Pairs `number * batch_size` onwards; the bare index where no valid mask was found."""
         indices = range(number * self.batch_size, (number + 1) * self.batch_size)
-        masks = self.masks.block(indices) if self.masks else None
+        masks = self._masks(indices)
         images = self._images(indices, masks)
         for place, index in enumerate(indices):
             if masks is not None and not masks.valid[place]:
                 yield index
                 continue
-            yield Pair(index, masks.attempts[place] if masks else 1, self._channels(images, masks, place), self._names())
+            yield Pair(
+                index, masks.attempts[place] if masks else 1, self._channels(images, masks, place), self._names()
+            )
 
     def _images(self, indices: Sequence[int], masks: Masks | None) -> Tensor | None:
         if self.image is None:
             return None
-        size = self.image.size
-        condition = torch.empty(len(indices), 0, *size) if masks is None else resample_mask(masks.values, size)
+        condition = torch.empty(len(indices), 0, *self.image.size) if masks is None else masks.values
         generators = [seeds.stream(self.seed, "image", index, 1) for index in indices]
         return draw_samples(self.image, condition, generators, self.steps)
+
+    def _masks(self, indices: Sequence[int]) -> Masks | None:
+        """Masks at the size of the images."""
+        masks = self.masks.block(indices) if self.masks else None
+        if masks is None or self.image is None:
+            return masks
+        return masks._replace(values=torch.from_numpy(resample_masks(masks.values.numpy(), self.image.size[0])))
 
     def _channels(self, images: Tensor | None, masks: Masks | None, place: int) -> dict[str, Array]:
         channels: dict[str, Array] = {}
@@ -207,8 +215,7 @@ class Generator:
             names = self.image.parts.mode.images
             channels |= {name: images[place, channel].numpy() for channel, name in enumerate(names)}
         if self.masks is not None and masks is not None:
-            values = resample_mask(masks.values[place : place + 1], self.image.size)[0] if self.image else masks.values[place]
-            channels |= {name: values[channel].numpy() for channel, name in enumerate(self.masks.names)}
+            channels |= {name: masks.values[place, channel].numpy() for channel, name in enumerate(self.masks.names)}
         return channels
 
     def _names(self) -> frozenset[str]:
@@ -221,16 +228,17 @@ class Generator:
         if self.image is None and self.masks is None:
             raise RecipeError("--image-model, --seg-model: nothing to generate with. Give at least one of them.")
         if self.image is not None and wanted and not given:
-            raise RecipeError(f"--seg-model: the image model needs the masks {list(wanted)}. Give a mask model or a folder.")
+            raise RecipeError(
+                f"--seg-model: the image model needs the masks {list(wanted)}. Give a mask model or a folder."
+            )
         if self.image is not None and tuple(wanted) != tuple(given):
             raise RecipeError(
-                f"--seg-model: gives {list(given)}, the image model was trained on {list(wanted)}. Use a mask model of the same masks."
+                f"--seg-model: gives {list(given)}, the image model was trained on {list(wanted)}. "
+                "Use a mask model of the same masks."
             )
 
 
-def generate(
-    make: Generator, count: int, out: Path, advance: Callable[[int], None] = lambda _: None
-) -> list[int]:
+def generate(make: Generator, count: int, out: Path, advance: Callable[[int], None] = lambda _: None) -> list[int]:
     """Write pairs 0..count-1 below `out/train`, skipping those that are there and whole. Returns the indices left out.
 
     Raises CheckpointError if `out` holds pairs that were made differently.
@@ -240,18 +248,20 @@ def generate(
     advance(count - len(todo))
     for number in sorted({index // make.batch_size for index in todo}):
         for pair in make.block(number):
-            index = pair if isinstance(pair, int) else pair.index
+            index = pair if isinstance(pair, int) else pair.number
             if index not in todo:
                 continue
             manifest.add({"index": index, "failed": True} if isinstance(pair, int) else write_pair(pair, out, make))
             advance(1)
     manifest.finish()
-    return sorted(entry["index"] for entry in manifest.entries.values() if entry.get("failed") and entry["index"] < count)
+    return sorted(
+        entry["index"] for entry in manifest.entries.values() if entry.get("failed") and entry["index"] < count
+    )
 
 
 def write_pair(pair: Pair, out: Path, make: Generator) -> dict[str, Any]:
     """Write the files of a pair into a temporary folder and rename it, so that they appear together."""
-    folder = out / "train" / name_of(pair.index)
+    folder = out / "train" / name_of(pair.number)
     temporary = folder.with_name(f".tmp-{folder.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -262,7 +272,7 @@ def write_pair(pair: Pair, out: Path, make: Generator) -> dict[str, Any]:
         files[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
-    return {"index": pair.index, "id": folder.name, "attempts": pair.attempts, "files": files}
+    return {"index": pair.number, "id": folder.name, "attempts": pair.attempts, "files": files}
 
 
 def picture(make: Generator, out: Path, count: int = 32) -> Path:
@@ -271,7 +281,7 @@ def picture(make: Generator, out: Path, count: int = 32) -> Path:
     images = make.image.parts.mode.images if make.image else ()
     groups = [_tiles(folder, images, masks) for folder in sorted((out / "train").glob("syn_*"))[:count]]
     across = max(1, 12 // max(len(group) for group in groups))
-    rows = [sum(groups[start : start + across], []) for start in range(0, len(groups), across)]
+    rows = [[*chain(*groups[start : start + across])] for start in range(0, len(groups), across)]
     return pictures.save(pictures.grid(rows), out / "pairs.png")
 
 

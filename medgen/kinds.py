@@ -163,7 +163,7 @@ class DiffusionStrategy(Protocol):
         """The forward process."""
 
     def read(self, output: Tensor, xt: Tensor, t: Tensor) -> Prediction:
-        """The network's output for xt at t `[batch]` in 0..1000: brought to fp32, in the units of the target and as x0."""
+        """The output for xt at t `[batch]` in 0..1000: brought to fp32, in the units of the target and as x0."""
 
     def sample(self, predict: Predict, noise: Tensor, steps: int, draw: DrawNoise) -> Tensor:
         """Noise `[batch, channel, *space]` to x0. `steps` is the number of sampling steps."""

@@ -8,7 +8,7 @@ import attrs
 import tomli_w
 from rich.table import Table
 
-from medgen.console import out
+from medgen.console import out, warn
 from medgen.errors import PluginError
 from medgen.kinds import KINDS
 from medgen.registry import Entry, Registry, describe
@@ -26,8 +26,10 @@ def table(registry: Registry) -> None:
         for _, name in (each for each in plugin.provides if each[0] == "command"):
             rows.add_row("command", name, f"{plugin.distribution} {plugin.version}", "")
         if plugin.error:
-            rows.add_row("broken", plugin.name, f"{plugin.distribution} {plugin.version}", describe(plugin))
+            rows.add_row("broken", plugin.name, f"{plugin.distribution} {plugin.version}", plugin.error)
     out.print(rows)
+    for problem in registry.problems():
+        warn(problem)
 
 
 def page(registry: Registry, name: str) -> None:
@@ -50,8 +52,6 @@ def _page(entry: Entry) -> str:
     lines.append(f"[{entry.kind}.{entry.name}]")
     for each in fields(entry.settings_class):
         lines.append(f"{_default(each):<32} # {each.help} ({each.expected})")
-    if entry.kind == "losses":
-        lines.append(f"{'weight = 1.0':<32} # what the core multiplies this loss by (a number)")
     return "\n".join(lines) + "\n"
 
 

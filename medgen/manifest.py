@@ -37,7 +37,9 @@ class Manifest:
             if lines[0].get(key) != identity.get(key)
         ]
         if changed:
-            raise CheckpointError(f"{path}: its pairs were made differently ({', '.join(changed)}). Choose another --output-dir.")
+            raise CheckpointError(
+                f"{path}: its pairs were made differently ({', '.join(changed)}). Choose another --output-dir."
+            )
         return cls(path, identity, {entry["index"]: entry for entry in lines[1:]})
 
     def missing(self, indices: Iterable[int]) -> set[int]:

@@ -39,4 +39,3 @@ class Objective(nn.Module):
         output = self.network(torch.cat([noisy.x, self.space.condition(condition)], dim=1), noisy.t)
         prediction = self.strategy.read(output, noisy.x, noisy.t)  # fp32: in the target's units, and x0
         return Step({name: loss(prediction, noisy) for name, loss in self.losses.items()}, prediction, noisy)
-

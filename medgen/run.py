@@ -151,7 +151,10 @@ class Run:
         stateful = dict(self._with_state())
         if set(state["callbacks"]) != set(stateful):
             given, wanted = sorted(state["callbacks"]), sorted(stateful)
-            raise CheckpointError(f"{source}: has the state of callbacks {given}, the recipe has {wanted}. Resume with the run's own recipe.")
+            raise CheckpointError(
+                f"{source}: has the state of callbacks {given}, the recipe has {wanted}. "
+                "Resume with the run's own recipe."
+            )
         load_into(self.network, state["network"], source)
         if self.averaged is not None:
             load_into(self.averaged, state["averaged"], source)
@@ -193,4 +196,6 @@ def load_into(module: nn.Module, weights: Mapping[str, Any] | None, source: Path
     except RuntimeError as error:
         lines = str(error).splitlines()
         detail = lines[min(1, len(lines) - 1)].strip()[:200]
-        raise CheckpointError(f"{source}: weights do not fit the recipe ({detail}). Use the recipe that trained them.") from error
+        raise CheckpointError(
+            f"{source}: weights do not fit the recipe ({detail}). Use the recipe that trained them."
+        ) from error

@@ -63,7 +63,9 @@ def _work(recipe: Recipe, where: Path, state: dict[str, Any] | None, source: Pat
     folder.write_metadata(where, "complete" if finished else "stopped", **_result(run))
     if not finished:
         code = 130 if run.stopping == SIGNALS[signal.SIGINT] else 75
-        raise StoppedError(f"{where}: stopped by {run.stopping} at step {run.step}, saved. Continue: {continue_command(where)}", code)
+        raise StoppedError(
+            f"{where}: stopped by {run.stopping} at step {run.step}, saved. Continue: {continue_command(where)}", code
+        )
     return where
 
 

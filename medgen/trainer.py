@@ -41,7 +41,9 @@ class Trainer:
 
     def __init__(self, run: Run):
         self.run, self.training = run, run.recipe.training
-        self.forward = {name: torch.compile(turn) if self.training.compile else turn for name, turn in run.turns.items()}
+        self.forward = {
+            name: torch.compile(turn) if self.training.compile else turn for name, turn in run.turns.items()
+        }
         self.weights = run.recipe.loss_weights
         self.pending: list[tuple[int, int, dict[str, Tensor]]] = []
         self.skipped = torch.tensor(float(run.skipped), device=run.device)
@@ -102,11 +104,11 @@ class Trainer:
             rows = slice(part * size // parts, (part + 1) * size // parts)
             with autocast(run.device, self.training.precision):
                 result = self.forward[name](cut(batch, rows), cut(draws, rows), earlier)
-            total = sum(self.weights.get(loss, 1.0) * each.sum() for loss, each in result.losses.items()) / size
-            total.backward()  # type: ignore[union-attr]  # a turn has at least one loss
-            for key, each in (("train", total), *result.losses.items()):
-                each = each.detach() if key == "train" else each.detach().sum() / size
-                record[f"loss/{key}"] = record.get(f"loss/{key}", 0.0) + each
+            means = {loss: each.sum() / size for loss, each in result.losses.items()}
+            means = {"train": torch.stack([self.weights[loss] * mean for loss, mean in means.items()]).sum(), **means}
+            means["train"].backward()  # type: ignore[no-untyped-call]
+            for loss, mean in means.items():
+                record[f"loss/{loss}"] = record.get(f"loss/{loss}", 0.0) + mean.detach()
             after.append(detach(result))
         return after
 
@@ -187,6 +189,7 @@ def cut(values: Any, rows: slice) -> Any:
 
 def detach(step: Step) -> Step:
     """The result of a turn as the next turn may see it: without a graph."""
+
     def free(values: Any) -> Any:
         return type(values)(*(each.detach() for each in values))
 

@@ -55,18 +55,22 @@ class Validation:
             with autocast(run.device, run.recipe.training.precision):
                 step = turn(batch, draws, None)
             for key, values in self._measure(batch, step):
-                sums[key] += torch.stack([values.double().sum(), torch.tensor(float(values.numel()), device=run.device)])
+                sums[key] += torch.stack(
+                    [values.double().sum(), torch.tensor(float(values.numel()), device=run.device)]
+                )
 
     def _measure(self, batch: Batch, step: Step) -> list[tuple[str, Tensor]]:
         run = self.run
         weights = run.recipe.loss_weights
-        total = torch.stack([weights.get(name, 1.0) * each for name, each in step.losses.items()]).sum(0)
+        total = torch.stack([weights[name] * each for name, each in step.losses.items()]).sum(0)
         rows = [("loss/val", total)] + [(f"loss/val/{name}", each) for name, each in step.losses.items()]
         bins = (step.noisy.t / TIME_SCALE * BINS).long().clamp(0, BINS - 1)
         for index in range(BINS):
             low, high = (int(edge * TIME_SCALE / BINS) for edge in (index, index + 1))
             rows.append((f"loss/val/t_{low:03d}_{high:04d}", total[bins == index]))
-        estimate, truth = (run.space.decode(z).clamp(-1, 1) for z in (step.prediction.x0.float(), step.noisy.x0.float()))
+        estimate, truth = (
+            run.space.decode(z).clamp(-1, 1) for z in (step.prediction.x0.float(), step.noisy.x0.float())
+        )
         squared = (estimate - truth).square()
         rows.append(("psnr/x0", 10 * torch.log10(4.0 / squared.flatten(1).mean(1).clamp_min(1e-10))))
         lesion = self._lesion(batch, truth)
@@ -81,4 +85,3 @@ class Validation:
             return (batch.condition > 0).any(1)
         masks = [index for index, name in enumerate(run.mode.images) if name in run.store.masks]
         return (truth[:, masks] > 0).any(1) if masks and not run.mode.pooled else None
-

@@ -8,4 +8,7 @@ from importlib.metadata import version
 
 def versions() -> dict[str, str]:
     """Of Python and of the packages that decide results."""
-    return {"python": platform.python_version(), **{name: version(name) for name in ("medgen", "torch", "monai", "numpy")}}
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("medgen", "torch", "monai", "numpy")},
+    }

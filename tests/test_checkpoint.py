@@ -56,7 +56,9 @@ def test_a_truncated_file_is_refused(saved, share):
         checkpoint.load(saved)
 
 
-@pytest.mark.parametrize("key", ["network", "position", "position/step", "network/weight", "list/0/lr", "format", "keys"])
+@pytest.mark.parametrize(
+    "key", ["network", "position", "position/step", "network/weight", "list/0/lr", "format", "keys"]
+)
 def test_every_key_that_is_gone_is_named(saved, key):
     state = torch.load(saved, weights_only=True)
     *parents, last = key.split("/")

@@ -22,8 +22,8 @@ def trained(tmp_path_factory, cohort):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEDGEN_CACHE", str(folder / "cache"))
         for mode in ("seg", "bravo", "dual"):
+            options = (f"data.root={cohort}", *TINY, "training.steps=4", f"run.dir={folder / mode}")
             with pytest.raises(SystemExit) as ended:
-                options = (f"data.root={cohort}", *TINY, "training.steps=4", f"run.dir={folder / mode}")
                 main(["train", f"{mode}_rflow", *options, "callbacks.previews=false"])
             assert not ended.value.code
     return folder
@@ -124,7 +124,13 @@ def test_masks_come_from_a_folder_too(trained, cohort, medgen, tmp_path):
 
 def test_generated_pairs_train_a_model(trained, medgen, tmp_path, tiny):
     medgen(*arguments(trained, tmp_path / "out", 6))
-    options = (*tiny, f"data.root={tmp_path / 'out'}", "data.min_foreground=0", "training.steps=1", f"run.dir={tmp_path}/run")
+    options = (
+        *tiny,
+        f"data.root={tmp_path / 'out'}",
+        "data.min_foreground=0",
+        "training.steps=1",
+        f"run.dir={tmp_path}/run",
+    )
     result = medgen("train", "bravo_rflow", *options)
     assert result.code == 0, result.err
 

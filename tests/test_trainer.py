@@ -58,7 +58,9 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch(medgen, tiny, tmp_pa
     for parts in (1, 2, 4):
         options = ("training.steps=1", f"training.accumulate={parts}", f"run.dir={tmp_path}/{parts}")
         assert medgen("train", "bravo_rflow", *tiny, *options).code == 0
-    norms = [json.loads((tmp_path / str(n) / "metrics.jsonl").read_text().splitlines()[0])["grad_norm"] for n in (1, 2, 4)]
+    norms = [
+        json.loads((tmp_path / str(n) / "metrics.jsonl").read_text().splitlines()[0])["grad_norm"] for n in (1, 2, 4)
+    ]
     assert norms == pytest.approx([norms[0]] * 3, rel=1e-4)
 
 
@@ -74,8 +76,15 @@ def test_a_step_that_is_not_finite_changes_nothing_and_many_in_a_row_end_the_run
         return step._replace(losses={k: v * float("nan") for k, v in step.losses.items()}) if len(calls) > 2 else step
 
     monkeypatch.setattr(Objective, "forward", broken)
-    options = ("training.steps=40", "training.max_skipped=5", "callbacks.progress.every_steps=1", "training.validate_every=0")
-    result = medgen("train", "bravo_rflow", *tiny, *options, "callbacks.checkpoints.every_steps=1", f"run.dir={tmp_path}/r")
+    options = (
+        "training.steps=40",
+        "training.max_skipped=5",
+        "callbacks.progress.every_steps=1",
+        "training.validate_every=0",
+    )
+    result = medgen(
+        "train", "bravo_rflow", *tiny, *options, "callbacks.checkpoints.every_steps=1", f"run.dir={tmp_path}/r"
+    )
     assert result.code == 6
     assert "last good: step 2" in result.err
     state = checkpoint.load(tmp_path / "r" / "latest.pt")

@@ -14,7 +14,7 @@ from medgen.kinds import Batch, Mode
 
 
 class Feed:
-    """Samples of one split. Sample n of a run is `permutation(n // size)[n % size]`: batches cross epochs, never ragged.
+    """Samples of one split. Sample n of a run is `permutation(n // size)[n % size]`, so batches cross epochs.
 
     With `mode.pooled` each image of a slice is a sample of its own.
     """
@@ -39,7 +39,7 @@ class Feed:
         return Batch(image, condition)
 
     def at(self, position: int, count: int) -> Batch:
-        """The batch of `count` samples that starts at `position` of the run; the one after it is read ahead meanwhile."""
+        """The batch of `count` samples that starts at `position` of the run; the next is read ahead meanwhile."""
         ahead, self._ahead = self._ahead, None
         batch = ahead[1].result() if ahead and ahead[0] == (position, count) else self._shuffled(position, count)
         after = position + count

@@ -15,7 +15,7 @@ WHITE = 1000
 
 
 def write_slice(path: Path, values: np.ndarray[Any, Any], is_mask: bool, spacing: float, axis: str) -> None:
-    """Write a slice `[x, y]` in [-1, 1] as a volume of one slice, RAS; masks as 0/1, cut at 0. Same values, same bytes."""
+    """Write a slice `[x, y]` in [-1, 1] as a volume of one slice, RAS; masks as 0/1. Same values, same bytes."""
     data = (values > 0).astype(np.uint8) if is_mask else np.rint((values + 1) * WHITE / 2).astype(np.int16)
     affine = np.diag([spacing, spacing, spacing, 1.0])
     image = nib.Nifti1Image(np.expand_dims(data, AXES[axis]), affine)

@@ -1,7 +1,7 @@
 """medgen's whole training step (data, draws, losses, averaging, logging) over the bare step of the same network.
 
-Both run in this process on the same weights' shapes, optimizer and precision, a block of steps in turn; an A/A row of the
-bare step against itself shows the noise. `python tests/benchmarks/bench_step.py [--pairs 30] [--channels 128,256,256]`
+Both run in this process with the same network, optimizer and precision, a block of steps in turn; an A/A row of the bare
+step against itself shows the noise. `python tests/benchmarks/bench_step.py [--pairs 30] [--channels 128,256,256]`
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from data.cohort import write_cohort  # noqa: E402
+from data.cohort import write_cohort
 
-from medgen.assemble import assemble  # noqa: E402
-from medgen.recipe import load  # noqa: E402
-from medgen.trainer import Trainer  # noqa: E402
+from medgen.assemble import assemble
+from medgen.recipe import load
+from medgen.trainer import Trainer
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -34,7 +34,7 @@ def medgen_step(folder: Path, options: argparse.Namespace) -> tuple[Callable[[],
     cohort = folder / "cohort"
     write_cohort(cohort, patients=6, size=(64, 64, 24))
     overrides = (
-        f"data.root={cohort}", f"data.image_size={options.size}", "data.min_foreground=0.02", f"run.dir={folder / 'run'}",
+        f"data.root={cohort}", f"data.image_size={options.size}", "data.min_foreground=0.02",
         f"network.unet.channels=[{options.channels}]", f"training.batch_size={options.batch}", "training.steps=100000",
         "training.compile=false", "training.validate_every=0", f"training.precision={options.precision}",
     )  # fmt: skip
@@ -130,7 +130,9 @@ def main() -> None:
         table.add_row(name, f"{median:.3f}", f"{low:.3f} to {high:.3f}", str(len(ratios)))
     console = Console(width=100)
     console.print(table)
-    console.print(f"unet ({options.channels}), {options.size} px, batch {options.batch}, {options.precision}, {trainer.run.device}")
+    console.print(
+        f"unet ({options.channels}), {options.size} px, batch {options.batch}, {options.precision}"
+    )
 
 
 if __name__ == "__main__":

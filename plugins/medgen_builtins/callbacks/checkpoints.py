@@ -21,7 +21,9 @@ medgen_api = 1
 class Checkpoints:
     """`latest.pt` and `prev.pt` for resuming, `best.pt` by a metric, `epoch_*.pt` now and then."""
 
-    every_steps: int = field(0, help="save latest.pt each so many steps; 0: by time and at epoch ends only", check=ge(0))
+    every_steps: int = field(
+        0, help="save latest.pt each so many steps; 0: by time and at epoch ends only", check=ge(0)
+    )
     every_minutes: float = field(10.0, help="save latest.pt at least this often", check=ge(0))
     every_epochs: int = field(0, help="write epoch_*.pt each so many epochs; 0: never", check=ge(0))
     keep: int = field(3, help="how many epoch_*.pt to keep, the newest", check=ge(1))

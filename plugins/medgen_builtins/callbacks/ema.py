@@ -22,7 +22,9 @@ class Ema:
     """An exponential moving average of the weights, in fp32. Validation, previews and `generate` use it."""
 
     decay: float = field(0.9999, help="share of the old average that each step keeps", check=between(0, 1))
-    warmup: int = field(10, help="step n keeps at most (1 + n) / (warmup + n), so that early averages follow", check=ge(1))
+    warmup: int = field(
+        10, help="step n keeps at most (1 + n) / (warmup + n), so that early averages follow", check=ge(1)
+    )
 
     def build(self, run: Run) -> Averaging:
         return Averaging(self, run)
@@ -44,7 +46,7 @@ class Averaging:
         from torch.optim.swa_utils import get_ema_multi_avg_fn
 
         # torch's AveragedModel does this too, but reads its counter from the device at every step
-        update = get_ema_multi_avg_fn(self.decay(run.step))
+        update = get_ema_multi_avg_fn(self.decay(run.step))  # type: ignore[no-untyped-call]
         update(list(self.averaged.parameters()), list(self.network.parameters()), None)
 
     @hookimpl(wrapper=True)
@@ -58,7 +60,7 @@ def swapped(network: nn.Module, averaged: nn.Module) -> Generator[None, None, No
     """The averaged weights in the network, in place, and the network's own back afterwards."""
     import torch
 
-    live = list(network.parameters())
+    live: list[torch.Tensor] = list(network.parameters())
     kept = [each.detach().clone() for each in live]
     with torch.no_grad():
         torch._foreach_copy_(live, list(averaged.parameters()))

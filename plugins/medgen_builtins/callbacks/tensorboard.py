@@ -33,22 +33,22 @@ class Writing:
 
         from medgen.recipe import public_toml
 
-        self.writer = SummaryWriter(str(run.dir / "tensorboard"), purge_step=run.step + 1 if run.step else None)  # type: ignore[no-untyped-call]
+        self.writer = SummaryWriter(str(run.dir / "tensorboard"), purge_step=run.step + 1 if run.step else None)
         if run.step == 0:
             text = "".join(f"    {line}\n" for line in public_toml(run.recipe).splitlines())  # a block in Markdown
-            self.writer.add_text("recipe", text, 0)  # type: ignore[no-untyped-call]
+            self.writer.add_text("recipe", text, 0)
 
     @hookimpl
     def medgen_log(self, run: Run, scalars: Mapping[str, float], images: Mapping[str, Any]) -> None:
         for name, value in scalars.items():
-            self.writer.add_scalar(name, value, run.step)  # type: ignore[no-untyped-call]
+            self.writer.add_scalar(name, value, run.step)
         for name, image in images.items():
-            self.writer.add_image(name, image, run.step, dataformats="HWC")  # type: ignore[no-untyped-call]
+            self.writer.add_image(name, image, run.step, dataformats="HWC")
 
     @hookimpl
     def medgen_run_end(self) -> None:
         if hasattr(self, "writer"):
-            self.writer.close()  # type: ignore[no-untyped-call]
+            self.writer.close()
 
 
 @hookimpl
