@@ -87,8 +87,9 @@ class Run:
 
     @property
     def epoch_due(self) -> bool:
-        """An epoch's samples have been seen, and its end has not been worked off yet."""
-        return self.samples // self.epoch_samples > self.epochs_ended
+        """An epoch's samples have been seen, and its end has not been worked off yet; the last may be short."""
+        seen = self.samples / self.epoch_samples
+        return (math.ceil(seen) if self.complete else math.floor(seen)) > self.epochs_ended
 
     @property
     def complete(self) -> bool:

@@ -251,8 +251,7 @@ def resample(stack: np.ndarray, rows: Any, columns: Any) -> np.ndarray:
     count, height, width = stack.shape
     tall = rows @ stack.transpose(1, 2, 0).reshape(height, width * count)
     wide = tall.reshape(-1, width, count).transpose(1, 0, 2).reshape(width, -1)
-    square: np.ndarray = columns @ wide
-    return square.reshape(-1, len(tall), count).transpose(2, 1, 0)
+    return np.asarray((columns @ wide).reshape(-1, len(tall), count).transpose(2, 1, 0))
 
 
 def resample_masks(masks: np.ndarray, size: int) -> np.ndarray:
@@ -262,4 +261,5 @@ def resample_masks(masks: np.ndarray, size: int) -> np.ndarray:
         return masks
     along = weights(side, 1.0, side, size)
     resampled = resample((masks > 0).reshape(-1, side, side).astype(np.float32), along, along)
-    return np.asarray(np.where(resampled > 0.5, np.float32(1), np.float32(-1))).reshape(*masks.shape[:-2], size, size)
+    cut = np.where(resampled > 0.5, np.float32(1), np.float32(-1))
+    return np.asarray(cut.reshape(*masks.shape[:-2], size, size))
