@@ -276,10 +276,12 @@ def write_pair(pair: Pair, out: Path, make: Generator) -> dict[str, Any]:
 
 
 def picture(make: Generator, out: Path, count: int = 32) -> Path:
-    """A PNG of the first pairs: every image, then the last one again with the masks outlined."""
+    """A PNG of the first pairs: every image, then the last one again with the masks outlined. Without pairs, `out`."""
     masks = make.masks.names if make.masks else ()
     images = make.image.parts.mode.images if make.image else ()
     groups = [_tiles(folder, images, masks) for folder in sorted((out / "train").glob("syn_*"))[:count]]
+    if not groups:
+        return out
     across = max(1, 12 // max(len(group) for group in groups))
     rows = [[*chain(*groups[start : start + across])] for start in range(0, len(groups), across)]
     return pictures.save(pictures.grid(rows), out / "pairs.png")

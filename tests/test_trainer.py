@@ -8,6 +8,7 @@ import torch
 from medgen import checkpoint
 from medgen.recipe import TrainingSettings
 from medgen.run import learning_rate
+from medgen.trainer import Trainer
 
 VARIANTS = {
     "bravo_rflow": ("training.accumulate=2",),
@@ -28,15 +29,29 @@ def losses(folder):
     return [{k: v for k, v in line.items() if k in ("step", "epoch") or k.startswith("loss")} for line in lines]
 
 
+def stop_after(steps, patch):
+    """As a signal would that comes during that step."""
+    step = Trainer.step
+
+    def stopping(self):
+        losses = step(self)
+        if self.run.step == steps:
+            self.run.stop("SIGTERM")
+        return losses
+
+    patch.setattr(Trainer, "step", stopping)
+
+
 @pytest.mark.parametrize("name", VARIANTS)
-def test_three_steps_and_three_resumed_equal_six(name, medgen, tiny, tmp_path):
-    common = (*tiny, *VARIANTS[name], "callbacks.previews=false")
-    assert medgen("train", name, *common, "training.steps=6", f"run.dir={tmp_path}/whole").code == 0
-    stopper = ("callbacks.checkpoints.every_steps=3", f"run.dir={tmp_path}/parts")
-    assert medgen("train", name, *common, "training.steps=6", *stopper).code == 0
+def test_three_steps_and_three_resumed_equal_six(name, medgen, tiny, tmp_path, monkeypatch):
+    common = (*tiny, *VARIANTS[name], "callbacks.previews=false", "training.steps=6")
+    assert medgen("train", name, *common, f"run.dir={tmp_path}/whole").code == 0
     parts = tmp_path / "parts"
-    # back to step 3, as after a crash: the checkpoint of then, and files that had gone further
-    (parts / "prev.pt").replace(parts / "latest.pt")
+    with monkeypatch.context() as patch:
+        stop_after(3, patch)
+        stopped = medgen("train", name, *common, f"run.dir={parts}")
+    assert stopped.code == 75
+    assert f"medgen train --resume {parts}" in stopped.err
     assert checkpoint.load(parts / "latest.pt")["position"]["step"] == 3
     assert medgen("train", "--resume", parts).code == 0
     whole, resumed = (checkpoint.load(tmp_path / each / "latest.pt") for each in ("whole", "parts"))

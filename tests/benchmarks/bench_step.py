@@ -130,9 +130,7 @@ def main() -> None:
         table.add_row(name, f"{median:.3f}", f"{low:.3f} to {high:.3f}", str(len(ratios)))
     console = Console(width=100)
     console.print(table)
-    console.print(
-        f"unet ({options.channels}), {options.size} px, batch {options.batch}, {options.precision}"
-    )
+    console.print(f"unet ({options.channels}), {options.size} px, batch {options.batch}, {options.precision}")
 
 
 if __name__ == "__main__":
