@@ -1,7 +1,7 @@
 """medgen's whole training step (data, draws, losses, averaging, logging) over the bare step of the same network.
 
-Both run in this process with the same network, optimizer and precision, a block of steps in turn; an A/A row of the bare
-step against itself shows the noise. `python tests/benchmarks/bench_step.py [--pairs 30] [--channels 128,256,256]`
+Both run in this process with the same network, optimizer and precision, a block of steps in turn; an A/A row of the
+bare step against itself shows the noise. `python tests/benchmarks/bench_step.py [--pairs 30] [--channels 128,256,256]`
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
 """How good the pairs of `make demo` are, over all that were made: `python tests/benchmarks/demo_quality.py [demo]`.
 
 Lesion contrast: mean inside the mask minus mean in a ring of 3 px around it, of images in [-1, 1], against that of the
-real slices with lesions. Brain-like, the rule: an image counts if the area of its head, the share of the head in its
-largest part, its solidity (area over convex hull), its mirror symmetry (Dice of the head and its mirror image about its
-own middle), its mean and spread of intensity and its sharpness (mean gradient) all lie between the lowest and the highest
-of the real training slices, give or take a tenth of that range. The rule is also applied to the real slices held out.
+real slices with lesions.
+
+Brain-like, the rule: an image counts if the area of its head, the share of the head in its largest part, its solidity (area
+over convex hull), its mirror symmetry (Dice of the head and its mirror image about its own middle), its mean and spread of
+intensity and its sharpness (mean gradient) all lie between the lowest and the highest of the real training slices, give or
+take a tenth of that range. The rule is also applied to the real slices held out.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ def features(image: np.ndarray) -> np.ndarray:
     largest = np.bincount(parts.ravel())[1:].max() / head.sum()
     points = np.argwhere(head)
     solidity = head.sum() / ConvexHull(points).volume
-    middle = int(round(2 * points[:, 0].mean()))
+    middle = round(2 * points[:, 0].mean())
     mirrored = np.zeros_like(head)
     inside = (middle - points[:, 0] >= 0) & (middle - points[:, 0] < head.shape[0])
     mirrored[middle - points[inside, 0], points[inside, 1]] = True

@@ -1,0 +1,5 @@
+"""`python -m medgen`."""
+
+from medgen.cli import main
+
+main()
