@@ -6,8 +6,12 @@ torch itself does not look at the zip's checksums, so a damaged file would load 
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
+import re
+import shutil
+import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +22,12 @@ import torch
 from medgen.errors import CheckpointError, NotFiniteError, StorageError
 
 FORMAT = 1
+FOREIGN = ("state_dict", "model_state_dict", "model", "network", "ema", "unet")
+"""Under which names other programs keep weights."""
+STRUCTURE = 16 << 20
+"""Bytes that all but the tensors may take; as objects in memory they take ten times as many."""
+WRAPPERS = re.compile(r"(?<![^.])(module|_orig_mod)\.")
+_MAKE_ROOM = "Free space or choose another folder, then give the same command again."
 
 
 def key_paths(value: Any, prefix: str = "") -> Iterator[str]:
@@ -62,22 +72,36 @@ def save(state: Mapping[str, Any], path: Path, previous: Path | None = None) -> 
 def load(path: Path) -> dict[str, Any]:
     """The state in a checkpoint, on the CPU. Raises CheckpointError if a record or a key is not as it was saved."""
     verify(path)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path}: not a medgen checkpoint ({_first_line(error)}). Use one that medgen wrote."
-        ) from error
-    return _check_keys(path, state)
+    return _check_keys(path, _open(path))
+
+
+def load_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The weights in a checkpoint, averaged ones if it has them; also in a plain `state_dict` of another program.
+
+    Prefixes that wrappers leave in names (`module.`, `_orig_mod.`) are taken away. Raises CheckpointError.
+    """
+    state = load_any(path)
+    weights = (state["averaged"] or state["network"]) if "format" in state else _find_weights(state)
+    if not weights:
+        raise CheckpointError(f"{path}: has no weights. Give a checkpoint of medgen or a file with a state_dict.")
+    return {WRAPPERS.sub("", name): value for name, value in weights.items()}
+
+
+def load_any(path: Path) -> dict[str, Any]:
+    """What is in a file, verified; if medgen wrote it, its keys too."""
+    verify(path)
+    state = _open(path)
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path}: not a checkpoint ({type(state).__name__}). Give one with a state_dict.")
+    return _check_keys(path, state) if "format" in state else state
 
 
 def verify(path: Path) -> None:
-    """Check the zip's own checksums, and that nothing in it is compressed (so it cannot grow when read)."""
+    """Check the zip's own checksums, and that torch will read these very records and nothing that grows or runs."""
     try:
         with zipfile.ZipFile(path) as archive:
-            if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
-                raise CheckpointError(f"{path}: has compressed records. Use a checkpoint that medgen wrote.")
-            bad = archive.testzip()
+            strange = _strange(archive.infolist())
+            bad = None if strange else archive.testzip()
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint. Check the path.") from None
     except (
@@ -92,8 +116,61 @@ def verify(path: Path) -> None:
         raise CheckpointError(
             f"{path}: damaged or not a checkpoint ({_first_line(error)}). Use another copy."
         ) from error
+    if strange:
+        raise CheckpointError(f"{path}: {strange}. Use a checkpoint that medgen wrote.")
     if bad is not None:
         raise CheckpointError(f"{path}: checksum mismatch in record {bad}. Use another copy.")
+
+
+def _strange(records: list[zipfile.ZipInfo]) -> str | None:
+    names = [record.filename for record in records]
+    if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+        return "has compressed records"
+    if len(names) != len(set(names)):
+        return "has a record twice"
+    if any(name.endswith("constants.pkl") for name in names):
+        return "is a TorchScript program"
+    if any(record.filename.endswith("data.pkl") and record.file_size > STRUCTURE for record in records):
+        return f"has more than {STRUCTURE >> 20} MB beside its tensors"
+    if records and all(record.header_offset for record in records):
+        return "has something before its first record"
+    return None
+
+
+def reserve(folder: Path, size: int, copies: int) -> None:
+    """Raise StorageError unless `copies` files of `size` bytes fit in the folder and no limit forbids one of them."""
+    free = shutil.disk_usage(folder).free
+    need = f"{size / 1e6:.0f} MB" + f" x {copies} checkpoints" * (copies > 1)
+    if free < size * copies:
+        raise StorageError(f"{folder}: disk full (needs {need}, {free / 1e6:.0f} MB free). {_MAKE_ROOM}")
+    try:
+        with tempfile.TemporaryFile(dir=folder, prefix=".tmp-") as file:
+            os.posix_fallocate(file.fileno(), 0, max(size, 1))
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):  # then this file system cannot tell
+            raise StorageError(f"{folder}: {error.strerror} (needs {need}). {_MAKE_ROOM}") from error
+
+
+def size(state: Mapping[str, Any]) -> int:
+    """Bytes of all tensors."""
+    return sum(value.nbytes for _, value in tensors(state))
+
+
+def _find_weights(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Where programs put their weights: on top, or under one of a few names."""
+    for each in (state, *(state.get(name) for name in FOREIGN)):
+        if isinstance(each, Mapping) and each and all(isinstance(value, torch.Tensor) for value in each.values()):
+            return each
+    return {}
+
+
+def _open(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path}: not a medgen checkpoint ({_first_line(error)}). Use one that medgen wrote."
+        ) from error
 
 
 def _write(full: Mapping[str, Any], temporary: Path) -> None:
@@ -139,7 +216,10 @@ def _check_keys(path: Path, state: Any) -> dict[str, Any]:
     expected = state.pop("keys", None)
     if not isinstance(expected, list):
         raise CheckpointError(f"{path}: the key 'keys' is missing. Use another copy.")
-    found = set(key_paths(state))
+    try:
+        found = set(key_paths(state))
+    except RecursionError:
+        raise CheckpointError(f"{path}: is nested too deeply. Use a checkpoint that medgen wrote.") from None
     wrong = sorted(set(expected) ^ found)
     if wrong:
         word = "missing" if wrong[0] not in found else "unexpected"
@@ -148,8 +228,10 @@ def _check_keys(path: Path, state: Any) -> dict[str, Any]:
 
 
 def _storage_problem(path: Path, full: Mapping[str, Any], error: OSError) -> str:
-    need = sum(value.nbytes for _, value in tensors(full)) / 1e6
-    return f"{path}: {error.strerror or error} (needs {need:.0f} MB). Free space or choose another folder, then resume."
+    free = ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = f", {shutil.disk_usage(path.parent).free / 1e6:.0f} MB free"
+    return f"{path}: {error.strerror or error} (needs {size(full) / 1e6:.0f} MB{free}). Make room for it, then resume."
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -11,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medgen import __version__
-from medgen.errors import IncompleteError, MedgenError, RecipeError
+from medgen.errors import DataError, IncompleteError, MedgenError, RecipeError, StorageError
 
 if TYPE_CHECKING:
+    from medgen.data.settings import DataSettings
+    from medgen.generate import Generator
     from medgen.registry import Registry
 
 FOLDER = click.Path(path_type=Path)
@@ -27,6 +31,18 @@ def registry() -> Registry:
     from medgen.registry import Registry
 
     return Registry.load()
+
+
+class Shard(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
+    """`3/8`: the third of eight parts."""
+
+    name = "I/N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", str(value), re.ASCII)
+        if not match or not 1 <= int(match[1]) <= int(match[2]):
+            self.fail(f"{value!r} is not I/N with I from 1 to N, such as 3/8.", param, ctx)
+        return int(match[1]), int(match[2])
 
 
 class Commands(click.Group):
@@ -94,7 +110,7 @@ def _train(recipe: str, overrides: Sequence[str], layers: Sequence[str], resume:
         session.dry_run(resolved)
         return None
     unfinished = folder.find_unfinished(resolved) if resume else None
-    return session.resume(unfinished) if unfinished else session.start(resolved)
+    return session.resume_with(resolved, unfinished) if unfinished else session.start(resolved)
 
 
 @cli.command()
@@ -113,6 +129,7 @@ def _train(recipe: str, overrides: Sequence[str], layers: Sequence[str], resume:
     show_default=True,
     help="Pairs made at a time; part of the result.",
 )
+@click.option("--shard", type=Shard(), default="1/1", help="Make the Ith of N parts, as one of N jobs.")
 @click.option(
     "--max-area",
     type=click.FloatRange(0, 1),
@@ -127,9 +144,10 @@ def _train(recipe: str, overrides: Sequence[str], layers: Sequence[str], resume:
     show_default=True,
     help="Draws of a mask until it is left out.",
 )
+@click.pass_context
 def generate(
-    image_model: Path | None, seg_model: Path | None, num_images: int, output_dir: Path, steps: int | None, seed: int,
-    batch_size: int, max_area: float, max_attempts: int,
+    context: click.Context, image_model: Path | None, seg_model: Path | None, num_images: int, output_dir: Path,
+    steps: int | None, seed: int, batch_size: int, shard: tuple[int, int], max_area: float, max_attempts: int,
 ) -> None:  # fmt: skip
     """Write image and mask pairs; goes on where it was stopped.
 
@@ -137,6 +155,28 @@ def generate(
     """
     from medgen import generate as work
     from medgen.console import progress
+    from medgen.signals import asked_to_stop
+
+    with asked_to_stop(shlex.join(["medgen", *context.find_root().obj])) as stop:
+        make = _generator(image_model, seg_model, seed, steps, batch_size, max_area, max_attempts)
+        indices = work.shard(num_images, batch_size, *shard)
+        with progress("pairs", len(indices)) as bar:
+            missing = work.generate(make, indices, output_dir, stop, bar.advance)
+    picture = output_dir / "pairs.png"
+    say_result(picture if picture.exists() else output_dir)
+    if missing:
+        listed = "indices " + ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
+        raise IncompleteError(
+            f"{output_dir}: {len(missing)} of {len(indices)} masks were invalid {max_attempts} times ({listed}). "
+            "Raise --max-area or --max-attempts, or train the mask model longer."
+        )
+
+
+def _generator(
+    image_model: Path | None, seg_model: Path | None, seed: int, steps: int | None, batch_size: int, max_area: float,
+    max_attempts: int,
+) -> Generator:  # fmt: skip
+    from medgen import generate as work
 
     image = work.load_model(image_model, registry()) if image_model else None
     masks: work.MaskSource | None = None
@@ -146,16 +186,7 @@ def generate(
         masks = work.FolderMasks(seg_model, image, seed)
     elif seg_model:
         masks = work.ModelMasks(work.load_model(seg_model, registry()), seed, steps, max_area, max_attempts)
-    make = work.Generator(image, masks, seed, steps, batch_size)
-    with progress("pairs", num_images) as bar:
-        missing = work.generate(make, num_images, output_dir, bar.advance)
-    say_result(work.picture(make, output_dir))
-    if missing:
-        listed = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
-        raise IncompleteError(
-            f"{output_dir}: {len(missing)} of {num_images} masks were invalid {max_attempts} times (indices {listed}). "
-            "Raise --max-area or --max-attempts, or train the mask model longer."
-        )
+    return work.Generator(image, masks, seed, steps, batch_size)
 
 
 @cli.group()
@@ -203,12 +234,15 @@ def recipe_show(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...]
     """The resolved recipe with all defaults, as TOML that loads again."""
     from medgen.recipe import load, to_toml
 
-    click.echo(to_toml(load(recipe, overrides, layers, registry()), only), nl=False)
+    text = to_toml(load(recipe, overrides, layers, registry()), only)
+    click.echo(
+        "".join(each if each.isprintable() or each == "\n" else f"\\U{ord(each):08x}" for each in text), nl=False
+    )
 
 
 @cli.group()
 def data() -> None:
-    """Datasets: make a demo one, fill the slice store."""
+    """Datasets: find what is wrong with one, fill the slice store, make a demo one."""
 
 
 @data.command("demo")
@@ -223,6 +257,62 @@ def data_demo(out: Path, patients: int, seed: int) -> None:
     with progress("demo patients", patients) as bar:
         make_demo(out, patients, seed, advance=bar.advance)
     say_result(out)
+
+
+@data.command("check")
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@overrides_argument
+@click.option("--recipe", metavar="RECIPE", help="Check the channels, masks and settings of a recipe.")
+@click.option("--json", "target", metavar="FILE", help="Write the result as JSON too; -: to stdout.")
+def data_check(folder: Path, overrides: tuple[str, ...], recipe: str | None, target: str | None) -> int:
+    """Find all that is wrong with the scans in DIR, and what is legal but odd.
+
+    KEY=VALUE are settings as in a recipe: data.files.bravo='T1c_*.nii.gz'. The exit code is 3 if there are faults.
+    """
+    from medgen import console
+    from medgen.data.check import check
+    from medgen.data.report import as_json, show
+
+    settings, channels = _data_settings(folder, overrides, recipe)
+    with console.progress("check", unit="files") as bar:
+        report = check(settings, channels, bar.update)
+    show(report, console.err if target == "-" else console.out)
+    if target:
+        _write_text(target, as_json(report))
+    return DataError.exit_code if report.faults else 0
+
+
+def _data_settings(
+    folder: Path, overrides: Sequence[str], recipe: str | None
+) -> tuple[DataSettings, Sequence[str] | None]:
+    """Settings for the scans in a folder, and the channels that a recipe wants, if there is one."""
+    import attrs
+
+    if recipe:
+        from medgen.recipe import load
+
+        resolved = load(recipe, overrides, (), registry())
+        return attrs.evolve(resolved.data, root=folder), resolved.mode.build().names
+    from medgen.data.settings import DataSettings
+    from medgen.layers import Layers
+    from medgen.settings import structure, unknown_key
+
+    laid = Layers()
+    wrong = [problem for each in overrides for problem in laid.lay_override(each)]
+    wrong += [f"{name}: {unknown_key(name, laid.tables[name], ['data'])}" for name in laid.tables.keys() - {"data"}]
+    settings, problems = structure(laid.tables.get("data", {}), DataSettings, "data")
+    if wrong or settings is None:
+        raise RecipeError([*wrong, *map(str, problems)])
+    return attrs.evolve(settings, root=folder), None
+
+
+def _write_text(target: str, text: str) -> None:
+    """To a file, or to stdout for `-`."""
+    try:
+        with click.open_file(target, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise StorageError(f"{target}: cannot be written ({error.strerror}). Name another file.") from None
 
 
 @data.command("prepare")
@@ -243,13 +333,23 @@ def data_prepare(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...
 
 def say_result(path: Path) -> None:
     """The last line of everything that takes long: where the result is."""
-    click.echo(str(path))
+    from medgen.console import say
+
+    say(str(path))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point: every mistake and fault is one line on stderr and an exit code."""
-    debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
-    sys.exit(guarded(lambda: cli.main(arguments, prog_name="medgen", standalone_mode=False), debug))
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(guarded(lambda: cli.main(given, prog_name="medgen", standalone_mode=False, obj=given), "--debug" in given))
+
+
+def _usage(error: click.ClickException) -> str:
+    """One line instead of click's four."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "medgen"
+    where = command.removeprefix("medgen").strip()
+    return f"{where}{': ' if where else ''}{error.format_message().rstrip('.')}. See `{command} --help`."
 
 
 def guarded(work: Callable[[], Any], debug: bool) -> int:
@@ -267,7 +367,10 @@ def guarded(work: Callable[[], Any], debug: bool) -> int:
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
     except click.ClickException as error:
-        error.show()
+        if type(error).__name__ == "NoArgsIsHelpError":  # click has it since 8.2
+            error.show()
+        else:
+            console.fail(RecipeError(_usage(error)))
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         console.fail(MedgenError("interrupted: nothing more was written. Give the same command to go on."))
@@ -275,3 +378,11 @@ def guarded(work: Callable[[], Any], debug: bool) -> int:
     except MemoryError:
         console.fail(MedgenError("out of memory: the host has too little. Lower training.batch_size or data.workers."))
         return 7
+    except Exception as error:
+        if debug:
+            raise
+        what = f"{type(error).__name__}: {error}".rstrip(": .")
+        console.fail(
+            MedgenError(f"{what}. A bug in medgen or a plugin: give --debug as well, and report what it shows.")
+        )
+        return 1

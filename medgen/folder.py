@@ -20,34 +20,52 @@ from medgen.errors import CheckpointError, RecipeError, RunInUseError, StorageEr
 from medgen.recipe import Recipe, public_toml, to_toml
 from medgen.versions import versions
 
+CHECKPOINTS = ("latest.pt", "prev.pt")
+"""What a run is resumed from: the first that is whole."""
 ENVIRONMENT = ("SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_JOB_NUM_NODES", "CUDA_VISIBLE_DEVICES")
 """What metadata keeps of the environment; all else may be private."""
 
 
 def create(recipe: Recipe) -> Path:
-    """A new folder for a run of this recipe, with its `recipe.toml`. Raises RecipeError if `run.dir` holds a run."""
-    folder = _exact(recipe.run.dir) if recipe.run.dir else _fresh(recipe)
-    (folder / "recipe.toml").write_text(to_toml(recipe))
-    return folder
+    """The folder for a new run of this recipe: `run.dir`, or one that is made now and is nobody else's."""
+    return _make(recipe.run.dir) if recipe.run.dir else _fresh(recipe)
+
+
+def claim(folder: Path) -> None:
+    """Raise RecipeError if the folder holds a run. One that ended before it saved anything does not count."""
+    if has_checkpoint(folder) or _about(folder).get("status", "running") != "running":
+        raise RecipeError(
+            f"run.dir: {folder} holds a run already. Continue it with --resume {folder}, or choose another folder."
+        )
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether there is something to resume."""
+    return any((folder / name).exists() for name in CHECKPOINTS)
+
+
+def write_recipe(folder: Path, recipe: Recipe) -> None:
+    """`recipe.toml`: the resolved recipe, with which the run is continued."""
+    _replace(folder / "recipe.toml", to_toml(recipe))
 
 
 def find_unfinished(recipe: Recipe) -> Path | None:
     """What `--resume auto` continues: the run in `run.dir`, else the newest unfinished run of this very recipe."""
     if recipe.run.dir:
-        return recipe.run.dir if (recipe.run.dir / "latest.pt").exists() else None
+        return recipe.run.dir if has_checkpoint(recipe.run.dir) else None
     wanted = identity(recipe)
     files = sorted(recipe.run.root.glob("**/metadata.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in files:
-        about = json.loads(path.read_text())
-        if about.get("recipe") == wanted and about.get("status") != "complete" and (path.parent / "latest.pt").exists():
-            return path.parent
+    for folder in (path.parent for path in files):
+        about = _about(folder)
+        if about.get("recipe") == wanted and about.get("status") != "complete" and has_checkpoint(folder):
+            return folder
     return None
 
 
 def latest_state(folder: Path) -> tuple[dict[str, Any], Path]:
     """The newest checkpoint that is whole. Raises CheckpointError naming both if neither is."""
-    latest, previous = folder / "latest.pt", folder / "prev.pt"
-    if not latest.exists() and not previous.exists():
+    latest, previous = (folder / name for name in CHECKPOINTS)
+    if not has_checkpoint(folder):
         raise CheckpointError(f"{folder}: no checkpoint to resume. Drop --resume, or use --resume auto.")
     try:
         return checkpoint.load(latest), latest
@@ -67,13 +85,10 @@ def identity(recipe: Recipe) -> str:
 
 def write_metadata(folder: Path, status: str, **more: Any) -> None:
     """`metadata.json`: what made this run, and how it stands. No paths and no patients."""
-    path = folder / "metadata.json"
-    about = json.loads(path.read_text()) if path.exists() else {"started": _now()}
+    about = _about(folder) or {"started": _now()}
     environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
     about |= {"status": status, "updated": _now(), "versions": versions(), "environment": environment, **more}
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    temporary.write_text(json.dumps(about, indent=2) + "\n")
-    temporary.replace(path)
+    _replace(folder / "metadata.json", json.dumps(about, indent=2) + "\n")
 
 
 @contextmanager
@@ -90,14 +105,6 @@ def lock(folder: Path) -> Iterator[None]:
         _write_owner(file)
         _sweep(folder)
         yield
-
-
-def _exact(folder: Path) -> Path:
-    if (folder / "metadata.json").exists():
-        raise RecipeError(
-            f"run.dir: {folder} holds a run already. Continue it with --resume {folder}, or choose another folder."
-        )
-    return _make(folder)
 
 
 def _fresh(recipe: Recipe) -> Path:
@@ -127,6 +134,20 @@ def _make(folder: Path, exist_ok: bool = True) -> Path:
     except OSError as error:
         raise StorageError(f"{folder}: {error.strerror}. Choose another run.dir or run.root.") from error
     return folder
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    try:
+        about = json.loads((folder / "metadata.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    temporary.write_text(text)
+    temporary.replace(path)
 
 
 def _write_owner(file: Any) -> None:

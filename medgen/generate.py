@@ -6,9 +6,10 @@ between batch sizes. Random numbers depend on seed, index and attempt, so a pair
 
 from __future__ import annotations
 
-import hashlib
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -24,11 +25,14 @@ from medgen.data.layouts import mask_names
 from medgen.data.output import read_slice, write_slice
 from medgen.data.slices import resample_masks
 from medgen.data.store import open_store
-from medgen.errors import RecipeError
-from medgen.manifest import Manifest, name_of
+from medgen.errors import CheckpointError, OutOfMemoryError, RecipeError, RunInUseError, StoppedError, StorageError
+from medgen.kinds import Mode
+from medgen.manifest import Manifest, is_file_name, name_of, sha256
 from medgen.recipe import Recipe, from_toml
 from medgen.registry import Registry
 from medgen.run import load_into
+from medgen.signals import Stop
+from medgen.versions import versions
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -57,16 +61,44 @@ class Model(NamedTuple):
 def load_model(path: Path, registry: Registry | None = None, device: torch.device | None = None) -> Model:
     """The generator in a checkpoint; it needs nothing but the file. Raises CheckpointError or PluginError."""
     device = device or default_device()
+    digest = sha256(path)
     state = checkpoint.load(path)
-    recipe = from_toml(state["recipe"], registry)
+    if digest is None or sha256(path) != digest:  # a training may have saved anew in the meantime
+        raise CheckpointError(f"{path}: was replaced as it was read. Try again, or give a copy of it.")
+    recipe = _recipe(path, state, registry)
     parts = build(recipe, device)
+    _check_names(path, parts.mode)
     load_into(parts.network, state["averaged"] or state["network"], path)
-    parts.space.load_state_dict(state["space"])
+    try:
+        parts.space.load_state_dict(state["space"])
+        spacing = float(state["data"]["spacing"])
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        what = f"the state of its space or data does not fit ({type(error).__name__}: {error})"
+        raise CheckpointError(f"{path}: {what}. Use a checkpoint that medgen wrote.") from error
     parts.network.eval().requires_grad_(False)
     if state["channels_last"]:
         parts.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Model(recipe, parts, device, state["data"]["spacing"], mask_names(recipe.data), digest)
+    return Model(recipe, parts, device, spacing, mask_names(recipe.data), digest)
+
+
+def _recipe(path: Path, state: Mapping[str, Any], registry: Registry | None) -> Recipe:
+    """The recipe in a checkpoint, which has everything that a generator needs."""
+    lacking = [key for key in ("averaged", "channels_last", "data", "network", "recipe", "space") if key not in state]
+    if lacking or not isinstance(state["recipe"], str):
+        what = f"the key '{(lacking or ['recipe'])[0]}' is missing or of another type"
+        raise CheckpointError(f"{path}: {what}. Use a checkpoint that medgen wrote.")
+    try:
+        return from_toml(state["recipe"], registry)
+    except RecipeError as error:
+        raise CheckpointError([f"{path}: {problem}" for problem in error.problems]) from error
+
+
+def _check_names(path: Path, mode: Mode) -> None:
+    """Channels become names of files."""
+    for name in mode.names:
+        if not is_file_name(name):
+            what = f"its mode has a channel {name!r}, which cannot be the name of a file"
+            raise CheckpointError(f"{path}: {what}. Use a checkpoint that you trust, of another mode.")
 
 
 def draw_samples(model: Model, condition: Tensor, generators: Sequence[torch.Generator], steps: int | None) -> Tensor:
@@ -156,7 +188,10 @@ class FolderMasks:
 
 
 class Pair(NamedTuple):
-    """One sample to write. channels: `[x, y]` by name, in [-1, 1]; masks are those named in `masks`."""
+    """One sample to write. channels: `[x, y]` by name, in [-1, 1]; masks are those named in `masks`.
+
+    No channels: no attempt gave a valid mask.
+    """
 
     number: int
     attempts: int
@@ -182,18 +217,21 @@ class Generator:
             **(self.masks.identity() if self.masks else {}),
         }
 
-    def block(self, number: int) -> Iterator[Pair | int]:
-        """Pairs `number * batch_size` onwards; the bare index where no valid mask was found."""
+    def made_with(self) -> dict[str, Any]:
+        """What else may change the last bit: software and device."""
+        device = self.image.device if self.image else default_device()
+        on = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+        return {"versions": versions(), "device": f"{device.type} {on}"}
+
+    def block(self, number: int) -> Iterator[Pair]:
+        """Pairs `number * batch_size` onwards; without channels where no valid mask was found."""
         indices = range(number * self.batch_size, (number + 1) * self.batch_size)
         masks = self._masks(indices)
         images = self._images(indices, masks)
         for place, index in enumerate(indices):
-            if masks is not None and not masks.valid[place]:
-                yield index
-                continue
-            yield Pair(
-                index, masks.attempts[place] if masks else 1, self._channels(images, masks, place), self._names()
-            )
+            valid = masks is None or masks.valid[place]
+            channels = self._channels(images, masks, place) if valid else {}
+            yield Pair(index, masks.attempts[place] if masks else 1, channels, self._names())
 
     def _images(self, indices: Sequence[int], masks: Masks | None) -> Tensor | None:
         if self.image is None:
@@ -238,53 +276,106 @@ class Generator:
             )
 
 
-def generate(make: Generator, count: int, out: Path, advance: Callable[[int], None] = lambda _: None) -> list[int]:
-    """Write pairs 0..count-1 below `out/train`, skipping those that are there and whole. Returns the indices left out.
+def shard(count: int, batch_size: int, part: int, parts: int) -> list[int]:
+    """The indices below `count` in part 1..`parts`: those of every `parts`-th block, so that no block is torn apart."""
+    return [index for index in range(count) if index // batch_size % parts == part - 1]
 
-    Raises CheckpointError if `out` holds pairs that were made differently.
+
+def generate(
+    make: Generator,
+    indices: Sequence[int],
+    out: Path,
+    stop: Stop | None = None,
+    advance: Callable[[int], None] = lambda _: None,
+) -> list[int]:
+    """Write pairs below `out/train`, skipping those that are there and whole. Returns the indices left out.
+
+    Other indices may be made in the same folder at the same time. Raises CheckpointError if `out` holds pairs that
+    were made differently, StoppedError between two blocks once `stop` has a reason, and StorageError.
     """
-    manifest = Manifest.open(out, make.identity())
-    todo = manifest.missing(range(count))
-    advance(count - len(todo))
+    try:
+        with Manifest.open(out, make.identity(), make.made_with()) as manifest:
+            _sweep(manifest, make.batch_size)
+            todo = manifest.missing(indices)
+            advance(len(indices) - len(todo))
+            _make_blocks(make, manifest, todo, stop or Stop(), advance)
+            with manifest.locked():
+                manifest.sort()
+                picture(make, manifest)
+            return [index for index in indices if manifest.entries[index].get("failed")]
+    except torch.OutOfMemoryError as error:
+        what = f"blocks of {make.batch_size} take more memory than the device has"
+        raise OutOfMemoryError(f"--batch-size: {what}. Give a smaller one and another --output-dir.") from error
+    except OSError as error:
+        raise StorageError(f"{out}: {error.strerror or error}. Free space or choose another --output-dir.") from error
+
+
+def _make_blocks(
+    make: Generator, manifest: Manifest, todo: set[int], stop: Stop, advance: Callable[[int], None]
+) -> None:
     for number in sorted({index // make.batch_size for index in todo}):
-        for pair in make.block(number):
-            index = pair if isinstance(pair, int) else pair.number
-            if index not in todo:
-                continue
-            manifest.add({"index": index, "failed": True} if isinstance(pair, int) else write_pair(pair, out, make))
-            advance(1)
-    manifest.finish()
-    return sorted(
-        entry["index"] for entry in manifest.entries.values() if entry.get("failed") and entry["index"] < count
-    )
+        if stop.reason:
+            what = f"stopped by {stop.reason}, every pair there is whole"
+            raise StoppedError(f"{manifest.out}: {what}. Continue: {stop.command}", stop.exit_code)
+        with manifest.block(number):
+            for pair in make.block(number):
+                if pair.number in todo:
+                    write_pair(pair, manifest, make)
+                    advance(1)
 
 
-def write_pair(pair: Pair, out: Path, make: Generator) -> dict[str, Any]:
+def write_pair(pair: Pair, manifest: Manifest, make: Generator) -> None:
     """Write the files of a pair into a temporary folder and rename it, so that they appear together."""
-    folder = out / "train" / name_of(pair.number)
+    entry: dict[str, Any] = {"index": pair.number, "id": name_of(pair.number), "attempts": pair.attempts}
+    if not pair.channels:
+        manifest.add(entry | {"failed": True})
+        return
+    folder = manifest.out / "train" / name_of(pair.number)
     temporary = folder.with_name(f".tmp-{folder.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    files = {}
-    for name, values in pair.channels.items():
-        path = temporary / f"{name}.nii.gz"
-        write_slice(path, values, name in pair.masks, make.spacing, make.axis)
-        files[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
-    return {"index": pair.number, "id": folder.name, "attempts": pair.attempts, "files": files}
+    try:
+        for name, values in pair.channels.items():
+            write_slice(temporary / f"{name}.nii.gz", values, name in pair.masks, make.spacing, make.axis)
+        manifest.add(entry | {"files": {name: sha256(temporary / f"{name}.nii.gz") for name in pair.channels}})
+        _place(temporary, folder)
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)  # a full disk has no room for it
+        raise
 
 
-def picture(make: Generator, out: Path, count: int = 32) -> Path:
-    """A PNG of the first pairs: every image, then the last one again with the masks outlined. Without pairs, `out`."""
+def _place(temporary: Path, folder: Path) -> None:
+    """One rename; where a pair has to be repaired, a rename for each file, as others may have added files to it."""
+    if folder.is_symlink():
+        raise StorageError(f"{folder}: is a link, and a pair has to be written there. Remove it.")
+    if not folder.exists():
+        temporary.rename(folder)
+        return
+    for path in sorted(temporary.iterdir()):
+        path.replace(folder / path.name)
+    temporary.rmdir()
+
+
+def _sweep(manifest: Manifest, batch_size: int) -> None:
+    """Remove what processes left that were killed as they wrote a pair."""
+    for path in (manifest.out / "train").glob(".tmp-syn_*"):
+        index = re.fullmatch(r"\.tmp-syn_(\d{5,})", path.name)
+        if index is None or path.is_symlink():
+            continue
+        with suppress(RunInUseError), manifest.block(int(index[1]) // batch_size):
+            shutil.rmtree(path)
+
+
+def picture(make: Generator, manifest: Manifest, count: int = 32) -> None:
+    """`pairs.png` of the first pairs that are there: every image, then the last again with the masks outlined."""
     masks = make.masks.names if make.masks else ()
     images = make.image.parts.mode.images if make.image else ()
-    groups = [_tiles(folder, images, masks) for folder in sorted((out / "train").glob("syn_*"))[:count]]
-    if not groups:
-        return out
-    across = max(1, 12 // max(len(group) for group in groups))
-    rows = [[*chain(*groups[start : start + across])] for start in range(0, len(groups), across)]
-    return pictures.save(pictures.grid(rows), out / "pairs.png")
+    made = [index for index, entry in sorted(manifest.entries.items()) if not entry.get("failed")]
+    folders = [folder for folder in (manifest.out / "train" / name_of(index) for index in made) if folder.exists()]
+    groups = [_tiles(folder, images, masks) for folder in folders[:count]]
+    if groups:
+        across = max(1, 12 // max(len(group) for group in groups))
+        rows = [[*chain(*groups[start : start + across])] for start in range(0, len(groups), across)]
+        pictures.save(pictures.grid(rows), manifest.out / "pairs.png")
 
 
 def _tiles(folder: Path, images: Sequence[str], masks: Sequence[str]) -> list[Array]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +14,9 @@ class Journal:
 
     def __init__(self, path: Path, length: int = 0):
         self._file = open(path, "ab")  # noqa: SIM115 - kept open for the run, closed by `close`
-        self._file.truncate(length)
+        if self._file.tell() > length:  # a file that is shorter must not be filled up with zeros
+            self._file.truncate(length)
+            self._file.seek(0, os.SEEK_END)
 
     def write(self, step: int, epoch: int, scalars: Mapping[str, float]) -> None:
         """One line; NaN and infinity, which JSON lacks, become null."""
@@ -21,8 +24,9 @@ class Journal:
         self._file.write(json.dumps({"step": step, "epoch": epoch, **values}).encode() + b"\n")
 
     def length(self) -> int:
-        """Bytes on disk after flushing."""
+        """Bytes on disk, where they survive a crash as the checkpoint does that keeps this number."""
         self._file.flush()
+        os.fsync(self._file.fileno())
         return self._file.tell()
 
     def close(self) -> None:

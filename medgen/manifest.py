@@ -1,14 +1,24 @@
-"""`manifest.jsonl`: how pairs were made and which are there, so that generation continues where it was stopped."""
+"""`manifest.jsonl`: how pairs were made and which there are, so that generation continues where it was stopped.
+
+Several processes may work in one folder. What they share is guarded by locks on single bytes of `.lock`, which end
+with the process that holds them: byte 0 while the manifest is read or written, byte 1 + n while block n is made.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from medgen.errors import CheckpointError
+from medgen.console import warn
+from medgen.errors import CheckpointError, RunInUseError
+
+Entry = dict[str, Any]
 
 
 def name_of(index: int) -> str:
@@ -16,70 +26,150 @@ def name_of(index: int) -> str:
     return f"syn_{index:05d}"
 
 
-class Manifest:
-    """`manifest.jsonl`: how the pairs were made, then a line for each; sorted once all are there."""
+def is_file_name(name: object) -> bool:
+    """Whether a channel may be the name of a file: it stays in its folder and hides nothing."""
+    if not isinstance(name, str) or not name.isprintable():
+        return False
+    return 0 < len(name) <= 100 and not name.startswith(".") and "/" not in name and "\\" not in name
 
-    def __init__(self, path: Path, identity: dict[str, Any], entries: dict[int, dict[str, Any]]):
-        self.path, self.identity, self.entries = path, identity, entries
-        self._rewrite()
+
+def sha256(path: Path) -> str | None:
+    """Of a file's content; None where there is none to read."""
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while part := file.read(1 << 20):
+                digest.update(part)
+    except OSError:
+        return None
+    return digest.hexdigest()
+
+
+class Manifest:
+    """`manifest.jsonl`: how the pairs were made, then a line for each; sorted once all are there.
+
+    identity: what decides the bytes of a pair besides its index; another one is refused. made_with: versions and
+    device, which may change them in the last bit; what differs from the first line is noted with the pair.
+    """
+
+    def __init__(self, out: Path, lock: BinaryIO, identity: Mapping[str, Any], made_with: Mapping[str, Any]):
+        self.out, self.path, self._lock = out, out / "manifest.jsonl", lock
+        self.header = {**identity, **made_with}
+        self.entries: dict[int, Entry] = {}
+        with self.locked():
+            self._check(identity, made_with)
+            self.sort()
+        self._own = {key: value for key, value in made_with.items() if self.header.get(key) != value}
+        if self._own:
+            begun = ", ".join(f"{key} {self.header.get(key)} (now {value})" for key, value in self._own.items())
+            warn(f"{self.path}: was begun with {begun}. New pairs may differ in the last bit from what that makes.")
 
     @classmethod
-    def open(cls, out: Path, identity: dict[str, Any]) -> Manifest:
-        """A new manifest, or the one that is there, if its pairs were made in the same way."""
-        path = out / "manifest.jsonl"
+    @contextmanager
+    def open(cls, out: Path, identity: Mapping[str, Any], made_with: Mapping[str, Any]) -> Iterator[Manifest]:
+        """A new manifest, or the one that is there. Raises CheckpointError if it is damaged or of other pairs."""
         out.mkdir(parents=True, exist_ok=True)
-        lines = list(_lines(path)) if path.exists() else []
-        if not lines:
-            return cls(path, identity, {})
-        changed = [
-            f"{key}: {lines[0].get(key)} -> {identity.get(key)}"
-            for key in sorted({*lines[0], *identity})
-            if lines[0].get(key) != identity.get(key)
-        ]
-        if changed:
-            raise CheckpointError(
-                f"{path}: its pairs were made differently ({', '.join(changed)}). Choose another --output-dir."
-            )
-        return cls(path, identity, {entry["index"]: entry for entry in lines[1:]})
+        with open(out / ".lock", "ab") as lock:
+            yield cls(out, lock, identity, made_with)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the manifest, against processes that work on other blocks."""
+        fcntl.lockf(self._lock, fcntl.LOCK_EX, 1, 0)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._lock, fcntl.LOCK_UN, 1, 0)
+
+    @contextmanager
+    def block(self, number: int) -> Iterator[None]:
+        """Hold a block. Raises RunInUseError if another process makes it."""
+        try:
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 1 + number)
+        except (BlockingIOError, PermissionError):  # either, as POSIX has it
+            raise RunInUseError(
+                f"{self.out}: another process makes block {number}. Wait, or give each process a --shard of its own."
+            ) from None
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._lock, fcntl.LOCK_UN, 1, 1 + number)
 
     def missing(self, indices: Iterable[int]) -> set[int]:
         """The indices without a line, or whose files are not what the line says."""
         return {index for index in indices if not self._whole(index)}
 
-    def add(self, entry: dict[str, Any]) -> None:
-        """Append a line."""
+    def add(self, entry: Entry) -> None:
+        """Append a line. Comes before the files are in place, so that there is no pair without one."""
+        entry = entry | self._own
         self.entries[entry["index"]] = entry
-        with open(self.path, "a") as file:
-            file.write(json.dumps(entry) + "\n")
+        with self.locked(), open(self.path, "r+b") as file:
+            self._drop_torn(file)
+            file.write(_line(entry))
 
-    def finish(self) -> None:
-        """Sort, so that the file does not tell in which order the pairs were made."""
-        self._rewrite()
+    def sort(self) -> None:
+        """Take in what other processes added, and order the lines, so that the file does not tell how it came about."""
+        header, entries = self._read()
+        self.header, self.entries = header or self.header, entries
+        temporary = self.path.with_name(f".tmp-{self.path.name}")
+        temporary.write_bytes(b"".join(map(_line, [self.header, *(entries[index] for index in sorted(entries))])))
+        temporary.replace(self.path)
 
     def _whole(self, index: int) -> bool:
         entry = self.entries.get(index)
         if entry is None or entry.get("failed"):
             return entry is not None
-        folder = self.path.parent / "train" / name_of(index)
-        return all(_digest(folder / f"{name}.nii.gz") == digest for name, digest in entry["files"].items())
+        folder = self.out / "train" / name_of(index)
+        return all(sha256(folder / f"{name}.nii.gz") == digest for name, digest in entry["files"].items())
 
-    def _rewrite(self) -> None:
-        rows = [self.identity, *(self.entries[index] for index in sorted(self.entries))]
-        temporary = self.path.with_name(f".tmp-{self.path.name}")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        temporary.replace(self.path)
+    def _check(self, identity: Mapping[str, Any], made_with: Mapping[str, Any]) -> None:
+        there, _ = self._read()
+        if there is None:
+            if any((self.out / "train").glob("syn_*")):
+                raise CheckpointError(f"{self.out}: has pairs but no manifest.jsonl. Choose another --output-dir.")
+            return
+        keys = sorted({*there, *identity} - {*made_with})
+        changed = [
+            f"{key}: {there.get(key)} -> {identity.get(key)}" for key in keys if there.get(key) != identity.get(key)
+        ]
+        if changed:
+            what = f"its pairs were made differently ({', '.join(changed)})"
+            raise CheckpointError(f"{self.path}: {what}. Give what made them, or choose another --output-dir.")
 
+    def _read(self) -> tuple[Entry | None, dict[int, Entry]]:
+        """The first line, and the others by index; of two with one index the later counts."""
+        text = self.path.read_bytes() if self.path.exists() else b""
+        whole = text[: text.rfind(b"\n") + 1]  # what follows is the torn line of a process that was killed
+        rows = [self._row(number, line) for number, line in enumerate(whole.splitlines(), 1)]
+        return (rows[0] if rows else None), {row["index"]: row for row in rows[1:]}
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    for line in path.read_text().splitlines():
+    def _row(self, number: int, line: bytes) -> Entry:
         try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            return  # the torn last line of a killed process
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict) or (number > 1 and not _is_entry(row)):
+            raise CheckpointError(
+                f"{self.path}:{number}: is no line that medgen wrote. Restore the file, or choose another --output-dir."
+            )
+        return row
+
+    @staticmethod
+    def _drop_torn(file: BinaryIO) -> None:
+        """Go to the end of the last whole line and cut what follows: a process was killed as it wrote that."""
+        size = file.seek(0, os.SEEK_END)
+        tail = min(size, 1 << 16)
+        file.seek(-tail, os.SEEK_END)
+        file.seek(size - tail + file.read().rfind(b"\n") + 1)
+        file.truncate()
 
 
-def _digest(path: Path) -> str | None:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return None
+def _line(row: Entry) -> bytes:
+    return json.dumps(row).encode() + b"\n"
+
+
+def _is_entry(row: Entry) -> bool:
+    index, files = row.get("index"), row.get("files")
+    if type(index) is not int or index < 0:
+        return False
+    return row.get("failed") is True or (isinstance(files, dict) and bool(files) and all(map(is_file_name, files)))

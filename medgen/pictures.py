@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from medgen.errors import StorageError
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 OUTLINES = ((255, 92, 64), (64, 200, 255), (255, 210, 64), (120, 230, 120))
@@ -64,7 +66,12 @@ def grid(rows: Sequence[Sequence[Array]]) -> Array:
 
 
 def save(picture: Array, path: Path) -> Path:
-    """Write a PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path)
+    """Write a PNG, whole or not at all. Raises StorageError."""
+    temporary = path.with_name(f".tmp-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(temporary, "PNG")
+        temporary.replace(path)
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror or error}. Free space or choose another folder.") from error
     return path

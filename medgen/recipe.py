@@ -70,6 +70,9 @@ class TrainingSettings:
     val_batches: int = field(0, help="batches that validation reads; 0: the whole validation set", check=ge(0))
     deterministic: bool = field(False, help="only deterministic GPU kernels; slower")
     max_skipped: int = field(10, help="steps in a row that may be not finite and are left out", check=ge(0))
+    init_from: Path | None = field(None, help="checkpoint whose weights a new run begins with")
+    time_limit: float = field(0.0, help="minutes after which to save and stop; 0: SLURM's limit, if any", check=ge(0))
+    may_change = ("steps", "epochs", "accumulate", "max_skipped", "init_from", "time_limit")
 
     def check(self, recipe: Recipe) -> Iterator[str]:
         if not self.steps and not self.epochs:
@@ -94,6 +97,7 @@ class RunSettings:
     folder: str = field(
         "diffusion_2d/{mode}/{name}{strategy}_{size}_{timestamp}", help="the run's folder below root", check=_FOLDER
     )
+    may_change = ("name", "root", "dir", "folder")
 
 
 CORE: dict[str, type] = {"data": DataSettings, "training": TrainingSettings, "run": RunSettings}

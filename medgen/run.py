@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from medgen import checkpoint
+from medgen.console import warn
 from medgen.data.feed import Feed
-from medgen.errors import CheckpointError
+from medgen.errors import CheckpointError, StorageError
 from medgen.journal import Journal
 from medgen.kinds import Batch, Mode, Space, Turn
 from medgen.recipe import Recipe, TrainingSettings, public_toml
@@ -22,6 +23,11 @@ from medgen.versions import versions
 
 if TYPE_CHECKING:
     from medgen.data.store import SliceStore
+
+RETRY_AFTER = (1.0, 5.0, 20.0)
+"""Seconds before each further try to save: quotas are raised and file systems come back."""
+SAVES_LEFT = 3
+"""So many times the slowest save is kept free before a time limit."""
 
 
 def learning_rate(training: TrainingSettings, step: int, total: int) -> float:
@@ -42,6 +48,12 @@ class Run:
     averaged: nn.Module | None = None
     hooks: pluggy.HookRelay
     journal: Journal
+    flush: Callable[[], None]
+    """Reads what has been measured from the device; whoever trains sets it, so that a save misses no line."""
+    deadline = math.inf
+    """The time (as of `time.time()`) by which everything must be saved."""
+    until: int | None = None
+    """A step to stop at, although more are planned."""
 
     def __init__(
         self,
@@ -66,6 +78,8 @@ class Run:
         self.step = self.samples = self.epochs_ended = self.skipped = 0
         self.stopping: str | None = None
         self._began, self._seconds = time.monotonic(), 0.0
+        self._asked, self._longest, self._saving = time.time(), 0.0, 0.0
+        self.flush = lambda: None
 
     @property
     def epoch_samples(self) -> int:
@@ -105,6 +119,16 @@ class Run:
         """End the fit before the next step."""
         self.stopping = self.stopping or reason
 
+    def must_stop(self) -> bool:
+        """Whether to stop now; asked wherever one can. The next stretch may take as long as the longest did."""
+        now = time.time()
+        self._longest, self._asked = max(self._longest, now - self._asked), now
+        if now + self._longest + SAVES_LEFT * self._saving > self.deadline:
+            self.stop("the time limit")
+        if self.step == self.until:
+            self.stop(f"request at step {self.until}")
+        return self.stopping is not None
+
     def show_every(self, steps: int) -> None:
         """Ask that numbers are read from the device and pass through `medgen_log` at least every so many steps."""
         self.cadences.add(steps)
@@ -126,8 +150,10 @@ class Run:
 
     def save(self, name: str = "latest.pt") -> Path:
         """Write a checkpoint into the run's folder; the last `latest.pt` stays as `prev.pt`."""
-        path = self.dir / name
-        checkpoint.save(self.state_dict(), path, self.dir / "prev.pt" if name == "latest.pt" else None)
+        self.flush()
+        path, began = self.dir / name, time.time()
+        self._write(self.state_dict(), path)
+        self._saving = max(self._saving, time.time() - began)
         return path
 
     def state_dict(self) -> dict[str, Any]:
@@ -140,7 +166,7 @@ class Run:
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "callbacks": {name: each.state_dict() for name, each in self._with_state()},
             "position": {name: getattr(self, name) for name in POSITION},
-            "data": {"fingerprint": self.store.fingerprint, "spacing": float(self.store.spacing)},
+            "data": self._data(),
             "channels_last": self.channels_last,
             "journal": self.journal.length(),
             "seconds": self.seconds,
@@ -149,6 +175,18 @@ class Run:
 
     def load_state_dict(self, state: Mapping[str, Any], source: Path) -> None:
         """Take back what `state_dict` gave; everything in it must fit. Raises CheckpointError naming `source`."""
+        try:
+            self._restore(state, source)
+        except KeyError as error:
+            raise CheckpointError(f"{source}: the key {error} is missing. Resume with what wrote it.") from error
+
+    def start_from(self, weights: Mapping[str, Any], source: Path) -> None:
+        """Begin with these weights instead of random ones; strictly, as `load_into`."""
+        for module in (self.network, self.averaged):
+            if module is not None:
+                load_into(module, weights, source)
+
+    def _restore(self, state: Mapping[str, Any], source: Path) -> None:
         stateful = dict(self._with_state())
         if set(state["callbacks"]) != set(stateful):
             given, wanted = sorted(state["callbacks"]), sorted(stateful)
@@ -167,6 +205,29 @@ class Run:
         for name in POSITION:
             setattr(self, name, state["position"][name])
         self._seconds = state["seconds"]
+        if state["data"]["fingerprint"] != self.store.fingerprint:  # the caller has accepted that
+            self.epochs_ended = self.samples // self.epoch_samples
+
+    def _data(self) -> dict[str, Any]:
+        sizes = {"train": self.train.size, "val": self.val.size}
+        patients = {split: self.store.patients(split) for split in sizes}
+        return {
+            "fingerprint": self.store.fingerprint,
+            "spacing": float(self.store.spacing),
+            "samples": sizes,
+            "patients": patients,
+        }
+
+    def _write(self, state: Mapping[str, Any], path: Path) -> None:
+        """A failure is tried again a few times, unless nothing was trained that could be lost."""
+        previous = self.dir / "prev.pt" if path.name == "latest.pt" else None
+        for wait in RETRY_AFTER if self.step else ():
+            try:
+                return checkpoint.save(state, path, previous)
+            except StorageError as error:
+                warn(f"{error.problems[0].split('. ')[0]}. Trying again in {wait:.0f} s.")
+                time.sleep(wait)
+        return checkpoint.save(state, path, previous)
 
     def _with_state(self) -> list[tuple[str, Any]]:
         return [(name, each) for name, each in self.callbacks.items() if hasattr(each, "state_dict")]
@@ -192,11 +253,18 @@ def channels_last(training: TrainingSettings, network: nn.Module) -> bool:
 
 def load_into(module: nn.Module, weights: Mapping[str, Any] | None, source: Path) -> None:
     """Strictly: a missing, extra or differently shaped tensor is a CheckpointError."""
-    try:
-        module.load_state_dict(weights or {}, strict=True)
-    except RuntimeError as error:
-        lines = str(error).splitlines()
-        detail = lines[min(1, len(lines) - 1)].strip()[:200]
+    given, wanted = weights if isinstance(weights, Mapping) else {}, module.state_dict()
+    wrong = [name for name in wanted if getattr(given.get(name), "shape", None) != wanted[name].shape]
+    extra = [name for name in given if name not in wanted]
+    if wrong or extra:
+        first = _misfit([*wrong, *extra][0], given, wanted)
         raise CheckpointError(
-            f"{source}: weights do not fit the recipe ({detail}). Use the recipe that trained them."
-        ) from error
+            f"{source}: weights do not fit the recipe: {len(wrong)} of {len(wanted)} tensors would stay as they are, "
+            f"{len(extra)} are left over ({first}). Use the recipe that trained them."
+        )
+    module.load_state_dict(given)
+
+
+def _misfit(name: str, given: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    shapes = [f"{tuple(getattr(each[name], 'shape', ()))}" if name in each else "none" for each in (given, wanted)]
+    return f"{name}: has {shapes[0]}, expected {shapes[1]}"

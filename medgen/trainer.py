@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
+from traceback import walk_tb
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from medgen import seeds
-from medgen.errors import NotFiniteError
+from medgen.console import warn
+from medgen.errors import MedgenError, NotFiniteError, PluginError
 from medgen.kinds import Batch, Step, Turn
 from medgen.run import Run
 from medgen.sampling import autocast
@@ -27,6 +30,14 @@ def fit(run: Run) -> None:
         run.hooks.medgen_run_start(run=run)
         if not run.hooks.medgen_fit(run=run):
             Trainer(run).fit()
+    except Exception as caught:
+        error = caught
+        blamed = None if isinstance(caught, MedgenError) else callback_at_fault(run, caught)
+        if blamed is None:
+            raise
+        run.save()
+        what = f"failed with {type(caught).__name__}: {caught}, at step {run.step}; that step is saved"
+        raise PluginError(f"callbacks.{blamed}: {what}. Repair it, or go on without it in a new run.") from caught
     except BaseException as caught:
         error = caught
         raise
@@ -34,6 +45,15 @@ def fit(run: Run) -> None:
         run.hooks.medgen_run_end(run=run, error=error)
         run.train.close()
         run.journal.close()
+
+
+def callback_at_fault(run: Run, error: BaseException) -> str | None:
+    """The innermost callback that an error came through, and the hook it was in: `previews: medgen_validate`."""
+    names = {id(callback): name for name, callback in run.callbacks.items()}
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    calls = [(names.get(id(frame.f_locals.get("self"))), frame.f_code.co_name) for frame in frames]
+    owners = [name for name, _ in calls if name]
+    return f"{owners[-1]}: {next(hook for name, hook in calls if name == owners[-1])}" if owners else None
 
 
 class Trainer:
@@ -48,12 +68,13 @@ class Trainer:
         self.pending: list[tuple[int, int, dict[str, Tensor]]] = []
         self.skipped = torch.tensor(float(run.skipped), device=run.device)
         self.shown, self.clock = run.samples, time.monotonic()
+        run.flush = self.flush
         torch.use_deterministic_algorithms(self.training.deterministic)
 
     def fit(self) -> None:
         """Step until done or stopped; an epoch's end is worked off between two steps."""
         run = self.run
-        while not run.stopping:
+        while not run.must_stop():
             if run.epoch_due:
                 self._end_epoch()
                 continue
@@ -84,6 +105,7 @@ class Trainer:
         if not self.pending:
             return
         run, lines = self.run, self._read_pending()
+        self._report_skipped(lines)
         step, epoch, last = lines.pop()
         for line in lines:
             run.journal.write(*line)
@@ -159,11 +181,19 @@ class Trainer:
     def _status(self) -> dict[str, float]:
         run = self.run
         seconds = max(time.monotonic() - self.clock, 1e-9)
-        return {
+        skipped = {"skipped": float(run.skipped)} if run.skipped else {}
+        return skipped | {
             "learning_rate": run.learning_rate(run.step - 1),
             "images_per_second": (run.samples - self.shown) / seconds,
             "memory_gb": memory(run.device) / 1e9,
         }
+
+    def _report_skipped(self, lines: list[tuple[int, int, dict[str, float]]]) -> None:
+        size = self.training.batch_size
+        for step, _, values in lines:
+            if not all(math.isfinite(norm) for name, norm in values.items() if name.startswith("grad_norm")):
+                rows = self.run.train.slices((step - 1) * size, size)
+                warn(f"step {step} was not finite and is left out (slices {', '.join(map(str, rows))} of the store).")
 
     def _check_skipped(self) -> None:
         run = self.run

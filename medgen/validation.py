@@ -35,7 +35,7 @@ class Validation:
         sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(2, dtype=torch.float64, device=run.device))
         with evaluation(run.network), torch.no_grad():
             for number, start in enumerate(range(0, self._samples(), run.recipe.training.batch_size)):
-                if run.stopping:
+                if run.must_stop():
                     raise StopFit
                 self._add(sums, start, number)
         table = torch.stack(list(sums.values())).tolist()

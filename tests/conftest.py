@@ -83,3 +83,19 @@ def medgen(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
 def tiny(cohort: Path) -> tuple[str, ...]:
     """Overrides that make any shipped recipe small, on the cohort."""
     return (f"data.root={cohort}", *TINY)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, cohort: Path) -> Path:
+    """A folder with `seg`, `bravo` and `dual`: models after a few steps."""
+    from medgen.cli import main
+
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDGEN_CACHE", str(folder / "cache"))
+        for mode in ("seg", "bravo", "dual"):
+            options = (f"data.root={cohort}", *TINY, "training.steps=4", f"run.dir={folder / mode}")
+            with pytest.raises(SystemExit) as ended:
+                main(["train", f"{mode}_rflow", *options, "callbacks.previews=false"])
+            assert not ended.value.code
+    return folder

@@ -11,24 +11,6 @@ import torch
 from medgen import checkpoint, generate
 
 
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory, cohort):
-    """A mask model and an image model after a few steps."""
-    from conftest import TINY
-
-    from medgen.cli import main
-
-    folder = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MEDGEN_CACHE", str(folder / "cache"))
-        for mode in ("seg", "bravo", "dual"):
-            options = (f"data.root={cohort}", *TINY, "training.steps=4", f"run.dir={folder / mode}")
-            with pytest.raises(SystemExit) as ended:
-                main(["train", f"{mode}_rflow", *options, "callbacks.previews=false"])
-            assert not ended.value.code
-    return folder
-
-
 def arguments(trained, out, count=5, image="bravo"):
     models = ("--seg-model", trained / "seg/latest.pt", "--image-model", trained / image / "latest.pt")
     limits = ("--max-area", 1, "--steps", 3, "--batch-size", 2)

@@ -46,14 +46,21 @@ class Feed:
         self._ahead = (after, count), self._thread.submit(self._shuffled, after, count)
         return batch
 
+    def slices(self, position: int, count: int) -> list[int]:
+        """The rows in the store of the samples that `at` gives."""
+        rows: list[int] = self.rows[self._numbers(position, count) // self.views].tolist()
+        return rows
+
     def close(self) -> None:
         """Let the reading thread end."""
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def _shuffled(self, position: int, count: int) -> Batch:
-        numbers = [self._order(n // self.size)[n % self.size] for n in range(position, position + count)]
-        batch = self.read(np.asarray(numbers))
+        batch = self.read(self._numbers(position, count))
         return Batch(*(part.pin_memory() for part in batch)) if torch.cuda.is_available() else batch
+
+    def _numbers(self, position: int, count: int) -> np.ndarray:
+        return np.asarray([self._order(n // self.size)[n % self.size] for n in range(position, position + count)])
 
     def _images(self, rows: np.ndarray, view: np.ndarray) -> torch.Tensor:
         images = self.store.read(rows, self.mode.images)

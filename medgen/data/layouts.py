@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import translate
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, NoReturn
 
 from medgen.data.nifti import Fault
-from medgen.data.settings import DataSettings, MaskSettings
+from medgen.data.settings import DEFAULT_MASK, DataSettings, MaskSettings
 from medgen.errors import DataError
 
-Split = Literal["train", "val"]
+Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val")
+"""The splits that training reads."""
 NEVER_TRAINED_ON = ("test", "test_new")
 
 T1_GD = "t1c|t1ce|t1gd"
@@ -41,6 +44,20 @@ class Patient(NamedTuple):
     id: str
     split: Split
     files: dict[str, Path]
+
+
+class Survey(NamedTuple):
+    """Everything that lies in a dataset. files: by source. faults: of the arrangement, not of what is in the files.
+
+    patients: also those in `test` and `test_new`, with the files that there are. sources: what `files` may hold.
+    unread: imaging files that are none of them.
+    """
+
+    root: Path
+    patients: list[Patient]
+    faults: list[Fault]
+    sources: list[str]
+    unread: list[Fault]
 
 
 class _Scans(NamedTuple):
@@ -70,24 +87,35 @@ def find(settings: DataSettings, channels: Sequence[str]) -> list[Patient]:
     Patients are in the split whose folder (`train`, `val`) they lie in; where there is no `val`, the hash of a
     patient's id decides. Raises `DataError` with a line per problem.
     """
+    found = survey(settings, [source(settings, channel) for channel in channels])
+    if found.faults:
+        raise DataError(fault.line() for fault in found.faults)
+    return [patient for patient in found.patients if patient.split in SPLITS]
+
+
+def survey(settings: DataSettings, required: Iterable[str], optional: Iterable[str] = ()) -> Survey:
+    """What there is of the sources that every patient must have, and of those that count if any patient has them.
+
+    Raises `DataError` where there is nothing to look at.
+    """
     root = expand(settings.root)
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "does not exist"
         raise DataError(Fault(root, what, "Set data.root to the folder with the scans").line())
     try:
-        return _find(settings, root, dict.fromkeys(source(settings, channel) for channel in channels))
+        return _survey(settings, root, list(dict.fromkeys(required)), list(dict.fromkeys(optional)))
     except OSError as error:
         raise DataError(Fault(Path(error.filename), f"cannot be read ({error.strerror})", "Check it").line()) from None
 
 
 def mask_names(settings: DataSettings) -> frozenset[str]:
     """The channels that are masks."""
-    return frozenset(settings.masks or {"seg"})
+    return frozenset(settings.masks or {DEFAULT_MASK})
 
 
 def mask(settings: DataSettings, channel: str) -> MaskSettings:
     """What the mask `channel` is made of."""
-    return settings.masks[channel] if settings.masks else MaskSettings(file="seg", labels=[])
+    return settings.masks[channel] if settings.masks else MaskSettings(file=DEFAULT_MASK, labels=[])
 
 
 def source(settings: DataSettings, channel: str) -> str:
@@ -100,23 +128,56 @@ def expand(path: Path) -> Path:
     return Path(os.path.expandvars(os.path.expanduser(path)))
 
 
-def _find(settings: DataSettings, root: Path, sources: Iterable[str]) -> list[Patient]:
+def person(id: str) -> str:
+    """The same for all sessions and time points of a patient: `sub-01/ses-02`, `BraTS-MET-00001-002`."""
+    return re.sub(r"/ses-[^/]*$|(?<=-\d{5})-\d{3}$", "", id)
+
+
+def _survey(settings: DataSettings, root: Path, required: list[str], optional: list[str]) -> Survey:
     layout = _detect(root) if settings.layout == "auto" else settings.layout
-    cohort = sorted(_LISTINGS[layout](root), key=lambda scans: scans.id)
+    everyone = sorted(_LISTINGS[layout](root), key=lambda scans: scans.id)
+    kept, faults = _without_excluded(root, everyone, settings.exclude)
+    cohort = [scans for scans in kept if scans.split != "test"]
     if not cohort:
-        raise DataError(_no_patients(root))
-    if settings.layout == "auto" and layout == "folders" and _looks_like_brats(cohort, sources):
+        raise DataError(_no_patients(root, excluded=len(everyone) > len(kept)))
+    if settings.layout == "auto" and layout == "folders" and _looks_like_brats(cohort, required + optional):
         layout = "brats"
-    patterns = [_pattern(settings, layout, root, source) for source in sources]
-    problems = [*_split_problems(root, cohort), *_file_problems(root, cohort, patterns)]
-    if problems:
-        raise DataError(problems)
-    splits = _splits(cohort, settings.val_fraction)
-    return [Patient(each.id, splits[each.id], _files(each, patterns)) for each in cohort]
+    patterns = [_pattern(settings, layout, root, source) for source in required]
+    patterns += _found_patterns(settings, layout, root, kept, [each for each in optional if each not in required])
+    faults += [*_id_faults(root, kept), *_split_faults(root, kept, settings.allow_patient_overlap)]
+    faults += _file_faults(root, cohort, patterns)
+    val = _drawn_for_val(cohort, settings.val_fraction)
+    patients = [
+        Patient(each.id, each.split or ("val" if person(each.id) in val else "train"), _files(each, patterns))
+        for each in kept
+    ]
+    return Survey(root, patients, faults, [pattern.source for pattern in patterns], [*_unread(kept, patterns)])
 
 
 def _files(scans: _Scans, patterns: Iterable[_Pattern]) -> dict[str, Path]:
-    return {pattern.source: scans.names[pattern.matches(scans)[0]] for pattern in patterns}
+    matches = {pattern.source: pattern.matches(scans) for pattern in patterns}
+    return {source: scans.names[names[0]] for source, names in matches.items() if names}
+
+
+def _without_excluded(
+    root: Path, everyone: Sequence[_Scans], exclude: Iterable[Path]
+) -> tuple[list[_Scans], list[Fault]]:
+    """Those whose id, folder or file no entry names, and the entries that name nothing."""
+    entries = {each.as_posix() for each in exclude} - {"."}  # so they read in a checkpoint, which names no patient
+    names = [_names(root, scans) for scans in everyone]
+    kept = [scans for scans, mine in zip(everyone, names, strict=True) if not mine & entries]
+    return kept, [_unknown(root, entry, names) for entry in sorted(entries.difference(*names))]
+
+
+def _names(root: Path, scans: _Scans) -> set[str]:
+    places = [path.relative_to(root).as_posix() for path in (scans.folder, *scans.names.values())]
+    return {scans.id, person(scans.id), *places} - {"."}
+
+
+def _unknown(root: Path, entry: str, names: Iterable[set[str]]) -> Fault:
+    near = difflib.get_close_matches(entry, sorted(set().union(*names)), n=1)
+    fix = "Correct it in data.exclude" + (f", perhaps to {near[0]}" if near else "")
+    return Fault(root, f"has no patient or file {entry} to leave out", fix)
 
 
 # Listing
@@ -127,7 +188,8 @@ def _by_folder(root: Path) -> Iterator[_Scans]:
     places: dict[Path, Split | None] = {root: None}
     if by_hand:
         places = {root / split: split if "val" in by_hand else None for split in by_hand}
-    for place, split in places.items():
+    held_out: dict[Path, Split | None] = {root / name: "test" for name in NEVER_TRAINED_ON if (root / name).is_dir()}
+    for place, split in (places | held_out).items():
         for folder in _folders(place):
             if folder.name not in NEVER_TRAINED_ON and (names := _images(folder)):
                 yield _Scans(folder.name, split, folder, names)
@@ -169,13 +231,18 @@ def _folders(place: Path, pattern: str = "*") -> list[Path]:
 def _images(folder: Path, relative_to: Path | None = None) -> dict[str, Path]:
     """The imaging files at any depth below a folder, by relative path, ordered."""
     found = {}
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, onerror=_refuse if folder.is_dir() else None):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             if name.lower().endswith((".nii", ".nii.gz")) and not name.startswith("."):
                 path = Path(place, name)
                 found[path.relative_to(relative_to or folder).as_posix()] = path
     return dict(sorted(found.items()))
+
+
+def _refuse(error: OSError) -> NoReturn:
+    """Without this `os.walk` takes a folder that it may not read for an empty one."""
+    raise error
 
 
 def _detect(root: Path) -> str:
@@ -192,6 +259,22 @@ def _looks_like_brats(cohort: Iterable[_Scans], sources: Iterable[str]) -> bool:
 
 
 # Patterns
+
+
+def _found_patterns(
+    settings: DataSettings, layout: str, root: Path, cohort: Iterable[_Scans], sources: Iterable[str]
+) -> Iterator[_Pattern]:
+    """Of sources that need not be there, those that are; a file is claimed once."""
+    claimed: set[Path] = set()
+    for source in sources:
+        try:
+            pattern = _pattern(settings, layout, root, source)
+        except DataError:  # nnU-Net's dataset.json does not name it
+            continue
+        files = {scans.names[name] for scans in cohort for name in pattern.matches(scans)}
+        if files - claimed:
+            claimed |= files
+            yield pattern
 
 
 def _pattern(settings: DataSettings, layout: str, root: Path, source: str) -> _Pattern:
@@ -231,23 +314,19 @@ def _channel_number(root: Path, source: str, spellings: str) -> str:
 # Splits
 
 
-def _person(id: str) -> str:
-    """The same for all sessions and time points of a patient: `sub-01/ses-02`, `BraTS-MET-00001-002`."""
-    return re.sub(r"/ses-[^/]*$|(?<=-\d{5})-\d{3}$", "", id)
-
-
-def _splits(cohort: Sequence[_Scans], fraction: float) -> dict[str, Split]:
-    """Where folders do not decide: the share of the patients whose id's sha256 is least is for validation."""
-    people = sorted({_person(each.id) for each in cohort}, key=lambda id: hashlib.sha256(id.encode()).digest())
+def _drawn_for_val(cohort: Sequence[_Scans], fraction: float) -> set[str]:
+    """Where folders do not decide: the share of the persons whose id's sha256 is least."""
+    people = sorted({person(each.id) for each in cohort}, key=lambda id: hashlib.sha256(id.encode()).digest())
     count = min(max(1, round(fraction * len(people))), len(people) - 1) if fraction > 0 else 0
-    val = set(people[:count])
-    return {each.id: each.split or ("val" if _person(each.id) in val else "train") for each in cohort}
+    return set(people[:count])
 
 
-# Problems
+# Faults
 
 
-def _no_patients(root: Path) -> str:
+def _no_patients(root: Path, excluded: bool) -> str:
+    if excluded:
+        return Fault(root, "has no patients but those that data.exclude leaves out", "Shorten it").line()
     if any(root.glob("*.nii*")):
         return Fault(root, "holds scans that lie side by side", "Give each patient a folder of its own").line()
     held_out = [name for name in NEVER_TRAINED_ON if (root / name).is_dir()]
@@ -255,19 +334,29 @@ def _no_patients(root: Path) -> str:
     return Fault(root, what, "Make it a folder with a folder of .nii.gz files per patient").line()
 
 
-def _split_problems(root: Path, cohort: Sequence[_Scans]) -> Iterator[str]:
+def _id_faults(root: Path, cohort: Iterable[_Scans]) -> Iterator[Fault]:
+    """Ids that some systems, and some people, take for one another."""
+    alike: dict[str, str] = {}
+    for each in cohort:
+        other = alike.setdefault(unicodedata.normalize("NFC", each.id).casefold(), each.id)
+        if other != each.id:
+            what = f"has patients {other} and {each.id}, which differ in nothing but case or accents' encoding"
+            yield Fault(root, what, "Rename one, or leave it out if it is the same patient")
+
+
+def _split_faults(root: Path, cohort: Sequence[_Scans], allow_overlap: bool) -> Iterator[Fault]:
     places: dict[str, dict[Path, None]] = {}
     for each in cohort:
-        places.setdefault(_person(each.id), {})[root / (each.split or "")] = None
-    for person, found in places.items():
-        if len(found) > 1:
+        places.setdefault(person(each.id), {})[each.folder.parent] = None
+    for patient, found in places.items():
+        if len(found) > 1 and not allow_overlap and not all(place.name in NEVER_TRAINED_ON for place in found):
             where = " and ".join(place.name for place in found)
-            yield Fault(root, f"{person} is in {where}", "Keep a patient in one split").line()
-    if all(each.split == "val" for each in cohort):
-        yield Fault(root, "has patients in val, but none in train", "Add training patients").line()
+            yield Fault(root, f"{patient} is in {where}", "Keep a patient in one split")
+    if all(each.split in ("val", "test") for each in cohort):
+        yield Fault(root, "has patients in val, but none in train", "Add training patients")
 
 
-def _file_problems(root: Path, cohort: Sequence[_Scans], patterns: Iterable[_Pattern]) -> Iterator[str]:
+def _file_faults(root: Path, cohort: Sequence[_Scans], patterns: Iterable[_Pattern]) -> Iterator[Fault]:
     for pattern in patterns:
         matches = [pattern.matches(scans) for scans in cohort]
         if not any(matches):
@@ -278,19 +367,27 @@ def _file_problems(root: Path, cohort: Sequence[_Scans], patterns: Iterable[_Pat
                 yield _missing(scans, pattern)
             elif len(names) > 1:
                 what = f"has {len(names)} files for {pattern.source} ({pattern.shown}): {_listed(names)}"
-                yield Fault(scans.folder, what, f"Keep one, or narrow {pattern.key}").line()
+                yield Fault(scans.folder, what, f"Keep one, or narrow {pattern.key}", scans.id)
 
 
-def _missing(scans: _Scans, pattern: _Pattern) -> str:
+def _unread(cohort: Iterable[_Scans], patterns: Sequence[_Pattern]) -> Iterator[Fault]:
+    for scans in cohort:
+        read = {name for pattern in patterns for name in pattern.matches(scans)}
+        for name in scans.names.keys() - read:
+            what = f"is of no channel ({name.replace(scans.id, '*')})"
+            yield Fault(scans.names[name], what, "Name it in data.files if it is to be read", scans.id)
+
+
+def _missing(scans: _Scans, pattern: _Pattern) -> Fault:
     what = f"{scans.id} has no file for {pattern.source} ({pattern.shown}), it has {_listed(scans.names)}"
-    return Fault(scans.folder, what, "Add it, or leave the patient out").line()
+    return Fault(scans.folder, what, "Add it, or leave the patient out", scans.id)
 
 
-def _missing_everywhere(root: Path, first: _Scans, pattern: _Pattern) -> str:
+def _missing_everywhere(root: Path, first: _Scans, pattern: _Pattern) -> Fault:
     what = f"no patient has a file for {pattern.source} ({pattern.shown}), {first.id} has {_listed(first.names)}"
     likely = _likely(first, pattern.source)
     fix = f"Set {pattern.key} to a pattern" + (f', such as "{likely}"' if likely else "")
-    return Fault(root, what, fix).line()
+    return Fault(root, what, fix)
 
 
 def _likely(scans: _Scans, source: str) -> str | None:

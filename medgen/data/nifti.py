@@ -70,11 +70,12 @@ class Volume(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """What is wrong with a file, with the values, and what to do about it."""
+    """What is wrong with a file, with the values, and what to do about it. patient: the id, where it is one's alone."""
 
     path: Path
     what: str
     fix: str
+    patient: str = ""
 
     def line(self) -> str:
         """`<path>: <what>. <fix>.`, one line whatever the file is called."""
@@ -137,12 +138,20 @@ def read(path: Path, max_voxels: int = MAX_VOXELS, *, nan: NanPolicy = "error", 
 
 def inspect(path: Path, max_voxels: int = MAX_VOXELS, nan: NanPolicy = "error", *, mask: bool = False) -> Report:
     """All that the gate finds in a file, faults or not; the arguments are those of `read`."""
+    return examine(path, max_voxels, nan, mask=mask)[0]
+
+
+def examine(
+    path: Path, max_voxels: int = MAX_VOXELS, nan: NanPolicy = "error", *, mask: bool = False
+) -> tuple[Report, Volume | None]:
+    """What `inspect` gives, and the volume, where there are no faults."""
     try:
-        (data, spacing, _), orientation, problems = _pass(path, _Limits(max_voxels, nan, mask))
+        volume, orientation, problems = _pass(path, _Limits(max_voxels, nan, mask))
     except _Refused as refused:
-        return Report(path, _faults(path, refused.problems), _faults(path, refused.problems, fatal=False))
-    warnings, counts = _faults(path, problems, fatal=False), _label_counts(data, 2**16 - 1 if mask else 255)
-    return Report(path, [], warnings, data.shape, spacing, orientation, content(data), counts)
+        return Report(path, _faults(path, refused.problems), _faults(path, refused.problems, fatal=False)), None
+    data, warnings = volume.data, _faults(path, problems, fatal=False)
+    counts = _label_counts(data, 2**16 - 1 if mask else 255)
+    return Report(path, [], warnings, data.shape, volume.spacing, orientation, content(data), counts), volume
 
 
 def digest(path: Path) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,14 @@ def write_slice(path: Path, values: np.ndarray[Any, Any], is_mask: bool, spacing
     image = nib.Nifti1Image(np.expand_dims(data, AXES[axis]), affine)
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = b"synthetic"
-    path.write_bytes(gzip.compress(image.to_bytes(), mtime=0))
+    path.write_bytes(packed(image.to_bytes()))
+
+
+def packed(data: bytes) -> bytes:
+    """gzip (RFC 1952) without a time and a name; written out here, as Python's own header differs between versions."""
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    header = b"\x1f\x8b\x08\x00" + bytes(4) + b"\x02\xff"
+    return header + deflate.compress(data) + deflate.flush() + struct.pack("<II", zlib.crc32(data), len(data))
 
 
 def read_slice(path: Path, is_mask: bool = False) -> np.ndarray[Any, Any]:

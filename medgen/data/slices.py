@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,12 +10,11 @@ import numpy as np
 from scipy import ndimage, sparse
 
 from medgen.data import nifti
+from medgen.data.agreement import Place, mismatches
 from medgen.data.nifti import Fault, Volume
 from medgen.data.settings import AXES, DataSettings, MaskSettings
 from medgen.errors import DataError
 
-SAME_PLACE = 1e-3
-"""How far the corners of a patient's volumes may be apart, as a share of the volume's diagonal."""
 NOT_NOISE = 0.01
 """The least share of all bright voxels that a connected part of a head has."""
 DIM = 0.75
@@ -39,7 +37,7 @@ class Slices(NamedTuple):
 
     stacks: per channel `[slice, size, size]`, float16 in [-1, 1], or for a mask uint8, 0 or 1. position: along the
     axis, in voxels. foreground: share of the slice that is foreground in the first image, 1 if there is none. area: px
-    of each mask, `[slice, mask]`. spacing: mm per pixel.
+    of each mask, `[slice, mask]`. spacing: mm per pixel. content: per channel, as in `agreement.Scan`.
     """
 
     stacks: list[np.ndarray]
@@ -47,13 +45,15 @@ class Slices(NamedTuple):
     foreground: np.ndarray
     area: np.ndarray
     spacing: float
+    content: list[str]
 
 
 class _Cut(NamedTuple):
-    """A channel's slices. share: of each slice, in voxels, that is foreground or mask."""
+    """A channel's slices. share: of each slice, in voxels, that is foreground or mask. content: as in `Slices`."""
 
     stack: np.ndarray
     share: np.ndarray
+    content: str
 
 
 class _Plane(NamedTuple):
@@ -95,24 +95,25 @@ def cut(channels: Sequence[Channel], settings: DataSettings) -> Slices | list[st
             )
             places.append(Place(path, volume.data.shape, volume.affine))
             plane = _Plane.of(volume, settings)
-            cuts |= {channel: _cut(channel, volume, plane, settings) for channel in wanted}
+            content = nifti.content(volume.data) if np.ptp(volume.data) else ""
+            cuts |= {channel: _cut(channel, volume, plane, settings, content) for channel in wanted}
             spacing = plane.extent / settings.image_size
         except DataError as error:
             problems += error.problems
-    problems += [line for place in places[1:] for line in mismatches(places[0], place)]
+    problems += [fault.line() for place in places[1:] for fault in mismatches(places[0], place)]
     return problems or _collect(channels, cuts, spacing)
 
 
-def _cut(channel: Channel, volume: Volume, plane: _Plane, settings: DataSettings) -> _Cut:
+def _cut(channel: Channel, volume: Volume, plane: _Plane, settings: DataSettings, content: str) -> _Cut:
     if channel.labels is not None:
         inside = binary(volume.data, channel.labels)
         stack = plane.resample(inside.astype(np.float32)) > 0.5
-        return _Cut(stack.astype(np.uint8), plane.share(inside, volume.spacing))
+        return _Cut(stack.astype(np.uint8), plane.share(inside, volume.spacing), content)
     inside = foreground(volume.data)
     scaled = scale(volume.data, inside, settings.lower, settings.upper, channel.path)
     scaled += 1  # so that the background, and whatever lies outside the volume, is 0
     stack = plane.resample(scaled) - 1
-    return _Cut(stack.astype(np.float16), plane.share(inside, volume.spacing))
+    return _Cut(stack.astype(np.float16), plane.share(inside, volume.spacing), content)
 
 
 def _collect(channels: Sequence[Channel], cuts: dict[Channel, _Cut], spacing: float) -> Slices:
@@ -127,40 +128,8 @@ def _collect(channels: Sequence[Channel], cuts: dict[Channel, _Cut], spacing: fl
     ]
     area = np.stack(areas, axis=1) if areas else np.empty((len(position), 0))
     first = images[0][position] if images else np.ones(len(position), np.float32)
-    return Slices(stacks, position.astype(np.int32), first, area.astype(np.int32), spacing)
-
-
-# Where volumes lie
-
-
-class Place(NamedTuple):
-    """Where in space a file's voxels are."""
-
-    path: Path
-    shape: tuple[int, ...]
-    affine: np.ndarray
-
-    def corners(self) -> np.ndarray:
-        """`[8, 3]`, mm."""
-        ends = itertools.product(*((0, count - 1) for count in self.shape))
-        return np.array([self.affine[:3, :3] @ end + self.affine[:3, 3] for end in ends])
-
-
-def mismatches(first: Place, other: Place) -> Iterator[str]:
-    """What keeps two files from being channels of one image."""
-    if other.shape != first.shape:
-        sizes = [" x ".join(map(str, place.shape)) for place in (other, first)]
-        what = f"has {sizes[0]} voxels, but {first.path} has {sizes[1]}"
-        yield Fault(other.path, what, "Resample one to the other").line()
-        return
-    here, there = other.corners(), first.corners()
-    if np.linalg.norm(here - there, axis=1).max() > SAME_PLACE * np.linalg.norm(there[-1] - there[0]):
-        what = f"spans {_span(here)} mm, but {first.path} spans {_span(there)} mm"
-        yield Fault(other.path, what, "Resample one to the other").line()
-
-
-def _span(corners: np.ndarray) -> str:
-    return " to ".join("(" + ", ".join(f"{x:.5g}" for x in corner) + ")" for corner in (corners[0], corners[-1]))
+    contents = [cuts[channel].content for channel in channels]
+    return Slices(stacks, position.astype(np.int32), first, area.astype(np.int32), spacing, contents)
 
 
 # Intensities
@@ -177,14 +146,25 @@ def scale(data: np.ndarray, inside: np.ndarray, lower: float, upper: float, path
 
     Raises `DataError` that names `path` where the two are equal.
     """
-    low, high = (float(value) for value in np.percentile(data.T[inside.T], [lower, upper]))
+    low, high = window(data, inside, lower, upper)
     if not low < high:
-        what = f"has no contrast, {upper - lower:g} % of its foreground is {low:g}"
-        raise DataError(Fault(Path(path), what, "Give a scan; a mask belongs in data.masks").line())
+        raise DataError(flat(Path(path), low, lower, upper).line())
     scaled = (data - np.float32(low)) * np.float32(2 / (high - low)) - 1
     np.clip(scaled, -1, 1, out=scaled)
     np.copyto(scaled, -1, where=~inside)
     return np.asarray(scaled)
+
+
+def window(data: np.ndarray, inside: np.ndarray, lower: float, upper: float) -> tuple[float, float]:
+    """The two percentiles of the foreground."""
+    low, high = np.percentile(data.T[inside.T], [lower, upper])
+    return float(low), float(high)
+
+
+def flat(path: Path, value: float, lower: float, upper: float) -> Fault:
+    """What is wrong with a scan whose two percentiles are this value."""
+    what = f"has no contrast, {upper - lower:g} % of its foreground is {value:g}"
+    return Fault(path, what, "Give a scan; a mask belongs in data.masks")
 
 
 def foreground(data: np.ndarray) -> np.ndarray:

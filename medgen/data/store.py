@@ -10,57 +10,64 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import logging
-import multiprocessing
 import os
 import shutil
-import signal
+import struct
 import tempfile
 import time
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
-import platformdirs
+from isal import isal_zlib
 
-from medgen.data import layouts, nifti
-from medgen.data.layouts import SPLITS, Patient, Split
+from medgen.console import warn
+from medgen.data import agreement, layouts, nifti, pool
+from medgen.data.layouts import SPLITS, Patient
+from medgen.data.memory import Memory, cache_folder
 from medgen.data.settings import DataSettings
 from medgen.data.slices import Channel, Slices, cut
-from medgen.errors import DataError, OutOfMemoryError, RecipeError, StorageError
+from medgen.errors import DataError, RecipeError, StorageError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = 1
+FORMAT = 2
 """Part of the key: raise it with any change of what a slice is."""
-BYTES_PER_WORKER = 8 << 20
-"""Less than this, and starting another process takes longer than the work."""
-SETTLED = 2.0
-"""Seconds since a file was last changed, from which on its times tell a later change."""
+UNREADABLE = (zipfile.BadZipFile, zlib.error, struct.error, ValueError, TypeError, KeyError, EOFError, RuntimeError)
+"""What damage to an .npz makes NumPy and zipfile raise, besides OSError."""
 ABANDONED = 24 * 3600.0
-"""Seconds after which a folder of a build that never ended is removed."""
+"""Seconds after which what a killed process left in the cache is removed."""
+ATTEMPTS = 8
+"""Times that a store is looked for or made, while other processes find it damaged and make it again."""
+CHUNK = 1 << 20
+FEWEST = 2
+"""Slices to train on: with one there is nothing to learn but that one."""
 
 ALONE = 1 << 15
 """Values that torch copies without sharing them out to its threads, which a busy machine lets wait for each other."""
 
 Progress = Callable[[int, int], None]
-log = logging.getLogger("medgen")
 
 
 class Index(NamedTuple):
-    """What is known of each slice. Arrays over slices, `area` `[slice, mask]`; spacing: mm per pixel, over patients."""
+    """What is known of each slice. Arrays over slices, `area` `[slice, mask]`; spacing: mm per pixel, over patients.
+
+    content: `[patient, channel]`, as in `agreement.Scan`. crc: of each channel's file.
+    """
 
     patient: np.ndarray
     position: np.ndarray
     foreground: np.ndarray
     area: np.ndarray
     spacing: np.ndarray
+    content: np.ndarray
+    crc: np.ndarray
 
 
 class SliceStore:
@@ -68,6 +75,7 @@ class SliceStore:
 
     spacing: mm per pixel, mean over patients. fingerprint: equal for the same slices in the same splits. patient:
     number of each row's patient. position: of each row along the axis, voxels. lesion_area: by mask, px of each row.
+    content: `[patient, channel]`, sha256 of the voxels as ASCII, empty for a constant volume.
     """
 
     def __init__(self, folder: Path, key: str, channels: Sequence[str], masks: frozenset[str], size: int):
@@ -75,9 +83,13 @@ class SliceStore:
         index = _read_index(folder)
         self.spacing = float(index.spacing.mean())
         self.patient, self.position, self.foreground = index.patient, index.position, index.foreground
+        self.content = index.content
         names = [channel for channel in self.channels if channel in self.masks]
         self.lesion_area = dict(zip(names, index.area.T, strict=True))
-        self._arrays = {channel: self._map(folder, number) for number, channel in enumerate(self.channels)}
+        self._arrays = {
+            channel: self._map(folder / str(number), channel in self.masks, int(index.crc[number]))
+            for number, channel in enumerate(self.channels)
+        }
         self._key = key
         self._rows: dict[str, np.ndarray] = dict.fromkeys(SPLITS, np.arange(len(self)))
 
@@ -112,16 +124,17 @@ class SliceStore:
                 out[:, number] -= 1
         return out.reshape(len(rows), len(channels), self.size, self.size)
 
-    def use(self, splits: Sequence[Split], settings: DataSettings) -> None:
-        """Decide which rows are used. splits: of each patient. Raises `DataError` if none is left to train on."""
+    def use(self, splits: Sequence[str], settings: DataSettings) -> None:
+        """Decide which rows are used. splits: of each patient. Raises `DataError` if too few are left to train on."""
         split = np.array(splits)[self.patient]
         excluded = self._excluded(settings)
         used = ~np.any([*excluded.values()], axis=0)
         self._rows = {name: np.flatnonzero(used & (split == name)) for name in SPLITS}
-        if not len(self._rows["train"]):
+        count = len(self._rows["train"])
+        if count < FEWEST:
             train = split == "train"
             counts = [f"{key} excludes {np.count_nonzero(rows & train)}" for key, rows in excluded.items()]
-            what = f"none of the {np.count_nonzero(train)} training slices is used, {', '.join(counts)}"
+            what = f"{count or 'none'} of the {np.count_nonzero(train)} training slices is used, {', '.join(counts)}"
             raise DataError(f"data: {what}. Change these settings, or add patients.")
 
     def _excluded(self, settings: DataSettings) -> dict[str, np.ndarray]:
@@ -131,15 +144,17 @@ class SliceStore:
             excluded[f"data.lesion_only with data.min_lesion = {settings.min_lesion}"] = largest < settings.min_lesion
         return excluded
 
-    def _map(self, folder: Path, number: int) -> Tensor:
+    def _map(self, path: Path, mask: bool, crc: int) -> Tensor:
         """A channel as `[row, size * size]`, never to be written to."""
         import torch
 
-        kind = np.uint8 if self.channels[number] in self.masks else np.float16
+        kind = np.uint8 if mask else np.float16
         shape = (len(self), self.size * self.size)
-        path, expected = folder / str(number), int(np.prod(shape)) * np.dtype(kind).itemsize
+        expected = int(np.prod(shape)) * np.dtype(kind).itemsize
         if path.stat().st_size != expected:
             raise _Damaged(f"{path.name} has {path.stat().st_size:,} bytes instead of {expected:,}")
+        if _crc(path) != crc:
+            raise _Damaged(f"{path.name} has another checksum than when it was written")
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
             return torch.from_numpy(np.memmap(path, kind, "r", shape=shape))
@@ -173,41 +188,52 @@ def open_store(
     jobs = [_sources(settings, patient, channels, masks) for patient in patients]
     key = _key(settings, channels, jobs, _digests([source.path for job in jobs for source in job], cache))
     folder = cache / f"slices-{key}"
-    store = _open(folder, key, channels, masks, settings.image_size)
-    if store is None:
-        _build(jobs, settings, folder, progress)
-        store = SliceStore(folder, key, channels, masks, settings.image_size)
+    store = _open_or_make(
+        folder,
+        lambda: SliceStore(folder, key, channels, masks, settings.image_size),
+        lambda: _build(jobs, settings, folder, progress),
+    )
+    _refuse_overlap(patients, jobs, store, settings)
     store.use([patient.split for patient in patients], settings)
+    if settings.val_fraction and not len(store.select("val")):
+        warn("data: no slice is for validation, so no best.pt is written. Add patients, or raise data.val_fraction.")
     return store
-
-
-def cache_folder() -> Path:
-    """Where stores are kept: `$MEDGEN_CACHE`, else `medgen` in the user's cache folder."""
-    own = os.environ.get("MEDGEN_CACHE")
-    return layouts.expand(Path(own)) if own else platformdirs.user_cache_path("medgen")
 
 
 class _Damaged(Exception):
     """A store that cannot be used; it is made again."""
 
 
-def _open(folder: Path, key: str, channels: Sequence[str], masks: frozenset[str], size: int) -> SliceStore | None:
-    if not folder.exists():
-        return None
+def _open_or_make(folder: Path, open_: Callable[[], SliceStore], make: Callable[[], None]) -> SliceStore:
     try:
-        return SliceStore(folder, key, channels, masks, size)
-    except (_Damaged, OSError) as error:
-        log.warning("%s: the slice store is damaged (%s). It is made again.", folder, error)
-        _discard(folder)
-        return None
+        for _ in range(ATTEMPTS):
+            try:
+                return open_()
+            except (_Damaged, OSError) as error:
+                if folder.exists():
+                    warn(f"{folder}: the slice store is damaged ({error}). It is made again.")
+                    _discard(folder)
+            make()
+    except OSError as error:
+        what = f"the slice store cannot be written ({error.strerror or error})"
+        raise StorageError(f"{folder.parent}: {what}. Make room, or set MEDGEN_CACHE to another folder.") from None
+    raise StorageError(f"{folder}: is damaged whenever it is made. Check the disk, or set MEDGEN_CACHE to another one.")
 
 
 def _read_index(folder: Path) -> Index:
     try:
         with np.load(folder / "index.npz") as arrays:
             return Index(**arrays)
-    except (zipfile.BadZipFile, ValueError, TypeError, EOFError) as error:
+    except UNREADABLE as error:
         raise _Damaged(f"index.npz: {error}") from None
+
+
+def _crc(path: Path) -> int:
+    crc = 0
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            crc = isal_zlib.crc32(chunk, crc)
+    return crc
 
 
 # Finding
@@ -223,6 +249,21 @@ def _sources(settings: DataSettings, patient: Patient, channels: Sequence[str], 
     ]
 
 
+def _refuse_overlap(
+    patients: Sequence[Patient], jobs: Sequence[list[Channel]], store: SliceStore, settings: DataSettings
+) -> None:
+    """Scans tell patients apart; where there are only masks, masks do."""
+    images = [number for number, channel in enumerate(store.channels) if channel not in store.masks]
+    scans = [
+        agreement.Scan(patient.id, patient.split, job[number].path, store.content[row, number].decode())
+        for row, (patient, job) in enumerate(zip(patients, jobs, strict=True))
+        for number in images or range(len(store.channels))
+    ]
+    faults = [fault.line() for fault in agreement.overlaps(scans)]
+    if faults and not settings.allow_patient_overlap:
+        raise DataError(faults)
+
+
 def _key(
     settings: DataSettings, channels: Sequence[str], jobs: Iterable[Sequence[Channel]], digests: dict[Path, str]
 ) -> str:
@@ -234,21 +275,20 @@ def _key(
 
 def _digests(paths: Iterable[Path], cache: Path) -> dict[Path, str]:
     """sha256 of each file, remembered for files that have not changed since."""
-    memory = cache / "digests.json"
-    known = _remembered(memory)
-    stamps = {path: _stamp(path) for path in paths}
-    unknown = [path for path, stamp in stamps.items() if stamp not in known]
-    found, problems = {}, []
-    with ThreadPoolExecutor(min(8, _cores())) as pool:
-        for path, result in zip(unknown, pool.map(_digest, unknown), strict=True):
+    memory = Memory(cache / "digests.json")
+    found = {path: memory.recall(path) for path in paths}
+    unknown, problems = [path for path, digest in found.items() if digest is None], []
+    with ThreadPoolExecutor(min(8, pool.count_cores())) as threads:
+        for path, result in zip(unknown, threads.map(_digest, unknown), strict=True):
             if isinstance(result, str):
                 found[path] = result
+                memory.remember(path, result)
             else:
                 problems += result
     if problems:
         raise DataError(problems)
-    _remember(memory, {stamps[path]: digest for path, digest in found.items() if _settled(path)})
-    return {path: found.get(path) or known[stamp] for path, stamp in stamps.items()}
+    memory.save()
+    return found
 
 
 def _digest(path: Path) -> str | list[str]:
@@ -256,41 +296,6 @@ def _digest(path: Path) -> str | list[str]:
         return nifti.digest(path)
     except DataError as error:
         return error.problems
-
-
-def _stamp(path: Path) -> str:
-    """What changes whenever a file does; hashed, as names of files can be names of patients."""
-    try:
-        stat = path.stat()
-    except OSError:  # the gate says what is wrong with it
-        return str(path)
-    parts = (path.absolute(), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
-
-
-def _settled(path: Path) -> bool:
-    """A file that is changed twice within one tick of its clock shows the same times."""
-    stat = path.stat()
-    return time.time() - max(stat.st_mtime, stat.st_ctime) > SETTLED
-
-
-def _remembered(memory: Path) -> dict[str, str]:
-    try:
-        known = json.loads(memory.read_text())
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}
-
-
-def _remember(memory: Path, found: dict[str, str]) -> None:
-    """Remembering saves time and nothing else, so a cache that cannot be written is no fault here."""
-    if not found:
-        return
-    with contextlib.suppress(OSError):
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=memory.parent, prefix=".digests-", delete=False) as file:
-            json.dump(_remembered(memory) | found, file)
-        os.replace(file.name, memory)
 
 
 # Making
@@ -306,26 +311,25 @@ class _Job(NamedTuple):
 
 def _build(sources: Sequence[list[Channel]], settings: DataSettings, folder: Path, progress: Progress | None) -> None:
     """Make a store beside its final place, then rename it; if another process was faster, use that one's."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(folder.parent)
-        with tempfile.TemporaryDirectory(
-            prefix=".building-", dir=folder.parent, ignore_cleanup_errors=True
-        ) as temporary:
-            made = Path(temporary, "store")
-            made.mkdir()
-            jobs = [_Job(each, settings, Path(temporary, str(number))) for number, each in enumerate(sources)]
-            _fill(made, jobs, progress)
-            _publish(made, folder)
-    except OSError as error:
-        what = f"the slice store cannot be written ({error.strerror or error})"
-        raise StorageError(f"{folder.parent}: {what}. Make room, or set MEDGEN_CACHE to another folder.") from None
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(folder.parent)
+    with _beside(folder) as temporary:
+        made = Path(temporary, "store")
+        made.mkdir()
+        jobs = [_Job(each, settings, Path(temporary, str(number))) for number, each in enumerate(sources)]
+        _fill(made, jobs, progress)
+        _publish(made, folder)
+
+
+def _beside(folder: Path) -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix=".building-", dir=folder.parent, ignore_cleanup_errors=True)
 
 
 def _sweep(cache: Path) -> None:
-    for folder in cache.glob(".building-*"):
-        if time.time() - folder.stat().st_mtime > ABANDONED:
-            shutil.rmtree(folder, ignore_errors=True)
+    for path in cache.glob(".building-*"):
+        with contextlib.suppress(OSError):  # another process may sweep too
+            if time.time() - path.stat().st_mtime > ABANDONED:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _publish(made: Path, folder: Path) -> None:
@@ -338,7 +342,7 @@ def _publish(made: Path, folder: Path) -> None:
 
 def _discard(folder: Path) -> None:
     """Rename first: a process that has the store open goes on reading it, and no other finds half of it."""
-    with tempfile.TemporaryDirectory(prefix=".building-", dir=folder.parent, ignore_cleanup_errors=True) as temporary:
+    with _beside(folder) as temporary, contextlib.suppress(FileNotFoundError):  # another process was faster
         folder.rename(Path(temporary, "damaged"))
 
 
@@ -347,7 +351,7 @@ def _fill(folder: Path, jobs: Sequence[_Job], progress: Progress | None) -> None
     parts: list[Slices] = []
     if progress:
         progress(0, len(jobs))
-    with contextlib.ExitStack() as stack, _results(jobs) as results:
+    with contextlib.ExitStack() as stack, pool.results(_make, jobs, _workers(jobs)) as results:
         files = [stack.enter_context((folder / str(n)).open("wb")) for n in range(len(jobs[0].sources))]
         for done, (job, result) in enumerate(zip(jobs, results, strict=True), start=1):
             if isinstance(result, Slices):
@@ -359,11 +363,19 @@ def _fill(folder: Path, jobs: Sequence[_Job], progress: Progress | None) -> None
             if progress:
                 progress(done, len(jobs))
         for file in files:
-            file.flush()
-            os.fsync(file.fileno())  # else a crash may leave the renamed store with blocks of zeros
+            _flush(file)
     if problems:
         raise DataError(problems)
-    np.savez(folder / "index.npz", **_index(parts)._asdict())
+    crc = [_crc(folder / str(number)) for number in range(len(jobs[0].sources))]
+    with (folder / "index.npz").open("wb") as file:
+        np.savez(file, **_index(parts, crc)._asdict())
+        _flush(file)
+
+
+def _flush(file: BinaryIO) -> None:
+    """Without this a crash may leave the renamed store with blocks of zeros."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _append(part: Path, file: BinaryIO) -> None:
@@ -372,46 +384,24 @@ def _append(part: Path, file: BinaryIO) -> None:
     part.unlink()
 
 
-def _index(parts: Sequence[Slices]) -> Index:
+def _index(parts: Sequence[Slices], crc: Sequence[int]) -> Index:
     return Index(
         patient=np.repeat(np.arange(len(parts), dtype=np.int32), [len(part.position) for part in parts]),
         position=np.concatenate([part.position for part in parts]),
         foreground=np.concatenate([part.foreground for part in parts]),
         area=np.concatenate([part.area for part in parts]),
         spacing=np.array([part.spacing for part in parts]),
+        content=np.array([part.content for part in parts], "S64"),
+        crc=np.array(crc, np.uint32),
     )
 
 
 # In worker processes
 
 
-@contextlib.contextmanager
-def _results(jobs: Sequence[_Job]) -> Iterator[Iterator[Slices | list[str]]]:
-    """What `_make` gives for each job, in order, made ahead by as many processes as pay."""
-    workers = _workers(jobs)
-    if workers == 1:
-        yield map(_make, jobs)
-        return
-    # A fork would copy the locks that other threads hold; and Ctrl-C is for this process alone to answer.
-    spawn, ignore = multiprocessing.get_context("spawn"), (signal.SIGINT, signal.SIG_IGN)
-    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=signal.signal, initargs=ignore)
-    try:
-        yield pool.map(_make, jobs)
-    except (BrokenProcessPool, MemoryError):
-        what = f"one of the {workers} processes that fill the slice store ended, most likely for lack of memory"
-        raise OutOfMemoryError(f"data.workers: {what}. Set data.workers lower.") from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 def _workers(jobs: Sequence[_Job]) -> int:
-    size = sum(source.path.stat().st_size for job in jobs for source in job.sources)
-    return min(len(jobs), jobs[0].settings.workers or min(_cores(), 1 + size // BYTES_PER_WORKER))
-
-
-def _cores() -> int:
-    """The cores this process may use; on a cluster fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    paths = {source.path for job in jobs for source in job.sources}
+    return pool.count_workers(paths, len(jobs), jobs[0].settings.workers)
 
 
 def _make(job: _Job) -> Slices | list[str]:

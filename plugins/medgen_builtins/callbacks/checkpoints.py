@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medgen import field, ge, hookimpl, settings
@@ -15,6 +13,8 @@ if TYPE_CHECKING:
     from medgen.run import Run
 
 medgen_api = 1
+FILES = 4
+"""latest.pt, prev.pt, best.pt, and the one being written."""
 
 
 @settings
@@ -28,6 +28,7 @@ class Checkpoints:
     every_epochs: int = field(0, help="write epoch_*.pt each so many epochs; 0: never", check=ge(0))
     keep: int = field(3, help="how many epoch_*.pt to keep, the newest", check=ge(1))
     metric: str = field("loss/val", help="best.pt has the lowest of this; psnr and other gains: a leading minus")
+    may_change = ("every_steps", "every_minutes", "every_epochs", "keep")
 
     def build(self, run: Run) -> Saving:
         return Saving(self)
@@ -40,11 +41,14 @@ class Saving:
         self.settings = settings
         self.best: float | None = None
         self.best_step = 0
+        self.epochs: list[str] = []
         self._saved, self._clock = -1, time.monotonic()
 
     @hookimpl
     def medgen_run_start(self, run: Run) -> None:
         self._saved = run.step
+        if run.step == 0:
+            self._try(run)
 
     @hookimpl(trylast=True)
     def medgen_step_end(self, run: Run) -> None:
@@ -60,8 +64,7 @@ class Saving:
             run.save("best.pt")
         every = self.settings.every_epochs
         if every and run.epochs_ended % every == 0:
-            written = run.save(f"epoch_{run.epochs_ended:05d}.pt")
-            self._prune(written)
+            self._save_epoch(run)
         self._save(run)
 
     @hookimpl(trylast=True)
@@ -70,10 +73,10 @@ class Saving:
             self._save(run)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "best_step": self.best_step}
+        return {"best": self.best, "best_step": self.best_step, "epochs": list(self.epochs)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.best, self.best_step = state["best"], state["best_step"]
+        self.best, self.best_step, self.epochs = state["best"], state["best_step"], list(state["epochs"])
 
     def _save(self, run: Run) -> None:
         run.save()
@@ -88,10 +91,24 @@ class Saving:
         value = metrics.get(name)
         return None if value is None or not math.isfinite(value) else sign * value
 
-    def _prune(self, newest: Path) -> None:
-        old = sorted(newest.parent.glob("epoch_[0-9]*.pt"))[: -self.settings.keep]
-        for path in old:
-            os.unlink(path)
+    def _save_epoch(self, run: Run) -> None:
+        """Write one and delete the oldest; only what this run wrote, and only once the new one is on disk."""
+        name = f"epoch_{run.epochs_ended:05d}.pt"
+        kept = [each for each in self.epochs if each != name]
+        self.epochs = [*kept, name][-self.settings.keep :]
+        run.save(name)
+        for old in set(kept) - set(self.epochs):
+            (run.dir / old).unlink(missing_ok=True)
+
+    def _try(self, run: Run) -> None:
+        """Save before the first step what will be saved, so that a disk that is too small or not writable shows now."""
+        from medgen import checkpoint
+
+        self._save(run)
+        moments = 2 * sum(each.nbytes for turn in run.turns.values() for each in turn.parameters())
+        size = (run.dir / "latest.pt").stat().st_size + moments
+        kept = self.settings.keep if self.settings.every_epochs else 0
+        checkpoint.reserve(run.dir, size, FILES + kept)
 
 
 @hookimpl

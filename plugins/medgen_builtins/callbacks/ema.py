@@ -48,6 +48,8 @@ class Averaging:
         # torch's AveragedModel does this too, but reads its counter from the device at every step
         update = get_ema_multi_avg_fn(self.decay(run.step))  # type: ignore[no-untyped-call]
         update(list(self.averaged.parameters()), list(self.network.parameters()), None)
+        for mine, live in zip(self.averaged.buffers(), self.network.buffers(), strict=True):
+            mine.copy_(live)
 
     @hookimpl(wrapper=True)
     def medgen_validate(self) -> Generator[None, list[Mapping[str, float]], list[Mapping[str, float]]]:

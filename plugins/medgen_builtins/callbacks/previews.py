@@ -21,6 +21,7 @@ class Previews:
     every: int = field(1, help="with each so many validations", check=gt(0))
     count: int = field(8, help="samples in the grid", check=gt(0))
     steps: int = field(0, help="sampling steps; 0: the strategy's own", check=ge(0))
+    may_change = ("every", "count", "steps")
 
     def build(self, run: Run) -> Previewing:
         return Previewing(self)

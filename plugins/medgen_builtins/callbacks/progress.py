@@ -18,6 +18,7 @@ class Progress:
     """Step, epoch, loss, rate, throughput, memory and the time left; and a line for each validation."""
 
     every_steps: int = field(50, help="a line each so many steps", check=gt(0))
+    may_change = ("every_steps",)
 
     def build(self, run: Run) -> Reporting:
         run.show_every(self.every_steps)

@@ -18,6 +18,7 @@ class TensorBoard:
     """Numbers, pictures and the resolved recipe, in the run's folder `tensorboard/`."""
 
     every_steps: int = field(50, help="read the losses at least this often", check=gt(0))
+    may_change = ("every_steps",)
 
     def build(self, run: Run) -> Writing:
         run.show_every(self.every_steps)
@@ -33,7 +34,7 @@ class Writing:
 
         from medgen.recipe import public_toml
 
-        self.writer = SummaryWriter(str(run.dir / "tensorboard"), purge_step=run.step + 1 if run.step else None)
+        self.writer = SummaryWriter(str(run.dir / "tensorboard"), purge_step=run.step + 1)
         if run.step == 0:
             text = "".join(f"    {line}\n" for line in public_toml(run.recipe).splitlines())  # a block in Markdown
             self.writer.add_text("recipe", text, 0)
@@ -44,6 +45,7 @@ class Writing:
             self.writer.add_scalar(name, value, run.step)
         for name, image in images.items():
             self.writer.add_image(name, image, run.step, dataformats="HWC")
+        self.writer.flush()  # a save may follow, and what is before it is not written again
 
     @hookimpl
     def medgen_run_end(self) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from medgen import Mode, field, hookimpl, settings
+from medgen.manifest import is_file_name
+from medgen.settings import as_toml
 
 if TYPE_CHECKING:
     from medgen.recipe import Recipe
@@ -25,6 +27,9 @@ class Images:
         if not self.images:
             yield "mode.images.images: got [], expected at least one name. Name the images to generate."
         names = self.images + self.condition
+        for name in names:
+            if not is_file_name(name):
+                yield f"mode.images: got {as_toml(name)}, expected a name for files. Choose another in [data.files]."
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             yield f"mode.images: got {', '.join(twice)} more than once. Name each once, in images or in condition."

@@ -1,0 +1,84 @@
+"""What was found out about files, remembered until they change. No file is named in it: a path can name a patient."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from medgen.data import layouts
+
+SETTLED = 2.0
+"""Seconds since a file was last changed, from which on its times tell a later change."""
+
+
+def cache_folder() -> Path:
+    """Where stores and memories are kept: `$MEDGEN_CACHE`, else `medgen` in the user's cache folder."""
+    own = os.environ.get("MEDGEN_CACHE")
+    return layouts.expand(Path(own)) if own else platformdirs.user_cache_path("medgen")
+
+
+class Memory:
+    """A JSON file of what is known about files as they are now."""
+
+    def __init__(self, file: Path):
+        self._file = file
+        self._known = _read(file)
+        self._stamps: dict[Path, str] = {}
+        self._new: dict[str, Any] = {}
+
+    def recall(self, path: Path, question: str = "") -> Any:
+        """What was remembered of a file, or None. question: what the answer depends on besides the file."""
+        stamp = self._stamps[path] = _stamp(path, question)  # taken before the file is read
+        return self._known.get(stamp)
+
+    def remember(self, path: Path, value: Any) -> None:
+        """Note what reading a file gave, after `recall`. value: plain values."""
+        if self._stamps[path] and _settled(path):
+            self._new[self._stamps[path]] = value
+
+    def save(self) -> None:
+        """Write down what is new; this saves time and nothing else, so a cache that cannot be written is no fault."""
+        if not self._new:
+            return
+        with contextlib.suppress(OSError):
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(
+                "w", dir=self._file.parent, prefix=f".building-{self._file.name}-", delete=False
+            ) as file:
+                json.dump(_read(self._file) | self._new, file)
+            os.replace(file.name, self._file)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        known = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _stamp(path: Path, question: str) -> str:
+    """What changes whenever a file does."""
+    try:
+        stat = path.stat()
+    except OSError:  # the gate says what is wrong with it
+        return ""
+    parts = (path.absolute(), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, question)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _settled(path: Path) -> bool:
+    """A file that is changed twice within one tick of its clock shows the same times."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return False
+    return time.time() - max(stat.st_mtime, stat.st_ctime) > SETTLED

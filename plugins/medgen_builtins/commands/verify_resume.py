@@ -1,0 +1,144 @@
+"""Proves that a recipe can be stopped and resumed: k + k steps against 2k steps, each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from medgen import hookimpl
+from medgen.errors import CheckpointError
+
+medgen_api = 1
+START = "spawn"
+"""Processes that share nothing: what a plugin keeps in a module must not help it."""
+CLOCKS = ("seconds", "journal", "versions")
+
+
+@click.command("verify-resume")
+@click.argument("recipe")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--with", "layers", multiple=True, metavar="FILE", help="Lay another recipe over this one.")
+@click.option("--steps", type=click.IntRange(1), default=3, show_default=True, help="Steps before and after the stop.")
+def verify_resume(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...], steps: int) -> None:
+    """Check that RECIPE, stopped and resumed, gives bit for bit what it gives without a stop.
+
+    Trains 2 x --steps steps twice in temporary folders, once with a stop in the middle, and compares everything.
+    """
+    from medgen.console import say
+
+    with tempfile.TemporaryDirectory() as temporary:
+        whole, parts = Path(temporary, "whole"), Path(temporary, "parts")
+        work: tuple[tuple[str, Callable[..., None], tuple[Any, ...]], ...] = (
+            (f"{2 * steps} steps without a stop", _start, (recipe, overrides, layers, whole, steps, None)),
+            (f"{steps} steps and a stop", _start, (recipe, overrides, layers, parts, steps, steps)),
+            (f"the other {steps} steps", _resume, (parts,)),
+        )
+        for number, (what, function, given) in enumerate(work, 1):
+            say(f"{number}/3  {what}")
+            _in_a_process(function, given)
+        wrong = differences(whole, parts)
+    if wrong:
+        more = f" ({len(wrong)} differ in all)" if len(wrong) > 1 else ""
+        raise NotIdenticalError(
+            f"{recipe}: resumed after {steps} of {2 * steps} steps, {wrong[0]}{more}. Keep all state in state_dict and "
+            "draw only from medgen.seeds; on a GPU try training.deterministic=true."
+        )
+    say(f"bit-identical: every tensor and loss of {steps} + {steps} steps and of {2 * steps}")
+
+
+class NotIdenticalError(CheckpointError):
+    """A resumed run is not the run it continues."""
+
+    exit_code = 5
+
+
+def differences(one: Path, two: Path) -> list[str]:
+    """What differs between the checkpoints and losses of two folders, in the order of the file, clock times aside."""
+    from medgen import checkpoint
+
+    first, second = (dict(_leaves(checkpoint.load(folder / "latest.pt"))) for folder in (one, two))
+    lines = [_losses(folder) for folder in (one, two)]
+    found = [_difference(name, first.get(name), second.get(name)) for name in {**first, **second}]
+    found += [f"loss of line {n} differs" for n, pair in enumerate(zip(*lines, strict=False), 1) if pair[0] != pair[1]]
+    return [each for each in found if each]
+
+
+def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, (Mapping, list)):
+        for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
+            if f"{prefix}{key}" not in (*CLOCKS, "recipe"):
+                yield from _leaves(inner, f"{prefix}{key}/")
+    else:
+        yield prefix.rstrip("/"), value
+
+
+def _difference(name: str, one: Any, two: Any) -> str:
+    import torch
+
+    if not (isinstance(one, torch.Tensor) and isinstance(two, torch.Tensor)):
+        return "" if type(one) is type(two) and one == two else f"{name} differs: {one!r} and {two!r}"
+    if one.shape != two.shape or one.dtype != two.dtype:
+        return f"{name} differs in shape or type"
+    return "" if torch.equal(one, two) else f"{name} differs by up to {(one - two).abs().max().item():.1e}"
+
+
+def _losses(folder: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: each for key, each in line.items() if key in ("step", "epoch") or "loss" in key} for line in lines]
+
+
+def _in_a_process(function: Callable[..., None], given: tuple[Any, ...]) -> None:
+    """Its errors are on stderr already; its exit code becomes ours."""
+    process = multiprocessing.get_context(START).Process(target=function, args=given)  # type: ignore[attr-defined]
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise click.exceptions.Exit(process.exitcode if process.exitcode > 0 else 128 - process.exitcode)
+
+
+def _start(
+    recipe: str, overrides: Sequence[str], layers: Sequence[str], folder: Path, steps: int, until: int | None
+) -> None:
+    # an epoch ends between the stop and the end, so that validation takes part, on one batch
+    length = (f"training.steps={2 * steps}", "training.epochs=0", f"training.epoch_steps={steps + 1}")
+    short = (*length, "training.val_batches=1", f"run.dir={folder}")
+
+    def work() -> None:
+        from medgen import session
+        from medgen.errors import StoppedError
+        from medgen.recipe import load
+
+        try:
+            session.start(load(recipe, [*overrides, *short], layers), until)
+        except StoppedError:
+            if until is None:
+                raise
+
+    _guarded(work)
+
+
+def _resume(folder: Path) -> None:
+    def work() -> None:
+        from medgen import session
+
+        session.resume(folder)
+
+    _guarded(work)
+
+
+def _guarded(work: Callable[[], None]) -> None:
+    from medgen.cli import guarded
+
+    sys.exit(guarded(work, "--debug" in sys.argv))
+
+
+@hookimpl
+def medgen_commands() -> Sequence[click.Command]:
+    return [verify_resume]

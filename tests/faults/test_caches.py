@@ -1,0 +1,263 @@
+"""The slice store is complete or absent, whoever is killed while it is made, and never of other sources or rules."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import attrs
+import numpy as np
+import pytest
+from data.cohort import write_cohort
+
+from medgen.data import memory
+from medgen.data import store as store_module
+from medgen.data.layouts import mask_names
+from medgen.data.settings import DataSettings, MaskSettings
+from medgen.data.store import SliceStore, open_store
+
+CHANNELS = ("bravo", "flair", "seg")
+
+
+@pytest.fixture
+def scans(tmp_path) -> Path:
+    return write_cohort(tmp_path / "scans", 6, channels=CHANNELS)
+
+
+@pytest.fixture
+def cache(tmp_path) -> Path:
+    return tmp_path / "cache"
+
+
+def wanted(scans: Path, **changes) -> DataSettings:
+    return DataSettings(**{"root": scans, "image_size": 16, "workers": 1, **changes})
+
+
+def opened(settings: DataSettings, cache: Path, channels=CHANNELS) -> SliceStore:
+    return open_store(settings, channels, mask_names(settings), None, cache)
+
+
+def everything(store: SliceStore) -> bytes:
+    return store.read(np.arange(len(store)), store.channels).tobytes()
+
+
+def stores(cache: Path) -> list[Path]:
+    return sorted(path for path in cache.iterdir() if path.is_dir() and path.name.startswith("slices-"))
+
+
+# C1
+
+
+def fill(scans: Path, cache: Path, start, answers, slow: float = 0.0) -> None:
+    """In a process of its own: make the store and say what is in it."""
+    make = store_module._make
+
+    def slowly(job):
+        time.sleep(slow)
+        return make(job)
+
+    store_module._make = slowly
+    start.wait()
+    answers.put(everything(opened(wanted(scans), cache)))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_C1_eight_processes_fill_one_cache_and_one_is_killed(scans, cache, tmp_path):
+    """All that live read the same bytes, as alone, from one store; the killed one leaves no part of a store."""
+    expected = everything(opened(wanted(scans), tmp_path / "alone"))
+    fork = multiprocessing.get_context("fork")
+    start, answers = fork.Event(), fork.Queue()
+    killed = fork.Process(target=fill, args=(scans, cache, start, answers, 0.3))
+    processes = [fork.Process(target=fill, args=(scans, cache, start, answers, 0.02)) for _ in range(7)]
+    for process in (killed, *processes):
+        process.start()
+    start.set()
+    while not [*cache.glob(".building-*/store/0")]:
+        time.sleep(0.01)
+    time.sleep(0.2)
+    os.kill(killed.pid, signal.SIGKILL)
+    results = [answers.get(timeout=60) for _ in processes]
+    for process in (killed, *processes):
+        process.join(60)
+    assert killed.exitcode == -signal.SIGKILL
+    assert [process.exitcode for process in processes] == [0] * 7
+    assert set(results) == {expected}
+    (store,) = stores(cache)
+    assert {path.name for path in store.iterdir()} == {"0", "1", "2", "index.npz"}
+    assert len([*cache.glob(".building-*")]) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_C1_eight_processes_find_one_damaged_store(scans, cache, capfd):
+    """Whoever comes first makes it again; nobody fails, and nobody reads the damaged one."""
+    expected = everything(opened(wanted(scans), cache))
+    (store,) = stores(cache)
+    flip(store / "0", 12345)
+    fork = multiprocessing.get_context("fork")
+    start, answers = fork.Event(), fork.Queue()
+    processes = [fork.Process(target=fill, args=(scans, cache, start, answers)) for _ in range(8)]
+    for process in processes:
+        process.start()
+    start.set()
+    assert {answers.get(timeout=60) for _ in processes} == {expected}
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * 8
+    assert "the slice store is damaged (0 has another checksum than when it was written)" in capfd.readouterr().err
+
+
+def flip(path: Path, bit: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(data)
+
+
+def test_C1_no_flipped_bit_and_no_cut_in_a_store_is_read(scans, cache, capsys):
+    """A bit changed anywhere in a store, or a part of a file missing: it is made again, once, with a warning."""
+    expected = everything(opened(wanted(scans), cache))
+    random, made = np.random.default_rng(0), []
+    build = store_module._build
+    (store,) = stores(cache)
+    files = {path.name: path.read_bytes() for path in store.iterdir()}
+
+    def restore(sources, settings, folder, progress):
+        """Stands for making it again: the same bytes at once."""
+        made.append(folder)
+        folder.mkdir()
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+
+    store_module._build = restore
+    try:
+        for name in [*files] * 3 + ["index.npz"] * 150:
+            made.clear()
+            flip(store / name, int(random.integers(len(files[name]) * 8)))
+            assert everything(opened(wanted(scans), cache)) == expected
+            assert len(made) == ("damaged" in capsys.readouterr().err) <= 1
+        for name, data in files.items():
+            (store / name).write_bytes(data[: random.integers(len(data))])
+            assert everything(opened(wanted(scans), cache)) == expected
+            assert "damaged" in capsys.readouterr().err
+    finally:
+        store_module._build = build
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="reads /proc")
+def test_C1_a_killed_process_leaves_no_workers():
+    """Workers that read scans end with the process that they read for."""
+    code = """
+import time
+from medgen.data import pool
+with pool.results(time.sleep, [600.0, 600.0], 2) as results:
+    next(results)
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    deadline = time.monotonic() + 20
+    with subprocess.Popen([sys.executable, "-c", code], env=environment) as parent:
+        while len(workers := children(parent.pid)) < 3 and time.monotonic() < deadline:  # with the resource tracker
+            time.sleep(0.05)
+        time.sleep(0.5)  # for the workers to begin
+        parent.kill()
+    assert len(workers) == 3
+    while any(map(alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(alive, workers))
+
+
+def children(pid: int) -> list[int]:
+    tasks = Path("/proc", str(pid), "task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path("/proc", str(pid), "stat").read_text().split(") ")[1][0] != "Z"
+    return False
+
+
+def test_C1_what_a_killed_process_left_is_removed_later(scans, cache):
+    """Half a store, and half a memory, of yesterday are swept; those of today may be someone's work."""
+    for name, hours in (("old", 48), ("new", 1)):
+        (cache / f".building-{name}" / "store").mkdir(parents=True)
+        (cache / f".building-digests.json-{name}").write_text("{")
+        for path in cache.glob(f".building-*{name}"):
+            os.utime(path, (time.time() - hours * 3600,) * 2)
+    opened(wanted(scans), cache)
+    assert {path.name for path in cache.glob(".building-*")} == {".building-new", ".building-digests.json-new"}
+
+
+# C2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"axis": "coronal"},
+        {"image_size": 12},
+        {"lower": 1.0},
+        {"upper": 99.0},
+        {"nan": "zero"},
+        {"masks": {"seg": MaskSettings(labels=[2])}},
+        {"channels": ("flair", "bravo", "seg")},
+        {"channels": ("bravo", "seg")},
+        {"exclude": [Path("Mets_000")]},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_C2_every_rule_that_makes_slices_is_part_of_the_key(scans, cache, change):
+    """Another rule, another store: the first one is not taken for it."""
+    first = opened(wanted(scans), cache)
+    channels = change.pop("channels", CHANNELS)
+    other = opened(attrs.evolve(wanted(scans), **change), cache, channels)
+    assert len(stores(cache)) == 2
+    assert other.fingerprint != first.fingerprint
+
+
+def test_C2_every_setting_is_known_to_change_slices_or_not_to():
+    """A new setting of `[data]` must be put in one of two lists: what is in the key, and what cannot change a slice."""
+    in_the_key = {"axis", "image_size", "lower", "upper", "nan", "masks"}
+    by_the_sources = {"root", "layout", "files", "exclude"}
+    selects_rows = {"min_foreground", "lesion_only", "min_lesion", "val_fraction"}
+    refuses_or_allows = {"workers", "max_voxels", "allow_patient_overlap", "accept_changes"}
+    names = {each.name for each in attrs.fields(DataSettings)}
+    assert names == in_the_key | by_the_sources | selects_rows | refuses_or_allows
+
+
+def test_C2_another_format_makes_another_store(scans, cache, monkeypatch):
+    """A version of medgen that makes slices otherwise finds none of the old ones."""
+    opened(wanted(scans), cache)
+    monkeypatch.setattr(store_module, "FORMAT", store_module.FORMAT + 1)
+    opened(wanted(scans), cache)
+    assert len(stores(cache)) == 2
+
+
+@pytest.mark.parametrize("settled", [2.0, -1.0], ids=["at once", "later"])
+def test_C2_a_scan_that_changed_is_never_read_from_the_cache(scans, cache, monkeypatch, settled):
+    """Its content is the key: whatever its size, time and name, and whether digests are remembered or not."""
+    monkeypatch.setattr(memory, "SETTLED", settled)
+    before = opened(wanted(scans), cache)
+    path, other = scans / "Mets_000" / "bravo.nii.gz", scans / "Mets_001" / "bravo.nii.gz"
+    times = path.stat()
+    kept = path.read_bytes()
+    path.write_bytes(other.read_bytes())
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    after = opened(wanted(scans, allow_patient_overlap=True), cache)
+    first, second = (after.read(np.flatnonzero(after.patient == number), ("bravo",)) for number in (0, 1))
+    assert (first == second).all()
+    path.write_bytes(kept)
+    assert opened(wanted(scans), cache).fingerprint == before.fingerprint
+    assert len(stores(cache)) == 2
+
+
+def test_C2_what_a_slice_is_changes_only_with_the_format(scans, cache):
+    """If this fails, slices are made otherwise than before: raise `store.FORMAT`, then set these numbers anew."""
+    store = opened(wanted(scans), cache)
+    bravo, seg = (store.read(np.arange(len(store)), (channel,)) for channel in ("bravo", "seg"))
+    assert (store_module.FORMAT, len(store)) == (2, 48)
+    assert [bravo.mean(), bravo.std(), seg.mean()] == pytest.approx([-0.948460, 0.140731, -0.988932], abs=1e-5)

@@ -1,0 +1,300 @@
+"""Killed at any moment, on a disk that is full or damaged: a run is always resumed, and ends as if nothing had been."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from faults.forkserver import Server, differences
+
+from medgen import checkpoint, run
+
+SMALL = (
+    "network.unet.channels=[8,8]",
+    "network.unet.attention=[false,false]",
+    "training.val_batches=1",
+    "callbacks.previews=false",
+    "callbacks.tensorboard=false",
+    "callbacks.progress.every_steps=7",
+)
+
+
+@pytest.fixture
+def server(tmp_path):
+    return Server(tmp_path)
+
+
+@pytest.fixture
+def common(tiny):
+    return ("bravo_rflow", *tiny, *SMALL, "training.warmup_steps=5")
+
+
+# Killed
+
+
+EVERY = ("training.steps=12", "training.epoch_steps=5", "training.accumulate=2", "callbacks.checkpoints.every_steps=2")
+
+
+@pytest.mark.parametrize("count", [50, pytest.param(1000, marks=pytest.mark.slow)])
+def test_K1_a_run_that_is_killed_at_random_moments_ends_bit_for_bit_as_one_that_was_not(
+    count, server, common, tmp_path
+):
+    whole, folder, chance = tmp_path / "whole", tmp_path / "killed", random.Random(count)
+    assert server.run("train", *common, *EVERY, f"run.dir={whole}").code == 0
+    began = time.monotonic()
+    assert server.run("train", *common, *EVERY, f"run.dir={tmp_path}/again").code == 0
+    longest, kills, ends = time.monotonic() - began, 0, 0
+    while kills < count or not ends:
+        child = server.start("train", *common, *EVERY, f"run.dir={folder}", "--resume", "auto")
+        child.process.join(chance.uniform(0.01, longest / 2))
+        child.process.kill()
+        ended = child.wait()
+        assert ended.code in (0, -9), ended.err
+        kills += ended.code == -9
+        if (folder / "latest.pt").exists():
+            checkpoint.load(folder / "latest.pt")
+        if ended.code == 0:
+            assert differences(whole, folder) == []
+            ends += 1
+            shutil.rmtree(folder)
+
+
+POINTS = ("open", "write", "fsync", "fsynced", "link", "kept", "replace", "replaced", "prune")
+
+
+def die_in_save(point: str, save: int) -> None:
+    """End the process at a point of the save with this number, as a SIGKILL there would."""
+    saves = []
+    real = {name: getattr(os, name) for name in ("fsync", "link", "replace")}
+
+    def die(*here: str) -> None:
+        if len(saves) == save and point in here:
+            os._exit(137)
+
+    class Half:
+        def __init__(self, file):
+            self.file, self.count = file, 0
+
+        def write(self, data):
+            self.count += 1
+            if self.count == 20:
+                self.file.flush()
+                die("write")
+            return self.file.write(data)
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.file.close()
+
+    def opened(path, mode):
+        saves.append(path)
+        file = open(path, mode)  # noqa: SIM115 - closed by `__exit__`
+        die("open")
+        return Half(file)
+
+    def fsync(handle):
+        die("fsync")
+        real["fsync"](handle)
+        die("fsynced")
+
+    def link(*names):
+        die("link")
+        real["link"](*names)
+
+    def replace(source, target):
+        die(*(("replace",) if str(target).endswith("latest.pt") else ()))
+        real["replace"](source, target)
+        die("replaced" if str(target).endswith("latest.pt") else "kept" if str(target).endswith("prev.pt") else "")
+
+    unlink = Path.unlink
+
+    def prune(self, missing_ok=False):
+        if self.name.startswith("epoch_"):
+            die("prune")
+        unlink(self, missing_ok)
+
+    checkpoint.open = opened  # type: ignore[attr-defined]
+    os.fsync, os.link, os.replace, Path.unlink = fsync, link, replace, prune
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_K2_a_run_that_is_killed_inside_a_save_has_the_old_checkpoint_or_the_new_one(point, server, common, tmp_path):
+    options = ("training.steps=4", "training.epoch_steps=2", "callbacks.checkpoints.every_epochs=1")
+    options += ("callbacks.checkpoints.keep=1", f"run.dir={tmp_path}/r", "training.val_batches=1")
+    assert server.run("train", *common, *options, f"run.dir={tmp_path}/whole").code == 0
+    # saves: 1 at the start, then best, epoch, latest of the first epoch, and of the second
+    saves = (6,) if point == "prune" else (4, 7)
+    codes = [server.run("train", *common, *options, hook=die_in_save, given=(point, n)).code for n in saves[:1]]
+    assert codes == [137]
+    assert any(path.exists() for path in (tmp_path / "r/latest.pt", tmp_path / "r/prev.pt"))
+    checkpoint.load(tmp_path / "r/latest.pt")
+    assert server.run("train", "--resume", tmp_path / "r").code == 0
+    assert differences(tmp_path / "whole", tmp_path / "r") == []
+    assert sorted(path.name for path in (tmp_path / "r").glob("*.pt")) == sorted(
+        path.name for path in (tmp_path / "whole").glob("*.pt")
+    )
+    assert list((tmp_path / "r").glob(".tmp-*")) == []
+
+
+# Damaged
+
+
+@pytest.fixture
+def trained(medgen, common, tmp_path):
+    folder = tmp_path / "trained"
+    options = ("training.steps=4", "callbacks.checkpoints.every_steps=1", "training.validate_every=0")
+    result = medgen("train", *common, *options, f"run.dir={folder}")
+    assert result.code == 0, result.err
+    return folder
+
+
+DAMAGES = {
+    "flipped": lambda data: data[:9000] + bytes([data[9000] ^ 1]) + data[9001:],
+    "cut": lambda data: data[: len(data) // 3],
+    "empty": lambda data: b"",
+    "a web page": lambda data: b"<!DOCTYPE html><html><body>404</body></html>",
+    "an LFS pointer": lambda data: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_K3_a_damaged_latest_is_said_once_and_prev_is_used(damage, trained, medgen, tmp_path):
+    whole = tmp_path / "whole"
+    shutil.copytree(trained, whole)
+    path, step = trained / "latest.pt", checkpoint.load(trained / "prev.pt")["position"]["step"]
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    result = medgen("train", "--resume", trained)
+    assert result.code == 0, result.err
+    assert result.err.count("warning") == 1
+    assert f"Using prev.pt (step {step})" in result.err
+    assert differences(whole, trained) == []
+
+
+def test_K3_if_both_are_damaged_both_are_named_and_nothing_starts_from_0(trained, medgen):
+    for name in ("latest.pt", "prev.pt"):
+        (trained / name).write_bytes(b"")
+    for result in (medgen("train", "--resume", trained), medgen("train", "--resume", trained, "training.steps=9")):
+        assert result.code == 4
+        assert [name in result.err for name in ("latest.pt", "prev.pt")] == [True, True]
+
+
+# Full
+
+
+def failing(patch, code, times):
+    """Let so many writes of checkpoints fail."""
+    left, real = [times], checkpoint._write
+
+    def write(full, temporary):
+        if full["position"]["step"] and left[0]:
+            left[0] -= 1
+            raise OSError(code, os.strerror(code))
+        real(full, temporary)
+
+    patch.setattr(checkpoint, "_write", write)
+    patch.setattr(run, "RETRY_AFTER", (0.0, 0.0, 0.0))
+
+
+FULL = ("training.steps=3", "callbacks.checkpoints.every_steps=1", "training.validate_every=0")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG])
+def test_K4_a_disk_that_stays_full_stops_the_run_with_the_old_checkpoint_whole(
+    code, medgen, common, tmp_path, monkeypatch
+):
+    failing(monkeypatch, code, 4)
+    result = medgen("train", *common, *FULL, f"run.dir={tmp_path}/r")
+    assert result.code == 8
+    assert f"latest.pt: {os.strerror(code)} (needs" in result.err
+    assert result.err.count("Trying again") == 3
+    assert checkpoint.load(tmp_path / "r/latest.pt")["position"]["step"] == 0
+    assert list((tmp_path / "r").glob(".tmp-*")) == []
+
+
+def test_K4_a_disk_that_is_full_for_a_moment_costs_nothing(medgen, common, tmp_path, monkeypatch):
+    failing(monkeypatch, errno.ENOSPC, 3)
+    assert medgen("train", *common, *FULL, f"run.dir={tmp_path}/r").code == 0
+    assert checkpoint.load(tmp_path / "r/latest.pt")["position"]["step"] == 3
+
+
+def limit_files(size: int) -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def test_K5_a_place_that_is_too_small_is_refused_before_the_first_step(server, medgen, common, tmp_path, monkeypatch):
+    once = ("training.steps=1", "training.validate_every=0", "training.epoch_steps=9")
+    assert medgen("train", *common, *once, f"run.dir={tmp_path}/r").code == 0
+    size = (tmp_path / "r/prev.pt").stat().st_size
+    # large enough for the state before the first step, which has no moments yet, but not for what follows
+    result = server.run("train", *common, *FULL, f"run.dir={tmp_path}/s", hook=limit_files, given=(size + 4000,))
+    assert result.code == 8, result.err
+    assert "File too large (needs" in result.err
+    assert (tmp_path / "s/metrics.jsonl").read_text() == ""
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _: usage)
+    result = medgen("train", *common, *FULL, f"run.dir={tmp_path}/t")
+    assert (result.code, "disk full (needs" in result.err) == (8, True)
+
+
+def test_K6_a_folder_that_cannot_be_written_or_goes_away_is_said_in_one_line(medgen, common, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file/below"):
+        result = medgen("train", *common, *FULL, f"run.dir={folder}")
+        assert (result.code, len(result.err.splitlines())) == (8, 1)
+    monkeypatch.setattr(run, "RETRY_AFTER", ())
+    step = run.Run.must_stop
+
+    def gone(self):
+        if self.step == 1:
+            shutil.rmtree(self.dir)
+        return step(self)
+
+    monkeypatch.setattr(run.Run, "must_stop", gone)
+    result = medgen("train", *common, *FULL, f"run.dir={tmp_path}/r")
+    assert (result.code, len(result.err.splitlines())) == (8, 1)
+    assert "No such file" in result.err
+
+
+def test_K8_only_epochs_that_the_run_wrote_are_deleted_and_only_once_a_newer_one_is_there(tmp_path):
+    from medgen_builtins.callbacks.checkpoints import Checkpoints
+
+    chance = random.Random(0)
+    for number in range(300):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        foreign = {f"epoch_{chance.randrange(100, 200):05d}.pt", "epoch_00001_copy.pt", "best.pt", "latest.pt"}
+        for name in foreign:
+            (folder / name).write_text("")
+        keep, last = chance.randint(1, 4), chance.randint(1, 9)
+        saving = Checkpoints(every_epochs=1, keep=keep).build(None)
+        sequence = Fake(folder)
+        for epoch in range(1, last + 1):
+            sequence.epochs_ended = epoch
+            saving._save_epoch(sequence)
+            if chance.random() < 0.3:  # killed, and resumed with the state of a moment ago
+                state, saving = saving.state_dict(), Checkpoints(every_epochs=1, keep=keep).build(None)
+                saving.load_state_dict(state)
+        written = {f"epoch_{epoch:05d}.pt" for epoch in range(max(1, last - keep + 1), last + 1)}
+        assert {path.name for path in folder.iterdir()} == foreign | written
+
+
+class Fake:
+    """A run that only saves."""
+
+    def __init__(self, folder):
+        self.dir, self.epochs_ended = folder, 0
+
+    def save(self, name):
+        (self.dir / name).write_text("")

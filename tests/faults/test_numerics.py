@@ -1,0 +1,105 @@
+"""Losses that are not finite, and too little memory."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from medgen import checkpoint
+from medgen.objective import Objective
+
+SMALL = (
+    "network.unet.channels=[8,8]",
+    "network.unet.attention=[false,false]",
+    "callbacks.previews=false",
+    "callbacks.tensorboard=false",
+    "training.validate_every=0",
+)
+
+
+@pytest.fixture
+def common(tiny, tmp_path):
+    return ("bravo_rflow", *tiny, *SMALL, "callbacks.checkpoints.every_steps=1", f"run.dir={tmp_path}/r")
+
+
+def failing(patch, steps, error=None):
+    """Losses that are NaN, or an error, in these steps (from 1)."""
+    forward, calls = Objective.forward, []
+
+    def broken(self, batch, draws, before=None):
+        calls.append(1)
+        step = forward(self, batch, draws, before)
+        if len(calls) not in steps:
+            return step
+        if error:
+            raise error
+        return step._replace(losses={name: each * float("nan") for name, each in step.losses.items()})
+
+    patch.setattr(Objective, "forward", broken)
+
+
+def test_N1_one_step_that_is_not_finite_is_left_out_and_named_with_its_slices(medgen, common, tmp_path, monkeypatch):
+    failing(monkeypatch, [3])
+    result = medgen("train", *common, "training.steps=6")
+    assert result.code == 0
+    assert "step 3 was not finite and is left out (slices " in result.err
+    state = checkpoint.load(tmp_path / "r/latest.pt")
+    assert state["position"]["step"] == 6
+    assert {int(each["step"]) for each in state["optimizers"]["network"]["state"].values()} == {5}
+    lines = [json.loads(line) for line in (tmp_path / "r/metrics.jsonl").read_text().splitlines()]
+    assert [line["loss/train"] is None for line in lines] == [False, False, True, False, False, False]
+    assert [line.get("skipped", 0) for line in lines] == [0, 0, 1, 0, 0, 0]
+
+
+def test_N1_too_many_in_a_row_end_the_run_with_the_last_good_step(medgen, common, tmp_path, monkeypatch):
+    failing(monkeypatch, range(3, 99))
+    result = medgen("train", *common, "training.steps=40", "training.max_skipped=4")
+    assert (result.code, "5 steps in a row were not finite, last good: step 2" in result.err) == (6, True)
+    assert all(torch.isfinite(each).all() for _, each in checkpoint.tensors(checkpoint.load(tmp_path / "r/latest.pt")))
+
+
+def test_N2_weights_that_are_not_finite_are_never_written(medgen, common, tmp_path, monkeypatch):
+    from medgen.trainer import Trainer
+
+    step = Trainer.step
+
+    def poisoned(self):
+        losses = step(self)
+        if self.run.step == 3:
+            with torch.no_grad():
+                next(iter(self.run.network.parameters())).view(-1)[0] = float("inf")
+        return losses
+
+    monkeypatch.setattr(Trainer, "step", poisoned)
+    result = medgen("train", *common, "training.steps=6")
+    assert (result.code, "has NaN or infinity, so nothing was written" in result.err) == (6, True)
+    assert checkpoint.load(tmp_path / "r/latest.pt")["position"]["step"] == 2
+
+
+CUDA = (
+    "CUDA out of memory. Tried to allocate 25.30 GiB. GPU 0 has a total capacity of 79.11 GiB of which 24.60 GiB is "
+    "free. Process 1 has 54.00 GiB memory in use."
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (torch.OutOfMemoryError(CUDA), "tried 25.30 GiB, 24.60 GiB free"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes."), "tried 99 bytes"),
+    ],
+)
+def test_N4_out_of_memory_says_what_would_fit_and_that_continues_the_run(
+    error, said, medgen, common, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        failing(patch, [3], error)
+        result = medgen("train", *common, "training.steps=4")
+    assert result.code == 7
+    assert f"out of memory at step 3, {said}. Use training.accumulate=2 (same batch, less memory)" in result.err
+    assert checkpoint.load(tmp_path / "r/latest.pt")["position"]["step"] == 2
+    words = result.err.strip().split("medgen train ")[1].split()
+    assert words == ["--resume", f"{tmp_path}/r", "training.accumulate=2"]
+    assert medgen("train", *words).code == 0

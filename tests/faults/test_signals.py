@@ -1,0 +1,183 @@
+"""Signals, time limits, and two processes in one folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+from faults.forkserver import Server, differences
+
+from medgen import checkpoint, folder, session
+from medgen.recipe import TrainingSettings, load
+
+SMALL = (
+    "network.unet.channels=[8,8]",
+    "network.unet.attention=[false,false]",
+    "callbacks.previews=false",
+    "callbacks.tensorboard=false",
+    "training.epoch_steps=3",
+    "training.steps=8",
+)
+KINDS = {signal.SIGTERM: 75, signal.SIGUSR1: 75, signal.SIGINT: 130}
+
+
+@pytest.fixture
+def server(tmp_path):
+    return Server(tmp_path)
+
+
+@pytest.fixture
+def common(tiny):
+    return ("bravo_rflow", *tiny, *SMALL)
+
+
+def signalled(phase: str, number: int, times: int = 1) -> None:
+    """Send this process the signal in a phase of its third step or its first validation."""
+    from medgen.data.feed import Feed
+    from medgen.objective import Objective
+    from medgen.trainer import Trainer
+    from medgen.validation import Validation
+
+    where = {
+        "step": (Objective, "forward"),
+        "data": (Feed, "at"),
+        "update": (Trainer, "_update"),
+        "validation": (Validation, "_add"),
+        "save": (checkpoint, "_write"),
+        "keep": (checkpoint, "_keep"),
+    }
+    owner, name = where[phase]
+    real, calls = getattr(owner, name), []
+
+    def signalling(*given, **named):
+        calls.append(1)
+        if len(calls) == (2 if phase == "keep" else 3):
+            for _ in range(times):
+                os.kill(os.getpid(), number)
+        return real(*given, **named)
+
+    setattr(owner, name, signalling)
+
+
+@pytest.mark.parametrize("number", KINDS)
+@pytest.mark.parametrize("phase", ["step", "data", "update", "validation", "save", "keep"])
+def test_S1_a_signal_ends_the_step_saves_it_and_asks_to_be_continued(phase, number, server, common, tmp_path):
+    ended = server.run("train", *common, f"run.dir={tmp_path}/r", hook=signalled, given=(phase, number))
+    assert ended.code == KINDS[number], ended.err
+    assert ended.err.splitlines()[-1].endswith(f"saved. Continue: medgen train --resume {tmp_path}/r")
+    step = checkpoint.load(tmp_path / "r/latest.pt")["position"]["step"]
+    assert f"at step {step}, saved" in ended.err
+    assert step >= (3 if phase in ("step", "data", "update") else 1)
+
+
+def test_S1_what_was_signalled_and_resumed_equals_what_was_not(server, common, tmp_path):
+    assert server.run("train", *common, f"run.dir={tmp_path}/whole").code == 0
+    given = ("validation", signal.SIGTERM)
+    assert server.run("train", *common, f"run.dir={tmp_path}/r", hook=signalled, given=given).code == 75
+    assert server.run("train", "--resume", tmp_path / "r").code == 0
+    assert differences(tmp_path / "whole", tmp_path / "r") == []
+
+
+def early(number: int) -> None:
+    """Send the signal as the data are opened, before there is anything to save."""
+    from medgen import assemble
+
+    real = assemble.open_store
+
+    def signalling(*given, **named):
+        os.kill(os.getpid(), number)
+        return real(*given, **named)
+
+    assemble.open_store = signalling
+
+
+def test_S1_a_signal_before_training_loses_nothing_and_the_same_command_starts_it(server, common, tmp_path):
+    given = ("train", *common, f"run.dir={tmp_path}/r")
+    ended = server.run(*given, hook=early, given=(signal.SIGTERM,))
+    assert (ended.code, len(ended.err.splitlines())) == (75, 1)
+    assert "before it trained. Give the same command again." in ended.err
+    assert server.run(*given).code == 0
+
+
+@pytest.mark.parametrize("phase", ["save", "keep"])
+def test_S2_a_second_signal_while_saving_ends_at_once_and_leaves_a_whole_checkpoint(phase, server, common, tmp_path):
+    given = (phase, signal.SIGTERM, 2)
+    ended = server.run("train", *common, f"run.dir={tmp_path}/r", hook=signalled, given=given)
+    assert ended.code == 128 + signal.SIGTERM
+    checkpoint.load(tmp_path / "r/latest.pt")
+    assert server.run("train", "--resume", tmp_path / "r").code == 0
+    assert list((tmp_path / "r").glob(".tmp-*")) == []
+
+
+def test_S2_a_second_signal_of_another_kind_is_no_reason_to_hurry():
+    signals = session.Signals("r")
+    signals.run = type("Run", (), {"stop": lambda self, reason: None})()
+    signals(signal.SIGUSR1, None)
+    signals(signal.SIGTERM, None)
+
+
+def test_S4_the_limit_is_the_recipes_or_slurms_whichever_is_first(monkeypatch):
+    settings = TrainingSettings(steps=1, time_limit=10)
+    monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)
+    assert session.deadline(settings, 1000.0) == 1600.0
+    assert session.deadline(TrainingSettings(steps=1), 1000.0) == float("inf")
+    monkeypatch.setenv("SLURM_JOB_END_TIME", "1300")
+    assert session.deadline(settings, 1000.0) == 1300.0
+
+
+def test_S4_a_run_stops_while_there_is_time_for_a_step_and_three_saves(medgen, common, tmp_path, monkeypatch):
+    """On a clock of its own, a step takes 10 s and a save 4 s: after 44 of 60 s there is no time for 22 more."""
+    from medgen import run, trainer
+
+    clock = [1000.0]
+    monkeypatch.setattr(run.time, "time", lambda: clock[0])
+    step, write = trainer.Trainer.step, checkpoint.save
+
+    def slow_step(self):
+        clock[0] += 10
+        return step(self)
+
+    def slow_save(*given):
+        clock[0] += 4
+        write(*given)
+
+    monkeypatch.setattr(trainer.Trainer, "step", slow_step)
+    monkeypatch.setattr(checkpoint, "save", slow_save)
+    options = ("training.time_limit=1", "training.validate_every=0", "training.epoch_steps=0", f"run.dir={tmp_path}/r")
+    result = medgen("train", *common, *options)
+    assert (result.code, "stopped by the time limit at step 4, saved" in result.err) == (75, True), result.err
+    assert clock[0] < 1060
+
+
+def test_S6_a_second_process_is_told_who_has_the_folder_and_a_kill_frees_it(server, common, tmp_path):
+    given = ("train", *common, "training.steps=100000", f"run.dir={tmp_path}/r")
+    first = server.start(*given)
+    first.wait_for("run      ")
+    second = server.run(*given)
+    assert second.code == 10
+    assert f"{tmp_path}/r: in use by pid {first.pid} on node {os.uname().nodename} since" in second.err
+    assert "Wait, or train into another folder." in second.err
+    first.process.kill()
+    assert first.wait().code == -9
+    third = server.start(*given, "--resume", "auto")
+    third.wait_for("run      ")
+    os.kill(third.pid, signal.SIGTERM)
+    assert third.wait().code == 75
+
+
+def test_S7_fifty_runs_that_start_at_once_have_fifty_folders(common, tmp_path):
+    recipe = load(common[0], [*common[1:], f"run.root={tmp_path}"])
+    found, barrier = [], threading.Barrier(50)
+
+    def create():
+        barrier.wait()
+        found.append(folder.create(recipe))
+
+    threads = [threading.Thread(target=create) for _ in range(50)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert len(set(found)) == 50

@@ -1,0 +1,215 @@
+"""The command line: it answers at once, what the manuals say works, and mistakes are one line."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from medgen.cli import cli
+from medgen.recipe import from_toml, load
+from medgen.registry import Registry
+
+ROOT = Path(__file__).parents[1]
+MANUALS = ("README.md", "plugins/README.md", "recipes/README.md")
+HEAVY = ("torch", "monai", "numpy", "nibabel")
+Run = Callable[..., Any]
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["train", "--help"], ["plugins", "list"], ["recipe", "show", "seg_rflow"], ["--version"]]
+)
+def test_what_needs_no_training_imports_neither_torch_nor_monai(words: list[str]) -> None:
+    script = (
+        "import sys; from medgen.cli import main\n"
+        f"try: main({words!r})\n"
+        f"except SystemExit as ended: print('HEAVY', ended.code, sorted({{*{HEAVY!r}}} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "HEAVY 0 []", done.stderr
+
+
+# The manuals
+
+
+def lines(manual: str) -> Iterator[str]:
+    """The lines of its `sh` blocks, joined where they go on."""
+    for block in re.findall(r"```sh\n(.*?)```", (ROOT / manual).read_text(), re.S):
+        yield from block.replace("\\\n", " ").splitlines()
+
+
+def spans(manual: str) -> Iterator[str]:
+    """What stands as code in a sentence and starts with medgen."""
+    text = re.sub(r"```.*?```", "", (ROOT / manual).read_text(), flags=re.S)
+    yield from re.findall(r"`(medgen [^`]+)`", text)
+
+
+SHOWN = sorted({
+    line for manual in MANUALS for line in (*lines(manual), *spans(manual)) if line.startswith("medgen ")
+})  # fmt: skip
+
+
+def parsed(words: list[str]) -> tuple[click.Command, dict[str, Any]]:
+    """The command and its values, as click reads them; nothing is run."""
+    command: click.Command = cli
+    context = click.Context(cli, info_name="medgen")
+    while isinstance(command, click.Group):
+        name = words.pop(0)
+        found = command.get_command(context, name)
+        assert found, f"no command {name}"
+        command, context = found, click.Context(found, context, found.name)
+    command.parse_args(context, words)
+    return command, context.params
+
+
+def test_the_manuals_show_commands() -> None:
+    assert len(SHOWN) > 15
+    assert {line.split()[1] for line in SHOWN} >= {"train", "generate", "recipe", "data", "plugins"}
+
+
+@pytest.mark.parametrize("line", SHOWN)
+def test_every_command_that_the_manuals_show_is_one(
+    line: str, monkeypatch: pytest.MonkeyPatch, huber: Registry
+) -> None:
+    monkeypatch.chdir(ROOT)
+    words = shlex.split(line.replace("...", ""), comments=True)[1:]
+    if words == ["--help"]:
+        return
+    if words[-1] == "NAME" or "RECIPE" in words or len(words) == 1:
+        assert cli.get_command(click.Context(cli), words[0])
+        return
+    command, values = parsed(words)
+    if command.name == "show" and "name" in values:
+        assert any(entry.name == values["name"] for entry in huber.entries)
+    elif values.get("recipe"):
+        assert load(values["recipe"], values["overrides"], values["layers"], huber)
+
+
+@pytest.fixture(scope="module")
+def huber() -> Registry:
+    """What is installed, and the package that the manual for authors shows."""
+    import importlib.util
+
+    from medgen.registry import Entry, _weighted
+
+    place = ROOT / "tests/medgen_huber/medgen_huber.py"
+    spec = importlib.util.spec_from_file_location("shown_huber", place)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["shown_huber"] = module  # attrs reads a class's annotations through it
+    spec.loader.exec_module(module)
+    installed = Registry.load()
+    shown = Entry("losses", "huber", _weighted(module.Huber), "medgen-huber", "1.0")
+    return Registry(installed.plugins, [*installed.entries, shown])
+
+
+def test_the_manual_for_authors_shows_the_package_as_it_is() -> None:
+    manual = (ROOT / "plugins/README.md").read_text()
+    for name in ("pyproject.toml", "medgen_huber.py"):
+        assert (ROOT / "tests/medgen_huber" / name).read_text().strip() in manual
+
+
+@pytest.mark.parametrize("manual", MANUALS)
+def test_every_recipe_that_a_manual_shows_loads(manual: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number, text in enumerate(re.findall(r"```toml\n(.*?)```", (ROOT / manual).read_text(), re.S)):
+        if "[build-system]" in text:
+            continue
+        path = Path(f"{number}.toml")
+        path.write_text(text)
+        assert from_toml("\n".join(shown(path)))
+
+
+def shown(path: Path) -> list[str]:
+    from medgen.recipe import to_toml
+
+    return to_toml(load(path)).splitlines()
+
+
+@pytest.mark.parametrize("words", [["recipe", "list"], ["plugins", "list"], ["plugins", "show", "rflow"]])
+def test_the_cheap_ones_run(words: list[str], medgen: Run) -> None:
+    ended = medgen(*words)
+    assert ended.code == 0
+    assert "rflow" in ended.out
+
+
+@pytest.mark.parametrize("name", ["mse", "unet", "dual", "rflow", "ema"])
+def test_the_block_to_paste_is_a_table_that_loads(name: str, medgen: Run, tmp_path: Path) -> None:
+    block = medgen("plugins", "show", name).out
+    (tmp_path / "x.toml").write_text(f'extends = "dual_rflow"\n{block}')
+    assert load(tmp_path / "x.toml")
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["trian"], 2, "No such command 'trian'"),
+        (["train"], 2, "RECIPE: none given"),
+        (["train", "bravo_rfow"], 2, "Did you mean bravo_rflow"),
+        (["train", "bravo_rflow", "--epochs", "3"], 2, "No such option"),
+        (["train", "bravo_rflow", "epochs=3"], 2, "epochs: got 3"),
+        (["train", "bravo_rflow", "training.epoch=3"], 2, "Did you mean"),
+        (["train", "bravo_rflow", "training.epochs=three"], 2, "expected an integer"),
+        (["train", "bravo_rflow", "--with", "clster"], 2, "Did you mean cluster"),
+        (["train", "bravo_rflow", "data.root=nowhere"], 3, "nowhere: does not exist"),
+        (["train", "bravo_rflow", "data.root=nowhere", "--dry-run"], 3, "nowhere: does not exist"),
+        (["train", "--resume", "nowhere"], 4, "no checkpoint to resume"),
+        (["data", "prepare", "bravo_rflow", "data.root=nowhere"], 3, "nowhere: does not exist"),
+        (["generate", "--num-images", "1"], 2, "Missing option '--output-dir'"),
+        (["generate", "--num-images", "0", "--output-dir", "o"], 2, "0 is not in the range"),
+        (["generate", "--num-images", "1", "--output-dir", "o"], 2, "nothing to generate with"),
+        (["generate", "--num-images", "1", "--output-dir", "o", "--image-model", "no.pt"], 4, "no such checkpoint"),
+        (
+            ["generate", "--num-images", "1", "--output-dir", "o", "--image-model", "."],
+            4,
+            "damaged or not a checkpoint",
+        ),
+        (["generate", "--num-images", "1", "--output-dir", "o", "--seg-model", "."], 2, "Give --image-model"),
+        (["plugins", "show", "rflw"], 5, "Did you mean rflow"),
+        (["recipe", "show", "seg_rflow", "--only", "trainig"], 2, "Did you mean training"),
+    ],
+)
+def test_a_mistake_is_one_line_that_says_what_to_do(
+    words: list[str], code: int, told: str, medgen: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = medgen(*words)
+    assert ended.code == code, ended
+    [line] = ended.err.splitlines()
+    assert line.startswith("medgen: ")
+    assert told in line
+    assert line.endswith((".", "?"))
+    assert ended.out == ""
+
+
+@pytest.mark.parametrize("words", [[], ["plugins"], ["recipe"], ["data"]])
+def test_a_group_alone_shows_what_there_is(words: list[str], medgen: Run) -> None:
+    ended = medgen(*words)
+    assert "Commands:" in ended.out + ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_a_bug_is_one_line_too_unless_debug_is_given(medgen: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr("medgen.recipe.load", broken)
+    ended = medgen("recipe", "show", "seg_rflow")
+    assert ended.code == 1
+    [line] = ended.err.splitlines()
+    assert line.startswith("medgen: ZeroDivisionError: division by zero. A bug in medgen")
+    from medgen.cli import main
+
+    with pytest.raises(ZeroDivisionError):
+        main(["--debug", "recipe", "show", "seg_rflow"])
