@@ -85,7 +85,7 @@ class _Bar:
     def __init__(self, description: str, total: int, unit: str):
         from rich import progress as rich
 
-        columns = ("[progress.description]{task.description}", rich.BarColumn(), rich.MofNCompleteColumn(), unit)
+        columns = ("{task.description}", rich.BarColumn(), rich.MofNCompleteColumn(), unit)
         times = (rich.TimeElapsedColumn(), "elapsed", rich.TimeRemainingColumn(), "left")
         self._bar = rich.Progress(rich.SpinnerColumn(), *columns, *times, console=err)
         self._task = self._bar.add_task(description, total=total or None)
