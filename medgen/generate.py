@@ -171,9 +171,8 @@ class FolderMasks:
 
     def __init__(self, folder: Path, model: Model, seed: int):
         self.names, self.seed = model.parts.mode.condition, seed
-        every = {"val_fraction": 0.0, "min_foreground": 0.0, "lesion_only": True}
-        about_training = {"exclude": [], "allow_patient_overlap": True}
-        data = attrs.evolve(model.recipe.data, root=folder, **every, **about_training)
+        trained = attrs.evolve(model.recipe.data, exclude=[], allow_patient_overlap=True)
+        data = attrs.evolve(trained, root=folder, val_fraction=0.0, min_foreground=0.0, lesion_only=True)
         self.store = open_store(data, self.names, model.masks)
         self.rows, self.spacing, self.axis = self.store.select("train"), self.store.spacing, model.axis
 

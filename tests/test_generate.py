@@ -5,7 +5,6 @@ import json
 
 import nibabel as nib
 import numpy as np
-import pytest
 import torch
 
 from medgen import checkpoint, generate

@@ -3,10 +3,10 @@
 Lesion contrast: mean inside the mask minus mean in a ring of 3 px around it, of images in [-1, 1], against that of the
 real slices with lesions.
 
-Brain-like, the rule: an image counts if the area of its head, the share of the head in its largest part, its solidity (area
-over convex hull), its mirror symmetry (Dice of the head and its mirror image about its own middle), its mean and spread of
-intensity and its sharpness (mean gradient) all lie between the lowest and the highest of the real training slices, give or
-take a tenth of that range. The rule is also applied to the real slices held out.
+Brain-like, the rule: an image counts if the area of its head, the share of the head in its largest part, its solidity
+(area over convex hull), its mirror symmetry (Dice of the head and its mirror image about its own middle), its mean and
+spread of intensity and its sharpness (mean gradient) all lie between the lowest and the highest of the real training
+slices, give or take a tenth of that range. The rule is also applied to the real slices held out.
 """
 
 from __future__ import annotations
