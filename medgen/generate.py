@@ -180,7 +180,7 @@ class FolderMasks:
         """Mask n is `permutation(n // size)[n % size]`, so all are used equally often."""
         size = len(self.rows)
         chosen = [int(seeds.permutation(self.seed, index // size, size)[index % size]) for index in indices]
-        values = torch.from_numpy(self.store.read(self.rows[chosen], self.names))
+        values = torch.from_numpy(self.store.read(self.rows[chosen], self.names)).float()
         return Masks(values, [True] * len(indices), [1] * len(indices))
 
     def identity(self) -> Mapping[str, Any]:

@@ -139,7 +139,7 @@ class Run:
 
     def to_device(self, batch: Batch) -> Batch:
         """A batch from a feed, on the run's device and prepared by the space."""
-        image, condition = (part.to(self.device, non_blocking=True) for part in batch)
+        image, condition = (part.to(self.device, non_blocking=True).float() for part in batch)
         return Batch(self.space.prepare(image), condition)
 
     def log(self, scalars: Mapping[str, float], images: Mapping[str, Any] | None = None) -> None:

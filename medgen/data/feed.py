@@ -29,7 +29,7 @@ class Feed:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="feed")
 
     def read(self, samples: np.ndarray) -> Batch:
-        """The samples with these numbers in 0..size-1, as float32 on the CPU."""
+        """The samples with these numbers in 0..size-1, as float16 on the CPU."""
         rows, view = self.rows[samples // self.views], samples % self.views
         image = self._images(rows, view)
         if self.mode.condition:

@@ -64,7 +64,7 @@ def main() -> None:
     demo = Path(sys.argv[1] if len(sys.argv) > 1 else "demo")
     recipe = load(demo / "bravo" / "recipe.toml")
     store = prepare_data(recipe, recipe.mode.build())
-    real = {split: store.read(store.select(split), ("bravo", "seg")) for split in ("train", "val")}
+    real = {split: store.read(store.select(split), ("bravo", "seg")).astype(np.float32) for split in ("train", "val")}
     pairs = sorted((demo / "pairs" / "train").iterdir())
     made = [(read_slice(p / "bravo.nii.gz"), read_slice(p / "seg.nii.gz", is_mask=True)) for p in pairs]
     reference = np.stack([features(image) for image in real["train"][:, 0]])

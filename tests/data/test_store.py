@@ -60,7 +60,7 @@ def test_images_and_masks_are_read_in_the_order_asked_for(cohort, cache):
     rows = store.select("train")[[5, 0, 3]]
     batch = store.read(rows, ("seg", "bravo"))
     assert batch.shape == (3, 2, SIZE, SIZE)
-    assert batch.dtype == np.float32
+    assert batch.dtype == np.float16
     assert set(np.unique(batch[:, 0])) == {-1.0, 1.0}
     assert -1 <= batch[:, 1].min() < 0 < batch[:, 1].max() <= 1
     assert (batch == np.concatenate([store.read(rows[[n]], ("seg", "bravo")) for n in range(3)])).all()

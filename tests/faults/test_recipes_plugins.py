@@ -246,4 +246,4 @@ def test_T3_a_missing_checkpoint_is_told_at_the_start(tiny: tuple[str, ...], tmp
     options = (*tiny, "training.init_from=nowhere.pt", f"run.dir={tmp_path / 'run'}")
     ended = medgen("train", "bravo_rflow", *options)
     assert ended.code == 4
-    assert ended.err == "medgen: nowhere.pt: no such checkpoint. Check the path.\n"
+    assert ended.err.splitlines()[-1] == "medgen: nowhere.pt: no such checkpoint. Check the path."

@@ -71,7 +71,7 @@ class Previewing:
         draw = sampling.noise(generators, run.space.shape(batch.condition.shape[2:]), run.device)
         with sampling.evaluation(run.network), sampling.autocast(run.device, run.recipe.training.precision):
             samples = sampling.sample(
-                run.strategy, run.space, run.network, batch.condition.to(run.device), draw, self.settings.steps or None,
+                run.strategy, run.space, run.network, batch.condition.to(run.device).float(), draw, self.settings.steps or None,
                 watch=lambda t, x0: seen.append((t, x0[:3])),
             )  # fmt: skip
         return samples.float().cpu().numpy(), self._trajectory(run, seen)
