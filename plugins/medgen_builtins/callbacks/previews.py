@@ -69,9 +69,10 @@ class Previewing:
         seen: list[tuple[float, Any]] = []
         generators = [seeds.stream(run.recipe.run.seed, "preview", index) for index in range(self.settings.count)]
         draw = sampling.noise(generators, run.space.shape(batch.condition.shape[2:]), run.device)
+        condition = batch.condition.to(run.device).float()
         with sampling.evaluation(run.network), sampling.autocast(run.device, run.recipe.training.precision):
             samples = sampling.sample(
-                run.strategy, run.space, run.network, batch.condition.to(run.device).float(), draw, self.settings.steps or None,
+                run.strategy, run.space, run.network, condition, draw, self.settings.steps or None,
                 watch=lambda t, x0: seen.append((t, x0[:3])),
             )  # fmt: skip
         return samples.float().cpu().numpy(), self._trajectory(run, seen)
