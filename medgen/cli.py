@@ -114,8 +114,10 @@ def _train(recipe: str, overrides: Sequence[str], layers: Sequence[str], resume:
 
 
 @cli.command()
-@click.option("--image-model", type=FOLDER, metavar="CKPT", help="Checkpoint of the model that makes images.")
-@click.option("--seg-model", type=FOLDER, metavar="CKPT|DIR", help="Checkpoint of a mask model, or a folder of masks.")
+@click.option(
+    "--image-model", type=FOLDER, metavar="CKPT", help="Checkpoint, or run folder, of the model that makes images."
+)
+@click.option("--seg-model", type=FOLDER, metavar="CKPT|DIR", help="The same of a mask model, or a folder of masks.")
 @click.option("--num-images", type=click.IntRange(1), required=True, help="How many pairs there shall be.")
 @click.option(
     "--output-dir", type=FOLDER, required=True, metavar="OUT", help="Folder for OUT/train/syn_00000/... and pairs.png."
@@ -178,6 +180,7 @@ def _generator(
 ) -> Generator:  # fmt: skip
     from medgen import generate as work
 
+    image_model, seg_model = _in_run(image_model), _in_run(seg_model)
     image = work.load_model(image_model, registry()) if image_model else None
     masks: work.MaskSource | None = None
     if seg_model and seg_model.is_dir():
@@ -187,6 +190,11 @@ def _generator(
     elif seg_model:
         masks = work.ModelMasks(work.load_model(seg_model, registry()), seed, steps, max_area, max_attempts)
     return work.Generator(image, masks, seed, steps, batch_size)
+
+
+def _in_run(model: Path | None) -> Path | None:
+    """The newest checkpoint, where a run's folder is given."""
+    return model / "latest.pt" if model and (model / "latest.pt").is_file() else model
 
 
 @cli.group()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Iterator
 from traceback import walk_tb
@@ -69,6 +70,8 @@ class Trainer:
         self.skipped = torch.tensor(float(run.skipped), device=run.device)
         self.shown, self.clock = run.samples, time.monotonic()
         run.flush = self.flush
+        if self.training.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it
         torch.use_deterministic_algorithms(self.training.deterministic)
 
     def fit(self) -> None:

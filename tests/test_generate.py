@@ -95,6 +95,14 @@ def test_a_pair_is_a_dataset_with_fresh_headers(trained, medgen, tmp_path):
     assert gzip.decompress((folder / "t1_gd.nii.gz").read_bytes())[148:228].rstrip(b"\0") == b"synthetic"
 
 
+def test_a_runs_folder_stands_for_its_newest_checkpoint(trained, medgen, tmp_path):
+    models = ("--seg-model", trained / "seg", "--image-model", trained / "bravo")
+    options = ("--num-images", 5, "--max-area", 1, "--steps", 3, "--batch-size", 2)
+    assert medgen("generate", *models, *options, "--output-dir", tmp_path / "folders").code == 0
+    assert medgen(*arguments(trained, tmp_path / "files")).code == 0
+    assert files(tmp_path / "folders") == files(tmp_path / "files")
+
+
 def test_masks_come_from_a_folder_too(trained, cohort, medgen, tmp_path):
     options = ("--seg-model", cohort, "--image-model", trained / "bravo/latest.pt", "--num-images", 4, "--steps", 2)
     assert medgen("generate", *options, "--output-dir", tmp_path / "out").code == 0
