@@ -114,9 +114,7 @@ def _train(recipe: str, overrides: Sequence[str], layers: Sequence[str], resume:
 
 
 @cli.command()
-@click.option(
-    "--image-model", type=FOLDER, metavar="CKPT", help="Checkpoint, or run folder, of the model that makes images."
-)
+@click.option("--image-model", type=FOLDER, metavar="CKPT", help="Checkpoint or run folder of the image model.")
 @click.option("--seg-model", type=FOLDER, metavar="CKPT|DIR", help="The same of a mask model, or a folder of masks.")
 @click.option("--num-images", type=click.IntRange(1), required=True, help="How many pairs there shall be.")
 @click.option(
