@@ -24,8 +24,8 @@ from medgen.errors import CheckpointError, NotFiniteError, StorageError
 FORMAT = 1
 FOREIGN = ("state_dict", "model_state_dict", "model", "network", "ema", "unet")
 """Under which names other programs keep weights."""
-STRUCTURE = 16 << 20
-"""Bytes that all but the tensors may take; as objects in memory they take ten times as many."""
+STRUCTURE = 4 << 20
+"""Bytes that all but the tensors may take, 250 for each tensor; as objects in memory they take ten times as many."""
 WRAPPERS = re.compile(r"(?<![^.])(module|_orig_mod)\.")
 _MAKE_ROOM = "Free space or choose another folder, then give the same command again."
 
@@ -188,6 +188,7 @@ def _keep(path: Path, previous: Path) -> None:
     link.unlink(missing_ok=True)
     os.link(path, link)
     os.replace(link, previous)
+    link.unlink(missing_ok=True)  # rename does nothing where both names are the same file, as after a kill right here
 
 
 def _sync_folder(folder: Path) -> None:

@@ -140,6 +140,13 @@ def many_keys(state: State, canary: Path) -> bytes:
     return sound(state | {part: state[part] | more for part in ("network", "averaged")})
 
 
+def fewer_keys(state: State, canary: Path) -> bytes:
+    """As many as are unpickled."""
+    data = sound(state | {"network": state["network"] | {f"k{number}": 0 for number in range(85_000)}})
+    assert len(next(each for name, each in records(data).items() if name.endswith("/data.pkl"))) > 2 << 20
+    return data
+
+
 def deep(state: State, canary: Path) -> bytes:
     """Lists in lists, deeper than Python's stack."""
     levels = 10**5
@@ -183,7 +190,7 @@ PAYLOADS: Mapping[str, Callable[[State, Path], bytes]] = {
     make.__name__: make
     for make in (
         system, numpy_gadget, evaluated, in_a_tensor, nested, two_pickles, two_pickles_reversed, bare_pickle,
-        old_format, old_format_with_a_zip_behind, torchscript, deflate_bomb, stride_zero, many_keys, large_structure,
-        deep, endless, short_record, no_recipe, bad_recipe, wrong_types,
+        old_format, old_format_with_a_zip_behind, torchscript, deflate_bomb, stride_zero, many_keys, fewer_keys,
+        large_structure, deep, endless, short_record, no_recipe, bad_recipe, wrong_types,
     )
 }  # fmt: skip

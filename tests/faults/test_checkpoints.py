@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import builtins
 import errno
+import io
 import os
 import random
 import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -40,10 +43,29 @@ def common(tiny):
 EVERY = ("training.steps=12", "training.epoch_steps=5", "training.accumulate=2", "callbacks.checkpoints.every_steps=2")
 
 
-@pytest.mark.parametrize("count", [50, pytest.param(1000, marks=pytest.mark.slow)])
+AUTOENCODER = (
+    "network=autoencoder",
+    "network.autoencoder.channels=[8,8]",
+    "network.autoencoder.num_res_blocks=1",
+    "losses.perceptual=false",
+    "strategy.vae.discriminator.start_step=3",
+    "strategy.vae.discriminator.channels=8",
+)
+
+
+@pytest.mark.parametrize(
+    ("count", "name", "more"),
+    [
+        (50, "bravo_rflow", ()),
+        (8, "vae_bravo", AUTOENCODER),
+        pytest.param(1000, "bravo_rflow", (), marks=pytest.mark.slow),
+        pytest.param(100, "vae_bravo", AUTOENCODER, marks=pytest.mark.slow),
+    ],
+)
 def test_K1_a_run_that_is_killed_at_random_moments_ends_bit_for_bit_as_one_that_was_not(
-    count, server, common, tmp_path
+    count, name, more, server, common, tmp_path
 ):
+    common = (name, *common[1:], *more)
     whole, folder, chance = tmp_path / "whole", tmp_path / "killed", random.Random(count)
     assert server.run("train", *common, *EVERY, f"run.dir={whole}").code == 0
     began = time.monotonic()
@@ -127,16 +149,15 @@ def die_in_save(point: str, save: int) -> None:
     os.fsync, os.link, os.replace, Path.unlink = fsync, link, replace, prune
 
 
-@pytest.mark.parametrize("point", POINTS)
-def test_K2_a_run_that_is_killed_inside_a_save_has_the_old_checkpoint_or_the_new_one(point, server, common, tmp_path):
+# saves: 1 at the start, then best, epoch, latest of the first epoch, and of the second; only epochs are pruned
+@pytest.mark.parametrize(("point", "save"), [(p, n) for p in POINTS for n in ((6,) if p == "prune" else (4, 7))])
+def test_K2_a_run_that_is_killed_inside_a_save_has_the_old_checkpoint_or_the_new_one(
+    point, save, server, common, tmp_path
+):
     options = ("training.steps=4", "training.epoch_steps=2", "callbacks.checkpoints.every_epochs=1")
     options += ("callbacks.checkpoints.keep=1", f"run.dir={tmp_path}/r", "training.val_batches=1")
     assert server.run("train", *common, *options, f"run.dir={tmp_path}/whole").code == 0
-    # saves: 1 at the start, then best, epoch, latest of the first epoch, and of the second
-    saves = (6,) if point == "prune" else (4, 7)
-    codes = [server.run("train", *common, *options, hook=die_in_save, given=(point, n)).code for n in saves[:1]]
-    assert codes == [137]
-    assert any(path.exists() for path in (tmp_path / "r/latest.pt", tmp_path / "r/prev.pt"))
+    assert server.run("train", *common, *options, hook=die_in_save, given=(point, save)).code == 137
     checkpoint.load(tmp_path / "r/latest.pt")
     assert server.run("train", "--resume", tmp_path / "r").code == 0
     assert differences(tmp_path / "whole", tmp_path / "r") == []
@@ -265,6 +286,61 @@ def test_K6_a_folder_that_cannot_be_written_or_goes_away_is_said_in_one_line(med
     result = medgen("train", *common, *FULL, f"run.dir={tmp_path}/r")
     assert (result.code, len(result.err.splitlines())) == (8, 1)
     assert "No such file" in result.err
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES])
+def test_K6_a_folder_that_may_only_be_read_is_said_in_one_line(code, medgen, common, tmp_path, monkeypatch):
+    """By errors from the system's calls, as permissions do not keep root from writing."""
+    assert medgen("train", *common, *FULL, f"run.dir={tmp_path}/r").code == 0
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "r").rglob("*") if path.is_file()}
+    mkdir = os.mkdir
+
+    def refusing(real):
+        def call(path, *arguments, **keywords):
+            mode = arguments[0] if arguments else keywords.get("mode", "r")
+            writes = mode & (os.O_WRONLY | os.O_RDWR) if isinstance(mode, int) else set("wax+") & set(mode)
+            if str(path).startswith(str(tmp_path)) and (writes or real is mkdir):
+                raise OSError(code, os.strerror(code), str(path))
+            return real(path, *arguments, **keywords)
+
+        return call
+
+    for owner, name in ((builtins, "open"), (os, "open"), (os, "mkdir"), (io, "open")):
+        monkeypatch.setattr(owner, name, refusing(getattr(owner, name)))
+    results = [
+        medgen("train", *common, *FULL, f"run.dir={tmp_path}/s"),
+        medgen("train", "--resume", tmp_path / "r", "training.steps=5"),
+    ]
+    monkeypatch.undo()
+    assert [each.code for each in results] == [8, 8], results
+    assert all(os.strerror(code) in each.err.splitlines()[-1] for each in results), results
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def kill_a_worker(pid_file: str) -> None:
+    """In a forked process: its first worker is killed as soon as there is one."""
+    import multiprocessing
+    import threading
+
+    def kill():
+        while not (workers := multiprocessing.active_children()):
+            time.sleep(0.001)
+        Path(pid_file).write_text(str(workers[0].pid))
+        os.kill(workers[0].pid, signal.SIGKILL)
+
+    threading.Thread(target=kill, daemon=True).start()
+
+
+def test_K9_a_killed_process_that_reads_scans_is_told_and_what_to_do(server, common, tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDGEN_CACHE", str(tmp_path / "cache"))
+    options = (*common, *FULL, f"run.dir={tmp_path}/r", "data.workers=2")
+    ended = server.run("train", *options, hook=kill_a_worker, given=(str(tmp_path / "pid"),))
+    assert ended.code == 7, ended
+    said = "medgen: data.workers: one of the 2 processes that read the scans ended"
+    last = ended.err.splitlines()[-1]
+    assert (said in last, "Set data.workers lower." in last, "Traceback" in ended.err) == (True, True, False), ended.err
+    assert int((tmp_path / "pid").read_text()) > 0
+    assert server.run("train", *common, *FULL, f"run.dir={tmp_path}/r2", "data.workers=1").code == 0
 
 
 def test_K8_only_epochs_that_the_run_wrote_are_deleted_and_only_once_a_newer_one_is_there(tmp_path):

@@ -67,7 +67,7 @@ def test_X1_a_malicious_checkpoint_is_refused_runs_nothing_and_takes_no_memory(
     assert all(line.startswith(f"medgen: {evil}: ") for line in ended.err.splitlines()), ended.err
     assert not canary.exists()
     assert not (tmp_path / "out").exists()
-    assert int(report.read_text()) <= 2 * evil.stat().st_size + (96 << 20)
+    assert int(report.read_text()) <= 2 * evil.stat().st_size + (48 << 20)
 
 
 @pytest.mark.parametrize("name", ["system", "numpy_gadget", "bare_pickle", "old_format", "two_pickles", "deep"])
