@@ -18,6 +18,7 @@ from medgen.errors import DataError, IncompleteError, MedgenError, RecipeError, 
 if TYPE_CHECKING:
     from medgen.data.settings import DataSettings
     from medgen.generate import Generator
+    from medgen.recipe import Recipe
     from medgen.registry import Registry
 
 FOLDER = click.Path(path_type=Path)
@@ -71,25 +72,41 @@ def cli(debug: bool) -> None:
     "--resume", metavar="RUN|auto", help="Continue a run; auto: the newest unfinished one of this recipe, if any."
 )
 @click.option("--dry-run", is_flag=True, help="Read the data, build everything, train nothing.")
+@click.option("--devices", type=click.IntRange(1), metavar="N", help="Use so many devices, one process on each.")
+@click.pass_context
 def train(
-    recipe: str | None, overrides: tuple[str, ...], layers: tuple[str, ...], resume: str | None, dry_run: bool
-) -> None:
+    context: click.Context, recipe: str | None, overrides: tuple[str, ...], layers: tuple[str, ...],
+    resume: str | None, dry_run: bool, devices: int | None,
+) -> int:  # fmt: skip
     """Train RECIPE, a TOML file or the name of one that comes along."""
-    folder: Path | None
+    more = [f"training.devices={devices}"] if devices else []
     if resume and resume != "auto":
         given = [recipe, *overrides] if recipe else []
-        folder = _resume(Path(resume), given, layers)
+        resolved = _recipe_of(Path(resume), [*given, *more], layers)
+    elif recipe:
+        from medgen.recipe import load
+
+        resolved = load(recipe, [*overrides, *more], layers, registry())
     else:
-        if not recipe:
-            raise RecipeError(
-                "RECIPE: none given. Name one (`medgen recipe list` shows those that come along), or --resume RUN."
-            )
-        folder = _train(recipe, overrides, layers, resume == "auto", dry_run)
-    if folder:
-        say_result(folder)
+        raise RecipeError(
+            "RECIPE: none given. Name one (`medgen recipe list` shows those that come along), or --resume RUN."
+        )
+    from medgen import session
+
+    if dry_run:
+        session.dry_run(resolved)
+        return 0
+    from medgen import distributed
+
+    if resolved.training.devices > 1 and distributed.place() is None:
+        return distributed.supervise(context.find_root().obj, resolved)
+    with distributed.joined(resolved):
+        say_result(_train(resolved, resume))
+    return 0
 
 
-def _resume(folder: Path, overrides: Sequence[str], layers: Sequence[str]) -> Path:
+def _recipe_of(folder: Path, overrides: Sequence[str], layers: Sequence[str]) -> Recipe:
+    """The recipe with which a run is continued."""
     strange = [each for each in overrides if "=" not in each]
     if strange:
         raise RecipeError(
@@ -97,20 +114,17 @@ def _resume(folder: Path, overrides: Sequence[str], layers: Sequence[str]) -> Pa
         )
     from medgen import session
 
-    return session.resume(folder, overrides, layers)
+    return session.own_recipe(folder, overrides, layers)
 
 
-def _train(recipe: str, overrides: Sequence[str], layers: Sequence[str], resume: bool, dry_run: bool) -> Path | None:
-    from medgen.recipe import load
+def _train(recipe: Recipe, resume: str | None) -> Path:
+    from medgen import distributed, folder, session
 
-    resolved = load(recipe, overrides, layers, registry())
-    from medgen import folder, session
-
-    if dry_run:
-        session.dry_run(resolved)
-        return None
-    unfinished = folder.find_unfinished(resolved) if resume else None
-    return session.resume_with(resolved, unfinished) if unfinished else session.start(resolved)
+    if resume == "auto":
+        unfinished = distributed.once(lambda: str(folder.find_unfinished(recipe) or ""))
+    else:
+        unfinished = resume
+    return session.resume_with(recipe, Path(unfinished)) if unfinished else session.start(recipe)
 
 
 @cli.command()
@@ -347,7 +361,12 @@ def say_result(path: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point: every mistake and fault is one line on stderr and an exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    sys.exit(guarded(lambda: cli.main(given, prog_name="medgen", standalone_mode=False, obj=given), "--debug" in given))
+    code = guarded(lambda: cli.main(given, prog_name="medgen", standalone_mode=False, obj=given), "--debug" in given)
+    if "medgen.distributed" in sys.modules:
+        from medgen import distributed
+
+        distributed.end(code)
+    sys.exit(code)
 
 
 def _usage(error: click.ClickException) -> str:

@@ -60,6 +60,12 @@ class StorageError(MedgenError):
     exit_code = 8
 
 
+class RankError(MedgenError):
+    """One of several processes that train together died, hangs, or lost the others."""
+
+    exit_code = 9
+
+
 class RunInUseError(MedgenError):
     """Another process works in the run's folder."""
 

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import platform
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ from medgen.versions import versions
 
 CHECKPOINTS = ("latest.pt", "prev.pt")
 """What a run is resumed from: the first that is whole."""
+CHILDREN = "*_state.pt"
+"""What a run that consists of child runs keeps: which are done."""
 ENVIRONMENT = ("SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_JOB_NUM_NODES", "CUDA_VISIBLE_DEVICES")
 """What metadata keeps of the environment; all else may be private."""
 
@@ -41,7 +44,12 @@ def claim(folder: Path) -> None:
 
 def has_checkpoint(folder: Path) -> bool:
     """Whether there is something to resume."""
-    return any((folder / name).exists() for name in CHECKPOINTS)
+    return any((folder / name).exists() for name in CHECKPOINTS) or any(folder.glob(CHILDREN))
+
+
+def continue_command(folder: Path) -> str:
+    """What to type to go on."""
+    return f"medgen train --resume {shlex.quote(str(folder))}"
 
 
 def write_recipe(folder: Path, recipe: Recipe) -> None:
@@ -103,7 +111,7 @@ def lock(folder: Path) -> Iterator[None]:
                 f"{folder}: in use by {file.read().strip()}. Wait, or train into another folder."
             ) from None
         _write_owner(file)
-        _sweep(folder)
+        sweep(folder)
         yield
 
 
@@ -158,7 +166,8 @@ def _write_owner(file: Any) -> None:
     file.flush()
 
 
-def _sweep(folder: Path) -> None:
+def sweep(folder: Path) -> None:
+    """Delete what a process that was killed had not finished writing."""
     for stale in folder.glob(".tmp-*"):
         stale.unlink()
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from medgen import checkpoint, pictures, sampling, seeds
-from medgen.assemble import Parts, build, default_device
+from medgen.assemble import Parts, Saved, build, default_device
 from medgen.data.layouts import mask_names
 from medgen.data.output import read_slice, write_slice
 from medgen.data.slices import resample_masks
@@ -66,14 +66,16 @@ def load_model(path: Path, registry: Registry | None = None, device: torch.devic
     if digest is None or sha256(path) != digest:  # a training may have saved anew in the meantime
         raise CheckpointError(f"{path}: was replaced as it was read. Try again, or give a copy of it.")
     recipe = _recipe(path, state, registry)
-    parts = build(recipe, device)
+    if getattr(recipe.strategy, "unconditional", False):
+        what = f"holds an autoencoder (strategy.{recipe.names['strategy']}), which generates nothing by itself"
+        raise CheckpointError(f"{path}: {what}. Train a model in its latents with [space.latent], and give that.")
+    parts = build(recipe, device, Saved(state, path))
     _check_names(path, parts.mode)
     load_into(parts.network, state["averaged"] or state["network"], path)
     try:
-        parts.space.load_state_dict(state["space"])
         spacing = float(state["data"]["spacing"])
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        what = f"the state of its space or data does not fit ({type(error).__name__}: {error})"
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"the state of its data does not fit ({type(error).__name__}: {error})"
         raise CheckpointError(f"{path}: {what}. Use a checkpoint that medgen wrote.") from error
     parts.network.eval().requires_grad_(False)
     if state["channels_last"]:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from medgen.outer import Outer
     from medgen.recipe import Recipe
     from medgen.run import Run
 
@@ -58,10 +59,12 @@ class Draws(NamedTuple):
     """The random numbers of one step, drawn outside whatever is compiled.
 
     t: `[batch]`, 0 (clean) to 1000 (noise), as the network sees it. noise: `[batch, *shape]`, standard normal.
+    latent: the same, for spaces that draw a new sample of what is stored in each step; empty for all others.
     """
 
     t: Tensor
     noise: Tensor
+    latent: Any = ()
 
 
 class Noisy(NamedTuple):
@@ -84,6 +87,25 @@ class Prediction(NamedTuple):
     """A network's output, read: `target` in the units of `Noisy.target`, and the clean sample it implies, in fp32."""
 
     target: Tensor
+    x0: Tensor
+
+
+class AutoencoderPrediction(NamedTuple):
+    """What an autoencoder made of images, fp32. Losses read it beside an `Original`.
+
+    x0: the reconstruction, about in [-1, 1]; of a mask, sigmoid(2 x0) is the probability of +1.
+    mean, logvar: `[batch, latent channel, *latent space]`. logits: what a discriminator says of x0, no values without.
+    """
+
+    x0: Tensor
+    mean: Tensor
+    logvar: Tensor
+    logits: Tensor
+
+
+class Original(NamedTuple):
+    """What an autoencoder is to give back; what its losses get instead of a `Noisy`."""
+
     x0: Tensor
 
 
@@ -123,11 +145,50 @@ class Space(Protocol):
         """Take back what `state_dict` gave."""
 
 
+class StoringSpace(Space, Protocol):
+    """A space whose `prepare` is costly: it runs once, before training, and what it gives is kept in the cache.
+
+    key: names what `prepare` does, such as a hash of an autoencoder; part of the cache's key. `encode` draws a new
+    sample of what is stored in each step, with `draws.latent`.
+    """
+
+    key: str
+
+    def calibrate(self, batches: Iterable[Batch]) -> None:
+        """Called once, in a new run, with the slices to train on as they are stored, in parts, on the device.
+
+        What is found, such as a scale, belongs in `state_dict`; a resumed run and `generate` take it from there.
+        """
+
+
+class Autoencoder(Protocol):
+    """A network that strategy `vae` trains and space `latent` uses: an `nn.Module` with these."""
+
+    latent_channels: int
+    factor: int
+    """Pixels of the image per latent pixel and side."""
+
+    def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance, each `[batch, latent_channels, *space / factor]`."""
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Latents to images `[batch, channel, *space]`, not clamped."""
+
+    def __call__(self, image: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Reconstruction, mean and log-variance; what is decoded is mean + exp(logvar / 2) noise."""
+
+
 class Turn(Protocol):
-    """One optimizer's part of a training step: an `nn.Module` that owns exactly the parameters it steps."""
+    """One optimizer's part of a training step: an `nn.Module` that owns exactly the parameters it steps.
+
+    Parameters and buffers of it that are not `run.network`'s are kept in checkpoints. It may have `rate`, a multiple of
+    the learning rate.
+    """
 
     name: str
     betas: tuple[float, float]
+    step: int
+    """The optimizer steps done when `draw` is called; the core sets it, and only `draw` may read it."""
 
     def draw(self, generator: torch.Generator, batch: Batch) -> Any:
         """The random numbers of one step for the whole batch."""
@@ -139,8 +200,28 @@ class Turn(Protocol):
         """Exactly what its optimizer steps."""
 
 
+class MeasuringTurn(Turn, Protocol):
+    """A turn that is not of diffusion, and so says itself what validation measures."""
+
+    def measure(self, step: Step, truth: Tensor, lesion: Tensor | None) -> list[tuple[str, Tensor]]:
+        """Values by name, of which the mean over the validation set is shown.
+
+        truth: the images. lesion: `[batch or 1, *space]`, true in lesions, where masks are known.
+        """
+
+    def conclude(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """The means of all turns, and what follows from them; a turn need not have it."""
+
+    def notice(self, step: int, means: Mapping[str, float]) -> str | None:
+        """A sentence to warn with, if the means since the last call ask for it; a turn need not have it."""
+
+
 class Strategy(Protocol):
-    """How it is trained and sampled."""
+    """How it is trained and sampled.
+
+    Its settings class may have `unconditional = True`: the network gets no condition channels; and `gives`, the names
+    of what its predictions have. The built object may have `image_size`, which the core sets to that of the recipe.
+    """
 
     def turns(
         self, mode: Mode, space: Space, network: nn.Module, losses: Mapping[str, LossFunction], device: torch.device
@@ -192,6 +273,16 @@ class Callback(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave."""
+
+
+class PhasedSettings(Protocol):
+    """Settings of a callback that owns the fit with `medgen_fit`: its run, an `outer.Outer`, consists of child runs."""
+
+    def phases(self, recipe: Recipe) -> Mapping[str, Recipe]:
+        """The recipe of each child run by the name of its folder, in order."""
+
+    def build(self, run: Outer) -> object:
+        """The object that trains them."""
 
 
 class CallbackSettings(Protocol):

@@ -15,6 +15,7 @@ class Objective(nn.Module):
 
     name = "network"
     betas = (0.9, 0.999)
+    step = 0
 
     def __init__(
         self,
@@ -28,9 +29,12 @@ class Objective(nn.Module):
         self.mode, self.space, self.strategy, self.network, self.losses = mode, space, strategy, network, dict(losses)
 
     def draw(self, generator: torch.Generator, batch: Batch) -> Draws:
-        """Timesteps and noise for a whole batch, on the generator's device."""
-        shape = self.space.shape(batch.condition.shape[2:])
-        return self.strategy.draw(generator, batch.condition.shape[0], shape)
+        """Timesteps and noise for a whole batch, on the generator's device; and the noise of a space that samples."""
+        size, shape = batch.condition.shape[0], self.space.shape(batch.condition.shape[2:])
+        draws = self.strategy.draw(generator, size, shape)
+        if not hasattr(self.space, "calibrate"):
+            return draws
+        return draws._replace(latent=torch.randn(size, *shape, generator=generator, device=generator.device))
 
     def forward(self, batch: Batch, draws: Draws, before: Step | None = None) -> Step:
         """Losses by name, each `[batch]`, for images and conditions in [-1, 1]."""

@@ -34,6 +34,7 @@ from medgen.settings import (
     unknown_key,
     unstructure,
 )
+from medgen.slurm_settings import SlurmSettings
 
 FOLDER_FIELDS = ("mode", "name", "strategy", "size", "timestamp")
 PREDICTION = ("target", "x0")
@@ -72,7 +73,8 @@ class TrainingSettings:
     max_skipped: int = field(10, help="steps in a row that may be not finite and are left out", check=ge(0))
     init_from: Path | None = field(None, help="checkpoint whose weights a new run begins with")
     time_limit: float = field(0.0, help="minutes after which to save and stop; 0: SLURM's limit, if any", check=ge(0))
-    may_change = ("steps", "epochs", "accumulate", "max_skipped", "init_from", "time_limit")
+    devices: int = field(1, help="devices of each node, one process on each", check=gt(0))
+    may_change = ("steps", "epochs", "accumulate", "max_skipped", "init_from", "time_limit", "devices")
 
     def check(self, recipe: Recipe) -> Iterator[str]:
         if not self.steps and not self.epochs:
@@ -100,7 +102,21 @@ class RunSettings:
     may_change = ("name", "root", "dir", "folder")
 
 
-CORE: dict[str, type] = {"data": DataSettings, "training": TrainingSettings, "run": RunSettings}
+@settings
+class DistributedSettings:
+    """Processes that train together."""
+
+    timeout: float = field(600.0, help="seconds that one may be silent before all are ended", check=gt(0))
+    may_change = ("timeout",)
+
+
+CORE: dict[str, type] = {
+    "data": DataSettings,
+    "training": TrainingSettings,
+    "run": RunSettings,
+    "distributed": DistributedSettings,
+    "slurm": SlurmSettings,
+}
 """The tables that are no plugin's."""
 
 
@@ -111,6 +127,8 @@ class Recipe:
     data: DataSettings
     training: TrainingSettings
     run: RunSettings
+    distributed: DistributedSettings
+    slurm: SlurmSettings
     mode: Any
     strategy: Any
     space: Any
@@ -159,8 +177,10 @@ def to_toml(recipe: Recipe, only: str | None = None) -> str:
 
 
 def public_toml(recipe: Recipe) -> str:
-    """The same with all paths emptied, for what leaves the machine; it still loads."""
-    return tomli_w.dumps(_plain(recipe, paths=False))
+    """The same with all paths emptied and without [slurm], for what leaves the machine; it still loads."""
+    table = _plain(recipe, paths=False)
+    del table["slurm"]  # names users and folders, and changes no result
+    return tomli_w.dumps(table)
 
 
 def shipped() -> list[tuple[str, str]]:

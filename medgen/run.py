@@ -6,13 +6,13 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import pluggy
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from medgen import checkpoint
+from medgen import checkpoint, distributed
 from medgen.console import warn
 from medgen.data.feed import Feed
 from medgen.errors import CheckpointError, StorageError
@@ -22,6 +22,7 @@ from medgen.recipe import Recipe, TrainingSettings, public_toml
 from medgen.versions import versions
 
 if TYPE_CHECKING:
+    from medgen.data.prepared import Prepared
     from medgen.data.store import SliceStore
 
 RETRY_AFTER = (1.0, 5.0, 20.0)
@@ -39,6 +40,13 @@ def learning_rate(training: TrainingSettings, step: int, total: int) -> float:
     return training.learning_rate * (training.min_lr + (1 - training.min_lr) * shape)
 
 
+class Trial(NamedTuple):
+    """What is tried out before the first step. smaller: `KEY=VALUE` that would need less memory, and may change."""
+
+    what: str
+    smaller: str = ""
+
+
 class Run:
     """Everything that trains, where it stands, and how to save it. `network` is the raw module, never a wrapper.
 
@@ -54,6 +62,10 @@ class Run:
     """The time (as of `time.time()`) by which everything must be saved."""
     until: int | None = None
     """A step to stop at, although more are planned."""
+    trial: Trial | None = None
+    """What is being tried out before the first step."""
+    most_epochs: int | None = None
+    """Epochs after which a child run ends, if not before."""
 
     def __init__(
         self,
@@ -66,11 +78,12 @@ class Run:
         strategy: Any,
         network: nn.Module,
         turns: Mapping[str, Turn],
+        prepared: Prepared | None = None,
     ):
         self.recipe, self.dir, self.device, self.store = recipe, folder, device, store
         self.mode, self.space, self.strategy, self.network, self.turns = mode, space, strategy, network, dict(turns)
-        self.train = Feed(store, mode, "train", recipe.run.seed)
-        self.val = Feed(store, mode, "val")
+        self.train = Feed(store, mode, "train", recipe.run.seed, prepared)
+        self.val = Feed(store, mode, "val", prepared=prepared)
         self.channels_last = channels_last(recipe.training, network)
         self.optimizers = {name: optimizer(turn, recipe.training) for name, turn in turns.items()}
         self.callbacks: dict[str, object] = {}
@@ -79,6 +92,7 @@ class Run:
         self.stopping: str | None = None
         self._began, self._seconds = time.monotonic(), 0.0
         self._asked, self._longest, self._saving = time.time(), 0.0, 0.0
+        self._vote, self._decided = distributed.Vote(), False
         self.flush = lambda: None
 
     @property
@@ -92,7 +106,11 @@ class Run:
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
         training = self.recipe.training
-        return training.steps or math.ceil(training.epochs * self.epoch_samples / training.batch_size)
+        steps = training.steps or self._steps(training.epochs)
+        return steps if self.most_epochs is None else min(steps, self._steps(self.most_epochs))
+
+    def _steps(self, epochs: int) -> int:
+        return math.ceil(epochs * self.epoch_samples / self.recipe.training.batch_size)
 
     @property
     def epoch(self) -> int:
@@ -127,7 +145,14 @@ class Run:
             self.stop("the time limit")
         if self.step == self.until:
             self.stop(f"request at step {self.until}")
-        return self.stopping is not None
+        if not self._decided and self._vote(self.stopping is not None):
+            self.stopping, self._decided = distributed.first_said(self.stopping), True
+        return self._decided
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes and shows; of several that train together one does."""
+        return distributed.leads()
 
     def show_every(self, steps: int) -> None:
         """Ask that numbers are read from the device and pass through `medgen_log` at least every so many steps."""
@@ -138,21 +163,31 @@ class Run:
         return learning_rate(self.recipe.training, step, self.total_steps)
 
     def to_device(self, batch: Batch) -> Batch:
-        """A batch from a feed, on the run's device and prepared by the space."""
+        """What a feed's `at` or `stored` gave, on the run's device and prepared by the space."""
         image, condition = (part.to(self.device, non_blocking=True).float() for part in batch)
-        return Batch(self.space.prepare(image), condition)
+        return Batch(image if self.train.prepared else self.space.prepare(image), condition)
 
     def log(self, scalars: Mapping[str, float], images: Mapping[str, Any] | None = None) -> None:
         """Show numbers and pictures (uint8 `[height, width, 3]`); the numbers also go to `metrics.jsonl`."""
+        if not self.leads:
+            return
         if scalars:
             self.journal.write(self.step, self.epoch, scalars)
         self.hooks.medgen_log(run=self, scalars=scalars, images=images or {})
 
     def save(self, name: str = "latest.pt") -> Path:
-        """Write a checkpoint into the run's folder; the last `latest.pt` stays as `prev.pt`."""
+        """Write a checkpoint into the run's folder; the last `latest.pt` stays as `prev.pt`.
+
+        All ranks call it and wait, rank 0 writes.
+        """
         self.flush()
         path, began = self.dir / name, time.time()
-        self._write(self.state_dict(), path)
+        with distributed.busy():
+            if self.leads:
+                self._write(self.state_dict(), path)
+            distributed.wait()
+        if name == "latest.pt":
+            distributed.mark(saved=self.step)
         self._saving = max(self._saving, time.time() - began)
         return path
 
@@ -161,6 +196,7 @@ class Run:
         return {
             "recipe": public_toml(self.recipe),
             "network": self.network.state_dict(),
+            "turns": {name: dict(own_state(turn, self.network)) for name, turn in self.turns.items()},
             "averaged": None if self.averaged is None else self.averaged.state_dict(),
             "space": dict(self.space.state_dict()),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
@@ -195,6 +231,8 @@ class Run:
                 "Resume with the run's own recipe."
             )
         load_into(self.network, state["network"], source)
+        for name, turn in self.turns.items():
+            _load(own_state(turn, self.network), state["turns"][name], source)
         if self.averaged is not None:
             load_into(self.averaged, state["averaged"], source)
         self.space.load_state_dict(state["space"])
@@ -253,7 +291,18 @@ def channels_last(training: TrainingSettings, network: nn.Module) -> bool:
 
 def load_into(module: nn.Module, weights: Mapping[str, Any] | None, source: Path) -> None:
     """Strictly: a missing, extra or differently shaped tensor is a CheckpointError."""
-    given, wanted = weights if isinstance(weights, Mapping) else {}, module.state_dict()
+    _load(module.state_dict(), weights, source)
+
+
+def own_state(turn: Turn, network: nn.Module) -> dict[str, Tensor]:
+    """What a turn has besides the network, by name: a discriminator's weights, for one."""
+    known = {id(each) for each in network.state_dict(keep_vars=True).values()}
+    state = cast("nn.Module", turn).state_dict(keep_vars=True)
+    return {name: each.detach() for name, each in state.items() if id(each) not in known}
+
+
+def _load(wanted: Mapping[str, Tensor], weights: Mapping[str, Any] | None, source: Path) -> None:
+    given = weights if isinstance(weights, Mapping) else {}
     wrong = [name for name in wanted if getattr(given.get(name), "shape", None) != wanted[name].shape]
     extra = [name for name in given if name not in wanted]
     if wrong or extra:
@@ -262,7 +311,9 @@ def load_into(module: nn.Module, weights: Mapping[str, Any] | None, source: Path
             f"{source}: weights do not fit the recipe: {len(wrong)} of {len(wanted)} tensors would stay as they are, "
             f"{len(extra)} are left over ({first}). Use the recipe that trained them."
         )
-    module.load_state_dict(given)
+    with torch.no_grad():
+        for name, each in wanted.items():
+            each.copy_(given[name])
 
 
 def _misfit(name: str, given: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

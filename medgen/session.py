@@ -5,23 +5,23 @@ from __future__ import annotations
 import math
 import os
 import re
-import shlex
 import signal
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 
-from medgen import changes, checkpoint, folder, trainer
-from medgen.assemble import assemble
+from medgen import changes, distributed, folder, trainer
 from medgen.console import say
-from medgen.errors import CheckpointError, DataError, OutOfMemoryError, StoppedError, StorageError
-from medgen.recipe import Recipe, TrainingSettings, from_toml, load
+from medgen.errors import CheckpointError, OutOfMemoryError, StoppedError, StorageError
+from medgen.outer import Outer, owner, recipes, stopped
+from medgen.recipe import Recipe, TrainingSettings, load
+from medgen.restore import begin, restore
 from medgen.run import Run
 from medgen.signals import NAMES
 
@@ -29,69 +29,104 @@ from medgen.signals import NAMES
 def start(recipe: Recipe, until: int | None = None) -> Path:
     """Train a new run, or its first `until` steps. Returns its folder."""
     began = time.time()
-    where = folder.create(recipe)
+    where = Path(distributed.once(lambda: str(folder.create(recipe))))
     with _at_work(where) as signals:
-        folder.claim(where)
-        folder.write_recipe(where, recipe)
-        run = assemble(recipe, where)
-        _use_weights(run)
+        if distributed.leads():
+            folder.claim(where)
+            folder.write_recipe(where, recipe)
+        if owner(recipe):
+            return _train_children(recipe, where, began, signals, until)
+        run = begin(recipe, where)
         run.until = until
         return _train(run, began, signals)
 
 
 def resume(where: Path, overrides: Sequence[str] = (), layers: Sequence[str] = ()) -> Path:
     """Continue the run in a folder with its own recipe. Returns its folder."""
+    return resume_with(own_recipe(where, overrides, layers), where)
+
+
+def own_recipe(where: Path, overrides: Sequence[str] = (), layers: Sequence[str] = ()) -> Recipe:
+    """The recipe with which the run in a folder is continued."""
     if not (where / "recipe.toml").exists():
         raise CheckpointError(f"{where}: no checkpoint to resume. Drop --resume, or use --resume auto.")
-    return resume_with(load(where / "recipe.toml", overrides, layers), where)
+    return load(where / "recipe.toml", overrides, layers)
 
 
 def resume_with(recipe: Recipe, where: Path) -> Path:
     """Continue the run in a folder, from its newest checkpoint that is whole, as far as the recipe still fits."""
     began = time.time()
     with _at_work(where) as signals:
-        state, source = folder.latest_state(where)
-        changes.check(from_toml(state["recipe"], source=str(source)), recipe, where)
-        run = assemble(recipe, where, journal=state["journal"])
-        _check_data(run, state, source)
-        run.load_state_dict(state, source)
+        if owner(recipe):
+            changes.check(own_recipe(where), recipe, where)
+            return _train_children(recipe, where, began, signals)
+        run = restore(recipe, where)
         if run.complete and not run.epoch_due:
             say(f"already complete (step {run.step}/{run.total_steps})")
             return where
-        folder.write_recipe(where, recipe)
+        if run.leads:
+            folder.write_recipe(where, recipe)
         return _train(run, began, signals)
 
 
 def dry_run(recipe: Recipe) -> None:
     """Do everything up to the first step in a temporary folder, and say what would be trained."""
+    for each in recipes(recipe):
+        with rehearsal(each) as run:
+            _describe(run)
+            say(f"plan     {run.total_steps} steps of {each.training.batch_size}, {run.epoch_samples} samples an epoch")
+
+
+@contextmanager
+def rehearsal(recipe: Recipe) -> Iterator[Run]:
+    """A run in a temporary folder, of which nothing stays."""
     with tempfile.TemporaryDirectory() as where:
-        run = assemble(recipe, Path(where))
-        _use_weights(run)
-        _describe(run)
-        say(f"plan     {run.total_steps} steps of {recipe.training.batch_size}, {run.epoch_samples} samples an epoch")
-        run.train.close()
-        run.journal.close()
-
-
-def continue_command(where: Path) -> str:
-    """What to type to go on."""
-    return f"medgen train --resume {shlex.quote(str(where))}"
+        run = begin(recipe, Path(where))
+        try:
+            with _memory(run, kept=False):
+                yield run
+        finally:
+            run.train.close()
+            run.journal.close()
 
 
 def _train(run: Run, began: float, signals: Signals) -> Path:
     run.deadline = deadline(run.recipe.training, began)
-    _introduce(run)
     signals.run = run
+    distributed.watch(run.dir, run.recipe.distributed.timeout, run.step)
+    if run.leads:
+        _introduce(run)
     with _memory(run):
         trainer.fit(run)
     finished = run.complete and not run.epoch_due
+    if not run.leads:
+        return run.dir
     folder.write_metadata(run.dir, "complete" if finished else "stopped", **_result(run))
     if not finished:
-        raise StoppedError(
-            f"{run.dir}: stopped by {run.stopping} at step {run.step}, saved. Continue: {continue_command(run.dir)}",
-            130 if run.stopping == NAMES[signal.SIGINT] else 75,
-        )
+        raise stopped(run.dir, run.stopping, f"at step {run.step}")
     return run.dir
+
+
+def _train_children(recipe: Recipe, where: Path, began: float, signals: Signals, until: int | None = None) -> Path:
+    """Let the callback that owns the fit train its child runs, all of this folder."""
+    work = Outer(recipe, where)
+    work.deadline, work.until = deadline(recipe.training, began), until
+    for each in recipes(recipe):
+        distributed.check(each, distributed.size())
+    distributed.watch(where, recipe.distributed.timeout, 0)
+    if distributed.leads():
+        folder.write_recipe(where, recipe)
+        folder.write_metadata(where, "running", recipe=folder.identity(recipe), seed=recipe.run.seed)
+    say(f"run      {where}")
+    signals.run = work
+    with _memory(work):
+        work.hooks.medgen_fit(run=work)
+    if not distributed.leads():
+        return where
+    folder.write_metadata(where, "complete" if work.complete else "stopped")
+    if not work.complete:
+        raise stopped(where, work.stopping, "between two steps")
+    return where
 
 
 def deadline(training: TrainingSettings, began: float) -> float:
@@ -99,31 +134,6 @@ def deadline(training: TrainingSettings, began: float) -> float:
     own = began + 60 * training.time_limit if training.time_limit else math.inf
     slurm = os.environ.get("SLURM_JOB_END_TIME", "")
     return min(own, float(slurm) if slurm.isdigit() else math.inf)
-
-
-def _use_weights(run: Run) -> None:
-    source = run.recipe.training.init_from
-    if source is not None:
-        run.start_from(checkpoint.load_weights(source), source)
-
-
-def _check_data(run: Run, state: dict[str, Any], source: Path) -> None:
-    was, now = state["data"], run.store.fingerprint
-    if was["fingerprint"] == now or run.recipe.data.accept_changes:
-        return
-    counts = [
-        f"{was[name][split]} -> {count}"
-        for name, split, count in (
-            ("patients", "train", run.store.patients("train")),
-            ("patients", "val", run.store.patients("val")),
-            ("samples", "train", run.train.size),
-            ("samples", "val", run.val.size),
-        )
-    ]
-    raise DataError(
-        f"data: the slices are not those of {source} (patients to train on {counts[0]}, held out {counts[1]}; slices "
-        f"to train on {counts[2]}, held out {counts[3]}). Put the files back, or go on with data.accept_changes=true."
-    )
 
 
 def _introduce(run: Run) -> None:
@@ -160,7 +170,7 @@ class Signals:
 
     def __init__(self, where: Path):
         self.where = where
-        self.run: Run | None = None
+        self.run: Run | Outer | None = None
         self._seen: set[int] = set()
 
     def __call__(self, number: int, _: FrameType | None) -> None:
@@ -183,7 +193,7 @@ def _at_work(where: Path) -> Iterator[Signals]:
     signals = Signals(where)
     before = {number: signal.signal(number, signals) for number in NAMES}
     try:
-        with folder.lock(where):
+        with folder.lock(where) if distributed.leads() else nullcontext():
             yield signals
     except OSError as error:
         raise StorageError(
@@ -195,27 +205,43 @@ def _at_work(where: Path) -> Iterator[Signals]:
 
 
 @contextmanager
-def _memory(run: Run) -> Iterator[None]:
+def _memory(run: Run | Outer, kept: bool = True) -> Iterator[None]:
     """Out of memory is no bug: say what would fit, without changing the result."""
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise OutOfMemoryError(_too_large(run, str(error))) from error
+        raise OutOfMemoryError(_too_large(run, str(error), kept)) from error
     except RuntimeError as error:
         if "can't allocate memory" not in str(error):
             raise
-        raise OutOfMemoryError(_too_large(run, str(error))) from error
+        raise OutOfMemoryError(_too_large(run, str(error), kept)) from error
 
 
-def _too_large(run: Run, text: str) -> str:
-    training = run.recipe.training
-    size, parts = training.batch_size, training.accumulate
-    more = next((n for n in range(parts + 1, size + 1) if size % n == 0), None)
-    advice = f"Use training.accumulate={more} (same batch, less memory)" if more else "Use a smaller network or image"
+def _too_large(work: Run | Outer, text: str, kept: bool) -> str:
+    run = work.inner if isinstance(work, Outer) else work
+    if run is None:  # it was no step that took too much
+        return f"{work.dir}: out of memory ({text.splitlines()[0]}). Use a smaller network or image."
+    change, advice = _smaller(run)
+    where = f"the pre-flight check of {run.trial.what}" if run.trial else f"step {run.step + 1}"
     numbers = re.findall(r"[\d.]+ [KMG]iB|\d+ bytes", text)
     tried = f", tried {numbers[0]}" if numbers else ""
     free = re.search(r"([\d.]+ [KMG]iB) is free", text)
-    return (
-        f"{run.dir}: out of memory at step {run.step + 1}{tried}{f', {free[1]} free' if free else ''}. {advice}, "
-        f"then continue: {continue_command(run.dir)}" + (f" training.accumulate={more}" if more else "")
-    )
+    said = f"out of memory at {where}{tried}{f', {free[1]} free' if free else ''}. {advice}"
+    if not kept:
+        return f"training.batch_size: {said}."
+    if run.trial and not change:
+        return f"{run.dir}: {said}."
+    again = folder.continue_command(work.dir) + (f" {change}" if change else "")
+    return f"{run.dir}: {said}, then continue: {again}"
+
+
+def _smaller(run: Run) -> tuple[str, str]:
+    """A change that needs less memory and changes no result, if there is one, and the advice."""
+    if run.trial and run.trial.what != "training":
+        change = run.trial.smaller
+        return change, f"Use {change}" if change else "Use a smaller training.batch_size, network or image in a new run"
+    size, parts = run.recipe.training.batch_size, run.recipe.training.accumulate
+    more = next((n for n in range(parts + 1, size + 1) if size % n == 0), None)
+    if more is None:
+        return "", "Use a smaller network or image"
+    return f"training.accumulate={more}", f"Use training.accumulate={more} (same batch, less memory)"

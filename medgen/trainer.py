@@ -6,13 +6,14 @@ import math
 import os
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from traceback import walk_tb
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from medgen import seeds
+from medgen import distributed, preflight, seeds
 from medgen.console import warn
 from medgen.errors import MedgenError, NotFiniteError, PluginError
 from medgen.kinds import Batch, Step, Turn
@@ -30,14 +31,18 @@ def fit(run: Run) -> None:
     try:
         run.hooks.medgen_run_start(run=run)
         if not run.hooks.medgen_fit(run=run):
-            Trainer(run).fit()
+            with distributed.working():
+                Trainer(run).fit()
     except Exception as caught:
         error = caught
-        blamed = None if isinstance(caught, MedgenError) else callback_at_fault(run, caught)
+        known = isinstance(caught, (MedgenError, torch.OutOfMemoryError)) or distributed.lost_others(caught)
+        blamed = None if known else callback_at_fault(run, caught)
         if blamed is None:
             raise
-        run.save()
-        what = f"failed with {type(caught).__name__}: {caught}, at step {run.step}; that step is saved"
+        saved = distributed.size() == 1  # else all ranks would have to be here
+        if saved:
+            run.save()
+        what = f"failed with {type(caught).__name__}: {caught}, at step {run.step}" + "; that step is saved" * saved
         raise PluginError(f"callbacks.{blamed}: {what}. Repair it, or go on without it in a new run.") from caught
     except BaseException as caught:
         error = caught
@@ -63,8 +68,10 @@ class Trainer:
     def __init__(self, run: Run):
         self.run, self.training = run, run.recipe.training
         self.forward = {
-            name: torch.compile(turn) if self.training.compile else turn for name, turn in run.turns.items()
+            name: distributed.wrap(torch.compile(turn) if self.training.compile else turn)
+            for name, turn in run.turns.items()
         }
+        self.rows = distributed.rows(self.training.batch_size, self.training.accumulate)
         self.weights = run.recipe.loss_weights
         self.pending: list[tuple[int, int, dict[str, Tensor]]] = []
         self.skipped = torch.tensor(float(run.skipped), device=run.device)
@@ -77,6 +84,8 @@ class Trainer:
     def fit(self) -> None:
         """Step until done or stopped; an epoch's end is worked off between two steps."""
         run = self.run
+        if preflight.due(run):
+            preflight.check(run, self._passes)
         while not run.must_stop():
             if run.epoch_due:
                 self._end_epoch()
@@ -92,8 +101,10 @@ class Trainer:
     def step(self) -> dict[str, Tensor]:
         """One optimizer step of every turn. Returns means over the batch by name, on the device."""
         run, size = self.run, self.training.batch_size
-        batch = run.to_device(run.train.at(run.samples, size))
-        seeds.seed_globals(run.recipe.run.seed, "dropout", run.step)
+        distributed.mark(step=run.step)
+        batch = run.to_device(run.train.at(run.samples, size, self.rows))
+        rank = distributed.rank()
+        seeds.seed_globals(run.recipe.run.seed, "dropout", run.step, *([rank] if rank else []))
         before: list[Step | None] = [None] * self.training.accumulate
         record: dict[str, Tensor] = {}
         for name, turn in run.turns.items():
@@ -103,12 +114,26 @@ class Trainer:
         self.pending.append((run.step, run.epoch, record))
         return record
 
+    def _passes(self) -> None:
+        """What a step computes, but for its updates."""
+        run = self.run
+        batch = run.to_device(run.train.at(run.samples, self.training.batch_size, self.rows))
+        before: list[Step | None] = [None] * self.training.accumulate
+        for name, turn in run.turns.items():
+            before = self._backward(name, turn, batch, before, {})
+
     def flush(self) -> None:
         """Read what has been measured since the last time from the device, in one transfer, and show it."""
         if not self.pending:
             return
-        run, lines = self.run, self._read_pending()
+        lines = self._read_pending()
         self._report_skipped(lines)
+        if distributed.leads():
+            self._show(lines)
+        self._check_skipped()
+
+    def _show(self, lines: list[tuple[int, int, dict[str, float]]]) -> None:
+        run = self.run
         step, epoch, last = lines.pop()
         for line in lines:
             run.journal.write(*line)
@@ -116,26 +141,48 @@ class Trainer:
         means = {name: sum(values[name] for values in every) / len(every) for name in last}
         run.journal.write(step, epoch, {**last, **self._status()})
         run.hooks.medgen_log(run=run, scalars={**means, **self._status()}, images={})
+        for turn in run.turns.values():
+            noticed = turn.notice(step, means) if hasattr(turn, "notice") else None
+            if noticed:
+                warn(noticed)
         self.shown, self.clock = run.samples, time.monotonic()
-        self._check_skipped()
 
     def _backward(
         self, name: str, turn: Turn, batch: Batch, before: list[Step | None], record: dict[str, Tensor]
     ) -> list[Step | None]:
-        run, draws = self.run, turn.draw(self._stream(name), batch)
-        size, parts = self.training.batch_size, len(before)
+        draws, parts, forward = self._draws(name, turn, batch), len(before), self.forward[name]
+        size = self.training.batch_size // distributed.size()
         after: list[Step | None] = []
         for part, earlier in enumerate(before):
             rows = slice(part * size // parts, (part + 1) * size // parts)
-            with autocast(run.device, self.training.precision):
-                result = self.forward[name](cut(batch, rows), cut(draws, rows), earlier)
-            means = {loss: each.sum() / size for loss, each in result.losses.items()}
-            means = {"train": torch.stack([self.weights[loss] * mean for loss, mean in means.items()]).sum(), **means}
-            means["train"].backward()  # type: ignore[no-untyped-call]
-            for loss, mean in means.items():
-                record[f"loss/{loss}"] = record.get(f"loss/{loss}", 0.0) + mean.detach()
+            with distributed.unreduced(forward) if part + 1 < parts else nullcontext():
+                with autocast(self.run.device, self.training.precision):
+                    result = forward(cut(batch, rows), cut(draws, rows), earlier)
+                self._descend(name, result, record)
             after.append(detach(result))
         return after
+
+    def _draws(self, name: str, turn: Turn, batch: Batch) -> Any:
+        """As for the whole batch, whatever this rank has of it."""
+        turn.step = self.run.step
+        if self.rows is None:
+            return turn.draw(self._stream(name), batch)
+        whole = Batch(*(each[:1].expand(self.training.batch_size, *each.shape[1:]) for each in batch))
+        return cut(turn.draw(self._stream(name), whole), torch.from_numpy(self.rows).to(self.run.device))
+
+    def _descend(self, name: str, result: Step, record: dict[str, Tensor]) -> None:
+        """Add the gradients of this part of the batch, and note its share of the means over the batch.
+
+        `loss/train` is what the first turn minimises; the others' losses have names of their own and no weights.
+        """
+        means = {loss: each.sum() / self.training.batch_size for loss, each in result.losses.items()}
+        total = torch.stack([self.weights.get(loss, 1.0) * mean for loss, mean in means.items()]).sum()
+        with distributed.waiting():
+            distributed.scaled(total).backward()  # type: ignore[no-untyped-call]
+        if name == next(iter(self.run.turns)):
+            means = {"train": total, **means}
+        for loss, mean in means.items():
+            record[f"loss/{loss}"] = record.get(f"loss/{loss}", 0.0) + mean.detach()
 
     def _update(self, name: str, turn: Turn, record: dict[str, Tensor]) -> None:
         run = self.run
@@ -146,7 +193,7 @@ class Trainer:
         self.skipped = (self.skipped + bad) * bad
         # fused AdamW reads this flag on the device and leaves weights, moments and counter alone if it is set
         optimizer.found_inf = bad  # type: ignore[attr-defined]
-        optimizer.param_groups[0]["lr"] = run.learning_rate(run.step)
+        optimizer.param_groups[0]["lr"] = run.learning_rate(run.step) * getattr(turn, "rate", 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         record["grad_norm" if len(run.turns) == 1 else f"grad_norm/{name}"] = norm.detach()
@@ -158,21 +205,23 @@ class Trainer:
         run, every = self.run, self.training.validate_every
         metrics: dict[str, float] = {}
         self.flush()
-        if every and ((run.epochs_ended + 1) % every == 0 or run.complete):
-            try:
-                metrics = validate(run)
-            except StopFit:
-                return
-        run.epochs_ended += 1
-        if metrics:
-            run.log(metrics)
-        run.hooks.medgen_epoch_end(run=run, metrics=metrics)
+        with distributed.busy():
+            if every and ((run.epochs_ended + 1) % every == 0 or run.complete):
+                try:
+                    metrics = validate(run)
+                except StopFit:
+                    return
+            run.epochs_ended += 1
+            if metrics:
+                run.log(metrics)
+            run.hooks.medgen_epoch_end(run=run, metrics=metrics)
         self.clock, self.shown = time.monotonic(), run.samples
 
     def _read_pending(self) -> list[tuple[int, int, dict[str, float]]]:
         names = [list(record) for *_, record in self.pending]
         flat = [value for *_, record in self.pending for value in record.values()]
-        values: Iterator[float] = iter(torch.stack([*flat, self.skipped]).tolist())
+        shared = [key.startswith("loss/") for keys in names for key in keys]
+        values: Iterator[float] = iter(distributed.total_of(torch.stack([*flat, self.skipped]), [*shared, False]))
         lines = [
             (step, epoch, {key: next(values) for key in keys})
             for (step, epoch, _), keys in zip(self.pending, names, strict=True)
@@ -208,16 +257,16 @@ class Trainer:
 
 
 def validate(run: Run) -> dict[str, float]:
-    """Ask everyone who measures, merge the answers."""
+    """Ask everyone who measures, merge the answers; what rank 0 says counts for all."""
     metrics: dict[str, float] = {}
     for answer in run.hooks.medgen_validate(run=run):
         metrics.update(answer or {})
-    return metrics
+    return dict(distributed.share(metrics))
 
 
-def cut(values: Any, rows: slice) -> Any:
+def cut(values: Any, rows: slice | Tensor) -> Any:
     """The rows of every tensor in a NamedTuple."""
-    return type(values)(*(each[rows] for each in values))
+    return type(values)(*(each[rows] if isinstance(each, Tensor) else each for each in values))
 
 
 def detach(step: Step) -> Step:

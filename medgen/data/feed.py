@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from medgen import seeds
+from medgen.data.prepared import Prepared
 from medgen.data.store import SliceStore
 from medgen.kinds import Batch, Mode
 
@@ -19,8 +20,8 @@ class Feed:
     With `mode.pooled` each image of a slice is a sample of its own.
     """
 
-    def __init__(self, store: SliceStore, mode: Mode, split: str, seed: int = 0):
-        self.store, self.mode, self.seed = store, mode, seed
+    def __init__(self, store: SliceStore, mode: Mode, split: str, seed: int = 0, prepared: Prepared | None = None):
+        self.store, self.mode, self.seed, self.prepared = store, mode, seed, prepared
         self.rows = store.select(split)
         self.views = len(mode.images) if mode.pooled else 1
         self.size = len(self.rows) * self.views
@@ -30,20 +31,28 @@ class Feed:
 
     def read(self, samples: np.ndarray) -> Batch:
         """The samples with these numbers in 0..size-1, as float16 on the CPU."""
-        rows, view = self.rows[samples // self.views], samples % self.views
-        image = self._images(rows, view)
-        if self.mode.condition:
-            condition = torch.from_numpy(self.store.read(rows, self.mode.condition))
-        else:
-            condition = image.new_empty((len(rows), 0, *image.shape[2:]))
-        return Batch(image, condition)
+        rows, view = self._places(samples)
+        return Batch(self._images(rows, view), self._condition(rows))
 
-    def at(self, position: int, count: int) -> Batch:
-        """The batch of `count` samples that starts at `position` of the run; the next is read ahead meanwhile."""
+    def stored(self, samples: np.ndarray) -> Batch:
+        """The same, but with what the space made of the images, where that is kept."""
+        if self.prepared is None:
+            return self.read(samples)
+        rows, view = self._places(samples)
+        return Batch(self.prepared.read(rows, view), self._condition(rows))
+
+    def at(self, position: int, count: int, chosen: np.ndarray | None = None) -> Batch:
+        """`stored`, for `count` samples from `position` of the run on; the next are read ahead meanwhile.
+
+        chosen: which of them, in 0..count-1; all if None.
+        """
         ahead, self._ahead = self._ahead, None
-        batch = ahead[1].result() if ahead and ahead[0] == (position, count) else self._shuffled(position, count)
+        if ahead and ahead[0] == (position, count):
+            batch = ahead[1].result()
+        else:
+            batch = self._shuffled(position, count, chosen)
         after = position + count
-        self._ahead = (after, count), self._thread.submit(self._shuffled, after, count)
+        self._ahead = (after, count), self._thread.submit(self._shuffled, after, count, chosen)
         return batch
 
     def slices(self, position: int, count: int) -> list[int]:
@@ -55,12 +64,19 @@ class Feed:
         """Let the reading thread end."""
         self._thread.shutdown(wait=True, cancel_futures=True)
 
-    def _shuffled(self, position: int, count: int) -> Batch:
-        batch = self.read(self._numbers(position, count))
+    def _shuffled(self, position: int, count: int, chosen: np.ndarray | None = None) -> Batch:
+        numbers = self._numbers(position, count)
+        batch = self.stored(numbers if chosen is None else numbers[chosen])
         return Batch(*(part.pin_memory() for part in batch)) if torch.cuda.is_available() else batch
 
     def _numbers(self, position: int, count: int) -> np.ndarray:
         return np.asarray([self._order(n // self.size)[n % self.size] for n in range(position, position + count)])
+
+    def _places(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.rows[samples // self.views], samples % self.views
+
+    def _condition(self, rows: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(self.store.read(rows, self.mode.condition))
 
     def _images(self, rows: np.ndarray, view: np.ndarray) -> torch.Tensor:
         images = self.store.read(rows, self.mode.images)

@@ -10,11 +10,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import struct
-import tempfile
-import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -23,25 +20,19 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from isal import isal_zlib
 
 from medgen.console import warn
-from medgen.data import agreement, layouts, nifti, pool
+from medgen.data import agreement, cached, layouts, nifti, pool
 from medgen.data.layouts import SPLITS, Patient
 from medgen.data.memory import Memory, cache_folder
 from medgen.data.settings import DataSettings
 from medgen.data.slices import Channel, Slices, cut
-from medgen.errors import DataError, RecipeError, StorageError
+from medgen.errors import DataError, RecipeError
 
 FORMAT = 2
 """Part of the key: raise it with any change of what a slice is."""
 UNREADABLE = (zipfile.BadZipFile, zlib.error, struct.error, ValueError, TypeError, KeyError, EOFError, RuntimeError)
 """What damage to an .npz makes NumPy and zipfile raise, besides OSError."""
-ABANDONED = 24 * 3600.0
-"""Seconds after which what a killed process left in the cache is removed."""
-ATTEMPTS = 8
-"""Times that a store is looked for or made, while other processes find it damaged and make it again."""
-CHUNK = 1 << 20
 FEWEST = 2
 """Slices to train on: with one there is nothing to learn but that one."""
 
@@ -140,10 +131,7 @@ class SliceStore:
         kind = np.uint8 if mask else np.float16
         shape = (len(self), self.size * self.size)
         expected = int(np.prod(shape)) * np.dtype(kind).itemsize
-        if path.stat().st_size != expected:
-            raise _Damaged(f"{path.name} has {path.stat().st_size:,} bytes instead of {expected:,}")
-        if _crc(path) != crc:
-            raise _Damaged(f"{path.name} has another checksum than when it was written")
+        cached.require_whole(path, expected, crc)
         return np.memmap(path, kind, "r", shape=shape).view(np.ndarray)
 
 
@@ -169,8 +157,9 @@ def open_store(
     jobs = [_sources(settings, patient, channels, masks) for patient in patients]
     key = _key(settings, channels, jobs, _digests([source.path for job in jobs for source in job], cache))
     folder = cache / f"slices-{key}"
-    store = _open_or_make(
+    store = cached.open_or_make(
         folder,
+        "the slice store",
         lambda: SliceStore(folder, key, channels, masks, settings.image_size),
         lambda: _build(jobs, settings, folder, progress),
     )
@@ -181,40 +170,12 @@ def open_store(
     return store
 
 
-class _Damaged(Exception):
-    """A store that cannot be used; it is made again."""
-
-
-def _open_or_make(folder: Path, open_: Callable[[], SliceStore], make: Callable[[], None]) -> SliceStore:
-    try:
-        for _ in range(ATTEMPTS):
-            try:
-                return open_()
-            except (_Damaged, OSError) as error:
-                if folder.exists():
-                    warn(f"{folder}: the slice store is damaged ({error}). It is made again.")
-                    _discard(folder)
-            make()
-    except OSError as error:
-        what = f"the slice store cannot be written ({error.strerror or error})"
-        raise StorageError(f"{folder.parent}: {what}. Make room, or set MEDGEN_CACHE to another folder.") from None
-    raise StorageError(f"{folder}: is damaged whenever it is made. Check the disk, or set MEDGEN_CACHE to another one.")
-
-
 def _read_index(folder: Path) -> Index:
     try:
         with np.load(folder / "index.npz") as arrays:
             return Index(**arrays)
     except UNREADABLE as error:
-        raise _Damaged(f"index.npz: {error}") from None
-
-
-def _crc(path: Path) -> int:
-    crc = 0
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            crc = isal_zlib.crc32(chunk, crc)
-    return crc
+        raise cached.Damaged(f"index.npz: {error}") from None
 
 
 # Finding
@@ -291,40 +252,9 @@ class _Job(NamedTuple):
 
 
 def _build(sources: Sequence[list[Channel]], settings: DataSettings, folder: Path, progress: Progress | None) -> None:
-    """Make a store beside its final place, then rename it; if another process was faster, use that one's."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(folder.parent)
-    with _beside(folder) as temporary:
-        made = Path(temporary, "store")
-        made.mkdir()
-        jobs = [_Job(each, settings, Path(temporary, str(number))) for number, each in enumerate(sources)]
+    with cached.building(folder) as made, cached.beside(folder) as parts:
+        jobs = [_Job(each, settings, Path(parts, str(number))) for number, each in enumerate(sources)]
         _fill(made, jobs, progress)
-        _publish(made, folder)
-
-
-def _beside(folder: Path) -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix=".building-", dir=folder.parent, ignore_cleanup_errors=True)
-
-
-def _sweep(cache: Path) -> None:
-    for path in cache.glob(".building-*"):
-        with contextlib.suppress(OSError):  # another process may sweep too
-            if time.time() - path.stat().st_mtime > ABANDONED:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _publish(made: Path, folder: Path) -> None:
-    try:
-        made.rename(folder)
-    except OSError:
-        if not folder.exists():
-            raise
-
-
-def _discard(folder: Path) -> None:
-    """Rename first: a process that has the store open goes on reading it, and no other finds half of it."""
-    with _beside(folder) as temporary, contextlib.suppress(FileNotFoundError):  # another process was faster
-        folder.rename(Path(temporary, "damaged"))
 
 
 def _fill(folder: Path, jobs: Sequence[_Job], progress: Progress | None) -> None:
@@ -344,19 +274,13 @@ def _fill(folder: Path, jobs: Sequence[_Job], progress: Progress | None) -> None
             if progress:
                 progress(done, len(jobs))
         for file in files:
-            _flush(file)
+            cached.flush(file)
     if problems:
         raise DataError(problems)
-    crc = [_crc(folder / str(number)) for number in range(len(jobs[0].sources))]
+    crc = [cached.checksum(folder / str(number)) for number in range(len(jobs[0].sources))]
     with (folder / "index.npz").open("wb") as file:
         np.savez(file, **_index(parts, crc)._asdict())
-        _flush(file)
-
-
-def _flush(file: BinaryIO) -> None:
-    """Without this a crash may leave the renamed store with blocks of zeros."""
-    file.flush()
-    os.fsync(file.fileno())
+        cached.flush(file)
 
 
 def _append(part: Path, file: BinaryIO) -> None:

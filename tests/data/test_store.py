@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from data.cohort import make_patient, write_cohort, write_volume
 
-from medgen.data import memory
+from medgen.data import cached, memory
 from medgen.data import store as store_module
 from medgen.data.layouts import mask_names
 from medgen.data.settings import DataSettings, MaskSettings
@@ -249,14 +249,14 @@ def test_every_faulty_file_is_told_and_nothing_is_left_behind(tmp_path, cache):
 
 def test_when_another_process_was_faster_its_store_is_used(cohort, cache, monkeypatch):
     rival: list[SliceStore] = []
-    publish = store_module._publish
+    publish = cached.publish
 
     def late(made, folder):
         shutil.copytree(made, folder)
         rival.append(folder.stat().st_ino)
         publish(made, folder)
 
-    monkeypatch.setattr(store_module, "_publish", late)
+    monkeypatch.setattr(cached, "publish", late)
     store = opened(cohort, cache)
     assert len(store.select("train")) > 0
     assert [(cache / name).stat().st_ino for name in stores(cache)] == rival

@@ -6,9 +6,11 @@ import json
 
 import pytest
 import torch
+from faults.forkserver import differences
 
-from medgen import checkpoint
+from medgen import checkpoint, preflight
 from medgen.objective import Objective
+from medgen.run import Run
 
 SMALL = (
     "network.unet.channels=[8,8]",
@@ -103,3 +105,77 @@ def test_N4_out_of_memory_says_what_would_fit_and_that_continues_the_run(
     words = result.err.strip().split("medgen train ")[1].split()
     assert words == ["--resume", f"{tmp_path}/r", "training.accumulate=2"]
     assert medgen("train", *words).code == 0
+
+
+# Too little memory, found before the first step
+
+
+def rehearsing(patch):
+    """As on a GPU, where memory is a fixed budget."""
+    patch.setattr(preflight, "due", lambda run: not run.complete)
+
+
+@pytest.mark.parametrize(
+    ("where", "what", "advice"),
+    [
+        ("medgen.objective:Objective.forward", "training", "Use training.accumulate=2 (same batch, less memory), then"),
+        (
+            "medgen.validation:Validation._add",
+            "validation",
+            "Use a smaller training.batch_size, network or image in a new run.\n",
+        ),
+        ("medgen.sampling:sample", "previews", "Use callbacks.previews.count=1, then continue: medgen train --resume"),
+    ],
+)
+def test_N5_what_will_not_fit_later_is_told_before_the_first_step(
+    where, what, advice, medgen, tiny, tmp_path, monkeypatch
+):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError(CUDA)
+
+    rehearsing(monkeypatch)
+    module, name = where.split(":")
+    monkeypatch.setattr(f"{module}.{name}", full)
+    common = ("bravo_rflow", *tiny, *SMALL[:2], "training.steps=2", f"run.dir={tmp_path}/r")
+    result = medgen("train", *common, "callbacks.tensorboard=false")
+    assert result.code == 7
+    said = f"out of memory at the pre-flight check of {what}, tried 25.30 GiB, 24.60 GiB free. {advice}"
+    assert said in result.err, result.err
+    assert checkpoint.load(tmp_path / "r/latest.pt")["position"]["step"] == 0
+
+
+@pytest.mark.parametrize("name", ["bravo_rflow", "seg_ddpm"])
+def test_N5_the_check_changes_no_bit(name, medgen, tiny, tmp_path, monkeypatch):
+    options = ("network.unet.dropout=0.2", "training.accumulate=2", "training.steps=4", "training.epoch_steps=2")
+    common = (name, *tiny, *SMALL[:2], *options, "training.val_batches=1", "callbacks.tensorboard=false")
+    assert medgen("train", *common, f"run.dir={tmp_path}/without").code == 0
+    rehearsing(monkeypatch)
+    assert medgen("train", *common, f"run.dir={tmp_path}/with").code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "must_stop", lambda self: self.step == 3 and (self.stop("SIGTERM") or True))
+        assert medgen("train", *common, f"run.dir={tmp_path}/parts").code == 75
+    assert medgen("train", "--resume", tmp_path / "parts").code == 0
+    for each in ("with", "parts"):
+        assert differences(tmp_path / "without", tmp_path / each) == []
+    pictures = [sorted(path.name for path in (tmp_path / each / "previews").iterdir()) for each in ("without", "with")]
+    assert pictures[0] == pictures[1]
+
+
+def test_N5_the_check_leaves_gradients_generators_buffers_and_optimizers_as_they_were(tiny, tmp_path, monkeypatch):
+    from medgen.assemble import assemble
+    from medgen.recipe import load
+    from medgen.trainer import Trainer
+
+    run = assemble(load("bravo_rflow", [*tiny, *SMALL[:2], "callbacks.tensorboard=false"]), tmp_path)
+    run.network.register_buffer("count", torch.zeros(1))
+    run.network.register_forward_hook(lambda module, *_: module.count.add_(1) and None)
+    before = {name: each.clone() for name, each in run.network.state_dict().items()}
+    generator, files = torch.get_rng_state(), sorted(tmp_path.rglob("*"))
+    preflight.check(run, Trainer(run)._passes)
+    assert all(torch.equal(each, before[name]) for name, each in run.network.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert all(each.grad is None for each in run.network.parameters())
+    assert (dict(run.optimizers["network"].state), run.step, run.trial) == ({}, 0, None)
+    assert sorted(tmp_path.rglob("*")) == files
+    assert run.journal.length() == 0
+    run.train.close()

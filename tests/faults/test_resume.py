@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -25,6 +27,16 @@ SMALL = (
 VARIANTS = {
     "bravo_rflow": ("training.accumulate=2", "callbacks.ema.decay=0.9"),
     "seg_ddpm": ("losses.mse=false", "losses.min_snr.gamma=5"),
+    "vae_bravo": (
+        "network=autoencoder",
+        "network.autoencoder.channels=[8,8]",
+        "network.autoencoder.num_res_blocks=1",
+        "losses.perceptual=false",
+        "strategy.vae.discriminator.start_step=0",
+        "strategy.vae.discriminator.channels=8",
+        "training.warmup_steps=0",
+        "training.accumulate=2",
+    ),
     "dual_rflow": ("space=space_to_depth", "data.image_size=32", "network.unet.dropout=0.2"),
 }
 """To try another kind of training, add a line."""
@@ -408,3 +420,11 @@ def test_verify_resume_says_that_a_recipe_is_safe_and_what_differs_where_it_is_n
     monkeypatch.setattr(verify_resume, "_resume", forgetful)
     result = medgen(*given)
     assert (result.code, "resumed after 2 of 4 steps, network/" in result.err) == (5, True), result
+
+
+@pytest.mark.slow
+def test_verify_resume_as_a_user_runs_it(tiny):
+    """Each part in a process that shares nothing with the others."""
+    words = [sys.executable, "-m", "medgen", "verify-resume", "bravo_rflow", *tiny, *SMALL, "--steps", "1"]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=180)
+    assert (ended.returncode, "bit-identical: every tensor and loss of 1 + 1 steps" in ended.stdout) == (0, True), ended

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from medgen import field, ge, hookimpl, settings
@@ -31,14 +31,16 @@ class Checkpoints:
     may_change = ("every_steps", "every_minutes", "every_epochs", "keep")
 
     def build(self, run: Run) -> Saving:
-        return Saving(self)
+        from medgen.distributed import Vote
+
+        return Saving(self, Vote())
 
 
 class Saving:
     """Saves last of all callbacks, so that their state of this moment is in the file."""
 
-    def __init__(self, settings: Checkpoints):
-        self.settings = settings
+    def __init__(self, settings: Checkpoints, due: Callable[[bool], bool]):
+        self.settings, self._due = settings, due  # ranks have clocks of their own, and save together
         self.best: float | None = None
         self.best_step = 0
         self.epochs: list[str] = []
@@ -53,7 +55,8 @@ class Saving:
     @hookimpl(trylast=True)
     def medgen_step_end(self, run: Run) -> None:
         by_step = self.settings.every_steps and run.step % self.settings.every_steps == 0
-        if by_step or self._minutes() >= self.settings.every_minutes:
+        by_time = self._due(self._minutes() >= self.settings.every_minutes)
+        if by_step or by_time:
             self._save(run)
 
     @hookimpl(trylast=True)
@@ -105,6 +108,8 @@ class Saving:
         from medgen import checkpoint
 
         self._save(run)
+        if not run.leads:
+            return
         moments = 2 * sum(each.nbytes for turn in run.turns.values() for each in turn.parameters())
         size = (run.dir / "latest.pt").stat().st_size + moments
         kept = self.settings.keep if self.settings.every_epochs else 0

@@ -56,6 +56,11 @@ class Averaging:
         with swapped(self.network, self.averaged):
             return (yield)
 
+    @hookimpl(wrapper=True)
+    def medgen_rehearse(self) -> Generator[None, None, None]:
+        with swapped(self.network, self.averaged):
+            return (yield)
+
 
 @contextmanager
 def swapped(network: nn.Module, averaged: nn.Module) -> Generator[None, None, None]:

@@ -37,20 +37,51 @@ class Previewing:
     def medgen_validate(self, run: Run) -> Mapping[str, float] | None:
         # by position, not by a counter of its own: what a stopped run has shown changes nothing
         every = self.settings.every * run.recipe.training.validate_every
-        if (run.epochs_ended + 1) % every == 0 or run.complete:
+        if run.leads and ((run.epochs_ended + 1) % every == 0 or run.complete):
             self.show(run)
         return None
+
+    @hookimpl
+    def medgen_rehearse(self, run: Run) -> None:
+        from medgen.run import Trial
+
+        if run.leads and run.recipe.training.validate_every:
+            fewer = self.settings.count // 2
+            run.trial = Trial("previews", f"callbacks.previews.count={fewer}" if fewer else "callbacks.previews=false")
+            if hasattr(run.strategy, "reconstruct"):
+                self._reconstructions(run, self._examples(run))
+            else:
+                self._sample(run, self._examples(run), steps=1)
 
     def show(self, run: Run) -> None:
         """Sample and log; the masks and their images are the first with the largest lesions of the held-out slices."""
         from medgen import pictures
 
         batch = self._examples(run)
-        samples, path = self._sample(run, batch)
+        if hasattr(run.strategy, "reconstruct"):
+            picture = self._reconstructions(run, batch)
+            pictures.save(picture, run.dir / "previews" / f"reconstructions_{run.step:07d}.png")
+            run.log({}, {"previews/reconstructions": picture})
+            return
+        samples, path = self._sample(run, batch, self.settings.steps or None)
         shown = {"previews/samples": self._grid(run, batch, samples), "previews/trajectory": path}
         for name, picture in shown.items():
             pictures.save(picture, run.dir / "previews" / f"{name.split('/')[1]}_{run.step:07d}.png")
         run.log({}, shown)
+
+    def _reconstructions(self, run: Run, batch: Batch) -> Any:
+        """A row per sample: each channel, what came back of it, and the difference, grey where there is none."""
+        from medgen import pictures, sampling
+
+        with sampling.evaluation(run.network), sampling.autocast(run.device, run.recipe.training.precision):
+            made = run.strategy.reconstruct(run.network, batch.image.to(run.device).float()).cpu().numpy()
+        masks, rows = batch.condition.numpy(), []
+        for real, back, outlined in zip(batch.image.float().numpy(), made, masks, strict=True):
+            pairs = zip(real, back, strict=True)
+            triples = [(pictures.tile(a, outlined), pictures.tile(b), pictures.tile(b - a)) for a, b in pairs]
+            rows.append([each for triple in triples for each in triple])
+        half = (len(rows) + 1) // 2
+        return pictures.grid([left + right for left, right in zip(rows[:half], [*rows[half:], []], strict=False)])
 
     def _examples(self, run: Run) -> Batch:
         import numpy as np
@@ -63,7 +94,7 @@ class Previewing:
         chosen = half[np.linspace(0, len(half) - 1, self.settings.count).astype(int)]
         return feed.read(chosen * feed.views)
 
-    def _sample(self, run: Run, batch: Batch) -> tuple[Any, Any]:
+    def _sample(self, run: Run, batch: Batch, steps: int | None) -> tuple[Any, Any]:
         from medgen import sampling, seeds
 
         seen: list[tuple[float, Any]] = []
@@ -72,7 +103,7 @@ class Previewing:
         condition = batch.condition.to(run.device).float()
         with sampling.evaluation(run.network), sampling.autocast(run.device, run.recipe.training.precision):
             samples = sampling.sample(
-                run.strategy, run.space, run.network, condition, draw, self.settings.steps or None,
+                run.strategy, run.space, run.network, condition, draw, steps,
                 watch=lambda t, x0: seen.append((t, x0[:3])),
             )  # fmt: skip
         return samples.float().cpu().numpy(), self._trajectory(run, seen)

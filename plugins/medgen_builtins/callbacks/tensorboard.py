@@ -30,6 +30,8 @@ class Writing:
 
     @hookimpl
     def medgen_run_start(self, run: Run) -> None:
+        if not run.leads:
+            return
         from torch.utils.tensorboard import SummaryWriter
 
         from medgen.recipe import public_toml

@@ -1,0 +1,207 @@
+"""Ranks that die, hang, fail, are told to stop, or are kept waiting."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from faults import ranks
+from faults.forkserver import Server, differences
+
+from medgen import checkpoint, distributed
+
+SMALL = (
+    "network.unet.channels=[8,8]",
+    "network.unet.attention=[false,false]",
+    "callbacks.previews=false",
+    "callbacks.tensorboard=false",
+    "training.validate_every=0",
+    "callbacks.checkpoints.every_steps=10",
+)
+ENDLESS = ("training.steps=1000000", "training.schedule=constant")
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def server(tmp_path):
+    return Server(tmp_path)
+
+
+@pytest.fixture
+def common(tiny, tmp_path):
+    return ("train", "bravo_rflow", *tiny, *SMALL, f"run.dir={tmp_path}/r")
+
+
+def supervised(*arguments):
+    """`medgen ARGUMENTS` as users give it."""
+    paths = os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "plugins")))
+    given = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "medgen", *map(str, arguments)]
+    return subprocess.Popen(command, env=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def beat_at(folder, rank, step, seconds=60):
+    """The heartbeat of a rank that has come so far."""
+    limit = time.monotonic() + seconds
+    while True:
+        beat = distributed.read_beat(folder, rank)
+        if beat and beat.step >= step and beat.state in ("working", "waiting"):
+            return beat
+        assert time.monotonic() < limit, f"never came to step {step}"
+        time.sleep(0.05)
+
+
+def gone(pid):
+    """Neither running nor a zombie."""
+    return not Path(f"/proc/{pid}").exists()
+
+
+def test_D1_a_killed_rank_ends_all_in_time_and_the_run_goes_on_to_the_same_end(common, server, tmp_path):
+    whole = ranks.run(server, *common, "training.steps=60", f"run.dir={tmp_path}/whole")
+    assert [each.code for each in whole] == [0, 0]
+    process = supervised(*common, "training.steps=60", "--devices", 2)
+    first, second = (beat_at(tmp_path / "r", rank, 12) for rank in (0, 1))
+    os.kill(second.pid, signal.SIGKILL)
+    began = time.monotonic()
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, time.monotonic() - began < 10) == (9, True), err
+    what = rf"medgen: {tmp_path}/r: rank 1 \(pid {second.pid}\) was killed by SIGKILL at step (\d+)"
+    then = rf"last checkpoint: step (\d+)\. Continue: medgen train --resume {tmp_path}/r --devices 2"
+    found = re.fullmatch(f"{what}; {then}\n", err)
+    assert found, err
+    assert int(found[1]) >= int(found[2]) == checkpoint.load(tmp_path / "r/latest.pt")["position"]["step"] >= 6
+    assert gone(first.pid)
+    assert gone(second.pid)
+    assert [each.code for each in ranks.run(server, "train", "--resume", tmp_path / "r")] == [0, 0]
+    assert differences(tmp_path / "whole", tmp_path / "r") == []
+
+
+def test_D2_a_rank_that_hangs_is_named_and_all_end(common, server, tmp_path):
+    children = ranks.start(server, *common, *ENDLESS, "distributed.timeout=2")
+    beat = beat_at(tmp_path / "r", 1, 3)
+    os.kill(children[1].pid, signal.SIGSTOP)
+    began = time.monotonic()
+    try:
+        ended = children[0].wait()
+    finally:
+        children[1].process.kill()
+    assert (ended.code, time.monotonic() - began < 12) == (9, True)
+    assert re.search(
+        rf"rank 1 \(pid {beat.pid}\) has been silent for 2 s at step \d+; last checkpoint: step", ended.err
+    )
+    assert len(ended.err.splitlines()) == 1
+
+
+def fails_at(rank: int, step: int) -> None:
+    from medgen.trainer import Trainer
+
+    real = Trainer.step
+
+    def failing(self):
+        if rank == 1 and self.run.step == step:
+            raise ValueError("a fault of its own")
+        return real(self)
+
+    Trainer.step = failing
+
+
+def test_D3_the_first_error_is_the_only_line_and_its_code_counts(common, server):
+    first, second = ranks.run(server, *common, *ENDLESS, hook=fails_at, given=(3,))
+    assert (first.code, first.err) == (9, "")
+    assert second.code == 1
+    assert second.err.startswith("medgen: ValueError: a fault of its own.")
+    assert len(second.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("told", [0, 1])
+def test_D4_a_signal_to_one_rank_stops_all_at_the_same_step(told, common, server, tmp_path):
+    children = ranks.start(server, *common, *ENDLESS)
+    beat_at(tmp_path / "r", told, 3)
+    os.kill(children[told].pid, signal.SIGUSR1)
+    first, second = (each.wait() for each in children)
+    assert (first.code, second.code, second.err) == (75, 0, ""), first.err + second.err
+    step = checkpoint.load(tmp_path / "r/latest.pt")["position"]["step"]
+    how = f"stopped by SIGUSR1 at step {step}, saved. Continue: medgen train --resume {tmp_path}/r"
+    assert first.err == f"medgen: {tmp_path}/r: {how}\n"
+    lines = (tmp_path / "r/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, step + 1))
+
+
+def test_D4_a_signal_to_the_supervisor_reaches_its_ranks_and_the_run_goes_on_with_as_many(common, server, tmp_path):
+    options = ("training.steps=120", "callbacks.checkpoints.every_steps=0", "training.epoch_steps=1000")
+    whole = ranks.run(server, *common, *options, f"run.dir={tmp_path}/whole")
+    assert [each.code for each in whole] == [0, 0]
+    process = supervised(*common, *options, "--devices", 2)
+    beat_at(tmp_path / "r", 1, 3)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 75, err
+    assert re.search(r"stopped by SIGTERM at step \d+, saved. Continue: medgen train --resume", err)
+    assert [each.code for each in ranks.run(server, "train", "--resume", tmp_path / "r")] == [0, 0]
+    assert differences(tmp_path / "whole", tmp_path / "r") == []
+
+
+def slow(rank: int, seconds: float) -> None:
+    """Rank 0 takes long for its second save, and to validate."""
+    from medgen.validation import Validation
+
+    distributed.AFTER = 0.0
+    if rank:
+        return
+    save, add, saves = checkpoint.save, Validation._add, []
+
+    def saving(*given):
+        saves.append(time.sleep(seconds if len(saves) == 1 else 0))
+        save(*given)
+
+    def adding(*given):
+        time.sleep(seconds)
+        add(*given)
+
+    checkpoint.save, Validation._add = saving, adding
+
+
+def test_D5_rank_0_may_save_and_validate_for_longer_than_the_timeout(common, server, tmp_path):
+    options = ("training.steps=3", "training.validate_every=1", "training.val_batches=1", "distributed.timeout=0.7")
+    both = ranks.run(server, *common, *options, "callbacks.checkpoints.every_steps=2", hook=slow, given=(2.1,))
+    assert [each.code for each in both] == [0, 0], both
+    assert checkpoint.load(tmp_path / "r/latest.pt")["position"]["step"] == 3
+
+
+def not_finite_at(rank: int, steps: tuple[int, ...]) -> None:
+    from medgen.trainer import Trainer
+
+    real = Trainer._descend
+
+    def spoilt(self, name, result, *more):
+        if rank == 1 and self.run.step in steps:
+            result = result._replace(losses={loss: each * float("nan") for loss, each in result.losses.items()})
+        real(self, name, result, *more)
+
+    Trainer._descend = spoilt
+
+
+def test_D7_all_ranks_leave_out_a_step_that_is_not_finite_on_one(common, server, tmp_path):
+    both = ranks.run(server, *common, "training.steps=6", hook=not_finite_at, given=((2,),))
+    assert [each.code for each in both] == [0, 0], both
+    assert "step 3 was not finite and is left out" in both[0].err
+    assert both[1].err == ""
+    state = checkpoint.load(tmp_path / "r/latest.pt")
+    assert all(torch.isfinite(each).all() for each in state["network"].values())
+    assert {int(each["step"]) for each in state["optimizers"]["network"]["state"].values()} == {5}
+
+
+def test_D7_all_ranks_stop_where_one_is_not_finite_for_too_long(common, server):
+    options = ("training.steps=60", "training.max_skipped=2", "callbacks.checkpoints.every_steps=4")
+    both = ranks.run(server, *common, *options, hook=not_finite_at, given=(tuple(range(3, 60)),))
+    assert sorted(each.code for each in both) == [6, 9]
+    told = "".join(each.err for each in both)
+    assert told.count("steps in a row were not finite, last good: step 3") == 1, told

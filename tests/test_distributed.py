@@ -1,0 +1,194 @@
+"""Several ranks: they train what one process trains, and go on in any number."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from faults import ranks
+from faults.forkserver import Server, differences
+
+from medgen import distributed
+from medgen.distributed import Place
+
+SMALL = (
+    "network.unet.channels=[8,8]",
+    "network.unet.attention=[false,false]",
+    "callbacks.previews=false",
+    "callbacks.tensorboard=false",
+    "training.epoch_steps=8",
+)
+VARIANTS = {
+    "bravo_rflow": ("training.accumulate=2", "callbacks.ema.decay=0.9"),
+    "seg_ddpm": ("losses.mse=false", "losses.min_snr.gamma=5"),
+    "vae_bravo": (
+        "network=autoencoder",
+        "network.autoencoder.channels=[8,8]",
+        "network.autoencoder.num_res_blocks=1",
+        "losses.perceptual=false",
+        "strategy.vae.discriminator.start_step=5",
+        "strategy.vae.discriminator.channels=8",
+        "training.warmup_steps=0",
+        "training.accumulate=2",
+    ),
+}
+"""To try another kind of training, add a line."""
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def server(tmp_path):
+    return Server(tmp_path)
+
+
+def measured(folder):
+    """Losses, norms and validations by step and name."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    kept = ("loss", "grad", "psnr", "mse")
+    return {(line["step"], name): line[name] for line in lines for name in line if name.startswith(kept)}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_two_ranks_have_the_losses_of_one_process_at_each_step(name, server, tiny, tmp_path):
+    common = (name, *tiny, *SMALL, *VARIANTS[name], "training.steps=20")
+    assert server.run("train", *common, f"run.dir={tmp_path}/one").code == 0
+    first, second = ranks.run(server, "train", *common, f"run.dir={tmp_path}/two")
+    assert (first.code, second.code, second.out + second.err) == (0, 0, ""), first.err + second.err
+    one, two = measured(tmp_path / "one"), measured(tmp_path / "two")
+    assert len(one) > 20 * 3
+    assert one.keys() == two.keys()
+    assert list(two.values()) == pytest.approx(list(one.values()), rel=1e-5)
+    assert list((tmp_path / "two").glob(".rank-*")) == []
+
+
+def test_a_run_goes_on_with_another_number_of_ranks(server, tiny, tmp_path):
+    """One process until step 7, two ranks until 14, one process to the end."""
+    common = ("bravo_rflow", *tiny, *SMALL, "training.steps=20")
+    assert server.run("train", *common, f"run.dir={tmp_path}/whole").code == 0
+    folder = tmp_path / "r"
+    assert server.run("train", *common, f"run.dir={folder}", hook=stop_at, given=(0, 7)).code == 75
+    both = ranks.run(server, "train", "--resume", folder, hook=stop_at, given=(14,))
+    assert [each.code for each in both] == [75, 0], both
+    assert "at step 15, saved" in both[0].err  # all ranks learn of it one step later
+    assert server.run("train", "--resume", folder).code == 0
+    one, other = measured(tmp_path / "whole"), measured(folder)
+    assert one.keys() == other.keys()
+    assert list(other.values()) == pytest.approx(list(one.values()), rel=1e-3)
+
+
+def test_ranks_that_were_stopped_and_resumed_equal_those_that_were_not(server, tiny, tmp_path):
+    common = ("bravo_rflow", *tiny, *SMALL, "training.steps=12", "network.unet.dropout=0.1")
+    assert [each.code for each in ranks.run(server, "train", *common, f"run.dir={tmp_path}/whole")] == [0, 0]
+    stopped = ranks.run(server, "train", *common, f"run.dir={tmp_path}/r", hook=stop_at, given=(4,))
+    assert [each.code for each in stopped] == [75, 0]
+    assert [each.code for each in ranks.run(server, "train", "--resume", tmp_path / "r")] == [0, 0]
+    assert differences(tmp_path / "whole", tmp_path / "r") == []
+
+
+def stop_at(rank: int, step: int) -> None:
+    """Ask for an end after a step; the last rank alone."""
+    from medgen.trainer import Trainer
+
+    real = Trainer.step
+
+    def stopping(self):
+        record = real(self)
+        if self.run.step == step and rank == distributed.size() - 1:
+            self.run.stop("SIGTERM")
+        return record
+
+    Trainer.step = stopping
+
+
+def test_two_nodes_train_together(tiny, tmp_path):
+    """Two agents of torchrun on one machine, each with a rank."""
+    port = ranks.free_port()
+    meeting = ("--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}")
+    options = ("bravo_rflow", *tiny, *SMALL, "training.steps=3", "training.validate_every=0", f"run.dir={tmp_path}/r")
+    command = [sys.executable, "-m", "torch.distributed.run", *meeting, "--local-addr=127.0.0.1", "-m", "medgen"]
+    paths = os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "plugins")))
+    given = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+    nodes = [
+        subprocess.Popen([*command, "train", *options], env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for _ in range(2)
+    ]
+    said = [each.communicate(timeout=120)[0].decode() for each in nodes]
+    assert [each.returncode for each in nodes] == [0, 0], said
+    assert [f"run      {tmp_path}/r" in each for each in said].count(True) == 1
+    assert len((tmp_path / "r/metrics.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_batch_that_the_ranks_cannot_share_is_a_mistake_of_the_recipe(medgen, tiny, server, tmp_path):
+    given = ("train", "bravo_rflow", *tiny, "training.steps=1", f"run.dir={tmp_path}/r")
+    result = medgen(*given, "--devices", 3)
+    wrong = "medgen: training.batch_size: got 4, expected a multiple of 3 devices x training.accumulate = 1."
+    assert (result.code, result.err) == (2, f"{wrong} Change one of them.\n")
+    three = ranks.run(server, *given, count=3)
+    assert sorted(each.code for each in three) == [2, 9, 9]
+    assert "".join(each.err for each in three) == result.err
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_ranks_have_each_row_of_each_part_once(parts, monkeypatch):
+    monkeypatch.setattr(distributed, "size", lambda: 2)
+    shares = []
+    for rank in range(2):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        shares.append(distributed.rows(12, parts).reshape(parts, -1))
+    together = np.concatenate(shares, axis=1)
+    assert np.array_equal(np.sort(together, axis=1), np.arange(12).reshape(parts, -1))
+
+
+def test_a_place_is_what_torchrun_or_srun_say_and_a_batch_script_has_none():
+    torchrun = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}
+    script = {"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0"}
+    srun = {**script, "SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "4"}
+    assert distributed.place(torchrun) == Place(3, 4, 1)
+    assert distributed.place(srun) == Place(2, 4, 0)
+    assert distributed.place(script) is None
+    assert distributed.place({}) is None
+
+
+COLLECTIVE = {"share", "once", "wait", "total", "total_of", "first_on_node", "first_said", "must_stop", "save", "flush"}
+ASKED = {"leads", "rank"}
+
+
+FILES = {"checkpoint", "pictures"}
+"""Modules that also have a `save`, of a file."""
+
+
+def collectives_for_some(tree: ast.AST) -> list[int]:
+    """Lines of collective calls that only some ranks come to: in a branch, or after one that returns."""
+    nodes = [each for each in ast.walk(tree) if isinstance(each, (ast.If, ast.IfExp)) and _names(each.test) & ASKED]
+    for body in (each.body for each in ast.walk(tree) if isinstance(getattr(each, "body", None), list)):
+        left = [
+            n for n, each in enumerate(body) if each in nodes and isinstance(each.body[-1], (ast.Return, ast.Raise))
+        ]
+        nodes += body[left[0] + 1 :] if left else []
+    calls = [each for node in nodes for each in ast.walk(node) if isinstance(each, ast.Call)]
+    names = [(each.lineno, _names(each.func)) for each in calls]
+    return [line for line, called in names if called & COLLECTIVE and not called & FILES]
+
+
+def _names(tree: ast.AST) -> set[str]:
+    return {getattr(each, "attr", getattr(each, "id", "")) for each in ast.walk(tree)}
+
+
+def test_D5_the_lint_finds_a_collective_that_only_some_ranks_call():
+    assert collectives_for_some(ast.parse("if run.leads:\n    run.save()")) == [2]
+    assert collectives_for_some(ast.parse("if distributed.rank() == 0:\n    pass\nelse:\n    wait()")) == [4]
+    assert collectives_for_some(ast.parse("def f(run):\n    if not run.leads:\n        return\n    run.save()")) == [4]
+    assert collectives_for_some(ast.parse("def f(run):\n    run.save()\n    if not run.leads:\n        return")) == []
+
+
+@pytest.mark.parametrize("folder", ["medgen", "plugins"])
+def test_D5_no_collective_is_called_by_some_ranks_only(folder):
+    for path in sorted((REPOSITORY / folder).rglob("*.py")):
+        assert collectives_for_some(ast.parse(path.read_text())) == [], path
