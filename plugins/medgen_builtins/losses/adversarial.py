@@ -1,0 +1,58 @@
+"""The opinion of a discriminator (least squares: Mao et al. 2017; hinge: Lim and Ye 2017)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from medgen import field, hookimpl, settings
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+medgen_api = 1
+
+
+@settings
+class Adversarial:
+    """What the discriminator of `[strategy.vae.discriminator]` holds against the reconstruction."""
+
+    form: Literal["least_squares", "hinge"] = field("least_squares", help="hinge pushes harder")
+
+    needs = ("logits",)
+
+    def build(self, device: torch.device) -> LeastSquares | Hinge:
+        return LeastSquares() if self.form == "least_squares" else Hinge()
+
+
+class LeastSquares:
+    """Real is 1, fake is 0 (Mao et al. 2017, equation 9)."""
+
+    def __call__(self, prediction: Any, noisy: Any) -> Tensor:
+        """The generator's loss, `[batch]`, fp32."""
+        each: Tensor = (prediction.logits.float() - 1).square().flatten(1).mean(1)
+        return each
+
+    def critic(self, real: Tensor, fake: Tensor) -> Tensor:
+        """The discriminator's loss for its logits of real and fake images, `[batch]`, fp32; 0.25: it knows nothing."""
+        each = (real.float() - 1).square().flatten(1).mean(1) + fake.float().square().flatten(1).mean(1)
+        return 0.5 * each
+
+
+class Hinge:
+    """Real is above 1, fake below -1 (Lim and Ye 2017, section 2)."""
+
+    def __call__(self, prediction: Any, noisy: Any) -> Tensor:
+        """The generator's loss, `[batch]`, fp32."""
+        each: Tensor = -prediction.logits.float().flatten(1).mean(1)
+        return each
+
+    def critic(self, real: Tensor, fake: Tensor) -> Tensor:
+        """The discriminator's loss for its logits of real and fake images, `[batch]`, fp32; 1 if it knows nothing."""
+        each = (1 - real.float()).relu().flatten(1).mean(1) + (1 + fake.float()).relu().flatten(1).mean(1)
+        return 0.5 * each
+
+
+@hookimpl
+def medgen_losses() -> dict[str, type]:
+    return {"adversarial": Adversarial}

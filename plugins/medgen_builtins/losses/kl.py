@@ -1,0 +1,43 @@
+"""The divergence of an autoencoder's posterior from a standard normal (Kingma and Welling 2014, appendix B)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from medgen import hookimpl, settings
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from medgen.kinds import LossFunction
+
+medgen_api = 1
+
+
+@settings
+class Kl:
+    """KL divergence from a standard normal, in nats per latent value: the mean, so that no size changes its share.
+
+    The sum over a sample, which others weight with 1e-6, is this times the number of its latent values.
+    """
+
+    needs = ("mean", "logvar")
+
+    def build(self, device: torch.device) -> LossFunction:
+        def loss(prediction: Any, noisy: Any) -> Tensor:
+            each: Tensor = divergence(prediction.mean, prediction.logvar).flatten(1).mean(1)
+            return each
+
+        return loss
+
+
+def divergence(mean: Tensor, logvar: Tensor) -> Tensor:
+    """KL(N(mean, exp(logvar)) || N(0, 1)) of each value, in nats, fp32."""
+    mean, logvar = mean.float(), logvar.float()
+    return 0.5 * (mean.square() + logvar.exp() - 1 - logvar)
+
+
+@hookimpl
+def medgen_losses() -> dict[str, type]:
+    return {"kl": Kl}

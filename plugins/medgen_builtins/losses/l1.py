@@ -1,0 +1,36 @@
+"""The mean absolute error of the reconstruction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from medgen import hookimpl, settings
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from medgen.kinds import LossFunction
+
+medgen_api = 1
+
+
+@settings
+class L1:
+    """Mean absolute error of the clean sample."""
+
+    needs = ("x0",)
+
+    def build(self, device: torch.device) -> LossFunction:
+        return mean_absolute_error
+
+
+def mean_absolute_error(prediction: Any, noisy: Any) -> Tensor:
+    """`[batch]`, in fp32."""
+    each: Tensor = (prediction.x0.float() - noisy.x0.float()).abs().flatten(1).mean(1)
+    return each
+
+
+@hookimpl
+def medgen_losses() -> dict[str, type]:
+    return {"l1": L1}

@@ -1,0 +1,101 @@
+"""MONAI's convolutional autoencoder with a normal posterior (Rombach et al. 2022, section 3.1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from medgen import between, field, ge, gt, hookimpl, settings
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from medgen.recipe import Recipe
+
+medgen_api = 1
+
+_MAX_GROUPS = 32
+_LOGVAR = (-30.0, 20.0)
+
+
+@settings
+class Autoencoder:
+    """Residual blocks, each level but the last halving, around latents of few channels (MONAI's AutoencoderKL)."""
+
+    channels: tuple[int, ...] = field((64, 128, 256), help="width of each level; each but the last halves", check=gt(0))
+    latent_channels: int = field(4, help="values kept of each latent pixel", check=ge(1))
+    num_res_blocks: int = field(2, help="residual blocks per level", check=ge(1))
+    attention: bool = field(False, help="attention among all positions of the deepest level")
+    norm_groups: int | None = field(
+        None, help="groups of the norms; unless given, as many as fit, up to 32", check=ge(1)
+    )
+    spatial_dims: int = field(2, help="axes of an image", check=between(2, 3))
+
+    def check(self, recipe: Recipe) -> Iterator[str]:
+        if not self.channels:
+            yield "network.autoencoder.channels: got [], expected at least one level. Give the width of each level."
+            return
+        size, halvings = recipe.data.image_size, len(self.channels) - 1
+        if size % 2**halvings:
+            yield (
+                f"data.image_size: got {size}, expected a multiple of {2**halvings}, as {len(self.channels)} levels "
+                f"halve it {halvings} times. Choose another size, or fewer network.autoencoder.channels."
+            )
+        for level, width in enumerate(self.channels):
+            if width % self._norm_groups():
+                yield (
+                    f"network.autoencoder.channels[{level}]: got {width}, expected a multiple of "
+                    f"network.autoencoder.norm_groups = {self._norm_groups()}. Choose one, or leave norm_groups out."
+                )
+
+    def build(self, in_channels: int, out_channels: int) -> nn.Module:
+        """See `kinds.Autoencoder`."""
+        import torch
+        from monai.networks.nets import AutoencoderKL
+
+        made = AutoencoderKL(
+            spatial_dims=self.spatial_dims,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            num_res_blocks=(self.num_res_blocks,) * len(self.channels),
+            channels=self.channels,
+            attention_levels=(False,) * len(self.channels),
+            latent_channels=self.latent_channels,
+            norm_num_groups=self._norm_groups(),
+            with_encoder_nonlocal_attn=self.attention,
+            with_decoder_nonlocal_attn=self.attention,
+            use_flash_attention=True,  # without it a matrix of all positions by all positions is kept
+        )
+        latent_channels, factor = self.latent_channels, 2 ** (len(self.channels) - 1)
+
+        class Convolutional(torch.nn.Module):
+            """MONAI's own `encode` gives sigma and its `forward` draws from the global generators."""
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.latent_channels, self.factor = latent_channels, factor
+                self.net = made
+
+            def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
+                features = self.net.encoder(image)
+                logvar = self.net.quant_conv_log_sigma(features).clamp(*_LOGVAR)
+                return self.net.quant_conv_mu(features), logvar
+
+            def decode(self, z: Tensor) -> Tensor:
+                return self.net.decode(z)  # type: ignore[no-any-return]
+
+            def forward(self, image: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+                mean, logvar = (each.float() for each in self.encode(image))
+                return self.decode(mean + (0.5 * logvar).exp() * noise), mean, logvar
+
+        return Convolutional()
+
+    def _norm_groups(self) -> int:
+        widths = math.gcd(*self.channels)
+        return self.norm_groups or max(n for n in range(1, _MAX_GROUPS + 1) if widths % n == 0)
+
+
+@hookimpl
+def medgen_networks() -> dict[str, type]:
+    return {"autoencoder": Autoencoder}

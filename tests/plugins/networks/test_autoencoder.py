@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from medgen_builtins.networks.autoencoder import Autoencoder
+
+from medgen.errors import RecipeError
+from medgen.recipe import load
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return Autoencoder(channels=(8, 16, 16), num_res_blocks=1, latent_channels=3).build(2, 2)
+
+
+def test_shapes_are_those_of_the_contract(network):
+    image = torch.randn(2, 2, 16, 24)
+    mean, logvar = network.encode(image)
+    assert mean.shape == logvar.shape == (2, 3, 4, 6)
+    assert (network.latent_channels, network.factor) == (3, 4)
+    assert network.decode(mean).shape == image.shape
+
+
+def test_what_is_decoded_is_the_mean_and_the_noise_that_is_given_and_nothing_is_drawn(network):
+    image, noise = torch.randn(2, 2, 16, 16), torch.randn(2, 3, 4, 4)
+    state = torch.get_rng_state()
+    made, mean, logvar = network(image, noise)
+    assert torch.equal(state, torch.get_rng_state())
+    assert torch.equal(made, network.decode(mean + (0.5 * logvar).exp() * noise))
+
+
+def test_attention_adds_weights_and_keeps_shapes():
+    plain, attending = (
+        Autoencoder(channels=(8, 8), num_res_blocks=1, attention=flag).build(1, 1) for flag in (False, True)
+    )
+    assert len(attending.state_dict()) > len(plain.state_dict())
+    assert attending(torch.randn(1, 1, 8, 8), torch.zeros(1, 4, 4, 4))[0].shape == (1, 1, 8, 8)
+
+
+WRONG = {
+    "data.image_size=30": "data.image_size: got 30, expected a multiple of 4",
+    "network.autoencoder.norm_groups=7": "network.autoencoder.channels[0]: got 64, expected a multiple of",
+    "network.autoencoder.channels=[]": "network.autoencoder.channels: got [], expected at least one level",
+}
+
+
+@pytest.mark.parametrize("change", WRONG)
+def test_what_cannot_be_built_is_a_mistake_of_the_recipe(change):
+    with pytest.raises(RecipeError) as caught:
+        load("vae_bravo", [change, "losses.perceptual=false"])
+    assert WRONG[change] in str(caught.value)
