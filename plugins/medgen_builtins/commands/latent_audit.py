@@ -1,0 +1,76 @@
+"""What an autoencoder loses, before anyone trains in its latents for days."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from medgen import hookimpl
+
+if TYPE_CHECKING:
+    from medgen.recipe import Recipe
+
+medgen_api = 1
+
+
+@click.command("latent-audit")
+@click.argument("recipe")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--with", "layers", multiple=True, metavar="FILE", help="Lay another recipe over this one.")
+@click.option("--json", "file", type=click.Path(path_type=Path), metavar="FILE", help="Write the figures there too.")
+def latent_audit(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...], file: Path | None) -> None:
+    """Say how good a model in the latents of RECIPE can become at best.
+
+    Encodes and decodes the held-out slices: likeness of images and of lesions, whether small lesions survive, which
+    channels are dead, and how much of the latents is noise.
+    """
+    from medgen.console import out, say
+    from medgen.recipe import load
+    from medgen_builtins.commands import latent_figures
+
+    figures = measure(load(recipe, overrides, layers))
+    for table in latent_figures.tables(figures):
+        out.print(table)
+    say(figures["verdict"])
+    if file is not None:
+        _write(file, figures)
+
+
+def measure(recipe: Recipe) -> dict[str, Any]:
+    """All figures of a recipe's autoencoder, as plain values; `verdict` is a sentence. Raises RecipeError."""
+    from medgen.assemble import build, default_device, prepare_data
+    from medgen.data.feed import Feed
+    from medgen.errors import RecipeError
+    from medgen_builtins.commands.latent_figures import Audit
+    from medgen_builtins.spaces.latent import LatentSpace
+
+    device = default_device()
+    parts = build(recipe, device)
+    if not isinstance(parts.space, LatentSpace):
+        what = f"space.{recipe.names['space']}: has no latents, expected [space.latent]"
+        raise RecipeError(f"{what}. Give a recipe of latent diffusion.")
+    parts.space.shape((recipe.data.image_size,) * 2)
+    store = prepare_data(recipe, parts.mode)
+    feed = Feed(store, parts.mode, "val" if len(store.select("val")) else "train")
+    try:
+        return Audit(parts, feed, device).run()
+    finally:
+        feed.close()
+
+
+def _write(file: Path, figures: dict[str, Any]) -> None:
+    from medgen.errors import StorageError
+
+    try:
+        file.write_text(json.dumps(figures, indent=2) + "\n")
+    except OSError as error:
+        raise StorageError(f"{file}: {error.strerror or error}. Give --json another file.") from error
+
+
+@hookimpl
+def medgen_commands() -> Sequence[click.Command]:
+    return [latent_audit]

@@ -1,0 +1,76 @@
+"""A tiny autoencoder that takes no training, installed as a third party's plugin; and a space that keeps something."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from medgen import checkpoint, seeds
+from medgen.data.layouts import mask_names
+from medgen.data.prepared import open_prepared
+from medgen.data.settings import DataSettings
+from medgen.data.store import open_store
+from medgen.kinds import Mode
+from medgen.recipe import load, public_toml
+
+BRAVO = Mode(images=("bravo",), condition=("seg",))
+CPU = torch.device("cpu")
+SOURCE = Path(__file__).parent / "medgen_patches" / "medgen_patches.py"
+Write = Callable[..., Path]
+
+
+def install(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """What pip would leave of the package."""
+    shutil.copy(SOURCE, folder)
+    about = folder / "medgen_patches-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: medgen-patches\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[medgen]\npatches = medgen_patches\n")
+    patch.syspath_prepend(str(folder))
+
+
+def write_autoencoder(path: Path, mode: str, *overrides: str, seed: int = 0) -> Path:
+    """A checkpoint of a `patches` autoencoder of a mode."""
+    given = ("network=patches", f"mode={mode}", "training.epochs=1", *overrides)
+    recipe = load("bravo_rflow", given)
+    built = recipe.mode.build()
+    seeds.seed_globals(seed, "init")
+    network = recipe.network.build(built.channels, built.channels)
+    with torch.no_grad():  # channels of quite different sizes
+        network.rotation.weight *= torch.linspace(0.5, 1.5, network.latent_channels).view(-1, 1, 1, 1)
+    state = {"recipe": public_toml(recipe), "network": network.state_dict(), "averaged": None}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.save(state, path)
+    return path
+
+
+class Counting:
+    """A space that halves an image's side, keeps two values of each, and counts what it was asked."""
+
+    def __init__(self, key: str = "a"):
+        self.key, self.asked = key, 0
+
+    def prepare(self, image):
+        self.asked += len(image)
+        small = torch.nn.functional.avg_pool2d(image, 2)
+        return torch.cat([small, -small], 1)
+
+
+def store_of(cohort, mode=BRAVO, **changes):
+    settings = DataSettings(**{"root": cohort, "image_size": 16, "workers": 1, "min_foreground": 0.02, **changes})
+    return open_store(settings, mode.names, mask_names(settings))
+
+
+def fill(cohort, cache, start, answers) -> None:
+    os.environ["MEDGEN_CACHE"] = str(cache)
+    store = store_of(cohort)
+    start.wait()
+    cache = open_prepared(store, BRAVO, Counting(), CPU)
+    rows = store.select("train")
+    answers.put(cache.read(rows, np.zeros_like(rows)).numpy().tobytes())
