@@ -1,0 +1,251 @@
+"""Progressive growing (Karras et al. 2018) by whole phases: small images first, then larger ones from those weights."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from medgen import field, ge, gt, hookimpl, settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from medgen.outer import Outer
+    from medgen.recipe import Recipe
+    from medgen.run import Run
+
+medgen_api = 1
+KEY = "callbacks.progressive_vae"
+STATE, FINAL = "progressive_state.pt", "final_model.pt"
+
+
+@settings
+class ProgressiveVae:
+    """Trains at one image size after the other, each phase a run of its own in `phase_64/` and the like.
+
+    A phase ends on a plateau, the last one after `final_epochs`; none takes more than `training.steps` or `epochs`.
+    Weights are carried over, optimizers and averages begin anew. `data.image_size` and `training.batch_size` are those
+    of each phase. Epochs are counted here where they were validated, so all of them with `training.validate_every=1`.
+    """
+
+    sizes: tuple[int, ...] = field((64, 128, 256), help="image size of each phase, px, rising", check=ge(8))
+    batch_sizes: tuple[int, ...] = field((32, 16, 8), help="training.batch_size of each phase", check=gt(0))
+    metric: str = field("loss/val", help="falls while there is progress; psnr and other gains: a leading minus")
+    window: int = field(10, help="epochs that the metric is averaged over", check=ge(1))
+    min_improvement: float = field(0.5, help="percent below the best mean that count as better", check=ge(0))
+    min_epochs: int = field(20, help="epochs before any counts as without progress", check=ge(1))
+    patience: int = field(10, help="epochs in a row without progress that end a phase", check=ge(1))
+    final_epochs: int = field(100, help="epochs of the last phase", check=gt(0))
+
+    def check(self, recipe: Recipe) -> Iterator[str]:
+        wrong = list(self._check_lists())
+        yield from wrong
+        if "checkpoints" not in recipe.callbacks:
+            yield f"{KEY}: got no [callbacks.checkpoints], expected one, as phases are joined by what it saves. Add it."
+        if not recipe.training.validate_every:
+            yield f"training.validate_every: got 0, expected 1 or more, as {KEY} looks for a plateau. Raise it."
+        if not wrong:
+            yield from self._check_phases(recipe)
+
+    def phases(self, recipe: Recipe) -> dict[str, Recipe]:
+        """The recipe of each phase by its folder's name: its own size and batch, and without this callback."""
+        others = {name: each for name, each in recipe.callbacks.items() if each is not self}
+        found = {}
+        for index, (size, batch_size) in enumerate(zip(self.sizes, self.batch_sizes, strict=True)):
+            training = attrs.evolve(recipe.training, batch_size=batch_size)
+            if index:
+                training = attrs.evolve(training, init_from=None)
+            data = attrs.evolve(recipe.data, image_size=size)
+            found[f"phase_{size}"] = attrs.evolve(recipe, data=data, training=training, callbacks=others)
+        return found
+
+    def build(self, run: Outer) -> Progressive:
+        return Progressive(self)
+
+    def _check_lists(self) -> Iterator[str]:
+        if not self.sizes:
+            yield f"{KEY}.sizes: got [], expected at least one. Give the image size of each phase."
+        if len(self.batch_sizes) != len(self.sizes):
+            yield (
+                f"{KEY}.batch_sizes: got {len(self.batch_sizes)} values, expected {len(self.sizes)}, one per size of "
+                f"{KEY}.sizes. Give one per size."
+            )
+        if list(self.sizes) != sorted(set(self.sizes)):
+            yield f"{KEY}.sizes: got {list(self.sizes)}, expected rising sizes. Sort them."
+
+    def _check_phases(self, recipe: Recipe) -> Iterator[str]:
+        """What is wrong with a phase's recipe because of its size or batch size, and not anyhow."""
+        known = set(_mistakes(recipe))
+        for index, phase in enumerate(self.phases(recipe).values()):
+            for message in _mistakes(phase):
+                if message not in known:
+                    known.add(message)
+                    message = message.replace("data.image_size", f"{KEY}.sizes[{index}]")
+                    yield message.replace("training.batch_size", f"{KEY}.batch_sizes[{index}]")
+
+
+def _mistakes(recipe: Recipe) -> Iterator[str]:
+    parts = (recipe.training, recipe.mode, recipe.strategy, recipe.space, recipe.network)
+    return (message for part in parts if hasattr(part, "check") for message in part.check(recipe))
+
+
+class Plateau:
+    """Notices when a curve no longer falls; a callback of a phase, so that its state is in the phase's checkpoints.
+
+    The mean is that of the last `window` values, or of as many as there are. Up to the epoch `min_epochs`, the best
+    mean is simply the last. From then on an epoch is one of progress if its mean is `min_improvement` percent below
+    the best, which it then becomes. After `patience` epochs in a row without progress it fires: for a flat curve at
+    the epoch `min_epochs + patience`. A value that is not finite is no progress and is left out of the mean.
+    """
+
+    def __init__(self, settings: ProgressiveVae):
+        self.settings = settings
+        self.recent: deque[float] = deque(maxlen=settings.window)
+        self.best: float | None = None
+        self.epochs = self.waited = 0
+
+    @property
+    def fired(self) -> bool:
+        """Whether the curve has reached its plateau."""
+        return self.waited >= self.settings.patience
+
+    def add(self, value: float) -> bool:
+        """Take the next epoch's value. Returns `fired`."""
+        self.epochs += 1
+        progress = self._progress(value) if math.isfinite(value) else False
+        self.waited = 0 if progress or self.epochs <= self.settings.min_epochs else self.waited + 1
+        return self.fired
+
+    def _progress(self, value: float) -> bool:
+        self.recent.append(value)
+        mean = math.fsum(self.recent) / len(self.recent)
+        if self.best is None or self.epochs <= self.settings.min_epochs:
+            self.best = mean
+            return True
+        better = mean < self.best - abs(self.best) * self.settings.min_improvement / 100
+        self.best = mean if better else self.best
+        return better
+
+    @hookimpl
+    def medgen_run_start(self, run: Run) -> None:
+        from medgen.errors import DataError
+
+        if run.val.size == 0:
+            raise DataError(f"{KEY}: no slices are held out, so no plateau can be seen. Raise data.val_fraction.")
+        if self.fired:
+            run.stop("a plateau")
+
+    @hookimpl
+    def medgen_epoch_end(self, run: Run, metrics: Mapping[str, float]) -> None:
+        if metrics and self.add(self._value(metrics)):
+            run.stop("a plateau")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"recent": list(self.recent), "best": self.best, "epochs": self.epochs, "waited": self.waited}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.recent.extend(state["recent"])
+        self.best, self.epochs, self.waited = state["best"], state["epochs"], state["waited"]
+
+    def _value(self, metrics: Mapping[str, float]) -> float:
+        from medgen.errors import RecipeError
+
+        name = self.settings.metric
+        if name.lstrip("-") not in metrics:
+            raise RecipeError(f"{KEY}.metric: got {name!r}, expected one of {', '.join(metrics)}. Choose one.")
+        return -metrics[name[1:]] if name.startswith("-") else metrics[name]
+
+
+class Progressive:
+    """Trains the phases in order, and keeps which are done."""
+
+    def __init__(self, settings: ProgressiveVae):
+        self.settings = settings
+
+    @hookimpl
+    def medgen_fit(self, run: Outer) -> bool:
+        phases = self.settings.phases(run.recipe)
+        done = self._done(run)
+        for name, recipe in phases.items():
+            if name not in done and not self._phase(run, name, recipe, done):
+                return True
+        self._finish(run, done)
+        return True
+
+    def _phase(self, run: Outer, name: str, recipe: Recipe, done: list[str]) -> bool:
+        """Train one, and note it. False: it was stopped."""
+        from medgen.console import say
+
+        final = recipe.data.image_size == self.settings.sizes[-1]
+        plateau = None if final else Plateau(self.settings)
+        child, new = run.child(recipe, name, {"plateau": plateau} if plateau else None)
+        if new and done:
+            carry_over(child, run.dir / done[-1])
+        child.most_epochs = self.settings.final_epochs if final else None
+        say(f"{name}  batches of {recipe.training.batch_size}, at most {child.total_steps} steps, from {child.step}")
+        run.fit(child)
+        fired = plateau is not None and plateau.fired
+        if not fired and (not child.complete or child.epoch_due):
+            run.stop(child.stopping or "")
+            return False
+        say(f"{name}  done at step {child.step}, epoch {child.epochs_ended}" + ": a plateau" * fired)
+        done.append(name)
+        self._save(run, done)
+        return not run.stopping or name == f"phase_{self.settings.sizes[-1]}"
+
+    def _done(self, run: Outer) -> list[str]:
+        from medgen import checkpoint, distributed
+
+        if distributed.once((run.dir / STATE).exists):
+            state = checkpoint.load(run.dir / STATE)
+            return [each["folder"] for each in state["phases"] if each["done"]]
+        self._save(run, [])
+        return []
+
+    def _save(self, run: Outer, done: list[str]) -> None:
+        from medgen import checkpoint, distributed
+
+        phases = [{"folder": name, "done": name in done} for name in self.settings.phases(run.recipe)]
+        if distributed.leads():
+            checkpoint.save({"phases": phases}, run.dir / STATE)
+        distributed.wait()
+
+    def _finish(self, run: Outer, done: list[str]) -> None:
+        """`final_model.pt` is the last phase's newest checkpoint: what its fixed length has led to."""
+        from medgen import checkpoint, distributed, folder
+        from medgen.console import say
+
+        if distributed.leads() and (run.dir / FINAL).exists():
+            say(f"already complete ({len(done)} of {len(done)} phases)")
+        elif distributed.leads():
+            checkpoint.save(folder.latest_state(run.dir / done[-1])[0], run.dir / FINAL)
+        run.complete = True
+
+
+def carry_over(child: Run, before: Path) -> None:
+    """Begin with the weights of the phase before, averaged ones if it has them; and its discriminator, if it fits."""
+    import torch
+
+    from medgen import checkpoint, folder
+    from medgen.console import say
+    from medgen.run import own_state
+
+    state, source = folder.latest_state(before)
+    child.start_from(checkpoint.load_weights(source), source)
+    for name, turn in child.turns.items():
+        new, old = own_state(turn, child.network), state["turns"][name]
+        if {key: each.shape for key, each in new.items()} != {key: each.shape for key, each in old.items()}:
+            say(f"{child.dir.name}  the {name} begins anew: at this size it has another shape")
+            continue
+        with torch.no_grad():
+            for key, each in new.items():
+                each.copy_(old[key])
+
+
+@hookimpl
+def medgen_callbacks() -> dict[str, type]:
+    return {"progressive_vae": ProgressiveVae}
