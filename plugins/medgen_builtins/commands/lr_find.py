@@ -1,0 +1,73 @@
+"""Finds a learning rate for a recipe before it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from medgen import hookimpl
+from medgen_builtins.callbacks.lr_find import Finder
+
+if TYPE_CHECKING:
+    from medgen.recipe import Recipe
+
+medgen_api = 1
+NAME = "lr_find"
+
+
+@click.command("lr-find")
+@click.argument("recipe")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--with", "layers", multiple=True, metavar="FILE", help="Lay another recipe over this one.")
+@click.option("--min-lr", type=float, metavar="RATE", help="The first rate; 1e-6 unless the recipe says.")
+@click.option("--max-lr", type=float, metavar="RATE", help="The last rate; 1 unless the recipe says.")
+@click.option("--steps", type=int, metavar="N", help="How many rates; 100 unless the recipe says.")
+def lr_find(
+    recipe: str,
+    overrides: tuple[str, ...],
+    layers: tuple[str, ...],
+    min_lr: float | None,
+    max_lr: float | None,
+    steps: int | None,
+) -> None:
+    """Find a learning rate for RECIPE: a few steps at rising rates, a picture of the loss, and a suggestion.
+
+    Every rate trains on the next batch and is scored on one fixed probe. No checkpoint is written.
+    """
+    from medgen.console import say
+    from medgen.recipe import load
+
+    given = {"min_lr": min_lr, "max_lr": max_lr, "steps": steps}
+    options = [f"callbacks.{NAME}.{key}={value}" for key, value in given.items() if value is not None]
+    resolved = alone(load(recipe, [*overrides, f"callbacks.{NAME}={{}}", *options], layers))
+    say(str(find(resolved)))
+
+
+def alone(recipe: Recipe) -> Recipe:
+    """The recipe with no other callback, and the folder of a sweep: `lr_finder/diffusion_2d/bravo_128_...`."""
+    import attrs
+
+    kind = Path(recipe.run.folder).parent.parts[:1]
+    folder = "/".join(["lr_finder", *kind, "{mode}_{size}_{timestamp}"])
+    run = attrs.evolve(recipe.run, folder=folder)
+    return attrs.evolve(recipe, run=run, callbacks={NAME: recipe.callbacks[NAME]})
+
+
+def find(recipe: Recipe) -> Path:
+    """Sweep in a run that is thrown away; only the picture and the numbers stay. Returns their folder."""
+    from medgen import folder, session
+
+    with session.rehearsal(recipe) as run:
+        where = folder.create(recipe)  # now, so that one that cannot be written shows before the work
+        finder = run.callbacks[NAME]
+        assert isinstance(finder, Finder)
+        finder.measure(run, where)
+    return where
+
+
+@hookimpl
+def medgen_commands() -> Sequence[click.Command]:
+    return [lr_find]
