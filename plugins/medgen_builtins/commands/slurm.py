@@ -1,0 +1,114 @@
+"""The job of a recipe: slurm/train.slurm with the recipe's own time, devices and memory."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from medgen import hookimpl
+from medgen.errors import RecipeError
+
+if TYPE_CHECKING:
+    from medgen.recipe import Recipe
+
+medgen_api = 1
+BODY = "\nset -u\n"
+"""What the work begins with in slurm/train.slurm; above it are comments and options."""
+
+
+@click.command()
+@click.argument("recipe")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--with", "layers", multiple=True, metavar="FILE", help="Lay another recipe over this one.")
+@click.option("--submit", is_flag=True, help="Give it to sbatch instead of printing it.")
+def slurm(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...], submit: bool) -> None:
+    """Print the sbatch script that trains RECIPE, in as many jobs as it takes.
+
+    What the job asks for stands in the recipe's table [slurm]; devices are training.devices.
+    """
+    from medgen.recipe import load
+
+    given = [recipe, *overrides, *(word for layer in layers for word in ("--with", layer))]
+    text = script(load(recipe, overrides, layers), given)
+    click.echo(_submit(text) if submit else text, nl=False)
+
+
+def script(recipe: Recipe, given: Sequence[str]) -> str:
+    """The whole script. given: the recipe and what follows it, as `medgen train` gets them.
+
+    Raises RecipeError if one of those words has a character that does not belong on a line.
+    """
+    for word in (word for word in (*given, str(run_dir(recipe))) if not word.isprintable()):
+        raise RecipeError(f"{word!r}: has a character that cannot be printed. Rename the file or folder.")
+    header = ["#!/bin/bash", *(f"#SBATCH {each}" for each in options(recipe, given[0]))]
+    values = [f"set -- {shlex.join(given)}", f"run_dir={run_dir(recipe)}", f"restarts={recipe.slurm.restarts}"]
+    return "\n".join([*header, "", *recipe.slurm.setup, *values, "", body()])
+
+
+def options(recipe: Recipe, name: str) -> Iterator[str]:
+    """What to ask sbatch for; a later option replaces an earlier one."""
+    wanted, devices = recipe.slurm, recipe.training.devices
+    yield "--job-name=medgen-" + re.sub(r"[^\w.-]", "_", Path(name).stem, flags=re.ASCII)
+    yield f"--time={math.ceil(60 * wanted.hours)}"  # minutes
+    yield f"--nodes={wanted.nodes}"
+    yield f"--ntasks-per-node={devices}"
+    yield f"--cpus-per-task={wanted.cpus}"
+    if wanted.gpu != "none":
+        kind = f"{wanted.gpu}:" if wanted.gpu not in ("", "any") else ""
+        yield f"--gpus-per-node={kind}{devices}"
+    for option, value in (("mem", wanted.memory), ("partition", wanted.partition), ("account", wanted.account)):
+        if value:
+            yield f"--{option}={value}"
+    yield "--output=%x-%j.out"
+    yield "--open-mode=append"
+    yield "--requeue"
+    yield f"--signal=USR1@{wanted.notice}"
+    yield from wanted.options
+
+
+def run_dir(recipe: Recipe) -> str:
+    """The run's folder in shell: the recipe's, or one that has the job's id where others have a time."""
+    if recipe.run.dir:
+        return shlex.quote(str(recipe.run.dir))
+    names = {
+        "mode": recipe.names["mode"],
+        "strategy": recipe.names["strategy"],
+        "name": recipe.run.name,
+        "size": recipe.data.image_size,
+        "timestamp": "\0",
+    }
+    folder = str(recipe.run.root / recipe.run.folder.format(**names))
+    parts = (folder if "\0" in folder else f"{folder}_\0").split("\0")
+    return '"$SLURM_JOB_ID"'.join(shlex.quote(part) if part else "" for part in parts)
+
+
+def body() -> str:
+    """What slurm/train.slurm does, from a checkout or from where the wheel put it."""
+    beside = Path(__file__).parents[3] / "slurm"
+    folder = beside if (beside / "train.slurm").is_file() else Path(sys.prefix, "share", "medgen", "slurm")
+    text = (folder / "train.slurm").read_text(encoding="utf-8")
+    return text[text.index(BODY) + 1 :]
+
+
+def _submit(text: str) -> str:
+    try:
+        done = subprocess.run(["sbatch"], input=text, capture_output=True, text=True)
+    except OSError as error:
+        raise RecipeError(f"sbatch: {error.strerror}. Submit on a machine that has Slurm.") from None
+    if done.returncode:
+        reason = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        raise RecipeError(f"sbatch: refused the job ({reason.rstrip('.')}). Change the recipe's table [slurm].")
+    return done.stdout
+
+
+@hookimpl
+def medgen_commands() -> Sequence[click.Command]:
+    return [slurm]

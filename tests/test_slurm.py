@@ -1,0 +1,359 @@
+"""Jobs of a cluster, with commands that only say what they were asked: what is saved goes on, all else ends."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medgen import changes
+from medgen.recipe import from_toml, load, public_toml
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = {name: ROOT / "slurm" / f"{name}.slurm" for name in ("train", "generate")}
+MINE = "# The rest is the same"
+JOB = 24160
+FAKES = {
+    "scontrol": 'echo "$*" >>"$LOGS/scontrol"',
+    "srun": 'while [[ $1 == --* ]]; do echo "$1" >>"$LOGS/srun"; shift; done; exec "$@"',
+    "medgen": 'printf "%s\\n" "$@" >"$LOGS/medgen"; exit "${CODE:-0}"',
+    "sbatch": 'cat >"$LOGS/sbatch"; echo "Submitted batch job 7"',
+}
+SAVING = """
+trap 'echo USR1 >>"$LOGS/signals"; sleep 0.5; echo saved >>"$LOGS/signals"; exit 75' USR1
+trap 'echo TERM >>"$LOGS/signals"; exit 75' TERM
+touch "$LOGS/ready"
+while :; do sleep 0.05; done
+"""
+Run = Callable[..., Any]
+
+
+class Cluster:
+    """A folder of commands that stand for Slurm's and for medgen, and what they were asked."""
+
+    def __init__(self, folder: Path):
+        self.bin, self.logs = folder / "bin", folder / "logs"
+        self.bin.mkdir()
+        self.logs.mkdir()
+        for name, text in FAKES.items():
+            self.replace(name, text)
+
+    def replace(self, name: str, text: str) -> None:
+        (self.bin / name).write_text(f"#!/bin/bash\n{text}\n")
+        (self.bin / name).chmod(0o755)
+
+    def environment(self, **more: object) -> dict[str, str]:
+        own = {"PATH": f"{self.bin}:/usr/bin:/bin", "LOGS": self.logs, "SLURM_JOB_ID": JOB}
+        return {name: str(value) for name, value in {**own, **more}.items()}
+
+    def start(self, script: Path, *words: str, **more: object) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            ["bash", str(script), *words], env=self.environment(**more), stderr=subprocess.PIPE, text=True
+        )
+
+    def run(self, script: Path, *words: str, **more: object) -> tuple[int, str]:
+        """The exit status and stderr of a job."""
+        process = self.start(script, *words, **more)
+        _, said = process.communicate(timeout=30)
+        return process.returncode, said
+
+    def asked(self, name: str) -> list[str]:
+        """The lines that a command has logged."""
+        log = self.logs / name
+        return log.read_text().splitlines() if log.exists() else []
+
+    def wait_for(self, name: str) -> None:
+        limit = time.monotonic() + 20
+        while not (self.logs / name).exists():
+            assert time.monotonic() < limit, f"never {name}"
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    made = Cluster(tmp_path)
+    monkeypatch.setenv("PATH", f"{made.bin}:{os.environ['PATH']}")
+    monkeypatch.setenv("LOGS", str(made.logs))
+    return made
+
+
+@pytest.fixture
+def written(tmp_path: Path, medgen: Run) -> Callable[..., Path]:
+    """The script that `medgen slurm` prints for bravo_rflow with these overrides."""
+
+    def write(*words: str) -> Path:
+        ended = medgen("slurm", "bravo_rflow", *words)
+        assert ended.code == 0, ended.err
+        path = tmp_path / "job.slurm"
+        path.write_text(ended.out)
+        return path
+
+    return write
+
+
+def options(script: Path) -> list[str]:
+    return [line.removeprefix("#SBATCH ") for line in script.read_text().splitlines() if line.startswith("#SBATCH ")]
+
+
+# The scripts
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_S5_a_script_asks_to_be_signalled_requeued_and_appended_to(name: str) -> None:
+    asked = options(SCRIPTS[name])
+    assert {"--signal=USR1@120", "--requeue", "--open-mode=append"} <= set(asked)
+    subprocess.run(["bash", "-n", SCRIPTS[name]], check=True)
+
+
+def test_S5_both_scripts_end_alike() -> None:
+    one, two = (path.read_text().partition(MINE)[2] for path in SCRIPTS.values())
+    assert one == two != ""
+
+
+@pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
+@pytest.mark.parametrize("path", [*SCRIPTS.values(), ROOT / "tests/slurm/start"])
+def test_S5_shellcheck_finds_nothing(path: Path) -> None:
+    done = subprocess.run(["shellcheck", "-s", "bash", path], capture_output=True, text=True)
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("code", [0, 1, 2, 3, 6, 7, 9, 10, 12, 75, 130, 137])
+def test_S5_only_75_queues_the_job_again_and_the_status_is_medgens(name: str, code: int, cluster: Cluster) -> None:
+    status, said = cluster.run(SCRIPTS[name], "x", CODE=code)
+    assert status == code, said
+    assert cluster.asked("scontrol") == ([f"requeue {JOB}"] if code == 75 else [])
+
+
+def test_S5_the_script_of_a_recipe_does_the_same(cluster: Cluster, written: Callable[..., Path]) -> None:
+    for code in (0, 6, 75):
+        assert cluster.run(written(), CODE=code)[0] == code
+    assert cluster.asked("scontrol") == [f"requeue {JOB}"]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_S5_a_signal_to_the_shell_reaches_medgen_and_the_shell_waits_until_it_has_saved(
+    name: str, cluster: Cluster
+) -> None:
+    cluster.replace("medgen", SAVING)
+    process = cluster.start(SCRIPTS[name], "x")
+    cluster.wait_for("ready")
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(20) == 75
+    assert cluster.asked("signals") == ["USR1", "saved"]
+    assert cluster.asked("scontrol") == [f"requeue {JOB}"]
+
+
+def test_S5_several_signals_to_the_shell_do_not_make_it_leave_its_child(cluster: Cluster) -> None:
+    cluster.replace("medgen", "trap : USR1; touch $LOGS/ready; for _ in $(seq 20); do sleep 0.05; done; exit 6")
+    process = cluster.start(SCRIPTS["train"], "x")
+    cluster.wait_for("ready")
+    for _ in range(5):
+        process.send_signal(signal.SIGUSR1)
+        time.sleep(0.05)
+    assert process.wait(20) == 6
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_S5_a_job_that_is_cancelled_stays_so_although_all_is_saved(name: str, cluster: Cluster) -> None:
+    cluster.replace("medgen", 'echo "$$" >"$LOGS/pid"' + SAVING)
+    process = cluster.start(SCRIPTS[name], "x")
+    cluster.wait_for("ready")
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    assert process.poll() is None, "it left its child"
+    os.kill(int(cluster.asked("pid")[0]), signal.SIGTERM)  # as Slurm does: each of them gets one
+    assert process.wait(20) == 75
+    assert cluster.asked("signals") == ["TERM"]
+    assert cluster.asked("scontrol") == []
+
+
+@pytest.mark.parametrize(("count", "again"), [("", True), (0, True), (49, True), (50, False), (51, False)])
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_S5_a_chain_of_jobs_ends(name: str, count: int | str, again: bool, cluster: Cluster) -> None:
+    given = {} if count == "" else {"SLURM_RESTART_COUNT": count}
+    status, said = cluster.run(SCRIPTS[name], "x", CODE=75, **given)
+    assert status == 75
+    assert bool(cluster.asked("scontrol")) is again
+    assert again or f"job {JOB}: queued again {count} times, no more. Submit it anew to go on." in said
+
+
+def test_S5_the_recipe_says_where_the_chain_ends(cluster: Cluster, written: Callable[..., Path]) -> None:
+    script = written("slurm.restarts=2")
+    cluster.run(script, CODE=75, SLURM_RESTART_COUNT=2)
+    assert cluster.asked("scontrol") == []
+    cluster.run(script, CODE=75, SLURM_RESTART_COUNT=1)
+    assert cluster.asked("scontrol") == [f"requeue {JOB}"]
+
+
+def test_S5_the_requeued_job_finds_the_folder_of_the_first(cluster: Cluster) -> None:
+    asked = []
+    for count in (0, 1):
+        cluster.run(SCRIPTS["train"], "bravo_rflow", "training.steps=9", SLURM_RESTART_COUNT=count)
+        asked.append(cluster.asked("medgen"))
+    assert asked[0] == asked[1]
+    assert asked[0] == ["train", "bravo_rflow", f"run.dir=runs/slurm/{JOB}", "training.devices=1", "training.steps=9",
+                        "--resume", "auto"]  # fmt: skip
+
+
+def test_S5_every_word_arrives_as_it_is(cluster: Cluster, written: Callable[..., Path]) -> None:
+    words = ["my recipes/a b.toml", "data.root=/data/of me/*", "run.name=`id` $x \"'y"]
+    cluster.run(SCRIPTS["train"], *words)
+    asked = cluster.asked("medgen")
+    assert [asked[1], *asked[4:6]] == words
+    cluster.run(SCRIPTS["generate"], "--seg-model", "a b/c.pt", "--output-dir", "o  o")
+    assert cluster.asked("medgen")[:5] == ["generate", "--seg-model", "a b/c.pt", "--output-dir", "o  o"]
+    cluster.run(written(*words[1:]))
+    assert cluster.asked("medgen")[4:6] == words[1:]
+
+
+def test_S5_each_task_has_its_cores_and_none_ends_the_others(cluster: Cluster) -> None:
+    cluster.run(SCRIPTS["train"], "x", SLURM_CPUS_PER_TASK=6, SLURM_NTASKS_PER_NODE=4)
+    assert {"--cpus-per-task=6", "--kill-on-bad-exit=0"} <= set(cluster.asked("srun"))
+    assert "training.devices=4" in cluster.asked("medgen")
+
+
+@pytest.mark.parametrize(
+    ("array", "shard"),
+    [
+        ({}, "1/1"),
+        ({"ID": 0, "MIN": 0, "COUNT": 8, "STEP": 1}, "1/8"),
+        ({"ID": 7, "MIN": 0, "COUNT": 8, "STEP": 1}, "8/8"),
+        ({"ID": 4, "MIN": 1, "COUNT": 4, "STEP": 1}, "4/4"),
+        ({"ID": 6, "MIN": 2, "COUNT": 3, "STEP": 2}, "3/3"),
+    ],
+)
+def test_S5_an_array_shares_the_pairs(array: Mapping[str, int], shard: str, cluster: Cluster) -> None:
+    given = {f"SLURM_ARRAY_TASK_{name}": value for name, value in array.items()}
+    cluster.run(SCRIPTS["generate"], "--num-images", "9", **given)
+    assert cluster.asked("medgen") == ["generate", "--num-images", "9", "--shard", shard]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_S5_a_script_without_arguments_says_how_it_is_used(name: str, cluster: Cluster) -> None:
+    status, said = cluster.run(SCRIPTS[name])
+    assert status not in (0, 75)
+    assert "usage: sbatch" in said
+    assert cluster.asked("medgen") == []
+
+
+# medgen slurm
+
+
+def test_S5_the_job_asks_for_what_the_recipe_says(written: Callable[..., Path]) -> None:
+    asked = ("nodes=2", "hours=2.5", "memory=64G", "cpus=6", "gpu=a100", "partition=gpu", "account=neuro", "notice=300")
+    table = [f"slurm.{each}" for each in asked]
+    script = written("training.devices=4", *table, 'slurm.options=["--constraint=ib"]', 'slurm.setup=["module load x"]')
+    assert options(script) == [
+        "--job-name=medgen-bravo_rflow", "--time=150", "--nodes=2", "--ntasks-per-node=4", "--cpus-per-task=6",
+        "--gpus-per-node=a100:4", "--mem=64G", "--partition=gpu", "--account=neuro", "--output=%x-%j.out",
+        "--open-mode=append", "--requeue", "--signal=USR1@300", "--constraint=ib",
+    ]  # fmt: skip
+    lines = script.read_text().splitlines()
+    assert lines[0] == "#!/bin/bash"
+    assert lines.index("module load x") < lines.index("set -u")
+
+
+def test_S5_what_the_recipe_leaves_open_is_left_to_the_cluster(written: Callable[..., Path]) -> None:
+    asked = " ".join(options(written("slurm.gpu=none")))
+    assert not any(word in asked for word in ("--mem", "--partition", "--account", "--gpus"))
+
+
+@pytest.mark.parametrize(
+    ("given", "folder"),
+    [
+        ((), f"runs/diffusion_2d/bravo/rflow_128_{JOB}"),
+        (("run.root=/my runs", "run.name=a$b_"), f"/my runs/diffusion_2d/bravo/a$b_rflow_128_{JOB}"),
+        (("run.folder={mode}",), f"runs/bravo_{JOB}"),
+        (("run.dir=runs/a b",), "runs/a b"),
+    ],
+)
+def test_S5_the_folder_is_the_recipes_with_the_jobs_id(
+    given: tuple[str, ...], folder: str, cluster: Cluster, written: Callable[..., Path]
+) -> None:
+    status, said = cluster.run(written(*given))
+    assert status == 0, said
+    assert cluster.asked("medgen")[2] == f"run.dir={folder}"
+
+
+def test_S5_nothing_in_a_recipe_is_run(
+    cluster: Cluster, medgen: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = "a'; touch pwned; $(touch pwned) `touch pwned` #.toml"
+    Path(name).write_text('extends = "bravo_rflow"\nrun.name = "$(touch pwned)`touch pwned`\'; touch pwned; \'"')
+    Path("job").write_text(medgen("slurm", name, "data.root=$(touch pwned)").out)
+    status, said = cluster.run(Path("job"))
+    assert (status, said) == (0, "")
+    assert cluster.asked("medgen")[1] == name
+    assert not Path("pwned").exists()
+    assert options(Path("job"))[0] == "--job-name=medgen-a___touch_pwned____touch_pwned___touch_pwned___"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("slurm.hours=0", "slurm.hours: got 0, expected a number from 0.02 to 8760."),
+        ("slurm.hours=inf", "slurm.hours: "),
+        ("slurm.partition=a b", "slurm.partition: "),
+        ('slurm.account="a\\n#SBATCH --uid=0"', "slurm.account: "),
+        ('slurm.setup=["a\\nb"]', "slurm.setup[0]: "),
+        ('slurm.options=["-x"]', "slurm.options[0]: "),
+        ('slurm.options=["--a\\nrm x"]', "slurm.options[0]: "),
+        ("slurm.memory=lots", "slurm.memory: "),
+        ("slurm.gpus=2", "Did you mean"),
+        ("training.devices=0", "training.devices: "),
+    ],
+)
+def test_S5_what_no_job_can_have_is_refused(given: str, told: str, medgen: Run) -> None:
+    ended = medgen("slurm", "bravo_rflow", given)
+    assert ended.code == 2
+    [line] = ended.err.splitlines()
+    assert told in line
+
+
+def test_S5_a_file_name_that_is_no_line_is_refused(tmp_path: Path, medgen: Run) -> None:
+    recipe = tmp_path / "a\nb.toml"
+    recipe.write_text('extends = "bravo_rflow"')
+    ended = medgen("slurm", recipe)
+    assert ended.code == 2
+    assert "has a character that cannot be printed" in ended.err
+
+
+def test_S5_submit_gives_sbatch_what_would_be_printed(cluster: Cluster, medgen: Run, written: Callable) -> None:
+    ended = medgen("slurm", "bravo_rflow", "--submit")
+    assert (ended.code, ended.out) == (0, "Submitted batch job 7\n")
+    assert (cluster.logs / "sbatch").read_text() == written().read_text()
+
+
+def test_S5_submit_says_in_a_line_that_sbatch_refused(cluster: Cluster, medgen: Run) -> None:
+    cluster.replace("sbatch", "echo 'sbatch: error: invalid partition' >&2; echo 'error: failed' >&2; exit 1")
+    ended = medgen("slurm", "bravo_rflow", "--submit")
+    assert ended.code == 2
+    [line] = ended.err.splitlines()
+    assert line.startswith("medgen: sbatch: refused the job (sbatch: error: invalid partition error: failed).")
+
+
+def test_S5_submit_says_in_a_line_that_there_is_no_sbatch(medgen: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    ended = medgen("slurm", "bravo_rflow", "--submit")
+    assert ended.code == 2
+    assert ended.err == "medgen: sbatch: No such file or directory. Submit on a machine that has Slurm.\n"
+
+
+# The table
+
+
+def test_S5_what_a_job_asks_for_may_change_and_is_in_no_checkpoint(tmp_path: Path) -> None:
+    one = load("bravo_rflow", ["slurm.account=alice", 'slurm.setup=["source /home/alice/v"]', "training.devices=2"])
+    two = load("bravo_rflow", ["slurm.hours=1", "slurm.gpu=none"])
+    changes.check(one, two, tmp_path)
+    assert "alice" not in public_toml(one)
+    assert from_toml(public_toml(one)).slurm == load("bravo_rflow").slurm
