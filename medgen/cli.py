@@ -17,7 +17,7 @@ from medgen.errors import DataError, IncompleteError, MedgenError, RecipeError, 
 
 if TYPE_CHECKING:
     from medgen.data.settings import DataSettings
-    from medgen.generate import Generator
+    from medgen.generate import Generator, Outcome
     from medgen.recipe import Recipe
     from medgen.registry import Registry
 
@@ -120,11 +120,8 @@ def _recipe_of(folder: Path, overrides: Sequence[str], layers: Sequence[str]) ->
 def _train(recipe: Recipe, resume: str | None) -> Path:
     from medgen import distributed, folder, session
 
-    if resume == "auto":
-        unfinished = distributed.once(lambda: str(folder.find_unfinished(recipe) or ""))
-    else:
-        unfinished = resume
-    return session.resume_with(recipe, Path(unfinished)) if unfinished else session.start(recipe)
+    found = distributed.once(lambda: str(folder.find_unfinished(recipe) or "")) if resume == "auto" else resume
+    return session.resume_with(recipe, Path(found)) if found else session.start(recipe)
 
 
 @cli.command()
@@ -168,22 +165,35 @@ def generate(
     The folder OUT is a dataset that medgen and others can train on.
     """
     from medgen import generate as work
-    from medgen.console import progress
+    from medgen.console import progress, say
     from medgen.signals import asked_to_stop
 
+    indices = work.shard(num_images, batch_size, *shard)
+    if not indices:
+        blocks = -(-num_images // batch_size)
+        what = f"{num_images} pairs are {f'{blocks} blocks' if blocks > 1 else 'one block'} of --batch-size {batch_size}"
+        say(f"shard {shard[0]}/{shard[1]}: nothing of its own: {what}")
+        return
     with asked_to_stop(shlex.join(["medgen", *context.find_root().obj])) as stop:
         make = _generator(image_model, seg_model, seed, steps, batch_size, max_area, max_attempts)
-        indices = work.shard(num_images, batch_size, *shard)
-        with progress("pairs", len(indices)) as bar:
-            missing = work.generate(make, indices, output_dir, stop, bar.advance)
+        with progress("pairs", len(indices), "tried") as bar:
+            outcome = work.generate(make, indices, output_dir, stop, bar.advance)
     picture = output_dir / "pairs.png"
     say_result(picture if picture.exists() else output_dir)
-    if missing:
-        listed = "indices " + ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
-        raise IncompleteError(
-            f"{output_dir}: {len(missing)} of {len(indices)} masks were invalid {max_attempts} times ({listed}). "
-            "Raise --max-area or --max-attempts, or train the mask model longer."
-        )
+    if outcome.failed:
+        what = f"{len(outcome.failed)} of {len(indices)} masks were invalid {max_attempts} times"
+        raise IncompleteError(f"{output_dir}: {what} {_why_invalid(outcome, max_area)}.")
+
+
+def _why_invalid(outcome: Outcome, max_area: float) -> str:
+    """What was wrong with the masks, and what helps."""
+    missing = [str(entry["index"]) for entry in outcome.failed]
+    listed = "indices " + ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
+    empty, large = outcome.rejected("empty"), outcome.rejected("too_large")
+    draws = f"draws: {empty} empty, {large} larger than {max_area:.3g} of the slice"
+    raised = "--max-area or --max-attempts" if large else "--max-attempts"
+    where = "" if outcome.empty else ", in a new --output-dir"
+    return f"({listed}; {draws}). Train the mask model longer, or raise {raised}{where}"
 
 
 def _generator(
@@ -374,7 +384,8 @@ def _usage(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "medgen"
     where = command.removeprefix("medgen").strip()
-    return f"{where}{': ' if where else ''}{error.format_message().rstrip('.')}. See `{command} --help`."
+    said = error.format_message().rstrip(".")
+    return f"{where}{': ' if where else ''}{said}{'' if said.endswith('?') else '.'} See `{command} --help`."
 
 
 def guarded(work: Callable[[], Any], debug: bool) -> int:

@@ -328,6 +328,9 @@ def lost_others(error: BaseException) -> bool:
 
 def _first_to_fail() -> bool:
     """Whether no other rank has told of an error before."""
+    where = place()
+    if not dist.is_initialized():
+        return where is None or where.rank == 0
     try:
         first: bool = dist.distributed_c10d._get_default_store().add("medgen/failed", 1) == 1
     except RuntimeError:  # the rank that kept the count is gone

@@ -49,9 +49,9 @@ def test_lesions_and_the_rest_are_told_apart(run, monkeypatch):
 
     def wrong_inside(self, batch, draws, before=None):
         step = forward(self, batch, draws, before)
-        x0 = (step.noisy.x0 * 0.5) + 0.5 * (batch.condition > 0)
-        truth = step.noisy.x0 * 0.5
-        return step._replace(prediction=step.prediction._replace(x0=x0), noisy=step.noisy._replace(x0=truth))
+        truth = step.noisy.x0
+        towards_zero = truth + 0.5 * (1 - 2 * (truth > 0).float())  # is not clamped
+        return step._replace(prediction=step.prediction._replace(x0=truth.where(batch.condition <= 0, towards_zero)))
 
     monkeypatch.setattr(type(run.turns["network"]), "forward", wrong_inside)
     metrics = validate(run)

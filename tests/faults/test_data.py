@@ -567,7 +567,7 @@ def test_a_dataset_that_is_none_is_one_line(tmp_path, medgen):
     """A folder that does not exist is exit 3."""
     result = medgen("data", "check", tmp_path / "gone")
     assert (result.code, result.out) == (3, "")
-    assert result.err == f"medgen: {tmp_path / 'gone'}: does not exist. Set data.root to the folder with the scans.\n"
+    assert result.err == f"medgen: {tmp_path / 'gone'}: does not exist. Check the path.\n"
 
 
 def test_a_mode_that_reads_a_mask_of_no_name_is_a_mistake_of_the_recipe(scans, medgen):

@@ -165,7 +165,7 @@ def test_G3_a_mask_drawn_again_shifts_no_neighbour_in_whatever_block_it_is(
     ended = medgen(*command(trained, tmp_path), "--max-attempts", 4)
     assert ended.code == 12
     assert "1 of 12 masks" in ended.err
-    assert "indices 7)" in ended.err
+    assert "(indices 7; draws: 4 empty, 0 larger than 1 of the slice)" in ended.err
     by_index = {line["index"]: line for line in lines(tmp_path)[1:]}
     assert {n: line["attempts"] for n, line in by_index.items() if line["attempts"] > 1} == {4: 3, 7: 4}
     assert by_index[7]["failed"]
