@@ -133,6 +133,11 @@ class Run:
         """Training time over all processes that worked on this run."""
         return self._seconds + time.monotonic() - self._began
 
+    def reopen_epoch(self) -> None:
+        """A run that was complete goes on for longer: its last epoch, if it was short, has not ended after all."""
+        if not self.complete:
+            self.epochs_ended = min(self.epochs_ended, self.samples // self.epoch_samples)
+
     def stop(self, reason: str) -> None:
         """End the fit before the next step."""
         self.stopping = self.stopping or reason

@@ -48,6 +48,8 @@ def resume(where: Path, overrides: Sequence[str] = (), layers: Sequence[str] = (
 
 def own_recipe(where: Path, overrides: Sequence[str] = (), layers: Sequence[str] = ()) -> Recipe:
     """The recipe with which the run in a folder is continued."""
+    if not where.is_dir():
+        raise CheckpointError(f"{where}: no such folder. Check the path, or use --resume auto.")
     if not (where / "recipe.toml").exists():
         raise CheckpointError(f"{where}: no checkpoint to resume. Drop --resume, or use --resume auto.")
     return load(where / "recipe.toml", overrides, layers)

@@ -84,6 +84,7 @@ class Trainer:
     def fit(self) -> None:
         """Step until done or stopped; an epoch's end is worked off between two steps."""
         run = self.run
+        run.reopen_epoch()
         if preflight.due(run):
             preflight.check(run, self._passes)
         while not run.must_stop():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from faults.forkserver import Server, differences, flat, losses
 from medgen_builtins.commands import verify_resume
 
 from medgen import checkpoint
+from medgen.run import Run
 from medgen.trainer import Trainer
 
 SMALL = (
@@ -26,7 +28,7 @@ SMALL = (
 )
 VARIANTS = {
     "bravo_rflow": ("training.accumulate=2", "callbacks.ema.decay=0.9"),
-    "seg_ddpm": ("losses.mse=false", "losses.min_snr.gamma=5"),
+    "seg_ddpm": ("losses.mse=false", "losses.min_snr.gamma=5", "data.lesion_only=false"),
     "vae_bravo": (
         "network=autoencoder",
         "network.autoencoder.channels=[8,8]",
@@ -100,14 +102,17 @@ def test_R1_stopping_at_every_step_and_resuming_equals_never_stopping_step_by_st
     with monkeypatch.context() as patch:
         keep_every_checkpoint(patch, tmp_path / "kept")
         assert medgen("train", name, *common, f"run.dir={tmp_path}/whole").code == 0
-    folder = tmp_path / "r"
+    folder, compared = tmp_path / "r", 0
     for step in range(1, 25):
         given = ("--resume", folder) if step > 1 else (name, *common, f"run.dir={folder}")
         with monkeypatch.context() as patch:
             stop_at(patch, step)
             assert medgen("train", *given).code == 75
-        if step % 8:  # else what an epoch's end adds is still to come in the one that stopped
-            assert differences(tmp_path / "kept" / str(step), folder) == []
+        kept = tmp_path / "kept" / str(step)
+        if epochs_ended(kept) == epochs_ended(folder):  # else that is still to come in the one that stopped
+            assert differences(kept, folder) == []
+            compared += 1
+    assert compared >= 18
     assert medgen("train", "--resume", folder).code == 0
     assert differences(tmp_path / "whole", folder) == []
 
@@ -124,6 +129,10 @@ def test_R1_a_run_stopped_at_a_step_and_resumed_in_another_process_equals_one_th
     assert stopped.code == 75
     assert server.run("train", "--resume", tmp_path / "r").code == 0
     assert differences(tmp_path / "whole", tmp_path / "r") == []
+
+
+def epochs_ended(folder):
+    return checkpoint.load(folder / "latest.pt")["position"]["epochs_ended"]
 
 
 def stop_here(step: int) -> None:
@@ -147,6 +156,16 @@ def test_R1_a_run_stopped_during_validation_validates_again_when_resumed(medgen,
         assert medgen("train", "bravo_rflow", *common, f"run.dir={tmp_path}/r").code == 75
     assert medgen("train", "--resume", tmp_path / "r").code == 0
     assert differences(tmp_path / "whole", tmp_path / "r") == []
+
+
+def test_R1_a_run_that_ended_within_an_epoch_and_goes_on_validates_at_its_new_end(medgen, tiny, tmp_path):
+    folder = tmp_path / "r"
+    common = (*tiny, *SMALL, "training.epoch_steps=5", f"run.dir={folder}")
+    assert medgen("train", "bravo_rflow", *common, "training.steps=2").code == 0
+    for steps in (4, 7):
+        assert medgen("train", "--resume", folder, f"training.steps={steps}").code == 0
+    validated = [line["step"] for line in losses(folder) if "loss/val" in line]
+    assert validated == [2, 4, 5, 7]
 
 
 def test_R2_every_key_that_is_gone_makes_resuming_fail_and_is_named(trained, medgen):
@@ -395,6 +414,32 @@ def test_R12_no_step_is_shown_twice_or_missing_after_a_crash_behind_the_checkpoi
     events = EventAccumulator(str(folder / "tensorboard")).Reload()
     assert [event.step for event in events.Scalars("loss/train")] == list(range(1, 9))
     assert [line["step"] for line in losses(folder)] == list(range(1, 9))
+
+
+def die_validated(step):
+    """Die after the measurements of an epoch's end are shown, before it is saved."""
+    real = Run.log
+
+    def log(self, scalars, images=None):
+        real(self, scalars, images)
+        if self.step == step and "loss/val" in scalars:
+            os._exit(137)
+
+    Run.log = log  # type: ignore[method-assign]
+
+
+def test_R12_no_measurement_is_shown_twice_after_a_crash_before_it_was_saved(server, tiny, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = tmp_path / "r"
+    options = (*SMALL[:-1], "callbacks.tensorboard.every_steps=1", "callbacks.checkpoints.every_steps=1")
+    common = ("bravo_rflow", *tiny, *options, "training.steps=6", "training.epoch_steps=3")
+    assert server.run("train", *common, f"run.dir={folder}", hook=die_validated, given=(3,)).code == 137
+    assert server.run("train", "--resume", folder).code == 0
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("loss/train")] == list(range(1, 7))
+    assert [event.step for event in events.Scalars("loss/val")] == [3, 6]
+    assert [line["step"] for line in losses(folder) if "loss/val" in line] == [3, 6]
 
 
 def test_R13_resuming_a_run_that_is_complete_says_so_and_touches_nothing(trained, medgen):

@@ -54,6 +54,8 @@ class Saving:
 
     @hookimpl(trylast=True)
     def medgen_step_end(self, run: Run) -> None:
+        if run.epoch_due:  # saved once it is worked off: what it measured would be shown twice after a crash in between
+            return
         by_step = self.settings.every_steps and run.step % self.settings.every_steps == 0
         by_time = self._due(self._minutes() >= self.settings.every_minutes)
         if by_step or by_time:
