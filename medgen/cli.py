@@ -126,7 +126,12 @@ def _train(recipe: Recipe, resume: str | None) -> Path:
 
 @cli.command()
 @click.option("--image-model", type=FOLDER, metavar="CKPT", help="Checkpoint or run folder of the image model.")
-@click.option("--seg-model", type=FOLDER, metavar="CKPT|DIR", help="The same of a mask model, or a folder of masks.")
+@click.option(
+    "--seg-model",
+    type=FOLDER,
+    metavar="CKPT|DIR",
+    help="The same of a mask model, or a folder of masks: files, or patients.",
+)
 @click.option("--num-images", type=click.IntRange(1), required=True, help="How many pairs there shall be.")
 @click.option(
     "--output-dir", type=FOLDER, required=True, metavar="OUT", help="Folder for OUT/train/syn_00000/... and pairs.png."
@@ -146,7 +151,7 @@ def _train(recipe: Recipe, resume: str | None) -> Path:
     type=click.FloatRange(0, 1),
     default=0.04,
     show_default=True,
-    help="Largest valid mask, share of the slice.",
+    help="Largest valid mask, share of the slice; the default suits metastases.",
 )
 @click.option(
     "--max-attempts",
@@ -171,7 +176,8 @@ def generate(
     indices = work.shard(num_images, batch_size, *shard)
     if not indices:
         blocks = -(-num_images // batch_size)
-        what = f"{num_images} pairs are {f'{blocks} blocks' if blocks > 1 else 'one block'} of --batch-size {batch_size}"
+        counted = f"{blocks} blocks" if blocks > 1 else "one block"
+        what = f"{num_images} pairs are {counted} of --batch-size {batch_size}"
         say(f"shard {shard[0]}/{shard[1]}: nothing of its own: {what}")
         return
     with asked_to_stop(shlex.join(["medgen", *context.find_root().obj])) as stop:
@@ -329,7 +335,7 @@ def _data_settings(
 
     laid = Layers()
     wrong = [problem for each in overrides for problem in laid.lay_override(each)]
-    wrong += [f"{name}: {unknown_key(name, laid.tables[name], ['data'])}" for name in laid.tables.keys() - {"data"}]
+    wrong += [f"{name}: {unknown_key(name, ['data'])}" for name in laid.tables.keys() - {"data"}]
     settings, problems = structure(laid.tables.get("data", {}), DataSettings, "data")
     if wrong or settings is None:
         raise RecipeError([*wrong, *map(str, problems)])

@@ -105,11 +105,11 @@ class _Bar:
 
 
 class _Lines:
-    """A line at the start, at each tenth, at the end, and at least every half minute."""
+    """A line at each tenth, but no more than one a second, at the end, and at least every half minute."""
 
     def __init__(self, description: str, total: int, unit: str):
         self._name, self._unit = description, unit
-        self._done, self._total, self._tenth = 0, total, 0
+        self._done, self._total, self._tenth, self._found = 0, total, 0, 0
         self._began = self._shown = time.monotonic()
 
     def advance(self, n: int = 1) -> None:
@@ -118,13 +118,17 @@ class _Lines:
     def update(self, done: int, total: int) -> None:
         self._done, self._total = done, total
         now, tenth = time.monotonic(), done * 10 // max(total, 1)
-        if tenth > self._tenth or now - self._shown >= _LOG_SECONDS:
+        if now - self._began < 1 and done < total:
+            self._found = done  # it was there before, and tells no speed
+        waited = now - self._shown
+        if (tenth > self._tenth and (waited >= 1 or done >= total)) or waited >= _LOG_SECONDS:
             self._tenth, self._shown = tenth, now
             err.print(self._line(now - self._began))
 
     def _line(self, elapsed: float) -> str:
         done, total = self._done, max(self._total, self._done)
-        left = elapsed / done * (total - done) if done else 0.0
+        made = done - self._found
+        left = elapsed / made * (total - done) if made else 0.0
         count = f"{done:>{len(str(total))}}/{total}{' ' + self._unit if self._unit else ''}"
         return f"{self._name}  {count}  {100 * done // max(total, 1):3d}%  {clock(elapsed)} elapsed  {clock(left)} left"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
@@ -21,13 +22,21 @@ from torch import Tensor
 
 from medgen import checkpoint, pictures, sampling, seeds
 from medgen.assemble import Parts, Saved, build, default_device
-from medgen.data.layouts import mask_names
+from medgen.data.layouts import mask_names, source
 from medgen.data.output import read_slice, write_slice
 from medgen.data.slices import resample_masks
 from medgen.data.store import open_store
-from medgen.errors import CheckpointError, OutOfMemoryError, RecipeError, RunInUseError, StoppedError, StorageError
+from medgen.errors import (
+    CheckpointError,
+    DataError,
+    OutOfMemoryError,
+    RecipeError,
+    RunInUseError,
+    StoppedError,
+    StorageError,
+)
 from medgen.kinds import Mode
-from medgen.manifest import Manifest, is_file_name, name_of, sha256
+from medgen.manifest import Entry, Manifest, is_file_name, name_of, sha256
 from medgen.recipe import Recipe, from_toml
 from medgen.registry import Registry
 from medgen.run import load_into
@@ -112,11 +121,10 @@ def draw_samples(model: Model, condition: Tensor, generators: Sequence[torch.Gen
 
 
 class Masks(NamedTuple):
-    """Masks of one block. values: `[batch, channel, *space]`, -1 or +1. valid, attempts: one per index."""
+    """Masks of one block. values: `[batch, channel, *space]`, -1 or +1. faults: for each index, of each attempt."""
 
     values: Tensor
-    valid: list[bool]
-    attempts: list[int]
+    faults: list[list[str]]
 
 
 class MaskSource(Protocol):
@@ -143,20 +151,22 @@ class ModelMasks:
 
     def block(self, indices: Sequence[int]) -> Masks:
         """Draw every index at attempt 1, then the invalid ones again; a block is always drawn whole."""
-        values, valid, attempts = self._attempt(indices, 1), [False] * len(indices), [1] * len(indices)
-        valid = [self.valid(mask) for mask in values]
+        values = self._attempt(indices, 1)
+        faults = [[self.fault(mask)] for mask in values]
         for attempt in range(2, self.max_attempts + 1):
-            if all(valid):
+            invalid = [place for place, each in enumerate(faults) if each[-1]]
+            if not invalid:
                 break
             again = self._attempt(indices, attempt)
-            for place in [place for place, good in enumerate(valid) if not good]:
-                values[place], attempts[place] = again[place], attempt
-                valid[place] = self.valid(again[place])
-        return Masks(values, valid, attempts)
+            for place in invalid:
+                values[place] = again[place]
+                faults[place].append(self.fault(again[place]))
+        return Masks(values, faults)
 
-    def valid(self, mask: Tensor) -> bool:
-        """Neither empty nor too large."""
-        return 0 < float((mask > 0).any(0).float().mean()) <= self.max_area
+    def fault(self, mask: Tensor) -> str:
+        """`empty`, `too_large`, or nothing where it is valid."""
+        area = float((mask > 0).any(0).float().mean())
+        return "" if 0 < area <= self.max_area else "too_large" if area else "empty"
 
     def identity(self) -> Mapping[str, Any]:
         """The model's weights and the limits."""
@@ -169,13 +179,20 @@ class ModelMasks:
 
 
 class FolderMasks:
-    """Masks from a folder that any layout reads: its slices with lesions, in an order that the seed gives."""
+    """Slices with lesions from a folder that any layout reads, or of mask files, in an order that the seed gives."""
 
     def __init__(self, folder: Path, model: Model, seed: int):
         self.names, self.seed = model.parts.mode.condition, seed
         trained = attrs.evolve(model.recipe.data, exclude=[], allow_patient_overlap=True)
         data = attrs.evolve(trained, root=folder, val_fraction=0.0, min_foreground=0.0, lesion_only=True)
-        self.store = open_store(data, self.names, model.masks)
+        files = {source(data, name) for name in self.names}
+        if any(folder.glob("*.nii*")) and not any(each.is_dir() for each in folder.iterdir()) and len(files) == 1:
+            data = attrs.evolve(data, layout="files", files=dict.fromkeys(files, "*"))
+        try:
+            self.store = open_store(data, self.names, model.masks)
+        except DataError as error:
+            advice = "Give a folder of mask files, or of folders with a seg.nii.gz each"
+            raise DataError(re.sub(r"Set data\..*$", f"{advice}.", each) for each in error.problems) from error
         self.rows, self.spacing, self.axis = self.store.select("train"), self.store.spacing, model.axis
 
     def block(self, indices: Sequence[int]) -> Masks:
@@ -183,7 +200,7 @@ class FolderMasks:
         size = len(self.rows)
         chosen = [int(seeds.permutation(self.seed, index // size, size)[index % size]) for index in indices]
         values = torch.from_numpy(self.store.read(self.rows[chosen], self.names)).float()
-        return Masks(values, [True] * len(indices), [1] * len(indices))
+        return Masks(values, [[""] for _ in indices])
 
     def identity(self) -> Mapping[str, Any]:
         """The masks' content."""
@@ -193,11 +210,11 @@ class FolderMasks:
 class Pair(NamedTuple):
     """One sample to write. channels: `[x, y]` by name, in [-1, 1]; masks are those named in `masks`.
 
-    No channels: no attempt gave a valid mask.
+    faults: of the mask at each attempt. No channels: none gave a valid one.
     """
 
     number: int
-    attempts: int
+    faults: list[str]
     channels: dict[str, Array]
     masks: frozenset[str]
 
@@ -232,9 +249,9 @@ class Generator:
         masks = self._masks(indices)
         images = self._images(indices, masks)
         for place, index in enumerate(indices):
-            valid = masks is None or masks.valid[place]
-            channels = self._channels(images, masks, place) if valid else {}
-            yield Pair(index, masks.attempts[place] if masks else 1, channels, self._names())
+            faults = masks.faults[place] if masks else [""]
+            channels = {} if faults[-1] else self._channels(images, masks, place)
+            yield Pair(index, faults, channels, self._names())
 
     def _images(self, indices: Sequence[int], masks: Masks | None) -> Tensor | None:
         if self.image is None:
@@ -269,19 +286,29 @@ class Generator:
         if self.image is None and self.masks is None:
             raise RecipeError("--image-model, --seg-model: nothing to generate with. Give at least one of them.")
         if self.image is not None and wanted and not given:
-            raise RecipeError(
-                f"--seg-model: the image model needs the masks {list(wanted)}. Give a mask model or a folder."
-            )
+            raise RecipeError(f"--seg-model: the image model needs {', '.join(wanted)}. Give a mask model or a folder.")
         if self.image is not None and tuple(wanted) != tuple(given):
-            raise RecipeError(
-                f"--seg-model: gives {list(given)}, the image model was trained on {list(wanted)}. "
-                "Use a mask model of the same masks."
-            )
+            made, read = ", ".join(given), ", ".join(wanted) or "nothing"
+            what = f"gives {made}, the image model (--image-model) was trained on {read}"
+            swapped = set(given) - set(wanted) and set(self.image.parts.mode.images) <= self.image.masks
+            fix = "The two look swapped: exchange them" if swapped else "Use a mask model of the same masks"
+            raise RecipeError(f"--seg-model: {what}. {fix}.")
 
 
 def shard(count: int, batch_size: int, part: int, parts: int) -> list[int]:
     """The indices below `count` in part 1..`parts`: those of every `parts`-th block, so that no block is torn apart."""
     return [index for index in range(count) if index // batch_size % parts == part - 1]
+
+
+class Outcome(NamedTuple):
+    """failed: the lines of the manifest of pairs that were left out. empty: the folder has no pair at all."""
+
+    failed: list[Entry]
+    empty: bool
+
+    def rejected(self, why: str) -> int:
+        """Masks drawn in vain, by `ModelMasks.fault`."""
+        return sum(entry["rejected"].get(why, 0) for entry in self.failed if "rejected" in entry)
 
 
 def generate(
@@ -290,8 +317,8 @@ def generate(
     out: Path,
     stop: Stop | None = None,
     advance: Callable[[int], None] = lambda _: None,
-) -> list[int]:
-    """Write pairs below `out/train`, skipping those that are there and whole. Returns the indices left out.
+) -> Outcome:
+    """Write pairs below `out/train`, skipping those that are there and whole.
 
     Other indices may be made in the same folder at the same time. Raises CheckpointError if `out` holds pairs that
     were made differently, StoppedError between two blocks once `stop` has a reason, and StorageError.
@@ -305,7 +332,8 @@ def generate(
             with manifest.locked():
                 manifest.sort()
                 picture(make, manifest)
-            return [index for index in indices if manifest.entries[index].get("failed")]
+            failed = [manifest.entries[index] for index in indices if manifest.entries[index].get("failed")]
+            return Outcome(failed, not manifest.binds)
     except torch.OutOfMemoryError as error:
         what = f"blocks of {make.batch_size} take more memory than the device has"
         raise OutOfMemoryError(f"--batch-size: {what}. Give a smaller one and another --output-dir.") from error
@@ -321,17 +349,17 @@ def _make_blocks(
             what = f"stopped by {stop.reason}, every pair there is whole"
             raise StoppedError(f"{manifest.out}: {what}. Continue: {stop.command}", stop.exit_code)
         with manifest.block(number):
-            for pair in make.block(number):
-                if pair.number in todo:
-                    write_pair(pair, manifest, make)
-                    advance(1)
+            mine = [pair for pair in make.block(number) if pair.number in todo]
+            for pair in mine:
+                write_pair(pair, manifest, make)
+        advance(len(mine))
 
 
 def write_pair(pair: Pair, manifest: Manifest, make: Generator) -> None:
     """Write the files of a pair into a temporary folder and rename it, so that they appear together."""
-    entry: dict[str, Any] = {"index": pair.number, "id": name_of(pair.number), "attempts": pair.attempts}
+    entry: dict[str, Any] = {"index": pair.number, "id": name_of(pair.number), "attempts": len(pair.faults)}
     if not pair.channels:
-        manifest.add(entry | {"failed": True})
+        manifest.add(entry | {"failed": True, "rejected": Counter(pair.faults)})
         return
     folder = manifest.out / "train" / name_of(pair.number)
     temporary = folder.with_name(f".tmp-{folder.name}")

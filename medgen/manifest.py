@@ -1,7 +1,8 @@
 """`manifest.jsonl`: how pairs were made and which there are, so that generation continues where it was stopped.
 
 Several processes may work in one folder. What they share is guarded by locks on single bytes of `.lock`, which end
-with the process that holds them: byte 0 while the manifest is read or written, byte 1 + n while block n is made.
+with the process that holds them: byte 0 while the manifest is read or written, byte 1 + n while block n is made, and
+one beyond, shared, as long as a process works in the folder.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from medgen.console import warn
 from medgen.errors import CheckpointError, RunInUseError
 
 Entry = dict[str, Any]
+IN_USE = 1 << 62
+"""The byte that every process in a folder holds, shared."""
 
 
 def name_of(index: int) -> str:
@@ -48,8 +51,9 @@ def sha256(path: Path) -> str | None:
 class Manifest:
     """`manifest.jsonl`: how the pairs were made, then a line for each; sorted once all are there.
 
-    identity: what decides the bytes of a pair besides its index; another one is refused. made_with: versions and
-    device, which may change them in the last bit; what differs from the first line is noted with the pair.
+    identity: what decides the bytes of a pair besides its index; another one is refused once there is a pair.
+    made_with: versions and device, which may change them in the last bit; what differs from the first line is noted
+    with the pair.
     """
 
     def __init__(self, out: Path, lock: BinaryIO, identity: Mapping[str, Any], made_with: Mapping[str, Any]):
@@ -58,6 +62,7 @@ class Manifest:
         self.entries: dict[int, Entry] = {}
         with self.locked():
             self._check(identity, made_with)
+            fcntl.lockf(lock, fcntl.LOCK_SH, 1, IN_USE)
             self.sort()
         self._own = {key: value for key, value in made_with.items() if self.header.get(key) != value}
         if self._own:
@@ -69,7 +74,7 @@ class Manifest:
     def open(cls, out: Path, identity: Mapping[str, Any], made_with: Mapping[str, Any]) -> Iterator[Manifest]:
         """A new manifest, or the one that is there. Raises CheckpointError if it is damaged or of other pairs."""
         out.mkdir(parents=True, exist_ok=True)
-        with open(out / ".lock", "ab") as lock:
+        with open(out / ".lock", "a+b") as lock:
             yield cls(out, lock, identity, made_with)
 
     @contextmanager
@@ -80,6 +85,11 @@ class Manifest:
             yield
         finally:
             fcntl.lockf(self._lock, fcntl.LOCK_UN, 1, 0)
+
+    @property
+    def binds(self) -> bool:
+        """There is a pair, so that others must be made likewise."""
+        return any(not entry.get("failed") for entry in self.entries.values()) or any(_pairs(self.out))
 
     @contextmanager
     def block(self, number: int) -> Iterator[None]:
@@ -123,18 +133,29 @@ class Manifest:
         return all(sha256(folder / f"{name}.nii.gz") == digest for name, digest in entry["files"].items())
 
     def _check(self, identity: Mapping[str, Any], made_with: Mapping[str, Any]) -> None:
-        there, _ = self._read()
+        there, self.entries = self._read()
         if there is None:
-            if any((self.out / "train").glob("syn_*")):
+            if any(_pairs(self.out)):
                 raise CheckpointError(f"{self.out}: has pairs but no manifest.jsonl. Choose another --output-dir.")
             return
         keys = sorted({*there, *identity} - {*made_with})
         changed = [
             f"{key}: {there.get(key)} -> {identity.get(key)}" for key in keys if there.get(key) != identity.get(key)
         ]
-        if changed:
+        if changed and not self._begin_anew():
             what = f"its pairs were made differently ({', '.join(changed)})"
             raise CheckpointError(f"{self.path}: {what}. Give what made them, or choose another --output-dir.")
+
+    def _begin_anew(self) -> bool:
+        """Where there is no pair, and nobody is making any, forget how they should have been made."""
+        if self.binds:
+            return False
+        try:
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, IN_USE)
+        except (BlockingIOError, PermissionError):
+            return False
+        self.path.unlink()
+        return True
 
     def _read(self) -> tuple[Entry | None, dict[int, Entry]]:
         """The first line, and the others by index; of two with one index the later counts."""
@@ -164,6 +185,10 @@ class Manifest:
         file.truncate()
 
 
+def _pairs(out: Path) -> Iterator[Path]:
+    return (out / "train").glob("syn_*")
+
+
 def _line(row: Entry) -> bytes:
     return json.dumps(row).encode() + b"\n"
 
@@ -172,4 +197,10 @@ def _is_entry(row: Entry) -> bool:
     index, files = row.get("index"), row.get("files")
     if type(index) is not int or index < 0:
         return False
-    return row.get("failed") is True or (isinstance(files, dict) and bool(files) and all(map(is_file_name, files)))
+    if row.get("failed") is True:
+        return _is_count(row.get("rejected", {}))
+    return isinstance(files, dict) and bool(files) and all(map(is_file_name, files))
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, dict) and all(type(each) is int for each in value.values())

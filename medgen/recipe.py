@@ -202,7 +202,7 @@ class _Resolver:
         tables = self.layers.tables
         known = (*CORE, *KINDS)
         for name in (name for name in tables if name not in known):
-            self._report((name,), unknown_key(name, tables[name], known))
+            self._report((name,), unknown_key(name, known))
         for kind, name in self.layers.removed:
             self._require_known(kind, name)
         core: dict[str, Any] = {name: self._structure(cls, tables.get(name, {}), name) for name, cls in CORE.items()}

@@ -212,12 +212,12 @@ def did_you_mean(given: object, options: Iterable[Any]) -> str:
     return f" Did you mean {lowered[near[0]]}?" if near else ""
 
 
-def unknown_key(key: str, value: object, names: Iterable[str]) -> str:
+def unknown_key(key: str, names: Iterable[str]) -> str:
     """The message for a key that nothing reads. names: the keys there are."""
     names = tuple(names)
     hint, listed = did_you_mean(key, names), ", ".join(names)
     known = f"one of the keys {listed}." if listed else "no keys."
-    return f"got {as_toml(value)}, expected " + (f"no such key.{hint}" if hint else known)
+    return f"no such key.{hint}" if hint else f"no such key, expected {known}"
 
 
 def _bare(key: str) -> str:
@@ -429,7 +429,7 @@ def _problems(error: BaseException, table: Any, path: tuple[Key, ...]) -> Iterat
     elif isinstance(error, ForbiddenExtraKeysError):
         for key in sorted(error.extra_fields):
             names = [each.name for each in attrs.fields(error.cl)]
-            yield Problem((*path, key), unknown_key(key, table[key], names))
+            yield Problem((*path, key), unknown_key(key, names))
     else:
         yield Problem(path + getattr(error, "path", ()), str(error))
 

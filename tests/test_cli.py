@@ -13,6 +13,7 @@ from typing import Any
 import click
 import pytest
 
+from medgen import cli as cli_module
 from medgen.cli import cli
 from medgen.recipe import from_toml, load
 from medgen.registry import Registry
@@ -76,9 +77,11 @@ def test_the_manuals_show_commands() -> None:
 
 @pytest.mark.parametrize("line", SHOWN)
 def test_every_command_that_the_manuals_show_is_one(
-    line: str, monkeypatch: pytest.MonkeyPatch, huber: Registry
+    line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, huber: Registry
 ) -> None:
-    monkeypatch.chdir(ROOT)
+    monkeypatch.chdir(tmp_path)
+    [recipe] = re.findall(r"```toml\n(# my\.toml\n.*?)```", (ROOT / "README.md").read_text(), re.S)
+    Path("my.toml").write_text(recipe)
     words = shlex.split(line.replace("...", ""), comments=True)[1:]
     if words == ["--help"]:
         return
@@ -89,7 +92,7 @@ def test_every_command_that_the_manuals_show_is_one(
     if command.name == "show" and "name" in values:
         assert any(entry.name == values["name"] for entry in huber.entries)
     elif values.get("recipe"):
-        assert load(values["recipe"], values["overrides"], values["layers"], huber)
+        assert load(values["recipe"], values["overrides"], values.get("layers", ()), huber)
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +154,10 @@ def test_the_block_to_paste_is_a_table_that_loads(name: str, medgen: Run, tmp_pa
 # Mistakes
 
 
+def test_a_question_of_click_ends_as_one() -> None:
+    assert cli_module._usage(click.UsageError("No such x. Did you mean y?")).endswith("y? See `medgen --help`.")
+
+
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
@@ -158,13 +165,13 @@ def test_the_block_to_paste_is_a_table_that_loads(name: str, medgen: Run, tmp_pa
         (["train"], 2, "RECIPE: none given"),
         (["train", "bravo_rfow"], 2, "Did you mean bravo_rflow"),
         (["train", "bravo_rflow", "--epochs", "3"], 2, "No such option"),
-        (["train", "bravo_rflow", "epochs=3"], 2, "epochs: got 3"),
+        (["train", "bravo_rflow", "epochs=3"], 2, "epochs: no such key, expected one of the keys data, training"),
         (["train", "bravo_rflow", "training.epoch=3"], 2, "Did you mean"),
         (["train", "bravo_rflow", "training.epochs=three"], 2, "expected an integer"),
         (["train", "bravo_rflow", "--with", "clster"], 2, "Did you mean cluster"),
         (["train", "bravo_rflow", "data.root=nowhere"], 3, "nowhere: does not exist"),
         (["train", "bravo_rflow", "data.root=nowhere", "--dry-run"], 3, "nowhere: does not exist"),
-        (["train", "--resume", "nowhere"], 4, "no checkpoint to resume"),
+        (["train", "--resume", "nowhere"], 4, "nowhere: no such folder. Check the path, or use --resume auto."),
         (["data", "prepare", "bravo_rflow", "data.root=nowhere"], 3, "nowhere: does not exist"),
         (["generate", "--num-images", "1"], 2, "Missing option '--output-dir'"),
         (["generate", "--num-images", "0", "--output-dir", "o"], 2, "0 is not in the range"),

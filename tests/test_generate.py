@@ -2,6 +2,9 @@
 
 import gzip
 import json
+import shutil
+import subprocess
+import sys
 
 import nibabel as nib
 import numpy as np
@@ -66,11 +69,11 @@ def test_an_invalid_mask_is_drawn_again_without_shifting_the_others(trained):
     plain = generate.ModelMasks(seg, 0, 3, 1.0, 1).block(indices)
 
     class Picky(generate.ModelMasks):
-        def valid(self, mask):
-            return not torch.equal(mask, plain.values[2])
+        def fault(self, mask):
+            return "empty" if torch.equal(mask, plain.values[2]) else ""
 
     picky = Picky(seg, 0, 3, 1.0, 4).block(indices)
-    assert picky.attempts == [2 if n == 2 else 1 for n in indices]
+    assert picky.faults == [["empty", ""] if n == 2 else [""] for n in indices]
     others = [n for n in indices if n != 2]
     assert torch.equal(picky.values[others], plain.values[others])
     assert not torch.equal(picky.values[2], plain.values[2])
@@ -82,6 +85,52 @@ def test_pairs_without_a_valid_mask_are_left_out_and_counted(trained, medgen, tm
     assert "5 of 5" in result.err
     lines = (tmp_path / "out/manifest.jsonl").read_text().splitlines()
     assert [json.loads(line)["failed"] for line in lines[1:]] == [True] * 5
+
+
+def test_where_no_pair_was_written_the_limits_may_change(trained, medgen, tmp_path):
+    failed = medgen(*arguments(trained, tmp_path / "out"), "--max-area", 1e-9, "--max-attempts", 2)
+    assert failed.code == 12
+    assert failed.err.rstrip().endswith("Train the mask model longer, or raise --max-area or --max-attempts.")
+    lines = (tmp_path / "out/manifest.jsonl").read_text().splitlines()
+    assert all(sum(json.loads(line)["rejected"].values()) == 2 for line in lines[1:])
+    assert medgen(*arguments(trained, tmp_path / "out")).code == 0
+    medgen(*arguments(trained, tmp_path / "fresh"))
+    assert files(tmp_path / "out") == files(tmp_path / "fresh")
+
+
+def test_where_there_are_pairs_the_advice_is_another_folder(trained, medgen, tmp_path, monkeypatch):
+    fault = generate.ModelMasks.fault
+    seen = []
+
+    def second_too_large(self, mask):
+        seen.append(mask)
+        return "too_large" if len(seen) == 2 else fault(self, mask)
+
+    monkeypatch.setattr(generate.ModelMasks, "fault", second_too_large)
+    result = medgen(*arguments(trained, tmp_path / "out", 2), "--max-attempts", 1)
+    assert result.code == 12
+    assert "draws: 0 empty, 1 larger than 1 of the slice)" in result.err
+    assert result.err.rstrip().endswith("raise --max-area or --max-attempts, in a new --output-dir.")
+
+
+def test_limits_may_not_change_while_another_process_works_in_the_folder(trained, medgen, tmp_path):
+    out = tmp_path / "out"
+    code = (
+        "import sys, pathlib\nfrom medgen.manifest import Manifest\n"
+        "with Manifest.open(pathlib.Path(sys.argv[1]), {'seed': 5}, {}):\n    print(flush=True)\n    input()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, out], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        during = medgen(*arguments(trained, out))
+        other.communicate(b"\n")
+    assert (during.code, "seed: 5 -> 0" in during.err) == (4, True)
+    assert medgen(*arguments(trained, out)).code == 0
+
+
+def test_a_part_without_pairs_of_its_own_says_so(trained, medgen, tmp_path):
+    result = medgen(*arguments(trained, tmp_path / "out", 2), "--shard", "2/2")
+    assert result.code == 0
+    assert result.out == "shard 2/2: nothing of its own: 2 pairs are one block of --batch-size 2\n"
 
 
 def test_a_pair_is_a_dataset_with_fresh_headers(trained, medgen, tmp_path):
@@ -111,6 +160,28 @@ def test_masks_come_from_a_folder_too(trained, cohort, medgen, tmp_path):
     assert all(mask.any() for mask in masks)
 
 
+def test_masks_may_lie_side_by_side(trained, cohort, medgen, tmp_path):
+    (tmp_path / "masks").mkdir()
+    for path in cohort.glob("*/seg.nii.gz"):
+        shutil.copy(path, tmp_path / "masks" / f"{path.parent.name}.nii.gz")
+    for name, folder in {"side": tmp_path / "masks", "folders": cohort}.items():
+        options = ("--seg-model", folder, "--image-model", trained / "bravo", "--num-images", 4, "--steps", 2)
+        result = medgen("generate", *options, "--output-dir", tmp_path / name)
+        assert result.code == 0, result.err
+    masks = [np.asarray(nib.load(path).dataobj) for path in (tmp_path / "side/train").glob("*/seg.nii.gz")]
+    assert len(masks) == 4
+    assert all(mask.any() for mask in masks)
+
+
+def test_a_folder_without_masks_gets_advice_that_generate_takes(trained, cohort, medgen, tmp_path):
+    shutil.copytree(cohort, tmp_path / "scans", ignore=shutil.ignore_patterns("seg.nii.gz"))
+    options = ("--seg-model", tmp_path / "scans", "--image-model", trained / "bravo", "--num-images", 4)
+    result = medgen("generate", *options, "--output-dir", tmp_path / "out")
+    assert result.code == 3
+    assert "no patient has a file for seg" in result.err
+    assert result.err.endswith("Give a folder of mask files, or of folders with a seg.nii.gz each.\n")
+
+
 def test_generated_pairs_train_a_model(trained, medgen, tmp_path, tiny):
     medgen(*arguments(trained, tmp_path / "out", 6))
     options = (
@@ -128,7 +199,10 @@ def test_models_that_do_not_fit_together_are_named(trained, medgen, tmp_path):
     options = ("--num-images", 1, "--output-dir", tmp_path / "out")
     missing = medgen("generate", "--image-model", trained / "bravo/latest.pt", *options)
     assert missing.code == 2
-    assert "needs the masks ['seg']" in missing.err
+    assert "the image model needs seg." in missing.err
+    swapped = medgen("generate", "--image-model", trained / "seg", "--seg-model", trained / "bravo", *options)
+    assert swapped.code == 2
+    assert "gives bravo, the image model (--image-model) was trained on nothing. The two look swapped" in swapped.err
     wrong = medgen(
         "generate", "--image-model", trained / "bravo/latest.pt", "--seg-model", trained / "dual/latest.pt", *options
     )

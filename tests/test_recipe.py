@@ -205,13 +205,13 @@ def test_every_mistake_is_told_at_once_with_the_file_it_is_in(write: Write) -> N
     """
     assert problems(write(text), "training.clip=-1", "x", "training.accumulate=3") == [
         'command line: got "x", expected KEY=VALUE such as training.epochs=3.',
-        "x.toml: trainig: got {}, expected no such key. Did you mean training?",
+        "x.toml: trainig: no such key. Did you mean training?",
         "base.toml: training.epochs: got true, expected an integer of at least 0.",
         "command line: training.clip: got -1, expected a number of at least 0.",
         'x.toml: mode.seg.a: got "1", expected an integer greater than 0.',
         "x.toml: strategy.rflw: no such plugin, expected one of rflow, ddpm. Did you mean rflow?",
-        "x.toml: network.careful.part: got 3, expected no such key. Did you mean parts?",
-        "x.toml: losses.greedy.wieght: got 1, expected no such key. Did you mean weight?",
+        "x.toml: network.careful.part: no such key. Did you mean parts?",
+        "x.toml: losses.greedy.wieght: no such key. Did you mean weight?",
         "command line: training.accumulate: got 3, expected a divisor of training.batch_size = 16. Change one of them.",
         "base.toml: data.image_size: got 66, no multiple of network.careful.parts = 4. Change it.",
     ]
@@ -266,7 +266,7 @@ def test_a_run_stays_below_its_root(write: Write, folder: str) -> None:
         (b"a = " + b"[" * 5000 + b"]" * 5000, "x.toml: nested too deeply"),
         (b".".join([b"a"] * 900) + b" = 1", "x.toml: nested too deeply"),
         (b"a = " + b"9" * 5000, "x.toml: a number has too many digits"),
-        (b"a = 0x" + b"f" * 5000, "x.toml: a: got a value too large to show"),
+        (b"training = 0x" + b"f" * 5000, "x.toml: training: got a value too large to show"),
         (b"extends = 3", "x.toml: extends: got 3"),
         (b'extends = "y"', "x.toml: extends: y: no such recipe"),
         (b"training = 3", "x.toml: training: got 3, expected a table."),
@@ -346,7 +346,7 @@ def test_the_mistakes_of_a_real_recipe_are_told_at_once_without_torch_or_monai(w
     assert (code, heavy) == ("2", "[]")
     hints = {
         "trainig: ": "training?",
-        "data.image_sise: got 64": "image_size?",
+        "data.image_sise: no such key. ": "image_size?",
         "training.epochs: got true, expected an integer": "",
         'training.learning_rate: got "1e-4", expected a number': "",
         "strategy.rflw: ": "rflow?",

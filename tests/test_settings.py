@@ -93,13 +93,13 @@ def wrong(key: str, value: Any) -> list[str]:
         ("by_name", [], "by_name: got [], expected a table."),
         ("by_name", {"a b": {"low": 0}}, 'by_name."a b".low: got 0, expected an integer of at least 1.'),
         ("by_name", {"a": 1}, "by_name.a: got 1, expected a table."),
-        ("inner", {"lo": 1}, "inner.lo: got 1, expected no such key. Did you mean low?"),
+        ("inner", {"lo": 1}, "inner.lo: no such key. Did you mean low?"),
         ("inner", {"note": 1}, "inner.note: got 1, expected a string."),
         ("maybe", "3", 'maybe: got "3", expected an integer.'),
         ("either", ["a", 1], "either[1]: got 1, expected a string."),
         ("either", 1, "either: got 1, expected a string or a list of strings."),
-        ("cuont", 3, "cuont: got 3, expected no such key. Did you mean count?"),
-        ("zzz", 3, "zzz: got 3, expected one of the keys count, share,"),
+        ("cuont", 3, "cuont: no such key. Did you mean count?"),
+        ("zzz", 3, "zzz: no such key, expected one of the keys count, share,"),
     ],
 )
 def test_a_wrong_value_is_told_with_its_path_what_was_given_and_what_was_expected(

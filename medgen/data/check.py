@@ -22,6 +22,7 @@ from medgen.data.layouts import SPELLINGS, Patient, Survey
 from medgen.data.memory import Memory, cache_folder
 from medgen.data.nifti import Fault
 from medgen.data.settings import DEFAULT_MASK, DataSettings
+from medgen.errors import DataError
 
 FORMAT = 1
 """Part of what is remembered of a file: raise it with any change of `Finding`."""
@@ -102,6 +103,9 @@ def check(
 
     progress: called with the files read and their number. Raises `DataError` where there is no dataset at all.
     """
+    root = layouts.expand(settings.root)
+    if not root.exists():
+        raise DataError(Fault(root, "does not exist", "Check the path").line())
     survey = _survey(settings, channels)
     files = _read(survey, settings, progress, cache or cache_folder())
     good = [file for file in files if not file.finding.faults]
@@ -113,6 +117,7 @@ def check(
     for find in (_twins, _spacings, _orientations):
         warnings += find(good)
     warnings += [*_labels(masks, settings), *_sizes(masks), *_no_val(survey)]
+    warnings += _no_masks(survey, settings) if channels is None else []
     warnings += [_below(survey.root, fault) for fault in survey.unread]
     return Report(survey.patients, survey.sources, len(files), faults, warnings, _lesions(masks))
 
@@ -334,6 +339,13 @@ def _sizes(files: Iterable[File]) -> Iterator[Fault]:
 def _no_val(survey: Survey) -> Iterator[Fault]:
     if all(patient.split != "val" for patient in survey.patients):
         yield Fault(survey.root, "has no patients for validation, so no best.pt is written", "Add patients")
+
+
+def _no_masks(survey: Survey, settings: DataSettings) -> Iterator[Fault]:
+    masks = {layouts.source(settings, name) for name in layouts.mask_names(settings)}
+    if survey.sources and not masks & set(survey.sources):
+        fix = f"""Name their files if there are any, such as data.files.{DEFAULT_MASK}="*_mask.nii.gz\""""
+        yield Fault(survey.root, f"has no masks ({', '.join(sorted(masks))}) among its channels", fix)
 
 
 def _lesions(files: Iterable[File]) -> dict[str, Lesions]:

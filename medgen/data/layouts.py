@@ -216,11 +216,18 @@ def _by_case(root: Path) -> Iterator[_Scans]:
     return (_Scans(case, None, root, names) for case, names in cases.items())
 
 
+def _by_file(root: Path) -> Iterator[_Scans]:
+    """Each file is a patient: masks alone, side by side."""
+    for name, path in _images(root).items():
+        yield _Scans(re.sub(r"\.nii(\.gz)?$", "", name, flags=re.IGNORECASE), None, root, {name: path})
+
+
 _LISTINGS: Mapping[str, Callable[[Path], Iterator[_Scans]]] = {
     "folders": _by_folder,
     "brats": _by_folder,
     "bids": _by_subject,
     "nnunet": _by_case,
+    "files": _by_file,
 }
 
 
@@ -373,7 +380,7 @@ def _file_faults(root: Path, cohort: Sequence[_Scans], patterns: Iterable[_Patte
 def _unread(cohort: Iterable[_Scans], patterns: Sequence[_Pattern]) -> Iterator[Fault]:
     for scans in cohort:
         read = {name for pattern in patterns for name in pattern.matches(scans)}
-        for name in scans.names.keys() - read:
+        for name in sorted(scans.names.keys() - read):
             what = f"is of no channel ({name.replace(scans.id, '*')})"
             yield Fault(scans.names[name], what, "Name it in data.files if it is to be read", scans.id)
 

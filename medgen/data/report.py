@@ -56,10 +56,9 @@ def _summary(report: Report) -> Iterator[str]:
     splits = Counter(patient.split for patient in report.patients)
     shown = ", ".join(f"{splits[split]} {split}" for split in (*SPLITS, "test") if splits[split])
     counts = [(len(report.faults), "fault"), (len(report.warnings), "warning")]
-    yield (
-        f"{_count(len(report.patients), 'patient')} ({shown}), {_count(report.files, 'file')} "
-        f"({', '.join(report.sources)}), {', '.join(_count(*each) for each in counts)}"
-    )
+    files = f"{_count(report.files, 'file')} ({', '.join(report.sources)})" if report.files else "no file that is read"
+    patients = f"{_count(len(report.patients), 'patient')} ({shown})"
+    yield ", ".join([patients, files, *(_count(*each) for each in counts)])
 
 
 def _count(number: int, noun: str) -> str:

@@ -11,7 +11,7 @@ from medgen.settings import between, did_you_mean, field, ge, gt, one_of, settin
 if TYPE_CHECKING:
     from medgen.recipe import Recipe
 
-LAYOUTS = ("auto", "folders", "brats", "nnunet", "bids")
+LAYOUTS = ("auto", "folders", "brats", "nnunet", "bids", "files")
 AXES = ("sagittal", "coronal", "axial")
 """The axes of a canonical (RAS) volume, in order."""
 
@@ -32,7 +32,9 @@ class DataSettings:
     """Where the scans are, and which slices of them are used."""
 
     root: Path = field(Path("data"), help="folder with a folder per patient, or with train/ and val/ above them")
-    layout: str = field("auto", help="how the files are arranged; auto looks at them", check=one_of(*LAYOUTS))
+    layout: str = field(
+        "auto", help="how the files are arranged; auto looks at them; files: each is a patient", check=one_of(*LAYOUTS)
+    )
     files: dict[str, str] = field({}, help='pattern of a file in the patient\'s folder, by modality: flair = "FLAIR_*"')
     masks: dict[str, MaskSettings] = field({}, help="masks by name; none given: seg, every label but 0 of the file seg")
     image_size: int = field(128, help="width and height of a slice, px", check=ge(8))

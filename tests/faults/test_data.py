@@ -22,6 +22,7 @@ from medgen.data import check as check_module
 from medgen.data import memory
 
 SIZE = (20, 24, 10)
+NO_MASKS = "has no masks (seg) among its channels"
 
 
 class Checked(NamedTuple):
@@ -182,7 +183,8 @@ def test_I4_spacing_unlike_most_is_warned_of(tmp_path, checked):
     write_cohort(tmp_path / "scans", 4, channels=("bravo",))
     edited(tmp_path / "scans" / "Mets_002" / "bravo.nii.gz", affine=lambda a: a @ np.diag([1, 1, 2, 1]))
     assert checked(tmp_path / "scans").warnings == {
-        "Mets_002/bravo.nii.gz": "has voxels of 1.00 x 1.00 x 4.00 mm, but 3 of 4 have 1.00 x 1.00 x 2.00"
+        str(tmp_path / "scans"): NO_MASKS,
+        "Mets_002/bravo.nii.gz": "has voxels of 1.00 x 1.00 x 4.00 mm, but 3 of 4 have 1.00 x 1.00 x 2.00",
     }
 
 
@@ -204,7 +206,10 @@ def test_I5_oblique_is_warned_of(tmp_path, checked):
     c, s = np.cos(np.radians(20)), np.sin(np.radians(20))
     turn = np.array([[c, -s, 0, 0], [s, c, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
     edited(tmp_path / "scans" / "Mets_001" / "bravo.nii.gz", affine=lambda a: turn @ a)
-    assert checked(tmp_path / "scans").warnings == {"Mets_001/bravo.nii.gz": "is oblique by 20.0 degrees"}
+    assert checked(tmp_path / "scans").warnings == {
+        str(tmp_path / "scans"): NO_MASKS,
+        "Mets_001/bravo.nii.gz": "is oblique by 20.0 degrees",
+    }
 
 
 # I6, I7
@@ -552,7 +557,7 @@ def test_mistakes_in_settings_are_mistakes_of_usage(scans, medgen):
     result = medgen("data", "check", scans, "data.workrs=2", "training.steps=3")
     assert result.code == 2
     assert "Did you mean workers?" in result.err
-    assert "training: got " in result.err
+    assert "training: no such key" in result.err
 
 
 def test_a_folder_without_known_names_says_how_to_name_them(tmp_path, checked):
@@ -568,6 +573,33 @@ def test_a_dataset_that_is_none_is_one_line(tmp_path, medgen):
     result = medgen("data", "check", tmp_path / "gone")
     assert (result.code, result.out) == (3, "")
     assert result.err == f"medgen: {tmp_path / 'gone'}: does not exist. Check the path.\n"
+
+
+def test_warnings_come_in_the_same_order_each_time(scans):
+    for name in ("b", "a", "d", "c", "f", "e"):
+        shutil.copy(scans / "Mets_001/seg.nii.gz", scans / f"Mets_001/{name}.nii.gz")
+    command = [sys.executable, "-m", "medgen", "data", "check", scans, "data.workers=1", "--json", "-"]
+    said = [
+        subprocess.run(command, env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True).stdout
+        for seed in ("1", "2")
+    ]
+    told = [warning["file"] for warning in json.loads(said[0])["warnings"] if "of no channel" in warning["warning"]]
+    assert told == [f"Mets_001/{name}.nii.gz" for name in "abcdef"]
+    assert said[0] == said[1]
+
+
+def test_a_dataset_without_masks_says_so(scans, checked, medgen):
+    for path in scans.glob("*/seg.nii.gz"):
+        path.unlink()
+    result = checked(scans)
+    assert (result.code, result.warnings[str(scans)]) == (0, NO_MASKS)
+    assert str(scans) not in checked(scans, "mode.bravo.condition=[]", "--recipe", "bravo_rflow").warnings
+
+
+def test_where_no_file_is_read_the_summary_says_that(scans, checked):
+    for path in scans.glob("*/*.nii.gz"):
+        path.rename(path.with_name(f"x{path.name}"))
+    assert ", no file that is read, 1 fault" in checked(scans).shown
 
 
 def test_a_mode_that_reads_a_mask_of_no_name_is_a_mistake_of_the_recipe(scans, medgen):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,34 +12,45 @@ if TYPE_CHECKING:
     from medgen.run import Run
 
 medgen_api = 1
+SILENT = 30.0
+"""Seconds after which a line is due, however few steps there were."""
 
 
 @settings
 class Progress:
     """Step, epoch, loss, rate, throughput, memory and the time left; and a line for each validation."""
 
-    every_steps: int = field(50, help="a line each so many steps", check=gt(0))
+    every_steps: int = field(50, help="a line each so many steps, and one each half minute at least", check=gt(0))
     may_change = ("every_steps",)
 
     def build(self, run: Run) -> Reporting:
+        from medgen.distributed import size
+
         run.show_every(self.every_steps)
-        return Reporting(self.every_steps)
+        return Reporting(self.every_steps, alone=size() == 1)
 
 
 class Reporting:
     """Shows what passes through `medgen_log`."""
 
-    def __init__(self, every_steps: int):
-        self.every_steps = every_steps
+    def __init__(self, every_steps: int, alone: bool):
+        self.every_steps, self._alone = every_steps, alone  # ranks have clocks of their own, and read numbers together
         self._bar: Any = None
+        self._first, self._said = 0, time.monotonic()
 
     @hookimpl
     def medgen_run_start(self, run: Run) -> None:
         from medgen import console
 
+        self._first, self._said = run.step + 1, time.monotonic()
         if console.out.is_terminal:
             self._bar = _bar(run)
             self._bar.start()
+
+    @hookimpl
+    def medgen_step_end(self, run: Run) -> None:
+        if run.step == self._first or self._overdue():
+            run.flush()
 
     @hookimpl
     def medgen_log(self, run: Run, scalars: Mapping[str, float]) -> None:
@@ -51,8 +63,15 @@ class Reporting:
         line = training_line(run, scalars)
         if self._bar:
             self._bar.update(0, completed=run.step, numbers=line)
-        elif run.step % self.every_steps == 0 or run.complete:
-            console.say(f"step {run.step:>7}/{run.total_steps}  {line}  left {left(run, scalars)}")
+        elif run.step % self.every_steps == 0 or run.complete or run.step == self._first or self._overdue():
+            compiled = run.recipe.training.compile and run.step == self._first  # so nothing is known yet
+            rest = "-:--:--" if compiled else left(run, scalars)
+            console.say(f"step {run.step:>7}/{run.total_steps}  {line}  left {rest}")
+            self._said = time.monotonic()
+
+    def _overdue(self) -> bool:
+        """Silent for long, on a slow device."""
+        return self._alone and time.monotonic() - self._said >= SILENT
 
     @hookimpl
     def medgen_run_end(self) -> None:

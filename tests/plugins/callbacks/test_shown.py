@@ -35,9 +35,20 @@ def shown(tmp_path_factory, cohort):
 def test_a_log_has_a_line_of_fixed_fields_and_ends_with_where_the_result_is(shown):
     folder, out = shown
     lines = [line for line in out.splitlines() if line.startswith("step")]
-    assert [int(line.split()[1].split("/")[0]) for line in lines] == [2, 4, 6]
+    assert [int(line.split()[1].split("/")[0]) for line in lines] == [1, 2, 4, 6]
     assert len({len(line.split()) for line in lines}) == 1
     assert out.splitlines()[-1] == str(folder)
+
+
+def test_a_slow_device_is_never_silent_for_long(medgen, tiny, tmp_path, monkeypatch):
+    from medgen_builtins.callbacks import progress
+
+    monkeypatch.setattr(progress, "SILENT", 0.0)
+    common = ("callbacks.previews=false", "training.steps=3", f"run.dir={tmp_path / 'run'}")
+    result = medgen("train", "bravo_rflow", *tiny, *common)
+    assert result.code == 0, result.err
+    lines = [line for line in result.out.splitlines() if line.startswith("step")]
+    assert [line.split()[1] for line in lines] == ["1/3", "2/3", "3/3"]
 
 
 def test_previews_are_pictures_of_something(shown):
