@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,8 @@ PRELOAD = [
     "torch._dynamo",
     "pytest",
     "nibabel",
+    "medgen.validation",
+    *sorted({entry.value for entry in entry_points(group="medgen")}),
 ]
 
 

@@ -73,7 +73,7 @@ def test_K1_a_run_that_is_killed_at_random_moments_ends_bit_for_bit_as_one_that_
     longest, kills, ends = time.monotonic() - began, 0, 0
     while kills < count or not ends:
         child = server.start("train", *common, *EVERY, f"run.dir={folder}", "--resume", "auto")
-        child.process.join(chance.uniform(0.01, longest / 2))
+        child.process.join(chance.uniform(0.01, 0.9 * longest))  # much of it is spent before the first step
         child.process.kill()
         ended = child.wait()
         assert ended.code in (0, -9), ended.err
