@@ -9,7 +9,7 @@ from medgen.recipe import load
 @pytest.fixture
 def saving(tiny, tmp_path):
     class Run:
-        dir, step, epochs_ended, saved = tmp_path, 0, 0, []
+        dir, step, epochs_ended, epoch_due, saved = tmp_path, 0, 0, False, []
 
         def save(self, name="latest.pt"):
             self.saved.append(name)
