@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from data.cohort import write_cohort
+from faults.forkserver import PRELOAD
 from latents import BRAVO, CPU, Counting, store_of
 from medgen_builtins.spaces.latent import Latent
 
@@ -97,7 +98,7 @@ def test_C1_eight_processes_that_fill_it_at_once_read_the_same(cohort, own_cache
     """Also when one of them is killed meanwhile."""
     store_of(cohort)
     context = multiprocessing.get_context("forkserver")  # a fork of this process would copy locks of torch's threads
-    context.set_forkserver_preload(["torch", "medgen.data.prepared", "medgen.data.store"])
+    context.set_forkserver_preload(PRELOAD)
     start, answers = context.Event(), context.Queue()
     processes = [context.Process(target=latents.fill, args=(cohort, own_cache, start, answers)) for _ in range(8)]
     for each in processes:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from data.cohort import write_cohort
 from faults.filling import CHANNELS, everything, fill, opened, wanted
+from faults.forkserver import PRELOAD
 
 from medgen.data import memory
 from medgen.data import store as store_module
@@ -44,7 +45,7 @@ def stores(cache: Path) -> list[Path]:
 def processes() -> BaseContext:
     """Forked from a server: a fork of this process would copy locks that torch's threads hold."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["medgen.data.store"])
+    context.set_forkserver_preload(PRELOAD)  # the server is one for all tests
     return context
 
 
