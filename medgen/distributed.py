@@ -372,7 +372,7 @@ class Pulse:
         self.state, self._changed, self._count = "busy", time.monotonic(), 0
         others = range(1, size()) if leads() else [0] if rank() == 1 else []
         self._seen = {other: (-1, time.monotonic()) for other in others}
-        self._rank, self._ended = rank(), threading.Event()
+        self._rank, self._ended, self._writing = rank(), threading.Event(), threading.Lock()
         self._file = os.open(_file(folder, rank()), os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
         threading.Thread(target=self._beat, daemon=True).start()
 
@@ -385,12 +385,17 @@ class Pulse:
         self._ended.set()
         _file(self.folder, self._rank).unlink(missing_ok=True)
 
-    def _beat(self) -> None:
-        while not self._ended.is_set():
+    def write(self) -> None:
+        """Let the others know now."""
+        with self._writing:
             self._count += 1
             idle = time.monotonic() - self._changed
             beat = Beat(self._count, os.getpid(), self.step, self.saved, self.state, round(idle, 1))
             os.pwrite(self._file, json.dumps(beat).ljust(100).encode(), 0)
+
+    def _beat(self) -> None:
+        while not self._ended.is_set():
+            self.write()
             for other in self._seen:
                 self._watch(other)
             self._ended.wait(TICK)
@@ -423,10 +428,14 @@ def watch(folder: Path, timeout: float, step: int) -> None:
 
 def mark(step: int | None = None, saved: int | None = None) -> None:
     """This rank goes on: at this step, with so many saved."""
-    if _State.pulse:
-        _State.pulse.step = _State.pulse.step if step is None else step
-        _State.pulse.saved = _State.pulse.saved if saved is None else saved
-        _State.pulse.mark(_State.pulse.state)
+    pulse = _State.pulse
+    if not pulse:
+        return
+    pulse.step = pulse.step if step is None else step
+    pulse.mark(pulse.state)
+    if saved is not None:
+        pulse.saved = saved
+        pulse.write()  # who tells of a rank's end reads it here
 
 
 def working() -> AbstractContextManager[None]:
