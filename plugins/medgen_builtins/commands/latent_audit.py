@@ -43,6 +43,7 @@ def latent_audit(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...
 def measure(recipe: Recipe) -> dict[str, Any]:
     """All figures of a recipe's autoencoder, as plain values; `verdict` is a sentence. Raises RecipeError."""
     from medgen.assemble import build, default_device, prepare_data
+    from medgen.console import warn
     from medgen.data.feed import Feed
     from medgen.errors import RecipeError
     from medgen_builtins.commands.latent_figures import Audit
@@ -55,7 +56,10 @@ def measure(recipe: Recipe) -> dict[str, Any]:
         raise RecipeError(f"{what}. Give a recipe of latent diffusion.")
     parts.space.shape((recipe.data.image_size,) * 2)
     store = prepare_data(recipe, parts.mode)
-    feed = Feed(store, parts.mode, "val" if len(store.select("val")) else "train")
+    split = "val" if len(store.select("val")) else "train"
+    if split == "train":
+        warn("no slices are held out: these are figures of the slices to train on, which the autoencoder may know.")
+    feed = Feed(store, parts.mode, split)
     try:
         return Audit(parts, feed, device).run()
     finally:

@@ -12,13 +12,13 @@ import torch
 from rich.table import Table
 from scipy import ndimage
 from torch import Tensor
-from torch.nn.functional import conv2d, pad
 
 from medgen import seeds
 from medgen.assemble import Parts
 from medgen.console import progress
 from medgen.data.feed import Feed
 from medgen.kinds import Draws
+from medgen_builtins.similarity import ssim
 from medgen_builtins.spaces.codec import Moments
 from medgen_builtins.spaces.latent import LatentSpace
 
@@ -109,23 +109,6 @@ class Audit:
             return None
         psnr = 10 * math.log10(4 / max(self.squared / self.pixels, 1e-10))
         return {"psnr": psnr, "ssim": self.likeness / self.pixels}
-
-
-def ssim(one: Tensor, two: Tensor, window: int = 11, sigma: float = 1.5, data_range: float = 2.0) -> Tensor:
-    """The structural similarity at each pixel, `[batch, channel, *space]` (Wang et al. 2004, equation 13).
-
-    Weights are Gaussian; beyond the border the image is repeated.
-    """
-    reach = torch.arange(window, device=one.device, dtype=torch.float32) - window // 2
-    line = torch.exp(-(reach**2) / (2 * sigma**2))
-    kernel = (line[:, None] * line / line.sum() ** 2).expand(one.shape[1], 1, window, window)
-
-    def mean(x: Tensor) -> Tensor:
-        return conv2d(pad(x, (window // 2,) * 4, mode="replicate"), kernel, groups=x.shape[1])
-
-    mu1, mu2, c1, c2 = mean(one), mean(two), (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
-    var1, var2, both = mean(one * one) - mu1**2, mean(two * two) - mu2**2, mean(one * two) - mu1 * mu2
-    return (2 * mu1 * mu2 + c1) * (2 * both + c2) / ((mu1**2 + mu2**2 + c1) * (var1 + var2 + c2))
 
 
 def parts_of(mask: np.ndarray, outside: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
