@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -117,10 +117,11 @@ def test_S5_both_scripts_end_alike() -> None:
     assert one == two != ""
 
 
-@pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
 @pytest.mark.parametrize("path", [*SCRIPTS.values(), ROOT / "tests/slurm/start"])
 def test_S5_shellcheck_finds_nothing(path: Path) -> None:
-    done = subprocess.run(["shellcheck", "-s", "bash", path], capture_output=True, text=True)
+    done = subprocess.run(
+        [Path(sys.executable).with_name("shellcheck"), "-s", "bash", path], capture_output=True, text=True
+    )
     assert done.stdout == ""
 
 
