@@ -162,7 +162,10 @@ class StoringSpace(Space, Protocol):
 
 
 class Autoencoder(Protocol):
-    """A network that strategy `vae` trains and space `latent` uses: an `nn.Module` with these."""
+    """A network that strategy `vae` trains and space `latent` uses: an `nn.Module` with these.
+
+    Its settings have `latent_channels` too.
+    """
 
     latent_channels: int
     factor: int
@@ -173,9 +176,6 @@ class Autoencoder(Protocol):
 
     def decode(self, z: Tensor) -> Tensor:
         """Latents to images `[batch, channel, *space]`, not clamped."""
-
-    def __call__(self, image: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Reconstruction, mean and log-variance; what is decoded is mean + exp(logvar / 2) noise."""
 
 
 class Turn(Protocol):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from medgen import checkpoint, seeds
+from medgen import checkpoint, cli, seeds
 from medgen.data.layouts import mask_names
 from medgen.data.prepared import open_prepared
 from medgen.data.settings import DataSettings
@@ -21,18 +21,19 @@ from medgen.recipe import load, public_toml
 
 BRAVO = Mode(images=("bravo",), condition=("seg",))
 CPU = torch.device("cpu")
-SOURCE = Path(__file__).parent / "medgen_patches" / "medgen_patches.py"
+SOURCES = Path(__file__).parent
 Write = Callable[..., Path]
 
 
-def install(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    """What pip would leave of the package."""
-    shutil.copy(SOURCE, folder)
-    about = folder / "medgen_patches-1.0.dist-info"
+def install(folder: Path, patch: pytest.MonkeyPatch, name: str = "patches") -> None:
+    """What pip would leave of the package `medgen_NAME`."""
+    shutil.copy(SOURCES / f"medgen_{name}" / f"medgen_{name}.py", folder)
+    about = folder / f"medgen_{name}-1.0.dist-info"
     about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: medgen-patches\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text("[medgen]\npatches = medgen_patches\n")
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: medgen-{name}\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(f"[medgen]\n{name} = medgen_{name}\n")
     patch.syspath_prepend(str(folder))
+    cli.registry.cache_clear()
 
 
 def write_autoencoder(path: Path, mode: str, *overrides: str, seed: int = 0) -> Path:

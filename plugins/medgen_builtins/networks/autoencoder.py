@@ -85,10 +85,6 @@ class Autoencoder:
             def decode(self, z: Tensor) -> Tensor:
                 return self.net.decode(z)  # type: ignore[no-any-return]
 
-            def forward(self, image: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-                mean, logvar = (each.float() for each in self.encode(image))
-                return self.decode(mean + (0.5 * logvar).exp() * noise), mean, logvar
-
         return Convolutional()
 
     def _norm_groups(self) -> int:

@@ -58,9 +58,9 @@ class AutoencoderTurn(nn.Module):
 
     def forward(self, batch: Batch, draws: Chance, before: Step | None = None) -> Step:
         """Losses by name, each `[batch]`, for images in [-1, 1]."""
-        made, mean, logvar = self.network(batch.image, draws.noise)
-        made = made.float()
-        prediction = AutoencoderPrediction(made, mean.float(), logvar.float(), self._logits(made))
+        mean, logvar = (each.float() for each in self.network.encode(batch.image))
+        made = self.network.decode(mean + (0.5 * logvar).exp() * draws.noise).float()
+        prediction = AutoencoderPrediction(made, mean, logvar, self._logits(made))
         original = Original(batch.image.float())
         losses = {name: loss(prediction, original) for name, loss in self.losses.items()}
         critics = [name for name, loss in self.losses.items() if hasattr(loss, "critic")]
@@ -75,7 +75,7 @@ class AutoencoderTurn(nn.Module):
 
     def measure(self, step: Step, truth: Tensor, lesion: Tensor | None) -> list[tuple[str, Tensor]]:
         """Likeness of a sampled reconstruction, and what its latents are like; see `kinds.MeasuringTurn`."""
-        from medgen_builtins.commands.latent_figures import ssim
+        from medgen_builtins.similarity import ssim
 
         made = step.prediction.x0.clamp(-1, 1)
         error, head = made - truth, (truth > HEAD).any(1, keepdim=True).expand_as(truth)

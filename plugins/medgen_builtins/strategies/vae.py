@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from medgen import between, field, ge, gt, hookimpl, settings
+from medgen.errors import RecipeError
 
 if TYPE_CHECKING:
     import torch
@@ -80,14 +81,16 @@ class VaeStrategy:
         """The autoencoder's; and, if there is a loss with a `critic`, the discriminator's."""
         from medgen_builtins.strategies import autoencoding
 
-        critics = [each for each in losses.values() if hasattr(each, "critic")]
+        critics = {name: each for name, each in losses.items() if hasattr(each, "critic")}
+        if len(critics) > 1:
+            raise RecipeError(f"losses: {' and '.join(critics)} each train a discriminator, there is one. Remove one.")
         first = autoencoding.AutoencoderTurn(mode, network, losses, self.options.discriminator.start_step)
         if not critics:
             return [first]
         options = self.options.discriminator
         discriminator = autoencoding.discriminator(options, mode.channels, self.image_size).to(device)
         first.ask(discriminator)
-        return [first, autoencoding.DiscriminatorTurn(discriminator, critics[0], options)]
+        return [first, autoencoding.DiscriminatorTurn(discriminator, next(iter(critics.values())), options)]
 
     def reconstruct(self, network: nn.Module, image: Tensor) -> Tensor:
         """Images `[batch, channel, *space]` as they come back of the mean of their latents, clamped, fp32."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 
+import latents
 import pytest
 import torch
 from medgen_builtins.losses.adversarial import Adversarial
@@ -213,3 +214,28 @@ def test_what_does_not_fit_is_a_mistake_of_the_recipe(change):
 def test_only_a_strategy_that_gives_logits_takes_the_adversarial_loss():
     with pytest.raises(RecipeError, match=r"losses.adversarial: reads logits, but strategy.rflow gives only"):
         load("bravo_rflow", ["losses.adversarial.weight=1"])
+
+
+def test_two_losses_of_a_discriminator_are_one_too_many():
+    with pytest.raises(RecipeError, match=r"^losses: adversarial and other each train a discriminator"):
+        turns(l1=L1(), adversarial=Adversarial(), other=Adversarial())
+
+
+@pytest.mark.parametrize(("name", "factor"), [("patches", 4), ("fsq", 8)])
+def test_an_autoencoder_of_a_third_party_trains_and_is_diffused_in(
+    name, factor, small, tiny, medgen, tmp_path, monkeypatch
+):
+    """From a plugin of one file: its reconstruction gets better, and a latent run shows samples made with it."""
+    latents.install(tmp_path, monkeypatch, name)
+    given = (*small, f"network={name}", "training.steps=40", "training.learning_rate=5e-3", "losses.kl=false")
+    given = (*(each for each in given if "autoencoder." not in each), "callbacks.previews=false")
+    assert medgen("train", "vae_bravo", *given, f"run.dir={tmp_path}/ae").code == 0
+    lines = [json.loads(line) for line in (tmp_path / "ae/metrics.jsonl").read_text().splitlines()]
+    l1 = [line["loss/l1"] for line in lines if "loss/l1" in line]
+    assert sum(l1[-4:]) < 0.8 * sum(l1[:4])
+    latent = ("space=latent", f"space.latent.checkpoint={tmp_path}/ae", f"space.latent.factor={factor}")
+    sized = ("data.image_size=32", "network.unet.channels=[8,8]", "network.unet.attention=[false,false]")
+    common = ("callbacks.tensorboard=false", "training.steps=2", f"run.dir={tmp_path}/run")
+    done = medgen("train", "bravo_rflow", *tiny, *sized, *latent, *common)
+    assert done.code == 0, done.err
+    assert list((tmp_path / "run").rglob("*.png"))
