@@ -99,7 +99,9 @@ def train(
     from medgen import distributed
 
     if resolved.training.devices > 1 and distributed.place() is None:
-        return distributed.supervise(context.find_root().obj, resolved)
+        from medgen import launch
+
+        return launch.supervise(context.find_root().obj, resolved)
     with distributed.joined(resolved):
         say_result(_train(resolved, resume))
     return 0

@@ -1,4 +1,4 @@
-"""Ranks: processes that train together. What they share and decide, how they are started, and how they are watched.
+"""Ranks: processes that train together, what they share, decide and compute, and how they join.
 
 Alone, everything here does nothing: `rank()` is 0, `size()` is 1, and no function waits. Collective functions, `share`,
 `once`, `wait`, `total`, `first_on_node` and a `Vote`, must be called by all ranks in the same order.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -26,8 +25,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from medgen import console
-from medgen.errors import MedgenError, RankError, RecipeError, StoppedError
+from medgen import console, heartbeat
+from medgen.errors import RankError, RecipeError, StoppedError
 
 if TYPE_CHECKING:
     from medgen.recipe import Recipe
@@ -36,8 +35,6 @@ Result = TypeVar("Result")
 
 PATIENCE = timedelta(days=30)
 """How long ranks wait for one that saves or validates: as long as it lives, which is what heartbeats tell."""
-TICK = 0.25
-"""Seconds between heartbeats."""
 AFTER = 5.0
 """Seconds that a rank has more than the watch: so that the silent rank is named, not the one that waited for it."""
 NOTES = "MEDGEN_NOTES"
@@ -87,7 +84,6 @@ class _State:
 
     control: dist.ProcessGroup | None = None
     local = 0
-    pulse: Pulse | None = None
 
 
 def share(value: Any, source: int = 0) -> Any:
@@ -96,7 +92,7 @@ def share(value: Any, source: int = 0) -> Any:
         return value
     text = json.dumps(value).encode() if rank() == source else b""
     length = torch.tensor([len(text)])
-    with waiting():
+    with heartbeat.waiting():
         dist.broadcast(length, source, group=_State.control)
         data = torch.tensor(list(text) or [0] * int(length), dtype=torch.uint8)
         dist.broadcast(data, source, group=_State.control)
@@ -111,7 +107,7 @@ def once(work: Callable[[], Any]) -> Any:
 def wait() -> None:
     """Until all ranks are here, however long one of them saves."""
     if size() > 1:
-        with waiting():
+        with heartbeat.waiting():
             dist.barrier(group=_State.control)
 
 
@@ -119,7 +115,7 @@ def total(values: Tensor) -> Tensor:
     """The sum over the ranks."""
     values = values.clone()
     if size() > 1:
-        with waiting():
+        with heartbeat.waiting():
             dist.all_reduce(values)
     return values
 
@@ -165,7 +161,7 @@ class Vote:
         return flag, dist.all_reduce(flag, dist.ReduceOp.MAX, group=_State.control, async_op=True)
 
     def _answer(self, asked: tuple[Tensor, dist.Work]) -> bool:
-        with waiting():
+        with heartbeat.waiting():
             asked[1].wait()
         return bool(asked[0].item())
 
@@ -175,7 +171,7 @@ def first_said(text: str | None) -> str:
     if size() == 1:
         return text or ""
     source = torch.tensor([size() if text is None else rank()])
-    with waiting():
+    with heartbeat.waiting():
         dist.all_reduce(source, dist.ReduceOp.MIN, group=_State.control)
     return str(share(text, int(source)))
 
@@ -244,25 +240,38 @@ def joined(recipe: Recipe) -> Iterator[None]:
         check_devices(where.local + 1)
         yield
     except StoppedError:
-        if not _State.pulse and not _first_to_fail():
+        if not heartbeat.beats() and not _first_to_fail():
             raise RankError([]) from None
         console.err.quiet = False
-        _forget()
+        heartbeat.stop()
         raise
     except Exception as error:
         if lost_others(error) or not _first_to_fail():
             raise RankError([]) from error
         console.err.quiet = False
         raise
-    _forget()
+    heartbeat.stop()
     dist.destroy_process_group()
     _State.control, _State.local = None, 0
 
 
-def _forget() -> None:
-    if _State.pulse:
-        _State.pulse.stop()
-    _State.pulse = None
+def watch(folder: Path, timeout: float, step: int) -> None:
+    """Show signs of life from now on. Rank 0 watches all, and rank 1 watches rank 0."""
+    if size() == 1 or heartbeat.beats():
+        return
+
+    def silent(other: int) -> None:
+        # only rank 1 tells of rank 0, which may be the one that counts those who tell
+        if other == 0 or _first_to_fail():
+            _leave_note("told")
+            console.err.quiet = False
+            console.fail(RankError(heartbeat.gone(folder, other, f"has been silent for {timeout:g} s")))
+        end(RankError.exit_code)
+
+    others = range(1, size()) if leads() else [0] if rank() == 1 else []
+    heartbeat.start(folder, timeout, step, rank(), others, silent)
+    if leads():
+        _leave_note("folder", str(folder))
 
 
 def end(code: int) -> None:
@@ -313,7 +322,7 @@ def _end_with_parent() -> None:
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(TICK)
+            time.sleep(heartbeat.TICK)
         os._exit(RankError.exit_code)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -344,296 +353,3 @@ def _leave_note(name: str, text: str = "") -> None:
     """For the process that started this one, if that was medgen."""
     if NOTES in os.environ:
         Path(os.environ[NOTES], name).write_text(text)
-
-
-# Heartbeats
-
-
-class Beat(NamedTuple):
-    """What a rank last let know of itself. idle: seconds since it last went on. saved: step of `latest.pt`."""
-
-    number: int
-    pid: int
-    step: int
-    saved: int
-    state: str
-    idle: float
-
-
-class Pulse:
-    """A file `.rank-N` in the run's folder, rewritten all the time; and an eye on those of other ranks.
-
-    Rank 0 watches all, and rank 1 watches rank 0. A process that is stopped or lost writes nothing. One that is
-    `working`, not `waiting` for others nor `busy` with what may take long, has to go on within the timeout.
-    """
-
-    def __init__(self, folder: Path, timeout: float, step: int):
-        self.folder, self.timeout, self.step, self.saved = folder, timeout, step, step
-        self.state, self._changed, self._count = "busy", time.monotonic(), 0
-        others = range(1, size()) if leads() else [0] if rank() == 1 else []
-        self._seen = {other: (-1, time.monotonic()) for other in others}
-        self._rank, self._ended, self._writing = rank(), threading.Event(), threading.Lock()
-        self._file = os.open(_file(folder, rank()), os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
-        threading.Thread(target=self._beat, daemon=True).start()
-
-    def mark(self, state: str) -> None:
-        """What the rank does from now on."""
-        self.state, self._changed = state, time.monotonic()
-
-    def stop(self) -> None:
-        """No longer beat or watch; all ranks have done their work."""
-        self._ended.set()
-        _file(self.folder, self._rank).unlink(missing_ok=True)
-
-    def write(self) -> None:
-        """Let the others know now."""
-        with self._writing:
-            self._count += 1
-            idle = time.monotonic() - self._changed
-            beat = Beat(self._count, os.getpid(), self.step, self.saved, self.state, round(idle, 1))
-            os.pwrite(self._file, json.dumps(beat).ljust(100).encode(), 0)
-
-    def _beat(self) -> None:
-        while not self._ended.is_set():
-            self.write()
-            for other in self._seen:
-                self._watch(other)
-            self._ended.wait(TICK)
-
-    def _watch(self, other: int) -> None:
-        beat, now = read_beat(self.folder, other), time.monotonic()
-        number, since = self._seen[other]
-        if beat and beat.number != number:
-            self._seen[other] = beat.number, now
-        hangs = beat is not None and beat.state == "working" and beat.idle > self.timeout
-        if (hangs or now - since > self.timeout) and not self._ended.is_set():
-            self._give_up(other)
-
-    def _give_up(self, other: int) -> None:
-        # only rank 1 tells of rank 0, which may be the one that counts those who tell
-        if other == 0 or _first_to_fail():
-            _leave_note("told")
-            console.err.quiet = False
-            console.fail(RankError(_gone(self.folder, other, f"has been silent for {self.timeout:g} s")))
-        end(RankError.exit_code)
-
-
-def watch(folder: Path, timeout: float, step: int) -> None:
-    """Show signs of life from now on, and look for those of others."""
-    if size() > 1 and _State.pulse is None:
-        _State.pulse = Pulse(folder, timeout, step)
-        if leads():
-            _leave_note("folder", str(folder))
-
-
-def mark(step: int | None = None, saved: int | None = None) -> None:
-    """This rank goes on: at this step, with so many saved."""
-    pulse = _State.pulse
-    if not pulse:
-        return
-    pulse.step = pulse.step if step is None else step
-    pulse.mark(pulse.state)
-    if saved is not None:
-        pulse.saved = saved
-        pulse.write()  # who tells of a rank's end reads it here
-
-
-def working() -> AbstractContextManager[None]:
-    """While it trains and has to go on."""
-    return _doing("working")
-
-
-def waiting() -> AbstractContextManager[None]:
-    """While others may keep this rank waiting."""
-    return _doing("waiting")
-
-
-def busy() -> AbstractContextManager[None]:
-    """While it does what may take long."""
-    return _doing("busy")
-
-
-@contextmanager
-def _doing(state: str) -> Iterator[None]:
-    pulse = _State.pulse
-    if pulse is None:
-        yield
-        return
-    before = pulse.state
-    pulse.mark(state)
-    try:
-        yield
-    finally:
-        pulse.mark(before)
-
-
-def read_beat(folder: Path, number: int) -> Beat | None:
-    """What a rank last wrote, if anything."""
-    try:
-        return Beat(*json.loads(_file(folder, number).read_text()))
-    except (OSError, ValueError):
-        return None
-
-
-def _file(folder: Path, number: int) -> Path:
-    return folder / f".rank-{number}"
-
-
-def _gone(folder: Path, number: int, what: str) -> str:
-    from medgen.folder import continue_command
-
-    beat, first = read_beat(folder, number), read_beat(folder, 0)
-    who = f"rank {number}" + (f" (pid {beat.pid})" if beat else "")
-    at = f" at step {max(beat.step, first.saved if first else 0)}" if beat else ""  # all take part in a save
-    saved = f"last checkpoint: step {first.saved}" if first else "see the last checkpoint"
-    return f"{folder}: {who} {what}{at}; {saved}. Continue: {continue_command(folder)}"
-
-
-# Starting
-
-
-def supervise(arguments: list[str], recipe: Recipe) -> int:
-    """Run `medgen ARGUMENTS` in a process per device of this node, and wait for them. Returns the exit code."""
-    import tempfile
-
-    check(recipe, recipe.training.devices)
-    check_devices(recipe.training.devices)
-    with tempfile.TemporaryDirectory(prefix="medgen-") as notes:
-        return Supervisor(arguments, recipe.training.devices, Path(notes)).run()
-
-
-class Supervisor:
-    """Starts workers with torch's elastic agent, forwards signals, and tells of a worker that could not tell itself."""
-
-    def __init__(self, arguments: list[str], devices: int, notes: Path):
-        cores = len(os.sched_getaffinity(0))
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // devices)))
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        os.environ[NOTES] = str(notes)
-        self.notes, self.devices = notes, devices
-        self.agent = _agent(arguments, devices, notes, self._look)
-        self.ended: set[int] = set()
-        """Processes that were alive still some time after another had failed."""
-        self.asked = 0
-
-    def run(self) -> int:
-        from medgen.signals import NAMES
-
-        before = {number: signal.signal(number, self._forward) for number in NAMES}
-        try:
-            result = self.agent.run()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-        return self._judge(list(result.failures.items()))
-
-    def _pids(self) -> list[int]:
-        workers = [each.id for each in self.agent.get_worker_group().workers]
-        return [each for each in workers if isinstance(each, int)]
-
-    def _forward(self, number: int, _: Any) -> None:
-        self.asked = number
-        if not self._pids():
-            raise _stopped(number)
-        for pid in self._pids():
-            _kill(pid, number)
-
-    def _look(self) -> None:
-        """torch's agent asks the others to end when one has failed, and would wait for half a minute."""
-        if any(map(_has_failed, self._pids())):
-            threading.Thread(target=self._end_stragglers, daemon=True).start()
-
-    def _end_stragglers(self) -> None:
-        time.sleep(AFTER)
-        for pid in self._pids():
-            if _is_alive(pid):
-                self.ended.add(pid)
-                _kill(pid, signal.SIGKILL)
-
-    def _judge(self, failures: list[tuple[int, Any]]) -> int:
-        """The exit code of the first worker that had an error of its own; raises RankError if it died in silence."""
-        own = [
-            (number, each)
-            for number, each in failures
-            if each.exitcode not in (RankError.exit_code, -signal.SIGTERM) and each.pid not in self.ended
-        ]
-        if not own and self.asked and not (self.notes / "told").exists():
-            raise _stopped(self.asked)
-        if own and own[0][1].exitcode < 0:
-            number, failure = own[0]
-            raise RankError(self._killed(number, failure.pid, signal.Signals(-failure.exitcode).name))
-        if own:
-            return int(own[0][1].exitcode)
-        if failures and not (self.notes / "told").exists():
-            raise RankError(f"rank {failures[0][0]} lost the others. Give the same command with --resume auto.")
-        return RankError.exit_code if failures else 0
-
-    def _killed(self, number: int, pid: int, name: str) -> str:
-        note = self.notes / "folder"
-        if note.exists():
-            return f"{_gone(Path(note.read_text()), number, f'was killed by {name}')} --devices {self.devices}"
-        return f"rank {number} (pid {pid}) was killed by {name} before it trained. Give the same command again."
-
-
-def _agent(arguments: list[str], devices: int, logs: Path, look: Callable[[], None]) -> Any:
-    """torch's agent for one node; calls `look` before it asks how its workers are."""
-    import logging
-
-    from torch.distributed.elastic.agent.server.api import WorkerSpec
-    from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
-    from torch.distributed.elastic.rendezvous import RendezvousParameters
-    from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
-
-    class Agent(LocalElasticAgent):
-        def _monitor_workers(self, worker_group: Any) -> Any:
-            look()
-            return super()._monitor_workers(worker_group)
-
-    logging.disable(logging.CRITICAL)  # of torch's agent, which tells in forty lines what we tell in one
-    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGHUP,SIGQUIT"  # the others are for the workers to answer
-    meeting = RendezvousParameters(
-        "c10d", "127.0.0.1:0", run_id="medgen", min_nodes=1, max_nodes=1, local_addr="127.0.0.1"
-    )
-    spec = WorkerSpec(
-        role="train",
-        local_world_size=devices,
-        entrypoint=sys.executable,
-        args=("-m", "medgen", *arguments),
-        rdzv_handler=get_rendezvous_handler(meeting),
-        max_restarts=0,
-        monitor_interval=0.1,
-        local_addr="127.0.0.1",
-    )
-    return Agent(spec, DefaultLogsSpecs(log_dir=str(logs)))
-
-
-def _stopped(number: int) -> MedgenError:
-    from medgen.signals import NAMES
-
-    name = NAMES[signal.Signals(number)]
-    code = 130 if number == signal.SIGINT else 75
-    return StoppedError(f"train: stopped by {name} before it trained. Give the same command again.", code)
-
-
-def _has_failed(pid: int) -> bool:
-    """Looks without taking the news from torch's agent."""
-    try:
-        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return False
-    return ended is not None and ended.si_status != 0
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
-    except ChildProcessError:
-        return False
-
-
-def _kill(pid: int, number: int) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from medgen import distributed
+from medgen import heartbeat
 from medgen.run import Run, Trial
 
 
@@ -25,7 +25,7 @@ def check(run: Run, passes: Callable[[], None]) -> None:
     turns = [cast(nn.Module, turn) for turn in run.turns.values()]
     buffers = [(each, each.clone()) for turn in turns for each in turn.buffers()]
     cuda = [run.device] if run.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), distributed.busy():
+    with torch.random.fork_rng(devices=cuda), heartbeat.busy():
         moments = _moments(run)
         run.trial = Trial("training")
         passes()

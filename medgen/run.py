@@ -12,7 +12,7 @@ import pluggy
 import torch
 from torch import Tensor, nn
 
-from medgen import checkpoint, distributed
+from medgen import checkpoint, distributed, heartbeat
 from medgen.console import warn
 from medgen.data.feed import Feed
 from medgen.errors import CheckpointError, StorageError
@@ -187,12 +187,12 @@ class Run:
         """
         self.flush()
         path, began = self.dir / name, time.time()
-        with distributed.busy():
+        with heartbeat.busy():
             if self.leads:
                 self._write(self.state_dict(), path)
             distributed.wait()
         if name == "latest.pt":
-            distributed.mark(saved=self.step)
+            heartbeat.mark(saved=self.step)
         self._saving = max(self._saving, time.time() - began)
         return path
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medgen import distributed, preflight, seeds
+from medgen import distributed, heartbeat, preflight, seeds
 from medgen.console import warn
 from medgen.errors import MedgenError, NotFiniteError, PluginError
 from medgen.kinds import Batch, Step, Turn
@@ -31,7 +31,7 @@ def fit(run: Run) -> None:
     try:
         run.hooks.medgen_run_start(run=run)
         if not run.hooks.medgen_fit(run=run):
-            with distributed.working():
+            with heartbeat.working():
                 Trainer(run).fit()
     except Exception as caught:
         error = caught
@@ -102,7 +102,7 @@ class Trainer:
     def step(self) -> dict[str, Tensor]:
         """One optimizer step of every turn. Returns means over the batch by name, on the device."""
         run, size = self.run, self.training.batch_size
-        distributed.mark(step=run.step)
+        heartbeat.mark(step=run.step)
         batch = run.to_device(run.train.at(run.samples, size, self.rows))
         rank = distributed.rank()
         seeds.seed_globals(run.recipe.run.seed, "dropout", run.step, *([rank] if rank else []))
@@ -178,7 +178,7 @@ class Trainer:
         """
         means = {loss: each.sum() / self.training.batch_size for loss, each in result.losses.items()}
         total = torch.stack([self.weights.get(loss, 1.0) * mean for loss, mean in means.items()]).sum()
-        with distributed.waiting():
+        with heartbeat.waiting():
             distributed.scaled(total).backward()  # type: ignore[no-untyped-call]
         if name == next(iter(self.run.turns)):
             means = {"train": total, **means}
@@ -206,7 +206,7 @@ class Trainer:
         run, every = self.run, self.training.validate_every
         metrics: dict[str, float] = {}
         self.flush()
-        with distributed.busy():
+        with heartbeat.busy():
             if every and ((run.epochs_ended + 1) % every == 0 or run.complete):
                 try:
                     metrics = validate(run)

@@ -15,17 +15,11 @@ import pytest
 import torch
 from faults import ranks
 from faults.forkserver import Server, differences
+from faults.variants import SMALL
 
-from medgen import checkpoint, distributed
+from medgen import checkpoint, distributed, heartbeat
 
-SMALL = (
-    "network.unet.channels=[8,8]",
-    "network.unet.attention=[false,false]",
-    "callbacks.previews=false",
-    "callbacks.tensorboard=false",
-    "training.validate_every=0",
-    "callbacks.checkpoints.every_steps=10",
-)
+SHORT = (*SMALL, "training.validate_every=0", "callbacks.checkpoints.every_steps=10")
 ENDLESS = ("training.steps=1000000", "training.schedule=constant")
 REPOSITORY = Path(__file__).parents[2]
 
@@ -37,7 +31,7 @@ def server(tmp_path):
 
 @pytest.fixture
 def common(tiny, tmp_path):
-    return ("train", "bravo_rflow", *tiny, *SMALL, f"run.dir={tmp_path}/r")
+    return ("train", "bravo_rflow", *tiny, *SHORT, f"run.dir={tmp_path}/r")
 
 
 def supervised(*arguments):
@@ -52,7 +46,7 @@ def beat_at(folder, rank, step, seconds=60):
     """The heartbeat of a rank that has come so far."""
     limit = time.monotonic() + seconds
     while True:
-        beat = distributed.read_beat(folder, rank)
+        beat = heartbeat.read_beat(folder, rank)
         if beat and beat.step >= step and beat.state in ("working", "waiting"):
             return beat
         assert time.monotonic() < limit, f"never came to step {step}"

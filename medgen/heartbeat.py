@@ -1,0 +1,167 @@
+"""Signs of life: each rank rewrites a file in the run's folder, and others look whether it does.
+
+Without `start`, everything here does nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from medgen.folder import continue_command
+
+TICK = 0.25
+"""Seconds between heartbeats."""
+
+
+class Beat(NamedTuple):
+    """What a rank last let know of itself. idle: seconds since it last went on. saved: step of `latest.pt`."""
+
+    number: int
+    pid: int
+    step: int
+    saved: int
+    state: str
+    idle: float
+
+
+class Pulse:
+    """A file `.rank-N` in the run's folder, rewritten all the time; and an eye on those of other ranks.
+
+    A process that is stopped or lost writes nothing. One that is `working`, not `waiting` for others nor `busy` with
+    what may take long, has to go on within the timeout. `silent` is called with the number of one that does not.
+    """
+
+    def __init__(
+        self, folder: Path, timeout: float, step: int, rank: int, others: Iterable[int], silent: Callable[[int], None]
+    ):
+        self.folder, self.timeout, self.step, self.saved = folder, timeout, step, step
+        self.state, self._changed, self._count = "busy", time.monotonic(), 0
+        self._seen = {other: (-1, time.monotonic()) for other in others}
+        self._rank, self._silent, self._ended, self._writing = rank, silent, threading.Event(), threading.Lock()
+        self._file = os.open(_file(folder, rank), os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def mark(self, state: str) -> None:
+        """What the rank does from now on."""
+        self.state, self._changed = state, time.monotonic()
+
+    def stop(self) -> None:
+        """No longer beat or watch; all ranks have done their work."""
+        self._ended.set()
+        _file(self.folder, self._rank).unlink(missing_ok=True)
+
+    def write(self) -> None:
+        """Let the others know now."""
+        with self._writing:
+            self._count += 1
+            idle = time.monotonic() - self._changed
+            beat = Beat(self._count, os.getpid(), self.step, self.saved, self.state, round(idle, 1))
+            os.pwrite(self._file, json.dumps(beat).ljust(100).encode(), 0)
+
+    def _beat(self) -> None:
+        while not self._ended.is_set():
+            self.write()
+            for other in self._seen:
+                self._watch(other)
+            self._ended.wait(TICK)
+
+    def _watch(self, other: int) -> None:
+        beat, now = read_beat(self.folder, other), time.monotonic()
+        number, since = self._seen[other]
+        if beat and beat.number != number:
+            self._seen[other] = beat.number, now
+        hangs = beat is not None and beat.state == "working" and beat.idle > self.timeout
+        if (hangs or now - since > self.timeout) and not self._ended.is_set():
+            self._silent(other)
+
+
+_pulse: Pulse | None = None
+
+
+def start(
+    folder: Path, timeout: float, step: int, rank: int, others: Iterable[int], silent: Callable[[int], None]
+) -> None:
+    """Show signs of life from now on, and look for those of others; see `Pulse`."""
+    global _pulse
+    _pulse = Pulse(folder, timeout, step, rank, others, silent)
+
+
+def stop() -> None:
+    """No longer; all ranks have done their work."""
+    global _pulse
+    if _pulse:
+        _pulse.stop()
+    _pulse = None
+
+
+def beats() -> bool:
+    """Whether this process shows signs of life."""
+    return _pulse is not None
+
+
+def mark(step: int | None = None, saved: int | None = None) -> None:
+    """This rank goes on: at this step, with so many saved."""
+    if not _pulse:
+        return
+    _pulse.step = _pulse.step if step is None else step
+    _pulse.mark(_pulse.state)
+    if saved is not None:
+        _pulse.saved = saved
+        _pulse.write()  # who tells of a rank's end reads it here
+
+
+def working() -> AbstractContextManager[None]:
+    """While it trains and has to go on."""
+    return _doing("working")
+
+
+def waiting() -> AbstractContextManager[None]:
+    """While others may keep this rank waiting."""
+    return _doing("waiting")
+
+
+def busy() -> AbstractContextManager[None]:
+    """While it does what may take long."""
+    return _doing("busy")
+
+
+@contextmanager
+def _doing(state: str) -> Iterator[None]:
+    pulse = _pulse
+    if pulse is None:
+        yield
+        return
+    before = pulse.state
+    pulse.mark(state)
+    try:
+        yield
+    finally:
+        pulse.mark(before)
+
+
+def read_beat(folder: Path, number: int) -> Beat | None:
+    """What a rank last wrote, if anything."""
+    try:
+        return Beat(*json.loads(_file(folder, number).read_text()))
+    except (OSError, ValueError):
+        return None
+
+
+def _file(folder: Path, number: int) -> Path:
+    return folder / f".rank-{number}"
+
+
+def gone(folder: Path, number: int, what: str) -> str:
+    """The line about a rank that did not end by itself, and how to go on."""
+    beat, first = read_beat(folder, number), read_beat(folder, 0)
+    who = f"rank {number}" + (f" (pid {beat.pid})" if beat else "")
+    at = f" at step {max(beat.step, first.saved if first else 0)}" if beat else ""  # all take part in a save
+    saved = f"last checkpoint: step {first.saved}" if first else "see the last checkpoint"
+    return f"{folder}: {who} {what}{at}; {saved}. Continue: {continue_command(folder)}"

@@ -1,0 +1,161 @@
+"""One process for each device of a node: started with torch's elastic agent, and told of when one dies in silence."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medgen import heartbeat
+from medgen.distributed import AFTER, NOTES, check, check_devices
+from medgen.errors import MedgenError, RankError, StoppedError
+from medgen.signals import NAMES
+
+if TYPE_CHECKING:
+    from medgen.recipe import Recipe
+
+
+def supervise(arguments: list[str], recipe: Recipe) -> int:
+    """Run `medgen ARGUMENTS` in a process per device of this node, and wait for them. Returns the exit code."""
+    check(recipe, recipe.training.devices)
+    check_devices(recipe.training.devices)
+    with tempfile.TemporaryDirectory(prefix="medgen-") as notes:
+        return Supervisor(arguments, recipe.training.devices, Path(notes)).run()
+
+
+class Supervisor:
+    """Starts workers with torch's elastic agent, forwards signals, and tells of a worker that could not tell itself."""
+
+    def __init__(self, arguments: list[str], devices: int, notes: Path):
+        cores = len(os.sched_getaffinity(0))
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // devices)))
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        os.environ[NOTES] = str(notes)
+        self.notes, self.devices = notes, devices
+        self.agent = _agent(arguments, devices, notes, self._look)
+        self.ended: set[int] = set()
+        """Processes that were alive still some time after another had failed."""
+        self.asked = 0
+
+    def run(self) -> int:
+        before = {number: signal.signal(number, self._forward) for number in NAMES}
+        try:
+            result = self.agent.run()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        return self._judge(list(result.failures.items()))
+
+    def _pids(self) -> list[int]:
+        workers = [each.id for each in self.agent.get_worker_group().workers]
+        return [each for each in workers if isinstance(each, int)]
+
+    def _forward(self, number: int, _: Any) -> None:
+        self.asked = number
+        if not self._pids():
+            raise _stopped(number)
+        for pid in self._pids():
+            _kill(pid, number)
+
+    def _look(self) -> None:
+        """torch's agent asks the others to end when one has failed, and would wait for half a minute."""
+        if any(map(_has_failed, self._pids())):
+            threading.Thread(target=self._end_stragglers, daemon=True).start()
+
+    def _end_stragglers(self) -> None:
+        time.sleep(AFTER)
+        for pid in self._pids():
+            if _is_alive(pid):
+                self.ended.add(pid)
+                _kill(pid, signal.SIGKILL)
+
+    def _judge(self, failures: list[tuple[int, Any]]) -> int:
+        """The exit code of the first worker that had an error of its own; raises RankError if it died in silence."""
+        own = [
+            (number, each)
+            for number, each in failures
+            if each.exitcode not in (RankError.exit_code, -signal.SIGTERM) and each.pid not in self.ended
+        ]
+        if not own and self.asked and not (self.notes / "told").exists():
+            raise _stopped(self.asked)
+        if own and own[0][1].exitcode < 0:
+            number, failure = own[0]
+            raise RankError(self._killed(number, failure.pid, signal.Signals(-failure.exitcode).name))
+        if own:
+            return int(own[0][1].exitcode)
+        if failures and not (self.notes / "told").exists():
+            raise RankError(f"rank {failures[0][0]} lost the others. Give the same command with --resume auto.")
+        return RankError.exit_code if failures else 0
+
+    def _killed(self, number: int, pid: int, name: str) -> str:
+        note = self.notes / "folder"
+        if note.exists():
+            return f"{heartbeat.gone(Path(note.read_text()), number, f'was killed by {name}')} --devices {self.devices}"
+        return f"rank {number} (pid {pid}) was killed by {name} before it trained. Give the same command again."
+
+
+def _agent(arguments: list[str], devices: int, logs: Path, look: Callable[[], None]) -> Any:
+    """torch's agent for one node; calls `look` before it asks how its workers are."""
+    from torch.distributed.elastic.agent.server.api import WorkerSpec
+    from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.elastic.rendezvous import RendezvousParameters
+    from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
+
+    class Agent(LocalElasticAgent):
+        def _monitor_workers(self, worker_group: Any) -> Any:
+            look()
+            return super()._monitor_workers(worker_group)
+
+    logging.disable(logging.CRITICAL)  # of torch's agent, which tells in forty lines what we tell in one
+    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGHUP,SIGQUIT"  # the others are for the workers to answer
+    meeting = RendezvousParameters(
+        "c10d", "127.0.0.1:0", run_id="medgen", min_nodes=1, max_nodes=1, local_addr="127.0.0.1"
+    )
+    spec = WorkerSpec(
+        role="train",
+        local_world_size=devices,
+        entrypoint=sys.executable,
+        args=("-m", "medgen", *arguments),
+        rdzv_handler=get_rendezvous_handler(meeting),
+        max_restarts=0,
+        monitor_interval=0.1,
+        local_addr="127.0.0.1",
+    )
+    return Agent(spec, DefaultLogsSpecs(log_dir=str(logs)))
+
+
+def _stopped(number: int) -> MedgenError:
+    name = NAMES[signal.Signals(number)]
+    code = 130 if number == signal.SIGINT else 75
+    return StoppedError(f"train: stopped by {name} before it trained. Give the same command again.", code)
+
+
+def _has_failed(pid: int) -> bool:
+    """Looks without taking the news from torch's agent."""
+    try:
+        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return ended is not None and ended.si_status != 0
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except ChildProcessError:
+        return False
+
+
+def _kill(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
