@@ -60,7 +60,13 @@ class NotIdenticalError(CheckpointError):
 
 
 def differences(one: Path, two: Path) -> list[str]:
-    """What differs between the checkpoints and losses of two folders, in the order of the file, clock times aside."""
+    """What differs between two runs, or their child runs, in the order of their files, clock times aside."""
+    names = {path.parent.relative_to(folder) for folder in (one, two) for path in folder.rglob("latest.pt")}
+    found = ((name, each) for name in sorted(names) for each in _differences(one / name, two / name))
+    return [each if name == Path() else f"{name}: {each}" for name, each in found]
+
+
+def _differences(one: Path, two: Path) -> list[str]:
     from medgen import checkpoint
 
     first, second = (dict(_leaves(checkpoint.load(folder / "latest.pt"))) for folder in (one, two))

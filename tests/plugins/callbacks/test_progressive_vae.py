@@ -14,6 +14,7 @@ import torch
 from faults.dying import die_at
 from faults.forkserver import Server, differences, flat
 from medgen_builtins.callbacks.progressive_vae import Plateau, ProgressiveVae
+from medgen_builtins.commands import verify_resume
 
 from medgen import checkpoint
 from medgen.trainer import Trainer
@@ -320,3 +321,18 @@ def test_a_mistake_is_one_line_that_names_the_phase(changes, says, medgen, growi
     assert says in ended.err
     assert len(ended.err.strip().splitlines()) == 1
     assert not Path(tmp_path / "r").exists()
+
+
+def test_verify_resume_compares_every_phase(medgen, growing, monkeypatch, tmp_path):
+    monkeypatch.setattr(verify_resume, "START", "forkserver")
+    Server(tmp_path)  # its processes have torch already
+    ended = medgen("verify-resume", "bravo_rflow", *growing, "--steps", 1)
+    assert (ended.code, "bit-identical" in ended.out) == (0, True), ended
+    for name in ("one", "two"):
+        for phase in PHASES:
+            (tmp_path / name / phase).mkdir(parents=True)
+            (tmp_path / name / phase / "metrics.jsonl").touch()
+            value = float((name, phase) == ("two", "phase_32"))
+            checkpoint.save({"network": {"w": torch.tensor([value])}}, tmp_path / name / phase / "latest.pt")
+    found = verify_resume.differences(tmp_path / "one", tmp_path / "two")
+    assert found == ["phase_32: network/w differs by up to 1.0e+00"]
