@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 from data.cohort import write_cohort
+from faults.variants import AUTOENCODER, SMALL
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 TINY = (
@@ -99,3 +100,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory, cohort: Path) -> Path:
                 main(["train", f"{mode}_rflow", *options, "callbacks.previews=false"])
             assert not ended.value.code
     return folder
+
+
+@pytest.fixture(scope="session")
+def autoencoder(tmp_path_factory: pytest.TempPathFactory, cohort: Path) -> Path:
+    """The folder of an autoencoder's run of one step, that halves bravo images."""
+    from medgen.cli import main
+
+    folder = tmp_path_factory.mktemp("autoencoder")
+    options = (f"data.root={cohort}", *TINY, *SMALL, *AUTOENCODER, "training.steps=1", f"run.dir={folder / 'run'}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDGEN_CACHE", str(folder / "cache"))
+        with pytest.raises(SystemExit) as ended:
+            main(["train", "vae_bravo", *options])
+    assert not ended.value.code
+    return folder / "run"

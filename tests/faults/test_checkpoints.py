@@ -14,17 +14,11 @@ from pathlib import Path
 
 import pytest
 from faults.forkserver import Server, differences
+from faults.variants import SMALL, overrides
 
 from medgen import checkpoint, run
 
-SMALL = (
-    "network.unet.channels=[8,8]",
-    "network.unet.attention=[false,false]",
-    "training.val_batches=1",
-    "callbacks.previews=false",
-    "callbacks.tensorboard=false",
-    "callbacks.progress.every_steps=7",
-)
+SHORT = (*SMALL, "training.val_batches=1", "callbacks.progress.every_steps=7")
 
 
 @pytest.fixture
@@ -34,7 +28,7 @@ def server(tmp_path):
 
 @pytest.fixture
 def common(tiny):
-    return ("bravo_rflow", *tiny, *SMALL, "training.warmup_steps=5")
+    return ("bravo_rflow", *tiny, *SHORT, "training.warmup_steps=5")
 
 
 # Killed
@@ -43,29 +37,21 @@ def common(tiny):
 EVERY = ("training.steps=12", "training.epoch_steps=5", "training.accumulate=2", "callbacks.checkpoints.every_steps=2")
 
 
-AUTOENCODER = (
-    "network=autoencoder",
-    "network.autoencoder.channels=[8,8]",
-    "network.autoencoder.num_res_blocks=1",
-    "losses.perceptual=false",
-    "strategy.vae.discriminator.start_step=3",
-    "strategy.vae.discriminator.channels=8",
-)
-
-
 @pytest.mark.parametrize(
-    ("count", "name", "more"),
+    ("count", "name"),
     [
-        (50, "bravo_rflow", ()),
-        (8, "vae_bravo", AUTOENCODER),
-        pytest.param(1000, "bravo_rflow", (), marks=pytest.mark.slow),
-        pytest.param(100, "vae_bravo", AUTOENCODER, marks=pytest.mark.slow),
+        (50, "bravo_rflow"),
+        (8, "vae_bravo"),
+        (8, "bravo_rflow_latent"),
+        pytest.param(1000, "bravo_rflow", marks=pytest.mark.slow),
+        pytest.param(100, "vae_bravo", marks=pytest.mark.slow),
+        pytest.param(100, "bravo_rflow_latent", marks=pytest.mark.slow),
     ],
 )
 def test_K1_a_run_that_is_killed_at_random_moments_ends_bit_for_bit_as_one_that_was_not(
-    count, name, more, server, common, tmp_path
+    count, name, server, common, autoencoder, tmp_path
 ):
-    common = (name, *common[1:], *more)
+    common = (name, *common[1:], *overrides(name, autoencoder))
     whole, folder, chance = tmp_path / "whole", tmp_path / "killed", random.Random(count)
     assert server.run("train", *common, *EVERY, f"run.dir={whole}").code == 0
     began = time.monotonic()

@@ -7,23 +7,18 @@ import json
 import pytest
 import torch
 from faults.forkserver import differences
+from faults.variants import SMALL
 
 from medgen import checkpoint, preflight
 from medgen.objective import Objective
 from medgen.run import Run
 
-SMALL = (
-    "network.unet.channels=[8,8]",
-    "network.unet.attention=[false,false]",
-    "callbacks.previews=false",
-    "callbacks.tensorboard=false",
-    "training.validate_every=0",
-)
+SHORT = (*SMALL, "training.validate_every=0")
 
 
 @pytest.fixture
 def common(tiny, tmp_path):
-    return ("bravo_rflow", *tiny, *SMALL, "callbacks.checkpoints.every_steps=1", f"run.dir={tmp_path}/r")
+    return ("bravo_rflow", *tiny, *SHORT, "callbacks.checkpoints.every_steps=1", f"run.dir={tmp_path}/r")
 
 
 def failing(patch, steps, error=None):

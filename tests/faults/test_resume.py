@@ -13,35 +13,14 @@ import pytest
 import torch
 from data.cohort import write_cohort
 from faults.forkserver import Server, differences, flat, losses
+from faults.variants import SMALL, VARIANTS, overrides
 from medgen_builtins.commands import verify_resume
 
 from medgen import checkpoint
 from medgen.run import Run
 from medgen.trainer import Trainer
 
-SMALL = (
-    "network.unet.channels=[8,8]",
-    "network.unet.attention=[false,false]",
-    "training.val_batches=1",
-    "callbacks.previews=false",
-    "callbacks.tensorboard=false",
-)
-VARIANTS = {
-    "bravo_rflow": ("training.accumulate=2", "callbacks.ema.decay=0.9"),
-    "seg_ddpm": ("losses.mse=false", "losses.min_snr.gamma=5", "data.lesion_only=false"),
-    "vae_bravo": (
-        "network=autoencoder",
-        "network.autoencoder.channels=[8,8]",
-        "network.autoencoder.num_res_blocks=1",
-        "losses.perceptual=false",
-        "strategy.vae.discriminator.start_step=0",
-        "strategy.vae.discriminator.channels=8",
-        "training.warmup_steps=0",
-        "training.accumulate=2",
-    ),
-    "dual_rflow": ("space=space_to_depth", "data.image_size=32", "network.unet.dropout=0.2"),
-}
-"""To try another kind of training, add a line."""
+SHORT = (*SMALL, "training.val_batches=1")
 CHAIN = ("training.steps=24", "training.epoch_steps=8", "callbacks.checkpoints.every_steps=1")
 
 
@@ -52,7 +31,7 @@ def server(tmp_path):
 
 @pytest.fixture
 def short(tiny):
-    return (*tiny, *SMALL, "training.steps=4", "callbacks.checkpoints.every_steps=1", "training.validate_every=0")
+    return (*tiny, *SHORT, "training.steps=4", "callbacks.checkpoints.every_steps=1", "training.validate_every=0")
 
 
 @pytest.fixture
@@ -95,10 +74,10 @@ def keep_every_checkpoint(patch, folder):
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_R1_stopping_at_every_step_and_resuming_equals_never_stopping_step_by_step(
-    name, medgen, tiny, tmp_path, monkeypatch
+    name, medgen, tiny, autoencoder, tmp_path, monkeypatch
 ):
     """The state after each step is the whole of what the next depends on, so 24 stops in one run show all of them."""
-    common = (*tiny, *SMALL, *VARIANTS[name], *CHAIN)
+    common = (*tiny, *overrides(name, autoencoder), "training.val_batches=1", *CHAIN)
     with monkeypatch.context() as patch:
         keep_every_checkpoint(patch, tmp_path / "kept")
         assert medgen("train", name, *common, f"run.dir={tmp_path}/whole").code == 0
@@ -121,9 +100,9 @@ def test_R1_stopping_at_every_step_and_resuming_equals_never_stopping_step_by_st
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("step", range(1, 25))
 def test_R1_a_run_stopped_at_a_step_and_resumed_in_another_process_equals_one_that_was_not(
-    step, name, server, tiny, tmp_path
+    step, name, server, tiny, autoencoder, tmp_path
 ):
-    common = (*tiny, *SMALL, *VARIANTS[name], *CHAIN)
+    common = (*tiny, *overrides(name, autoencoder), "training.val_batches=1", *CHAIN)
     assert server.run("train", name, *common, f"run.dir={tmp_path}/whole").code == 0
     stopped = server.run("train", name, *common, f"run.dir={tmp_path}/r", hook=stop_here, given=(step,))
     assert stopped.code == 75
@@ -142,7 +121,7 @@ def stop_here(step: int) -> None:
 def test_R1_a_run_stopped_during_validation_validates_again_when_resumed(medgen, tiny, tmp_path, monkeypatch):
     from medgen.validation import Validation
 
-    common = (*tiny, *SMALL, "training.steps=6", "training.epoch_steps=3")
+    common = (*tiny, *SHORT, "training.steps=6", "training.epoch_steps=3")
     assert medgen("train", "bravo_rflow", *common, f"run.dir={tmp_path}/whole").code == 0
     real = Validation.medgen_validate
 
@@ -160,7 +139,7 @@ def test_R1_a_run_stopped_during_validation_validates_again_when_resumed(medgen,
 
 def test_R1_a_run_that_ended_within_an_epoch_and_goes_on_validates_at_its_new_end(medgen, tiny, tmp_path):
     folder = tmp_path / "r"
-    common = (*tiny, *SMALL, "training.epoch_steps=5", f"run.dir={folder}")
+    common = (*tiny, *SHORT, "training.epoch_steps=5", f"run.dir={folder}")
     assert medgen("train", "bravo_rflow", *common, "training.steps=2").code == 0
     for steps in (4, 7):
         assert medgen("train", "--resume", folder, f"training.steps={steps}").code == 0
@@ -168,21 +147,24 @@ def test_R1_a_run_that_ended_within_an_epoch_and_goes_on_validates_at_its_new_en
     assert validated == [2, 4, 5, 7]
 
 
-def test_R2_every_key_that_is_gone_makes_resuming_fail_and_is_named(trained, medgen):
-    path = trained / "latest.pt"
-    (trained / "prev.pt").unlink()
+@pytest.mark.parametrize("name", VARIANTS)
+def test_R2_every_key_that_is_gone_makes_resuming_fail_and_is_named(name, medgen, tiny, autoencoder, tmp_path):
+    common = (*tiny, *overrides(name, autoencoder), "training.validate_every=0", "training.steps=2")
+    assert medgen("train", name, *common, f"run.dir={tmp_path}/r").code == 0
+    path = tmp_path / "r/latest.pt"
+    (tmp_path / "r/prev.pt").unlink(missing_ok=True)
     state = torch.load(path, weights_only=True)
     paths = list(checkpoint.key_paths({key: value for key, value in state.items() if key != "keys"}))
     assert len(paths) > 200
-    many = ("network/", "averaged/", "optimizers/network/state/")
+    many = ("network/", "averaged/", "optimizers/", "turns/", "space/")
     # of the hundreds of tensors some tell as much as all
     for key in [key for n, key in enumerate(paths) if not key.startswith(many) or n % 20 == 0]:
         torch.save(without(state, key), path)
         with pytest.raises(checkpoint.CheckpointError, match=r"latest\.pt: (the key|not a medgen checkpoint \(no key)"):
             checkpoint.load(path)
-    for key in ("network", "optimizers", "position", "callbacks", "data", "keys", "journal", "seconds"):
+    for key in ("network", "optimizers", "turns", "space", "position", "callbacks", "data", "keys", "journal"):
         torch.save(without(state, key), path)
-        result = medgen("train", "--resume", trained)
+        result = medgen("train", "--resume", tmp_path / "r")
         assert (result.code, f"'{key}" in result.err) == (4, True), key
 
 
@@ -327,7 +309,7 @@ def test_R7_weights_that_would_leave_some_at_random_are_refused_with_the_count(t
 
 
 def test_R8_the_average_is_fp32_under_bf16_moves_and_is_not_the_network(medgen, tiny, tmp_path):
-    options = (*SMALL, "training.steps=10", "training.precision=bf16", "callbacks.ema.decay=0.99")
+    options = (*SHORT, "training.steps=10", "training.precision=bf16", "callbacks.ema.decay=0.99")
     assert medgen("train", "bravo_rflow", *tiny, *options, f"run.dir={tmp_path}/r").code == 0
     state, first = (checkpoint.load(tmp_path / "r" / name) for name in ("latest.pt", "prev.pt"))
     assert {value.dtype for value in state["averaged"].values()} == {torch.float32}
@@ -337,7 +319,7 @@ def test_R8_the_average_is_fp32_under_bf16_moves_and_is_not_the_network(medgen, 
 
 def test_R9_the_rate_of_every_step_is_its_closed_form_across_five_resumes(medgen, tiny, tmp_path, monkeypatch):
     folder = tmp_path / "r"
-    options = (*SMALL, "training.steps=12", "training.warmup_steps=4", "callbacks.progress.every_steps=1")
+    options = (*SHORT, "training.steps=12", "training.warmup_steps=4", "callbacks.progress.every_steps=1")
     given = ("bravo_rflow", *tiny, *options, "training.validate_every=0", f"run.dir={folder}")
     for step in (2, 4, 5, 9, 11):
         with monkeypatch.context() as patch:
@@ -380,7 +362,7 @@ def test_R11_how_often_one_validates_and_looks_changes_no_loss(medgen, tiny, tmp
     for number, every in enumerate((0, 1, 2)):
         options = (f"training.validate_every={every}", "training.epoch_steps=2", f"run.dir={tmp_path}/{number}")
         looks = ("callbacks.progress.every_steps=1",) if every == 1 else ("callbacks.progress=false",)
-        assert medgen("train", "bravo_rflow", *tiny, *SMALL, "training.steps=6", *options, *looks).code == 0
+        assert medgen("train", "bravo_rflow", *tiny, *SHORT, "training.steps=6", *options, *looks).code == 0
         lines = losses(tmp_path / str(number))
         found.append([line for line in lines if "loss/train" in line])
     assert found[0] == found[1] == found[2]
@@ -405,7 +387,12 @@ def test_R12_no_step_is_shown_twice_or_missing_after_a_crash_behind_the_checkpoi
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     folder = tmp_path / "r"
-    options = (*SMALL[:-1], "callbacks.tensorboard.every_steps=1", "callbacks.checkpoints.every_steps=4")
+    options = (
+        *SMALL[:-1],
+        "training.val_batches=1",
+        "callbacks.tensorboard.every_steps=1",
+        "callbacks.checkpoints.every_steps=4",
+    )
     common = ("bravo_rflow", *tiny, *options, "training.steps=8", "training.validate_every=0")
     assert server.run("train", *common, f"run.dir={folder}", hook=die_at, given=(7,)).code == 137
     with open(folder / "metrics.jsonl", "ab") as file:
@@ -432,7 +419,12 @@ def test_R12_no_measurement_is_shown_twice_after_a_crash_before_it_was_saved(ser
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     folder = tmp_path / "r"
-    options = (*SMALL[:-1], "callbacks.tensorboard.every_steps=1", "callbacks.checkpoints.every_steps=1")
+    options = (
+        *SMALL[:-1],
+        "training.val_batches=1",
+        "callbacks.tensorboard.every_steps=1",
+        "callbacks.checkpoints.every_steps=1",
+    )
     common = ("bravo_rflow", *tiny, *options, "training.steps=6", "training.epoch_steps=3")
     assert server.run("train", *common, f"run.dir={folder}", hook=die_validated, given=(3,)).code == 137
     assert server.run("train", "--resume", folder).code == 0
@@ -461,7 +453,7 @@ def forgetful(folder):
 
 def test_verify_resume_says_that_a_recipe_is_safe_and_what_differs_where_it_is_not(server, medgen, tiny, monkeypatch):
     monkeypatch.setattr(verify_resume, "START", "forkserver")
-    given = ("verify-resume", "bravo_rflow", *tiny, *SMALL, "--steps", 2)
+    given = ("verify-resume", "bravo_rflow", *tiny, *SHORT, "--steps", 2)
     result = medgen(*given)
     assert (result.code, "bit-identical: every tensor and loss of 2 + 2 steps" in result.out) == (0, True), result
     monkeypatch.setattr(verify_resume, "_resume", forgetful)
@@ -472,6 +464,6 @@ def test_verify_resume_says_that_a_recipe_is_safe_and_what_differs_where_it_is_n
 @pytest.mark.slow
 def test_verify_resume_as_a_user_runs_it(tiny):
     """Each part in a process that shares nothing with the others."""
-    words = [sys.executable, "-m", "medgen", "verify-resume", "bravo_rflow", *tiny, *SMALL, "--steps", "1"]
+    words = [sys.executable, "-m", "medgen", "verify-resume", "bravo_rflow", *tiny, *SHORT, "--steps", "1"]
     ended = subprocess.run(words, capture_output=True, text=True, timeout=180)
     assert (ended.returncode, "bit-identical: every tensor and loss of 1 + 1 steps" in ended.stdout) == (0, True), ended

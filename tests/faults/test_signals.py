@@ -8,18 +8,12 @@ import threading
 
 import pytest
 from faults.forkserver import Server, differences
+from faults.variants import SMALL
 
 from medgen import checkpoint, folder, session
 from medgen.recipe import TrainingSettings, load
 
-SMALL = (
-    "network.unet.channels=[8,8]",
-    "network.unet.attention=[false,false]",
-    "callbacks.previews=false",
-    "callbacks.tensorboard=false",
-    "training.epoch_steps=3",
-    "training.steps=8",
-)
+SHORT = (*SMALL, "training.epoch_steps=3", "training.steps=8")
 KINDS = {signal.SIGTERM: 75, signal.SIGUSR1: 75, signal.SIGINT: 130}
 
 
@@ -30,7 +24,7 @@ def server(tmp_path):
 
 @pytest.fixture
 def common(tiny):
-    return ("bravo_rflow", *tiny, *SMALL)
+    return ("bravo_rflow", *tiny, *SHORT)
 
 
 def signalled(phase: str, number: int, times: int = 1) -> None:

@@ -43,6 +43,7 @@ class AutoencoderTurn(nn.Module):
         self.network, self.losses, self.start_step = network, dict(losses), start_step
         self.makes_masks = not mode.condition and not mode.pooled
         self._asked: tuple[nn.Module, ...] = ()
+        # not in checkpoints: means are taken wherever a run stops, and a stop must change nothing there
         self._best, self._windows = math.inf, 0
 
     def ask(self, discriminator: nn.Module) -> None:

@@ -1,0 +1,35 @@
+"""Small runs of each kind of training, for tests that stop, kill and damage them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SMALL = (
+    "network.unet.channels=[8,8]",
+    "network.unet.attention=[false,false]",
+    "callbacks.previews=false",
+    "callbacks.tensorboard=false",
+)
+AUTOENCODER = (
+    "network=autoencoder",
+    "network.autoencoder.channels=[8,8]",
+    "network.autoencoder.num_res_blocks=1",
+    "losses.perceptual=false",
+    "strategy.vae.discriminator.start_step=0",
+    "strategy.vae.discriminator.channels=8",
+    "training.warmup_steps=0",
+    "training.accumulate=2",
+)
+VARIANTS = {
+    "bravo_rflow": ("training.accumulate=2", "callbacks.ema.decay=0.9"),
+    "seg_ddpm": ("losses.mse=false", "losses.min_snr.gamma=5", "data.lesion_only=false"),
+    "dual_rflow": ("space=space_to_depth", "data.image_size=32", "network.unet.dropout=0.2"),
+    "vae_bravo": AUTOENCODER,
+    "bravo_rflow_latent": ("space.latent.checkpoint={autoencoder}", "space.latent.factor=2", "data.image_size=32"),
+}
+"""What each recipe is given. To try another kind of training, add a line."""
+
+
+def overrides(name: str, autoencoder: Path) -> tuple[str, ...]:
+    """Those of a variant; see `conftest.autoencoder`."""
+    return (*SMALL, *(each.format(autoencoder=autoencoder) for each in VARIANTS[name]))
