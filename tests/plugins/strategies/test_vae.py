@@ -69,6 +69,16 @@ def test_each_turn_has_its_own_weights_and_gives_gradients_to_no_other():
     assert all(a is None or torch.equal(a, b.grad) for a, b in zip(given, first.parameters(), strict=True))
 
 
+def test_what_is_decoded_is_the_mean_and_the_noise_that_was_drawn_and_nothing_else_is_drawn():
+    network, (first, _) = turns()
+    images, generator = batch(), torch.Generator().manual_seed(0)
+    draws, state = first.draw(generator, images), torch.get_rng_state()
+    made = first(images, draws, None).prediction
+    assert torch.equal(state, torch.get_rng_state())
+    mean, logvar = network.encode(images.image)
+    assert torch.equal(made.x0, network.decode(mean + (0.5 * logvar).exp() * draws.noise))
+
+
 @pytest.mark.parametrize(("step", "joined"), [(0, False), (4, False), (5, True), (9, True)])
 def test_the_discriminator_joins_at_its_step_and_that_is_a_function_of_the_step(step, joined):
     _, (first, second) = turns(start_step=5)
