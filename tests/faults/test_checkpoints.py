@@ -7,6 +7,7 @@ import errno
 import io
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -311,6 +312,7 @@ def kill_a_worker(pid_file: str) -> None:
     def kill():
         while not (workers := multiprocessing.active_children()):
             time.sleep(0.001)
+        time.sleep(0.2)
         Path(pid_file).write_text(str(workers[0].pid))
         os.kill(workers[0].pid, signal.SIGKILL)
 
@@ -322,11 +324,22 @@ def test_K9_a_killed_process_that_reads_scans_is_told_and_what_to_do(server, com
     options = (*common, *FULL, f"run.dir={tmp_path}/r", "data.workers=2")
     ended = server.run("train", *options, hook=kill_a_worker, given=(str(tmp_path / "pid"),))
     assert ended.code == 7, ended
-    said = "medgen: data.workers: one of the 2 processes that read the scans ended"
-    last = ended.err.splitlines()[-1]
-    assert (said in last, "Set data.workers lower." in last, "Traceback" in ended.err) == (True, True, False), ended.err
-    assert int((tmp_path / "pid").read_text()) > 0
+    pid, last = (tmp_path / "pid").read_text(), ended.err.splitlines()[-1]
+    said = f"medgen: data.workers: process {pid}, one of 2 that read the scans, was killed by SIGKILL while it held"
+    assert re.search(rf"{said} \d+\.\d\d GB, .*\. Set data\.workers lower, or ask for more memory", last), ended.err
+    assert "Traceback" not in ended.err
     assert server.run("train", *common, *FULL, f"run.dir={tmp_path}/r2", "data.workers=1").code == 0
+
+
+def test_K9_a_full_shared_memory_is_told(medgen, common, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setenv("MEDGEN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", full)
+    ended = medgen("train", *common, f"run.dir={tmp_path}/r", "data.workers=2")
+    said = "medgen: /dev/shm: No space left on device. Free some of it, or set data.workers=1."
+    assert (ended.code, ended.err.splitlines()[-1]) == (7, said)
 
 
 def test_K8_only_epochs_that_the_run_wrote_are_deleted_and_only_once_a_newer_one_is_there(tmp_path):
