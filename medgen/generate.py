@@ -145,6 +145,10 @@ class ModelMasks:
     """Masks that a model draws. One that is empty or larger than `max_area` (share of the slice) is drawn again."""
 
     def __init__(self, model: Model, seed: int, steps: int | None, max_area: float, max_attempts: int):
+        mode = model.parts.mode
+        if mode.condition:
+            what = f"makes {', '.join(mode.images)} given {', '.join(mode.condition)}, not masks"
+            raise RecipeError(f"--seg-model: {what}. Give it as --image-model, and a model of masks here.")
         self.model, self.seed, self.steps = model, seed, steps
         self.max_area, self.max_attempts = max_area, max_attempts
         self.names, self.spacing, self.axis = model.parts.mode.images, model.spacing, model.axis
@@ -290,9 +294,7 @@ class Generator:
         if self.image is not None and tuple(wanted) != tuple(given):
             made, read = ", ".join(given), ", ".join(wanted) or "nothing"
             what = f"gives {made}, the image model (--image-model) was trained on {read}"
-            swapped = set(given) - set(wanted) and set(self.image.parts.mode.images) <= self.image.masks
-            fix = "The two look swapped: exchange them" if swapped else "Use a mask model of the same masks"
-            raise RecipeError(f"--seg-model: {what}. {fix}.")
+            raise RecipeError(f"--seg-model: {what}. Use a mask model of the same masks.")
 
 
 def shard(count: int, batch_size: int, part: int, parts: int) -> list[int]:

@@ -200,11 +200,12 @@ def test_models_that_do_not_fit_together_are_named(trained, medgen, tmp_path):
     missing = medgen("generate", "--image-model", trained / "bravo/latest.pt", *options)
     assert missing.code == 2
     assert "the image model needs seg." in missing.err
-    swapped = medgen("generate", "--image-model", trained / "seg", "--seg-model", trained / "bravo", *options)
-    assert swapped.code == 2
-    assert "gives bravo, the image model (--image-model) was trained on nothing. The two look swapped" in swapped.err
+    for image in ([], ["--image-model", trained / "seg"], ["--image-model", trained / "bravo"]):
+        none = medgen("generate", *image, "--seg-model", trained / "bravo", *options)
+        assert none.code == 2
+        assert "--seg-model: makes bravo given seg, not masks. Give it as --image-model" in none.err
     wrong = medgen(
         "generate", "--image-model", trained / "bravo/latest.pt", "--seg-model", trained / "dual/latest.pt", *options
     )
     assert wrong.code == 2
-    assert "t1_pre" in wrong.err
+    assert "makes t1_pre, t1_gd given seg" in wrong.err
