@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from medgen import between, field, ge, gt, hookimpl, settings
+from medgen_builtins.networks.norms import count_groups
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 medgen_api = 1
 
-_MAX_GROUPS = 32
 _LOGVAR = (-30.0, 20.0)
 
 
@@ -28,7 +27,7 @@ class Autoencoder:
     num_res_blocks: int = field(2, help="residual blocks per level", check=ge(1))
     attention: bool = field(False, help="attention among all positions of the deepest level")
     norm_groups: int | None = field(
-        None, help="groups of the norms; unless given, as many as fit, up to 32", check=ge(1)
+        None, help="groups of the norms; unless given, as many as fit, up to 32, of at least 4 channels", check=ge(1)
     )
     spatial_dims: int = field(2, help="axes of an image", check=between(2, 3))
 
@@ -88,8 +87,7 @@ class Autoencoder:
         return Convolutional()
 
     def _norm_groups(self) -> int:
-        widths = math.gcd(*self.channels)
-        return self.norm_groups or max(n for n in range(1, _MAX_GROUPS + 1) if widths % n == 0)
+        return self.norm_groups or count_groups(self.channels)
 
 
 @hookimpl

@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from medgen.kinds import AutoencoderPrediction, Batch, LossFunction, Mode, Original, Step
 from medgen_builtins.losses.kl import divergence
+from medgen_builtins.networks.norms import count_groups
 
 if TYPE_CHECKING:
     from medgen_builtins.strategies.vae import Discriminator
@@ -153,8 +154,10 @@ def discriminator(options: Discriminator, channels: int, image_size: int) -> nn.
     """MONAI's PatchDiscriminator as a module that gives its logits alone."""
     from monai.networks.nets import PatchDiscriminator
 
-    groups = max(count for count in range(1, 33) if options.channels % count == 0)
-    norms = {"group": ("group", {"num_groups": groups}), "instance": ("instance", {"affine": True})}
+    norms = {
+        "group": ("group", {"num_groups": count_groups([options.channels])}),
+        "instance": ("instance", {"affine": True}),
+    }
 
     class Logits(PatchDiscriminator):  # type: ignore[misc]
         def forward(self, x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from medgen_builtins.networks.autoencoder import Autoencoder
+from medgen_builtins.networks.norms import count_groups
 
 from medgen.errors import RecipeError
 from medgen.recipe import load
@@ -29,6 +30,13 @@ def test_attention_adds_weights_and_keeps_shapes():
     assert len(attending.state_dict()) > len(plain.state_dict())
     assert attending.encode(torch.randn(1, 1, 8, 8))[0].shape == (1, 4, 4, 4)
     assert attending.decode(torch.zeros(1, 4, 4, 4)).shape == (1, 1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("widths", "groups"), [((64, 128, 256), 16), ((32, 64), 8), ((256,), 32), ((48, 96), 12), ((3,), 1)]
+)
+def test_groups_divide_every_width_and_hold_four_channels(widths, groups):
+    assert count_groups(widths) == groups
 
 
 WRONG = {
