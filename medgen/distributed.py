@@ -6,6 +6,7 @@ Alone, everything here does nothing: `rank()` is 0, `size()` is 1, and no functi
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -112,12 +113,13 @@ def wait() -> None:
 
 
 def total(values: Tensor) -> Tensor:
-    """The sum over the ranks."""
-    values = values.clone()
-    if size() > 1:
-        with heartbeat.waiting():
-            dist.all_reduce(values)
-    return values
+    """The sum over the ranks, added in their order wherever in `values` it stands."""
+    if size() == 1:
+        return values.clone()
+    shares = [torch.empty_like(values) for _ in range(size())]
+    with heartbeat.waiting():
+        dist.all_gather(shares, values.contiguous())
+    return functools.reduce(torch.add, shares)
 
 
 def total_of(values: Tensor, summed: Sequence[bool]) -> list[float]:
@@ -180,10 +182,30 @@ def first_said(text: str | None) -> str:
 
 
 def wrap(turn: Any) -> Any:
-    """A turn whose gradients are the means over the ranks after `backward`."""
+    """A turn whose gradients are the means over the ranks after `backward`.
+
+    The order in which an all-reduce adds depends on where in its buffer a gradient lies, and DDP lays its buffers out
+    anew after the first pass of a process. So that one that resumes adds as one that did not, that pass is no step.
+    """
     if size() == 1:
         return turn
-    return DistributedDataParallel(turn, gradient_as_bucket_view=True)
+    wrapped = DistributedDataParallel(turn, gradient_as_bucket_view=True)
+    wrapped.module = _Sum(turn)
+    wrapped().backward()
+    wrapped.module = turn
+    wrapped.zero_grad(set_to_none=True)
+    return wrapped
+
+
+class _Sum(torch.nn.Module):
+    """Of all parameters: its backward pass comes to the last ones first, as that of a network does."""
+
+    def __init__(self, turn: torch.nn.Module):
+        super().__init__()
+        self.turn = turn
+
+    def forward(self) -> Tensor:
+        return functools.reduce(torch.add, (each.sum() for each in self.parameters() if each.requires_grad))
 
 
 def unreduced(turn: Any) -> AbstractContextManager[Any]:
@@ -211,12 +233,10 @@ def check(recipe: Recipe, devices: int) -> None:
         )
 
 
-def check_devices(wanted: int) -> None:
+def check_devices(wanted: int, asked_by: str = "training.devices") -> None:
     """Raise RecipeError if this node has GPUs, but fewer than wanted."""
     if 0 < torch.cuda.device_count() < wanted:
-        raise RecipeError(
-            f"training.devices: got {wanted}, this node has {torch.cuda.device_count()}. Use at most as many."
-        )
+        raise RecipeError(f"{asked_by}: got {wanted}, this node has {torch.cuda.device_count()}. Use at most as many.")
 
 
 # Joining
@@ -283,7 +303,7 @@ def end(code: int) -> None:
 
 
 def _join(where: Place, recipe: Recipe) -> None:
-    _end_with_parent()
+    end_with_parent()
     os.environ.update(_meeting(where))
     cuda = torch.cuda.is_available()
     if cuda and where.local < torch.cuda.device_count():
@@ -316,8 +336,8 @@ def _first_node() -> str:
     return listed.stdout.split()[0]
 
 
-def _end_with_parent() -> None:
-    """Who was started by a process that was killed has nobody to report to, and must not train on alone."""
+def end_with_parent() -> None:
+    """Who was started by a process that was killed has nobody to report to, and must not go on alone."""
     parent = os.getppid()
 
     def watch() -> None:

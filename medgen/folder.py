@@ -15,6 +15,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from medgen import checkpoint
 from medgen.console import warn
 from medgen.errors import CheckpointError, RecipeError, RunInUseError, StorageError
@@ -87,8 +89,9 @@ def latest_state(folder: Path) -> tuple[dict[str, Any], Path]:
 
 
 def identity(recipe: Recipe) -> str:
-    """A hash of the recipe without paths."""
-    return sha256(public_toml(recipe).encode()).hexdigest()[:16]
+    """A hash of the recipe without paths and devices, of which a run may have more or fewer when it goes on."""
+    alone = attrs.evolve(recipe, training=attrs.evolve(recipe.training, devices=1))
+    return sha256(public_toml(alone).encode()).hexdigest()[:16]
 
 
 def write_metadata(folder: Path, status: str, **more: Any) -> None:

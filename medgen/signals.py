@@ -4,11 +4,35 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGUSR1: "SIGUSR1", signal.SIGINT: "Ctrl-C"}
+
+SAME = 1.0
+"""Seconds in which a signal that comes twice is one: Slurm sends it to every process, and each passes it on."""
+
+
+class Ear:
+    """Tells signals that someone sends again, who does not want to wait, from those that are delivered twice."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        self._clock = clock
+        self._heard: dict[int, float] = {}
+
+    def first(self, number: int) -> bool:
+        """Whether a signal is the first of its kind. One that is sent again ends the process at once.
+
+        SLURM sends SIGUSR1 first and SIGTERM later, so one of another kind must not.
+        """
+        now, before = self._clock(), self._heard.get(number)
+        if before is None:
+            self._heard[number] = now
+        elif now - before > SAME:
+            os._exit(128 + number)
+        return before is None
 
 
 class Stop:
@@ -26,13 +50,12 @@ class Stop:
 
 @contextmanager
 def asked_to_stop(command: str) -> Iterator[Stop]:
-    """The first signal sets the reason and does nothing else; a second one ends the process at once."""
-    stop = Stop(command)
+    """The first signal sets the reason and does nothing else; one that is sent again ends the process at once."""
+    stop, ear = Stop(command), Ear()
 
     def handle(number: int, _: FrameType | None) -> None:
-        if stop.reason:
-            os._exit(128 + number)
-        stop.reason = NAMES[signal.Signals(number)]
+        if ear.first(number):
+            stop.reason = stop.reason or NAMES[signal.Signals(number)]
 
     before = {number: signal.signal(number, handle) for number in NAMES}
     try:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from faults.forkserver import Child, Ended, Server
+
+REPOSITORY = Path(__file__).parents[2]
 
 
 def free_port() -> int:
@@ -34,3 +40,16 @@ def start(
 def run(server: Server, *arguments: object, **more: Any) -> list[Ended]:
     """The same, and how each ended."""
     return [each.wait() for each in start(server, *arguments, **more)]
+
+
+def supervised(*arguments: object) -> subprocess.Popen[str]:
+    """`medgen ARGUMENTS` as users give it, which starts ranks of its own."""
+    paths = os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "plugins")))
+    given = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "medgen", *map(str, arguments)]
+    return subprocess.Popen(command, env=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def gone(pid: int) -> bool:
+    """Neither running nor a zombie."""
+    return not Path(f"/proc/{pid}").exists()

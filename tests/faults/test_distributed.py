@@ -6,22 +6,19 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 from faults import ranks
 from faults.forkserver import Server, differences
+from faults.ranks import gone, supervised
 from faults.variants import SMALL
 
 from medgen import checkpoint, distributed, heartbeat
 
 SHORT = (*SMALL, "training.validate_every=0", "callbacks.checkpoints.every_steps=10")
 ENDLESS = ("training.steps=1000000", "training.schedule=constant")
-REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -34,14 +31,6 @@ def common(tiny, tmp_path):
     return ("train", "bravo_rflow", *tiny, *SHORT, f"run.dir={tmp_path}/r")
 
 
-def supervised(*arguments):
-    """`medgen ARGUMENTS` as users give it."""
-    paths = os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "plugins")))
-    given = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "medgen", *map(str, arguments)]
-    return subprocess.Popen(command, env=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
 def beat_at(folder, rank, step, seconds=60):
     """The heartbeat of a rank that has come so far."""
     limit = time.monotonic() + seconds
@@ -51,11 +40,6 @@ def beat_at(folder, rank, step, seconds=60):
             return beat
         assert time.monotonic() < limit, f"never came to step {step}"
         time.sleep(0.05)
-
-
-def gone(pid):
-    """Neither running nor a zombie."""
-    return not Path(f"/proc/{pid}").exists()
 
 
 def test_D1_a_killed_rank_ends_all_in_time_and_the_run_goes_on_to_the_same_end(common, server, tmp_path):

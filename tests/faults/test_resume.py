@@ -16,7 +16,8 @@ from faults.forkserver import Server, differences, flat, losses
 from faults.variants import SMALL, VARIANTS, overrides
 from medgen_builtins.commands import verify_resume
 
-from medgen import checkpoint
+from medgen import checkpoint, folder
+from medgen.recipe import load
 from medgen.run import Run
 from medgen.trainer import Trainer
 
@@ -243,6 +244,18 @@ def test_R4_all_changes_are_listed_at_once_also_when_auto_finds_the_run(trained,
     result = medgen("train", "bravo_rflow", *short, *changes, f"run.dir={trained}", "--resume", "auto")
     assert result.code == 4
     assert [each in result.err for each in ("training.learning_rate: ", "training.clip: ")] == [True, True]
+
+
+def test_R4_auto_finds_a_run_that_had_another_number_of_devices(tmp_path):
+    def recipe(devices, seed=0):
+        changes = (f"run.root={tmp_path}", f"training.devices={devices}", f"run.seed={seed}")
+        return load("bravo_rflow", changes)
+
+    (tmp_path / "r").mkdir()
+    folder.write_metadata(tmp_path / "r", "stopped", recipe=folder.identity(recipe(2)))
+    (tmp_path / "r/latest.pt").touch()
+    assert [folder.find_unfinished(recipe(devices)) for devices in (1, 2, 4)] == [tmp_path / "r"] * 3
+    assert folder.find_unfinished(recipe(2, seed=1)) is None
 
 
 def test_R4_more_steps_and_what_changes_no_result_are_allowed_and_kept(trained, medgen):
