@@ -71,7 +71,7 @@ def cli(debug: bool) -> None:
 @click.option(
     "--resume", metavar="RUN|auto", help="Continue a run; auto: the newest unfinished one of this recipe, if any."
 )
-@click.option("--dry-run", is_flag=True, help="Read the data, build everything, train nothing.")
+@click.option("--dry-run", is_flag=True, help="Say what would be trained and what it costs, and keep nothing.")
 @click.option("--devices", type=click.IntRange(1), metavar="N", help="Use so many devices, one process on each.")
 @click.pass_context
 def train(
@@ -148,6 +148,7 @@ def _train(recipe: Recipe, resume: str | None) -> Path:
     help="Pairs made at a time; part of the result.",
 )
 @click.option("--shard", type=Shard(), default="1/1", help="Make the Ith of N parts, as one of N jobs.")
+@click.option("--devices", type=click.IntRange(1), default=1, metavar="N", help="Share it among so many devices.")
 @click.option(
     "--max-area",
     type=click.FloatRange(0, 1),
@@ -165,27 +166,50 @@ def _train(recipe: Recipe, resume: str | None) -> Path:
 @click.pass_context
 def generate(
     context: click.Context, image_model: Path | None, seg_model: Path | None, num_images: int, output_dir: Path,
-    steps: int | None, seed: int, batch_size: int, shard: tuple[int, int], max_area: float, max_attempts: int,
-) -> None:  # fmt: skip
+    steps: int | None, seed: int, batch_size: int, shard: tuple[int, int], devices: int, max_area: float,
+    max_attempts: int,
+) -> int:  # fmt: skip
     """Write image and mask pairs; goes on where it was stopped.
 
     The folder OUT is a dataset that medgen and others can train on.
     """
     from medgen import generate as work
-    from medgen.console import progress, say
+    from medgen import shares
     from medgen.signals import asked_to_stop
 
+    shard, arguments = shares.share(*shard), context.find_root().obj
     indices = work.shard(num_images, batch_size, *shard)
     if not indices:
-        blocks = -(-num_images // batch_size)
-        counted = f"{blocks} blocks" if blocks > 1 else "one block"
-        what = f"{num_images} pairs are {counted} of --batch-size {batch_size}"
-        say(f"shard {shard[0]}/{shard[1]}: nothing of its own: {what}")
-        return
-    with asked_to_stop(shlex.join(["medgen", *context.find_root().obj])) as stop:
-        make = _generator(image_model, seg_model, seed, steps, batch_size, max_area, max_attempts)
-        with progress("pairs", len(indices), "tried") as bar:
-            outcome = work.generate(make, indices, output_dir, stop, bar.advance)
+        _say_nothing(num_images, batch_size, shard)
+        return 0
+    command, devices = shlex.join(["medgen", *arguments]), shares.processes(devices, indices, batch_size)
+    if devices > 1:
+        if code := shares.supervise(arguments, devices, len(indices), output_dir, command):
+            return code
+    else:
+        with shares.joined(), asked_to_stop(command) as stop:
+            make = _generator(image_model, seg_model, seed, steps, batch_size, max_area, max_attempts)
+            with shares.progress(len(indices)) as advance:
+                work.generate(make, indices, output_dir, stop, advance)
+    if not shares.notes():
+        _conclude(output_dir, indices, max_area, max_attempts)
+    return 0
+
+
+def _say_nothing(num_images: int, batch_size: int, shard: tuple[int, int]) -> None:
+    from medgen.console import say
+
+    blocks = -(-num_images // batch_size)
+    counted = f"{blocks} blocks" if blocks > 1 else "one block"
+    what = f"{num_images} pairs are {counted} of --batch-size {batch_size}"
+    say(f"shard {shard[0]}/{shard[1]}: nothing of its own: {what}")
+
+
+def _conclude(output_dir: Path, indices: Sequence[int], max_area: float, max_attempts: int) -> None:
+    """Where the result is, and what is not in it."""
+    from medgen import generate as work
+
+    outcome = work.outcome(output_dir, indices)
     picture = output_dir / "pairs.png"
     say_result(picture if picture.exists() else output_dir)
     if outcome.failed:

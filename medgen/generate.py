@@ -36,7 +36,7 @@ from medgen.errors import (
     StorageError,
 )
 from medgen.kinds import Mode
-from medgen.manifest import Entry, Manifest, is_file_name, name_of, sha256
+from medgen.manifest import Entry, Manifest, has_pairs, is_file_name, name_of, read, sha256
 from medgen.recipe import Recipe, from_toml
 from medgen.registry import Registry
 from medgen.run import load_into
@@ -242,10 +242,11 @@ class Generator:
         }
 
     def made_with(self) -> dict[str, Any]:
-        """What else may change the last bit: software and device."""
+        """What else may change the last bit: software, device, and the threads that share a sum on a CPU."""
         device = self.image.device if self.image else default_device()
         on = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
-        return {"versions": versions(), "device": f"{device.type} {on}"}
+        threads = "" if device.type == "cuda" else f", threads: {torch.get_num_threads()}"
+        return {"versions": versions(), "device": f"{device.type} {on}{threads}"}
 
     def block(self, number: int) -> Iterator[Pair]:
         """Pairs `number * batch_size` onwards; without channels where no valid mask was found."""
@@ -303,7 +304,10 @@ def shard(count: int, batch_size: int, part: int, parts: int) -> list[int]:
 
 
 class Outcome(NamedTuple):
-    """failed: the lines of the manifest of pairs that were left out. empty: the folder has no pair at all."""
+    """What has become of the pairs.
+
+    failed: the lines of the manifest of those that were left out. empty: the folder has no pair at all.
+    """
 
     failed: list[Entry]
     empty: bool
@@ -313,13 +317,19 @@ class Outcome(NamedTuple):
         return sum(entry["rejected"].get(why, 0) for entry in self.failed if "rejected" in entry)
 
 
+def outcome(out: Path, indices: Sequence[int]) -> Outcome:
+    """As the manifest has it, once these pairs have been tried."""
+    _, entries = read(out / "manifest.jsonl")
+    return Outcome([entries[index] for index in indices if entries[index].get("failed")], not has_pairs(out, entries))
+
+
 def generate(
     make: Generator,
     indices: Sequence[int],
     out: Path,
     stop: Stop | None = None,
     advance: Callable[[int], None] = lambda _: None,
-) -> Outcome:
+) -> None:
     """Write pairs below `out/train`, skipping those that are there and whole.
 
     Other indices may be made in the same folder at the same time. Raises CheckpointError if `out` holds pairs that
@@ -334,8 +344,6 @@ def generate(
             with manifest.locked():
                 manifest.sort()
                 picture(make, manifest)
-            failed = [manifest.entries[index] for index in indices if manifest.entries[index].get("failed")]
-            return Outcome(failed, not manifest.binds)
     except torch.OutOfMemoryError as error:
         what = f"blocks of {make.batch_size} take more memory than the device has"
         raise OutOfMemoryError(f"--batch-size: {what}. Give a smaller one and another --output-dir.") from error
@@ -348,13 +356,18 @@ def _make_blocks(
 ) -> None:
     for number in sorted({index // make.batch_size for index in todo}):
         if stop.reason:
-            what = f"stopped by {stop.reason}, every pair there is whole"
-            raise StoppedError(f"{manifest.out}: {what}. Continue: {stop.command}", stop.exit_code)
+            raise stopped(manifest.out, stop)
         with manifest.block(number):
             mine = [pair for pair in make.block(number) if pair.number in todo]
             for pair in mine:
                 write_pair(pair, manifest, make)
         advance(len(mine))
+
+
+def stopped(out: Path, stop: Stop) -> StoppedError:
+    """The end of what a signal stopped."""
+    what = f"stopped by {stop.reason}, every pair there is whole"
+    return StoppedError(f"{out}: {what}. Continue: {stop.command}", stop.exit_code)
 
 
 def write_pair(pair: Pair, manifest: Manifest, make: Generator) -> None:

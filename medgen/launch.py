@@ -60,7 +60,7 @@ class Supervisor:
     def _forward(self, number: int, _: Any) -> None:
         self.asked = number
         if not self._pids():
-            raise _stopped(number)
+            raise self._stopped(number)
         for pid in self._pids():
             _kill(pid, number)
 
@@ -78,19 +78,16 @@ class Supervisor:
 
     def _judge(self, failures: list[tuple[int, Any]]) -> int:
         """The exit code of the first worker that had an error of its own; raises RankError if it died in silence."""
-        own = [
-            (number, each)
-            for number, each in failures
-            if each.exitcode not in (RankError.exit_code, -signal.SIGTERM) and each.pid not in self.ended
-        ]
-        if not own and self.asked and not (self.notes / "told").exists():
-            raise _stopped(self.asked)
+        told = (RankError.exit_code, -signal.SIGTERM, -self.asked)  # a signal may come before a worker can answer it
+        own = [each for each in failures if each[1].exitcode not in told and each[1].pid not in self.ended]
         if own and own[0][1].exitcode < 0:
             number, failure = own[0]
             raise RankError(self._killed(number, failure.pid, signal.Signals(-failure.exitcode).name))
         if own:
             return int(own[0][1].exitcode)
         if failures and not (self.notes / "told").exists():
+            if self.asked:
+                raise self._stopped(self.asked)
             raise RankError(f"rank {failures[0][0]} lost the others. Give the same command with --resume auto.")
         return RankError.exit_code if failures else 0
 
@@ -99,6 +96,11 @@ class Supervisor:
         if note.exists():
             return f"{heartbeat.gone(Path(note.read_text()), number, f'was killed by {name}')} --devices {self.devices}"
         return f"rank {number} (pid {pid}) was killed by {name} before it trained. Give the same command again."
+
+    def _stopped(self, number: int) -> MedgenError:
+        name = NAMES[signal.Signals(number)]
+        code = 130 if number == signal.SIGINT else 75
+        return StoppedError(f"train: stopped by {name} before it trained. Give the same command again.", code)
 
 
 def _agent(arguments: list[str], devices: int, logs: Path, look: Callable[[], None]) -> Any:
@@ -130,12 +132,6 @@ def _agent(arguments: list[str], devices: int, logs: Path, look: Callable[[], No
         local_addr="127.0.0.1",
     )
     return Agent(spec, DefaultLogsSpecs(log_dir=str(logs)))
-
-
-def _stopped(number: int) -> MedgenError:
-    name = NAMES[signal.Signals(number)]
-    code = 130 if number == signal.SIGINT else 75
-    return StoppedError(f"train: stopped by {name} before it trained. Give the same command again.", code)
 
 
 def _has_failed(pid: int) -> bool:

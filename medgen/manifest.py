@@ -89,7 +89,7 @@ class Manifest:
     @property
     def binds(self) -> bool:
         """There is a pair, so that others must be made likewise."""
-        return any(not entry.get("failed") for entry in self.entries.values()) or any(_pairs(self.out))
+        return has_pairs(self.out, self.entries)
 
     @contextmanager
     def block(self, number: int) -> Iterator[None]:
@@ -119,7 +119,7 @@ class Manifest:
 
     def sort(self) -> None:
         """Take in what other processes added, and order the lines, so that the file does not tell how it came about."""
-        header, entries = self._read()
+        header, entries = read(self.path)
         self.header, self.entries = header or self.header, entries
         temporary = self.path.with_name(f".tmp-{self.path.name}")
         temporary.write_bytes(b"".join(map(_line, [self.header, *(entries[index] for index in sorted(entries))])))
@@ -133,7 +133,7 @@ class Manifest:
         return all(sha256(folder / f"{name}.nii.gz") == digest for name, digest in entry["files"].items())
 
     def _check(self, identity: Mapping[str, Any], made_with: Mapping[str, Any]) -> None:
-        there, self.entries = self._read()
+        there, self.entries = read(self.path)
         if there is None:
             if any(_pairs(self.out)):
                 raise CheckpointError(f"{self.out}: has pairs but no manifest.jsonl. Choose another --output-dir.")
@@ -157,24 +157,6 @@ class Manifest:
         self.path.unlink()
         return True
 
-    def _read(self) -> tuple[Entry | None, dict[int, Entry]]:
-        """The first line, and the others by index; of two with one index the later counts."""
-        text = self.path.read_bytes() if self.path.exists() else b""
-        whole = text[: text.rfind(b"\n") + 1]  # what follows is the torn line of a process that was killed
-        rows = [self._row(number, line) for number, line in enumerate(whole.splitlines(), 1)]
-        return (rows[0] if rows else None), {row["index"]: row for row in rows[1:]}
-
-    def _row(self, number: int, line: bytes) -> Entry:
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if not isinstance(row, dict) or (number > 1 and not _is_entry(row)):
-            raise CheckpointError(
-                f"{self.path}:{number}: is no line that medgen wrote. Restore the file, or choose another --output-dir."
-            )
-        return row
-
     @staticmethod
     def _drop_torn(file: BinaryIO) -> None:
         """Go to the end of the last whole line and cut what follows: a process was killed as it wrote that."""
@@ -185,8 +167,33 @@ class Manifest:
         file.truncate()
 
 
+def read(path: Path) -> tuple[Entry | None, dict[int, Entry]]:
+    """The first line of a manifest, and the others by index; of two with one index the later counts."""
+    text = path.read_bytes() if path.exists() else b""
+    whole = text[: text.rfind(b"\n") + 1]  # what follows is the torn line of a process that was killed
+    rows = [_row(path, number, line) for number, line in enumerate(whole.splitlines(), 1)]
+    return (rows[0] if rows else None), {row["index"]: row for row in rows[1:]}
+
+
+def has_pairs(out: Path, entries: Mapping[int, Entry]) -> bool:
+    """Whether a folder holds a pair, or should."""
+    return any(not entry.get("failed") for entry in entries.values()) or any(_pairs(out))
+
+
 def _pairs(out: Path) -> Iterator[Path]:
     return (out / "train").glob("syn_*")
+
+
+def _row(path: Path, number: int, line: bytes) -> Entry:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        row = None
+    if not isinstance(row, dict) or (number > 1 and not _is_entry(row)):
+        raise CheckpointError(
+            f"{path}:{number}: is no line that medgen wrote. Restore the file, or choose another --output-dir."
+        )
+    return row
 
 
 def _line(row: Entry) -> bytes:

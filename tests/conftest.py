@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from data.cohort import write_cohort
 from faults.variants import AUTOENCODER, SMALL
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors depend on it; torch reads it when it is imported
 RECIPES = Path(__file__).parents[1] / "recipes"
 TINY = (
     "data.image_size=16",

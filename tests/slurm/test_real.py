@@ -136,12 +136,12 @@ def test_S5_a_job_that_is_cancelled_saves_and_stays_away(
     assert f"stopped by SIGTERM at step {saved(tmp_path / 'a run')}, saved" in log.read_text()
 
 
-def test_S5_an_array_of_jobs_makes_the_pairs_that_one_would(
+def test_S5_an_array_of_jobs_of_two_tasks_makes_the_pairs_that_one_process_would(
     job: Callable[..., str], trained: Path, tmp_path: Path
 ) -> None:
     models = ("--seg-model", trained / "seg", "--image-model", trained / "bravo")
     words = (*models, "--num-images", 12, "--max-area", 1, "--steps", 2, "--batch-size", 3)
-    asks = ("--array=1-3", "--gpus-per-node=0", "--cpus-per-task=1")
+    asks = ("--array=1-2", "--ntasks-per-node=2", "--gpus-per-node=0", "--cpus-per-task=1")
     number = job("sbatch", *asks, ROOT / "slurm/generate.slurm", *words, "--output-dir", "parts of it")
     wait_for(lambda: not output("squeue", "-h", "-j", number), 90, tmp_path / f"medgen-generate-{number}.out")
     output(sys.executable, "-m", "medgen", "generate", *words, "--output-dir", "whole")
