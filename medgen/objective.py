@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -43,3 +44,12 @@ class Objective(nn.Module):
         output = self.network(torch.cat([noisy.x, self.space.condition(condition)], dim=1), noisy.t)
         prediction = self.strategy.read(output, noisy.x, noisy.t)  # fp32: in the target's units, and x0
         return Step({name: loss(prediction, noisy) for name, loss in self.losses.items()}, prediction, noisy)
+
+
+def detach(step: Step) -> Step:
+    """The result of a turn as the next turn may see it: without a graph."""
+
+    def free(values: Any) -> Any:
+        return type(values)(*(each.detach() for each in values))
+
+    return Step({name: each.detach() for name, each in step.losses.items()}, free(step.prediction), free(step.noisy))

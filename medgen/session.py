@@ -16,14 +16,14 @@ from typing import Any
 
 import torch
 
-from medgen import changes, distributed, folder, trainer
+from medgen import changes, distributed, estimate, folder, trainer
 from medgen.console import say
 from medgen.errors import CheckpointError, OutOfMemoryError, StoppedError, StorageError
 from medgen.outer import Outer, owner, recipes, stopped
 from medgen.recipe import Recipe, TrainingSettings, load
 from medgen.restore import begin, restore
 from medgen.run import Run
-from medgen.signals import NAMES
+from medgen.signals import NAMES, Ear
 
 
 def start(recipe: Recipe, until: int | None = None) -> Path:
@@ -72,11 +72,14 @@ def resume_with(recipe: Recipe, where: Path) -> Path:
 
 
 def dry_run(recipe: Recipe) -> None:
-    """Do everything up to the first step in a temporary folder, and say what would be trained."""
+    """Train a step or two in a temporary folder, and say what would be trained and what it would cost."""
     for each in recipes(recipe):
+        distributed.check(each, each.training.devices)
         with rehearsal(each) as run:
             _describe(run)
             say(f"plan     {run.total_steps} steps of {each.training.batch_size}, {run.epoch_samples} samples an epoch")
+            for line in estimate.lines(run):
+                say(line)
 
 
 @contextmanager
@@ -164,21 +167,16 @@ def _result(run: Run) -> dict[str, Any]:
 
 
 class Signals:
-    """Answers signals: before training by ending, during it by asking for a stop between two steps.
-
-    A second one of the same kind ends the process at once. SLURM sends SIGUSR1 first and SIGTERM later, so a second
-    one of another kind must not.
-    """
+    """Answers signals: before training by ending, during it by asking for a stop between two steps."""
 
     def __init__(self, where: Path):
         self.where = where
         self.run: Run | Outer | None = None
-        self._seen: set[int] = set()
+        self._ear = Ear()
 
     def __call__(self, number: int, _: FrameType | None) -> None:
-        if number in self._seen:
-            os._exit(128 + number)
-        self._seen.add(number)
+        if not self._ear.first(number):
+            return
         name = NAMES[signal.Signals(number)]
         if self.run is not None:
             self.run.stop(name)
@@ -244,6 +242,9 @@ def _smaller(run: Run) -> tuple[str, str]:
         return change, f"Use {change}" if change else "Use a smaller training.batch_size, network or image in a new run"
     size, parts = run.recipe.training.batch_size, run.recipe.training.accumulate
     more = next((n for n in range(parts + 1, size + 1) if size % n == 0), None)
-    if more is None:
+    ways = [(f"training.accumulate={more}", "same batch, less memory")] if more else []
+    if not getattr(run.recipe.network, "checkpointing", True):  # the network has this setting, and it is off
+        ways.append((f"network.{run.recipe.names['network']}.checkpointing=true", "same result, slower"))
+    if not ways:
         return "", "Use a smaller network or image"
-    return f"training.accumulate={more}", f"Use training.accumulate={more} (same batch, less memory)"
+    return ways[0][0], "Use " + " or ".join(f"{change} ({what})" for change, what in ways)

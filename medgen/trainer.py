@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from traceback import walk_tb
@@ -17,8 +16,10 @@ from medgen import distributed, heartbeat, preflight, seeds
 from medgen.console import warn
 from medgen.errors import MedgenError, NotFiniteError, PluginError
 from medgen.kinds import Batch, Step, Turn
+from medgen.objective import detach
 from medgen.run import Run
 from medgen.sampling import autocast
+from medgen.throughput import Throughput
 
 
 class StopFit(Exception):
@@ -75,7 +76,7 @@ class Trainer:
         self.weights = run.recipe.loss_weights
         self.pending: list[tuple[int, int, dict[str, Tensor]]] = []
         self.skipped = torch.tensor(float(run.skipped), device=run.device)
-        self.shown, self.clock = run.samples, time.monotonic()
+        self.speed = Throughput(run)
         run.flush = self.flush
         if self.training.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it
@@ -87,6 +88,8 @@ class Trainer:
         run.reopen_epoch()
         if preflight.due(run):
             preflight.check(run, self._passes)
+        if distributed.leads() and not run.complete:
+            self.speed.calibrate()
         while not run.must_stop():
             if run.epoch_due:
                 self._end_epoch()
@@ -103,7 +106,8 @@ class Trainer:
         """One optimizer step of every turn. Returns means over the batch by name, on the device."""
         run, size = self.run, self.training.batch_size
         heartbeat.mark(step=run.step)
-        batch = run.to_device(run.train.at(run.samples, size, self.rows))
+        with self.speed.waiting():
+            batch = run.to_device(run.train.at(run.samples, size, self.rows))
         rank = distributed.rank()
         seeds.seed_globals(run.recipe.run.seed, "dropout", run.step, *([rank] if rank else []))
         before: list[Step | None] = [None] * self.training.accumulate
@@ -113,6 +117,7 @@ class Trainer:
             self._update(name, turn, record)
         run.step, run.samples = run.step + 1, run.samples + size
         self.pending.append((run.step, run.epoch, record))
+        self.speed.step_done()
         return record
 
     def _passes(self) -> None:
@@ -140,13 +145,13 @@ class Trainer:
             run.journal.write(*line)
         every = [*(values for *_, values in lines), last]
         means = {name: sum(values[name] for values in every) / len(every) for name in last}
-        run.journal.write(step, epoch, {**last, **self._status()})
-        run.hooks.medgen_log(run=run, scalars={**means, **self._status()}, images={})
-        for turn in run.turns.values():
-            noticed = turn.notice(step, means) if hasattr(turn, "notice") else None
-            if noticed:
-                warn(noticed)
-        self.shown, self.clock = run.samples, time.monotonic()
+        status = self._status()
+        run.journal.write(step, epoch, {**last, **status})
+        run.hooks.medgen_log(run=run, scalars={**means, **status}, images={})
+        noticed = [turn.notice(step, means) for turn in run.turns.values() if hasattr(turn, "notice")]
+        for each in filter(None, [*noticed, self.speed.notice()]):
+            warn(each)
+        self.speed.restart()
 
     def _backward(
         self, name: str, turn: Turn, batch: Batch, before: list[Step | None], record: dict[str, Tensor]
@@ -216,7 +221,7 @@ class Trainer:
             if metrics:
                 run.log(metrics)
             run.hooks.medgen_epoch_end(run=run, metrics=metrics)
-        self.clock, self.shown = time.monotonic(), run.samples
+        self.speed.restart()
 
     def _read_pending(self) -> list[tuple[int, int, dict[str, float]]]:
         names = [list(record) for *_, record in self.pending]
@@ -233,11 +238,10 @@ class Trainer:
 
     def _status(self) -> dict[str, float]:
         run = self.run
-        seconds = max(time.monotonic() - self.clock, 1e-9)
         skipped = {"skipped": float(run.skipped)} if run.skipped else {}
         return skipped | {
             "learning_rate": run.learning_rate(run.step - 1),
-            "images_per_second": (run.samples - self.shown) / seconds,
+            **self.speed.read(),
             "memory_gb": memory(run.device) / 1e9,
         }
 
@@ -268,15 +272,6 @@ def validate(run: Run) -> dict[str, float]:
 def cut(values: Any, rows: slice | Tensor) -> Any:
     """The rows of every tensor in a NamedTuple."""
     return type(values)(*(each[rows] if isinstance(each, Tensor) else each for each in values))
-
-
-def detach(step: Step) -> Step:
-    """The result of a turn as the next turn may see it: without a graph."""
-
-    def free(values: Any) -> Any:
-        return type(values)(*(each.detach() for each in values))
-
-    return Step({name: each.detach() for name, each in step.losses.items()}, free(step.prediction), free(step.noisy))
 
 
 def memory(device: torch.device) -> float:

@@ -13,9 +13,10 @@ from torch import Tensor
 from medgen import distributed, seeds
 from medgen.hookspecs import hookimpl
 from medgen.kinds import TIME_SCALE, Batch, MeasuringTurn, Step, Turn
+from medgen.objective import detach
 from medgen.run import Run, Trial
 from medgen.sampling import autocast, evaluation
-from medgen.trainer import StopFit, detach
+from medgen.trainer import StopFit
 
 BINS = 5
 

@@ -22,3 +22,6 @@ def test_a_compiled_run_has_the_losses_of_an_eager_one_and_they_resume_each_othe
     assert compiled == pytest.approx(eager, rel=0.02)
     resumed = medgen("train", "--resume", tmp_path / "true", "training.steps=6")
     assert resumed.code == 0, resumed.err
+    lines = [json.loads(line) for line in (tmp_path / "true/metrics.jsonl").read_text().splitlines()]
+    assert [line.get("recompiles", 0) for line in lines] == [0] * 6
+    assert "recompiles" in lines[-1]

@@ -26,9 +26,9 @@ def failing(patch, steps, error=None):
     forward, calls = Objective.forward, []
 
     def broken(self, batch, draws, before=None):
-        calls.append(1)
+        calls.extend([1] * self.training)
         step = forward(self, batch, draws, before)
-        if len(calls) not in steps:
+        if not self.training or len(calls) not in steps:
             return step
         if error:
             raise error
@@ -79,6 +79,7 @@ CUDA = (
     "CUDA out of memory. Tried to allocate 25.30 GiB. GPU 0 has a total capacity of 79.11 GiB of which 24.60 GiB is "
     "free. Process 1 has 54.00 GiB memory in use."
 )
+LESS = "Use training.accumulate=2 (same batch, less memory) or network.unet.checkpointing=true (same result, slower)"
 
 
 @pytest.mark.parametrize(
@@ -95,11 +96,29 @@ def test_N4_out_of_memory_says_what_would_fit_and_that_continues_the_run(
         failing(patch, [3], error)
         result = medgen("train", *common, "training.steps=4")
     assert result.code == 7
-    assert f"out of memory at step 3, {said}. Use training.accumulate=2 (same batch, less memory)" in result.err
+    assert f"out of memory at step 3, {said}. {LESS}, then continue: " in result.err
     assert checkpoint.load(tmp_path / "r/latest.pt")["position"]["step"] == 2
     words = result.err.strip().split("medgen train ")[1].split()
     assert words == ["--resume", f"{tmp_path}/r", "training.accumulate=2"]
     assert medgen("train", *words).code == 0
+
+
+def test_N4_once_a_part_of_a_batch_is_one_sample_only_checkpointing_is_left_and_it_continues_the_run(
+    medgen, common, tmp_path, monkeypatch
+):
+    """And where that is on, nothing but a smaller network or image."""
+    common = (*common, "training.steps=4", "training.accumulate=4")
+    with monkeypatch.context() as patch:
+        failing(patch, [9], torch.OutOfMemoryError(CUDA))
+        result = medgen("train", *common)
+    words = result.err.strip().split("medgen train ")[1].split()
+    assert words == ["--resume", f"{tmp_path}/r", "network.unet.checkpointing=true"]
+    with monkeypatch.context() as patch:
+        failing(patch, [1], torch.OutOfMemoryError(CUDA))
+        assert "Use a smaller network or image, then" in medgen("train", *words).err
+    assert medgen("train", *words).code == 0
+    assert medgen("train", *common, f"run.dir={tmp_path}/whole").code == 0
+    assert differences(tmp_path / "whole", tmp_path / "r") == []
 
 
 # Too little memory, found before the first step
@@ -113,7 +132,7 @@ def rehearsing(patch):
 @pytest.mark.parametrize(
     ("where", "what", "advice"),
     [
-        ("medgen.objective:Objective.forward", "training", "Use training.accumulate=2 (same batch, less memory), then"),
+        ("medgen.objective:Objective.forward", "training", f"{LESS}, then"),
         (
             "medgen.validation:Validation._add",
             "validation",

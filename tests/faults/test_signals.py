@@ -10,7 +10,8 @@ import pytest
 from faults.forkserver import Server, differences
 from faults.variants import SMALL
 
-from medgen import checkpoint, folder, session
+from medgen import checkpoint, folder, session, signals
+from medgen.errors import StoppedError
 from medgen.recipe import TrainingSettings, load
 
 SHORT = (*SMALL, "training.epoch_steps=3", "training.steps=8")
@@ -30,12 +31,11 @@ def common(tiny):
 def signalled(phase: str, number: int, times: int = 1) -> None:
     """Send this process the signal in a phase of its third step or its first validation."""
     from medgen.data.feed import Feed
-    from medgen.objective import Objective
     from medgen.trainer import Trainer
     from medgen.validation import Validation
 
     where = {
-        "step": (Objective, "forward"),
+        "step": (Trainer, "_descend"),
         "data": (Feed, "at"),
         "update": (Trainer, "_update"),
         "validation": (Validation, "_add"),
@@ -43,6 +43,7 @@ def signalled(phase: str, number: int, times: int = 1) -> None:
         "keep": (checkpoint, "_keep"),
     }
     owner, name = where[phase]
+    signals.SAME = -1.0 if times > 1 else signals.SAME  # no two are one
     real, calls = getattr(owner, name), []
 
     def signalling(*given, **named):
@@ -105,11 +106,37 @@ def test_S2_a_second_signal_while_saving_ends_at_once_and_leaves_a_whole_checkpo
     assert list((tmp_path / "r").glob(".tmp-*")) == []
 
 
-def test_S2_a_second_signal_of_another_kind_is_no_reason_to_hurry():
-    signals = session.Signals("r")
-    signals.run = type("Run", (), {"stop": lambda self, reason: None})()
-    signals(signal.SIGUSR1, None)
-    signals(signal.SIGTERM, None)
+@pytest.fixture
+def ends(monkeypatch):
+    """The codes with which the process would have ended at once."""
+    codes = []
+    monkeypatch.setattr(signals.os, "_exit", codes.append)
+    return codes
+
+
+def test_S2_a_second_signal_of_another_kind_is_no_reason_to_hurry(ends):
+    answers = session.Signals("r")
+    answers.run = type("Run", (), {"stop": lambda self, reason: None})()
+    answers(signal.SIGUSR1, None)
+    answers(signal.SIGTERM, None)
+    assert ends == []
+
+
+def test_S2_a_signal_that_is_delivered_twice_within_a_second_is_one_and_one_that_is_sent_again_is_not(ends):
+    clock = iter([5.0, 5.3, 5.9, 6.1])
+    ear = signals.Ear(lambda: next(clock))
+    assert [ear.first(signal.SIGINT) for _ in range(3)] == [True, False, False]
+    assert ends == []
+    ear.first(signal.SIGINT)
+    assert ends == [130]
+
+
+def test_S2_a_signal_that_is_delivered_twice_before_training_ends_it_once(ends):
+    answers = session.Signals("r")
+    with pytest.raises(StoppedError):
+        answers(signal.SIGTERM, None)
+    answers(signal.SIGTERM, None)
+    assert ends == []
 
 
 def test_S4_the_limit_is_the_recipes_or_slurms_whichever_is_first(monkeypatch):

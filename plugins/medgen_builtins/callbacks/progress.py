@@ -93,9 +93,11 @@ def _bar(run: Run) -> Any:
 
 def training_line(run: Run, scalars: Mapping[str, float]) -> str:
     """Fields of fixed width."""
+    peak = f"  {scalars['mfu']:>3.0%} peak" if "mfu" in scalars else ""
+    speed = f"{scalars['images_per_second']:>6.1f} img/s{peak}"
     return (
         f"epoch {run.epoch:>4}  loss {scalars['loss/train']:.4f}  grad {scalars.get('grad_norm', float('nan')):.2f}  "
-        f"lr {scalars['learning_rate']:.1e}  {scalars['images_per_second']:>6.1f} img/s  {scalars['memory_gb']:.1f} GB"
+        f"lr {scalars['learning_rate']:.1e}  {speed}  {scalars['memory_gb']:.1f} GB"
     )
 
 

@@ -30,6 +30,8 @@ class Autoencoder:
         None, help="groups of the norms; unless given, as many as fit, up to 32, of at least 4 channels", check=ge(1)
     )
     spatial_dims: int = field(2, help="axes of an image", check=between(2, 3))
+    checkpointing: bool = field(False, help="half the memory of a step, or less, for a third more time; same result")
+    may_change = ("checkpointing",)
 
     def check(self, recipe: Recipe) -> Iterator[str]:
         if not self.channels:
@@ -66,6 +68,8 @@ class Autoencoder:
             with_decoder_nonlocal_attn=self.attention,
             use_flash_attention=True,  # without it a matrix of all positions by all positions is kept
         )
+        if self.checkpointing:
+            _recompute(made)
         latent_channels, factor = self.latent_channels, 2 ** (len(self.channels) - 1)
 
         class Convolutional(torch.nn.Module):
@@ -88,6 +92,14 @@ class Autoencoder:
 
     def _norm_groups(self) -> int:
         return self.norm_groups or count_groups(self.channels)
+
+
+def _recompute(network: nn.Module) -> None:
+    from monai.networks.nets.autoencoderkl import AEKLResBlock, SpatialAttentionBlock
+
+    from medgen_builtins.networks.recompute import recompute
+
+    recompute([each for each in network.modules() if isinstance(each, (AEKLResBlock, SpatialAttentionBlock))])
 
 
 @hookimpl

@@ -34,6 +34,8 @@ class Unet:
     head_channels: int | None = field(None, help="width of a head; unless given, what fits, up to 64", check=ge(1))
     dropout: float = field(0.0, help="share of features dropped in each residual block", check=between(0, 0.9))
     spatial_dims: int = field(2, help="axes of an image", check=between(2, 3))
+    checkpointing: bool = field(False, help="half the memory of a step, or less, for a third more time; same result")
+    may_change = ("checkpointing",)
 
     def check(self, recipe: Recipe) -> Iterator[str]:
         if not self.channels:
@@ -64,6 +66,8 @@ class Unet:
         )
         if self.dropout:
             _add_dropout(network, self.dropout)
+        if self.checkpointing:
+            _recompute(network, draws=self.dropout > 0)
         return network  # type: ignore[no-any-return]
 
     def _attention(self) -> tuple[bool, ...]:
@@ -124,6 +128,16 @@ def _add_dropout(network: nn.Module, share: float) -> None:
     for module in network.modules():
         if isinstance(module, DiffusionUNetResnetBlock):
             module.conv2.register_forward_pre_hook(drop)
+
+
+def _recompute(network: nn.Module, draws: bool) -> None:
+    """Every residual and attention block for itself: less memory than whole levels, which hold all theirs at once."""
+    from monai.networks.nets.diffusion_model_unet import DiffusionUNetResnetBlock, SpatialAttentionBlock
+
+    from medgen_builtins.networks.recompute import recompute
+
+    blocks = (DiffusionUNetResnetBlock, SpatialAttentionBlock)
+    recompute([each for each in network.modules() if isinstance(each, blocks)], draws)
 
 
 @hookimpl

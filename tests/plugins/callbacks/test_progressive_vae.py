@@ -290,7 +290,7 @@ def test_steps_cap_every_phase_and_fast_debug_fits(medgen, growing, tmp_path):
 
 def test_a_dry_run_describes_every_phase(medgen, growing):
     ended = medgen("train", "bravo_rflow", *growing, "--dry-run")
-    assert (ended.code, ended.out.count("plan  ")) == (0, 3)
+    assert (ended.code, ended.out.count("plan  "), ended.out.count("total  ")) == (0, 3, 3)
 
 
 def test_a_metric_that_nobody_measures_is_told_with_those_that_there_are(medgen, growing, tmp_path):

@@ -66,9 +66,8 @@ def test_tensorboard_has_the_numbers_of_the_journal_the_pictures_and_the_recipe(
     journal = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     validated = {line["step"]: line["loss/val"] for line in journal if "loss/val" in line}
     assert {event.step: pytest.approx(event.value) for event in events.Scalars("loss/val")} == validated
-    assert {"learning_rate", "grad_norm", "images_per_second", "memory_gb", "loss/train"} <= set(
-        events.Tags()["scalars"]
-    )
+    names = {"learning_rate", "grad_norm", "images_per_second", "data_wait", "flops", "mfu", "memory_gb", "loss/train"}
+    assert names <= set(events.Tags()["scalars"])
     assert {"previews/samples", "previews/trajectory"} <= set(events.Tags()["images"])
     assert "recipe/text_summary" in events.Tags()["tensors"]
 

@@ -39,6 +39,24 @@ def test_groups_divide_every_width_and_hold_four_channels(widths, groups):
     assert count_groups(widths) == groups
 
 
+def test_checkpointing_changes_no_output_no_gradient_and_no_name_and_keeps_less():
+    results, kept = [], []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        made = Autoencoder(channels=(8, 16), num_res_blocks=1, checkpointing=checkpointing).build(1, 1)
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda each, to=sizes: to.append(each.numel()) or each, lambda x: x
+        ):
+            output = made.decode(made.encode(torch.randn(2, 1, 16, 16))[0])
+        output.square().mean().backward()
+        results.append({"output": output, **{name: weight.grad for name, weight in made.named_parameters()}})
+        kept.append(sum(sizes))
+    assert results[0].keys() == results[1].keys()
+    assert all(torch.equal(each, results[1][name]) for name, each in results[0].items() if each is not None)
+    assert kept[1] < 0.5 * kept[0]
+
+
 WRONG = {
     "data.image_size=30": "data.image_size: got 30, expected a multiple of 4",
     "network.autoencoder.norm_groups=7": "network.autoencoder.channels[0]: got 64, expected a multiple of",

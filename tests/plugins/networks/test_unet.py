@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -142,6 +143,58 @@ def test_dropout_acts_in_training_only() -> None:
     wake(dropping)
     assert not torch.allclose(run(plain), run(dropping.train()))
     assert torch.equal(run(plain.eval()), run(dropping.eval()))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_checkpointing_changes_neither_output_nor_gradient_nor_a_name(dropout: float) -> None:
+    """With the same random numbers all is the same to the last bit, also in a copy, and so is the next number."""
+    results = []
+    for checkpointing in (False, True):
+        options = {"num_res_blocks": 1, "dropout": dropout, "checkpointing": checkpointing}
+        network = copy.deepcopy(Unet(channels=(8, 16), **options).build(2, 1))
+        wake(network)
+        torch.manual_seed(1)
+        output = run(network)
+        output.square().mean().backward()
+        results.append([output, torch.rand(1), *(weight.grad for weight in network.parameters())])
+        results[-1].extend(network.state_dict().values())
+        names = list(network.state_dict())
+    assert names == list(Unet(channels=(8, 16), num_res_blocks=1).build(2, 1).state_dict())
+    assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
+
+
+def test_checkpointing_compiles_as_one_graph_with_the_same_gradients() -> None:
+    """Here as far as autograd; what makes code of it comes after that."""
+    gradients = []
+    for compiled in (False, True):
+        network = Unet(channels=(8,), num_res_blocks=1, checkpointing=True).build(2, 1)
+        wake(network)
+        called: Any = torch.compile(network, backend="aot_eager", fullgraph=True) if compiled else network
+        run(called).square().mean().backward()
+        gradients.append([weight.grad for weight in network.parameters()])
+    assert all(torch.allclose(*pair, rtol=1e-4, atol=1e-6) for pair in zip(*gradients, strict=True))
+
+
+def kept(network: nn.Module) -> int:
+    """Bytes that are kept for the way back, but for the weights, each storage once."""
+    storages = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    weights = {weight.data_ptr() for weight in network.parameters()}
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        output = run(network)
+    assert output.requires_grad
+    return sum(size for place, size in storages.items() if place not in weights)
+
+
+def test_checkpointing_keeps_less_than_half() -> None:
+    """In training; without gradients, or in evaluation, nothing is computed twice."""
+    plain, sparing = (Unet(channels=(8, 16), checkpointing=each).build(2, 1) for each in (False, True))
+    assert kept(sparing.train()) < 0.5 * kept(plain.train())
+    assert kept(sparing.eval()) == kept(plain.eval())
 
 
 def test_learns() -> None:

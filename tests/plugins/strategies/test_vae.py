@@ -14,8 +14,8 @@ from medgen_builtins.strategies.vae import Discriminator, Vae
 
 from medgen import Batch, Mode, checkpoint
 from medgen.errors import RecipeError
+from medgen.objective import detach
 from medgen.recipe import load
-from medgen.trainer import detach
 
 CPU = torch.device("cpu")
 SMALL = (

@@ -1,0 +1,104 @@
+"""What a recipe will cost, from a step or two of a run that is thrown away."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import attrs
+import torch
+
+from medgen.run import Run
+from medgen.throughput import finish, flops_per_image, peak
+from medgen.trainer import Trainer, memory
+
+LONG = 60.0
+"""Seconds that a step may take on a CPU, as far as one image tells, to be measured as a whole."""
+MEASURED = 1.0
+"""Seconds over which steps are measured; a step that takes longer is measured once."""
+SHARE = 0.95
+"""Of the memory that is free: an allocator leaves gaps."""
+
+
+class Measured(NamedTuple):
+    """A step of so many images: seconds, and bytes at its peak."""
+
+    images: int
+    seconds: float
+    memory: float
+
+
+def lines(run: Run) -> Iterator[str]:
+    """FLOPs of an image, a step, its memory, the whole run and, on a GPU, the batch size that would fit.
+
+    The run is used up. Of several devices, what one of them will have to do is measured.
+    """
+    training, steps = run.recipe.training, run.total_steps
+    began = time.perf_counter()
+    flops = flops_per_image(run)
+    one = time.perf_counter() - began
+    yield f"image    {flops / 1e9:.4g} GFLOP, forward and backward"
+    images = training.batch_size // training.devices
+    if run.device.type == "cpu" and one * images > LONG:
+        yield f"step     about {one * images:.0f} s, from one image, as it would take long to try on a CPU"
+        yield _total(steps, one * images)
+        return
+    step = measure(run, images)
+    yield _step(run, step, flops)
+    yield f"memory   {step.memory / 1e9:.1f} GB at most" + ", the whole process" * (run.device.type == "cpu")
+    yield _total(steps, step.seconds)
+    if run.device.type == "cuda":
+        yield from _fits(run, step)
+
+
+def measure(run: Run, images: int) -> Measured:
+    """Train a step of so many images to warm up, and then measure; for a second, if they are short."""
+    run.recipe = attrs.evolve(run.recipe, training=attrs.evolve(run.recipe.training, batch_size=images))
+    trainer, count = Trainer(run), 0
+    trainer.step()
+    finish(run.device)
+    if run.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(run.device)
+    began = time.perf_counter()
+    while not count or time.perf_counter() - began < MEASURED:
+        trainer.step()
+        finish(run.device)
+        count += 1
+    return Measured(images, (time.perf_counter() - began) / count, memory(run.device))
+
+
+def largest(one: Measured, other: Measured, free: float) -> int:
+    """Images for which a straight line through two measured steps reaches `free` bytes; 0 if it does not rise."""
+    each = (one.memory - other.memory) / (one.images - other.images)
+    return max(0, int((free - one.memory) / each) + one.images) if each > 0 else 0
+
+
+def _step(run: Run, step: Measured, flops: float) -> str:
+    training, speed = run.recipe.training, step.images / step.seconds
+    limit = peak(run.device, training.precision)
+    how = "compiled" if training.compile else "not compiled"
+    where = f" on each of {training.devices} devices" if training.devices > 1 else ""
+    return (
+        f"step     {step.seconds:.3g} s for {step.images} images{where}, {how}: {speed:.4g} images/s, "
+        f"{speed * flops / limit:.0%} of the peak of {limit / 1e12:.3g} TFLOP/s"
+    )
+
+
+def _total(steps: int, seconds: float) -> str:
+    return f"total    {steps} steps take {steps * seconds / 3600:.2f} hours, without validation and previews"
+
+
+def _fits(run: Run, step: Measured) -> Iterator[str]:
+    """From a second step with half the images, if they can be halved."""
+    training = run.recipe.training
+    half = step.images // 2 // training.accumulate * training.accumulate
+    if not half:
+        return
+    if training.compile:
+        torch._dynamo.reset()  # else it would be compiled for images of any number, which takes other memory
+    free = torch.cuda.mem_get_info(run.device)[0] + torch.cuda.memory_reserved(run.device)
+    images = largest(step, measure(run, half), SHARE * free)
+    images -= images % training.accumulate
+    if images:
+        yield f"fits     batch_size = {images * training.devices}, about, in the {free / 1e9:.1f} GB that are free"
