@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO ?= demo
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-all lint bench clean
+.PHONY: setup demo test test-all lint bench bench-gpu clean
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
@@ -36,8 +36,13 @@ test-all: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 bench: $(READY)
-	$(BIN)/python tests/benchmarks/bench_step.py
-	$(BIN)/python tests/benchmarks/bench_data.py
+	-$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python tests/benchmarks/bench.py --write tests/benchmarks/RESULTS.md
+
+# constraints.txt may pin a torch without CUDA: `make bench-gpu PY=python3` takes the one that is installed
+PY ?= $(BIN)/python
+bench-gpu:
+	$(PY) tests/benchmarks/bench_gpu.py --write tests/benchmarks/RESULTS_GPU.md
 
 clean:
 	rm -rf $(VENV) $(DEMO) build *.egg-info

@@ -20,7 +20,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
-from bench_step import compare, interval, seconds
+from bench_step import RECIPE, compare, interval, overrides, seconds
 from data.cohort import write_cohort
 
 from medgen import checkpoint, sampling, seeds
@@ -29,24 +29,18 @@ from medgen.recipe import Recipe, load, public_toml
 from medgen.run import Run
 from medgen.trainer import Trainer
 
-RECIPES = Path(__file__).parents[2] / "recipes"
-
 
 def write_autoencoder(path: Path, options: argparse.Namespace) -> None:
     """A checkpoint of one that was never trained."""
-    recipe = load(str(RECIPES / "vae_bravo.toml"), [f"network.autoencoder.channels=[{options.autoencoder}]"])
+    recipe = load(
+        str(Path(RECIPE).with_name("vae_bravo.toml")), [f"network.autoencoder.channels=[{options.autoencoder}]"]
+    )
     network = recipe.network.build(1, 1)
     checkpoint.save({"recipe": public_toml(recipe), "network": network.state_dict(), "averaged": None}, path)
 
 
 def recipe(folder: Path, options: argparse.Namespace, *more: str) -> Recipe:
-    overrides = (
-        f"data.root={folder}/cohort", f"data.image_size={options.size}", "data.min_foreground=0.02",
-        f"network.unet.channels=[{options.channels}]", f"training.batch_size={options.batch}", "training.steps=100000",
-        "training.compile=false", "training.validate_every=0", f"training.precision={options.precision}",
-        "callbacks.previews=false", *more,
-    )  # fmt: skip
-    return load(str(RECIPES / "bravo_rflow.toml"), overrides)
+    return load(RECIPE, overrides(folder, options, "callbacks.previews=false", *more))
 
 
 def training_step(folder: Path, name: str, options: argparse.Namespace, cached: bool) -> tuple[Callable[[], None], Run]:
@@ -81,6 +75,30 @@ def generating(parts: Parts, options: argparse.Namespace) -> Callable[[], None]:
     return make
 
 
+def measure(folder: Path, options: argparse.Namespace) -> tuple[dict[str, list[float]], list[float]]:
+    """Ratios by name, and images per second of the first and the second of each."""
+    cuda = torch.cuda.is_available()
+    write_cohort(folder / "cohort", patients=4, size=(64, 64, 12))
+    write_autoencoder(folder / "ae.pt", options)
+    cached, run = training_step(folder, "cached", options, cached=True)
+    encoding, other = training_step(folder, "encoding", options, cached=False)
+    latents = Parts(run.mode, run.space, run.strategy, run.network)
+    pixels = build(recipe(folder, options), default_device())
+    make = [generating(parts, options) for parts in (pixels, latents)]
+    for step in (cached, encoding):
+        seconds(step, 3, cuda)
+    rows = {"steps per second, cache / encoding": compare(encoding, cached, options.pairs, options.count, cuda)}
+    times = [options.batch / seconds(step, max(options.count, 3), cuda) for step in (cached, encoding)]
+    for each in (run, other):
+        each.train.close()
+    for each in make:
+        seconds(each, 1, cuda)
+    generated = max(2, options.pairs // 3)
+    rows["images per second, latents / pixels"] = compare(make[0], make[1], generated, 1, cuda)
+    times += [options.batch / seconds(each, 1, cuda) for each in reversed(make)]
+    return rows, times
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=10)
@@ -92,28 +110,9 @@ def main() -> None:
     parser.add_argument("--autoencoder", default="64,128,256")
     parser.add_argument("--precision", default="bf16")
     options = parser.parse_args()
-    cuda = torch.cuda.is_available()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        os.environ["MEDGEN_CACHE"] = str(folder / "cache")
-        write_cohort(folder / "cohort", patients=4, size=(64, 64, 12))
-        write_autoencoder(folder / "ae.pt", options)
-        cached, run = training_step(folder, "cached", options, cached=True)
-        encoding, other = training_step(folder, "encoding", options, cached=False)
-        latents = Parts(run.mode, run.space, run.strategy, run.network)
-        pixels = build(recipe(folder, options), default_device())
-        make = [generating(parts, options) for parts in (pixels, latents)]
-        for step in (cached, encoding):
-            seconds(step, 3, cuda)
-        rows = {"steps per second, cache / encoding": compare(encoding, cached, options.pairs, options.count, cuda)}
-        times = [options.batch / seconds(step, max(options.count, 3), cuda) for step in (cached, encoding)]
-        for each in (run, other):
-            each.train.close()
-        for each in make:
-            seconds(each, 1, cuda)
-        generated = max(2, options.pairs // 3)
-        rows["images per second, latents / pixels"] = compare(make[0], make[1], generated, 1, cuda)
-        times += [options.batch / seconds(each, 1, cuda) for each in reversed(make)]
+        os.environ["MEDGEN_CACHE"] = f"{temporary}/cache"
+        rows, times = measure(Path(temporary), options)
     table = Table("ratio", "median", "95 % interval", "pairs", "first, images/s", "second, images/s")
     for number, (name, ratios) in enumerate(rows.items()):
         median, low, high = interval(ratios)

@@ -26,20 +26,23 @@ from medgen.assemble import assemble
 from medgen.recipe import load
 from medgen.trainer import Trainer
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPE = str(Path(__file__).parents[2] / "recipes" / "bravo_rflow.toml")
 
 
-def medgen_step(folder: Path, options: argparse.Namespace) -> tuple[Callable[[], None], Trainer]:
-    """medgen's own loop, one step at a time, with every callback of a real recipe."""
-    cohort = folder / "cohort"
-    write_cohort(cohort, patients=6, size=(64, 64, 24))
-    overrides = (
-        f"data.root={cohort}", f"data.image_size={options.size}", "data.min_foreground=0.02",
+def overrides(folder: Path, options: argparse.Namespace, *more: str) -> tuple[str, ...]:
+    """Of the size that the options say, on data below `folder`."""
+    return (
+        f"data.root={folder / 'cohort'}", f"data.image_size={options.size}", "data.min_foreground=0.02",
         f"network.unet.channels=[{options.channels}]", f"training.batch_size={options.batch}", "training.steps=100000",
-        "training.compile=false", "training.validate_every=0", f"training.precision={options.precision}",
+        "training.compile=false", "training.validate_every=0", f"training.precision={options.precision}", *more,
     )  # fmt: skip
+
+
+def medgen_step(folder: Path, options: argparse.Namespace, *more: str) -> tuple[Callable[[], None], Trainer]:
+    """medgen's own loop, one step at a time, with every callback of a real recipe. more: `KEY=VALUE`."""
+    write_cohort(folder / "cohort", patients=6, size=(64, 64, 24))
     (folder / "run").mkdir()
-    run = assemble(load(str(RECIPES / "bravo_rflow.toml"), overrides), folder / "run")
+    run = assemble(load(RECIPE, overrides(folder, options, *more)), folder / "run")
     run.hooks.medgen_run_start(run=run)
     trainer = Trainer(run)
 
@@ -76,7 +79,7 @@ def bare_step(trainer: Trainer, options: argparse.Namespace) -> Callable[[], Non
     return step
 
 
-def seconds(step: Callable[[], None], count: int, cuda: bool) -> float:
+def seconds(step: Callable[[], object], count: int, cuda: bool) -> float:
     """Time per step over a block of steps."""
     began = time.perf_counter()
     for _ in range(count):
@@ -86,7 +89,7 @@ def seconds(step: Callable[[], None], count: int, cuda: bool) -> float:
     return (time.perf_counter() - began) / count
 
 
-def compare(one: Callable[[], None], two: Callable[[], None], pairs: int, count: int, cuda: bool) -> list[float]:
+def compare(one: Callable[[], object], two: Callable[[], object], pairs: int, count: int, cuda: bool) -> list[float]:
     """Ratios of one to two, interleaved; the order within a pair alternates."""
     ratios = []
     for pair in range(pairs):
@@ -104,6 +107,21 @@ def interval(ratios: list[float]) -> tuple[float, float, float]:
     return statistics.median(ordered), ordered[low], ordered[high]
 
 
+def measure(folder: Path, options: argparse.Namespace) -> dict[str, list[float]]:
+    """Ratios by name."""
+    cuda = torch.cuda.is_available()
+    ours, trainer = medgen_step(folder, options)
+    bare, again = bare_step(trainer, options), bare_step(trainer, options)
+    for step in (ours, bare, again):
+        seconds(step, 3, cuda)
+    rows = {
+        "medgen / bare": compare(ours, bare, options.pairs, options.count, cuda),
+        "bare / bare (A/A)": compare(again, bare, options.pairs, options.count, cuda),
+    }
+    trainer.run.train.close()
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=30)
@@ -113,17 +131,8 @@ def main() -> None:
     parser.add_argument("--channels", default="128,256,256")
     parser.add_argument("--precision", default="bf16")
     options = parser.parse_args()
-    cuda = torch.cuda.is_available()
     with tempfile.TemporaryDirectory() as folder:
-        ours, trainer = medgen_step(Path(folder), options)
-        bare, again = bare_step(trainer, options), bare_step(trainer, options)
-        for step in (ours, bare, again):
-            seconds(step, 3, cuda)
-        rows = {
-            "medgen / bare": compare(ours, bare, options.pairs, options.count, cuda),
-            "bare / bare (A/A)": compare(again, bare, options.pairs, options.count, cuda),
-        }
-        trainer.run.train.close()
+        rows = measure(Path(folder), options)
     table = Table("ratio", "median", "95 % interval", "pairs")
     for name, ratios in rows.items():
         median, low, high = interval(ratios)
