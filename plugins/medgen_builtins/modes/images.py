@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from medgen import Mode, field, hookimpl, settings
-from medgen.manifest import is_file_name
 from medgen.settings import as_toml
 
 if TYPE_CHECKING:
@@ -24,6 +23,8 @@ class Images:
     pooled: bool = field(False, help="every image is a sample of its own with one channel")
 
     def check(self, recipe: Recipe) -> Iterator[str]:
+        from medgen.manifest import is_file_name  # hashes are nothing for `medgen --help`
+
         if not self.images:
             yield "mode.images.images: got [], expected at least one name. Name the images to generate."
         names = self.images + self.condition
