@@ -195,7 +195,7 @@ class FolderMasks:
         try:
             self.store = open_store(data, self.names, model.masks)
         except DataError as error:
-            advice = "Give a folder of mask files, or of folders with a seg.nii.gz each"
+            advice = "Give a folder of mask files, or of patients whose files are named as in training"
             raise DataError(re.sub(r"Set data\..*$", f"{advice}.", each) for each in error.problems) from error
         self.rows, self.spacing, self.axis = self.store.select("train"), self.store.spacing, model.axis
 

@@ -179,7 +179,7 @@ def test_a_folder_without_masks_gets_advice_that_generate_takes(trained, cohort,
     result = medgen("generate", *options, "--output-dir", tmp_path / "out")
     assert result.code == 3
     assert "no patient has a file for seg" in result.err
-    assert result.err.endswith("Give a folder of mask files, or of folders with a seg.nii.gz each.\n")
+    assert result.err.endswith("Give a folder of mask files, or of patients whose files are named as in training.\n")
 
 
 def test_generated_pairs_train_a_model(trained, medgen, tmp_path, tiny):
