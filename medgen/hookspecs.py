@@ -35,7 +35,10 @@ class Registration:
 
     @hookspec
     def medgen_networks(self) -> Mapping[str, type]:
-        """Settings classes of networks by name; `build(in_channels, out_channels)` gives a module `network(x, t)`."""
+        """Settings classes of networks by name; `build(in_channels, out_channels)` gives a module `network(x, t)`.
+
+        An autoencoder gives one with `encode` and `decode` instead; see `kinds.Autoencoder`.
+        """
 
     @hookspec
     def medgen_losses(self) -> Mapping[str, type]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def install(folder: Path, patch: pytest.MonkeyPatch, name: str = "patches") -> N
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: medgen-{name}\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text(f"[medgen]\n{name} = medgen_{name}\n")
     patch.syspath_prepend(str(folder))
-    cli.registry.cache_clear()
+    patch.setattr(cli, "registry", lru_cache(cli.registry.__wrapped__))  # what is found is forgotten afterwards
 
 
 def write_autoencoder(path: Path, mode: str, *overrides: str, seed: int = 0) -> Path:

@@ -1,1 +1,1 @@
-"""Networks: what learns, called `network(x, t)`."""
+"""Networks: what learns, called `network(x, t)`, or with `encode` and `decode` if it is an autoencoder."""
