@@ -27,8 +27,10 @@ def server(tmp_path):
 
 
 @pytest.fixture
-def common(tiny, tmp_path):
-    return ("train", "bravo_rflow", *tiny, *SHORT, f"run.dir={tmp_path}/r")
+def common(tiny, server, tmp_path):
+    given = ("bravo_rflow", *tiny, *SHORT)
+    assert server.run("data", "prepare", *given).code == 0  # else the first rank of the first test tells of that
+    return ("train", *given, f"run.dir={tmp_path}/r")
 
 
 def beat_at(folder, rank, step, seconds=60):
