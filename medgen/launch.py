@@ -43,6 +43,7 @@ class Supervisor:
         self.ended: set[int] = set()
         """Processes that were alive still some time after another had failed."""
         self.asked = 0
+        self._failed = False
 
     def run(self) -> int:
         before = {number: signal.signal(number, self._forward) for number in NAMES}
@@ -66,7 +67,8 @@ class Supervisor:
 
     def _look(self) -> None:
         """torch's agent asks the others to end when one has failed, and would wait for half a minute."""
-        if any(map(_has_failed, self._pids())):
+        if not self._failed and any(map(_has_failed, self._pids())):
+            self._failed = True
             threading.Thread(target=self._end_stragglers, daemon=True).start()
 
     def _end_stragglers(self) -> None:
