@@ -1,7 +1,7 @@
 """Ranks: processes that train together, what they share, decide and compute, and how they join.
 
 Alone, everything here does nothing: `rank()` is 0, `size()` is 1, and no function waits. Collective functions, `share`,
-`once`, `wait`, `total`, `first_on_node` and a `Vote`, must be called by all ranks in the same order.
+`once`, `wait`, `total`, `gathered`, `first_on_node` and a `Vote`, must be called by all ranks in the same order.
 """
 
 from __future__ import annotations
@@ -130,6 +130,19 @@ def total_of(values: Tensor, summed: Sequence[bool]) -> list[float]:
     if size() == 1:
         return list(values.tolist())
     return list(torch.where(torch.tensor(summed, device=values.device), total(values), values).tolist())
+
+
+def dealt(count: int) -> range:
+    """Which of so many samples this rank makes."""
+    return range(rank(), count, size())
+
+
+def gathered(mine: Tensor, count: int) -> Tensor:
+    """The rows of all ranks, `[count, ...]`, of which each made those `dealt` to it; one that had none gives any."""
+    own = dealt(count)
+    whole = mine.new_zeros(count, *mine.shape[1:])
+    whole[list(own)] = mine[: len(own)]
+    return total(whole)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import pytest
 import torch
 from faults import ranks
 from faults.forkserver import Server, differences
+from PIL import Image
 
 from medgen import distributed
 from medgen.distributed import Place
@@ -126,6 +127,42 @@ def test_a_sum_over_the_ranks_does_not_depend_on_what_else_is_summed(server, tmp
     assert all(torch.equal(sums[0], each) for each in sums)
 
 
+@pytest.mark.parametrize(
+    ("name", "kinds"), [("bravo_rflow", {"samples", "trajectory"}), ("vae_bravo", {"reconstructions"})]
+)
+@pytest.mark.parametrize("count", [2, 3])
+def test_ranks_share_the_previews_and_make_those_of_one_process(count, name, kinds, server, tiny, tmp_path):
+    """Of two samples a third rank has none."""
+    shown = [each for each in (*tiny, *SMALL, *VARIANTS.get(name, ())) if each != "callbacks.previews=false"]
+    common = (name, *shown, "training.accumulate=1", "training.batch_size=6", "training.steps=2")
+    assert server.run("train", *common, f"run.dir={tmp_path}/one").code == 0
+    several = ranks.run(
+        server, "train", *common, f"run.dir={tmp_path}/all", count=count, hook=counting, given=(tmp_path,)
+    )
+    assert [each.code for each in several] == [0] * count, several
+    assert [int((tmp_path / f"{rank}").read_text()) for rank in range(count)] == [1] * count
+    paths = {each.stem.split("_")[0]: each for each in (tmp_path / "one/previews").iterdir()}
+    assert set(paths) == kinds
+    for path in paths.values():
+        one, other = (np.asarray(Image.open(each), int) for each in (path, tmp_path / "all/previews" / path.name))
+        assert one.std() > 5
+        assert np.abs(one - other).max() <= 2
+
+
+def counting(rank: int, folder: Path) -> None:
+    """Write down how many samples a rank's share of the previews has at most."""
+    from medgen_builtins.callbacks.previews import Previewing
+
+    real = Previewing._rows
+
+    def rows(self):
+        made = real(self)
+        (folder / f"{rank}").write_text(str(len(made)))
+        return made
+
+    Previewing._rows = rows
+
+
 def test_two_nodes_train_together(tiny, tmp_path):
     """Two agents of torchrun on one machine, each with a rank."""
     port = ranks.free_port()
@@ -176,7 +213,10 @@ def test_a_place_is_what_torchrun_or_srun_say_and_a_batch_script_has_none():
     assert distributed.place({}) is None
 
 
-COLLECTIVE = {"share", "once", "wait", "total", "total_of", "first_on_node", "first_said", "must_stop", "save", "flush"}
+COLLECTIVE = {
+    "share", "once", "wait", "total", "total_of", "gathered", "first_on_node", "first_said", "must_stop", "save",
+    "flush",
+}  # fmt: skip
 ASKED = {"leads", "rank"}
 
 

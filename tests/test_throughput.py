@@ -175,6 +175,13 @@ def test_a_line_of_the_log_has_at_most_120_characters() -> None:
     assert "peak" not in training_line(run, {**numbers, "memory_gb": 139.9})
 
 
+def test_the_norm_in_a_line_is_that_of_the_turn_whose_loss_it_shows() -> None:
+    """An autoencoder and its discriminator have a norm each."""
+    numbers = {"loss/train": 0.1, "grad_norm/autoencoder": 2.0, "grad_norm/discriminator": 9.0, "learning_rate": 1e-4}
+    run = SimpleNamespace(epoch=1, recipe=None)
+    assert "  grad 2.00  lr" in training_line(run, {**numbers, "images_per_second": 1.0, "memory_gb": 1.0})
+
+
 def test_recompiles_are_those_after_the_first_step_and_told_as_they_double() -> None:
     """A compiled function that meets a new shape is compiled again."""
 

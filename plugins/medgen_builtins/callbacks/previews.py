@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from medgen import field, ge, gt, hookimpl, settings
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from medgen.run import Run
 
 medgen_api = 1
+
+FOLLOWED, TIMES = 3, 8
+"""So many samples are shown on their way, at so many times."""
 
 
 @settings
@@ -37,7 +40,7 @@ class Previewing:
     def medgen_validate(self, run: Run) -> Mapping[str, float] | None:
         # by position, not by a counter of its own: what a stopped run has shown changes nothing
         every = self.settings.every * run.recipe.training.validate_every
-        if run.leads and ((run.epochs_ended + 1) % every == 0 or run.complete):
+        if (run.epochs_ended + 1) % every == 0 or run.complete:
             self.show(run)
         return None
 
@@ -45,45 +48,38 @@ class Previewing:
     def medgen_rehearse(self, run: Run) -> None:
         from medgen.run import Trial
 
-        if run.leads and run.recipe.training.validate_every:
+        if run.recipe.training.validate_every:
             fewer = self.settings.count // 2
             run.trial = Trial("previews", f"callbacks.previews.count={fewer}" if fewer else "callbacks.previews=false")
             if hasattr(run.strategy, "reconstruct"):
-                self._reconstructions(run, self._examples(run))
+                self._reconstruct(run)
             else:
-                self._sample(run, self._examples(run), steps=1)
+                self._sample(run, steps=1)
 
     def show(self, run: Run) -> None:
         """Sample and log; the masks and their images are the first with the largest lesions of the held-out slices."""
         from medgen import pictures
 
-        batch = self._examples(run)
+        for name, picture in self._pictures(run).items():
+            if run.leads:
+                pictures.save(picture, run.dir / "previews" / f"{name}_{run.step:07d}.png")
+            run.log({}, {f"previews/{name}": picture})
+
+    def _pictures(self, run: Run) -> dict[str, Any]:
+        """By name. All ranks share the work, and have them."""
+        examples = self._examples(run, range(self.settings.count))
         if hasattr(run.strategy, "reconstruct"):
-            picture = self._reconstructions(run, batch)
-            pictures.save(picture, run.dir / "previews" / f"reconstructions_{run.step:07d}.png")
-            run.log({}, {"previews/reconstructions": picture})
-            return
-        samples, path = self._sample(run, batch, self.settings.steps or None)
-        shown = {"previews/samples": self._grid(run, batch, samples), "previews/trajectory": path}
-        for name, picture in shown.items():
-            pictures.save(picture, run.dir / "previews" / f"{name.split('/')[1]}_{run.step:07d}.png")
-        run.log({}, shown)
+            return {"reconstructions": self._reconstructions(examples, self._reconstruct(run))}
+        samples, path = self._sample(run, self.settings.steps or None)
+        return {"samples": self._grid(examples, samples), "trajectory": self._trajectory(run, path)}
 
-    def _reconstructions(self, run: Run, batch: Batch) -> Any:
-        """A row per sample: each channel, what came back of it, and the difference, grey where there is none."""
-        from medgen import pictures, sampling
+    def _rows(self) -> Sequence[int]:
+        """Which samples this rank makes; one that would have none makes one for nothing."""
+        from medgen import distributed
 
-        with sampling.evaluation(run.network), sampling.autocast(run.device, run.recipe.training.precision):
-            made = run.strategy.reconstruct(run.network, batch.image.to(run.device).float()).cpu().numpy()
-        masks, rows = batch.condition.numpy(), []
-        for real, back, outlined in zip(batch.image.float().numpy(), made, masks, strict=True):
-            pairs = zip(real, back, strict=True)
-            triples = [(pictures.tile(a, outlined), pictures.tile(b), pictures.tile(b - a)) for a, b in pairs]
-            rows.append([each for triple in triples for each in triple])
-        half = (len(rows) + 1) // 2
-        return pictures.grid([left + right for left, right in zip(rows[:half], [*rows[half:], []], strict=False)])
+        return distributed.dealt(self.settings.count) or [0]
 
-    def _examples(self, run: Run) -> Batch:
+    def _examples(self, run: Run, rows: Sequence[int]) -> Batch:
         import numpy as np
 
         feed = run.val if run.val.size else run.train
@@ -92,32 +88,57 @@ class Previewing:
         # spread over the larger half: the very largest are neighbours in one patient
         half = order[: max(1, len(order) // 2)]
         chosen = half[np.linspace(0, len(half) - 1, self.settings.count).astype(int)]
-        return feed.read(chosen * feed.views)
+        return feed.read(chosen[list(rows)] * feed.views)
 
-    def _sample(self, run: Run, batch: Batch, steps: int | None) -> tuple[Any, Any]:
-        from medgen import sampling, seeds
+    def _reconstruct(self, run: Run) -> Any:
+        """What comes back of the examples, `[count, channel, *space]`."""
+        from medgen import distributed, sampling
 
-        seen: list[tuple[float, Any]] = []
-        generators = [seeds.stream(run.recipe.run.seed, "preview", index) for index in range(self.settings.count)]
-        draw = sampling.noise(generators, run.space.shape(batch.condition.shape[2:]), run.device)
-        condition = batch.condition.to(run.device).float()
+        images = self._examples(run, self._rows()).image.to(run.device).float()
+        with sampling.evaluation(run.network), sampling.autocast(run.device, run.recipe.training.precision):
+            made = run.strategy.reconstruct(run.network, images).float()
+        return distributed.gathered(made, self.settings.count).cpu().numpy()
+
+    def _sample(self, run: Run, steps: int | None) -> tuple[Any, Any]:
+        """Samples `[count, channel, *space]`, and estimates of x0 on the way to the first, `[sample, time, ...]`."""
+        import numpy as np
+        import torch
+
+        from medgen import distributed, sampling, seeds
+
+        rows, seen = self._rows(), list[torch.Tensor]()
+        condition = self._examples(run, rows).condition.to(run.device).float()
+        generators = [seeds.stream(run.recipe.run.seed, "preview", row) for row in rows]
+        draw = sampling.noise(generators, run.space.shape(condition.shape[2:]), run.device)
         with sampling.evaluation(run.network), sampling.autocast(run.device, run.recipe.training.precision):
             samples = sampling.sample(
                 run.strategy, run.space, run.network, condition, draw, steps,
-                watch=lambda t, x0: seen.append((t, x0[:3])),
+                watch=lambda t, x0: seen.append(x0[:FOLLOWED]),
             )  # fmt: skip
-        return samples.float().cpu().numpy(), self._trajectory(run, seen)
+        path = torch.stack([seen[index] for index in np.linspace(0, len(seen) - 1, TIMES).astype(int)], 1)
+        followed = min(FOLLOWED, self.settings.count)
+        shared = distributed.gathered(samples.float(), self.settings.count)
+        return shared.cpu().numpy(), distributed.gathered(path.float(), followed)
 
-    def _trajectory(self, run: Run, seen: list[tuple[float, Any]]) -> Any:
-        import numpy as np
-
+    def _trajectory(self, run: Run, path: Any) -> Any:
+        """A row per sample, a column per time."""
         from medgen import pictures
 
-        chosen = [seen[index][1] for index in np.linspace(0, len(seen) - 1, 8).astype(int)]
-        columns = [run.space.decode(x0.float()).clamp(-1, 1).cpu().numpy() for x0 in chosen]
-        return pictures.grid([[pictures.tile(column[row, 0]) for column in columns] for row in range(len(columns[0]))])
+        columns = [run.space.decode(path[:, time]).clamp(-1, 1).cpu().numpy() for time in range(TIMES)]
+        return pictures.grid([[pictures.tile(column[row, 0]) for column in columns] for row in range(len(path))])
 
-    def _grid(self, run: Run, batch: Batch, samples: Any) -> Any:
+    def _reconstructions(self, batch: Batch, made: Any) -> Any:
+        """A row per sample: each channel, what came back of it, and the difference, grey where there is none."""
+        from medgen import pictures
+
+        masks, rows = batch.condition.numpy(), []
+        for real, back, outlined in zip(batch.image.float().numpy(), made, masks, strict=True):
+            pairs = zip(real, back, strict=True)
+            triples = [(pictures.tile(a, outlined), pictures.tile(b), pictures.tile(b - a)) for a, b in pairs]
+            rows.append([each for triple in triples for each in triple])
+        return _two_columns(rows)
+
+    def _grid(self, batch: Batch, samples: Any) -> Any:
         """A row per sample: each real image, then each generated one, with the masks of the condition outlined."""
         from medgen import pictures
 
@@ -125,8 +146,15 @@ class Previewing:
         for index, sample in enumerate(samples):
             real = batch.image[index].numpy()
             rows.append([pictures.tile(each, masks[index]) for each in (*real, *sample)])
-        half = (len(rows) + 1) // 2
-        return pictures.grid([left + right for left, right in zip(rows[:half], [*rows[half:], []], strict=False)])
+        return _two_columns(rows)
+
+
+def _two_columns(rows: Sequence[list[Any]]) -> Any:
+    """The second half of the rows beside the first."""
+    from medgen import pictures
+
+    half = (len(rows) + 1) // 2
+    return pictures.grid([left + right for left, right in zip(rows[:half], [*rows[half:], []], strict=False)])
 
 
 @hookimpl

@@ -95,15 +95,20 @@ def training_line(run: Run, scalars: Mapping[str, float]) -> str:
     """Fields of fixed width."""
     peak = f"  {scalars['mfu']:>3.0%} peak" if "mfu" in scalars else ""
     speed = f"{scalars['images_per_second']:>6.1f} img/s{peak}"
+    norms = [value for name, value in scalars.items() if name.startswith("grad_norm")]  # of the turns, in their order
+    norm = f"grad {norms[0]:.2f}  " if norms else ""
     return (
-        f"epoch {run.epoch:>4}  loss {scalars['loss/train']:.4f}  grad {scalars.get('grad_norm', float('nan')):.2f}  "
+        f"epoch {run.epoch:>4}  loss {scalars['loss/train']:.4f}  {norm}"
         f"lr {scalars['learning_rate']:.1e}  {speed}  {scalars['memory_gb']:.1f} GB"
     )
 
 
 def validation_line(run: Run, scalars: Mapping[str, float]) -> str:
     """The loss, and what else there is in few words."""
-    names = {"psnr/x0": ("psnr", ".1f"), "mse/lesion": ("lesion", ".4f"), "mse/outside": ("outside", ".4f")}
+    names = {
+        "psnr/x0": ("psnr", ".1f"), "psnr/image": ("psnr", ".1f"), "psnr/head": ("in the head", ".1f"),
+        "ssim": ("ssim", ".3f"), "mse/lesion": ("lesion", ".4f"), "mse/outside": ("outside", ".4f"),
+    }  # fmt: skip
     rest = "".join(f"  {short} {scalars[name]:{how}}" for name, (short, how) in names.items() if name in scalars)
     return f"valid {run.step:>6}/{run.total_steps}  epoch {run.epoch:>4}  loss {scalars['loss/val']:.4f}{rest}"
 

@@ -111,7 +111,10 @@ def read(path: Path, key: str, names: Sequence[str], count: int, factor: int, de
     state = checkpoint.load(found)
     codec = _build(state["recipe"], state["averaged"] or state["network"], found, names, count, device)
     if codec.autoencoder.factor != factor:
-        raise RecipeError(f"space.latent.factor: got {factor}, expected {codec.autoencoder.factor}, that of {found}.")
+        fits = codec.autoencoder.factor
+        raise RecipeError(
+            f"space.latent.factor: got {factor}, expected {fits}, that of {found}. Give space.latent.factor={fits}."
+        )
     return codec
 
 
