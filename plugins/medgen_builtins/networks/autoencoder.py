@@ -9,13 +9,11 @@ from medgen import between, field, ge, gt, hookimpl, settings
 from medgen_builtins.networks.norms import count_groups
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from medgen.recipe import Recipe
 
 medgen_api = 1
-
-_LOGVAR = (-30.0, 20.0)
 
 
 @settings
@@ -52,8 +50,9 @@ class Autoencoder:
 
     def build(self, in_channels: int, out_channels: int) -> nn.Module:
         """See `kinds.Autoencoder`."""
-        import torch
         from monai.networks.nets import AutoencoderKL
+
+        from medgen_builtins.networks.convolutional import Convolutional
 
         made = AutoencoderKL(
             spatial_dims=self.spatial_dims,
@@ -70,25 +69,7 @@ class Autoencoder:
         )
         if self.checkpointing:
             _recompute(made)
-        latent_channels, factor = self.latent_channels, 2 ** (len(self.channels) - 1)
-
-        class Convolutional(torch.nn.Module):
-            """MONAI's own `encode` gives sigma and its `forward` draws from the global generators."""
-
-            def __init__(self) -> None:
-                super().__init__()
-                self.latent_channels, self.factor = latent_channels, factor
-                self.net = made
-
-            def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
-                features = self.net.encoder(image)
-                logvar = self.net.quant_conv_log_sigma(features).clamp(*_LOGVAR)
-                return self.net.quant_conv_mu(features), logvar
-
-            def decode(self, z: Tensor) -> Tensor:
-                return self.net.decode(z)  # type: ignore[no-any-return]
-
-        return Convolutional()
+        return Convolutional(made, self.latent_channels, factor=2 ** (len(self.channels) - 1))
 
     def _norm_groups(self) -> int:
         return self.norm_groups or count_groups(self.channels)
