@@ -252,6 +252,24 @@ def check_devices(wanted: int, asked_by: str = "training.devices") -> None:
         raise RecipeError(f"{asked_by}: got {wanted}, this node has {torch.cuda.device_count()}. Use at most as many.")
 
 
+def take_device(where: Place) -> None:
+    """The GPU of this process: of those it sees the one with its number, or the only one, as clusters may bind them."""
+    torch.cuda.set_device(where.local % torch.cuda.device_count())
+
+
+def _check_apart() -> None:
+    """Raise RecipeError, on all ranks, if two of them would use the same GPU, for which NCCL has forty lines."""
+    if not torch.cuda.is_available():
+        return
+    mine = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
+    found = {share(mine, source) for source in range(size())}
+    if len(found) < size():
+        raise RecipeError(
+            f"training.devices: {size()} processes have {len(found)} GPUs between them, expected one each. "
+            "Ask for as many GPUs as processes, or start fewer."
+        )
+
+
 # Joining
 
 
@@ -270,7 +288,7 @@ def joined(recipe: Recipe) -> Iterator[None]:
         raise
     try:
         _join(where, recipe)
-        check_devices(where.local + 1)
+        _check_apart()
         yield
     except StoppedError:
         if not heartbeat.beats() and not _first_to_fail():
@@ -319,8 +337,8 @@ def _join(where: Place, recipe: Recipe) -> None:
     end_with_parent()
     os.environ.update(_meeting(where))
     cuda = torch.cuda.is_available()
-    if cuda and where.local < torch.cuda.device_count():
-        torch.cuda.set_device(where.local)
+    if cuda:
+        take_device(where)
     allowed = timedelta(seconds=recipe.distributed.timeout + AFTER)
     dist.init_process_group("nccl" if cuda else "gloo", timeout=allowed, rank=where.rank, world_size=where.size)
     _State.control, _State.local = dist.new_group(backend="gloo", timeout=PATIENCE), where.local

@@ -53,7 +53,7 @@ def joined() -> Iterator[None]:
     if where:
         distributed.end_with_parent()
         if torch.cuda.is_available():
-            torch.cuda.set_device(where.local % torch.cuda.device_count())
+            distributed.take_device(where)
     if where is None or folder is None:
         yield
         return

@@ -7,7 +7,9 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from PIL import Image
 
 from medgen import distributed
 from medgen.distributed import Place
+from medgen.errors import RecipeError
 
 SMALL = (
     "network.unet.channels=[8,8]",
@@ -211,6 +214,29 @@ def test_a_place_is_what_torchrun_or_srun_say_and_a_batch_script_has_none():
     assert distributed.place(srun) == Place(2, 4, 0)
     assert distributed.place(script) is None
     assert distributed.place({}) is None
+
+
+@pytest.mark.parametrize(("local", "seen", "taken"), [(1, 2, 1), (1, 1, 0), (5, 4, 1)])
+def test_a_rank_takes_the_gpu_of_its_number_or_the_only_one_that_it_sees(local, seen, taken, monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: seen)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    distributed.take_device(Place(local, 8, local))
+    assert chosen == [taken]
+
+
+@pytest.mark.parametrize(
+    ("uuids", "expected"),
+    [("abc", nullcontext()), ("aba", pytest.raises(RecipeError, match="3 processes have 2 GPUs between them"))],
+)
+def test_ranks_that_would_share_a_gpu_are_refused(uuids, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=uuids[0]))
+    monkeypatch.setattr(distributed, "size", lambda: len(uuids))
+    monkeypatch.setattr(distributed, "share", lambda mine, source: uuids[source])
+    with expected:
+        distributed._check_apart()
 
 
 COLLECTIVE = {
