@@ -2,7 +2,7 @@
 
 Each row is the time of one thing over the time of another, measured in turn, so that a number above 1 says how many
 times faster the second is; A/A rows measure a thing against itself and show the noise. Peers need the extra `bench`.
-`python tests/benchmarks/bench.py [--pairs 20] [--channels 128,256,256] [--only step,peers] [--write FILE] [--quick]`
+`python tests/benchmarks/bench.py [--pairs 12] [--channels 128,256,256] [--only step,peers] [--write FILE] [--quick]`
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from medgen.assemble import build, default_device
 
 SAMPLED = 20
 """Of DDPM's 1000 steps, how many are measured; each costs the same."""
-QUICK = {"pairs": 2, "channels": "8,16", "autoencoder": "8,8,8", "size": 16, "batch": 2, "megabytes": 2}
+QUICK = {"pairs": 2, "channels": "8,16", "autoencoder": "8,8,8", "size": 32, "batch": 2, "megabytes": 2}
 
 
 Build = Callable[[], tuple[bench_peers.Work, torch.nn.Module]]
@@ -113,35 +113,39 @@ def _data_goal(name: str) -> Goal | None:
     return Goal("least", 10) if "CacheDataset" in name and "lean" not in name else None
 
 
+def fewer(options: argparse.Namespace, share: int) -> argparse.Namespace:
+    """For what takes long: half the size a side, and one pair for `share` pairs."""
+    return argparse.Namespace(**{**vars(options), "size": options.size // 2, "pairs": max(2, options.pairs // share)})
+
+
 def sampling(folder: Path, options: argparse.Namespace) -> Part:
-    device = default_device()
+    device, options = default_device(), fewer(options, 4)
     parts = build(bench_latent.recipe(folder, options), device)
     ours = bench_latent.generating(parts, options)
     ddpm = bench_peers.ancestral(parts.network.eval(), options, device, SAMPLED)
     for each in (ours, ddpm):
         seconds(each, 1, False)
     scale = bench_peers.STEPS / SAMPLED
-    ratios = [scale * ratio for ratio in compare(ddpm, ours, max(2, options.pairs // 4), 1, False)]
-    note = f"sampling: DDPM's time is {scale:g} times that of {SAMPLED} steps; same network and precision"
+    ratios = [scale * ratio for ratio in compare(ddpm, ours, options.pairs, 1, False)]
+    note = f"sampling: {options.size} px, same network; DDPM takes {scale:g} times as long as {SAMPLED} of its steps"
     return Part([Row(f"sampling: DDPM 1000 steps / medgen {options.steps} steps", ratios)], [note])
 
 
 def latent(folder: Path, options: argparse.Namespace) -> Part:
-    fewer = argparse.Namespace(**{**vars(options), "pairs": max(2, options.pairs // 3)})
-    stepping, sampled = bench_latent.measure(folder, fewer)[0].values()
+    options = fewer(options, 3)
+    stepping, sampled = bench_latent.measure(folder, options)[0].values()
     rows = [
         Row("latent: step that encodes / step from the cache", stepping),
         Row("latent: sampling in pixels / in latents", sampled),
     ]
-    return Part(rows, [f"latent: autoencoder ({options.autoencoder}), a quarter of the size a side"])
+    return Part(rows, [f"latent: {options.size} px, autoencoder ({options.autoencoder}), a quarter of the size a side"])
 
 
 def ranks(folder: Path, options: argparse.Namespace) -> Part:
-    fewer = argparse.Namespace(**{**vars(options), "pairs": max(2, options.pairs // 2)})
-    row = Row("ranks: two processes / two ranks", bench_ranks.weak_scaling(folder, fewer), Goal("least", 0.85))
-    return Part(
-        [row], [f"ranks: gloo, one thread each, {options.batch} images a step each, in turn with the processes"]
-    )
+    options = fewer(options, 2)
+    row = Row("ranks: two processes / two ranks", bench_ranks.weak_scaling(folder, options), Goal("least", 0.85))
+    images = f"{options.batch} images of {options.size} px a step each"
+    return Part([row], [f"ranks: gloo, one thread each, {images}, in turn with the processes"])
 
 
 def startup(folder: Path, options: argparse.Namespace) -> Part:
@@ -165,7 +169,7 @@ def _seconds(*arguments: str) -> float:
 
 
 def saving(folder: Path, options: argparse.Namespace) -> Part:
-    rows = bench_faults.saving(folder, options.megabytes, max(2, options.pairs // 2))
+    rows = bench_faults.saving(folder, options.megabytes, options.pairs)
     note = f"saving: {options.megabytes} MB; medgen checks, syncs and reads back what it writes, and keeps the last"
     return Part([Row(f"saving: {name}", ratios) for name, ratios in rows.items()], [note])
 
@@ -175,10 +179,10 @@ PARTS = {each.__name__: each for each in (step, peers, data, sampling, latent, r
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=20, help="measurements of the step; other rows take fewer")
+    parser.add_argument("--pairs", type=int, default=12, help="measurements of the step; other rows take fewer")
     parser.add_argument("--count", type=int, default=1, help="steps in a measurement")
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--size", type=int, default=128, help="of the images, as the recipes have it")
     parser.add_argument("--steps", type=int, default=25, help="of the sampler")
     parser.add_argument("--channels", default="128,256,256")
     parser.add_argument("--autoencoder", default="32,64,128", help="its widths")
