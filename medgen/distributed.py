@@ -142,6 +142,7 @@ def gathered(mine: Tensor, count: int) -> Tensor:
     own = dealt(count)
     whole = mine.new_zeros(count, *mine.shape[1:])
     whole[list(own)] = mine[: len(own)]
+    wait()  # for as long as it takes: some may have one more to make
     return total(whole)
 
 
