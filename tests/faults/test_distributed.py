@@ -130,11 +130,19 @@ def test_D4_a_signal_to_the_supervisor_reaches_its_ranks_and_the_run_goes_on_wit
 
 
 def slow(rank: int, seconds: float) -> None:
-    """Rank 0 takes long for its second save, and to validate."""
+    """Rank 0 takes long for its second save, and to validate; rank 1 for its share of the previews."""
+    from medgen_builtins.callbacks.previews import Previewing
+
     from medgen.validation import Validation
 
-    distributed.AFTER = 0.0
+    distributed.AFTER, sample = 0.0, Previewing._sample
+
+    def sampling(*given):
+        time.sleep(seconds)
+        return sample(*given)
+
     if rank:
+        Previewing._sample = sampling
         return
     save, add, saves = checkpoint.save, Validation._add, []
 
@@ -149,10 +157,12 @@ def slow(rank: int, seconds: float) -> None:
     checkpoint.save, Validation._add = saving, adding
 
 
-def test_D5_rank_0_may_save_and_validate_for_longer_than_the_timeout(common, server, tmp_path):
+def test_D5_a_rank_may_save_validate_and_sample_for_longer_than_the_timeout(common, server, tmp_path):
     options = ("training.steps=3", "training.validate_every=1", "training.val_batches=1", "distributed.timeout=0.7")
-    both = ranks.run(server, *common, *options, "callbacks.checkpoints.every_steps=2", hook=slow, given=(2.1,))
+    more = ("callbacks.checkpoints.every_steps=2", "callbacks.previews.count=2", "callbacks.previews.steps=2")
+    both = ranks.run(server, *common, *options, *more, hook=slow, given=(2.1,))
     assert [each.code for each in both] == [0, 0], both
+    assert (tmp_path / "r/previews").is_dir()
     assert checkpoint.load(tmp_path / "r/latest.pt")["position"]["step"] == 3
 
 
