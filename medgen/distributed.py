@@ -6,16 +6,19 @@ Alone, everything here does nothing: `rank()` is 0, `size()` is 1, and no functi
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import json
 import os
 import re
+import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -38,6 +41,8 @@ PATIENCE = timedelta(days=30)
 """How long ranks wait for one that saves or validates: as long as it lives, which is what heartbeats tell."""
 AFTER = 5.0
 """Seconds that a rank has more than the watch: so that the silent rank is named, not the one that waited for it."""
+SIOCGIFADDR = 0x8915
+"""Linux's request for the address of a network interface."""
 NOTES = "MEDGEN_NOTES"
 """Names the folder in which workers leave notes for the process that started them, if that was medgen."""
 
@@ -336,23 +341,57 @@ def end(code: int) -> None:
 
 def _join(where: Place, recipe: Recipe) -> None:
     end_with_parent()
-    os.environ.update(_meeting(where))
+    for name, value in _meeting().items():
+        os.environ.setdefault(name, value)
     cuda = torch.cuda.is_available()
     if cuda:
         take_device(where)
-    allowed = timedelta(seconds=recipe.distributed.timeout + AFTER)
-    dist.init_process_group("nccl" if cuda else "gloo", timeout=allowed, rank=where.rank, world_size=where.size)
-    _State.control, _State.local = dist.new_group(backend="gloo", timeout=PATIENCE), where.local
+    meet(where, "nccl" if cuda else "gloo", recipe.distributed.timeout)
     if where.rank:
         console.out.quiet = console.err.quiet = True
 
 
-def _meeting(where: Place) -> dict[str, str]:
-    """Where ranks meet, for those that `srun` started."""
-    if "MASTER_ADDR" in os.environ:
+def meet(where: Place, backend: str, timeout: float) -> None:
+    """Connect to the others. Raises RankError with what to look at, as torch's own words do not help."""
+    address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+    try:
+        socket.getaddrinfo(address, port)  # torch says in forty lines that there is no such host
+        if name := interface(address):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+        allowed = timedelta(seconds=timeout + AFTER)
+        dist.init_process_group(backend, timeout=allowed, rank=where.rank, world_size=where.size)
+        _State.control, _State.local = dist.new_group(backend="gloo", timeout=PATIENCE), where.local
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise RankError(
+            f"rank {where.rank} of {where.size}: could not join the others at {address}:{port} ({reason}). "
+            "See that all were started, that the port is free, and that GLOO_SOCKET_IFNAME, if it is set, names the "
+            "network between the nodes."
+        ) from error
+
+
+def interface(address: str) -> str | None:
+    """The network interface on the way to another host, if it can be told.
+
+    Left alone, gloo takes the one that has the address of this host's name, which is often loopback.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):
+        probe.connect((address, 1))  # sends nothing
+        mine = socket.inet_aton(probe.getsockname()[0])
+        for _, name in socket.if_nameindex():
+            with suppress(OSError):  # one without such an address
+                found = fcntl.ioctl(probe, SIOCGIFADDR, struct.pack("256s", name.encode()))
+                if found[20:24] == mine and not name.startswith("lo"):
+                    return name
+    return None
+
+
+def _meeting() -> dict[str, str]:
+    """Where ranks meet, if nobody has said: those that `srun` started find it out."""
+    if "MASTER_ADDR" in os.environ and "MASTER_PORT" in os.environ:
         return {}
     job = int(os.environ.get("SLURM_JOB_ID", 0)) * 7 + int(os.environ.get("SLURM_STEP_ID", 0))
-    return {"MASTER_ADDR": _first_node(), "MASTER_PORT": str(20_000 + job % 12_000)}
+    return {"MASTER_ADDR": os.environ.get("MASTER_ADDR") or _first_node(), "MASTER_PORT": str(20_000 + job % 12_000)}
 
 
 def _first_node() -> str:
@@ -390,10 +429,11 @@ def lost_others(error: BaseException) -> bool:
 def _first_to_fail() -> bool:
     """Whether no other rank has told of an error before."""
     where = place()
-    if not dist.is_initialized():
-        return where is None or where.rank == 0
     try:
-        first: bool = dist.distributed_c10d._get_default_store().add("medgen/failed", 1) == 1
+        if dist.is_initialized():
+            first = dist.distributed_c10d._get_default_store().add("medgen/failed", 1) == 1
+        else:  # one on each node, as they cannot ask each other
+            first = where is None or where.local == 0
     except RuntimeError:  # the rank that kept the count is gone
         return False
     if first:

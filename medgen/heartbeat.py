@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,6 +44,7 @@ class Pulse:
         self.folder, self.timeout, self.step, self.saved = folder, timeout, step, step
         self.state, self._changed, self._count = "busy", time.monotonic(), 0
         self._seen = {other: (-1, time.monotonic()) for other in others}
+        self._left = {other: read_beat(folder, other) for other in others}  # maybe by one that hung in an earlier run
         self._rank, self._silent, self._ended, self._writing = rank, silent, threading.Event(), threading.Lock()
         self._file = os.open(_file(folder, rank), os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
         threading.Thread(target=self._beat, daemon=True).start()
@@ -67,13 +68,15 @@ class Pulse:
 
     def _beat(self) -> None:
         while not self._ended.is_set():
-            self.write()
+            with suppress(OSError):  # a file system that fails for a moment ends no run
+                self.write()
             for other in self._seen:
                 self._watch(other)
             self._ended.wait(TICK)
 
     def _watch(self, other: int) -> None:
         beat, now = read_beat(self.folder, other), time.monotonic()
+        beat = None if beat == self._left[other] else beat
         number, since = self._seen[other]
         if beat and beat.number != number:
             self._seen[other] = beat.number, now

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from medgen import heartbeat
 from medgen.distributed import AFTER, NOTES, check, check_devices
 from medgen.errors import MedgenError, RankError, StoppedError
-from medgen.signals import NAMES
+from medgen.signals import NAMES, answered
 
 if TYPE_CHECKING:
     from medgen.recipe import Recipe
@@ -46,12 +46,8 @@ class Supervisor:
         self._failed = False
 
     def run(self) -> int:
-        before = {number: signal.signal(number, self._forward) for number in NAMES}
-        try:
+        with answered(self._forward):
             result = self.agent.run()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
         return self._judge(list(result.failures.items()))
 
     def _pids(self) -> list[int]:
@@ -119,7 +115,7 @@ def _agent(arguments: list[str], devices: int, logs: Path, look: Callable[[], No
             return super()._monitor_workers(worker_group)
 
     logging.disable(logging.CRITICAL)  # of torch's agent, which tells in forty lines what we tell in one
-    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGHUP,SIGQUIT"  # the others are for the workers to answer
+    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGQUIT"  # the others are for the workers to answer
     meeting = RendezvousParameters(
         "c10d", "127.0.0.1:0", run_id="medgen", min_nodes=1, max_nodes=1, local_addr="127.0.0.1"
     )

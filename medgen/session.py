@@ -23,7 +23,7 @@ from medgen.outer import Outer, owner, recipes, stopped
 from medgen.recipe import Recipe, TrainingSettings, load
 from medgen.restore import begin, restore
 from medgen.run import Run
-from medgen.signals import NAMES, Ear
+from medgen.signals import NAMES, Ear, answered
 
 
 def start(recipe: Recipe, until: int | None = None) -> Path:
@@ -191,17 +191,13 @@ class Signals:
 def _at_work(where: Path) -> Iterator[Signals]:
     """Hold the folder, answer signals, and say in one line that a file could not be written."""
     signals = Signals(where)
-    before = {number: signal.signal(number, signals) for number in NAMES}
     try:
-        with folder.lock(where) if distributed.leads() else nullcontext():
+        with answered(signals), folder.lock(where) if distributed.leads() else nullcontext():
             yield signals
     except OSError as error:
         raise StorageError(
             f"{error.filename or where}: {error.strerror or error}. Make it writable, then go on."
         ) from error
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

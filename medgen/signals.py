@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGUSR1: "SIGUSR1", signal.SIGINT: "Ctrl-C"}
+NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGUSR1: "SIGUSR1", signal.SIGHUP: "SIGHUP", signal.SIGINT: "Ctrl-C"}
 
 SAME = 1.0
 """Seconds in which a signal that comes twice is one: Slurm sends it to every process, and each passes it on."""
@@ -49,6 +49,18 @@ class Stop:
 
 
 @contextmanager
+def answered(answer: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Signals that ask for an end go to `answer`; SIGHUP, which a closing terminal sends, not where `nohup` said so."""
+    meant = [each for each in NAMES if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
+    before = {number: signal.signal(number, answer) for number in meant}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def asked_to_stop(command: str) -> Iterator[Stop]:
     """The first signal sets the reason and does nothing else; one that is sent again ends the process at once."""
     stop, ear = Stop(command), Ear()
@@ -57,9 +69,5 @@ def asked_to_stop(command: str) -> Iterator[Stop]:
         if ear.first(number):
             stop.reason = stop.reason or NAMES[signal.Signals(number)]
 
-    before = {number: signal.signal(number, handle) for number in NAMES}
-    try:
+    with answered(handle):
         yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

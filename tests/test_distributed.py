@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -214,6 +215,41 @@ def test_a_place_is_what_torchrun_or_srun_say_and_a_batch_script_has_none():
     assert distributed.place(srun) == Place(2, 4, 0)
     assert distributed.place(script) is None
     assert distributed.place({}) is None
+
+
+@pytest.mark.parametrize(
+    ("meeting", "says"),
+    [
+        ({"MASTER_ADDR": "no-such-host.invalid"}, r"at no-such-host\.invalid:\d+ \(.*Name or service not known\)"),
+        ({"MASTER_ADDR": "127.0.0.1"}, r"rank 0 of 2: could not join .*\d+ \(.*[Tt]imed out"),
+    ],
+)
+def test_a_rank_that_cannot_join_says_where_and_what_to_look_at(meeting, says, server, tiny, tmp_path, monkeypatch):
+    place = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_PORT": str(ranks.free_port())}
+    for name, value in {**place, **meeting}.items():
+        monkeypatch.setenv(name, value)
+    short = ("training.steps=1", "distributed.timeout=1", f"run.dir={tmp_path}/r")
+    alone = server.run("train", "bravo_rflow", *tiny, *SMALL, *short, hook=impatient)
+    told = [line for line in alone.err.splitlines() if line.startswith("medgen: ")]
+    assert (alone.code, len(told)) == (9, 1), alone
+    assert re.search(says, told[0])
+    assert "See that all were started" in told[0]
+
+
+def impatient() -> None:
+    """A rank has no more time than the watch."""
+    distributed.AFTER = 0.0
+
+
+def test_a_task_of_srun_that_is_told_the_first_node_finds_the_port(monkeypatch):
+    monkeypatch.setenv("MASTER_ADDR", "node7")
+    monkeypatch.setenv("SLURM_JOB_ID", "11")
+    assert distributed._meeting() == {"MASTER_ADDR": "node7", "MASTER_PORT": "20077"}
+
+
+def test_the_interface_is_the_one_on_the_way_to_the_other_host():
+    """None where that would be loopback."""
+    assert distributed.interface("127.0.0.1") is None
 
 
 @pytest.mark.parametrize(("local", "seen", "taken"), [(1, 2, 1), (1, 1, 0), (5, 4, 1)])

@@ -225,16 +225,24 @@ def test_S5_each_task_has_its_cores_and_none_ends_the_others(cluster: Cluster) -
     ("array", "shard"),
     [
         ({}, "1/1"),
-        ({"ID": 0, "MIN": 0, "COUNT": 8, "STEP": 1}, "1/8"),
-        ({"ID": 7, "MIN": 0, "COUNT": 8, "STEP": 1}, "8/8"),
-        ({"ID": 4, "MIN": 1, "COUNT": 4, "STEP": 1}, "4/4"),
-        ({"ID": 6, "MIN": 2, "COUNT": 3, "STEP": 2}, "3/3"),
+        ({"ID": 0, "MIN": 0, "MAX": 7, "COUNT": 8, "STEP": 1}, "1/8"),
+        ({"ID": 7, "MIN": 0, "MAX": 7, "COUNT": 8, "STEP": 1}, "8/8"),
+        ({"ID": 4, "MIN": 1, "MAX": 4, "COUNT": 4, "STEP": 1}, "4/4"),
+        ({"ID": 6, "MIN": 2, "MAX": 6, "COUNT": 3, "STEP": 2}, "3/3"),
     ],
 )
 def test_S5_an_array_shares_the_pairs(array: Mapping[str, int], shard: str, cluster: Cluster) -> None:
     given = {f"SLURM_ARRAY_TASK_{name}": value for name, value in array.items()}
     cluster.run(SCRIPTS["generate"], "--num-images", "9", **given)
     assert cluster.asked("medgen") == ["generate", "--num-images", "9", "--shard", shard]
+
+
+def test_S5_an_array_with_gaps_is_refused(cluster: Cluster) -> None:
+    """Of `--array=1,3,7` the task 7 would be the seventh of three."""
+    given = {f"SLURM_ARRAY_TASK_{name}": value for name, value in {"ID": 7, "MIN": 1, "MAX": 7, "COUNT": 3}.items()}
+    status, said = cluster.run(SCRIPTS["generate"], "--num-images", "9", **given)
+    assert (status, cluster.asked("medgen")) == (2, [])
+    assert "the tasks must be a range without gaps" in said
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -302,6 +310,9 @@ def test_S5_nothing_in_a_recipe_is_run(
     ("given", "told"),
     [
         ("slurm.hours=0", "slurm.hours: got 0, expected a number from 0.02 to 8760."),
+        ("slurm.hours=0.03", "slurm.notice: got 120 s, expected at most half of the 120 s of a job"),
+        ("training.devices=3", "training.batch_size: got 16, expected a multiple of 3 devices"),
+        ("slurm.nodes=3", "training.batch_size: got 16, expected a multiple of 3 devices"),
         ("slurm.hours=inf", "slurm.hours: "),
         ("slurm.partition=a b", "slurm.partition: "),
         ('slurm.account="a\\n#SBATCH --uid=0"', "slurm.account: "),

@@ -41,14 +41,18 @@ STRATA = 16
 
 
 class Finding(NamedTuple):
-    """What a sweep found. rates, scores, smoothed: one per rate measured; without a suggestion, `verdict` says why."""
+    """What a sweep found. rates, scores, smoothed: one per rate measured; without a suggestion, `verdict` says why.
+
+    steepest: where the score falls fastest. bound: up to where it falls. suggestion: between the two.
+    """
 
     rates: list[float]
     scores: list[float]
     smoothed: list[float]
-    suggestion: float | None
-    bound: float | None
-    verdict: str
+    verdict: str = ""
+    steepest: float | None = None
+    bound: float | None = None
+    suggestion: float | None = None
 
 
 @settings
@@ -221,10 +225,14 @@ def diverged(smoothed: Sequence[float]) -> bool:
 
 
 def judge(rates: Sequence[float], scores: Sequence[float]) -> Finding:
-    """Where the smoothed score falls fastest per decade, and the rate at which it first falls no more after that."""
+    """Where the smoothed score falls fastest per decade, and the rate at which it first falls no more after that.
+
+    The suggestion is their geometric mean: an autoencoder learns how bright images are at rates at which it learns
+    nothing else in reasonable time, and that is its fastest fall.
+    """
     finite = list(itertools.takewhile(math.isfinite, scores))
     smoothed = smooth(finite)
-    found = Finding(list(rates[: len(scores)]), list(scores), smoothed, None, None, "")
+    found = Finding(list(rates[: len(scores)]), list(scores), smoothed)
     if len(finite) < FEWEST:
         return found._replace(verdict=f"the loss was lost after only {len(finite)} rates. Lower min_lr.")
     best = lowest(smoothed)
@@ -235,7 +243,8 @@ def judge(rates: Sequence[float], scores: Sequence[float]) -> Finding:
     bound = next(
         index for index in range(steepest, best + 1) if index == best or smoothed[index + 1] >= smoothed[index]
     )
-    return found._replace(suggestion=rates[steepest], bound=rates[bound], verdict="conclusive")
+    suggestion = math.sqrt(rates[steepest] * rates[bound])
+    return found._replace(steepest=rates[steepest], bound=rates[bound], suggestion=suggestion, verdict="conclusive")
 
 
 def lowest(smoothed: Sequence[float]) -> int:
@@ -280,9 +289,9 @@ def report(finding: Finding) -> None:
     """Say what was found, last the override to paste."""
     from medgen.console import say
 
-    if finding.suggestion is None or finding.bound is None:
+    if finding.steepest is None or finding.bound is None:
         return say(f"learning rate: inconclusive, {finding.verdict}")
-    say(f"learning rate: the loss falls fastest at {number(finding.suggestion)}, safe up to {number(finding.bound)}")
+    say(f"learning rate: the loss falls fastest at {number(finding.steepest)}, safe up to {number(finding.bound)}")
     return say(override(finding))
 
 
@@ -307,6 +316,7 @@ def as_table(finding: Finding, settings: LrFind) -> dict[str, Any]:
     curve = {"learning_rate": finding.rates, "loss": finding.scores, "smoothed": finding.smoothed}
     return {
         "suggestion": finding.suggestion,
+        "steepest": finding.steepest,
         "bound": finding.bound,
         "verdict": finding.verdict,
         "override": override(finding),

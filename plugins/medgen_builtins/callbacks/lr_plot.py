@@ -26,8 +26,8 @@ def plot(finding: Finding) -> np.ndarray[Any, np.dtype[Any]]:
     chart = Chart(finding)
     chart.axes()
     chart.curve(finding)
-    if finding.suggestion is not None and finding.bound is not None:
-        chart.mark(finding.suggestion, f"fastest fall {number(finding.suggestion)}", GOOD, left=True)
+    if finding.steepest is not None and finding.bound is not None:
+        chart.mark(finding.steepest, f"fastest fall {number(finding.steepest)}", GOOD, left=True)
         chart.mark(finding.bound, f"safe up to {number(finding.bound)}", LIMIT, left=False)
     else:
         chart.text((LEFT, TOP - 14), f"inconclusive: {finding.verdict}", 16, LIMIT, "lm")

@@ -37,8 +37,28 @@ def slurm(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...], subm
     from medgen.recipe import load
 
     given = [recipe, *overrides, *(word for layer in layers for word in ("--with", layer))]
-    text = script(load(recipe, overrides, layers), given)
+    loaded = load(recipe, overrides, layers)
+    check(loaded)
+    text = script(loaded, given)
     click.echo(_submit(text) if submit else text, nl=False)
+
+
+def check(recipe: Recipe) -> None:
+    """Raise RecipeError for what would only show when the job has waited for its turn."""
+    from medgen import distributed
+
+    wanted, limit = recipe.slurm, 60 * minutes(recipe)
+    distributed.check(recipe, recipe.training.devices * wanted.nodes)
+    if 2 * wanted.notice > limit:
+        raise RecipeError(
+            f"slurm.notice: got {wanted.notice} s, expected at most half of the {limit} s of a job (slurm.hours = "
+            f"{wanted.hours:g}), which no longer trains after it. Lower it, or ask for more hours."
+        )
+
+
+def minutes(recipe: Recipe) -> int:
+    """A job's limit."""
+    return math.ceil(60 * recipe.slurm.hours)
 
 
 def script(recipe: Recipe, given: Sequence[str]) -> str:
@@ -57,7 +77,7 @@ def options(recipe: Recipe, name: str) -> Iterator[str]:
     """What to ask sbatch for; a later option replaces an earlier one."""
     wanted, devices = recipe.slurm, recipe.training.devices
     yield "--job-name=medgen-" + re.sub(r"[^\w.-]", "_", Path(name).stem, flags=re.ASCII)
-    yield f"--time={math.ceil(60 * wanted.hours)}"  # minutes
+    yield f"--time={minutes(recipe)}"
     yield f"--nodes={wanted.nodes}"
     yield f"--ntasks-per-node={devices}"
     yield f"--cpus-per-task={wanted.cpus}"

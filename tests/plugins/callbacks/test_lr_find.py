@@ -51,16 +51,17 @@ def falling(centre=-3.0, turn=-2.0):
 
 
 @pytest.mark.parametrize("centre", [-4.0, -3.0])
-def test_the_suggestion_is_where_the_loss_falls_fastest_and_the_bound_where_it_falls_no_more(centre):
+def test_the_suggestion_is_between_where_the_loss_falls_fastest_and_where_it_falls_no_more(centre):
     found = judge(RATES, falling(centre))
-    assert 10**centre / 1.3 < found.suggestion < 10**centre * 1.5
-    assert 2 * found.suggestion < found.bound <= 10**-1.9
+    assert 10**centre / 1.3 < found.steepest < 10**centre * 1.5
+    assert 2 * found.steepest < found.bound <= 10**-1.9
+    assert found.suggestion == pytest.approx(math.sqrt(found.steepest * found.bound))
 
 
 def test_what_comes_after_a_rise_is_luck():
     lucky = [*falling()[:80], *[0.01] * 20]
     assert lucky[79] > 3
-    assert judge(RATES, lucky)[3:5] == judge(RATES, falling())[3:5]
+    assert judge(RATES, lucky)[3:] == judge(RATES, falling())[3:]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def test_what_comes_after_a_rise_is_luck():
 )
 def test_a_curve_that_says_nothing_is_inconclusive_and_the_verdict_says_why(scores, says):
     found = judge(RATES, scores)
-    assert (found.suggestion, found.bound) == (None, None)
+    assert (found.suggestion, found.steepest, found.bound) == (None, None, None)
     assert says in found.verdict
     assert lr_find.override(found) == ""
 
@@ -190,11 +191,11 @@ def test_a_run_goes_on_as_if_nothing_had_been_measured(medgen, tiny, tmp_path):
     assert {each.name for each in (tmp_path / "with").glob("lr_finder*")} == {"lr_finder.png", "lr_finder.json"}
 
 
-def test_the_picture_has_a_mark_at_the_suggestion():
+def test_the_picture_has_a_mark_at_the_fastest_fall():
     found = judge(RATES, falling())
     picture, chart = plot(found), Chart(found)
     assert picture.shape == (HEIGHT, WIDTH, 3)
-    column = picture[100:500, round(chart.x(found.suggestion))].astype(int)
+    column = picture[100:500, round(chart.x(found.steepest))].astype(int)
     assert np.median(abs(column - ImageColor.getrgb(GOOD)).max(1)) < 80
     assert (picture == 255).mean() > 0.8
 
