@@ -32,6 +32,8 @@ RISE = 0.1
 """Share of the whole fall by which the smoothed score must rise to count as having turned."""
 LEVEL = 0.02
 """A share of the score, or of its fall, so small that it is none."""
+MARGIN = 0.5
+"""Of the highest rate at which the score still falls."""
 EDGE = 4
 """A fall that is steepest among so many first points began before them; smoothing moves it by one or two."""
 PROBE_BATCHES, PROBE_SAMPLES = 4, 64
@@ -43,7 +45,7 @@ STRATA = 16
 class Finding(NamedTuple):
     """What a sweep found. rates, scores, smoothed: one per rate measured; without a suggestion, `verdict` says why.
 
-    steepest: where the score falls fastest. bound: up to where it falls. suggestion: between the two.
+    steepest: where the score falls fastest. bound: up to where it falls. suggestion: half of it, or `steepest`.
     """
 
     rates: list[float]
@@ -227,8 +229,8 @@ def diverged(smoothed: Sequence[float]) -> bool:
 def judge(rates: Sequence[float], scores: Sequence[float]) -> Finding:
     """Where the smoothed score falls fastest per decade, and the rate at which it first falls no more after that.
 
-    The suggestion is their geometric mean: an autoencoder learns how bright images are at rates at which it learns
-    nothing else in reasonable time, and that is its fastest fall.
+    The suggestion is half of the latter, or the former if that is more. It alone would not do: an autoencoder's fastest
+    fall is that of its brightness, at a tenth of the rates that train the rest.
     """
     finite = list(itertools.takewhile(math.isfinite, scores))
     smoothed = smooth(finite)
@@ -243,7 +245,7 @@ def judge(rates: Sequence[float], scores: Sequence[float]) -> Finding:
     bound = next(
         index for index in range(steepest, best + 1) if index == best or smoothed[index + 1] >= smoothed[index]
     )
-    suggestion = math.sqrt(rates[steepest] * rates[bound])
+    suggestion = max(rates[steepest], MARGIN * rates[bound])
     return found._replace(steepest=rates[steepest], bound=rates[bound], suggestion=suggestion, verdict="conclusive")
 
 
