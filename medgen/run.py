@@ -190,9 +190,9 @@ class Run:
         with heartbeat.busy():
             if self.leads:
                 self._write(self.state_dict(), path)
+                if name == "latest.pt":  # told before the wait, which another rank's end may cut short
+                    heartbeat.mark(saved=self.step)
             distributed.wait()
-        if name == "latest.pt":
-            heartbeat.mark(saved=self.step)
         self._saving = max(self._saving, time.time() - began)
         return path
 

@@ -64,6 +64,26 @@ def test_D1_a_killed_rank_ends_all_in_time_and_the_run_goes_on_to_the_same_end(c
     assert differences(tmp_path / "whole", tmp_path / "r") == []
 
 
+def dies_in_the_save_of(_: int, step: int) -> None:
+    from medgen.run import Run
+
+    real = Run._write
+
+    def killing(self, state, path):
+        real(self, state, path)
+        if self.step == step:
+            os.kill(heartbeat.read_beat(self.dir, 1).pid, signal.SIGKILL)
+
+    Run._write = killing
+
+
+def test_D1_a_save_during_which_a_rank_dies_counts(common, server, tmp_path):
+    first, second = ranks.run(server, *common, *ENDLESS, hook=dies_in_the_save_of, given=(10,))
+    assert (first.code, second.code) == (9, -signal.SIGKILL)
+    assert checkpoint.load(tmp_path / "r/latest.pt")["position"]["step"] == 10
+    assert "last checkpoint: step 10." in heartbeat.gone(tmp_path / "r", 1, "was killed")
+
+
 def test_D2_a_rank_that_hangs_is_named_and_all_end(common, server, tmp_path):
     children = ranks.start(server, *common, *ENDLESS, "distributed.timeout=2")
     beat = beat_at(tmp_path / "r", 1, 3)
