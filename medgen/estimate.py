@@ -9,9 +9,10 @@ from typing import NamedTuple
 import attrs
 import torch
 
+from medgen import footprint
 from medgen.run import Run
 from medgen.throughput import finish, flops_per_image, peak
-from medgen.trainer import Trainer, memory
+from medgen.trainer import Trainer
 
 LONG = 60.0
 """Seconds that a step may take on a CPU, as far as one image tells, to be measured as a whole."""
@@ -30,7 +31,7 @@ class Measured(NamedTuple):
 
 
 def lines(run: Run) -> Iterator[str]:
-    """FLOPs of an image, a step, its memory, the whole run and, on a GPU, the batch size that would fit.
+    """FLOPs of an image, a step, its memory, the whole run, and the batch size that would fit.
 
     The run is used up. Of several devices, what one of them will have to do is measured.
     """
@@ -44,28 +45,30 @@ def lines(run: Run) -> Iterator[str]:
         yield f"step     about {one * images:.0f} s, from one image, as it would take long to try on a CPU"
         yield _total(steps, one * images)
         return
+    half = images // 2 // training.accumulate * training.accumulate
+    small = measure(run, half) if half else None  # first, as a CPU's memory is slow to shrink
     step = measure(run, images)
     yield _step(run, step, flops)
-    yield f"memory   {step.memory / 1e9:.1f} GB at most" + ", the whole process" * (run.device.type == "cpu")
+    yield f"memory   {step.memory / 1e9:.3g} GB at most" + ", the whole process" * (run.device.type == "cpu")
     yield _total(steps, step.seconds)
-    if run.device.type == "cuda":
-        yield from _fits(run, step)
+    if small:
+        yield from _fits(run, step, small)
 
 
 def measure(run: Run, images: int) -> Measured:
     """Train a step of so many images to warm up, and then measure; for a second, if they are short."""
+    torch._dynamo.reset()  # else it would be compiled for images of any number, which takes other memory
     run.recipe = attrs.evolve(run.recipe, training=attrs.evolve(run.recipe.training, batch_size=images))
     trainer, count = Trainer(run), 0
     trainer.step()
     finish(run.device)
-    if run.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(run.device)
+    footprint.forget(run.device)
     began = time.perf_counter()
     while not count or time.perf_counter() - began < MEASURED:
         trainer.step()
         finish(run.device)
         count += 1
-    return Measured(images, (time.perf_counter() - began) / count, memory(run.device))
+    return Measured(images, (time.perf_counter() - began) / count, footprint.peak(run.device))
 
 
 def largest(one: Measured, other: Measured, free: float) -> int:
@@ -89,16 +92,12 @@ def _total(steps: int, seconds: float) -> str:
     return f"total    {steps} steps take {steps * seconds / 3600:.2f} hours, without validation and previews"
 
 
-def _fits(run: Run, step: Measured) -> Iterator[str]:
-    """From a second step with half the images, if they can be halved."""
-    training = run.recipe.training
-    half = step.images // 2 // training.accumulate * training.accumulate
-    if not half:
+def _fits(run: Run, step: Measured, small: Measured) -> Iterator[str]:
+    """From two steps, if one can tell from them."""
+    training, room = run.recipe.training, footprint.room(run.device)
+    if room is None:
         return
-    if training.compile:
-        torch._dynamo.reset()  # else it would be compiled for images of any number, which takes other memory
-    free = torch.cuda.mem_get_info(run.device)[0] + torch.cuda.memory_reserved(run.device)
-    images = largest(step, measure(run, half), SHARE * free)
+    images = largest(step, small, SHARE * room)
     images -= images % training.accumulate
     if images:
-        yield f"fits     batch_size = {images * training.devices}, about, in the {free / 1e9:.1f} GB that are free"
+        yield f"fits     batch_size = {images * training.devices}, about, in the {room / 1e9:.3g} GB that it may have"

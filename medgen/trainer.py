@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medgen import distributed, heartbeat, preflight, seeds
+from medgen import distributed, footprint, heartbeat, preflight, seeds
 from medgen.console import warn
 from medgen.errors import MedgenError, NotFiniteError, PluginError
 from medgen.kinds import Batch, Step, Turn
@@ -242,7 +242,7 @@ class Trainer:
         return skipped | {
             "learning_rate": run.learning_rate(run.step - 1),
             **self.speed.read(),
-            "memory_gb": memory(run.device) / 1e9,
+            "memory_gb": footprint.peak(run.device) / 1e9,
         }
 
     def _report_skipped(self, lines: list[tuple[int, int, dict[str, float]]]) -> None:
@@ -272,12 +272,3 @@ def validate(run: Run) -> dict[str, float]:
 def cut(values: Any, rows: slice | Tensor) -> Any:
     """The rows of every tensor in a NamedTuple."""
     return type(values)(*(each[rows] if isinstance(each, Tensor) else each for each in values))
-
-
-def memory(device: torch.device) -> float:
-    """Peak bytes: allocated on the GPU, or resident in this process."""
-    if device.type == "cuda":
-        return float(torch.cuda.max_memory_allocated(device))
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0

@@ -31,9 +31,10 @@ import report
 from data.cohort import write_cohort
 from torch.utils.flop_counter import FlopCounterMode
 
+from medgen import footprint
 from medgen.assemble import default_device
 from medgen.throughput import flops_per_image, peak
-from medgen.trainer import Trainer, memory
+from medgen.trainer import Trainer
 
 BATCHES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 CONTEXT = 0.6
@@ -91,9 +92,9 @@ def measure(case: Case, options: argparse.Namespace) -> Measured:
         step, flops, close = _stepping(case, Path(folder), sized, device)
         bench_step.seconds(step, options.warmup, cuda)
         if cuda:
-            torch.cuda.reset_peak_memory_stats()
+            footprint.forget(device)
         speeds = [sized.batch / bench_step.seconds(step, options.count, cuda) for _ in range(options.repeats)]
-        used = memory(device)
+        used = footprint.peak(device)
         if options.profile:
             print(_profile(step, cuda), file=sys.stderr)
         close()
