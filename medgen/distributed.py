@@ -360,7 +360,8 @@ def meet(where: Place, backend: str, timeout: float) -> None:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
         allowed = timedelta(seconds=timeout + AFTER)
         dist.init_process_group(backend, timeout=allowed, rank=where.rank, world_size=where.size)
-        _State.control, _State.local = dist.new_group(backend="gloo", timeout=PATIENCE), where.local
+        _State.control, _State.local = dist.new_group(backend="gloo", timeout=allowed), where.local
+        dist.distributed_c10d._set_pg_timeout(PATIENCE, _State.control)  # once they are connected
     except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise RankError(
