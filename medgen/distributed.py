@@ -303,7 +303,10 @@ def joined(recipe: Recipe) -> Iterator[None]:
         heartbeat.stop()
         raise
     except Exception as error:
-        if lost_others(error) or not _first_to_fail():
+        if lost_others(error):
+            raise RankError(_about_the_lost()) from error
+        heartbeat.leave("failed")
+        if not _first_to_fail():
             raise RankError([]) from error
         console.err.quiet = False
         raise
@@ -321,6 +324,7 @@ def watch(folder: Path, timeout: float, step: int) -> None:
         # only rank 1 tells of rank 0, which may be the one that counts those who tell
         if other == 0 or _first_to_fail():
             _leave_note("told")
+            heartbeat.leave("failed")
             console.err.quiet = False
             console.fail(RankError(heartbeat.gone(folder, other, f"has been silent for {timeout:g} s")))
         end(RankError.exit_code)
@@ -425,6 +429,15 @@ def lost_others(error: BaseException) -> bool:
     return isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError) and re.search("gloo|NCCL|Connection closed", str(error)) is not None
     )
+
+
+def _about_the_lost() -> list[str]:
+    """A line, of one rank, unless medgen itself started the ranks of this node, and tells."""
+    line = None if NOTES in os.environ else heartbeat.lost(size())
+    if line is None:
+        return []
+    console.err.quiet = False
+    return [line]
 
 
 def _first_to_fail() -> bool:

@@ -18,6 +18,8 @@ from medgen.folder import continue_command
 
 TICK = 0.25
 """Seconds between heartbeats."""
+LOOK = 8 * TICK
+"""Seconds within which a rank that lives has a heartbeat or ends."""
 
 
 class Beat(NamedTuple):
@@ -45,7 +47,7 @@ class Pulse:
         self.state, self._changed, self._count = "busy", time.monotonic(), 0
         self._seen = {other: (-1, time.monotonic()) for other in others}
         self._left = {other: read_beat(folder, other) for other in others}  # maybe by one that hung in an earlier run
-        self._rank, self._silent, self._ended, self._writing = rank, silent, threading.Event(), threading.Lock()
+        self.rank, self._silent, self._ended, self._writing = rank, silent, threading.Event(), threading.Lock()
         self._file = os.open(_file(folder, rank), os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
         threading.Thread(target=self._beat, daemon=True).start()
 
@@ -56,7 +58,15 @@ class Pulse:
     def stop(self) -> None:
         """No longer beat or watch; all ranks have done their work."""
         self._ended.set()
-        _file(self.folder, self._rank).unlink(missing_ok=True)
+        _file(self.folder, self.rank).unlink(missing_ok=True)
+
+    def leave(self, state: str) -> None:
+        """The last that the others hear of this rank: it has `failed`, and said so, or `lost` others and ends."""
+        self._ended.set()
+        self.state = state
+        with suppress(OSError):
+            self.write()
+            os.fsync(self._file)  # others may look at once, from another node
 
     def write(self) -> None:
         """Let the others know now."""
@@ -65,6 +75,10 @@ class Pulse:
             idle = time.monotonic() - self._changed
             beat = Beat(self._count, os.getpid(), self.step, self.saved, self.state, round(idle, 1))
             os.pwrite(self._file, json.dumps(beat).ljust(100).encode(), 0)
+
+    def beats(self, count: int) -> list[Beat | None]:
+        """What each of so many ranks last let know."""
+        return [read_beat(self.folder, number) for number in range(count)]
 
     def _beat(self) -> None:
         while not self._ended.is_set():
@@ -107,6 +121,32 @@ def stop() -> None:
 def beats() -> bool:
     """Whether this process shows signs of life."""
     return _pulse is not None
+
+
+def leave(state: str) -> None:
+    """This rank ends, having `failed`."""
+    if _pulse:
+        _pulse.leave(state)
+
+
+def lost(count: int) -> str | None:
+    """This rank has lost others of so many: the line about those that have no heartbeat and did not end by themselves.
+
+    Takes `LOOK` seconds. None: one that failed has told, or the first of those that are left will tell.
+    """
+    if not _pulse:
+        return None
+    folder, before = _pulse.folder, _pulse.beats(count)
+    _pulse.leave("lost")
+    time.sleep(LOOK)
+    after = _pulse.beats(count)
+    states = [beat.state if beat else "" for beat in after]
+    if "failed" in states or "lost" in states[: _pulse.rank]:
+        return None
+    silent = [n for n in range(count) if states[n] != "lost" and before[n] == after[n]]
+    if not silent:
+        return gone(folder, _pulse.rank, "lost the connection to the others")
+    return gone(folder, silent[0], f"and {len(silent) - 1} more are gone" if silent[1:] else "is gone")
 
 
 def mark(step: int | None = None, saved: int | None = None) -> None:

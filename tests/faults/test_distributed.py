@@ -64,6 +64,29 @@ def test_D1_a_killed_rank_ends_all_in_time_and_the_run_goes_on_to_the_same_end(c
     assert differences(tmp_path / "whole", tmp_path / "r") == []
 
 
+@pytest.mark.parametrize(("count", "killed", "teller"), [(2, 0, 1), (2, 1, 0), (3, 1, 0)])
+def test_D1_without_a_supervisor_one_that_is_left_names_the_killed_rank(
+    count, killed, teller, common, server, tmp_path
+):
+    children = ranks.start(server, *common, *ENDLESS, "training.batch_size=6", count=count)
+    beat = beat_at(tmp_path / "r", killed, 12)
+    os.kill(beat.pid, signal.SIGKILL)
+    began = time.monotonic()
+    ended = [each.wait() for each in children]
+    assert time.monotonic() - began < 10
+    assert [each.code for each in ended] == [-signal.SIGKILL if n == killed else 9 for n in range(count)]
+    assert [bool(each.err) for each in ended] == [n == teller for n in range(count)]
+    found = re.fullmatch(
+        rf"medgen: {tmp_path}/r: rank {killed} \(pid {beat.pid}\) is gone at step \d+; "
+        rf"last checkpoint: step (\d+)\. Continue: medgen train --resume {tmp_path}/r\n",
+        ended[teller].err,
+    )
+    assert found, ended[teller].err
+    saved = checkpoint.load(tmp_path / "r/latest.pt")["position"]["step"]
+    # rank 0 may die after it has saved and before it can say so
+    assert int(found[1]) == saved or (killed == 0 and int(found[1]) < saved)
+
+
 def dies_in_the_save_of(_: int, step: int) -> None:
     from medgen.run import Run
 
