@@ -10,6 +10,7 @@ import attrs
 import torch
 
 from medgen import footprint
+from medgen.recipe import TrainingSettings
 from medgen.run import Run
 from medgen.throughput import finish, flops_per_image, peak
 from medgen.trainer import Trainer
@@ -46,13 +47,12 @@ def lines(run: Run) -> Iterator[str]:
         yield _total(steps, one * images)
         return
     half = images // 2 // training.accumulate * training.accumulate
-    small = measure(run, half) if half else None  # first, as a CPU's memory is slow to shrink
+    other = measure(run, half) if half else None  # first, as a process that has grown gives little back
     step = measure(run, images)
     yield _step(run, step, flops)
     yield f"memory   {step.memory / 1e9:.3g} GB at most" + ", the whole process" * (run.device.type == "cpu")
     yield _total(steps, step.seconds)
-    if small:
-        yield from _fits(run, step, small)
+    yield from _fits(run, training, step, other or _measure_more(run, 2 * images))
 
 
 def measure(run: Run, images: int) -> Measured:
@@ -69,6 +69,14 @@ def measure(run: Run, images: int) -> Measured:
         finish(run.device)
         count += 1
     return Measured(images, (time.perf_counter() - began) / count, footprint.peak(run.device))
+
+
+def _measure_more(run: Run, images: int) -> Measured | None:
+    """None if so many do not fit."""
+    try:
+        return measure(run, images)
+    except torch.OutOfMemoryError:
+        return None
 
 
 def largest(one: Measured, other: Measured, free: float) -> int:
@@ -92,12 +100,13 @@ def _total(steps: int, seconds: float) -> str:
     return f"total    {steps} steps take {steps * seconds / 3600:.2f} hours, without validation and previews"
 
 
-def _fits(run: Run, step: Measured, small: Measured) -> Iterator[str]:
-    """From two steps, if one can tell from them."""
-    training, room = run.recipe.training, footprint.room(run.device)
-    if room is None:
+def _fits(run: Run, training: TrainingSettings, step: Measured, other: Measured | None) -> Iterator[str]:
+    """From two steps, if one can tell from them. The processes of a CPU share its memory."""
+    room, sharing = footprint.room(run.device), training.devices if run.device.type == "cpu" else 1
+    if room is None or other is None:
         return
-    images = largest(step, small, SHARE * room)
+    images = largest(step, other, SHARE * room / sharing)
     images -= images % training.accumulate
     if images:
-        yield f"fits     batch_size = {images * training.devices}, about, in the {room / 1e9:.3g} GB that it may have"
+        have = f"{room / 1e9:.3g} GB that " + ("they" if sharing > 1 else "it") + " may have"
+        yield f"fits     batch_size = {images * training.devices}, about, in the {have}"

@@ -87,24 +87,41 @@ def test_what_fits_lies_on_the_line_through_two_steps() -> None:
     assert largest(Measured(8, 1.0, 180.0), Measured(4, 1.0, 180.0), free=1005.0) == 0
 
 
-@pytest.mark.parametrize(("accumulate", "devices", "fits"), [(1, 1, "= 90,"), (4, 2, "= 176,"), (8, 1, None)])
-def test_a_step_of_half_the_images_tells_what_would_fit(accumulate, devices, fits, monkeypatch) -> None:
-    """Rounded down to what the parts of a batch and the devices can share; not where no half can be parted."""
-    training = TrainingSettings(steps=1, batch_size=8 * devices, accumulate=accumulate, devices=devices)
+@pytest.mark.parametrize(
+    ("accumulate", "devices", "tried", "fits"),
+    [(1, 1, [4, 8], "= 90,"), (4, 2, [4, 8], "= 80,"), (8, 1, [8, 16], "= 88,")],
+)
+def test_two_steps_tell_what_would_fit(accumulate, devices, tried, fits, monkeypatch) -> None:
+    """Rounded down to what the parts of a batch and the devices can share, which share a CPU's memory as well."""
     asked = []
 
     def measure(run, images):
         asked.append(images)
         return Measured(images, 1.0, 100.0 + 10 * images)
 
+    assert fits in last_line(accumulate, devices, measure, monkeypatch)
+    assert asked == tried
+
+
+def test_where_no_more_fits_than_is_asked_for_nothing_is_said(monkeypatch) -> None:
+    """A batch that cannot be halved was tried first, and the larger one is only a question."""
+
+    def measure(run, images):
+        if images > 8:
+            raise torch.OutOfMemoryError
+        return Measured(images, 1.0, 100.0)
+
+    assert last_line(8, 1, measure, monkeypatch).startswith("total")
+
+
+def last_line(accumulate: int, devices: int, measure, monkeypatch) -> str:
+    training = TrainingSettings(steps=1, batch_size=8 * devices, accumulate=accumulate, devices=devices)
     monkeypatch.setattr(estimate, "measure", measure)
     monkeypatch.setattr(estimate, "flops_per_image", lambda run: 1.0)
     monkeypatch.setattr(estimate, "peak", lambda *device: 1.0)
     monkeypatch.setattr(footprint, "room", lambda device: 1060.0)
     run = SimpleNamespace(device=torch.device("cpu"), recipe=SimpleNamespace(training=training), total_steps=1)
-    last = list(estimate.lines(run))[-1]  # type: ignore[arg-type]
-    assert asked == ([4, 8] if fits else [8])
-    assert (last.startswith("fits"), fits is None or fits in last) == (fits is not None, True)
+    return list(estimate.lines(run))[-1]  # type: ignore[arg-type]
 
 
 def quick_with_room(size: float) -> None:
