@@ -76,7 +76,7 @@ class Pulse:
             beat = Beat(self._count, os.getpid(), self.step, self.saved, self.state, round(idle, 1))
             os.pwrite(self._file, json.dumps(beat).ljust(100).encode(), 0)
 
-    def beats(self, count: int) -> list[Beat | None]:
+    def heard(self, count: int) -> list[Beat | None]:
         """What each of so many ranks last let know."""
         return [read_beat(self.folder, number) for number in range(count)]
 
@@ -136,10 +136,10 @@ def lost(count: int) -> str | None:
     """
     if not _pulse:
         return None
-    folder, before = _pulse.folder, _pulse.beats(count)
+    folder, before = _pulse.folder, _pulse.heard(count)
     _pulse.leave("lost")
     time.sleep(LOOK)
-    after = _pulse.beats(count)
+    after = _pulse.heard(count)
     states = [beat.state if beat else "" for beat in after]
     if "failed" in states or "lost" in states[: _pulse.rank]:
         return None
