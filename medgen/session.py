@@ -97,7 +97,7 @@ def rehearsal(recipe: Recipe) -> Iterator[Run]:
 
 def _train(run: Run, began: float, signals: Signals) -> Path:
     run.deadline = deadline(run.recipe.training, began)
-    signals.run = run
+    signals.attach(run)
     distributed.watch(run.dir, run.recipe.distributed.timeout, run.step)
     if run.leads:
         _introduce(run)
@@ -123,7 +123,7 @@ def _train_children(recipe: Recipe, where: Path, began: float, signals: Signals,
         folder.write_recipe(where, recipe)
         folder.write_metadata(where, "running", recipe=folder.identity(recipe), seed=recipe.run.seed)
     say(f"run      {where}")
-    signals.run = work
+    signals.attach(work)
     with _memory(work):
         work.hooks.medgen_fit(run=work)
     if not distributed.leads():
@@ -173,6 +173,13 @@ class Signals:
         self.where = where
         self.run: Run | Outer | None = None
         self._ear = Ear()
+        self._asked: str | None = None
+
+    def attach(self, run: Run | Outer) -> None:
+        """From now on it is the run that stops; at once, if some library has swallowed what was raised before."""
+        self.run = run
+        if self._asked:
+            run.stop(self._asked)
 
     def __call__(self, number: int, _: FrameType | None) -> None:
         if not self._ear.first(number):
@@ -181,6 +188,7 @@ class Signals:
         if self.run is not None:
             self.run.stop(name)
             return
+        self._asked = name
         raise StoppedError(
             f"{self.where}: stopped by {name} before it trained. Give the same command again.",
             130 if number == signal.SIGINT else 75,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from contextlib import suppress
 
 import pytest
 from faults.forkserver import Server, differences
@@ -137,6 +138,14 @@ def test_S2_a_signal_that_is_delivered_twice_before_training_ends_it_once(ends):
         answers(signal.SIGTERM, None)
     answers(signal.SIGTERM, None)
     assert ends == []
+
+
+def test_S2_a_signal_that_a_library_swallows_before_training_is_not_lost():
+    answers, asked = session.Signals("r"), []
+    with suppress(Exception):  # as optional imports do
+        answers(signal.SIGTERM, None)
+    answers.attach(type("Run", (), {"stop": lambda self, reason: asked.append(reason)})())
+    assert asked == ["SIGTERM"]
 
 
 def test_S4_the_limit_is_the_recipes_or_slurms_whichever_is_first(monkeypatch):
