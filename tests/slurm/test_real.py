@@ -29,7 +29,7 @@ from medgen import cli
 if "SLURM_RESTART_COUNT" not in os.environ:  # so slow that the signal comes first
     from medgen.trainer import Trainer
     step = Trainer.step
-    Trainer.step = lambda *given: (time.sleep(2), step(*given))[1]
+    Trainer.step = lambda *given: (time.sleep(4), step(*given))[1]
 cli.main()
 """
 Run = Callable[..., Any]
@@ -99,11 +99,12 @@ def test_S5_a_job_that_meets_its_limit_goes_on_and_equals_one_that_did_not(
     from medgen_builtins.commands.verify_resume import differences
 
     common = ("bravo_rflow", *tiny, *FEW, f"training.devices={devices}")
-    asks = ("slurm.gpu=none", "slurm.cpus=1", "slurm.hours=0.033", "slurm.notice=60", "run.folder=of job {timestamp}")
+    asks = ("slurm.gpu=none", "slurm.cpus=1", "slurm.hours=0.05", "slurm.notice=60", "run.folder=of job {timestamp}")
     number = job("medgen", "slurm", *common, *asks, "--submit")
     log, folder = tmp_path / f"medgen-bravo_rflow-{number}.out", tmp_path / f"runs/of job {number}"
     output(sys.executable, "-m", "medgen", "train", *common, "run.dir=whole")
-    wait_for(lambda: state(number) == "PENDING BeginTime", 150, log)
+    wait_for(lambda: state(number) == "PENDING BeginTime", 240, log)
+    assert (folder / "latest.pt").exists(), log.read_text()
     assert f"stopped by SIGUSR1 at step {saved(folder)}, saved" in log.read_text()
     assert 0 < saved(folder) < STEPS
     assert "Exited with exit code 75" in log.read_text()
