@@ -45,6 +45,8 @@ SIOCGIFADDR = 0x8915
 """Linux's request for the address of a network interface."""
 NOTES = "MEDGEN_NOTES"
 """Names the folder in which workers leave notes for the process that started them, if that was medgen."""
+PARENT = "pid"
+"""The note with the id of that process."""
 
 
 class Place(NamedTuple):
@@ -329,6 +331,9 @@ def watch(folder: Path, timeout: float, step: int) -> None:
             console.fail(RankError(heartbeat.gone(folder, other, f"has been silent for {timeout:g} s")))
         end(RankError.exit_code)
 
+    if leads():
+        heartbeat.sweep(folder)
+    wait()
     others = range(1, size()) if leads() else [0] if rank() == 1 else []
     heartbeat.start(folder, timeout, step, rank(), others, silent)
     if leads():
@@ -414,7 +419,8 @@ def _first_node() -> str:
 
 def end_with_parent() -> None:
     """Who was started by a process that was killed has nobody to report to, and must not go on alone."""
-    parent = os.getppid()
+    note = Path(os.environ.get(NOTES, ""), PARENT)
+    parent = int(note.read_text()) if NOTES in os.environ and note.exists() else os.getppid()  # it may be gone already
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -433,7 +439,13 @@ def lost_others(error: BaseException) -> bool:
 
 def _about_the_lost() -> list[str]:
     """A line, of one rank, unless medgen itself started the ranks of this node, and tells."""
-    line = None if NOTES in os.environ else heartbeat.lost(size())
+    if NOTES in os.environ:
+        return []
+    line = None
+    if heartbeat.beats():
+        line = heartbeat.lost(size())
+    elif _first_to_fail():
+        line = f"rank {rank()} lost the others before it trained. Give the same command again."
     if line is None:
         return []
     console.err.quiet = False

@@ -46,7 +46,6 @@ class Pulse:
         self.folder, self.timeout, self.step, self.saved = folder, timeout, step, step
         self.state, self._changed, self._count = "busy", time.monotonic(), 0
         self._seen = {other: (-1, time.monotonic()) for other in others}
-        self._left = {other: read_beat(folder, other) for other in others}  # maybe by one that hung in an earlier run
         self.rank, self._silent, self._ended, self._writing = rank, silent, threading.Event(), threading.Lock()
         self._file = os.open(_file(folder, rank), os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
         threading.Thread(target=self._beat, daemon=True).start()
@@ -61,7 +60,7 @@ class Pulse:
         _file(self.folder, self.rank).unlink(missing_ok=True)
 
     def leave(self, state: str) -> None:
-        """The last that the others hear of this rank: it has `failed`, and said so, or `lost` others and ends."""
+        """The last that others hear of this rank: it `failed`, and tells, or `lost` others, and may tell, or `left`."""
         self._ended.set()
         self.state = state
         with suppress(OSError):
@@ -90,8 +89,9 @@ class Pulse:
 
     def _watch(self, other: int) -> None:
         beat, now = read_beat(self.folder, other), time.monotonic()
-        beat = None if beat == self._left[other] else beat
         number, since = self._seen[other]
+        if beat is None and number >= 0:  # it has done its work, and may be kept waiting for
+            return
         if beat and beat.number != number:
             self._seen[other] = beat.number, now
         hangs = beat is not None and beat.state == "working" and beat.idle > self.timeout
@@ -100,6 +100,12 @@ class Pulse:
 
 
 _pulse: Pulse | None = None
+
+
+def sweep(folder: Path) -> None:
+    """Remove what ranks of an earlier process left that were killed."""
+    for file in folder.glob(".rank-*"):
+        file.unlink(missing_ok=True)
 
 
 def start(
@@ -132,18 +138,22 @@ def leave(state: str) -> None:
 def lost(count: int) -> str | None:
     """This rank has lost others of so many: the line about those that have no heartbeat and did not end by themselves.
 
-    Takes `LOOK` seconds. None: one that failed has told, or the first of those that are left will tell.
+    Takes `LOOK` seconds. None: one that failed has told, or one that noticed earlier will tell.
     """
     if not _pulse:
         return None
     folder, before = _pulse.folder, _pulse.heard(count)
+    if any(beat and beat.state in ("failed", "lost") for beat in before):
+        _pulse.leave("left")
+        return None
     _pulse.leave("lost")
     time.sleep(LOOK)
     after = _pulse.heard(count)
     states = [beat.state if beat else "" for beat in after]
     if "failed" in states or "lost" in states[: _pulse.rank]:
         return None
-    silent = [n for n in range(count) if states[n] != "lost" and before[n] == after[n]]
+    _pulse.leave("failed")
+    silent = [n for n in range(count) if states[n] not in ("lost", "left") and before[n] == after[n]]
     if not silent:
         return gone(folder, _pulse.rank, "lost the connection to the others")
     return gone(folder, silent[0], f"and {len(silent) - 1} more are gone" if silent[1:] else "is gone")
@@ -157,7 +167,8 @@ def mark(step: int | None = None, saved: int | None = None) -> None:
     _pulse.mark(_pulse.state)
     if saved is not None:
         _pulse.saved = saved
-        _pulse.write()  # who tells of a rank's end reads it here
+        with suppress(OSError):
+            _pulse.write()  # who tells of a rank's end reads it here
 
 
 def working() -> AbstractContextManager[None]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medgen import heartbeat
-from medgen.distributed import AFTER, NOTES, check, check_devices
+from medgen.distributed import AFTER, NOTES, PARENT, check, check_devices
 from medgen.errors import MedgenError, RankError, StoppedError
 from medgen.signals import NAMES, answered
 
@@ -38,6 +38,7 @@ class Supervisor:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // devices)))
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         os.environ[NOTES] = str(notes)
+        (notes / PARENT).write_text(str(os.getpid()))
         self.notes, self.devices = notes, devices
         self.agent = _agent(arguments, devices, notes, self._look)
         self.ended: set[int] = set()

@@ -89,7 +89,9 @@ class Trainer:
         if preflight.due(run):
             preflight.check(run, self._passes)
         if distributed.leads() and not run.complete:
-            self.speed.calibrate()
+            with heartbeat.busy():
+                self.speed.calibrate()
+        distributed.wait()  # not in a gradient's all-reduce, which has no more time than the watch
         while not run.must_stop():
             if run.epoch_due:
                 self._end_epoch()
