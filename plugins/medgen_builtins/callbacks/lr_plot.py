@@ -16,7 +16,8 @@ ROOM = 180
 """Pixels that a label beside a line takes."""
 SHARP = 2
 """Drawn so many times as large and then reduced, for smooth lines."""
-INK, GRID, POINT, LINE, GOOD, LIMIT = "#222222", "#e4e4e4", "#9db8d6", "#1f5fa8", "#1b8a3a", "#c23b22"
+INK, GRID, POINT, LINE = "#222222", "#e4e4e4", "#9db8d6", "#1f5fa8"
+GOOD, LIMIT, CHOICE = "#1b8a3a", "#c23b22", "#7a3fa8"
 HEADROOM = 0.2
 """Share of the fall that is shown above the first loss and below the best; what diverges leaves the picture."""
 
@@ -26,7 +27,8 @@ def plot(finding: Finding) -> np.ndarray[Any, np.dtype[Any]]:
     chart = Chart(finding)
     chart.axes()
     chart.curve(finding)
-    if finding.steepest is not None and finding.bound is not None:
+    if finding.steepest is not None and finding.bound is not None and finding.suggestion is not None:
+        chart.suggest(finding.suggestion)
         chart.mark(finding.steepest, f"fastest fall {number(finding.steepest)}", GOOD, left=True)
         chart.mark(finding.bound, f"safe up to {number(finding.bound)}", LIMIT, left=False)
     else:
@@ -86,6 +88,12 @@ class Chart:
         beside = x > LEFT + ROOM if left else x > RIGHT - ROOM
         place = (x - 8, TOP - 14) if beside else (x + 8, TOP - 14)
         self.text(place, label, 16, colour, "rm" if beside else "lm")
+
+    def suggest(self, rate: float) -> None:
+        """A line at a rate, named in its colour beside the title, as it may lie close to the others."""
+        x = self.x(rate)
+        self.line([(x, TOP), (x, BOTTOM)], CHOICE, 3)
+        self.text((RIGHT, 22), f"suggested {number(rate)}", 18, CHOICE, "rm")
 
     def line(self, points: list[tuple[float, float]], colour: str, width: int) -> None:
         """Through points in pixels."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from medgen_builtins.callbacks import lr_find
 from medgen_builtins.callbacks.lr_find import Finder, LrFind, Probe, judge, ramp, smooth
-from medgen_builtins.callbacks.lr_plot import GOOD, HEIGHT, WIDTH, Chart, plot
+from medgen_builtins.callbacks.lr_plot import CHOICE, GOOD, HEIGHT, LIMIT, WIDTH, Chart, plot
 from medgen_builtins.commands.verify_resume import differences
 from medgen_builtins.strategies.rflow import RflowStrategy
 from PIL import ImageColor
@@ -191,12 +191,13 @@ def test_a_run_goes_on_as_if_nothing_had_been_measured(medgen, tiny, tmp_path):
     assert {each.name for each in (tmp_path / "with").glob("lr_finder*")} == {"lr_finder.png", "lr_finder.json"}
 
 
-def test_the_picture_has_a_mark_at_the_fastest_fall():
-    found = judge(RATES, falling())
+@pytest.mark.parametrize(("place", "colour"), [("steepest", GOOD), ("suggestion", CHOICE), ("bound", LIMIT)])
+def test_the_picture_has_a_mark_at_what_was_found(place, colour):
+    found = judge(RATES, falling())._replace(suggestion=2 * judge(RATES, falling()).steepest)
     picture, chart = plot(found), Chart(found)
     assert picture.shape == (HEIGHT, WIDTH, 3)
-    column = picture[100:500, round(chart.x(found.steepest))].astype(int)
-    assert np.median(abs(column - ImageColor.getrgb(GOOD)).max(1)) < 80
+    column = picture[100:500, round(chart.x(getattr(found, place)))].astype(int)
+    assert np.median(abs(column - ImageColor.getrgb(colour)).max(1)) < 80
     assert (picture == 255).mean() > 0.8
 
 
