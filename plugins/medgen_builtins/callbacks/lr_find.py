@@ -236,7 +236,8 @@ def judge(rates: Sequence[float], scores: Sequence[float]) -> Finding:
     smoothed = smooth(finite)
     found = Finding(list(rates[: len(scores)]), list(scores), smoothed)
     if len(finite) < FEWEST:
-        return found._replace(verdict=f"the loss was lost after only {len(finite)} rates. Lower min_lr.")
+        few = f"rates before the loss was lost: {len(finite)}, expected {FEWEST} or more"
+        return found._replace(verdict=f"{few}. Lower min_lr, or give more steps.")
     best = lowest(smoothed)
     steepest = max(range(1, best + 1), key=lambda index: fall(smoothed, index), default=0)
     verdict = _doubt(rates, smoothed, best, steepest)

@@ -12,8 +12,6 @@ from medgen_builtins.callbacks.lr_find import Finding, number
 
 WIDTH, HEIGHT = 960, 600
 LEFT, RIGHT, TOP, BOTTOM = 90, 930, 70, 530
-ROOM = 180
-"""Pixels that a label beside a line takes."""
 SHARP = 2
 """Drawn so many times as large and then reduced, for smooth lines."""
 INK, GRID, POINT, LINE = "#222222", "#e4e4e4", "#9db8d6", "#1f5fa8"
@@ -28,9 +26,9 @@ def plot(finding: Finding) -> np.ndarray[Any, np.dtype[Any]]:
     chart.axes()
     chart.curve(finding)
     if finding.steepest is not None and finding.bound is not None and finding.suggestion is not None:
-        chart.suggest(finding.suggestion)
-        chart.mark(finding.steepest, f"fastest fall {number(finding.steepest)}", GOOD, left=True)
-        chart.mark(finding.bound, f"safe up to {number(finding.bound)}", LIMIT, left=False)
+        chart.mark(finding.suggestion, f"suggested {number(finding.suggestion)}", CHOICE, (LEFT + RIGHT) / 2, "mm")
+        chart.mark(finding.steepest, f"fastest fall {number(finding.steepest)}", GOOD, LEFT, "lm")
+        chart.mark(finding.bound, f"safe up to {number(finding.bound)}", LIMIT, RIGHT, "rm")
     else:
         chart.text((LEFT, TOP - 14), f"inconclusive: {finding.verdict}", 16, LIMIT, "lm")
     return np.array(chart.image.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS))
@@ -81,19 +79,11 @@ class Chart:
             3,
         )
 
-    def mark(self, rate: float, label: str, colour: str, left: bool) -> None:
-        """A line at a rate, and what it means to its left or right, or on the other side where there is no room."""
+    def mark(self, rate: float, label: str, colour: str, place: float, anchor: str) -> None:
+        """A line at a rate, and in its colour what it means, above the frame: lines may lie too close for labels."""
         x = self.x(rate)
         self.line([(x, TOP), (x, BOTTOM)], colour, 2)
-        beside = x > LEFT + ROOM if left else x > RIGHT - ROOM
-        place = (x - 8, TOP - 14) if beside else (x + 8, TOP - 14)
-        self.text(place, label, 16, colour, "rm" if beside else "lm")
-
-    def suggest(self, rate: float) -> None:
-        """A line at a rate, named in its colour beside the title, as it may lie close to the others."""
-        x = self.x(rate)
-        self.line([(x, TOP), (x, BOTTOM)], CHOICE, 3)
-        self.text((RIGHT, 22), f"suggested {number(rate)}", 18, CHOICE, "rm")
+        self.text((place, TOP - 14), label, 16, colour, anchor)
 
     def line(self, points: list[tuple[float, float]], colour: str, width: int) -> None:
         """Through points in pixels."""

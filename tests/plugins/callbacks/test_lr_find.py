@@ -71,9 +71,9 @@ def test_what_comes_after_a_rise_is_luck():
         ([1 + 0.01 * index for index in range(100)], "stayed at 1"),
         (falling(0.0, 1.0), "still falling at 1. Raise max_lr"),
         (falling(-6.0), "fell fastest at 1e-06, the first. Lower min_lr"),
-        ([1.0, 0.9, 2.0, math.nan], "only 3 rates"),
-        ([math.nan], "only 0 rates"),
-        ([], "only 0 rates"),
+        ([1.0, 0.9, 2.0, math.nan], "was lost: 3, expected 10"),
+        ([math.nan], "was lost: 0, expected 10"),
+        ([], "was lost: 0, expected 10"),
     ],
 )
 def test_a_curve_that_says_nothing_is_inconclusive_and_the_verdict_says_why(scores, says):
