@@ -43,8 +43,7 @@ def lines(run: Run) -> Iterator[str]:
     yield f"image    {flops / 1e9:.4g} GFLOP, forward and backward"
     images = training.batch_size // training.devices
     if run.device.type == "cpu" and one * images > LONG:
-        yield f"step     about {one * images:.0f} s, from one image, as it would take long to try on a CPU"
-        yield _total(steps, one * images)
+        yield from _from_few(run, training, images, one)
         return
     half = images // 2 // training.accumulate * training.accumulate
     other = measure(run, half) if half else None  # first, as a process that has grown gives little back
@@ -53,6 +52,23 @@ def lines(run: Run) -> Iterator[str]:
     yield f"memory   {step.memory / 1e9:.3g} GB at most" + ", the whole process" * (run.device.type == "cpu")
     yield _total(steps, step.seconds)
     yield from _fits(run, training, step, other or _measure_more(run, 2 * images))
+
+
+def _from_few(run: Run, training: TrainingSettings, images: int, one: float) -> Iterator[str]:
+    """What a step that would take long to try on a CPU may cost; one: seconds that an image took, the first time."""
+    few = min(images // 4, int(LONG / (6 * one))) // training.accumulate * training.accumulate  # tried six times in all
+    why = "as it would take long to try on a CPU"
+    if not few:
+        yield f"step     about {one * images:.0f} s at most, from one image, {why}"
+        yield _total(run.total_steps, one * images)
+        return
+    small, step = measure(run, few), measure(run, 2 * few)
+    seconds = step.seconds * images / step.images
+    memory = step.memory + (step.memory - small.memory) / few * (images - step.images)
+    yield f"step     about {seconds:.0f} s for {images} images, from one of {step.images}, {why}"
+    yield f"memory   about {memory / 1e9:.3g} GB, the whole process"
+    yield _total(run.total_steps, seconds)
+    yield from _fits(run, training, step, small)
 
 
 def measure(run: Run, images: int) -> Measured:

@@ -67,6 +67,26 @@ def test_what_would_take_long_on_a_cpu_is_not_tried(dry, monkeypatch) -> None:
     assert "from one image" in lines["step"]
 
 
+def test_a_step_that_would_take_long_is_told_from_one_of_few_images(monkeypatch) -> None:
+    """Along a straight line, in time and in memory."""
+    asked = []
+
+    def measure(run, images):
+        asked.append(images)
+        return Measured(images, 0.5 * images, 1e9 + 1e8 * images)
+
+    monkeypatch.setattr(estimate, "measure", measure)
+    monkeypatch.setattr(footprint, "room", lambda device: 20e9)
+    training = TrainingSettings(steps=1, batch_size=100, accumulate=2)
+    run = SimpleNamespace(device=torch.device("cpu"), total_steps=72)
+    lines = list(estimate._from_few(run, training, 100, 1.0))  # type: ignore[arg-type]
+    assert asked == [10, 20]
+    assert lines[0].startswith("step     about 50 s for 100 images, from one of 20,")
+    assert lines[1].startswith("memory   about 11 GB")
+    assert lines[2].startswith("total    72 steps take 1.00 hours")
+    assert lines[3].startswith("fits     batch_size = 180,")
+
+
 def test_too_little_memory_ends_with_what_would_need_less(dry, monkeypatch) -> None:
     """There is no run yet to be continued."""
 
