@@ -6,19 +6,16 @@ Alone, everything here does nothing: `rank()` is 0, `size()` is 1, and no functi
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import json
 import os
 import re
 import socket
-import struct
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -29,7 +26,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from medgen import console, heartbeat
+from medgen import console, heartbeat, meeting
 from medgen.errors import RankError, RecipeError, StoppedError
 
 if TYPE_CHECKING:
@@ -41,8 +38,6 @@ PATIENCE = timedelta(days=30)
 """How long ranks wait for one that saves or validates: as long as it lives, which is what heartbeats tell."""
 AFTER = 5.0
 """Seconds that a rank has more than the watch: so that the silent rank is named, not the one that waited for it."""
-SIOCGIFADDR = 0x8915
-"""Linux's request for the address of a network interface."""
 NOTES = "MEDGEN_NOTES"
 """Names the folder in which workers leave notes for the process that started them, if that was medgen."""
 PARENT = "pid"
@@ -350,7 +345,7 @@ def end(code: int) -> None:
 
 def _join(where: Place, recipe: Recipe) -> None:
     end_with_parent()
-    for name, value in _meeting().items():
+    for name, value in meeting.variables().items():
         os.environ.setdefault(name, value)
     cuda = torch.cuda.is_available()
     if cuda:
@@ -365,7 +360,7 @@ def meet(where: Place, backend: str, timeout: float) -> None:
     address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
     try:
         socket.getaddrinfo(address, port)  # torch says in forty lines that there is no such host
-        if name := interface(address):
+        if name := meeting.interface(address):
             os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
         allowed = timedelta(seconds=timeout + AFTER)
         dist.init_process_group(backend, timeout=allowed, rank=where.rank, world_size=where.size)
@@ -378,43 +373,6 @@ def meet(where: Place, backend: str, timeout: float) -> None:
             "See that all were started, that the port is free, and that GLOO_SOCKET_IFNAME, if it is set, names the "
             "network between the nodes."
         ) from error
-
-
-def interface(address: str) -> str | None:
-    """The network interface on the way to another host, if it can be told.
-
-    Left alone, gloo takes the one that has the address of this host's name, which is often loopback.
-    """
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):
-        probe.connect((address, 1))  # sends nothing
-        mine = socket.inet_aton(probe.getsockname()[0])
-        for _, name in socket.if_nameindex():
-            with suppress(OSError):  # one without such an address
-                found = fcntl.ioctl(probe, SIOCGIFADDR, struct.pack("256s", name.encode()))
-                if found[20:24] == mine and not name.startswith("lo"):
-                    return name
-    return None
-
-
-def _meeting() -> dict[str, str]:
-    """Where ranks meet, if nobody has said: those that `srun` started find it out."""
-    if "MASTER_ADDR" in os.environ and "MASTER_PORT" in os.environ:
-        return {}
-    job = int(os.environ.get("SLURM_JOB_ID", 0)) * 7 + int(os.environ.get("SLURM_STEP_ID", 0))
-    return {"MASTER_ADDR": os.environ.get("MASTER_ADDR") or _first_node(), "MASTER_PORT": str(20_000 + job % 12_000)}
-
-
-def _first_node() -> str:
-    if os.environ.get("SLURM_STEP_NUM_NODES") == "1":
-        return "127.0.0.1"
-    nodes = os.environ.get("SLURM_STEP_NODELIST", "")
-    try:
-        listed = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise RankError(
-            f"srun: `scontrol show hostnames {nodes}` failed ({error}). Set MASTER_ADDR to the first node."
-        ) from error
-    return listed.stdout.split()[0]
 
 
 def end_with_parent() -> None:

@@ -64,7 +64,7 @@ def _from_few(run: Run, training: TrainingSettings, images: int, one: float) -> 
         return
     small, step = measure(run, few), measure(run, 2 * few)
     seconds = step.seconds * images / step.images
-    memory = step.memory + (step.memory - small.memory) / few * (images - step.images)
+    memory = step.memory + per_image(step, small) * (images - step.images)
     yield f"step     about {seconds:.0f} s for {images} images, from one of {step.images}, {why}"
     yield f"memory   about {memory / 1e9:.3g} GB, the whole process"
     yield _total(run.total_steps, seconds)
@@ -95,9 +95,14 @@ def _measure_more(run: Run, images: int) -> Measured | None:
         return None
 
 
+def per_image(one: Measured, other: Measured) -> float:
+    """Bytes by which an image more raises the peak."""
+    return (one.memory - other.memory) / (one.images - other.images)
+
+
 def largest(one: Measured, other: Measured, free: float) -> int:
     """Images for which a straight line through two measured steps reaches `free` bytes; 0 if it does not rise."""
-    each = (one.memory - other.memory) / (one.images - other.images)
+    each = per_image(one, other)
     return max(0, int((free - one.memory) / each) + one.images) if each > 0 else 0
 
 

@@ -19,7 +19,7 @@ from faults import ranks
 from faults.forkserver import Server, differences
 from PIL import Image
 
-from medgen import distributed
+from medgen import distributed, meeting
 from medgen.distributed import Place
 from medgen.errors import RecipeError
 
@@ -244,12 +244,12 @@ def impatient() -> None:
 def test_a_task_of_srun_that_is_told_the_first_node_finds_the_port(monkeypatch):
     monkeypatch.setenv("MASTER_ADDR", "node7")
     monkeypatch.setenv("SLURM_JOB_ID", "11")
-    assert distributed._meeting() == {"MASTER_ADDR": "node7", "MASTER_PORT": "20077"}
+    assert meeting.variables() == {"MASTER_ADDR": "node7", "MASTER_PORT": "20077"}
 
 
 def test_the_interface_is_the_one_on_the_way_to_the_other_host():
     """None where that would be loopback."""
-    assert distributed.interface("127.0.0.1") is None
+    assert meeting.interface("127.0.0.1") is None
 
 
 @pytest.mark.parametrize(("local", "seen", "taken"), [(1, 2, 1), (1, 1, 0), (5, 4, 1)])

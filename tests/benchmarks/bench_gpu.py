@@ -91,8 +91,7 @@ def measure(case: Case, options: argparse.Namespace) -> Measured:
     with tempfile.TemporaryDirectory() as folder:
         step, flops, close = _stepping(case, Path(folder), sized, device)
         bench_step.seconds(step, options.warmup, cuda)
-        if cuda:
-            footprint.forget(device)
+        footprint.forget(device)
         speeds = [sized.batch / bench_step.seconds(step, options.count, cuda) for _ in range(options.repeats)]
         used = footprint.peak(device)
         if options.profile:
