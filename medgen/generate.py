@@ -24,7 +24,7 @@ from medgen import checkpoint, pictures, sampling, seeds
 from medgen.assemble import Parts, Saved, build, default_device
 from medgen.data.layouts import mask_names, source
 from medgen.data.output import read_slice, write_slice
-from medgen.data.slices import resample_masks
+from medgen.data.plane import resample_masks
 from medgen.data.store import open_store
 from medgen.errors import (
     CheckpointError,
@@ -187,7 +187,7 @@ class FolderMasks:
 
     def __init__(self, folder: Path, model: Model, seed: int):
         self.names, self.seed = model.parts.mode.condition, seed
-        trained = attrs.evolve(model.recipe.data, exclude=[], allow_patient_overlap=True)
+        trained = attrs.evolve(model.recipe.data, spacing=model.spacing, exclude=[], allow_patient_overlap=True)
         data = attrs.evolve(trained, root=folder, val_fraction=0.0, min_foreground=0.0, lesion_only=True)
         files = {source(data, name) for name in self.names}
         if any(folder.glob("*.nii*")) and not any(each.is_dir() for each in folder.iterdir()) and len(files) == 1:

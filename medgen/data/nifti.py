@@ -12,6 +12,7 @@ import itertools
 import math
 import os
 import stat
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
@@ -65,6 +66,14 @@ class Volume(NamedTuple):
     """
 
     data: np.ndarray
+    spacing: tuple[float, float, float]
+    affine: np.ndarray
+
+
+class Grid(NamedTuple):
+    """Where a volume's voxels are, along canonical axes."""
+
+    shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
     affine: np.ndarray
 
@@ -152,6 +161,21 @@ def examine(
     data, warnings = volume.data, _faults(path, problems, fatal=False)
     counts = _label_counts(data, 2**16 - 1 if mask else 255)
     return Report(path, [], warnings, data.shape, volume.spacing, orientation, content(data), counts), volume
+
+
+def place(path: Path) -> Grid:
+    """Where a file's voxels are, by its header alone. Raises `DataError` if the header is at fault."""
+    with _telling(path), _opened(path) as file:
+        start = file.read(NIFTI2)
+        file.seek(0)
+        header = _header(next(_pieces(file, _is_zipped(path.name.lower(), start))))
+        _refuse_fatal([*_shape_problems(header, sys.maxsize), *_type_problems(header), *_geometry_problems(header)])
+    affine, stored = _affine(header), _shape(header)
+    orientation = nib.orientations.io_orientation(affine)
+    affine = affine @ nib.orientations.inv_ornt_aff(orientation, stored)
+    x, y, z = (float(size) for size in np.linalg.norm(affine[:3, :3], axis=0))
+    a, b, c = (stored[int(axis)] for axis in np.argsort(orientation[:, 0]))
+    return Grid((a, b, c), (x, y, z), affine)
 
 
 def digest(path: Path) -> str:

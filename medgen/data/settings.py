@@ -38,6 +38,9 @@ class DataSettings:
     files: dict[str, str] = field({}, help='pattern of a file in the patient\'s folder, by modality: flair = "FLAIR_*"')
     masks: dict[str, MaskSettings] = field({}, help="masks by name; none given: seg, every label but 0 of the file seg")
     image_size: int = field(128, help="width and height of a slice, px", check=ge(8))
+    spacing: float = field(
+        0.0, help="mm per pixel of a slice; 0: the least at which every patient's head fits", check=between(0, 50)
+    )
     axis: str = field("axial", help="direction that the slices are stacked in", check=one_of(*AXES))
     min_foreground: float = field(0.05, help="least share of a slice that is head, 0 to 1", check=between(0, 1))
     lesion_only: bool = field(False, help="use only slices that show a lesion in any mask")

@@ -1,18 +1,21 @@
-"""From a patient's volumes to slices: foreground, robust scaling, masks, resampling; no torch, for worker processes."""
+"""From a patient's volumes to slices: foreground, robust scaling, masks; no torch, for worker processes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage, sparse
+from scipy import ndimage
 
 from medgen.data import nifti
 from medgen.data.agreement import Place, mismatches
+from medgen.data.heads import Head
+from medgen.data.lesions import Loss
 from medgen.data.nifti import Fault, Volume
-from medgen.data.settings import AXES, DataSettings, MaskSettings
+from medgen.data.plane import Plane
+from medgen.data.settings import DataSettings, MaskSettings
 from medgen.errors import DataError
 
 NOT_NOISE = 0.01
@@ -37,7 +40,10 @@ class Slices(NamedTuple):
 
     stacks: per channel `[slice, size, size]`, float16 in [-1, 1], or for a mask uint8, 0 or 1. position: along the
     axis, in voxels. foreground: share of the slice that is foreground in the first image, 1 if there is none. area: px
-    of each mask, `[slice, mask]`. spacing: mm per pixel. content: per channel, as in `agreement.Scan`.
+    of each mask, `[slice, mask]`. spacing: mm per pixel. content: per channel, as in `agreement.Scan`. lesions: how
+    many each mask has, and how many of them lie outside the square, `[mask, 2]`. lost: of those, see `lesions.Loss`,
+    `[lesion, (mask, area, needs)]`. air: per channel, the shares of `Head.air`. cut_off: mm of the head that
+    do not fit.
     """
 
     stacks: list[np.ndarray]
@@ -46,47 +52,35 @@ class Slices(NamedTuple):
     area: np.ndarray
     spacing: float
     content: list[str]
+    lesions: np.ndarray
+    lost: np.ndarray
+    air: np.ndarray
+    cut_off: float
 
 
 class _Cut(NamedTuple):
-    """A channel's slices. share: of each slice, in voxels, that is foreground or mask. content: as in `Slices`."""
+    """A channel's slices. share: of each slice, in voxels, that is foreground or mask. content: as in `Slices`.
+
+    lesions, lost, air: of a mask, as in `Slices`.
+    """
 
     stack: np.ndarray
     share: np.ndarray
     content: str
+    lesions: tuple[int, int] = (0, 0)
+    lost: Sequence[Loss] = ()
+    air: tuple[float, float] = (0.0, 0.0)
 
 
-class _Plane(NamedTuple):
-    """The square that a volume's slices are resampled to. extent: its side, mm."""
+def cut(channels: Sequence[Channel], settings: DataSettings, head: Head | None = None) -> Slices | list[str]:
+    """The slices of one patient, or everything that is wrong with its files.
 
-    axis: int
-    extent: float
-    rows: Any
-    columns: Any
-
-    @classmethod
-    def of(cls, volume: Volume, settings: DataSettings) -> _Plane:
-        axis, size = AXES.index(settings.axis), settings.image_size
-        sides = [(volume.data.shape[i], volume.spacing[i]) for i in range(3) if i != axis]
-        extent = max(count * spacing for count, spacing in sides)
-        return cls(axis, extent, *(weights(count, spacing, extent, size) for count, spacing in sides))
-
-    def resample(self, data: np.ndarray) -> np.ndarray:
-        return resample(np.moveaxis(data, self.axis, 0), self.rows, self.columns)
-
-    def share(self, inside: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
-        """The share of the square that is inside, `[slice]`."""
-        area = float(np.prod(spacing)) / spacing[self.axis]
-        counts = np.count_nonzero(inside, axis=tuple(i for i in range(3) if i != self.axis))
-        return np.asarray(counts * area / self.extent**2, np.float32)
-
-
-def cut(channels: Sequence[Channel], settings: DataSettings) -> Slices | list[str]:
-    """The slices of one patient, or everything that is wrong with its files."""
+    head: what `settings.spacing` is centred on, and where lesions may be; without it, the volume.
+    """
     problems: list[str] = []
     places: list[Place] = []
     cuts: dict[Channel, _Cut] = {}
-    spacing = 0.0
+    planes: list[Plane] = []
     for path in dict.fromkeys(channel.path for channel in channels):
         wanted = [channel for channel in channels if channel.path == path]
         try:
@@ -94,42 +88,57 @@ def cut(channels: Sequence[Channel], settings: DataSettings) -> Slices | list[st
                 path, settings.max_voxels, nan=settings.nan, mask=any(c.labels is not None for c in wanted)
             )
             places.append(Place(path, volume.data.shape, volume.affine))
-            plane = _Plane.of(volume, settings)
+            planes.append(Plane.of(volume, settings, head))
             content = nifti.content(volume.data) if np.ptp(volume.data) else ""
-            cuts |= {channel: _cut(channel, volume, plane, settings, content) for channel in wanted}
-            spacing = plane.extent / settings.image_size
+            cuts |= {channel: _cut(channel, volume, planes[-1], settings, content, head) for channel in wanted}
         except DataError as error:
             problems += error.problems
     problems += [fault.line() for place in places[1:] for fault in mismatches(places[0], place)]
-    return problems or _collect(channels, cuts, spacing)
+    return problems or _collect(channels, cuts, planes[0])
 
 
-def _cut(channel: Channel, volume: Volume, plane: _Plane, settings: DataSettings, content: str) -> _Cut:
+def _cut(
+    channel: Channel, volume: Volume, plane: Plane, settings: DataSettings, content: str, head: Head | None
+) -> _Cut:
     if channel.labels is not None:
-        inside = binary(volume.data, channel.labels)
-        stack = plane.resample(inside.astype(np.float32)) > 0.5
-        return _Cut(stack.astype(np.uint8), plane.share(inside, volume.spacing), content)
+        return _cut_mask(binary(volume.data, channel.labels), plane, content, head)
     inside = foreground(volume.data)
+    share = plane.share(inside)
     scaled = scale(volume.data, inside, settings.lower, settings.upper, channel.path)
     scaled += 1  # so that the background, and whatever lies outside the volume, is 0
-    stack = plane.resample(scaled) - 1
-    return _Cut(stack.astype(np.float16), plane.share(inside, volume.spacing), content)
+    stack = np.full((len(share), plane.size, plane.size), -1, np.float16)
+    shown = np.flatnonzero(share)
+    stack[shown] = plane.resample(scaled, shown) - 1
+    return _Cut(stack, share, content)
 
 
-def _collect(channels: Sequence[Channel], cuts: dict[Channel, _Cut], spacing: float) -> Slices:
+def _cut_mask(inside: np.ndarray, plane: Plane, content: str, head: Head | None) -> _Cut:
+    shrunk = plane.shrink(inside)
+    lesions = (shrunk.found, shrunk.outside)
+    air = (0.0, 0.0) if head is None else head.air(inside)
+    return _Cut(shrunk.stack.astype(np.uint8), plane.share(inside), content, lesions, shrunk.lost, air)
+
+
+def _collect(channels: Sequence[Channel], cuts: dict[Channel, _Cut], plane: Plane) -> Slices:
+    each = [cuts[channel] for channel in channels]
+    masks = [cuts[channel] for channel in channels if channel.labels is not None]
     images = [cuts[channel].share for channel in channels if channel.labels is None]
-    shares = np.stack([cuts[channel].share for channel in channels])
+    shares = np.stack([one.share for one in each])
     position = np.flatnonzero(shares.any(axis=0)) if images else np.arange(shares.shape[1])
-    stacks = [cuts[channel].stack[position] for channel in channels]
-    areas = [
-        np.count_nonzero(stack, axis=(1, 2))
-        for stack, channel in zip(stacks, channels, strict=True)
-        if channel.labels is not None
-    ]
-    area = np.stack(areas, axis=1) if areas else np.empty((len(position), 0))
-    first = images[0][position] if images else np.ones(len(position), np.float32)
-    contents = [cuts[channel].content for channel in channels]
-    return Slices(stacks, position.astype(np.int32), first, area.astype(np.int32), spacing, contents)
+    area = [np.count_nonzero(mask.stack[position], axis=(1, 2)) for mask in masks]
+    lost = [(number, loss.area, loss.needs) for number, mask in enumerate(masks) for loss in mask.lost]
+    return Slices(
+        stacks=[one.stack[position] for one in each],
+        position=position.astype(np.int32),
+        foreground=images[0][position] if images else np.ones(len(position), np.float32),
+        area=np.stack(area, axis=1).astype(np.int32) if area else np.empty((len(position), 0), np.int32),
+        spacing=plane.pixel,
+        content=[one.content for one in each],
+        lesions=np.array([mask.lesions for mask in masks], np.int32).reshape(-1, 2),
+        lost=np.array(lost, np.float64).reshape(-1, 3),
+        air=np.array([one.air for one in each], np.float32),
+        cut_off=plane.cut_off,
+    )
 
 
 # Intensities
@@ -204,42 +213,3 @@ def otsu(data: np.ndarray) -> float:
 
 def _faces(data: np.ndarray) -> list[np.ndarray]:
     return [np.moveaxis(data, axis, 0)[end].ravel() for axis in range(3) for end in (0, -1)]
-
-
-# Resampling
-
-
-def weights(count: int, spacing: float, extent: float, size: int) -> Any:
-    """Linear interpolation along one axis, antialiased, as a sparse matrix `[size, count]`.
-
-    `count` voxels of `spacing` mm, centred in `extent` mm, become `size` pixels. A pixel's weights add up to 1 together
-    with those of the zeros outside the volume. The kernel is a triangle of one pixel or one voxel to each side,
-    whichever is larger.
-    """
-    pixel = extent / size
-    reach = max(pixel, spacing)
-    beyond = int(np.ceil(((extent - count * spacing) / 2 + reach) / spacing)) + 1
-    voxels = (np.arange(-beyond, count + beyond) + 0.5 - count / 2) * spacing
-    pixels = (np.arange(size) + 0.5 - size / 2) * pixel
-    kernel = np.clip(1 - np.abs(pixels[:, None] - voxels) / reach, 0, None)
-    kernel /= kernel.sum(axis=1, keepdims=True)
-    return sparse.csr_array(kernel[:, beyond : beyond + count].astype(np.float32))
-
-
-def resample(stack: np.ndarray, rows: Any, columns: Any) -> np.ndarray:
-    """`[slice, row, column]` to `[slice, size, size]` with the weights of each axis; sparse, so on one core."""
-    count, height, width = stack.shape
-    tall = rows @ stack.transpose(1, 2, 0).reshape(height, width * count)
-    wide = tall.reshape(-1, width, count).transpose(1, 0, 2).reshape(width, -1)
-    return np.asarray((columns @ wide).reshape(-1, len(tall), count).transpose(2, 1, 0))
-
-
-def resample_masks(masks: np.ndarray, size: int) -> np.ndarray:
-    """Square masks `[..., side, side]` at -1 and 1 to `[..., size, size]`, by the rule that volumes' masks follow."""
-    side = masks.shape[-1]
-    if side == size:
-        return masks
-    along = weights(side, 1.0, side, size)
-    resampled = resample((masks > 0).reshape(-1, side, side).astype(np.float32), along, along)
-    cut = np.where(resampled > 0.5, np.float32(1), np.float32(-1))
-    return np.asarray(cut.reshape(*masks.shape[:-2], size, size))

@@ -19,17 +19,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+import attrs
 import numpy as np
 
 from medgen.console import warn
-from medgen.data import agreement, cached, layouts, nifti, pool
+from medgen.data import agreement, cached, concerns, heads, layouts, nifti, pool, spacing
+from medgen.data.concerns import Figures
+from medgen.data.heads import Head, Sought
 from medgen.data.layouts import SPLITS, Patient
 from medgen.data.memory import Memory, cache_folder
-from medgen.data.settings import DataSettings
+from medgen.data.settings import AXES, DataSettings
 from medgen.data.slices import Channel, Slices, cut
 from medgen.errors import DataError, RecipeError
 
-FORMAT = 2
+FORMAT = 3
 """Part of the key: raise it with any change of what a slice is."""
 UNREADABLE = (zipfile.BadZipFile, zlib.error, struct.error, ValueError, TypeError, KeyError, EOFError, RuntimeError)
 """What damage to an .npz makes NumPy and zipfile raise, besides OSError."""
@@ -43,9 +46,10 @@ Progress = Callable[[int, int], None]
 
 
 class Index(NamedTuple):
-    """What is known of each slice. Arrays over slices, `area` `[slice, mask]`; spacing: mm per pixel, over patients.
+    """What is known of each slice. Arrays over slices, `area` `[slice, mask]`; spacing: mm per pixel, one for all.
 
-    content: `[patient, channel]`, as in `agreement.Scan`. crc: of each channel's file.
+    content: `[patient, channel]`, as in `agreement.Scan`. crc: of each channel's file. The others are those of
+    `concerns.Figures`.
     """
 
     patient: np.ndarray
@@ -55,20 +59,27 @@ class Index(NamedTuple):
     spacing: np.ndarray
     content: np.ndarray
     crc: np.ndarray
+    lesions: np.ndarray
+    lost: np.ndarray
+    air: np.ndarray
+    cut_off: np.ndarray
+    width: np.ndarray
 
 
 class SliceStore:
     """Slices of a cohort. Rows number all of them; `select` gives those that are used. Safe to read from any thread.
 
-    spacing: mm per pixel, mean over patients. fingerprint: equal for the same slices in the same splits. patient:
+    spacing: mm per pixel, of every slice. fingerprint: equal for the same slices in the same splits. patient:
     number of each row's patient. position: of each row along the axis, voxels. lesion_area: by mask, px of each row.
-    content: `[patient, channel]`, sha256 of the voxels as ASCII, empty for a constant volume.
+    content: `[patient, channel]`, sha256 of the voxels as ASCII, empty for a constant volume. figures: what there is to
+    warn of.
     """
 
     def __init__(self, folder: Path, key: str, channels: Sequence[str], masks: frozenset[str], size: int):
         self.channels, self.masks, self.size = tuple(channels), masks & set(channels), size
         index = _read_index(folder)
-        self.spacing = float(index.spacing.mean())
+        self.spacing = float(index.spacing)
+        self.figures = Figures(self.spacing, size, *(index[-len(Figures._fields) + 2 :]))
         self.patient, self.position, self.foreground = index.patient, index.position, index.foreground
         self.content = index.content
         names = [channel for channel in self.channels if channel in self.masks]
@@ -144,9 +155,9 @@ def open_store(
 ) -> SliceStore:
     """The slices of a cohort, from the cache or, the first time, made from the scans by several processes.
 
-    progress: called with the patients done and the number of patients. cache: the folder for stores, `$MEDGEN_CACHE` or
-    the user's cache folder if not given. Raises `DataError` with a line per problem, `StorageError` if the cache cannot
-    be written, `RecipeError` if lesions are asked for where no channel is a mask.
+    progress: called with the steps done and their number, two for each patient. cache: the folder for stores,
+    `$MEDGEN_CACHE` or the user's cache folder if not given. Raises `DataError` with a line per problem, `StorageError`
+    if the cache cannot be written, `RecipeError` if lesions are asked for where no channel is a mask.
     """
     channels = tuple(dict.fromkeys(channels))
     if settings.lesion_only and not masks & set(channels):
@@ -155,18 +166,24 @@ def open_store(
     cache = cache or cache_folder()
     patients = layouts.find(settings, channels)
     jobs = [_sources(settings, patient, channels, masks) for patient in patients]
-    key = _key(settings, channels, jobs, _digests([source.path for job in jobs for source in job], cache))
+    sought = heads.seek(settings, patients, [job[0].path for job in jobs])
+    key = _key(settings, channels, jobs, sought, cache)
     folder = cache / f"slices-{key}"
     store = cached.open_or_make(
         folder,
         "the slice store",
         lambda: SliceStore(folder, key, channels, masks, settings.image_size),
-        lambda: _build(jobs, settings, folder, progress),
+        lambda: _build([*zip(jobs, sought, strict=True)], settings, folder, progress),
     )
     _refuse_overlap(patients, jobs, store, settings)
     store.use([patient.split for patient in patients], settings)
     if settings.val_fraction and not len(store.select("val")):
         warn("data: no slice is for validation, so no best.pt is written. Add patients, or raise data.val_fraction.")
+    files = [
+        concerns.Files([source.path for source in job], each.scans) for job, each in zip(jobs, sought, strict=True)
+    ]
+    for line in concerns.lines(store.figures, files, store.lesion_area):
+        warn(line)
     return store
 
 
@@ -191,6 +208,10 @@ def _sources(settings: DataSettings, patient: Patient, channels: Sequence[str], 
     ]
 
 
+def _files(sources: Sequence[Channel], sought: Sought) -> concerns.Files:
+    return concerns.Files([source.path for source in sources], sought.scans)
+
+
 def _refuse_overlap(
     patients: Sequence[Patient], jobs: Sequence[list[Channel]], store: SliceStore, settings: DataSettings
 ) -> None:
@@ -207,12 +228,19 @@ def _refuse_overlap(
 
 
 def _key(
-    settings: DataSettings, channels: Sequence[str], jobs: Iterable[Sequence[Channel]], digests: dict[Path, str]
+    settings: DataSettings,
+    channels: Sequence[str],
+    jobs: Iterable[Sequence[Channel]],
+    sought: Sequence[Sought],
+    cache: Path,
 ) -> str:
     """Everything that decides what is in a store: the content of its sources, and how they are made into slices."""
-    how = [FORMAT, settings.axis, settings.image_size, settings.lower, settings.upper, settings.nan, list(channels)]
+    paths = [source.path for job in jobs for source in job] + [scan for each in sought for scan in each.scans]
+    digests = _digests(dict.fromkeys(paths), cache)
+    how = [FORMAT, settings.axis, settings.image_size, settings.spacing, settings.lower, settings.upper, settings.nan]
     what = [[(digests[source.path], source.labels) for source in job] for job in jobs]
-    return hashlib.sha256(json.dumps([how, what]).encode()).hexdigest()[:32]
+    where = [[each.known, *(digests[scan] for scan in each.scans)] for each in sought]
+    return hashlib.sha256(json.dumps([how, list(channels), what, where]).encode()).hexdigest()[:32]
 
 
 def _digests(paths: Iterable[Path], cache: Path) -> dict[Path, str]:
@@ -244,24 +272,34 @@ def _digest(path: Path) -> str | list[str]:
 
 
 class _Job(NamedTuple):
-    """A patient, for a worker process. part: a prefix for the files it writes."""
+    """A patient, for a worker process. settings: with the spacing. part: a prefix for the files it writes."""
 
     sources: list[Channel]
+    sought: Sought
+    head: Head
     settings: DataSettings
     part: Path
 
 
-def _build(sources: Sequence[list[Channel]], settings: DataSettings, folder: Path, progress: Progress | None) -> None:
+def _build(
+    wanted: Sequence[tuple[list[Channel], Sought]], settings: DataSettings, folder: Path, progress: Progress | None
+) -> None:
+    """Look at all heads, as they decide the spacing, then cut every patient. wanted: each one's files and scan."""
+    tell, count = progress or (lambda done, total: None), len(wanted)
+    tell(0, 2 * count)
+    found = heads.find([sought for _, sought in wanted], folder.parent, lambda done: tell(done, 2 * count))
+    settings = attrs.evolve(settings, spacing=spacing.choose(settings, found))
     with cached.building(folder) as made, cached.beside(folder) as parts:
-        jobs = [_Job(each, settings, Path(parts, str(number))) for number, each in enumerate(sources)]
-        _fill(made, jobs, progress)
+        jobs = [
+            _Job(sources, sought, head, settings, Path(parts, str(number)))
+            for number, ((sources, sought), head) in enumerate(zip(wanted, found, strict=True))
+        ]
+        _fill(made, jobs, lambda done: tell(count + done, 2 * count))
 
 
-def _fill(folder: Path, jobs: Sequence[_Job], progress: Progress | None) -> None:
+def _fill(folder: Path, jobs: Sequence[_Job], tell: Callable[[int], None]) -> None:
     problems: list[str] = []
     parts: list[Slices] = []
-    if progress:
-        progress(0, len(jobs))
     with contextlib.ExitStack() as stack, pool.results(_make, jobs, _workers(jobs)) as results:
         files = [stack.enter_context((folder / str(n)).open("wb")) for n in range(len(jobs[0].sources))]
         for done, (job, result) in enumerate(zip(jobs, results, strict=True), start=1):
@@ -271,15 +309,14 @@ def _fill(folder: Path, jobs: Sequence[_Job], progress: Progress | None) -> None
                     _append(Path(f"{job.part}-{number}"), file)
             else:
                 problems += result
-            if progress:
-                progress(done, len(jobs))
+            tell(done)
         for file in files:
             cached.flush(file)
     if problems:
         raise DataError(problems)
     crc = [cached.checksum(folder / str(number)) for number in range(len(jobs[0].sources))]
     with (folder / "index.npz").open("wb") as file:
-        np.savez(file, **_index(parts, crc)._asdict())
+        np.savez(file, **_index(parts, jobs, crc)._asdict())
         cached.flush(file)
 
 
@@ -289,15 +326,21 @@ def _append(part: Path, file: BinaryIO) -> None:
     part.unlink()
 
 
-def _index(parts: Sequence[Slices], crc: Sequence[int]) -> Index:
+def _index(parts: Sequence[Slices], jobs: Sequence[_Job], crc: Sequence[int]) -> Index:
+    axis = AXES.index(jobs[0].settings.axis)
     return Index(
         patient=np.repeat(np.arange(len(parts), dtype=np.int32), [len(part.position) for part in parts]),
         position=np.concatenate([part.position for part in parts]),
         foreground=np.concatenate([part.foreground for part in parts]),
         area=np.concatenate([part.area for part in parts]),
-        spacing=np.array([part.spacing for part in parts]),
+        spacing=np.array(jobs[0].settings.spacing),
         content=np.array([part.content for part in parts], "S64"),
         crc=np.array(crc, np.uint32),
+        lesions=np.stack([part.lesions for part in parts]),
+        lost=np.concatenate([part.lost for part in parts]),
+        air=np.stack([part.air for part in parts]),
+        cut_off=np.array([part.cut_off for part in parts]),
+        width=np.array([job.head.width(axis) if job.head.filled else np.nan for job in jobs]),
     )
 
 
@@ -311,9 +354,11 @@ def _workers(jobs: Sequence[_Job]) -> int:
 
 def _make(job: _Job) -> Slices | list[str]:
     """Cut a patient into slices and write them to files of its own, or tell what is wrong."""
-    result = cut(job.sources, job.settings)
+    result = cut(job.sources, job.settings, job.head)
     if not isinstance(result, Slices):
         return result
+    if faults := concerns.faults(result.air, _files(job.sources, job.sought)):
+        return [fault.line() for fault in faults]
     for number, stack in enumerate(result.stacks):
         np.ascontiguousarray(stack).tofile(f"{job.part}-{number}")
     return result._replace(stacks=[])

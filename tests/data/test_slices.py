@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from data.cohort import write_volume
 
+from medgen.data.resample import resample, weights
 from medgen.data.settings import DataSettings, MaskSettings
-from medgen.data.slices import Channel, Slices, binary, cut, foreground, resample, scale, weights
+from medgen.data.slices import Channel, Slices, binary, cut, foreground, scale
 from medgen.errors import DataError
 
 EVERY_LABEL = MaskSettings()

@@ -87,14 +87,6 @@ def test_no_rows_give_no_samples(cohort, cache):
     assert store.read(store.select("val"), CHANNELS).shape == (0, 3, SIZE, SIZE)
 
 
-def test_spacing_is_the_mean_size_of_a_pixel_in_mm(tmp_path, cache):
-    bravo = make_patient(np.random.default_rng(0), (20, 24, 10))["bravo"]
-    for mm in (1.0, 2.0):
-        write_volume(tmp_path / "scans" / f"p{mm:g}" / "bravo.nii.gz", bravo, (mm, mm, 3.0))
-    store = opened(tmp_path / "scans", cache, ("bravo",), allow_patient_overlap=True)
-    assert store.spacing == pytest.approx((24 + 48) / 2 / SIZE)
-
-
 # Selecting
 
 
@@ -207,8 +199,9 @@ def test_a_damaged_store_is_made_again_with_a_warning(cohort, cache, builds, cap
     again = opened(cohort, cache)
     assert (again.read(np.arange(5), CHANNELS) == expected).all()
     assert builds == [folder, folder]
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"medgen: warning: {folder}: the slice store is damaged (")
+    lines = [line for line in capsys.readouterr().err.splitlines() if str(folder) in line]
+    assert len(lines) == 1
+    assert lines[0].startswith(f"medgen: warning: {folder}: the slice store is damaged (")
 
 
 # Making
@@ -221,17 +214,17 @@ def test_several_processes_make_the_same_store(cohort, cache, tmp_path):
     assert (one.read(rows, CHANNELS) == two.read(rows, CHANNELS)).all()
 
 
-def test_progress_is_told_per_patient(cohort, cache):
+def test_progress_is_told_twice_per_patient(cohort, cache):
     told: list[tuple[int, int]] = []
     opened(cohort, cache, progress=lambda done, total: told.append((done, total)))
-    assert told == [(done, 4) for done in range(5)]
+    assert told == [(done, 8) for done in range(9)]
 
 
 def test_nothing_on_disk_names_a_patient_or_a_path(cohort, cache, monkeypatch):
     monkeypatch.setattr(memory, "SETTLED", -1.0)
     opened(cohort, cache)
     files = [path for path in cache.rglob("*") if path.is_file()]
-    assert {path.name for path in files} == {"digests.json", "index.npz", "0", "1", "2"}
+    assert {path.name for path in files} == {"digests.json", "heads.json", "index.npz", "0", "1", "2"}
     for path in files:
         assert not any(word in path.read_bytes() for word in (b"Mets", b"bravo", cohort.name.encode()))
 

@@ -59,7 +59,8 @@ class ProgressiveVae:
             training = attrs.evolve(recipe.training, batch_size=batch_size)
             if index:
                 training = attrs.evolve(training, init_from=None)
-            data = attrs.evolve(recipe.data, image_size=size)
+            spacing = recipe.data.spacing * recipe.data.image_size / size  # the same square in every phase
+            data = attrs.evolve(recipe.data, image_size=size, spacing=spacing)
             found[f"phase_{size}"] = attrs.evolve(recipe, data=data, training=training, callbacks=others)
         return found
 
