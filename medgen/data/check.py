@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medgen import __version__
-from medgen.data import layouts, nifti, pool
+from medgen.data import audit, layouts, nifti, pool
 from medgen.data.agreement import Place, Scan, mismatches, overlaps, twins
 from medgen.data.layouts import SPELLINGS, Patient, Survey
 from medgen.data.memory import Memory, cache_folder
@@ -62,6 +62,11 @@ class File(NamedTuple):
     def voxels(self) -> int:
         return int(np.prod(self.finding.shape))
 
+    def shares(self) -> list[tuple[str, float]]:
+        """The masks that are read from it, and the share of the volume that each has."""
+        lesions = self.finding.lesions.items()
+        return [(name, sum(size * count for size, count in sizes) / self.voxels) for name, sizes in lesions]
+
     def place(self) -> Place:
         return Place(self.path, tuple(self.finding.shape), np.array(self.finding.affine))
 
@@ -78,7 +83,10 @@ class Lesions(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What `check` found. Paths in faults and warnings are below the folder, except the folder's own."""
+    """What `check` found. Paths in faults and warnings are below the folder, except the folder's own.
+
+    spacing: mm per pixel of the slices that a recipe is trained on.
+    """
 
     patients: list[Patient]
     sources: list[str]
@@ -86,6 +94,7 @@ class Report(NamedTuple):
     faults: list[Fault]
     warnings: list[Fault]
     lesions: dict[str, Lesions]
+    spacing: float = 0.0
 
     @property
     def exclude(self) -> list[str]:
@@ -114,12 +123,17 @@ def check(
     warnings = [Fault(file.path, *each, file.patient.id) for file in files for each in file.finding.warnings]
     shared = [*overlaps(file.scan() for file in scans or masks)]
     (warnings if settings.allow_patient_overlap else faults).extend(shared)
-    for find in (_twins, _spacings, _orientations):
+    for find in (_twins, _orientations):
         warnings += find(good)
     warnings += [*_labels(masks, settings), *_sizes(masks), *_no_val(survey)]
     warnings += _no_masks(survey, settings) if channels is None else []
+    audited = audit.audit(_sound(survey, faults), settings, cache or cache_folder(), survey.root, channels is not None)
+    faults += _owned(survey, audited.faults)
+    inverted = {fault.path for fault in _sizes(masks)}
+    warnings += [fault for fault in _owned(survey, audited.warnings) if fault.path not in inverted]
     warnings += [_below(survey.root, fault) for fault in survey.unread]
-    return Report(survey.patients, survey.sources, len(files), faults, warnings, _lesions(masks))
+    mm = audited.spacing if channels is not None else 0.0
+    return Report(survey.patients, survey.sources, len(files), faults, warnings, _lesions(masks), mm)
 
 
 # Reading
@@ -240,6 +254,12 @@ def _parts(data: np.ndarray, labels: tuple[int, ...]) -> list[tuple[int, int]]:
 # Faults
 
 
+def _owned(survey: Survey, faults: Iterable[Fault]) -> list[Fault]:
+    """Faults with the patients whose files they are about."""
+    owners = {path: patient.id for patient in survey.patients for path in patient.files.values()}
+    return [_below(survey.root, fault._replace(patient=owners.get(fault.path, ""))) for fault in faults]
+
+
 def _below(root: Path, fault: Fault) -> Fault:
     return fault._replace(path=fault.path.relative_to(root)) if fault.path != root else fault
 
@@ -261,6 +281,11 @@ def _mismatches(files: Iterable[File]) -> Iterator[Fault]:
 # Legal but odd
 
 
+def _sound(survey: Survey, faults: Iterable[Fault]) -> list[Patient]:
+    faulty = {fault.patient for fault in faults}
+    return [patient for patient in survey.patients if patient.id not in faulty]
+
+
 def _separate(files: Iterable[File]) -> tuple[list[File], list[File]]:
     scans: list[File] = []
     masks: list[File] = []
@@ -273,13 +298,6 @@ def _twins(files: Iterable[File]) -> Iterator[Fault]:
     for first, scan in twins(file.scan() for file in files):
         if first.split == scan.split:
             yield Fault(scan.path, f"has the voxels of {first.path}", "Keep one, if they are one scan", scan.patient)
-
-
-def _spacings(files: Iterable[File]) -> Iterator[Fault]:
-    """One file of each patient speaks for all, as others are faults."""
-    firsts = [*{(file.patient.split, file.patient.id): file for file in files}.values()]
-    fix = "Slices are resized by their extent; resample the scans if sizes in mm shall compare"
-    yield from _odd(firsts, "voxels of {} mm", lambda file: " x ".join(f"{x:.2f}" for x in file.finding.spacing), fix)
 
 
 def _orientations(files: Sequence[File]) -> Iterator[Fault]:
@@ -327,8 +345,7 @@ def _unseen(files: Iterable[File], settings: DataSettings) -> Iterator[Fault]:
 
 def _sizes(files: Iterable[File]) -> Iterator[Fault]:
     for file in files:
-        for name, sizes in file.finding.lesions.items():
-            share = sum(size * count for size, count in sizes) / file.voxels
+        for name, share in file.shares():
             if not share:
                 yield Fault(file.path, f"has an empty mask {name}", "Check it, if there are lesions", file.patient.id)
             elif share > MOST_OF_A_VOLUME:

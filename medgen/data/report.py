@@ -51,6 +51,8 @@ def _alike(warnings: Sequence[Fault]) -> Iterator[tuple[str, str, str]]:
 def _summary(report: Report) -> Iterator[str]:
     for name, lesions in report.lesions.items():
         yield f"{name}: {_sizes(lesions)}"
+    if report.spacing:
+        yield f"slices of {report.spacing:g} mm per pixel"
     if report.exclude:
         yield f"to leave their patients out: 'data.exclude={json.dumps(report.exclude, ensure_ascii=False)}'"
     splits = Counter(patient.split for patient in report.patients)
@@ -86,6 +88,7 @@ def as_json(report: Report) -> str:
         "warnings": [_plain(fault, "warning") for fault in report.warnings],
         "lesions": {name: _lesions(lesions) for name, lesions in report.lesions.items()},
         "exclude": report.exclude,
+        "spacing": report.spacing or None,
     }
     return json.dumps(table, indent=2, ensure_ascii=True) + "\n"
 

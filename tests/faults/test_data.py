@@ -178,14 +178,38 @@ def test_I3_the_policy_for_nan_is_explicit(scans, checked):
 # What is odd among files
 
 
-def test_I4_spacing_unlike_most_is_warned_of(tmp_path, checked):
-    """The one patient with other voxels is named, with both sizes."""
-    write_cohort(tmp_path / "scans", 4, channels=("bravo",))
-    edited(tmp_path / "scans" / "Mets_002" / "bravo.nii.gz", affine=lambda a: a @ np.diag([1, 1, 2, 1]))
-    assert checked(tmp_path / "scans").warnings == {
-        str(tmp_path / "scans"): NO_MASKS,
-        "Mets_002/bravo.nii.gz": "has voxels of 1.00 x 1.00 x 4.00 mm, but 3 of 4 have 1.00 x 1.00 x 2.00",
+def test_I4_voxels_unlike_most_are_no_fault_but_a_head_of_another_size_is_warned_of(tmp_path, checked):
+    """Issue 10, point 8: slices get one scale, so other voxels change nothing; a wrong unit makes a head too large."""
+    root = write_cohort(tmp_path / "scans", 4, channels=("bravo",))
+    edited(root / "Mets_001" / "bravo.nii.gz", affine=lambda a: a @ np.diag([1, 1, 2, 1]))
+    assert checked(root).warnings == {str(root): NO_MASKS}
+    edited(root / "Mets_002" / "bravo.nii.gz", affine=lambda a: a @ np.diag([2.54, 2.54, 2.54, 1]))
+    warnings = checked(root).warnings
+    assert warnings.keys() == {str(root), "Mets_002/bravo.nii.gz"}
+    assert warnings["Mets_002/bravo.nii.gz"] == "shows a head 51 mm wide, where the median is 20 mm"
+
+
+def test_a_recipe_tells_of_lesions_too_small_for_its_slices(scans, checked):
+    """Issue 10, point 9: how many, how large, and what would show them; without a recipe there are no slices yet."""
+    told = "are too small for 8 px of "
+    assert not any(told in each for each in checked(scans, "data.image_size=8").warnings.values())
+    warnings = checked(scans, "--recipe", "bravo_rflow", "data.image_size=8", "network.unet.channels=[8,16]").warnings
+    assert told in warnings[str(scans)]
+    assert "lesions of seg, counted in single slices" in warnings[str(scans)]
+
+
+def test_a_mask_in_the_air_is_a_fault_that_names_both_files(scans, checked, trained):
+    """Issue 10, point 10: more than half of it; the patient can be left out."""
+    path = edited(scans / "Mets_001" / "seg.nii.gz", data=lambda d: np.uint8(np.indices(d.shape).max(axis=0) < 2))
+    result = checked(scans)
+    assert result.code == 3
+    assert result.faults == {
+        "Mets_001/seg.nii.gz": "marks lesions where bravo.nii.gz shows no head, 100% of their voxels"
     }
+    assert result.table["exclude"] == ["Mets_001"]
+    refused = trained(scans)
+    assert refused.code == 3
+    assert f"{path}: marks lesions where bravo.nii.gz shows no head" in refused.err
 
 
 def test_I5_another_orientation_is_warned_of_and_is_the_same_head(scans, checked, cohort):
