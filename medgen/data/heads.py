@@ -99,7 +99,10 @@ def seek(settings: DataSettings, patients: Sequence[Patient], own: Sequence[Path
     """Which scan tells where each patient's head is; a function of names and headers. own: a file of each patient."""
     masks = [layouts.mask(settings, name).file for name in sorted(layouts.mask_names(settings))]
     known = [name for name in KNOWN if name not in masks]
-    found = layouts.survey(settings, [], [*dict.fromkeys([*masks, *known])]).patients
+    try:
+        found = layouts.survey(settings, [], [*dict.fromkeys([*masks, *known])]).patients
+    except DataError:  # the layout gives names to no other files, as where each file is a patient
+        found = []
     named = {(each.id, each.split): each.files for each in found}
     crowded = _crowded(patients)
     sought = []

@@ -41,10 +41,11 @@ class Plane(NamedTuple):
         cut_off = 0.0
         if settings.spacing and on_grid(counts, spacing, size, pixel):
             spacing = [pixel, pixel]
-        elif settings.spacing and head is not None and head.filled:
-            box = [(head.low[i], head.high[i]) for i in flat]
+        elif settings.spacing:
+            box = [(head.low[i], head.high[i]) if head else (0.0, float(volume.data.shape[i])) for i in flat]
             centres = [_aligned(sum(ends) / 2, mm, pixel, size) for ends, mm in zip(box, spacing, strict=True)]
-            cut_off = max(_beyond(*each, pixel * size) for each in zip(box, centres, spacing, strict=True))
+            beyond = [_beyond(*each, pixel * size) for each in zip(box, centres, spacing, strict=True)]
+            cut_off = max(beyond) if head and head.filled else 0.0
         sides = [*zip(spacing, centres, strict=True)]
         along = [
             weights(count, mm, pixel * size, size, centre) for count, (mm, centre) in zip(counts, sides, strict=True)
