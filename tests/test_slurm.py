@@ -450,7 +450,13 @@ def test_a_job_that_is_submitted_in_a_job_inherits_nothing_of_it(
     cluster: Cluster, medgen: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Point 15."""
-    inherited = ("SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT", "SLURM_JOB_ID", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
+    inherited = (
+        "SLURM_ARRAY_TASK_ID",
+        "SLURM_RESTART_COUNT",
+        "SLURM_JOB_ID",
+        "SLURM_STEP_NUM_TASKS",
+        "SLURM_MEM_PER_CPU",
+    )
     for name in (*inherited, "SLURM_CONF", "SBATCH_PARTITION"):
         monkeypatch.setenv(name, "3")
     cluster.replace("sbatch", 'env >"$LOGS/env"; echo "Submitted batch job 7"')

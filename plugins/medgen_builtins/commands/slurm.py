@@ -31,8 +31,8 @@ REPORTED = (
     ' echo "medgen: job $SLURM_JOB_ID: slurm.setup: $BASH_COMMAND: exit code $code. The job goes on." >&2\' ERR',
 )
 """Shell that says when `slurm.setup` fails."""
-INHERITED = re.compile(r"SLURM_(ARRAY|JOB|RESTART|STEP|TASK)_\w+|SLURM_(JOBID|PROCID|LOCALID|NODEID|NTASKS\w*)")
-"""Variables of a job in which `--submit` is given, which the new one would take for its own."""
+OF_THE_CLUSTER = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_TIME_FORMAT")
+"""Variables that are not of the job in which they are found."""
 
 
 @click.command()
@@ -135,15 +135,22 @@ def body() -> str:
 
 
 def _submit(text: str) -> str:
-    own = {name: value for name, value in os.environ.items() if not INHERITED.fullmatch(name)}
     try:
-        done = subprocess.run(["sbatch"], input=text, capture_output=True, text=True, env=own)
+        done = subprocess.run(["sbatch"], input=text, capture_output=True, text=True, env=_own_environment())
     except OSError as error:
         raise RecipeError(f"sbatch: {error.strerror}. Submit on a machine that has Slurm.") from None
     if done.returncode:
         reason = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
         raise RecipeError(f"sbatch: refused the job ({reason.rstrip('.')}). Change the recipe's table [slurm].")
     return done.stdout
+
+
+def _own_environment() -> dict[str, str]:
+    """The environment without what says of a job, in which `--submit` is given, how large it is, and what it is."""
+    own = dict(os.environ)
+    if "SLURM_JOB_ID" in own:
+        own = {name: own[name] for name in own if not name.startswith("SLURM_") or name in OF_THE_CLUSTER}
+    return own
 
 
 @hookimpl
