@@ -77,6 +77,7 @@ def job(slurm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
         return ids[-1]
 
     yield submit
+    subprocess.run(["scancel", "--quiet", "--full", "--signal=KILL", *ids])  # what a failed test leaves would wait long
     subprocess.run(["scancel", "--quiet", *ids])
 
 
