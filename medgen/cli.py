@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medgen import __version__
-from medgen.errors import DataError, IncompleteError, MedgenError, RecipeError, StorageError
+from medgen.errors import DataError, IncompleteError, MedgenError, PluginError, RecipeError, StorageError
 
 if TYPE_CHECKING:
     from medgen.data.settings import DataSettings
@@ -53,8 +53,25 @@ class Commands(click.Group):
         return sorted({*super().list_commands(ctx), *(str(each.name) for each in registry().commands())})
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        own = super().get_command(ctx, name)
-        return own or next((each for each in registry().commands() if each.name == name), None)
+        """The command; where several have that name, one that only says so, as the list of all asks for each."""
+        own, added = super().get_command(ctx, name), [each for each in registry().given if each.command.name == name]
+        if len(added) + bool(own) < 2:
+            return own or next((each.command for each in added), None)
+        return _Ambiguous(name, registry().givers(name, core=bool(own)))
+
+
+class _Ambiguous(click.Command):
+    """A name that several distributions give a command."""
+
+    def __init__(self, name: str, givers: Sequence[str]):
+        from medgen.registry import ambiguous
+
+        self.problem = ambiguous(f"command.{name}", givers)
+        super().__init__(name, help=f"Given by {' and '.join(givers)}.", add_help_option=False)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Raise PluginError, whatever the arguments."""
+        raise PluginError(self.problem)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

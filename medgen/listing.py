@@ -3,47 +3,73 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Collection
 
 import attrs
+import click
 import tomli_w
 from rich.table import Table
 
-from medgen.console import out, warn
+from medgen.console import out, printable, warn
 from medgen.errors import PluginError
 from medgen.kinds import KINDS
-from medgen.registry import Entry, Registry, describe
+from medgen.registry import Entry, Given, Registry, describe
 from medgen.settings import Field, did_you_mean, fields, unstructure
 
 
 def table(registry: Registry) -> None:
-    """A row per plugin: kind, name, distribution, and what it is for; broken ones with the reason."""
+    """Print a row per plugin: kind, name, distribution, and what it is for; for broken ones the reason and the file."""
     rows = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("kind", "name", "from", "what"):
         rows.add_column(title, overflow="fold", no_wrap=title != "what")
     for entry in sorted(registry.entries, key=lambda each: (KINDS.index(each.kind), each.name)):
         rows.add_row(entry.kind, entry.name, f"{entry.distribution} {entry.version}", _summary(entry.settings_class))
+    for given in sorted(registry.given, key=lambda each: str(each.command.name)):
+        what = given.command.get_short_help_str(limit=100)
+        rows.add_row("command", str(given.command.name), f"{given.distribution} {given.version}", printable(what))
     for plugin in registry.plugins:
-        for _, name in (each for each in plugin.provides if each[0] == "command"):
-            rows.add_row("command", name, f"{plugin.distribution} {plugin.version}", "")
         if plugin.error:
-            rows.add_row("broken", plugin.name, f"{plugin.distribution} {plugin.version}", plugin.error)
+            what = plugin.error + (f", see {plugin.file}" if plugin.file else "")
+            rows.add_row("broken", plugin.name, f"{plugin.distribution} {plugin.version}", what)
     out.print(rows)
-    for problem in registry.problems():
+    for problem in registry.problems(_core()):
         warn(problem)
 
 
+def _core() -> Collection[str]:
+    """The names of the commands of medgen's core."""
+    context = click.get_current_context(silent=True)
+    group = context.find_root().command if context else None
+    return group.commands.keys() if isinstance(group, click.Group) else ()
+
+
 def page(registry: Registry, name: str) -> None:
-    """Each plugin of that name: what it is for, and a block with its defaults to paste into a recipe."""
+    """Print what each plugin of that name is for: a block with its defaults for a recipe, or a command's help."""
     found = [entry for entry in registry.entries if entry.name == name]
-    if not found:
-        broken = [plugin for plugin in registry.plugins if plugin.name == name and plugin.error]
-        known = sorted({entry.name for entry in registry.entries})
-        raise PluginError(
-            [f"{name}: broken: {describe(each)}. Repair or remove it." for each in broken]
-            or [f"{name}: no such plugin.{did_you_mean(name, known)} `medgen plugins list` shows all."]
-        )
+    given = [each for each in registry.given if each.command.name == name]
+    if not found and not given:
+        raise PluginError(_unknown(registry, name))
     for entry in found:
         out.print(_page(entry), markup=False, highlight=False, soft_wrap=True)
+    for each in given:
+        out.print(_help(each), markup=False, highlight=False, soft_wrap=True)
+
+
+def _unknown(registry: Registry, name: str) -> list[str]:
+    """Why there is no plugin of that name."""
+    if name in _core():
+        return [f"{name}: a command of medgen itself, no plugin. See `medgen {name} --help`."]
+    broken = [plugin for plugin in registry.plugins if plugin.name == name and plugin.error]
+    known = sorted({entry.name for entry in registry.entries} | {str(each.name) for each in registry.commands()})
+    return [f"{name}: broken: {describe(each)}. Repair or remove it." for each in broken] or [
+        f"{name}: no such plugin.{did_you_mean(name, known)} `medgen plugins list` shows all."
+    ]
+
+
+def _help(given: Given) -> str:
+    context = click.Context(given.command, info_name=f"medgen {given.command.name}")
+    head = f"# command {given.command.name}, from {given.distribution} {given.version}"
+    return f"{head}\n{given.command.get_help(context)}\n"
 
 
 def _page(entry: Entry) -> str:

@@ -1,33 +1,33 @@
 """Entry points to settings classes by kind and name. A plugin that is broken is a row of the list, not a crash.
 
 pluggy's own loader is not used: it stops at the first plugin that fails to import, and drops the second of two
-distributions whose entry points share a name.
+distributions whose entry points share a name. Which there are is told by `installed`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import re
+import logging
 import sys
-from collections.abc import Iterator, Sequence
-from importlib.metadata import EntryPoint, entry_points
-from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from importlib.metadata import EntryPoint
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import attrs
-import pluggy
 
+from medgen import __version__, installed, registration
 from medgen.console import printable
 from medgen.errors import PluginError
-from medgen.hookspecs import Registration
-from medgen.settings import did_you_mean, field, fields, ge, settings
+from medgen.installed import Source
+from medgen.interruptible import interruptible
+from medgen.registration import BrokenPluginError
+from medgen.settings import field, fields, ge, settings
 
 if TYPE_CHECKING:
     import click
 
-API = 1
-"""What a plugin module declares as `medgen_api`."""
 _HOOKS = {
     "mode": "medgen_modes",
     "strategy": "medgen_strategies",
@@ -36,6 +36,8 @@ _HOOKS = {
     "losses": "medgen_losses",
     "callbacks": "medgen_callbacks",
 }
+_LONGEST = 500
+"""Characters of a reason; some errors have pages."""
 
 
 class Entry(NamedTuple):
@@ -48,33 +50,43 @@ class Entry(NamedTuple):
     version: str
 
 
+class Given(NamedTuple):
+    """A command that a plugin gives."""
+
+    command: click.Command
+    distribution: str
+    version: str
+
+
 class Plugin(NamedTuple):
-    """An entry point, as `medgen plugins list` shows it. provides: kinds and names. error: why it is broken."""
+    """An entry point, as `medgen plugins list` shows it.
+
+    provides: kinds and names. error: why it is broken. file: what to look at then, if the error does not say.
+    """
 
     name: str
     distribution: str
     version: str
     provides: tuple[tuple[str, str], ...] = ()
     error: str | None = None
-
-
-class BrokenPluginError(Exception):
-    """Why a plugin cannot be used, in one line."""
+    file: str = ""
 
 
 class Registry:
     """What is installed. `plugins` has a row per entry point, broken ones included; `entries` is what they give."""
 
-    def __init__(self, plugins: Sequence[Plugin], entries: Sequence[Entry], commands: Sequence[click.Command] = ()):
-        self.plugins, self.entries, self._commands = tuple(plugins), tuple(entries), tuple(commands)
+    def __init__(self, plugins: Sequence[Plugin], entries: Sequence[Entry], given: Sequence[Given] = ()):
+        self.plugins, self.entries, self.given = tuple(plugins), tuple(entries), tuple(given)
 
     @classmethod
     def load(cls) -> Registry:
         """Import every entry point of the group `medgen`."""
-        loaded = [_load(point) for point in sorted(entry_points(group="medgen"), key=_order)]
-        entries = [entry for _, found, _ in loaded for entry in found]
-        commands = [command for _, _, found in loaded for command in found]
-        return cls([row for row, _, _ in loaded], _distinct(entries), commands)
+        loader = _Loader()
+        with interruptible("import of plugins") as check:
+            for found in installed.found():
+                loader.add(found, check)
+        rows = sorted(loader.rows, key=lambda row: (row.distribution, row.name))
+        return cls(rows, _distinct(loader.entries), list(loader.given.values()))
 
     def names(self, kind: str) -> tuple[str, ...]:
         """Every name of a kind."""
@@ -99,32 +111,41 @@ class Registry:
 
     def commands(self) -> tuple[click.Command, ...]:
         """The commands that plugins add."""
-        return self._commands
+        return tuple(given.command for given in self.given)
 
-    def problems(self) -> list[str]:
-        """What is wrong with what is installed: broken plugins, and names that two distributions give."""
-        broken = [f"{plugin.name}: {describe(plugin)}" for plugin in self.plugins if plugin.error]
+    def givers(self, command: str, core: bool = False) -> list[str]:
+        """The distributions that give a command of that name; core: medgen's core is one of them."""
+        own = [f"medgen {__version__}"] if core else []
+        return own + [f"{each.distribution} {each.version}" for each in self.given if each.command.name == command]
+
+    def problems(self, core: Collection[str] = ()) -> list[str]:
+        """What is wrong with what is installed: broken plugins, and names that several give. core: its commands."""
+        broken = [f"{plugin.name}: {describe(plugin)}. Repair or remove it." for plugin in self.plugins if plugin.error]
         keys = dict.fromkeys((entry.kind, entry.name) for entry in self.entries)
         same = [[entry for entry in self.entries if (entry.kind, entry.name) == key] for key in keys]
-        return broken + [_ambiguous(entries) for entries in same if len(entries) > 1]
+        commands = {
+            str(command.name): self.givers(str(command.name), command.name in core) for command in self.commands()
+        }
+        return [
+            *broken,
+            *(_ambiguous(entries) for entries in same if len(entries) > 1),
+            *(ambiguous(f"command.{name}", givers) for name, givers in commands.items() if len(givers) > 1),
+        ]
 
 
 def describe(plugin: Plugin) -> str:
-    """A broken plugin's fault and where it comes from: `ModuleNotFoundError: nosuch (bad-import 1.0)`."""
-    return f"{plugin.error} ({plugin.distribution} {plugin.version})"
+    """A broken plugin's fault and where it comes from: `ModuleNotFoundError: nosuch (bad-import 1.0), see FILE`."""
+    return f"{plugin.error} ({plugin.distribution} {plugin.version})" + (f", see {plugin.file}" if plugin.file else "")
+
+
+def ambiguous(what: str, givers: Sequence[str]) -> str:
+    """The line about a name that several distributions give."""
+    return f"{what}: given by {' and '.join(givers)}. Uninstall one of them."
 
 
 def _ambiguous(entries: Sequence[Entry]) -> str:
-    by = " and ".join(f"{entry.distribution} {entry.version}" for entry in entries)
-    return f"{entries[0].kind}.{entries[0].name}: given by {by}. Uninstall one of them."
-
-
-def _order(point: EntryPoint) -> tuple[str, str]:
-    return (_origin(point)[0], point.name)
-
-
-def _origin(point: EntryPoint) -> tuple[str, str]:
-    return (printable(point.dist.name), printable(point.dist.version)) if point.dist else ("unknown", "?")
+    givers = [f"{entry.distribution} {entry.version}" for entry in entries]
+    return ambiguous(f"{entries[0].kind}.{entries[0].name}", givers)
 
 
 def _distinct(entries: Sequence[Entry]) -> list[Entry]:
@@ -132,56 +153,81 @@ def _distinct(entries: Sequence[Entry]) -> list[Entry]:
     return list({(entry.kind, entry.name, entry.settings_class): entry for entry in entries}.values())
 
 
-def _load(point: EntryPoint) -> tuple[Plugin, list[Entry], list[click.Command]]:
-    name, distribution, version = printable(point.name), *_origin(point)
+class _Loader:
+    """Collects what entry points give. Where two distributions have one name, the first that works gives each."""
+
+    def __init__(self) -> None:
+        self.rows: list[Plugin] = []
+        self.entries: list[Entry] = []
+        self.given: dict[tuple[str, str], Given] = {}
+        """By name and module, as two entry points may name the same."""
+        self._loaded: set[tuple[str, str]] = set()
+
+    def add(self, found: installed.Found, check: Callable[[], None]) -> None:
+        """Import what a distribution declares; `check` raises if the user wants to stop meanwhile."""
+        name, version, path = found.source
+        self.rows += [Plugin(PurePath(path).name, name, version, error=reason) for reason in found.damage]
+        new = [point for point in found.points if (name.lower(), point.name) not in self._loaded]
+        for point in sorted(new, key=lambda point: point.name):
+            row = self._load(point, found.source)
+            check()
+            self.rows.append(row)
+            if row.error is None:
+                self._loaded.add((name.lower(), point.name))
+
+    def _load(self, point: EntryPoint, source: Source) -> Plugin:
+        row = Plugin(printable(point.name), source.name, source.version)
+        file = source.path
+        try:
+            with _contained():
+                module = _import(point)
+                file = getattr(module, "__file__", None) or file
+                gives = registration.answers(module)
+                found = [Entry(*each, source.name, source.version) for each in _classes(gives)]
+                commands = registration.commands(gives.get("medgen_commands", ()))
+        except BaseException as error:  # SystemExit and KeyboardInterrupt too: one plugin must not take all down
+            return row._replace(error=_reason(error), file=printable(str(file)))
+        self.entries += found
+        for command in commands:
+            self.given.setdefault((str(command.name), point.value), Given(command, source.name, source.version))
+        provides = [(entry.kind, entry.name) for entry in found]
+        provides += [("command", str(command.name)) for command in commands]
+        return row._replace(provides=tuple(provides))
+
+
+@contextlib.contextmanager
+def _contained() -> Iterator[None]:
+    """Keep what a plugin prints from our lines on stdout, and leave logging, which is everybody's, as it was."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
     try:
-        # what a plugin prints as it is imported must not end up between our lines on stdout
         with contextlib.redirect_stdout(sys.stderr):
-            hooks = _hooks(point.load())
-            found = [Entry(*each, distribution, version) for each in _classes(hooks)]
-            commands = [command for answer in hooks.medgen_commands() for command in answer]
-    except BaseException as error:  # SystemExit and KeyboardInterrupt too: one plugin must not take all down
-        return Plugin(name, distribution, version, error=_reason(error)), [], []
-    provides = [(entry.kind, entry.name) for entry in found]
-    provides += [("command", str(command.name)) for command in commands]
-    return Plugin(name, distribution, version, tuple(provides)), found, commands
+            yield
+    finally:
+        root.setLevel(level)
+        root.handlers[:] = handlers
+
+
+def _import(point: EntryPoint) -> Any:
+    if not point.pattern.match(point.value):
+        raise BrokenPluginError(f"{point.value!r} names no module")
+    return point.load()
 
 
 def _reason(error: BaseException) -> str:
-    reason = str(error) if isinstance(error, BrokenPluginError) else f"{type(error).__name__}: {error}"
-    return printable(reason.rstrip(": "))
+    try:
+        text = str(error)
+    except BaseException:  # of a class of the plugin's own
+        text = ""
+    reason = text if isinstance(error, BrokenPluginError) else f"{type(error).__name__}: {text}"
+    return printable(reason.rstrip(": ")[:_LONGEST])
 
 
-def _hooks(module: ModuleType) -> pluggy.HookRelay:
-    """The hooks of one plugin, on a manager of its own, so that each answer has a known giver."""
-    _require_api(module)
-    manager = pluggy.PluginManager("medgen")
-    manager.add_hookspecs(Registration)
-    manager.register(module)  # checks the signatures
-    callers = manager.get_hookcallers(module) or []
-    known = [name for name in vars(Registration) if name.startswith("medgen_")]
-    for caller in callers:
-        if not caller.has_spec():
-            raise BrokenPluginError(f"{caller.name} is no hook of a plugin module.{did_you_mean(caller.name, known)}")
-    if not callers:
-        raise BrokenPluginError(f"implements none of {', '.join(known)}. Is @hookimpl missing?")
-    return manager.hook
-
-
-def _require_api(module: ModuleType) -> None:
-    declared = getattr(module, "medgen_api", None)
-    if declared is None:
-        raise BrokenPluginError(f"declares no medgen_api (have {API})")
-    if declared != API:
-        raise BrokenPluginError(f"requires medgen plugin API {declared} (have {API})")
-
-
-def _classes(hooks: pluggy.HookRelay) -> Iterator[tuple[str, str, type]]:
+def _classes(gives: Mapping[str, Any]) -> Iterator[tuple[str, str, type]]:
     for kind, hook in _HOOKS.items():
-        for answer in getattr(hooks, hook)():
-            for name, cls in answer.items():
-                _require_settings(kind, name, cls)
-                yield kind, name, _weighted(cls) if kind == "losses" else cls
+        for name, cls in registration.classes(hook, gives[hook]) if hook in gives else ():
+            _require_settings(kind, name, cls)
+            yield kind, name, _weighted(cls) if kind == "losses" else cls
 
 
 @functools.cache
@@ -194,8 +240,6 @@ def _weighted(cls: type) -> type:
 
 
 def _require_settings(kind: str, name: str, cls: type) -> None:
-    if not re.fullmatch("[A-Za-z0-9_-]+", name):
-        raise BrokenPluginError(f"{name!r} is no name for a plugin: letters, digits, _ and - only")
     if not attrs.has(cls) or not callable(getattr(cls, "build", None)):
         raise BrokenPluginError(f"{kind}.{name} is no settings class: it needs @settings and a method build")
     names = [each.name for each in fields(cls)]  # raises NameError for an annotation that cannot be read

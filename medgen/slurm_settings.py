@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 from medgen.settings import Check, between, field, ge, gt, settings
 
 _WORD = Check(lambda value: not value or _matches(r"[\w.,:@+-]+", value), "of letters, digits and . , : @ + - _")
 _MEMORY = Check(lambda value: not value or _matches(r"\d+[KMGT]?", value), "such as 64G")
-_OPTION = Check(lambda value: value.startswith("--") and value.isprintable(), "that begins with -- and is one line")
+_OPTION = Check(
+    lambda value: value.startswith("--") and value.isprintable() and _closed(value),
+    "that begins with --, is one line, and closes its quotes",
+)
 _LINE = Check(lambda value: value.isprintable(), "that is one line of shell")
 
 
@@ -34,3 +38,11 @@ class SlurmSettings:
 
 def _matches(pattern: str, value: str) -> bool:
     return re.fullmatch(pattern, value, re.ASCII) is not None
+
+
+def _closed(value: str) -> bool:
+    """Whether sbatch, which splits a line as a shell does, finds the end of each quote."""
+    try:
+        return bool(shlex.split(value))
+    except ValueError:
+        return False

@@ -5,10 +5,13 @@ from __future__ import annotations
 import platform
 from importlib.metadata import version
 
+from medgen import __version__
+
 
 def versions() -> dict[str, str]:
     """Of Python and of the packages that decide results."""
     return {
         "python": platform.python_version(),
-        **{name: version(name) for name in ("medgen", "torch", "monai", "numpy")},
+        "medgen": __version__,  # not of metadata, of which there may be older ones
+        **{name: version(name) for name in ("torch", "monai", "numpy")},
     }

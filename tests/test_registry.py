@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +31,25 @@ class {cls}:
 def medgen_losses():
     return {{"{name}": {cls}}}
 """
+ANSWERS = [
+    ("losses", "return None", "medgen_losses returned None, expected a dict of settings classes by name"),
+    ("losses", "return ['x']", "medgen_losses returned an object of type list, expected a dict"),
+    ("modes", "return 'x'", "medgen_modes returned an object of type str, expected a dict"),
+    ("spaces", "return {1: int}", "1 is no name for a plugin"),
+    ("callbacks", "return {'a': int()}", "medgen_callbacks returned an object of type int as a, expected a settings"),
+    ("networks", "yield {}", "medgen_networks returned an object of type generator, expected a dict"),
+    ("strategies", "raise OSError(2, 'gone')", "FileNotFoundError: [Errno 2] gone"),
+    ("commands", "return None", "medgen_commands returned None, expected a list of click commands"),
+    ("commands", "return ['x']", "medgen_commands returned a list with an object of type str"),
+    ("commands", "yield 1 / 0", "medgen_commands returned an object of type generator, expected a list"),
+    ("commands", "import itertools; return itertools.count()", "medgen_commands returned an object of type count"),
+    ("commands", "return 'greet'", "medgen_commands returned an object of type str"),
+    ("commands", "import click; return click.Command('greet')", "medgen_commands returned an object of type Command"),
+    ("commands", "import click; return [click.Command('my cmd; rm')]", "'my cmd; rm' is no name for a command"),
+    ("commands", "import click; return [click.Command(None)]", "None is no name for a command"),
+    ("commands", "import click; return [click.Command('a', help=5)]", "Error"),
+    ("commands", "import click; return [click.Command('a')] * 2", "two commands with the name a"),
+]
 Install = Callable[..., None]
 
 
@@ -85,6 +109,14 @@ def test_every_loss_has_a_weight(install: Install) -> None:
             "from medgen import hookimpl\nmedgen_api = 1\n@hookimpl\ndef medgen_losses(): return {'a': int}",
             "losses.a is no settings class",
         ),
+        *(
+            (f"from medgen import hookimpl\nmedgen_api = 1\n@hookimpl\ndef medgen_{hook}(): {body}", reason)
+            for hook, body, reason in ANSWERS
+        ),
+        (GOOD.format(cls="Good", name="x").replace("medgen_api = 1", "medgen_api = '1'"), "plugin API '1' (have 1)"),
+        ("class E(Exception):\n    def __str__(self): return self.nothing\nraise E", "E"),
+        ("def f(): f()\nf()", "RecursionError: maximum recursion depth exceeded"),
+        ("raise ValueError('x' * 100_000)", "ValueError: xxxx"),
         (GOOD.format(cls="Escaping", name="../x"), "is no name for a plugin"),
         (GOOD.format(cls="Loss", name="x").replace("a: int", "weight: int"), "has a field weight"),
         (GOOD.format(cls="Vague", name="x").replace("a: int", "a: Nothing"), "NameError"),
@@ -98,7 +130,10 @@ def test_a_broken_plugin_is_a_row_with_the_reason_and_disturbs_no_other(
     registry = Registry.load()
     assert reason in broken(registry)["medgen_broken"]
     assert registry.get("losses", "fine")
-    assert any("medgen-broken 1.0" in problem for problem in registry.problems())
+    assert registry.get("losses", "mse")
+    [problem] = [problem for problem in registry.problems() if "medgen-broken 1.0" in problem]
+    assert "/medgen_broken" in problem  # the file of the module, or of its metadata
+    assert len(problem) < 1000
 
 
 def test_what_a_plugin_prints_as_it_is_imported_stays_off_stdout(
@@ -135,6 +170,156 @@ def test_two_distributions_whose_entry_points_share_a_name_are_both_there(instal
     install("medgen-first", GOOD.format(cls="First", name="first"), "shared")
     install("medgen-second", GOOD.format(cls="Second", name="second"), "shared")
     assert {"first", "second"} <= set(Registry.load().names("losses"))
+
+
+def damaged(registry: Registry, folder: Path) -> list[str]:
+    """What is told of metadata, without the folder."""
+    return [
+        str(plugin.error).replace(f"{folder}/", "") for plugin in registry.plugins if str(folder) in str(plugin.error)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "told"),
+    [
+        ("entry_points.txt", b"[medgen]\nfoo = \xff\xfe\n", "entry_points.txt: cannot be read (UnicodeDecodeError"),
+        (
+            "entry_points.txt",
+            "[medgen]\nfoo = a".encode("utf-16"),
+            "entry_points.txt: cannot be read (UnicodeDecode",
+        ),
+        ("entry_points.txt", b"\xef\xbb\xbf[medgen]\nfoo = a", "entry_points.txt: cannot be read (ValueError: nothing"),
+        ("entry_points.txt", b"[medgen]\nfoo\n = = \n", "entry_points.txt: cannot be read ("),
+        ("METADATA", b"", ": its metadata is missing, empty or has no name"),
+        ("METADATA", b"Version: 1.0\n", ": its metadata is missing, empty or has no name"),
+        ("METADATA", b"Name: \xff\xfe\n", ": its metadata cannot be read (UnicodeDecodeError"),
+        ("METADATA", None, ": its metadata "),
+    ],
+)
+def test_damaged_metadata_is_a_row_that_names_the_file_and_disturbs_no_other(
+    install: Install, tmp_path: Path, file: str, content: bytes | None, told: str
+) -> None:
+    """Point 13."""
+    install("medgen-torn", GOOD.format(cls="Torn", name="torn"))
+    install("medgen-fine", GOOD.format(cls="Fine", name="fine"))
+    path = tmp_path / "medgen_torn-1.0.dist-info" / file
+    path.unlink() if content is None else path.write_bytes(content)
+    registry = Registry.load()
+    [row] = damaged(registry, tmp_path)
+    assert row.startswith("medgen_torn-1.0.dist-info")
+    assert told in row
+    assert registry.get("losses", "fine")
+    assert registry.get("losses", "mse")
+    assert (registry.find("losses", "torn") is not None) == (file == "METADATA")  # its module is as good as ever
+
+
+def test_what_is_no_plugin_may_be_as_damaged_as_it_likes(install: Install, tmp_path: Path) -> None:
+    """Point 13."""
+    for name in ("alpha", "beta", "gamma"):
+        install(name, "")
+        (tmp_path / f"{name}-1.0.dist-info/entry_points.txt").write_text("[console_scripts]\nfoo\n = =\n")
+    (tmp_path / "alpha-1.0.dist-info/METADATA").unlink()
+    (tmp_path / "beta-1.0.dist-info/entry_points.txt").unlink()
+    assert damaged(Registry.load(), tmp_path) == []
+
+
+def test_an_older_medgen_that_was_left_over_hides_no_built_in(install: Install, tmp_path: Path) -> None:
+    """Point 13: importlib would see the first distribution of a name only."""
+    before = Registry.load()
+    install("medgen", "import nosuch", "mse", version="0.0.1")
+    registry = Registry.load()
+    assert set(before.entries) == set(registry.entries)
+    assert [each.name for each in before.commands()] == [each.name for each in registry.commands()]
+    [row] = [plugin for plugin in registry.plugins if plugin.error]
+    assert (row.name, row.version) == ("mse", "0.0.1")
+    assert str(tmp_path) in row.file
+
+
+def test_of_two_versions_in_one_folder_the_newer_counts_and_the_other_is_told(install: Install, tmp_path: Path) -> None:
+    """Point 13."""
+    source = GOOD.format(cls="Kept", name="kept")
+    for version in ("1.9", "1.10", "1.2"):
+        install("medgen-kept", source, version=version)
+    registry = Registry.load()
+    assert registry.get("losses", "kept").version == "1.10"
+    assert damaged(registry, tmp_path) == [
+        f"medgen_kept-{version}.dist-info: left over beside medgen_kept-1.10.dist-info" for version in ("1.2", "1.9")
+    ]
+
+
+def test_what_an_interrupted_pip_left_is_told_and_not_loaded(install: Install, tmp_path: Path) -> None:
+    """Point 13."""
+    install("medgen-half", "raise SystemExit", version="1.0")
+    (tmp_path / "medgen_half-1.0.dist-info").rename(tmp_path / "~edgen_half-1.0.dist-info")
+    registry = Registry.load()
+    assert damaged(registry, tmp_path) == ["~edgen_half-1.0.dist-info: left by an interrupted pip"]
+    assert "medgen_half" not in sys.modules
+
+
+def test_a_plugin_does_not_change_how_others_log(install: Install) -> None:
+    """Point 13."""
+    root = logging.getLogger()
+    before = (root.level, list(root.handlers))
+    install(
+        "medgen-chatty", "import logging\nlogging.basicConfig(level=1, force=True)\n" + GOOD.format(cls="C", name="c")
+    )
+    assert Registry.load().get("losses", "c")
+    assert (root.level, list(root.handlers)) == before
+
+
+SLEEPS = """
+import os, pathlib, time
+try:
+    pathlib.Path("ready").touch()
+    time.sleep(600)
+except BaseException:
+    if {raises}:
+        raise
+"""
+
+
+@pytest.mark.parametrize("raises", [True, False])
+@pytest.mark.parametrize(
+    ("number", "code", "told"),
+    [
+        (signal.SIGINT, 130, "medgen: interrupted: nothing more was written."),
+        (signal.SIGTERM, 75, "medgen: import of plugins: stopped by SIGTERM. Give the same command again."),
+        (signal.SIGUSR1, 75, "medgen: import of plugins: stopped by SIGUSR1."),
+    ],
+)
+def test_a_signal_ends_the_command_though_a_plugin_that_is_imported_may_swallow_it(
+    install: Install, tmp_path: Path, raises: bool, number: int, code: int, told: str
+) -> None:
+    """Point 26."""
+    install("medgen-slow", SLEEPS.format(raises=raises) + GOOD.format(cls="Slow", name="slow"))
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+    command = [sys.executable, "-m", "medgen", "plugins", "list"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "ready").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    said = process.communicate()[1]
+    assert (process.returncode, said.strip().startswith(told)) == (code, True), said
+
+
+def test_a_signal_in_a_thread_and_one_that_others_answer_are_left_to_them(install: Install) -> None:
+    """Point 26: plugins are also looked up while a run answers signals itself."""
+    heard: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _: heard.append(number))
+    try:
+        install(
+            "medgen-hit", "import os, signal\nos.kill(os.getpid(), signal.SIGUSR1)\n" + GOOD.format(cls="H", name="h")
+        )
+        assert Registry.load().get("losses", "h")
+        assert heard == [signal.SIGUSR1]
+        found: list[Registry] = []
+        thread = threading.Thread(target=lambda: found.append(Registry.load()))
+        thread.start()
+        thread.join()
+        assert found[0].get("losses", "h")
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_commands_of_plugins_are_found(install: Install) -> None:

@@ -174,6 +174,10 @@ def test_S5_a_job_that_is_cancelled_stays_so_although_all_is_saved(name: str, cl
     assert process.wait(20) == 75
     assert cluster.asked("signals") == ["TERM"]
     assert cluster.asked("scontrol") == []
+    assert process.stderr
+    assert process.stderr.read().startswith(
+        f"medgen: job {JOB}: was asked to end (SIGTERM: scancel, the time limit or another job), and ended with exit "
+    )
 
 
 @pytest.mark.parametrize(("count", "again"), [("", True), (0, True), (49, True), (50, False), (51, False)])
@@ -253,6 +257,102 @@ def test_S5_a_script_without_arguments_says_how_it_is_used(name: str, cluster: C
     assert cluster.asked("medgen") == []
 
 
+ENDS = {
+    0: "",
+    1: f"medgen: job {JOB}: ended with exit code 1; the lines above say why. It is not queued again. Mend the cause",
+    9: f"medgen: job {JOB}: ended with exit code 9;",
+    75: f"medgen: job {JOB}: stopped, all is saved (exit code 75). It is queued again, 1 of at most 50 times.",
+    137: f"medgen: job {JOB}: was killed by SIGKILL (exit code 137), as is what takes more memory",
+    138: f"medgen: job {JOB}: was killed by SIGUSR1 (exit code 138), the notice of the time limit",
+    139: f"medgen: job {JOB}: was killed by SIGSEGV (exit code 139). It is not queued again.",
+    255: f"medgen: job {JOB}: ended with exit code 255;",
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("code", ENDS)
+def test_every_end_of_a_job_is_one_line_of_its_log(
+    name: str, code: int, cluster: Cluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Point 0."""
+    _, said = cluster.run(SCRIPTS[name], "x", CODE=code)
+    assert said.startswith(ENDS[code])
+    assert len(said.splitlines()) == (1 if code else 0)
+    printed = capfd.readouterr().out.splitlines()
+    assert printed[0].startswith(f"medgen: job {JOB}: begins on ")
+    assert printed[1:] == ([] if code else [f"medgen: job {JOB}: done (exit code 0)."])
+
+
+def test_a_job_that_cannot_be_queued_again_says_why_and_how_to_go_on(cluster: Cluster) -> None:
+    """Point 0."""
+    cluster.replace("scontrol", "echo 'Requested operation is'; echo 'presently disabled' >&2; exit 1")
+    status, said = cluster.run(SCRIPTS["train"], "x", "run.dir=my runs/a", CODE=75)
+    assert status == 75
+    assert said.splitlines()[-1] == (
+        f"medgen: job {JOB}: could not be queued again: Requested operation is presently disabled. "
+        "To go on, submit it again with run.dir=my\\ runs/a."
+    )
+
+
+def test_a_job_without_srun_and_one_without_medgen_say_so(cluster: Cluster) -> None:
+    """Point 0."""
+    (cluster.bin / "medgen").unlink()
+    status, said = cluster.run(SCRIPTS["train"], "x")
+    assert status in (126, 127)
+    assert f"medgen: job {JOB}: has no medgen on its PATH (exit code {status}): activate its environment" in said
+    cluster.replace("medgen", "true")
+    (cluster.bin / "srun").unlink()
+    status, said = cluster.run(SCRIPTS["train"], "x", PATH=f"{cluster.bin}:/bin")
+    assert f"medgen: job {JOB}: ended with exit code {status}; the lines above say why." in said
+
+
+def test_a_script_that_ends_early_says_so(cluster: Cluster, written: Callable[..., Path]) -> None:
+    """Point 0."""
+    _, said = cluster.run(SCRIPTS["generate"], "x", SLURM_ARRAY_TASK_MIN=1, SLURM_ARRAY_TASK_MAX=7)
+    assert f"medgen: job {JOB}: its script ended early (exit code 2). It is not queued again." in said
+    status, said = cluster.run(written('slurm.setup=["cd .; exit 4"]'))
+    assert (status, cluster.asked("medgen")) == (4, [])
+    assert said == f"medgen: job {JOB}: slurm.setup ended it (exit code 4). It is not queued again.\n"
+
+
+def test_what_fails_in_the_set_up_is_named_and_what_fails_in_a_file_that_it_sources_is_not(
+    cluster: Cluster, written: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Point 15."""
+    (tmp_path / "activate").write_text("false\ntrue\n")
+    setup = [f"source {tmp_path}/activate", "[ -f nowhere ] && source nowhere", "if true; then", "nosuch load x", "fi"]
+    status, said = cluster.run(written(f"slurm.setup={setup}".replace("'", '"')))
+    assert status == 0
+    [told] = [line for line in said.splitlines() if line.startswith("medgen: ")]
+    assert told == f"medgen: job {JOB}: slurm.setup: nosuch load x: exit code 127. The job goes on."
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_tasks_have_the_environment_of_the_script_whatever_sbatch_was_told(name: str, cluster: Cluster) -> None:
+    """Point 15: srun takes SLURM_EXPORT_ENV, which sbatch --export=NONE sets, for its own --export."""
+    cluster.run(SCRIPTS[name], "x", SLURM_EXPORT_ENV="NONE")
+    assert "--export=ALL" in cluster.asked("srun")
+
+
+def test_a_task_of_an_array_queues_itself_again_and_not_all_the_others(cluster: Cluster) -> None:
+    """Point 15: one of the tasks has the id of the whole array."""
+    array = {"ID": 2, "MIN": 0, "MAX": 2, "COUNT": 3}
+    given = {f"SLURM_ARRAY_TASK_{name}": value for name, value in array.items()}
+    cluster.run(SCRIPTS["generate"], "x", CODE=75, SLURM_ARRAY_JOB_ID=JOB, **given)
+    cluster.run(SCRIPTS["generate"], "x", CODE=75, SLURM_ARRAY_JOB_ID=JOB - 1, **given)
+    assert cluster.asked("scontrol") == [f"requeue {JOB}_2", f"requeue {JOB}"]
+
+
+@pytest.mark.parametrize(("known", "shard"), [("N/A   ", "1/1"), ("4   ", "4/8"), ("", "4/8")])
+def test_a_job_that_a_task_of_an_array_submits_makes_all_pairs(known: str, shard: str, cluster: Cluster) -> None:
+    """Point 15: it inherits the variables of the array, though Slurm knows of none."""
+    cluster.replace("squeue", f"echo '{known}'")
+    array = {"ID": 3, "MIN": 0, "MAX": 7, "COUNT": 8}
+    given = {f"SLURM_ARRAY_TASK_{name}": value for name, value in array.items()}
+    cluster.run(SCRIPTS["generate"], "x", SLURM_ARRAY_JOB_ID=7, **given)
+    assert cluster.asked("medgen")[-1] == shard
+
+
 # medgen slurm
 
 
@@ -319,6 +419,7 @@ def test_S5_nothing_in_a_recipe_is_run(
         ('slurm.setup=["a\\nb"]', "slurm.setup[0]: "),
         ('slurm.options=["-x"]', "slurm.options[0]: "),
         ('slurm.options=["--a\\nrm x"]', "slurm.options[0]: "),
+        ('slurm.options=["--comment=it\'s"]', "slurm.options[0]: "),
         ("slurm.memory=lots", "slurm.memory: "),
         ("slurm.gpus=2", "Did you mean"),
         ("training.devices=0", "training.devices: "),
@@ -343,6 +444,26 @@ def test_S5_submit_gives_sbatch_what_would_be_printed(cluster: Cluster, medgen: 
     ended = medgen("slurm", "bravo_rflow", "--submit")
     assert (ended.code, ended.out) == (0, "Submitted batch job 7\n")
     assert (cluster.logs / "sbatch").read_text() == written().read_text()
+
+
+def test_a_job_that_is_submitted_in_a_job_inherits_nothing_of_it(
+    cluster: Cluster, medgen: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Point 15."""
+    inherited = (
+        "SLURM_ARRAY_TASK_ID",
+        "SLURM_RESTART_COUNT",
+        "SLURM_JOB_ID",
+        "SLURM_STEP_NUM_TASKS",
+        "SLURM_MEM_PER_CPU",
+    )
+    for name in (*inherited, "SLURM_CONF", "SBATCH_PARTITION"):
+        monkeypatch.setenv(name, "3")
+    cluster.replace("sbatch", 'env >"$LOGS/env"; echo "Submitted batch job 7"')
+    assert medgen("slurm", "bravo_rflow", "--submit").code == 0
+    seen = {line.partition("=")[0] for line in cluster.asked("env")}
+    assert seen.isdisjoint(inherited)
+    assert {"SLURM_CONF", "SBATCH_PARTITION"} <= seen
 
 
 def test_S5_submit_says_in_a_line_that_sbatch_refused(cluster: Cluster, medgen: Run) -> None:

@@ -50,7 +50,32 @@ class Settings:
 def medgen_callbacks():
     return {"failing": Settings}
 """
+COMMAND = """
+import click
+from medgen import hookimpl
+medgen_api = 1
+
+@click.command("NAME")
+def command():
+    '''Greet the WHO.
+
+    At length.
+    '''
+    click.echo("hello")
+
+@hookimpl
+def medgen_commands():
+    return [command]
+"""
 BROKEN = {
+    "none": (
+        "from medgen import hookimpl\nmedgen_api = 1\n@hookimpl\ndef medgen_losses(): return None",
+        "returned None",
+    ),
+    "words": (
+        "from medgen import hookimpl\nmedgen_api = 1\n@hookimpl\ndef medgen_commands(): return ['x']",
+        "medgen_commands returned a list with an object of type str",
+    ),
     "nosuch": ("import nosuch", "ModuleNotFoundError: No module named 'nosuch'"),
     "syntax": ("def", "SyntaxError: invalid syntax"),
     "exits": ("import sys; sys.exit(3)", "SystemExit: 3"),
@@ -83,6 +108,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         install(folder, f"bad-{name}", source, name)
     loud = "import warnings\nprint('I am loud')\nwarnings.warn('and I warn')\n"
     install(folder, "good-loud", loud + GOOD.replace("NAME", "loud"), "loud")
+    for name, who in {"greet": "one", "twice": "two", "train": "three"}.items():
+        install(folder, f"command-{who}", COMMAND.replace("NAME", name).replace("WHO", who), f"command_{who}")
+    install(folder, "command-four", COMMAND.replace("NAME", "twice"), "command_four")
+    (folder / "torn-1.0.dist-info").mkdir()
+    (folder / "torn-1.0.dist-info/entry_points.txt").write_bytes(b"[medgen]\ntorn = \xff")
     install(folder, "good-one", GOOD.replace("NAME", "same"), "one")
     install(folder, "good-two", GOOD.replace("NAME", "same"), "two")
     install(folder, "bad-shadow", GOOD.replace("NAME", "mse"), "mse")
@@ -117,6 +147,67 @@ def test_P1_what_a_plugin_prints_stays_off_stdout(listed: subprocess.CompletedPr
     assert "I am loud" not in listed.stdout
     assert "I am loud" in listed.stderr
     assert any("loud" in line and "good-loud 1.0" in line for line in listed.stdout.splitlines())
+
+
+def test_every_command_of_a_plugin_is_a_row_with_what_it_is_for(listed: subprocess.CompletedProcess[str]) -> None:
+    """Point 30."""
+    rows = [line.split(maxsplit=4) for line in listed.stdout.splitlines() if line.startswith("command ")]
+    assert ["command", "greet", "command-one", "1.0", "Greet the one."] in [
+        [each.strip() for each in row] for row in rows
+    ]
+    assert {"slurm", "lr-find", "verify-resume", "latent-audit"} <= {row[1] for row in rows if row[2] == "medgen"}
+    assert all(len(row) == 5 for row in rows)
+
+
+def test_show_has_the_help_of_a_command(site: Path) -> None:
+    """Point 30."""
+    shown = medgen_with(site, "plugins", "show", "greet").stdout
+    assert shown.startswith("# command greet, from command-one 1.0\nUsage: medgen greet [OPTIONS]\n")
+    assert "At length." in shown
+    core = medgen_with(site, "plugins", "show", "generate")
+    assert core.returncode == 5
+    line = "medgen: generate: a command of medgen itself, no plugin. See `medgen generate --help`."
+    assert core.stderr.splitlines()[-1] == line
+
+
+def test_metadata_that_cannot_be_read_is_a_row_that_names_the_file(
+    listed: subprocess.CompletedProcess[str], site: Path
+) -> None:
+    """Point 13."""
+    [row] = [line for line in listed.stdout.splitlines() if "torn 1.0" in line]
+    assert row.startswith("broken")
+    assert f"{site}/torn-1.0.dist-info/entry_points.txt: cannot be read" in row
+
+
+@pytest.mark.parametrize(
+    ("words", "givers"),
+    [
+        (("twice",), "command-four 1.0 and command-two 1.0"),
+        (("twice", "--help"), "command-four 1.0 and command-two 1.0"),
+        (("train", "bravo_rflow", "--dry-run"), "medgen 0.1.0 and command-three 1.0"),
+    ],
+)
+def test_a_command_that_two_give_is_an_error_that_names_both(
+    site: Path, listed: subprocess.CompletedProcess[str], words: tuple[str, ...], givers: str
+) -> None:
+    """Point 13."""
+    done = medgen_with(site, *words)
+    line = f"command.{words[0]}: given by {givers}. Uninstall one of them."
+    assert (done.returncode, done.stdout) == (5, "")
+    assert done.stderr.splitlines()[-1] == f"medgen: {line}"
+    assert f"medgen: warning: {line}" in listed.stderr
+
+
+def test_no_command_is_taken_down_by_what_others_install(site: Path) -> None:
+    """Point 13."""
+    done = medgen_with(site, "--help")
+    assert done.returncode == 0, done.stderr
+    rows = dict(line.split(maxsplit=1) for line in done.stdout.partition("Commands:\n")[2].splitlines())
+    assert rows["greet"] == "Greet the one."
+    assert rows["train"] == "Given by medgen 0.1.0 and command-three 1.0."
+    assert {"generate", "data", "slurm", "twice"} <= rows.keys()
+    assert medgen_with(site, "greet").stdout == "hello\n"
+    assert medgen_with(site, "recipe", "list").returncode == 0
 
 
 @pytest.mark.parametrize("name", BROKEN)

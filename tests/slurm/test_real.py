@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -23,15 +24,25 @@ pytestmark = [
 ]
 STEPS = 40
 FEW = (f"training.steps={STEPS}", "callbacks.previews=false", "callbacks.tensorboard=false")
-SLOW = """#!{python}
+HELD = """#!{python}
 import os, sys, time
+from pathlib import Path
 from medgen import cli
-if "SLURM_RESTART_COUNT" not in os.environ:  # so slow that the signal comes first
-    from medgen.trainer import Trainer
-    step = Trainer.step
-    Trainer.step = lambda *given: (time.sleep(4), step(*given))[1]
+if "train" in sys.argv and "SLURM_RESTART_COUNT" not in os.environ:  # train until a signal comes, however slow all is
+    from medgen import session, trainer
+    heard, step, first = [], trainer.Trainer.step, session.Ear.first
+    def held(self):
+        while self.run.step == {hold} and not heard:
+            Path(f"held-{{os.environ['SLURM_PROCID']}}").touch()
+            time.sleep(0.05)
+        return step(self)
+    trainer.Trainer.step = held
+    session.Ear.first = lambda ear, number: (heard.append(number), first(ear, number))[1]
 cli.main()
 """
+HOLD = 3
+LONG = 900.0
+"""Seconds after which something is wrong, however busy the machine."""
 Run = Callable[..., Any]
 
 
@@ -49,9 +60,9 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def job(slurm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
-    """`job(*command)` runs what submits a job, in a folder whose `medgen` is slow at first, and gives the job's id."""
+    """`job(*command)` runs what submits a job, whose `medgen` first waits for a signal; gives its id."""
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/medgen").write_text(SLOW.format(python=sys.executable))
+    (tmp_path / "bin/medgen").write_text(HELD.format(python=sys.executable, hold=HOLD))
     (tmp_path / "bin/medgen").chmod(0o755)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SLURM_CONF", slurm)
@@ -66,6 +77,7 @@ def job(slurm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
         return ids[-1]
 
     yield submit
+    subprocess.run(["scancel", "--quiet", "--full", "--signal=KILL", *ids])  # what a failed test leaves would wait long
     subprocess.run(["scancel", "--quiet", *ids])
 
 
@@ -81,15 +93,35 @@ def state(job: str) -> str:
     return done.stdout.strip()
 
 
-def wait_for(condition: Callable[[], bool], seconds: float, log: Path) -> None:
-    limit = time.monotonic() + seconds
+def told(log: Path) -> str:
+    """What a job wrote, and what Slurm did with it, which is all there is of a job that could not be started."""
+    about = Path(os.environ["SLURM_CONF"]).with_name("slurmctld.log").read_text().splitlines()[-20:]
+    return "\n".join([log.read_text() if log.exists() else "it never started", *about])
+
+
+def wait_for(condition: Callable[[], bool], log: Path, job: str) -> None:
+    """Until then; at once an error if the job ends and there is nothing more to wait for."""
+    limit = time.monotonic() + LONG
     while not condition():
-        assert time.monotonic() < limit, log.read_text() if log.exists() else "it never started"
+        assert not ended(job) or condition(), told(log)
+        assert time.monotonic() < limit, told(log)
         time.sleep(0.2)
 
 
 def ended(job: str) -> bool:
     return state(job).split(" ")[0] in ("", "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+
+
+def held(folder: Path, ranks: int) -> Callable[[], bool]:
+    """Whether all wait for a signal."""
+    return lambda: all((folder / f"held-{rank}").exists() for rank in range(ranks))
+
+
+def meets_its_limit(job: str) -> None:
+    """Lower the limit of a job that runs so that Slurm gives it notice, of four minutes, now."""
+    shown = output("scontrol", "show", "job", job)
+    hours, minutes, _ = re.findall(r"RunTime=(\d+):(\d+):(\d+)", shown)[0]
+    output("scontrol", "update", f"JobId={job}", f"TimeLimit={60 * int(hours) + int(minutes) + 4}")
 
 
 @pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
@@ -99,21 +131,32 @@ def test_S5_a_job_that_meets_its_limit_goes_on_and_equals_one_that_did_not(
     from medgen_builtins.commands.verify_resume import differences
 
     common = ("bravo_rflow", *tiny, *FEW, f"training.devices={devices}")
-    asks = ("slurm.gpu=none", "slurm.cpus=1", "slurm.hours=0.05", "slurm.notice=60", "run.folder=of job {timestamp}")
+    asks = ("slurm.gpu=none", "slurm.cpus=1", "slurm.hours=1", "slurm.notice=240", "run.folder=of job {timestamp}")
     number = job("medgen", "slurm", *common, *asks, "--submit")
     log, folder = tmp_path / f"medgen-bravo_rflow-{number}.out", tmp_path / f"runs/of job {number}"
+    wait_for(held(tmp_path, devices), log, number)
+    meets_its_limit(number)
     output(sys.executable, "-m", "medgen", "train", *common, "run.dir=whole")
-    wait_for(lambda: state(number) == "PENDING BeginTime", 240, log)
-    assert (folder / "latest.pt").exists(), log.read_text()
+    wait_for(lambda: state(number) == "PENDING BeginTime", log, number)
+    assert (folder / "latest.pt").exists(), told(log)
     assert f"stopped by SIGUSR1 at step {saved(folder)}, saved" in log.read_text()
-    assert 0 < saved(folder) < STEPS
-    assert "Exited with exit code 75" in log.read_text()
-    # Slurm would wait for two minutes; and no second signal, however slow the machine
-    output("scontrol", "update", f"JobId={number}", "StartTime=now", "TimeLimit=20")
-    wait_for(lambda: ended(number), 150, log)
-    assert state(number).startswith("COMPLETED"), log.read_text()
+    assert HOLD < saved(folder) < STEPS
+    assert f"medgen: job {number}: stopped, all is saved (exit code 75). It is queued again, 1 of " in log.read_text()
+    go_on(number)
+    wait_for(lambda: ended(number), log, number)
+    assert state(number).startswith("COMPLETED"), told(log)
+    assert log.read_text().endswith(f"medgen: job {number}: done (exit code 0).\n")
     assert saved(folder) == STEPS
     assert differences(tmp_path / "whole", folder) == []
+
+
+def go_on(job: str) -> None:
+    """Start it without the two minutes that Slurm waits before it starts a job again.
+
+    Not in the second in which its former self ended: its credential would count as revoked, and Slurm would end it
+    before it starts, without a word in its log. That is what the two minutes are for.
+    """
+    output("scontrol", "update", f"JobId={job}", "StartTime=now+5", "TimeLimit=60")
 
 
 def saved(folder: Path) -> int:
@@ -127,14 +170,38 @@ def test_S5_a_job_that_is_cancelled_saves_and_stays_away(
     job: Callable[..., str], tiny: tuple[str, ...], tmp_path: Path
 ) -> None:
     words = ("bravo_rflow", *tiny, *FEW, "run.dir=a run")
-    number = job("sbatch", "--gpus-per-node=0", "--cpus-per-task=1", ROOT / "slurm/train.slurm", *words)
+    asks = ("--gpus-per-node=0", "--cpus-per-task=1")
+    number = job("sbatch", *asks, ROOT / "slurm/train.slurm", *words)
     log = tmp_path / f"medgen-{number}.out"
-    wait_for(lambda: log.exists() and "run      a run" in log.read_text(), 60, log)
-    time.sleep(3)
+    wait_for(held(tmp_path, 1), log, number)
     output("scancel", number)
-    wait_for(lambda: ended(number), 60, log)
-    assert state(number).startswith("CANCELLED")
+    wait_for(lambda: ended(number), log, number)
+    assert state(number).startswith("CANCELLED"), told(log)
     assert f"stopped by SIGTERM at step {saved(tmp_path / 'a run')}, saved" in log.read_text()
+    assert f"medgen: job {number}: was asked to end (SIGTERM" in log.read_text()
+
+
+@pytest.mark.parametrize("script", ["written", "train", "generate"])
+def test_a_job_that_inherits_no_environment_has_that_of_its_set_up(
+    script: str, job: Callable[..., str], tiny: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Point 15: its own PATH, here from /etc and `slurm.setup`, is that of its tasks."""
+    asks = ("--export=NONE", "--gpus-per-node=0", "--cpus-per-task=1", "--job-name=none")
+    path = f"export PATH={tmp_path}/bin:/usr/bin:/bin"
+    (tmp_path / "bin/medgen").write_text('#!/bin/bash\necho "I am $SLURM_PROCID: $*"\n')
+    if script == "written":
+        settings = ('slurm.options=["--export=NONE"]', f"slurm.setup=[{json.dumps(path)}]", "slurm.gpu=none")
+        words = ("bravo_rflow", *tiny, *settings, "slurm.cpus=1")
+        number = job(sys.executable, "-m", "medgen", "slurm", *words, "--submit")
+    else:
+        text = (ROOT / f"slurm/{script}.slurm").read_text().replace("\nset -u\n", f"\n{path}\nset -u\n")
+        (tmp_path / "job").write_text(text)
+        number = job("sbatch", *asks, "job", "x")
+    name = "medgen-bravo_rflow" if script == "written" else "none"
+    log = tmp_path / f"{name}-{number}.out"
+    wait_for(lambda: ended(number), log, number)
+    assert state(number).startswith("COMPLETED"), told(log)
+    assert "I am 0: " in log.read_text()
 
 
 def test_S5_an_array_of_jobs_of_two_tasks_makes_the_pairs_that_one_process_would(
@@ -144,10 +211,16 @@ def test_S5_an_array_of_jobs_of_two_tasks_makes_the_pairs_that_one_process_would
     words = (*models, "--num-images", 12, "--max-area", 1, "--steps", 2, "--batch-size", 3)
     asks = ("--array=1-2", "--ntasks-per-node=2", "--gpus-per-node=0", "--cpus-per-task=1")
     number = job("sbatch", *asks, ROOT / "slurm/generate.slurm", *words, "--output-dir", "parts of it")
-    wait_for(lambda: not output("squeue", "-h", "-j", number), 90, tmp_path / f"medgen-generate-{number}.out")
+    wait_for(lambda: array_ended(number), tmp_path / f"medgen-generate-{number}.out", f"{number}_1")
+    for log in tmp_path.glob("medgen-generate-*.out"):
+        assert "done (exit code 0)" in log.read_text(), told(log)
     output(sys.executable, "-m", "medgen", "generate", *words, "--output-dir", "whole")
     assert len(list((tmp_path / "whole/train").iterdir())) == 12
     assert files(tmp_path / "parts of it") == files(tmp_path / "whole")
+
+
+def array_ended(number: str) -> bool:
+    return ended(f"{number}_1") and ended(f"{number}_2")
 
 
 def files(folder: Path) -> dict[str, bytes]:

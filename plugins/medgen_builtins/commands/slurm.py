@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import shlex
 import subprocess
@@ -22,6 +23,16 @@ if TYPE_CHECKING:
 medgen_api = 1
 BODY = "\nset -u\n"
 """What the work begins with in slurm/train.slurm; above it are comments and options."""
+
+REPORTED = (
+    "trap 'echo \"medgen: job $SLURM_JOB_ID: slurm.setup ended it (exit code $?). It is not queued again.\" >&2' EXIT",
+    # for the lines themselves, not for the files that they source, where a command may fail and is meant to
+    "trap 'code=$?; [ ${#BASH_SOURCE[@]} -gt 1 ] ||"
+    ' echo "medgen: job $SLURM_JOB_ID: slurm.setup: $BASH_COMMAND: exit code $code. The job goes on." >&2\' ERR',
+)
+"""Shell that says when `slurm.setup` fails."""
+OF_THE_CLUSTER = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_TIME_FORMAT")
+"""Variables that are not of the job in which they are found."""
 
 
 @click.command()
@@ -70,7 +81,12 @@ def script(recipe: Recipe, given: Sequence[str]) -> str:
         raise RecipeError(f"{word!r}: has a character that cannot be printed. Rename the file or folder.")
     header = ["#!/bin/bash", *(f"#SBATCH {each}" for each in options(recipe, given[0]))]
     values = [f"set -- {shlex.join(given)}", f"run_dir={run_dir(recipe)}", f"restarts={recipe.slurm.restarts}"]
-    return "\n".join([*header, "", *recipe.slurm.setup, *values, "", body()])
+    return "\n".join([*header, "", *_setup(recipe.slurm.setup), *values, "", body()])
+
+
+def _setup(lines: Sequence[str]) -> list[str]:
+    """The user's shell, none of which ends the job or fails without a line in its log."""
+    return [*REPORTED, *lines, "trap - ERR"] if lines else []
 
 
 def options(recipe: Recipe, name: str) -> Iterator[str]:
@@ -120,13 +136,21 @@ def body() -> str:
 
 def _submit(text: str) -> str:
     try:
-        done = subprocess.run(["sbatch"], input=text, capture_output=True, text=True)
+        done = subprocess.run(["sbatch"], input=text, capture_output=True, text=True, env=_own_environment())
     except OSError as error:
         raise RecipeError(f"sbatch: {error.strerror}. Submit on a machine that has Slurm.") from None
     if done.returncode:
         reason = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
         raise RecipeError(f"sbatch: refused the job ({reason.rstrip('.')}). Change the recipe's table [slurm].")
     return done.stdout
+
+
+def _own_environment() -> dict[str, str]:
+    """The environment without what says of a job, in which `--submit` is given, how large it is, and what it is."""
+    own = dict(os.environ)
+    if "SLURM_JOB_ID" in own:
+        own = {name: own[name] for name in own if not name.startswith("SLURM_") or name in OF_THE_CLUSTER}
+    return own
 
 
 @hookimpl
