@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from medgen.registry import Registry
 
 FOLDER = click.Path(path_type=Path)
+MOST_PAIRS = 10**18
+"""Beyond this there are no bytes left to lock; see `manifest`."""
 with_option = click.option("--with", "layers", multiple=True, metavar="FILE", help="Lay another recipe over this one.")
 overrides_argument = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 
@@ -134,7 +136,7 @@ def _train(recipe: Recipe, resume: str | None) -> Path:
     metavar="CKPT|DIR",
     help="The same of a mask model, or a folder of masks: files, or patients.",
 )
-@click.option("--num-images", type=click.IntRange(1), required=True, help="How many pairs there shall be.")
+@click.option("--num-images", type=click.IntRange(1, MOST_PAIRS), required=True, help="How many pairs there shall be.")
 @click.option(
     "--output-dir", type=FOLDER, required=True, metavar="OUT", help="Folder for OUT/train/syn_00000/... and pairs.png."
 )
@@ -182,7 +184,7 @@ def generate(
     if not indices:
         _say_nothing(num_images, batch_size, shard)
         return 0
-    command, devices = shlex.join(["medgen", *arguments]), shares.processes(devices, indices, batch_size)
+    command, devices = shlex.join(["medgen", *arguments]), shares.processes(devices, indices)
     if devices > 1:
         if code := shares.supervise(arguments, devices, len(indices), output_dir, command):
             return code
@@ -213,15 +215,14 @@ def _conclude(output_dir: Path, indices: Sequence[int], max_area: float, max_att
     picture = output_dir / "pairs.png"
     say_result(picture if picture.exists() else output_dir)
     if outcome.failed:
-        what = f"{len(outcome.failed)} of {len(indices)} masks were invalid {max_attempts} times"
+        what = f"{outcome.failed} of {len(indices)} masks were invalid {max_attempts} times"
         raise IncompleteError(f"{output_dir}: {what} {_why_invalid(outcome, max_area)}.")
 
 
 def _why_invalid(outcome: Outcome, max_area: float) -> str:
     """What was wrong with the masks, and what helps."""
-    missing = [str(entry["index"]) for entry in outcome.failed]
-    listed = "indices " + ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
-    empty, large = outcome.rejected("empty"), outcome.rejected("too_large")
+    listed = "indices " + ", ".join(map(str, outcome.first)) + (", ..." if outcome.failed > 10 else "")
+    empty, large = outcome.rejected["empty"], outcome.rejected["too_large"]
     draws = f"draws: {empty} empty, {large} larger than {max_area:.3g} of the slice"
     raised = "--max-area or --max-attempts" if large else "--max-attempts"
     where = "" if outcome.empty else ", in a new --output-dir"

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from medgen import checkpoint, pictures, sampling, seeds
 from medgen.assemble import Parts, Saved, build, default_device
+from medgen.blocks import Indices
 from medgen.data.layouts import mask_names, source
 from medgen.data.output import read_slice, write_slice
 from medgen.data.slices import resample_masks
@@ -36,7 +37,8 @@ from medgen.errors import (
     StorageError,
 )
 from medgen.kinds import Mode
-from medgen.manifest import Entry, Manifest, has_pairs, is_file_name, name_of, read, sha256
+from medgen.manifest import Manifest, name_of, sha256
+from medgen.manifest_lines import Lines, has_pairs, is_file_name, names
 from medgen.recipe import Recipe, from_toml
 from medgen.registry import Registry
 from medgen.run import load_into
@@ -298,29 +300,33 @@ class Generator:
             raise RecipeError(f"--seg-model: {what}. Use a mask model of the same masks.")
 
 
-def shard(count: int, batch_size: int, part: int, parts: int) -> list[int]:
-    """The indices below `count` in part 1..`parts`: those of every `parts`-th block, so that no block is torn apart."""
-    return [index for index in range(count) if index // batch_size % parts == part - 1]
+def shard(count: int, batch_size: int, part: int, parts: int) -> Indices:
+    """The indices below `count` in part 1..`parts`."""
+    return Indices(count, batch_size, part, parts)
 
 
 class Outcome(NamedTuple):
     """What has become of the pairs.
 
-    failed: the lines of the manifest of those that were left out. empty: the folder has no pair at all.
+    failed: how many were left out, and the first of their indices. rejected: masks drawn in vain, by
+    `ModelMasks.fault`. empty: the folder has no pair at all.
     """
 
-    failed: list[Entry]
+    failed: int
+    first: list[int]
+    rejected: Counter[str]
     empty: bool
 
-    def rejected(self, why: str) -> int:
-        """Masks drawn in vain, by `ModelMasks.fault`."""
-        return sum(entry["rejected"].get(why, 0) for entry in self.failed if "rejected" in entry)
 
-
-def outcome(out: Path, indices: Sequence[int]) -> Outcome:
+def outcome(out: Path, indices: Sequence[int], shown: int = 10) -> Outcome:
     """As the manifest has it, once these pairs have been tried."""
-    _, entries = read(out / "manifest.jsonl")
-    return Outcome([entries[index] for index in indices if entries[index].get("failed")], not has_pairs(out, entries))
+    failed, first, rejected = 0, list[int](), Counter[str]()
+    with closing(Lines(out / "manifest.jsonl")) as lines:
+        for index in filter(indices.__contains__, lines.failed()):
+            failed += 1
+            first += [index] if failed <= shown else []
+            rejected.update(lines[index].get("rejected", {}))
+        return Outcome(failed, first, rejected, not has_pairs(out, lines))
 
 
 def generate(
@@ -338,9 +344,7 @@ def generate(
     try:
         with Manifest.open(out, make.identity(), make.made_with()) as manifest:
             _sweep(manifest, make.batch_size)
-            todo = manifest.missing(indices)
-            advance(len(indices) - len(todo))
-            _make_blocks(make, manifest, todo, stop or Stop(), advance)
+            _make_blocks(make, manifest, indices, stop or Stop(), advance)
             with manifest.locked():
                 manifest.sort()
                 picture(make, manifest)
@@ -352,16 +356,19 @@ def generate(
 
 
 def _make_blocks(
-    make: Generator, manifest: Manifest, todo: set[int], stop: Stop, advance: Callable[[int], None]
+    make: Generator, manifest: Manifest, indices: Iterable[int], stop: Stop, advance: Callable[[int], None]
 ) -> None:
-    for number in sorted({index // make.batch_size for index in todo}):
-        if stop.reason:
-            raise stopped(manifest.out, stop)
-        with manifest.block(number):
-            mine = [pair for pair in make.block(number) if pair.number in todo]
-            for pair in mine:
-                write_pair(pair, manifest, make)
-        advance(len(mine))
+    """A block at a time from beginning to end: that takes as much memory for a billion pairs as for one block."""
+    for number, block in groupby(indices, lambda index: index // make.batch_size):
+        wanted = list(block)
+        if todo := manifest.missing(wanted):
+            if stop.reason:
+                raise stopped(manifest.out, stop)
+            with manifest.block(number):
+                for pair in make.block(number):
+                    if pair.number in todo:
+                        write_pair(pair, manifest, make)
+        advance(len(wanted))
 
 
 def stopped(out: Path, stop: Stop) -> StoppedError:
@@ -403,7 +410,7 @@ def _place(temporary: Path, folder: Path) -> None:
 
 def _sweep(manifest: Manifest, batch_size: int) -> None:
     """Remove what processes left that were killed as they wrote a pair."""
-    for path in (manifest.out / "train").glob(".tmp-syn_*"):
+    for path in [manifest.out / "train" / name for name in names(manifest.out, ".tmp-syn_")]:
         index = re.fullmatch(r"\.tmp-syn_(\d{5,})", path.name)
         if index is None or path.is_symlink():
             continue
@@ -415,9 +422,8 @@ def picture(make: Generator, manifest: Manifest, count: int = 32) -> None:
     """`pairs.png` of the first pairs that are there: every image, then the last again with the masks outlined."""
     masks = make.masks.names if make.masks else ()
     images = make.image.parts.mode.images if make.image else ()
-    made = [index for index, entry in sorted(manifest.entries.items()) if not entry.get("failed")]
-    folders = [folder for folder in (manifest.out / "train" / name_of(index) for index in made) if folder.exists()]
-    groups = [_tiles(folder, images, masks) for folder in folders[:count]]
+    folders = (manifest.out / "train" / name_of(index) for index in manifest.entries.made())
+    groups = [_tiles(folder, images, masks) for folder in islice(filter(Path.exists, folders), count)]
     if groups:
         across = max(1, 12 // max(len(group) for group in groups))
         rows = [[*chain(*groups[start : start + across])] for start in range(0, len(groups), across)]
