@@ -222,8 +222,9 @@ def _conclude(output_dir: Path, indices: Sequence[int], max_area: float, max_att
 def _why_invalid(outcome: Outcome, max_area: float) -> str:
     """What was wrong with the masks, and what helps."""
     listed = "indices " + ", ".join(map(str, outcome.first)) + (", ..." if outcome.failed > 10 else "")
-    empty, large = outcome.rejected["empty"], outcome.rejected["too_large"]
+    empty, large, outside = (outcome.rejected[why] for why in ("empty", "too_large", "outside"))
     draws = f"draws: {empty} empty, {large} larger than {max_area:.3g} of the slice"
+    draws += f", {outside} in part outside the image model's slices" if outside else ""
     raised = "--max-area or --max-attempts" if large else "--max-attempts"
     where = "" if outcome.empty else ", in a new --output-dir"
     return f"({listed}; {draws}). Train the mask model longer, or raise {raised}{where}"
@@ -234,16 +235,24 @@ def _generator(
     max_attempts: int,
 ) -> Generator:  # fmt: skip
     from medgen import generate as work
+    from medgen.combination import require_image_model, require_mask_model
+    from medgen.folder_masks import FolderMasks
+    from medgen.mask_sources import MaskSource, ModelMasks
+    from medgen.models import load_model
 
     image_model, seg_model = _in_run(image_model), _in_run(seg_model)
-    image = work.load_model(image_model, registry()) if image_model else None
-    masks: work.MaskSource | None = None
+    image = load_model(image_model, registry()) if image_model else None
+    masks: MaskSource | None = None
     if seg_model and seg_model.is_dir():
         if image is None:
             raise RecipeError(f"--seg-model: {seg_model} is a folder of masks, which needs images. Give --image-model.")
-        masks = work.FolderMasks(seg_model, image, seed)
+        masks = FolderMasks(seg_model, image, seed)
     elif seg_model:
-        masks = work.ModelMasks(work.load_model(seg_model, registry()), seed, steps, max_area, max_attempts)
+        seg = load_model(seg_model, registry())
+        require_mask_model(seg)
+        if image:
+            require_image_model(image, with_masks=True)
+        masks = ModelMasks(seg, seed, steps, max_area, max_attempts, image)
     return work.Generator(image, masks, seed, steps, batch_size)
 
 

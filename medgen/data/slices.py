@@ -218,7 +218,7 @@ def weights(count: int, spacing: float, extent: float, size: int) -> Any:
     """
     pixel = extent / size
     reach = max(pixel, spacing)
-    beyond = int(np.ceil(((extent - count * spacing) / 2 + reach) / spacing)) + 1
+    beyond = max(0, int(np.ceil(((extent - count * spacing) / 2 + reach) / spacing)) + 1)
     voxels = (np.arange(-beyond, count + beyond) + 0.5 - count / 2) * spacing
     pixels = (np.arange(size) + 0.5 - size / 2) * pixel
     kernel = np.clip(1 - np.abs(pixels[:, None] - voxels) / reach, 0, None)
@@ -232,14 +232,3 @@ def resample(stack: np.ndarray, rows: Any, columns: Any) -> np.ndarray:
     tall = rows @ stack.transpose(1, 2, 0).reshape(height, width * count)
     wide = tall.reshape(-1, width, count).transpose(1, 0, 2).reshape(width, -1)
     return np.asarray((columns @ wide).reshape(-1, len(tall), count).transpose(2, 1, 0))
-
-
-def resample_masks(masks: np.ndarray, size: int) -> np.ndarray:
-    """Square masks `[..., side, side]` at -1 and 1 to `[..., size, size]`, by the rule that volumes' masks follow."""
-    side = masks.shape[-1]
-    if side == size:
-        return masks
-    along = weights(side, 1.0, side, size)
-    resampled = resample((masks > 0).reshape(-1, side, side).astype(np.float32), along, along)
-    cut = np.where(resampled > 0.5, np.float32(1), np.float32(-1))
-    return np.asarray(cut.reshape(*masks.shape[:-2], size, size))

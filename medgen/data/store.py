@@ -154,8 +154,8 @@ def open_store(
         raise RecipeError(f"data.lesion_only: {what}. Set it to false, or use a mode with a mask.")
     cache = cache or cache_folder()
     patients = layouts.find(settings, channels)
-    jobs = [_sources(settings, patient, channels, masks) for patient in patients]
-    key = _key(settings, channels, jobs, _digests([source.path for job in jobs for source in job], cache))
+    jobs = [sources(settings, patient, channels, masks) for patient in patients]
+    key = _key(settings, channels, jobs, digests([source.path for job in jobs for source in job], cache))
     folder = cache / f"slices-{key}"
     store = cached.open_or_make(
         folder,
@@ -181,7 +181,7 @@ def _read_index(folder: Path) -> Index:
 # Finding
 
 
-def _sources(settings: DataSettings, patient: Patient, channels: Sequence[str], masks: frozenset[str]) -> list[Channel]:
+def sources(settings: DataSettings, patient: Patient, channels: Sequence[str], masks: frozenset[str]) -> list[Channel]:
     return [
         Channel.of(
             patient.files[layouts.source(settings, channel)],
@@ -215,7 +215,7 @@ def _key(
     return hashlib.sha256(json.dumps([how, what]).encode()).hexdigest()[:32]
 
 
-def _digests(paths: Iterable[Path], cache: Path) -> dict[Path, str]:
+def digests(paths: Iterable[Path], cache: Path) -> dict[Path, str]:
     """sha256 of each file, remembered for files that have not changed since."""
     memory = Memory(cache / "digests.json")
     found = {path: memory.recall(path) for path in paths}
