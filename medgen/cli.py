@@ -240,7 +240,7 @@ def _generator(
     from medgen.mask_sources import MaskSource, ModelMasks
     from medgen.models import load_model
 
-    image_model, seg_model = _in_run(image_model), _in_run(seg_model)
+    image_model, seg_model = _in_run("--image-model", image_model), _in_run("--seg-model", seg_model)
     image = load_model(image_model, registry()) if image_model else None
     masks: MaskSource | None = None
     if seg_model and seg_model.is_dir():
@@ -256,9 +256,18 @@ def _generator(
     return work.Generator(image, masks, seed, steps, batch_size)
 
 
-def _in_run(model: Path | None) -> Path | None:
-    """The newest checkpoint, where a run's folder is given."""
-    return model / "latest.pt" if model and (model / "latest.pt").is_file() else model
+def _in_run(option: str, model: Path | None) -> Path | None:
+    """The newest checkpoint, where a run's folder is given. Raises RecipeError for what can be no model."""
+    if model is None or (model / "latest.pt").is_file():
+        return model and model / "latest.pt"
+    if model.is_dir() and option == "--image-model":
+        raise RecipeError(
+            f"{option}: {model} is a folder without latest.pt. Give a checkpoint, or the folder of a run."
+        )
+    if model.name.lower().endswith((".nii", ".nii.gz")):
+        masks = ", or the folder that the masks lie in" if option == "--seg-model" else ""
+        raise RecipeError(f"{option}: {model} is a scan or a mask, not a model. Give a checkpoint{masks}.")
+    return model
 
 
 @cli.group()

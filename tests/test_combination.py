@@ -78,3 +78,19 @@ def test_a_mask_model_for_images_is_one_line(trained, cohort, medgen, tmp_path):
         assert (result.code, len(result.err.splitlines())) == (2, 1)
         assert "--image-model: makes seg, which are masks. Give it as --seg-model." in result.err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "told"),
+    [
+        ("--image-model", "folder", "is a folder without latest.pt. Give a checkpoint, or the folder of a run."),
+        ("--image-model", "a.nii.gz", "is a scan or a mask, not a model. Give a checkpoint."),
+        ("--seg-model", "a.NII", "not a model. Give a checkpoint, or the folder that the masks lie in."),
+    ],
+)
+def test_what_is_no_model_is_one_line(option, name, told, medgen, tmp_path):
+    (tmp_path / "folder").mkdir()
+    result = medgen("generate", option, tmp_path / name, "--num-images", 1, "--output-dir", tmp_path / "out")
+    assert (result.code, len(result.err.splitlines())) == (2, 1)
+    assert result.err.startswith(f"medgen: {option}: {tmp_path / name} is a ")
+    assert result.err.endswith(f"{told}\n")

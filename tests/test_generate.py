@@ -269,7 +269,7 @@ def test_a_billion_pairs_take_no_more_memory_than_a_block(tmp_path, monkeypatch)
 
 def test_a_manifest_is_read_and_ordered_in_a_few_bytes_for_each_pair(tmp_path):
     """Issue 10, point 17."""
-    count = 20_000
+    count = 4_000
     lines = [{"index": n, "id": "", "files": {"bravo": "0" * 64, "seg": "0" * 64}} for n in range(count)]
     lines[7] = {"index": 7, "failed": True, "rejected": {"empty": 3}}
     texts = [json.dumps(line) + "\n" for line in [*lines[count // 2 :], *lines[: count // 2], lines[9]]]
@@ -282,7 +282,7 @@ def test_a_manifest_is_read_and_ordered_in_a_few_bytes_for_each_pair(tmp_path):
         found = generate.outcome(tmp_path, generate.shard(10**9, 16, 1, 1))
         assert found == (1, [7], {"empty": 3}, False)
 
-    assert peak(read) < 150 * count
+    assert peak(read) < 200_000 + 150 * count
     text = (tmp_path / "manifest.jsonl").read_text()
     assert text == "".join(['{"seed": 0}\n', *(json.dumps(line) + "\n" for line in lines)])
 
