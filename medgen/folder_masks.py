@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,36 +85,31 @@ def _advise(problem: str) -> str:
 
 
 def _usable(folder: Path, slices: MaskSlices, model: Model) -> np.ndarray:
-    """The rows with a lesion that the image model can show. Raises `DataError` if there is none."""
-    largest = slices.area.max(axis=1, initial=0)
-    small = ~slices.outside & (largest < max(1, model.recipe.data.min_lesion))
-    rows = np.flatnonzero(~slices.outside & ~small)
-    reasons = list(_left_out(slices, small, model))
+    """The rows with a lesion that the image model can show. Raises `DataError` if there is none.
+
+    The tips of lesions, too small for a pixel, are left out without a word, as slices without a lesion are.
+    """
+    large = slices.area.max(axis=1, initial=0) >= max(1, model.recipe.data.min_lesion)
+    rows, count = np.flatnonzero(~slices.outside & large), len(large)
+    labels, outside = _labels(slices, model), int(np.count_nonzero(slices.outside))
+    beyond = f"{outside} of {count} slices have a lesion outside the image model's slices, {model.grid}"
     if not len(rows):
-        what = f"there is no lesion in {slices.files} masks" if not len(largest) else "; ".join(reasons)
-        hint = ", ".join(_labels(slices, model))
-        raise DataError(f"{folder}: {what}{f' ({hint})' if hint else ''}. Give a folder of masks with lesions.")
-    for reason in reasons:
-        warn(f"{folder}: {reason} and left out.")
-    for line in _labels(slices, model):
-        warn(f"{folder}: {line}.")
+        small = f"all lesions are too small for the image model's slices, {model.grid}"
+        what = beyond if outside else small if count else f"there is no lesion in {slices.files} masks"
+        raise DataError(f"{folder}: {what}{f' ({labels})' if labels else ''}. Give a folder of masks with lesions.")
+    if outside:
+        warn(f"{folder}: {beyond}, and are left out. Give masks of smaller slices to use them.")
+    if labels:
+        warn(f"{folder}: {labels}. Give masks with those labels to use them.")
     return rows
 
 
-def _left_out(slices: MaskSlices, small: np.ndarray, model: Model) -> Iterator[str]:
-    count = len(small)
-    if outside := np.count_nonzero(slices.outside):
-        yield f"{outside} of {count} slices have a lesion outside the image model's slices, {model.grid},"
-    if lost := np.count_nonzero(small):
-        yield f"{lost} of {count} slices have only lesions too small for the image model's slices, {model.grid},"
-
-
-def _labels(slices: MaskSlices, model: Model) -> Iterator[str]:
-    """What is in the files that no mask is made of."""
-    if slices.others:
-        wanted = sorted(
-            {label for name in model.parts.mode.condition for label in mask(model.recipe.data, name).labels}
-        )
-        held = [str(label) for label in sorted(slices.others)]
-        shown = ", ".join(held[:LABELS]) + (", ..." if len(held) > LABELS else "")
-        yield f"masks hold label {shown}, and the image model was trained on {', '.join(map(str, wanted))}"
+def _labels(slices: MaskSlices, model: Model) -> str:
+    """What is in the files that no mask is made of, if anything."""
+    if not slices.others:
+        return ""
+    data = model.recipe.data
+    wanted = sorted({label for name in model.parts.mode.condition for label in mask(data, name).labels})
+    held = [str(label) for label in sorted(slices.others)]
+    shown = ", ".join(held[:LABELS]) + (", ..." if len(held) > LABELS else "")
+    return f"masks hold label {shown}, and the image model was trained on {', '.join(map(str, wanted))}"

@@ -161,3 +161,13 @@ def test_another_start_reads_no_mask_again(image, tmp_path, monkeypatch):
     write_volume(tmp_path / "a.nii.gz", lesion(slices=(0, 1)))
     monkeypatch.undo()
     assert folder_masks.FolderMasks(tmp_path, image, 0).identity() != first.identity()
+
+
+def test_lesions_too_small_for_a_pixel_are_no_mask(image, tmp_path, capsys):
+    """Issue 10, point 6."""
+    write_volume(tmp_path / "a.nii.gz", lesion(box=(slice(12, 13),) * 2))
+    assert "all lesions are too small for the image model's slices, 16 px of 1.5 mm" in refused(tmp_path, image)[0]
+    write_volume(tmp_path / "b.nii.gz", lesion())
+    capsys.readouterr()
+    assert len(folder_masks.FolderMasks(tmp_path, image, 0).rows) == 1
+    assert "warning" not in capsys.readouterr().err
