@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from medgen.registry import Registry
 
 FOLDER = click.Path(path_type=Path)
+MOST_PAIRS = 10**18
+"""Beyond this there are no bytes left to lock; see `manifest`."""
 with_option = click.option("--with", "layers", multiple=True, metavar="FILE", help="Lay another recipe over this one.")
 overrides_argument = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 
@@ -151,7 +153,7 @@ def _train(recipe: Recipe, resume: str | None) -> Path:
     metavar="CKPT|DIR",
     help="The same of a mask model, or a folder of masks: files, or patients.",
 )
-@click.option("--num-images", type=click.IntRange(1), required=True, help="How many pairs there shall be.")
+@click.option("--num-images", type=click.IntRange(1, MOST_PAIRS), required=True, help="How many pairs there shall be.")
 @click.option(
     "--output-dir", type=FOLDER, required=True, metavar="OUT", help="Folder for OUT/train/syn_00000/... and pairs.png."
 )
@@ -199,7 +201,7 @@ def generate(
     if not indices:
         _say_nothing(num_images, batch_size, shard)
         return 0
-    command, devices = shlex.join(["medgen", *arguments]), shares.processes(devices, indices, batch_size)
+    command, devices = shlex.join(["medgen", *arguments]), shares.processes(devices, indices)
     if devices > 1:
         if code := shares.supervise(arguments, devices, len(indices), output_dir, command):
             return code
@@ -230,16 +232,16 @@ def _conclude(output_dir: Path, indices: Sequence[int], max_area: float, max_att
     picture = output_dir / "pairs.png"
     say_result(picture if picture.exists() else output_dir)
     if outcome.failed:
-        what = f"{len(outcome.failed)} of {len(indices)} masks were invalid {max_attempts} times"
+        what = f"{outcome.failed} of {len(indices)} masks were invalid {max_attempts} times"
         raise IncompleteError(f"{output_dir}: {what} {_why_invalid(outcome, max_area)}.")
 
 
 def _why_invalid(outcome: Outcome, max_area: float) -> str:
     """What was wrong with the masks, and what helps."""
-    missing = [str(entry["index"]) for entry in outcome.failed]
-    listed = "indices " + ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
-    empty, large = outcome.rejected("empty"), outcome.rejected("too_large")
+    listed = "indices " + ", ".join(map(str, outcome.first)) + (", ..." if outcome.failed > 10 else "")
+    empty, large, outside = (outcome.rejected[why] for why in ("empty", "too_large", "outside"))
     draws = f"draws: {empty} empty, {large} larger than {max_area:.3g} of the slice"
+    draws += f", {outside} in part outside the image model's slices" if outside else ""
     raised = "--max-area or --max-attempts" if large else "--max-attempts"
     where = "" if outcome.empty else ", in a new --output-dir"
     return f"({listed}; {draws}). Train the mask model longer, or raise {raised}{where}"
@@ -250,22 +252,39 @@ def _generator(
     max_attempts: int,
 ) -> Generator:  # fmt: skip
     from medgen import generate as work
+    from medgen.combination import require_image_model, require_mask_model
+    from medgen.folder_masks import FolderMasks
+    from medgen.mask_sources import MaskSource, ModelMasks
+    from medgen.models import load_model
 
-    image_model, seg_model = _in_run(image_model), _in_run(seg_model)
-    image = work.load_model(image_model, registry()) if image_model else None
-    masks: work.MaskSource | None = None
+    image_model, seg_model = _in_run("--image-model", image_model), _in_run("--seg-model", seg_model)
+    image = load_model(image_model, registry()) if image_model else None
+    masks: MaskSource | None = None
     if seg_model and seg_model.is_dir():
         if image is None:
             raise RecipeError(f"--seg-model: {seg_model} is a folder of masks, which needs images. Give --image-model.")
-        masks = work.FolderMasks(seg_model, image, seed)
+        masks = FolderMasks(seg_model, image, seed)
     elif seg_model:
-        masks = work.ModelMasks(work.load_model(seg_model, registry()), seed, steps, max_area, max_attempts)
+        seg = load_model(seg_model, registry())
+        require_mask_model(seg)
+        if image:
+            require_image_model(image, with_masks=True)
+        masks = ModelMasks(seg, seed, steps, max_area, max_attempts, image)
     return work.Generator(image, masks, seed, steps, batch_size)
 
 
-def _in_run(model: Path | None) -> Path | None:
-    """The newest checkpoint, where a run's folder is given."""
-    return model / "latest.pt" if model and (model / "latest.pt").is_file() else model
+def _in_run(option: str, model: Path | None) -> Path | None:
+    """The newest checkpoint, where a run's folder is given. Raises RecipeError for what can be no model."""
+    if model is None or (model / "latest.pt").is_file():
+        return model and model / "latest.pt"
+    if model.is_dir() and option == "--image-model":
+        raise RecipeError(
+            f"{option}: {model} is a folder without latest.pt. Give a checkpoint, or the folder of a run."
+        )
+    if model.name.lower().endswith((".nii", ".nii.gz")):
+        masks = ", or the folder that the masks lie in" if option == "--seg-model" else ""
+        raise RecipeError(f"{option}: {model} is a scan or a mask, not a model. Give a checkpoint{masks}.")
+    return model
 
 
 @cli.group()

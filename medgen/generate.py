@@ -9,206 +9,31 @@ from __future__ import annotations
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
+from itertools import chain, groupby, islice
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-import attrs
 import numpy as np
 import torch
 from torch import Tensor
 
-from medgen import checkpoint, pictures, sampling, seeds
-from medgen.assemble import Parts, Saved, build, default_device
-from medgen.data.layouts import mask_names, source
+from medgen import pictures, seeds
+from medgen.assemble import default_device
+from medgen.blocks import Indices
+from medgen.combination import require_image_model, require_same_masks
 from medgen.data.output import read_slice, write_slice
-from medgen.data.plane import resample_masks
-from medgen.data.store import open_store
-from medgen.errors import (
-    CheckpointError,
-    DataError,
-    OutOfMemoryError,
-    RecipeError,
-    RunInUseError,
-    StoppedError,
-    StorageError,
-)
-from medgen.kinds import Mode
-from medgen.manifest import Entry, Manifest, has_pairs, is_file_name, name_of, read, sha256
-from medgen.recipe import Recipe, from_toml
-from medgen.registry import Registry
-from medgen.run import load_into
+from medgen.errors import OutOfMemoryError, RecipeError, RunInUseError, StoppedError, StorageError
+from medgen.manifest import Manifest, name_of, sha256
+from medgen.manifest_lines import Lines, has_pairs, names
+from medgen.mask_sources import Masks, MaskSource, ModelMasks
+from medgen.models import Model, draw_samples, load_model
 from medgen.signals import Stop
 from medgen.versions import versions
 
+__all__ = ["Generator", "Model", "ModelMasks", "generate", "load_model", "outcome", "shard"]
 Array = np.ndarray[Any, np.dtype[Any]]
-
-
-class Model(NamedTuple):
-    """A trained generator: the averaged weights of a checkpoint, where it has them, and what it was trained on."""
-
-    recipe: Recipe
-    parts: Parts
-    device: torch.device
-    spacing: float
-    masks: frozenset[str]
-    digest: str
-
-    @property
-    def axis(self) -> str:
-        """The axis across its slices."""
-        return self.recipe.data.axis
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Pixels of a generated slice."""
-        return (self.recipe.data.image_size,) * 2
-
-
-def load_model(path: Path, registry: Registry | None = None, device: torch.device | None = None) -> Model:
-    """The generator in a checkpoint; it needs nothing but the file. Raises CheckpointError or PluginError."""
-    device = device or default_device()
-    digest = sha256(path)
-    state = checkpoint.load(path)
-    if digest is None or sha256(path) != digest:  # a training may have saved anew in the meantime
-        raise CheckpointError(f"{path}: was replaced as it was read. Try again, or give a copy of it.")
-    recipe = _recipe(path, state, registry)
-    if getattr(recipe.strategy, "unconditional", False):
-        what = f"holds an autoencoder (strategy.{recipe.names['strategy']}), which generates nothing by itself"
-        raise CheckpointError(f"{path}: {what}. Train a model in its latents with [space.latent], and give that.")
-    parts = build(recipe, device, Saved(state, path))
-    _check_names(path, parts.mode)
-    load_into(parts.network, state["averaged"] or state["network"], path)
-    try:
-        spacing = float(state["data"]["spacing"])
-    except (KeyError, TypeError, ValueError) as error:
-        what = f"the state of its data does not fit ({type(error).__name__}: {error})"
-        raise CheckpointError(f"{path}: {what}. Use a checkpoint that medgen wrote.") from error
-    parts.network.eval().requires_grad_(False)
-    if state["channels_last"]:
-        parts.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-    return Model(recipe, parts, device, spacing, mask_names(recipe.data), digest)
-
-
-def _recipe(path: Path, state: Mapping[str, Any], registry: Registry | None) -> Recipe:
-    """The recipe in a checkpoint, which has everything that a generator needs."""
-    lacking = [key for key in ("averaged", "channels_last", "data", "network", "recipe", "space") if key not in state]
-    if lacking or not isinstance(state["recipe"], str):
-        what = f"the key '{(lacking or ['recipe'])[0]}' is missing or of another type"
-        raise CheckpointError(f"{path}: {what}. Use a checkpoint that medgen wrote.")
-    try:
-        return from_toml(state["recipe"], registry)
-    except RecipeError as error:
-        raise CheckpointError([f"{path}: {problem}" for problem in error.problems]) from error
-
-
-def _check_names(path: Path, mode: Mode) -> None:
-    """Channels become names of files."""
-    for name in mode.names:
-        if not is_file_name(name):
-            what = f"its mode has a channel {name!r}, which cannot be the name of a file"
-            raise CheckpointError(f"{path}: {what}. Use a checkpoint that you trust, of another mode.")
-
-
-def draw_samples(model: Model, condition: Tensor, generators: Sequence[torch.Generator], steps: int | None) -> Tensor:
-    """`[batch, channel, *space]` in [-1, 1] on the CPU, for conditions in [-1, 1]."""
-    _, space, strategy, network = model.parts
-    draw = sampling.noise(generators, space.shape(condition.shape[2:]), model.device)
-    with sampling.autocast(model.device, model.recipe.training.precision):
-        return sampling.sample(strategy, space, network, condition.to(model.device), draw, steps).float().cpu()
-
-
-class Masks(NamedTuple):
-    """Masks of one block. values: `[batch, channel, *space]`, -1 or +1. faults: for each index, of each attempt."""
-
-    values: Tensor
-    faults: list[list[str]]
-
-
-class MaskSource(Protocol):
-    """Where masks come from."""
-
-    names: tuple[str, ...]
-    spacing: float
-    axis: str
-
-    def block(self, indices: Sequence[int]) -> Masks:
-        """Masks of consecutive indices, a function of the indices alone."""
-
-    def identity(self) -> Mapping[str, Any]:
-        """What must be the same for the masks to be the same."""
-
-
-class ModelMasks:
-    """Masks that a model draws. One that is empty or larger than `max_area` (share of the slice) is drawn again."""
-
-    def __init__(self, model: Model, seed: int, steps: int | None, max_area: float, max_attempts: int):
-        mode = model.parts.mode
-        if mode.condition:
-            what = f"makes {', '.join(mode.images)} given {', '.join(mode.condition)}, not masks"
-            raise RecipeError(f"--seg-model: {what}. Give it as --image-model, and a model of masks here.")
-        self.model, self.seed, self.steps = model, seed, steps
-        self.max_area, self.max_attempts = max_area, max_attempts
-        self.names, self.spacing, self.axis = model.parts.mode.images, model.spacing, model.axis
-
-    def block(self, indices: Sequence[int]) -> Masks:
-        """Draw every index at attempt 1, then the invalid ones again; a block is always drawn whole."""
-        values = self._attempt(indices, 1)
-        faults = [[self.fault(mask)] for mask in values]
-        for attempt in range(2, self.max_attempts + 1):
-            invalid = [place for place, each in enumerate(faults) if each[-1]]
-            if not invalid:
-                break
-            again = self._attempt(indices, attempt)
-            for place in invalid:
-                values[place] = again[place]
-                faults[place].append(self.fault(again[place]))
-        return Masks(values, faults)
-
-    def fault(self, mask: Tensor) -> str:
-        """`empty`, `too_large`, or nothing where it is valid."""
-        area = float((mask > 0).any(0).float().mean())
-        return "" if 0 < area <= self.max_area else "too_large" if area else "empty"
-
-    def identity(self) -> Mapping[str, Any]:
-        """The model's weights and the limits."""
-        return {"seg_model": self.model.digest, "max_area": self.max_area, "max_attempts": self.max_attempts}
-
-    def _attempt(self, indices: Sequence[int], attempt: int) -> Tensor:
-        generators = [seeds.stream(self.seed, "mask", index, attempt) for index in indices]
-        condition = torch.empty(len(indices), 0, *self.model.size)
-        return torch.where(draw_samples(self.model, condition, generators, self.steps) > 0, 1.0, -1.0)
-
-
-class FolderMasks:
-    """Slices with lesions from a folder that any layout reads, or of mask files, in an order that the seed gives."""
-
-    def __init__(self, folder: Path, model: Model, seed: int):
-        self.names, self.seed = model.parts.mode.condition, seed
-        trained = attrs.evolve(model.recipe.data, spacing=model.spacing, exclude=[], allow_patient_overlap=True)
-        data = attrs.evolve(trained, root=folder, val_fraction=0.0, min_foreground=0.0, lesion_only=True)
-        files = {source(data, name) for name in self.names}
-        if any(folder.glob("*.nii*")) and not any(each.is_dir() for each in folder.iterdir()) and len(files) == 1:
-            data = attrs.evolve(data, layout="files", files=dict.fromkeys(files, "*"))
-        try:
-            self.store = open_store(data, self.names, model.masks)
-        except DataError as error:
-            advice = "Give a folder of mask files, or of patients whose files are named as in training"
-            raise DataError(re.sub(r"Set data\..*$", f"{advice}.", each) for each in error.problems) from error
-        self.rows, self.spacing, self.axis = self.store.select("train"), self.store.spacing, model.axis
-
-    def block(self, indices: Sequence[int]) -> Masks:
-        """Mask n is `permutation(n // size)[n % size]`, so all are used equally often."""
-        size = len(self.rows)
-        chosen = [int(seeds.permutation(self.seed, index // size, size)[index % size]) for index in indices]
-        values = torch.from_numpy(self.store.read(self.rows[chosen], self.names)).float()
-        return Masks(values, [[""] for _ in indices])
-
-    def identity(self) -> Mapping[str, Any]:
-        """The masks' content."""
-        return {"seg_folder": self.store.fingerprint}
 
 
 class Pair(NamedTuple):
@@ -251,7 +76,7 @@ class Generator:
     def block(self, number: int) -> Iterator[Pair]:
         """Pairs `number * batch_size` onwards; without channels where no valid mask was found."""
         indices = range(number * self.batch_size, (number + 1) * self.batch_size)
-        masks = self._masks(indices)
+        masks = self.masks.block(indices) if self.masks else None
         images = self._images(indices, masks)
         for place, index in enumerate(indices):
             faults = masks.faults[place] if masks else [""]
@@ -264,13 +89,6 @@ class Generator:
         condition = torch.empty(len(indices), 0, *self.image.size) if masks is None else masks.values
         generators = [seeds.stream(self.seed, "image", index, 1) for index in indices]
         return draw_samples(self.image, condition, generators, self.steps)
-
-    def _masks(self, indices: Sequence[int]) -> Masks | None:
-        """Masks at the size of the images."""
-        masks = self.masks.block(indices) if self.masks else None
-        if masks is None or self.image is None:
-            return masks
-        return masks._replace(values=torch.from_numpy(resample_masks(masks.values.numpy(), self.image.size[0])))
 
     def _channels(self, images: Tensor | None, masks: Masks | None, place: int) -> dict[str, Array]:
         channels: dict[str, Array] = {}
@@ -286,41 +104,41 @@ class Generator:
         return given | frozenset(self.masks.names if self.masks else ())
 
     def _check(self) -> None:
-        wanted = self.image.parts.mode.condition if self.image else ()
-        given = self.masks.names if self.masks else ()
         if self.image is None and self.masks is None:
             raise RecipeError("--image-model, --seg-model: nothing to generate with. Give at least one of them.")
-        if self.image is not None and wanted and not given:
-            raise RecipeError(f"--seg-model: the image model needs {', '.join(wanted)}. Give a mask model or a folder.")
-        if self.image is not None and tuple(wanted) != tuple(given):
-            made, read = ", ".join(given), ", ".join(wanted) or "nothing"
-            what = f"gives {made}, the image model (--image-model) was trained on {read}"
-            raise RecipeError(f"--seg-model: {what}. Use a mask model of the same masks.")
+        if self.image is not None:
+            require_image_model(self.image, with_masks=self.masks is not None)
+        if self.image is not None and self.masks is not None:
+            require_same_masks(self.masks.names, self.image)
 
 
-def shard(count: int, batch_size: int, part: int, parts: int) -> list[int]:
-    """The indices below `count` in part 1..`parts`: those of every `parts`-th block, so that no block is torn apart."""
-    return [index for index in range(count) if index // batch_size % parts == part - 1]
+def shard(count: int, batch_size: int, part: int, parts: int) -> Indices:
+    """The indices below `count` in part 1..`parts`."""
+    return Indices(count, batch_size, part, parts)
 
 
 class Outcome(NamedTuple):
     """What has become of the pairs.
 
-    failed: the lines of the manifest of those that were left out. empty: the folder has no pair at all.
+    failed: how many were left out, and the first of their indices. rejected: masks drawn in vain, by
+    `ModelMasks.fault`. empty: the folder has no pair at all.
     """
 
-    failed: list[Entry]
+    failed: int
+    first: list[int]
+    rejected: Counter[str]
     empty: bool
 
-    def rejected(self, why: str) -> int:
-        """Masks drawn in vain, by `ModelMasks.fault`."""
-        return sum(entry["rejected"].get(why, 0) for entry in self.failed if "rejected" in entry)
 
-
-def outcome(out: Path, indices: Sequence[int]) -> Outcome:
+def outcome(out: Path, indices: Sequence[int], shown: int = 10) -> Outcome:
     """As the manifest has it, once these pairs have been tried."""
-    _, entries = read(out / "manifest.jsonl")
-    return Outcome([entries[index] for index in indices if entries[index].get("failed")], not has_pairs(out, entries))
+    failed, first, rejected = 0, list[int](), Counter[str]()
+    with closing(Lines(out / "manifest.jsonl")) as lines:
+        for index in filter(indices.__contains__, lines.failed()):
+            failed += 1
+            first += [index] if failed <= shown else []
+            rejected.update(lines[index].get("rejected", {}))
+        return Outcome(failed, first, rejected, not has_pairs(out, lines))
 
 
 def generate(
@@ -338,9 +156,7 @@ def generate(
     try:
         with Manifest.open(out, make.identity(), make.made_with()) as manifest:
             _sweep(manifest, make.batch_size)
-            todo = manifest.missing(indices)
-            advance(len(indices) - len(todo))
-            _make_blocks(make, manifest, todo, stop or Stop(), advance)
+            _make_blocks(make, manifest, indices, stop or Stop(), advance)
             with manifest.locked():
                 manifest.sort()
                 picture(make, manifest)
@@ -352,16 +168,19 @@ def generate(
 
 
 def _make_blocks(
-    make: Generator, manifest: Manifest, todo: set[int], stop: Stop, advance: Callable[[int], None]
+    make: Generator, manifest: Manifest, indices: Iterable[int], stop: Stop, advance: Callable[[int], None]
 ) -> None:
-    for number in sorted({index // make.batch_size for index in todo}):
-        if stop.reason:
-            raise stopped(manifest.out, stop)
-        with manifest.block(number):
-            mine = [pair for pair in make.block(number) if pair.number in todo]
-            for pair in mine:
-                write_pair(pair, manifest, make)
-        advance(len(mine))
+    """A block at a time from beginning to end: that takes as much memory for a billion pairs as for one block."""
+    for number, block in groupby(indices, lambda index: index // make.batch_size):
+        wanted = list(block)
+        if todo := manifest.missing(wanted):
+            if stop.reason:
+                raise stopped(manifest.out, stop)
+            with manifest.block(number):
+                for pair in make.block(number):
+                    if pair.number in todo:
+                        write_pair(pair, manifest, make)
+        advance(len(wanted))
 
 
 def stopped(out: Path, stop: Stop) -> StoppedError:
@@ -403,7 +222,7 @@ def _place(temporary: Path, folder: Path) -> None:
 
 def _sweep(manifest: Manifest, batch_size: int) -> None:
     """Remove what processes left that were killed as they wrote a pair."""
-    for path in (manifest.out / "train").glob(".tmp-syn_*"):
+    for path in [manifest.out / "train" / name for name in names(manifest.out, ".tmp-syn_")]:
         index = re.fullmatch(r"\.tmp-syn_(\d{5,})", path.name)
         if index is None or path.is_symlink():
             continue
@@ -415,9 +234,8 @@ def picture(make: Generator, manifest: Manifest, count: int = 32) -> None:
     """`pairs.png` of the first pairs that are there: every image, then the last again with the masks outlined."""
     masks = make.masks.names if make.masks else ()
     images = make.image.parts.mode.images if make.image else ()
-    made = [index for index, entry in sorted(manifest.entries.items()) if not entry.get("failed")]
-    folders = [folder for folder in (manifest.out / "train" / name_of(index) for index in made) if folder.exists()]
-    groups = [_tiles(folder, images, masks) for folder in folders[:count]]
+    folders = (manifest.out / "train" / name_of(index) for index in manifest.entries.made())
+    groups = [_tiles(folder, images, masks) for folder in islice(filter(Path.exists, folders), count)]
     if groups:
         across = max(1, 12 // max(len(group) for group in groups))
         rows = [[*chain(*groups[start : start + across])] for start in range(0, len(groups), across)]

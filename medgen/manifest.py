@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,8 +17,8 @@ from typing import Any, BinaryIO
 
 from medgen.console import warn
 from medgen.errors import CheckpointError, RunInUseError
+from medgen.manifest_lines import Entry, Lines, has_pairs, line_of
 
-Entry = dict[str, Any]
 IN_USE = 1 << 62
 """The byte that every process in a folder holds, shared."""
 
@@ -27,13 +26,6 @@ IN_USE = 1 << 62
 def name_of(index: int) -> str:
     """The folder of a pair."""
     return f"syn_{index:05d}"
-
-
-def is_file_name(name: object) -> bool:
-    """Whether a channel may be the name of a file: it stays in its folder and hides nothing."""
-    if not isinstance(name, str) or not name.isprintable():
-        return False
-    return 0 < len(name) <= 100 and not name.startswith(".") and "/" not in name and "\\" not in name
 
 
 def sha256(path: Path) -> str | None:
@@ -59,8 +51,8 @@ class Manifest:
     def __init__(self, out: Path, lock: BinaryIO, identity: Mapping[str, Any], made_with: Mapping[str, Any]):
         self.out, self.path, self._lock = out, out / "manifest.jsonl", lock
         self.header = {**identity, **made_with}
-        self.entries: dict[int, Entry] = {}
         with self.locked():
+            self.entries = Lines(self.path)
             self._check(identity, made_with)
             fcntl.lockf(lock, fcntl.LOCK_SH, 1, IN_USE)
             self.sort()
@@ -75,7 +67,11 @@ class Manifest:
         """A new manifest, or the one that is there. Raises CheckpointError if it is damaged or of other pairs."""
         out.mkdir(parents=True, exist_ok=True)
         with open(out / ".lock", "a+b") as lock:
-            yield cls(out, lock, identity, made_with)
+            manifest = cls(out, lock, identity, made_with)
+            try:
+                yield manifest
+            finally:
+                manifest.entries.close()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -111,19 +107,24 @@ class Manifest:
 
     def add(self, entry: Entry) -> None:
         """Append a line. Comes before the files are in place, so that there is no pair without one."""
-        entry = entry | self._own
-        self.entries[entry["index"]] = entry
         with self.locked(), open(self.path, "r+b") as file:
             self._drop_torn(file)
-            file.write(_line(entry))
+            file.write(line_of(entry | self._own))
 
     def sort(self) -> None:
-        """Take in what other processes added, and order the lines, so that the file does not tell how it came about."""
-        header, entries = read(self.path)
-        self.header, self.entries = header or self.header, entries
+        """Take in what was added, by whichever process, and order the lines: the file does not tell how it came about.
+
+        Until then `entries` is what there was before.
+        """
+        lines = Lines(self.path)
+        self.header = lines.header or self.header
         temporary = self.path.with_name(f".tmp-{self.path.name}")
-        temporary.write_bytes(b"".join(map(_line, [self.header, *(entries[index] for index in sorted(entries))])))
+        with open(temporary, "wb") as file:
+            file.write(line_of(self.header))
+            file.writelines(lines.text())
         temporary.replace(self.path)
+        self.entries.close()
+        self.entries = lines
 
     def _whole(self, index: int) -> bool:
         entry = self.entries.get(index)
@@ -133,9 +134,9 @@ class Manifest:
         return all(sha256(folder / f"{name}.nii.gz") == digest for name, digest in entry["files"].items())
 
     def _check(self, identity: Mapping[str, Any], made_with: Mapping[str, Any]) -> None:
-        there, self.entries = read(self.path)
+        there = self.entries.header
         if there is None:
-            if any(_pairs(self.out)):
+            if has_pairs(self.out, self.entries):
                 raise CheckpointError(f"{self.out}: has pairs but no manifest.jsonl. Choose another --output-dir.")
             return
         keys = sorted({*there, *identity} - {*made_with})
@@ -165,49 +166,3 @@ class Manifest:
         file.seek(-tail, os.SEEK_END)
         file.seek(size - tail + file.read().rfind(b"\n") + 1)
         file.truncate()
-
-
-def read(path: Path) -> tuple[Entry | None, dict[int, Entry]]:
-    """The first line of a manifest, and the others by index; of two with one index the later counts."""
-    text = path.read_bytes() if path.exists() else b""
-    whole = text[: text.rfind(b"\n") + 1]  # what follows is the torn line of a process that was killed
-    rows = [_row(path, number, line) for number, line in enumerate(whole.splitlines(), 1)]
-    return (rows[0] if rows else None), {row["index"]: row for row in rows[1:]}
-
-
-def has_pairs(out: Path, entries: Mapping[int, Entry]) -> bool:
-    """Whether a folder holds a pair, or should."""
-    return any(not entry.get("failed") for entry in entries.values()) or any(_pairs(out))
-
-
-def _pairs(out: Path) -> Iterator[Path]:
-    return (out / "train").glob("syn_*")
-
-
-def _row(path: Path, number: int, line: bytes) -> Entry:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        row = None
-    if not isinstance(row, dict) or (number > 1 and not _is_entry(row)):
-        raise CheckpointError(
-            f"{path}:{number}: is no line that medgen wrote. Restore the file, or choose another --output-dir."
-        )
-    return row
-
-
-def _line(row: Entry) -> bytes:
-    return json.dumps(row).encode() + b"\n"
-
-
-def _is_entry(row: Entry) -> bool:
-    index, files = row.get("index"), row.get("files")
-    if type(index) is not int or index < 0:
-        return False
-    if row.get("failed") is True:
-        return _is_count(row.get("rejected", {}))
-    return isinstance(files, dict) and bool(files) and all(map(is_file_name, files))
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, dict) and all(type(each) is int for each in value.values())

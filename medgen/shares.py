@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from medgen import console, distributed, generate
+from medgen.blocks import Indices
 from medgen.distributed import NOTES, Place
 from medgen.errors import MedgenError, RankError, StoppedError
 from medgen.launch import Supervisor
@@ -36,9 +37,9 @@ def share(part: int, parts: int) -> tuple[int, int]:
     return part + where.rank * parts, parts * where.size
 
 
-def processes(devices: int, indices: Sequence[int], batch_size: int) -> int:
+def processes(devices: int, indices: Indices) -> int:
     """How many to start for so many devices: no more than there are blocks, and none where others started several."""
-    return 1 if distributed.place() else min(devices, len({index // batch_size for index in indices}))
+    return 1 if distributed.place() else min(devices, len(indices.blocks))
 
 
 def notes() -> Path | None:
@@ -82,9 +83,9 @@ def progress(total: int) -> Iterator[Callable[[int], None]]:
 
 
 def _append(path: Path, count: int) -> None:
-    """A byte for each pair: the file's size is always right."""
+    """A byte for each pair: the file's size is always right. They are holes, which take no space."""
     with open(path, "ab") as file:
-        file.write(b"." * count)
+        file.truncate(file.tell() + count)
 
 
 def _tell(folder: Path, error: MedgenError | None = None) -> bool:

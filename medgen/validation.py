@@ -13,6 +13,7 @@ from torch import Tensor
 from medgen import distributed, seeds
 from medgen.hookspecs import hookimpl
 from medgen.kinds import TIME_SCALE, Batch, MeasuringTurn, Step, Turn
+from medgen.lesions import lesion_masks
 from medgen.objective import detach
 from medgen.run import Run, Trial
 from medgen.sampling import autocast, evaluation
@@ -24,7 +25,7 @@ BINS = 5
 class Validation:
     """Loss per term, by time, inside and outside lesions, and the PSNR of the one-step estimate of x0.
 
-    Lesions are where any condition channel is set, or, in models that generate masks, where the generated mask is.
+    Lesions are where a mask is set that the model is given or generates; without a mask there are no such figures.
     """
 
     def __init__(self, run: Run):
@@ -105,8 +106,5 @@ class Validation:
         return rows
 
     def _lesion(self, batch: Batch, truth: Tensor) -> Tensor | None:
-        run = self.run
-        if batch.condition.shape[1]:
-            return (batch.condition > 0).any(1)
-        masks = [index for index, name in enumerate(run.mode.images) if name in run.store.masks]
-        return (truth[:, masks] > 0).any(1) if masks and not run.mode.pooled else None
+        masks = lesion_masks(self.run.mode, self.run.store.masks, truth, batch.condition)
+        return None if masks is None else masks.any(1)

@@ -5,12 +5,18 @@ import json
 import shutil
 import subprocess
 import sys
+import tracemalloc
 
 import nibabel as nib
 import numpy as np
+import pytest
 import torch
 
-from medgen import checkpoint, generate
+from medgen import checkpoint, generate, shares
+from medgen.errors import StoppedError
+from medgen.manifest import Manifest
+from medgen.manifest_lines import Lines
+from medgen.signals import Stop
 
 
 def arguments(trained, out, count=5, image="bravo"):
@@ -209,3 +215,92 @@ def test_models_that_do_not_fit_together_are_named(trained, medgen, tmp_path):
     )
     assert wrong.code == 2
     assert "makes t1_pre, t1_gd given seg" in wrong.err
+
+
+class Stub:
+    """A generator of tiny images that asks to stop as it makes its third block."""
+
+    image = masks = None
+    spacing, axis, batch_size = 1.0, "axial", 16
+
+    def __init__(self, stop):
+        self.stop = stop
+
+    def identity(self):
+        return {"seed": 0}
+
+    def made_with(self):
+        return {}
+
+    def block(self, number):
+        self.stop.reason = "SIGTERM" if number == 2 else None
+        for index in range(number * self.batch_size, (number + 1) * self.batch_size):
+            yield generate.Pair(index, [""], {"bravo": np.full((4, 4), -1.0)}, frozenset())
+
+
+def peak(work):
+    """Bytes of Python objects that were held at most during a call."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_billion_pairs_take_no_more_memory_than_a_block(tmp_path, monkeypatch):
+    """Issue 10, point 17: lists and sets of their indices took 6 GB before the first was made."""
+    monkeypatch.setattr(generate, "picture", lambda *_: None)
+    stop = Stop("medgen generate")
+    indices = generate.shard(10**9, Stub.batch_size, 1, 1)
+
+    def begin():
+        with pytest.raises(StoppedError):
+            generate.generate(Stub(stop), indices, tmp_path, stop)
+        assert shares.processes(8, indices) == 8
+        assert generate.outcome(tmp_path, indices).failed == 0
+
+    assert peak(begin) < 4 << 20
+    assert len(list((tmp_path / "train").iterdir())) == 48
+    stop.reason = None
+    generate.generate(Stub(stop), generate.shard(48, 16, 1, 1), tmp_path, stop)
+    assert (stop.reason, len(Lines(tmp_path / "manifest.jsonl"))) == (None, 48)
+
+
+def test_a_manifest_is_read_and_ordered_in_a_few_bytes_for_each_pair(tmp_path):
+    """Issue 10, point 17."""
+    count = 4_000
+    lines = [{"index": n, "id": "", "files": {"bravo": "0" * 64, "seg": "0" * 64}} for n in range(count)]
+    lines[7] = {"index": 7, "failed": True, "rejected": {"empty": 3}}
+    texts = [json.dumps(line) + "\n" for line in [*lines[count // 2 :], *lines[: count // 2], lines[9]]]
+    (tmp_path / "manifest.jsonl").write_text("".join(['{"seed": 0}\n', *texts]))
+
+    def read():
+        with Manifest.open(tmp_path, {"seed": 0}, {}) as manifest:
+            assert list(manifest.entries) == list(range(count))
+            assert manifest.entries[9] == lines[9]
+        found = generate.outcome(tmp_path, generate.shard(10**9, 16, 1, 1))
+        assert found == (1, [7], {"empty": 3}, False)
+
+    assert peak(read) < 200_000 + 150 * count
+    text = (tmp_path / "manifest.jsonl").read_text()
+    assert text == "".join(['{"seed": 0}\n', *(json.dumps(line) + "\n" for line in lines)])
+
+
+@pytest.mark.parametrize("parts", [1, 2, 5])
+@pytest.mark.parametrize(("total", "size"), [(1, 16), (16, 16), (33, 16), (100, 7), (6, 1)])
+def test_indices_by_arithmetic_are_those_of_whole_blocks(total, size, parts):
+    """Issue 10, point 17."""
+    for part in range(1, parts + 1):
+        expected = [index for index in range(total) if index // size % parts == part - 1]
+        indices = generate.shard(total, size, part, parts)
+        assert (list(indices), len(indices), bool(indices)) == (expected, len(expected), bool(expected))
+        assert [indices[place] for place in range(len(indices))] == expected
+        assert [index in indices for index in range(-1, total + 2)] == [n in expected for n in range(-1, total + 2)]
+        assert indices[-3:] == expected[-3:]
+        assert len(indices.blocks) == len({index // size for index in expected})
+
+
+def test_more_pairs_than_there_are_names_for_are_refused(medgen, tmp_path):
+    result = medgen("generate", "--num-images", 10**30, "--output-dir", tmp_path / "out")
+    assert (result.code, "--num-images" in result.err, len(result.err.splitlines())) == (2, True, 1)

@@ -67,18 +67,6 @@ class Plane(NamedTuple):
         return np.asarray(counts * area / (self.pixel * self.size) ** 2, np.float32)
 
 
-def resample_masks(masks: np.ndarray, size: int) -> np.ndarray:
-    """Square masks `[..., side, side]` at -1 and 1 to `[..., size, size]`, by the rule that volumes' masks follow."""
-    side = masks.shape[-1]
-    if side == size:
-        return masks
-    along, middle = weights(side, 1.0, side, size), (1.0, side / 2)
-    inside = masks.reshape(-1, side, side) > 0
-    shown = shrink(inside, along, along, (middle, middle), side / size).stack
-    shrunk = np.where(shown, np.float32(1), np.float32(-1))
-    return np.asarray(shrunk.reshape(*masks.shape[:-2], size, size))
-
-
 def _aligned(centre: float, spacing: float, pixel: float, size: int) -> float:
     """The nearest centre that puts a pixel's middle on a voxel's, so that equal sizes need no interpolation."""
     first = centre + (0.5 - size / 2) * pixel / spacing - 0.5

@@ -165,7 +165,7 @@ def open_store(
         raise RecipeError(f"data.lesion_only: {what}. Set it to false, or use a mode with a mask.")
     cache = cache or cache_folder()
     patients = layouts.find(settings, channels)
-    jobs = [_sources(settings, patient, channels, masks) for patient in patients]
+    jobs = [sources(settings, patient, channels, masks) for patient in patients]
     sought = heads.seek(settings, patients, [job[0].path for job in jobs])
     key = _key(settings, channels, jobs, sought, cache)
     folder = cache / f"slices-{key}"
@@ -198,7 +198,7 @@ def _read_index(folder: Path) -> Index:
 # Finding
 
 
-def _sources(settings: DataSettings, patient: Patient, channels: Sequence[str], masks: frozenset[str]) -> list[Channel]:
+def sources(settings: DataSettings, patient: Patient, channels: Sequence[str], masks: frozenset[str]) -> list[Channel]:
     return [
         Channel.of(
             patient.files[layouts.source(settings, channel)],
@@ -236,14 +236,14 @@ def _key(
 ) -> str:
     """Everything that decides what is in a store: the content of its sources, and how they are made into slices."""
     paths = [source.path for job in jobs for source in job] + [scan for each in sought for scan in each.scans]
-    digests = _digests(dict.fromkeys(paths), cache)
+    found = digests(dict.fromkeys(paths), cache)
     how = [FORMAT, settings.axis, settings.image_size, settings.spacing, settings.lower, settings.upper, settings.nan]
-    what = [[(digests[source.path], source.labels) for source in job] for job in jobs]
-    where = [[each.known, *(digests[scan] for scan in each.scans)] for each in sought]
+    what = [[(found[source.path], source.labels) for source in job] for job in jobs]
+    where = [[each.known, *(found[scan] for scan in each.scans)] for each in sought]
     return hashlib.sha256(json.dumps([how, list(channels), what, where]).encode()).hexdigest()[:32]
 
 
-def _digests(paths: Iterable[Path], cache: Path) -> dict[Path, str]:
+def digests(paths: Iterable[Path], cache: Path) -> dict[Path, str]:
     """sha256 of each file, remembered for files that have not changed since."""
     memory = Memory(cache / "digests.json")
     found = {path: memory.recall(path) for path in paths}

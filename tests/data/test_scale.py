@@ -9,7 +9,6 @@ import pytest
 from data.cohort import write_volume
 
 from medgen.data.layouts import mask_names
-from medgen.data.plane import resample_masks
 from medgen.data.settings import DataSettings
 from medgen.data.slices import Channel, cut
 from medgen.data.store import SliceStore, open_store
@@ -172,14 +171,6 @@ def test_a_lesion_that_the_grid_shows_is_cut_by_half_cover_as_ever(tmp_path):
     assert len(slices.lost) == 0
     assert (slices.stacks[0][cover == 1] == 1).all()
     assert (slices.stacks[0][cover == 0] == 0).all()
-
-
-def test_small_lesions_keep_masks_that_are_resampled_in_generation():
-    mask = np.full((2, 1, 128, 128), -1, np.float32)
-    mask[0, 0, 40, 41] = mask[1, 0, 60:80, 30] = 1
-    small = resample_masks(mask, 64)
-    assert (small > 0).sum(axis=(1, 2, 3)).tolist() == [1, 5]
-    assert small[0, 0, 20, 20] == 1
 
 
 def test_how_many_lesions_are_too_small_is_told_with_a_size_that_shows_them(tmp_path, capsys):

@@ -18,7 +18,7 @@ import torch
 from faults.dying import die_at, die_in_the_middle_of_a_line
 from faults.forkserver import Child, Server
 
-from medgen import generate
+from medgen import checkpoint, generate
 from medgen.data.output import packed
 from medgen.manifest import Manifest
 
@@ -352,14 +352,14 @@ def test_G8_a_checkpoint_that_is_replaced_as_it_is_read_is_refused(
 ) -> None:
     shutil.copytree(trained / "bravo", tmp_path / "models/bravo")
     shutil.copytree(trained / "seg", tmp_path / "models/seg")
-    load = generate.checkpoint.load
+    load = checkpoint.load
 
     def slow(path: Path) -> dict[str, Any]:
         state = load(path)
         shutil.copy(trained / "seg/prev.pt", path)
         return state
 
-    monkeypatch.setattr(generate.checkpoint, "load", slow)
+    monkeypatch.setattr(checkpoint, "load", slow)
     ended = medgen(*command(tmp_path / "models", tmp_path / "out"))
     assert ended.code == 4
     assert "was replaced as it was read" in ended.err

@@ -68,10 +68,11 @@ class Previewing:
     def _pictures(self, run: Run) -> dict[str, Any]:
         """By name. All ranks share the work, and have them."""
         examples = self._examples(run, range(self.settings.count))
+        outlined = self._outlined(run, examples)
         if hasattr(run.strategy, "reconstruct"):
-            return {"reconstructions": self._reconstructions(examples, self._reconstruct(run))}
+            return {"reconstructions": self._reconstructions(examples, self._reconstruct(run), outlined)}
         samples, path = self._sample(run, self.settings.steps or None)
-        return {"samples": self._grid(examples, samples), "trajectory": self._trajectory(run, path)}
+        return {"samples": self._grid(examples, samples, outlined), "trajectory": self._trajectory(run, path)}
 
     def _rows(self) -> Sequence[int]:
         """Which samples this rank makes; one that would have none makes one for nothing."""
@@ -89,6 +90,12 @@ class Previewing:
         half = order[: max(1, len(order) // 2)]
         chosen = half[np.linspace(0, len(half) - 1, self.settings.count).astype(int)]
         return feed.read(chosen[list(rows)] * feed.views)
+
+    def _outlined(self, run: Run, batch: Batch) -> Any:
+        """The masks among the condition, `[count, mask, *space]`; scans that are given have no outline."""
+        from medgen.lesions import mask_channels
+
+        return batch.condition.numpy()[:, mask_channels(run.mode.condition, run.store.masks)]
 
     def _reconstruct(self, run: Run) -> Any:
         """What comes back of the examples, `[count, channel, *space]`."""
@@ -127,22 +134,22 @@ class Previewing:
         columns = [run.space.decode(path[:, time]).clamp(-1, 1).cpu().numpy() for time in range(TIMES)]
         return pictures.grid([[pictures.tile(column[row, 0]) for column in columns] for row in range(len(path))])
 
-    def _reconstructions(self, batch: Batch, made: Any) -> Any:
+    def _reconstructions(self, batch: Batch, made: Any, masks: Any) -> Any:
         """A row per sample: each channel, what came back of it, and the difference, grey where there is none."""
         from medgen import pictures
 
-        masks, rows = batch.condition.numpy(), []
+        rows = []
         for real, back, outlined in zip(batch.image.float().numpy(), made, masks, strict=True):
             pairs = zip(real, back, strict=True)
             triples = [(pictures.tile(a, outlined), pictures.tile(b), pictures.tile(b - a)) for a, b in pairs]
             rows.append([each for triple in triples for each in triple])
         return _two_columns(rows)
 
-    def _grid(self, batch: Batch, samples: Any) -> Any:
-        """A row per sample: each real image, then each generated one, with the masks of the condition outlined."""
+    def _grid(self, batch: Batch, samples: Any, masks: Any) -> Any:
+        """A row per sample: each real image, then each generated one, with the masks that it was given outlined."""
         from medgen import pictures
 
-        masks, rows = batch.condition.numpy(), []
+        rows = []
         for index, sample in enumerate(samples):
             real = batch.image[index].numpy()
             rows.append([pictures.tile(each, masks[index]) for each in (*real, *sample)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +18,7 @@ from medgen.assemble import Parts
 from medgen.console import progress
 from medgen.data.feed import Feed
 from medgen.kinds import Draws
+from medgen.lesions import lesion_masks, mask_channels
 from medgen_builtins.similarity import ssim
 from medgen_builtins.spaces.codec import Moments
 from medgen_builtins.spaces.latent import LatentSpace
@@ -66,7 +67,7 @@ class Audit:
         likeness, squared = ssim(again, image).mean(1), (again - image).square().mean(1)
         psnr = 10 * torch.log10(4 / squared.flatten(1).mean(1).clamp_min(1e-10))
         self.whole += list(zip(psnr.tolist(), likeness.flatten(1).mean(1).tolist(), strict=True))
-        masks = self._masks(image, condition)
+        masks = lesion_masks(self.parts.mode, self.feed.store.masks, image, condition)
         if masks is not None:
             inside = masks.any(1)
             self.squared += float(squared[inside].sum())
@@ -81,24 +82,23 @@ class Audit:
         noise = torch.randn(count, *size, generator=generator, device=self.device)
         return Draws(torch.zeros(count, device=self.device), noise, noise)
 
-    def _masks(self, image: Tensor, condition: Tensor) -> Tensor | None:
-        """`[batch, mask, *space]`: those of the condition, or the generated ones."""
-        mode, names = self.parts.mode, self.feed.store.masks
-        if mode.condition:
-            return condition > 0
-        own = [index for index, name in enumerate(mode.images) if name in names]
-        return image[:, own] > 0 if own and not mode.pooled else None
-
     def _add_lesions(self, image: Tensor, again: Tensor, masks: Tensor) -> None:
-        """Each lesion of each mask; its contrast is that in the channel where the real one is strongest."""
-        own = self.parts.mode.condition == ()
+        """Add each lesion of each mask; its contrast is that in the channel where the real one is strongest."""
         for real, made, marks in zip(*(each.cpu().numpy() for each in (image, again, masks)), strict=True):
             outside = ~marks.any(0)
             for number, mark in enumerate(marks):
-                views = [number] if own and len(marks) == len(real) else range(len(real))
+                views = self._views(number, len(real))
                 for lesion, ring in parts_of(mark, outside):
                     pairs = [(contrast(real[v], lesion, ring), contrast(made[v], lesion, ring)) for v in views]
                     self.lesions.append((int(lesion.sum()), *max(pairs, key=lambda pair: abs(pair[0]))))
+
+    def _views(self, number: int, channels: int) -> Sequence[int]:
+        """Choose the channels to see a mask's lesions in: the scans, or its own if nothing but masks is generated."""
+        mode, names = self.parts.mode, self.feed.store.masks
+        own = () if mode.pooled else mask_channels(mode.images, names)
+        scans = [place for place in range(channels) if place not in own]
+        place = number - len(mask_channels(mode.condition, names))
+        return scans or ([place] if place >= 0 else range(channels))
 
     def _image(self) -> dict[str, float]:
         psnr, likeness = (sum(each) / len(self.whole) for each in zip(*self.whole, strict=True))

@@ -23,7 +23,7 @@ class Images:
     pooled: bool = field(False, help="every image is a sample of its own with one channel")
 
     def check(self, recipe: Recipe) -> Iterator[str]:
-        from medgen.manifest import is_file_name  # hashes are nothing for `medgen --help`
+        from medgen.manifest_lines import is_file_name  # NumPy is nothing for `medgen --help`
 
         if not self.images:
             yield "mode.images.images: got [], expected at least one name. Name the images to generate."

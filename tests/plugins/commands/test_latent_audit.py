@@ -19,9 +19,9 @@ def audited(tmp_path, monkeypatch, medgen, tiny):
     (tmp_path / "installed").mkdir()
     latents.install(tmp_path / "installed", monkeypatch)
 
-    def run(recipe, mode, *overrides):
+    def run(recipe, mode, *overrides, given=()):
         path = latents.write_autoencoder(tmp_path / "ae.pt", mode, *overrides)
-        options = ("space=latent", f"space.latent.checkpoint={path}", "network.unet.attention=[false,false]")
+        options = ("space=latent", f"space.latent.checkpoint={path}", "network.unet.attention=[false,false]", *given)
         result = medgen("latent-audit", recipe, *tiny, *options, "--json", tmp_path / "audit.json")
         assert result.code == 0, result.err
         return json.loads((tmp_path / "audit.json").read_text()), result.out
@@ -61,6 +61,15 @@ def test_a_model_of_masks_is_audited_on_its_masks(audited):
     figures, _ = audited("seg_rflow", "seg", "network.patches.logvar=-20.0")
     assert any(row["visible"] for row in figures["sizes"])
     assert figures["lesion"]["psnr"] > 60
+
+
+def test_a_scan_that_is_given_is_no_lesion_to_audit(audited):
+    """Issue 10, point 20."""
+    figures, _ = audited("bravo_rflow", "bravo", given=('mode.bravo.condition=["t1_pre"]',))
+    assert figures["lesion"] is None
+    assert not any(row["lesions"] for row in figures["sizes"])
+    figures, _ = audited("bravo_rflow", "bravo", given=('mode.bravo.condition=["t1_pre","seg"]',))
+    assert any(row["lesions"] for row in figures["sizes"])
 
 
 def test_a_recipe_that_is_not_in_latents_is_a_mistake(medgen, tiny):

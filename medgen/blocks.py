@@ -1,0 +1,38 @@
+"""Which indices a process makes: those of whole blocks, by arithmetic, so that a billion take no memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import overload
+
+
+class Indices(Sequence[int]):
+    """The indices below `total` in part 1..`parts`: those of every `parts`-th block, so that no block is torn apart."""
+
+    def __init__(self, total: int, batch_size: int, part: int, parts: int):
+        self.total, self.batch_size = total, batch_size
+        self.blocks = range(part - 1, -(-total // batch_size), parts)
+
+    def of(self, block: int) -> range:
+        """The indices of a block."""
+        return range(block * self.batch_size, min((block + 1) * self.batch_size, self.total))
+
+    def __len__(self) -> int:
+        return sum(map(len, map(self.of, self.blocks[-1:]))) + self.batch_size * len(self.blocks[:-1])
+
+    def __iter__(self) -> Iterator[int]:
+        for block in self.blocks:
+            yield from self.of(block)
+
+    def __contains__(self, index: object) -> bool:
+        return isinstance(index, int) and 0 <= index < self.total and index // self.batch_size in self.blocks
+
+    @overload
+    def __getitem__(self, place: int) -> int: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[int]: ...
+    def __getitem__(self, place: int | slice) -> int | list[int]:
+        if isinstance(place, slice):
+            return [self[each] for each in range(len(self))[place]]
+        place = range(len(self))[place]
+        return self.of(self.blocks[place // self.batch_size])[place % self.batch_size]
