@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medgen import checkpoint, pictures, sampling, seeds
+from medgen import checkpoint, files, pictures, sampling, seeds
 from medgen.assemble import Parts, Saved, build, default_device
 from medgen.data.layouts import mask_names, source
 from medgen.data.output import read_slice, write_slice
@@ -189,9 +189,9 @@ class FolderMasks:
         self.names, self.seed = model.parts.mode.condition, seed
         trained = attrs.evolve(model.recipe.data, exclude=[], allow_patient_overlap=True)
         data = attrs.evolve(trained, root=folder, val_fraction=0.0, min_foreground=0.0, lesion_only=True)
-        files = {source(data, name) for name in self.names}
-        if any(folder.glob("*.nii*")) and not any(each.is_dir() for each in folder.iterdir()) and len(files) == 1:
-            data = attrs.evolve(data, layout="files", files=dict.fromkeys(files, "*"))
+        wanted = {source(data, name) for name in self.names}
+        if any(folder.glob("*.nii*")) and not any(each.is_dir() for each in folder.iterdir()) and len(wanted) == 1:
+            data = attrs.evolve(data, layout="files", files=dict.fromkeys(wanted, "*"))
         try:
             self.store = open_store(data, self.names, model.masks)
         except DataError as error:
@@ -393,11 +393,11 @@ def _place(temporary: Path, folder: Path) -> None:
     """One rename; where a pair has to be repaired, a rename for each file, as others may have added files to it."""
     if folder.is_symlink():
         raise StorageError(f"{folder}: is a link, and a pair has to be written there. Remove it.")
-    if not folder.exists():
-        temporary.rename(folder)
+    if not files.exists(folder):
+        files.move_folder(temporary, folder)
         return
     for path in sorted(temporary.iterdir()):
-        path.replace(folder / path.name)
+        files.replace(path, folder / path.name)
     temporary.rmdir()
 
 
