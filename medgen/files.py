@@ -190,8 +190,10 @@ def keep(path: Path, previous: Path) -> None:
         weaker(path.parent, "hard links")
         replace(path, previous)
         return
-    replace(link, previous)
-    link.unlink(missing_ok=True)  # rename does nothing where both names are the same file, as after a kill right here
+    try:
+        replace(link, previous)
+    finally:
+        link.unlink(missing_ok=True)  # also after a rename, which does nothing where both names are the same file
 
 
 def move_folder(made: Path, folder: Path) -> None:
