@@ -146,7 +146,7 @@ def _unfinished(work: Run | Outer, began: float, at: str) -> Path:
     reason = work.stopping or ""
     if reason.startswith(REQUEST):
         return work.dir
-    if reason == TIME_LIMIT and not work.has_advanced and not cached.has_built():
+    if reason == TIME_LIMIT and not work.has_advanced and not cached.has_built(began):
         raise RecipeError(_too_short(work, began))
     raise stopped(work.dir, work.stopping, at)
 

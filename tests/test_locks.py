@@ -46,8 +46,9 @@ def test_without_locks_a_folder_is_held_by_a_file_and_that_is_told_once(no_locks
 def test_without_locks_a_process_of_this_machine_that_lives_has_the_folder(no_locks, tmp_path):
     """Point 5."""
     owner(tmp_path / ".lock-owner")
-    with pytest.raises(RunInUseError, match=rf"in use by pid {os.getppid()} on node .* since 12:03\. Wait"), folder.lock(
-        tmp_path
+    with (
+        pytest.raises(RunInUseError, match=rf"in use by pid {os.getppid()} on node .* since 12:03\. Wait"),
+        folder.lock(tmp_path),
     ):
         pass
 

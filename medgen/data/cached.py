@@ -28,13 +28,13 @@ Opened = TypeVar("Opened")
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-_built: list[Path] = []
-"""What this process has made."""
+_built: list[float] = []
+"""When this process made what."""
 
 
-def has_built() -> bool:
-    """Whether this process has made something that the next one finds."""
-    return bool(_built)
+def has_built(since: float) -> bool:
+    """Whether this process has made something that the next one finds, since then (as of `time.time()`)."""
+    return any(when >= since for when in _built)
 
 
 class Damaged(Exception):
@@ -59,7 +59,7 @@ def open_or_make(folder: Path, what: str, open_: Callable[[], Opened], make: Cal
                 warn(f"{folder}: {what} is damaged ({damage}). It is made again.")
                 _discard(folder)
             make()
-            _built.append(folder)
+            _built.append(time.time())
         except OSError as error:
             raise _unwritable(folder, what, error) from None
     raise StorageError(f"{folder}: is damaged whenever it is made. Check the disk, or set MEDGEN_CACHE to another one.")
