@@ -10,8 +10,6 @@ import errno
 import os
 import pickle
 import re
-import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any
 
 import torch
 
+from medgen import files
 from medgen.errors import CheckpointError, NotFiniteError, StorageError
 
 FORMAT = 1
@@ -56,17 +55,15 @@ def save(state: Mapping[str, Any], path: Path, previous: Path | None = None) -> 
     _check_finite(state, path)
     full = {"format": FORMAT, **state}
     full["keys"] = sorted(key_paths(full))
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
-        _write(full, temporary)
-        if previous is not None and path.exists():
-            _keep(path, previous)
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
+        with files.replacing(path) as temporary:
+            _write(full, temporary)
+            if previous is not None and files.exists(path) and _is_whole(path):
+                _keep(path, previous)
+        files.sync_folder(path.parent)
     except OSError as error:
         raise StorageError(_storage_problem(path, full, error)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    _whole[path] = _stamp(path)
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -104,15 +101,9 @@ def verify(path: Path) -> None:
             bad = None if strange else archive.testzip()
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint. Check the path.") from None
-    except (
-        zipfile.BadZipFile,
-        EOFError,
-        OSError,
-        NotImplementedError,
-        RuntimeError,
-        ValueError,
-        OverflowError,
-    ) as error:
+    except OSError as error:
+        raise _unread(path, error) from error
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, OverflowError) as error:
         raise CheckpointError(
             f"{path}: damaged or not a checkpoint ({_first_line(error)}). Use another copy."
         ) from error
@@ -139,16 +130,28 @@ def _strange(records: list[zipfile.ZipInfo]) -> str | None:
 
 def reserve(folder: Path, size: int, copies: int) -> None:
     """Raise StorageError unless `copies` files of `size` bytes fit in the folder and no limit forbids one of them."""
-    free = shutil.disk_usage(folder).free
+    free = files.free_space(folder)
     need = f"{size / 1e6:.0f} MB" + f" x {copies} checkpoints" * (copies > 1)
-    if free < size * copies:
+    if free is not None and free < size * copies:
         raise StorageError(f"{folder}: disk full (needs {need}, {free / 1e6:.0f} MB free). {_MAKE_ROOM}")
+    trial = files.temporary(folder / "room")
     try:
-        with tempfile.TemporaryFile(dir=folder, prefix=".tmp-") as file:
-            os.posix_fallocate(file.fileno(), 0, max(size, 1))
+        with open(trial, "wb") as file:
+            _allocate(file.fileno(), max(size, 1))
     except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):  # then this file system cannot tell
-            raise StorageError(f"{folder}: {error.strerror} (needs {need}). {_MAKE_ROOM}") from error
+        raise StorageError(f"{folder}: {error.strerror} (needs {need}). {_MAKE_ROOM}") from error
+    finally:
+        trial.unlink(missing_ok=True)
+
+
+def _allocate(handle: int, size: int) -> None:
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(handle, 0, size)
+    except OSError as error:
+        if error.errno not in files.UNSUPPORTED:  # then this file system cannot tell
+            raise
 
 
 def size(state: Mapping[str, Any]) -> int:
@@ -166,37 +169,59 @@ def _find_weights(state: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _open(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path}: not a medgen checkpoint ({_first_line(error)}). Use one that medgen wrote."
-        ) from error
+        with open(path, "rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise _unread(path, error) from error
+    except RuntimeError as error:
+        if "allocate memory" in str(error):
+            raise MemoryError(f"{path}: {_first_line(error)}") from error
+        raise _not_ours(path, error) from error
+    except (pickle.UnpicklingError, ValueError, EOFError, KeyError, TypeError, AttributeError) as error:
+        raise _not_ours(path, error) from error
+
+
+def _not_ours(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{path}: not a medgen checkpoint ({_first_line(error)}). Use one that medgen wrote.")
+
+
+def _unread(path: Path, error: OSError) -> CheckpointError | StorageError:
+    """Damage, such as offsets that lead nowhere, or a file that may be whole, and must not be taken for lost."""
+    if error.errno in files.NOT_NOW:
+        return files.unreadable(path, error)
+    return CheckpointError(f"{path}: damaged or not a checkpoint ({_first_line(error)}). Use another copy.")
 
 
 def _write(full: Mapping[str, Any], temporary: Path) -> None:
     # torch writes through our file object, so that a full disk arrives as an OSError with its errno
     with open(temporary, "wb") as file:
         torch.save(full, file)
-        file.flush()
-        os.fsync(file.fileno())
+        files.flush(file)
     verify(temporary)
 
 
-def _keep(path: Path, previous: Path) -> None:
-    # link and rename, so that there is never a moment without a file at `path`
-    link = previous.with_name(f".tmp-{os.getpid()}-{previous.name}")
-    link.unlink(missing_ok=True)
-    os.link(path, link)
-    os.replace(link, previous)
-    link.unlink(missing_ok=True)  # rename does nothing where both names are the same file, as after a kill right here
+_whole: dict[Path, tuple[int, ...]] = {}
+"""What this process has verified of checkpoints, so that they are not read again at each save."""
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def _stamp(path: Path) -> tuple[int, ...]:
+    stat = os.stat(path)
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the file is worth keeping in the place of the one before."""
+    if _whole.get(path) == _stamp(path):
+        return True
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        verify(path)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _keep(path: Path, previous: Path) -> None:
+    files.keep(path, previous)
 
 
 def _check_finite(state: Mapping[str, Any], path: Path) -> None:
@@ -229,10 +254,9 @@ def _check_keys(path: Path, state: Any) -> dict[str, Any]:
 
 
 def _storage_problem(path: Path, full: Mapping[str, Any], error: OSError) -> str:
-    free = ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        free = f", {shutil.disk_usage(path.parent).free / 1e6:.0f} MB free"
-    return f"{path}: {error.strerror or error} (needs {size(full) / 1e6:.0f} MB{free}). Make room for it, then resume."
+    free = files.free_space(path.parent) if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
+    room = "" if free is None else f", {free / 1e6:.0f} MB free"
+    return f"{path}: {error.strerror or error} (needs {size(full) / 1e6:.0f} MB{room}). Make room for it, then resume."
 
 
 def _first_line(error: BaseException) -> str:

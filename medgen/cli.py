@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -12,8 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from medgen import __version__
-from medgen.errors import DataError, IncompleteError, MedgenError, PluginError, RecipeError, StorageError
+from medgen import __version__, streams
+from medgen.errors import (
+    DataError,
+    IncompleteError,
+    MedgenError,
+    PluginError,
+    RecipeError,
+    StorageError,
+    exit_code_of,
+)
 
 if TYPE_CHECKING:
     from medgen.data.settings import DataSettings
@@ -74,6 +83,13 @@ class _Ambiguous(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Raise PluginError, whatever the arguments."""
         raise PluginError(self.problem)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """click takes any broken pipe for that of stdout, which cannot fail here, and ends without a word."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise RuntimeError(f"BrokenPipeError: {error}") from error
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -196,6 +212,7 @@ def generate(
     from medgen import shares
     from medgen.signals import asked_to_stop
 
+    streams.only_log()
     shard, arguments = shares.share(*shard), context.find_root().obj
     indices = work.shard(num_images, batch_size, *shard)
     if not indices:
@@ -352,6 +369,7 @@ def data_demo(out: Path, patients: int, seed: int) -> None:
     from medgen.console import progress
     from medgen.data.demo import make_demo
 
+    streams.only_log()
     with progress("demo patients", patients) as bar:
         make_demo(out, patients, seed, advance=bar.advance)
     say_result(out)
@@ -424,6 +442,7 @@ def data_prepare(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...
     resolved = load(recipe, overrides, layers, registry())
     from medgen.assemble import prepare_data
 
+    streams.only_log()
     store = prepare_data(resolved, resolved.mode.build())
     for split in ("train", "val"):
         click.echo(f"{split:<6} {len(store.select(split))} slices of {store.patients(split)} patients")
@@ -457,17 +476,23 @@ def _usage(error: click.ClickException) -> str:
 
 
 def guarded(work: Callable[[], Any], debug: bool) -> int:
-    """Run `work` and turn what it raises into an exit code."""
+    """Run `work` and turn what it raises into an exit code; a log that cannot be written changes nothing."""
+    from medgen import console
+
+    with streams.steady():
+        code = _outcome(work, debug)
+        cut = None if code else streams.cut_result()
+        if cut:
+            console.fail(StorageError(cut))
+        return StorageError.exit_code if cut else code
+
+
+def _outcome(work: Callable[[], Any], debug: bool) -> int:
     from medgen import console
 
     try:
         result = work()
         return result if isinstance(result, int) else 0
-    except MedgenError as error:
-        if debug:
-            raise
-        console.fail(error)
-        return error.exit_code
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
     except click.ClickException as error:
@@ -476,17 +501,22 @@ def guarded(work: Callable[[], Any], debug: bool) -> int:
         else:
             console.fail(RecipeError(_usage(error)))
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        console.fail(MedgenError("interrupted: nothing more was written. Give the same command to go on."))
-        return 130
-    except MemoryError:
-        console.fail(MedgenError("out of memory: the host has too little. Lower training.batch_size or data.workers."))
-        return 7
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         if debug:
-            raise
-        what = f"{type(error).__name__}: {error}".rstrip(": .")
-        console.fail(
-            MedgenError(f"{what}. A bug in medgen or a plugin: give --debug as well, and report what it shows.")
-        )
-        return 1
+            traceback.print_exc()
+        console.fail(error if isinstance(error, MedgenError) else MedgenError(_what_happened(error)))
+        return exit_code_of(error)
+
+
+def _what_happened(error: BaseException) -> str:
+    """The line about an error that nobody has turned into one."""
+    code = exit_code_of(error)
+    if code == 130:
+        return "interrupted: nothing more was written. Give the same command to go on."
+    if code == 7:
+        return "out of memory: the host has too little. Lower training.batch_size or data.workers."
+    if code == 8:
+        where = getattr(error, "filename", None) or "storage"
+        return f"{where}: {getattr(error, 'strerror', error)}. See to that, then give the same command again."
+    what = f"{type(error).__name__}: {error}".rstrip(": .")
+    return f"{what}. A bug in medgen or a plugin: give --debug as well, and report what it shows."

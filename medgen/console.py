@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console
 
+from medgen.streams import is_terminal
+
 if TYPE_CHECKING:
     from medgen.errors import MedgenError
 
@@ -30,7 +32,7 @@ def _console(stderr: bool) -> Console:
         markup=False,
         emoji=False,
         highlight=False,
-        width=None if stream.isatty() else _LOG_WIDTH,
+        width=None if is_terminal(stream) else _LOG_WIDTH,
     )
 
 

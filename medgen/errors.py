@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 
 
@@ -84,3 +85,35 @@ class StoppedError(MedgenError):
     def __init__(self, problems: str | Iterable[str], exit_code: int = 75):
         super().__init__(problems)
         self.exit_code = exit_code
+
+
+STORAGE = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EROFS,
+        errno.EIO,
+        errno.ESTALE,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOLCK,
+    }
+)
+"""What the system says of storage, and not of a mistake in a program."""
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The exit code of a process that ends with this error."""
+    if isinstance(error, MedgenError):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":  # click's
+        return 130
+    number = error.errno if isinstance(error, OSError) else None
+    if (
+        isinstance(error, MemoryError) or number == errno.ENOMEM or type(error).__name__ == "OutOfMemoryError"
+    ):  # torch's
+        return OutOfMemoryError.exit_code
+    return StorageError.exit_code if number in STORAGE else MedgenError.exit_code

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import platform
 import shlex
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -17,9 +14,9 @@ from typing import Any
 
 import attrs
 
-from medgen import checkpoint
+from medgen import checkpoint, files, locks
 from medgen.console import warn
-from medgen.errors import CheckpointError, RecipeError, RunInUseError, StorageError
+from medgen.errors import CheckpointError, MedgenError, RecipeError, RunInUseError, StoppedError, StorageError
 from medgen.recipe import Recipe, public_toml, to_toml
 from medgen.versions import versions
 
@@ -38,7 +35,7 @@ def create(recipe: Recipe) -> Path:
 
 def claim(folder: Path) -> None:
     """Raise RecipeError if the folder holds a run. One that ended before it saved anything does not count."""
-    if has_checkpoint(folder) or _about(folder).get("status", "running") != "running":
+    if has_checkpoint(folder) or _about(folder).get("status", "running") not in ("running", "failed"):
         raise RecipeError(
             f"run.dir: {folder} holds a run already. Continue it with --resume {folder}, or choose another folder."
         )
@@ -46,7 +43,7 @@ def claim(folder: Path) -> None:
 
 def has_checkpoint(folder: Path) -> bool:
     """Whether there is something to resume."""
-    return any((folder / name).exists() for name in CHECKPOINTS) or any(folder.glob(CHILDREN))
+    return any(files.exists(folder / name) for name in CHECKPOINTS) or any(folder.glob(CHILDREN))
 
 
 def continue_command(folder: Path) -> str:
@@ -56,7 +53,7 @@ def continue_command(folder: Path) -> str:
 
 def write_recipe(folder: Path, recipe: Recipe) -> None:
     """`recipe.toml`: the resolved recipe, with which the run is continued."""
-    _replace(folder / "recipe.toml", to_toml(recipe))
+    files.write(folder / "recipe.toml", to_toml(recipe))
 
 
 def find_unfinished(recipe: Recipe) -> Path | None:
@@ -64,12 +61,22 @@ def find_unfinished(recipe: Recipe) -> Path | None:
     if recipe.run.dir:
         return recipe.run.dir if has_checkpoint(recipe.run.dir) else None
     wanted = identity(recipe)
-    files = sorted(recipe.run.root.glob("**/metadata.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for folder in (path.parent for path in files):
-        about = _about(folder)
+    found = sorted(recipe.run.root.glob("**/metadata.json"), key=_changed, reverse=True)
+    for folder in (path.parent for path in found):
+        try:
+            about = _about(folder)
+        except PermissionError:  # someone else's
+            continue
         if about.get("recipe") == wanted and about.get("status") != "complete" and has_checkpoint(folder):
             return folder
     return None
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except (FileNotFoundError, PermissionError):  # deleted just now, or someone else's
+        return 0.0
 
 
 def latest_state(folder: Path) -> tuple[dict[str, Any], Path]:
@@ -97,25 +104,33 @@ def identity(recipe: Recipe) -> str:
 def write_metadata(folder: Path, status: str, **more: Any) -> None:
     """`metadata.json`: what made this run, and how it stands. No paths and no patients."""
     about = _about(folder) or {"started": _now()}
+    about.pop("failure", None)
     environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
     about |= {"status": status, "updated": _now(), "versions": versions(), "environment": environment, **more}
-    _replace(folder / "metadata.json", json.dumps(about, indent=2) + "\n")
+    files.write(folder / "metadata.json", json.dumps(about, indent=2) + "\n")
+
+
+def write_end(folder: Path, error: BaseException, code: int) -> None:
+    """Record how a `running` process ended that did not finish, `stopped` or `failed`, naming no file or patient."""
+    if _about(folder).get("status") != "running":
+        return
+    if isinstance(error, StoppedError):
+        write_metadata(folder, "stopped")
+        return
+    kind = type(error)
+    reason = (kind.__doc__ or "").strip().splitlines()[0] if issubclass(kind, MedgenError) else kind.__name__
+    write_metadata(folder, "failed", failure={"error": kind.__name__, "exit_code": code, "reason": reason})
 
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
     """Hold the folder for this process, and as long as it lives. Raises RunInUseError, naming the owner."""
-    with open(folder / ".lock", "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise RunInUseError(
-                f"{folder}: in use by {file.read().strip()}. Wait, or train into another folder."
-            ) from None
-        _write_owner(file)
-        sweep(folder)
-        yield
+    try:
+        with locks.whole(folder):
+            sweep(folder)
+            yield
+    except locks.InUse as owner:
+        raise RunInUseError(f"{folder}: in use by {owner}. Wait, or train into another folder.") from None
 
 
 def _fresh(recipe: Recipe) -> Path:
@@ -148,31 +163,19 @@ def _make(folder: Path, exist_ok: bool = True) -> Path:
 
 
 def _about(folder: Path) -> dict[str, Any]:
+    """What `metadata.json` says; nothing where there is none, or a damaged one."""
     try:
         about = json.loads((folder / "metadata.json").read_text())
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
     return about if isinstance(about, dict) else {}
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    temporary.write_text(text)
-    temporary.replace(path)
-
-
-def _write_owner(file: Any) -> None:
-    job = f" (SLURM {os.environ['SLURM_JOB_ID']})" if "SLURM_JOB_ID" in os.environ else ""
-    file.seek(0)
-    file.truncate()
-    file.write(f"pid {os.getpid()} on node {platform.node()} since {time.strftime('%H:%M')}{job}")
-    file.flush()
 
 
 def sweep(folder: Path) -> None:
     """Delete what a process that was killed had not finished writing."""
     for stale in folder.glob(".tmp-*"):
         stale.unlink()
+    files.recover(folder)
 
 
 def _now() -> str:

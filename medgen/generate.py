@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medgen import pictures, seeds
+from medgen import files, pictures, seeds
 from medgen.assemble import default_device
 from medgen.blocks import Indices
 from medgen.combination import require_image_model, require_same_masks
@@ -212,11 +212,11 @@ def _place(temporary: Path, folder: Path) -> None:
     """One rename; where a pair has to be repaired, a rename for each file, as others may have added files to it."""
     if folder.is_symlink():
         raise StorageError(f"{folder}: is a link, and a pair has to be written there. Remove it.")
-    if not folder.exists():
-        temporary.rename(folder)
+    if not files.exists(folder):
+        files.move_folder(temporary, folder)
         return
     for path in sorted(temporary.iterdir()):
-        path.replace(folder / path.name)
+        files.replace(path, folder / path.name)
     temporary.rmdir()
 
 

@@ -57,7 +57,8 @@ class Pulse:
     def stop(self) -> None:
         """No longer beat or watch; all ranks have done their work."""
         self._ended.set()
-        _file(self.folder, self.rank).unlink(missing_ok=True)
+        with suppress(OSError):  # some file systems unlink nothing that is open; the next process sweeps it
+            _file(self.folder, self.rank).unlink(missing_ok=True)
 
     def leave(self, state: str) -> None:
         """The last that others hear of this rank: it `failed`, and tells, or `lost` others, and may tell, or `left`."""

@@ -9,11 +9,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medgen import heartbeat
+from medgen.data.pool import count_cores
 from medgen.distributed import AFTER, NOTES, PARENT, check, check_devices
 from medgen.errors import MedgenError, RankError, StoppedError
 from medgen.signals import NAMES, answered
@@ -26,18 +28,34 @@ def supervise(arguments: list[str], recipe: Recipe) -> int:
     """Run `medgen ARGUMENTS` in a process per device of this node, and wait for them. Returns the exit code."""
     check(recipe, recipe.training.devices)
     check_devices(recipe.training.devices)
+    with surroundings(recipe.training.devices) as notes:
+        return Supervisor(arguments, recipe.training.devices, notes).run()
+
+
+@contextmanager
+def surroundings(devices: int) -> Iterator[Path]:
+    """A folder for notes, and environment, logging and signals as workers and torch's agent need them; then as were."""
+    environment, disabled = dict(os.environ), logging.root.manager.disable
+    quit_ = signal.getsignal(signal.SIGQUIT)
     with tempfile.TemporaryDirectory(prefix="medgen-") as notes:
-        return Supervisor(arguments, recipe.training.devices, Path(notes)).run()
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, count_cores() // devices)))
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        os.environ |= {NOTES: notes, "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGQUIT"}  # the others are for the workers
+        logging.disable(logging.CRITICAL)  # of torch's agent, which tells in forty lines what we tell in one
+        try:
+            yield Path(notes)
+        finally:
+            logging.disable(disabled)
+            signal.signal(signal.SIGQUIT, quit_)
+            for name in {*os.environ} - {*environment}:
+                del os.environ[name]
+            os.environ |= environment
 
 
 class Supervisor:
     """Starts workers with torch's elastic agent, forwards signals, and tells of a worker that could not tell itself."""
 
     def __init__(self, arguments: list[str], devices: int, notes: Path):
-        cores = len(os.sched_getaffinity(0))
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // devices)))
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        os.environ[NOTES] = str(notes)
         (notes / PARENT).write_text(str(os.getpid()))
         self.notes, self.devices = notes, devices
         self.agent = _agent(arguments, devices, notes, self._look)
@@ -47,9 +65,13 @@ class Supervisor:
         self._failed = False
 
     def run(self) -> int:
-        with answered(self._forward):
+        with answered(self._forward), closing(self):
             result = self.agent.run()
         return self._judge(list(result.failures.items()))
+
+    def close(self) -> None:
+        """End the threads with which torch's agent keeps its meeting place."""
+        self.agent.get_worker_group().spec.rdzv_handler.shutdown()
 
     def _pids(self) -> list[int]:
         workers = [each.id for each in self.agent.get_worker_group().workers]
@@ -115,8 +137,6 @@ def _agent(arguments: list[str], devices: int, logs: Path, look: Callable[[], No
             look()
             return super()._monitor_workers(worker_group)
 
-    logging.disable(logging.CRITICAL)  # of torch's agent, which tells in forty lines what we tell in one
-    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGQUIT"  # the others are for the workers to answer
     meeting = RendezvousParameters(
         "c10d", "127.0.0.1:0", run_id="medgen", min_nodes=1, max_nodes=1, local_addr="127.0.0.1"
     )

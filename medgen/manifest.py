@@ -7,16 +7,17 @@ one beyond, shared, as long as a process works in the folder.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from medgen import files
 from medgen.console import warn
 from medgen.errors import CheckpointError, RunInUseError
+from medgen.locks import Locks
 from medgen.manifest_lines import Entry, Lines, has_pairs, line_of
 
 IN_USE = 1 << 62
@@ -29,14 +30,16 @@ def name_of(index: int) -> str:
 
 
 def sha256(path: Path) -> str | None:
-    """Of a file's content; None where there is none to read."""
+    """Of a file's content; None where there is no file. Raises StorageError where there may be one."""
     digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
             while part := file.read(1 << 20):
                 digest.update(part)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
+    except OSError as error:
+        raise files.unreadable(path, error) from error
     return digest.hexdigest()
 
 
@@ -48,13 +51,16 @@ class Manifest:
     with the pair.
     """
 
-    def __init__(self, out: Path, lock: BinaryIO, identity: Mapping[str, Any], made_with: Mapping[str, Any]):
-        self.out, self.path, self._lock = out, out / "manifest.jsonl", lock
+    def __init__(self, out: Path, locks: Locks, identity: Mapping[str, Any], made_with: Mapping[str, Any]):
+        self.out, self.path, self._locks = out, out / "manifest.jsonl", locks
         self.header = {**identity, **made_with}
         with self.locked():
+            for stale in out.glob(".tmp-*"):
+                stale.unlink()
+            files.probe(out, *(["locks"] if locks.lacking else []))
             self.entries = Lines(self.path)
             self._check(identity, made_with)
-            fcntl.lockf(lock, fcntl.LOCK_SH, 1, IN_USE)
+            locks.take(IN_USE, shared=True)
             self.sort()
         self._own = {key: value for key, value in made_with.items() if self.header.get(key) != value}
         if self._own:
@@ -66,8 +72,8 @@ class Manifest:
     def open(cls, out: Path, identity: Mapping[str, Any], made_with: Mapping[str, Any]) -> Iterator[Manifest]:
         """A new manifest, or the one that is there. Raises CheckpointError if it is damaged or of other pairs."""
         out.mkdir(parents=True, exist_ok=True)
-        with open(out / ".lock", "a+b") as lock:
-            manifest = cls(out, lock, identity, made_with)
+        with closing(Locks(out / ".lock")) as locks:
+            manifest = cls(out, locks, identity, made_with)
             try:
                 yield manifest
             finally:
@@ -76,11 +82,11 @@ class Manifest:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the manifest, against processes that work on other blocks."""
-        fcntl.lockf(self._lock, fcntl.LOCK_EX, 1, 0)
+        self._locks.wait(0)
         try:
             yield
         finally:
-            fcntl.lockf(self._lock, fcntl.LOCK_UN, 1, 0)
+            self._locks.release(0)
 
     @property
     def binds(self) -> bool:
@@ -90,16 +96,14 @@ class Manifest:
     @contextmanager
     def block(self, number: int) -> Iterator[None]:
         """Hold a block. Raises RunInUseError if another process makes it."""
-        try:
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 1 + number)
-        except (BlockingIOError, PermissionError):  # either, as POSIX has it
+        if not self._locks.take(1 + number):
             raise RunInUseError(
                 f"{self.out}: another process makes block {number}. Wait, or give each process a --shard of its own."
-            ) from None
+            )
         try:
             yield
         finally:
-            fcntl.lockf(self._lock, fcntl.LOCK_UN, 1, 1 + number)
+            self._locks.release(1 + number)
 
     def missing(self, indices: Iterable[int]) -> set[int]:
         """The indices without a line, or whose files are not what the line says."""
@@ -118,11 +122,10 @@ class Manifest:
         """
         lines = Lines(self.path)
         self.header = lines.header or self.header
-        temporary = self.path.with_name(f".tmp-{self.path.name}")
-        with open(temporary, "wb") as file:
+        with files.replacing(self.path) as made, made.open("wb") as file:
             file.write(line_of(self.header))
             file.writelines(lines.text())
-        temporary.replace(self.path)
+            files.flush(file)
         self.entries.close()
         self.entries = lines
 
@@ -151,9 +154,7 @@ class Manifest:
         """Where there is no pair, and nobody is making any, forget how they should have been made."""
         if self.binds:
             return False
-        try:
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, IN_USE)
-        except (BlockingIOError, PermissionError):
+        if not self._locks.take(IN_USE):
             return False
         self.path.unlink()
         return True

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from medgen import files
 from medgen.errors import CheckpointError
 
 Entry = dict[str, Any]
@@ -34,7 +35,7 @@ class Lines(Mapping[int, Entry]):
 
     def __init__(self, path: Path):
         self.header: Entry | None = None
-        self._file: BinaryIO | None = open(path, "rb") if path.exists() else None  # noqa: SIM115  # see `close`
+        self._file = _opened(path)
         indices, starts, failed = array("q"), array("q"), array("b")
         for number, (start, line) in enumerate(self._whole_lines(), 1):
             row = _row(path, number, line)
@@ -93,6 +94,15 @@ class Lines(Mapping[int, Entry]):
         assert self._file is not None
         self._file.seek(start)
         return self._file.readline()
+
+
+def _opened(path: Path) -> BinaryIO | None:
+    try:
+        return open(path, "rb")  # closed by `close`
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise files.unreadable(path, error) from error
 
 
 def line_of(row: Entry) -> bytes:

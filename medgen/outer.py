@@ -42,6 +42,8 @@ class Outer:
     """The time (as of `time.time()`) by which everything must be saved."""
     until: int | None = None
     """A step to stop a child at, although more are planned."""
+    has_advanced = False
+    """Whether this process has finished a step of a child, or an epoch's end."""
     complete = False
     """Every child is done; whoever owns the fit says so."""
 
@@ -87,6 +89,7 @@ class Outer:
         if self.stopping:
             child.stop(self.stopping)
         trainer.fit(child)
+        self.has_advanced = self.has_advanced or child.has_advanced
         self.inner = None
         gc.collect()  # a run and its callbacks hold each other, and the next child needs the memory
 

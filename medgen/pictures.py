@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from medgen import files
 from medgen.errors import StorageError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -67,11 +68,10 @@ def grid(rows: Sequence[Sequence[Array]]) -> Array:
 
 def save(picture: Array, path: Path) -> Path:
     """Write a PNG, whole or not at all. Raises StorageError."""
-    temporary = path.with_name(f".tmp-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(temporary, "PNG")
-        temporary.replace(path)
+        with files.replacing(path) as temporary:
+            Image.fromarray(picture).save(temporary, "PNG")
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror or error}. Free space or choose another folder.") from error
     return path

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 RETRY_AFTER = (1.0, 5.0, 20.0)
 """Seconds before each further try to save: quotas are raised and file systems come back."""
+TIME_LIMIT, REQUEST = "the time limit", "request"
+"""Why a run stops, besides signals and what callbacks say."""
 SAVES_LEFT = 3
 """So many times the slowest save is kept free before a time limit."""
 
@@ -91,7 +93,9 @@ class Run:
         self.step = self.samples = self.epochs_ended = self.skipped = 0
         self.stopping: str | None = None
         self._began, self._seconds = time.monotonic(), 0.0
-        self._asked, self._longest, self._saving = time.time(), 0.0, 0.0
+        self._asked, self._longest, self._saving = 0.0, 0.0, 0.0
+        self._first: tuple[int, int] | None = None
+        self._measures = False
         self._vote, self._decided = distributed.Vote(), False
         self.flush = lambda: None
 
@@ -142,14 +146,28 @@ class Run:
         """End the fit before the next step."""
         self.stopping = self.stopping or reason
 
+    @property
+    def has_advanced(self) -> bool:
+        """Whether this process has finished a step, or an epoch's end."""
+        return self._first is not None and (self.step, self.epochs_ended) != self._first
+
     def must_stop(self) -> bool:
-        """Whether to stop now; asked wherever one can. The next stretch may take as long as the longest did."""
+        """True if all ranks agree to stop, which is asked between any two pieces of work. Collective.
+
+        Leaves room before the deadline for another piece that takes as long as the longest so far, and for saves. What
+        comes before the second step, such as compilation, is no such piece.
+        """
         now = time.time()
-        self._longest, self._asked = max(self._longest, now - self._asked), now
-        if now + self._longest + SAVES_LEFT * self._saving > self.deadline:
-            self.stop("the time limit")
+        if self._first is None:
+            self._first = self.step, self.epochs_ended
+        if self._measures:
+            self._longest = max(self._longest, now - self._asked)
+        self._measures, self._asked = self.has_advanced, now
+        saves = SAVES_LEFT if self.has_advanced else 1
+        if now + self._longest + saves * self._saving > self.deadline:
+            self.stop(TIME_LIMIT)
         if self.step == self.until:
-            self.stop(f"request at step {self.until}")
+            self.stop(f"{REQUEST} at step {self.until}")
         if not self._decided and self._vote(self.stopping is not None):
             self.stopping, self._decided = distributed.first_said(self.stopping), True
         return self._decided
@@ -189,7 +207,7 @@ class Run:
         path, began = self.dir / name, time.time()
         with heartbeat.busy():
             if self.leads:
-                self._write(self.state_dict(), path)
+                self._write(path)
                 if name == "latest.pt":  # told before the wait, which another rank's end may cut short
                     heartbeat.mark(saved=self.step)
             distributed.wait()
@@ -261,16 +279,16 @@ class Run:
             "patients": patients,
         }
 
-    def _write(self, state: Mapping[str, Any], path: Path) -> None:
+    def _write(self, path: Path) -> None:
         """A failure is tried again a few times, unless nothing was trained that could be lost."""
         previous = self.dir / "prev.pt" if path.name == "latest.pt" else None
         for wait in RETRY_AFTER if self.step else ():
             try:
-                return checkpoint.save(state, path, previous)
+                return checkpoint.save(self.state_dict(), path, previous)
             except StorageError as error:
                 warn(f"{error.problems[0].split('. ')[0]}. Trying again in {wait:.0f} s.")
                 time.sleep(wait)
-        return checkpoint.save(state, path, previous)
+        return checkpoint.save(self.state_dict(), path, previous)
 
     def _with_state(self) -> list[tuple[str, Any]]:
         return [(name, each) for name, each in self.callbacks.items() if hasattr(each, "state_dict")]

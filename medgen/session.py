@@ -9,20 +9,29 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 
-from medgen import changes, distributed, estimate, folder, trainer
+from medgen import changes, distributed, estimate, files, folder, streams, trainer
 from medgen.console import say
-from medgen.errors import CheckpointError, OutOfMemoryError, StoppedError, StorageError
+from medgen.data import cached
+from medgen.errors import (
+    CheckpointError,
+    OutOfMemoryError,
+    RankError,
+    RecipeError,
+    StoppedError,
+    StorageError,
+    exit_code_of,
+)
 from medgen.outer import Outer, owner, recipes, stopped
 from medgen.recipe import Recipe, TrainingSettings, load
 from medgen.restore import begin, restore
-from medgen.run import Run
+from medgen.run import REQUEST, TIME_LIMIT, Run
 from medgen.signals import NAMES, Ear, answered
 
 
@@ -34,11 +43,12 @@ def start(recipe: Recipe, until: int | None = None) -> Path:
         if distributed.leads():
             folder.claim(where)
             folder.write_recipe(where, recipe)
-        if owner(recipe):
-            return _train_children(recipe, where, began, signals, until)
-        run = begin(recipe, where)
-        run.until = until
-        return _train(run, began, signals)
+        with _recorded(where):
+            if owner(recipe):
+                return _train_children(recipe, where, began, signals, until)
+            run = begin(recipe, where)
+            run.until = until
+            return _train(run, began, signals)
 
 
 def resume(where: Path, overrides: Sequence[str] = (), layers: Sequence[str] = ()) -> Path:
@@ -50,15 +60,16 @@ def own_recipe(where: Path, overrides: Sequence[str] = (), layers: Sequence[str]
     """The recipe with which the run in a folder is continued."""
     if not where.is_dir():
         raise CheckpointError(f"{where}: no such folder. Check the path, or use --resume auto.")
-    if not (where / "recipe.toml").exists():
+    path = files.current(where / "recipe.toml")
+    if not files.exists(path):
         raise CheckpointError(f"{where}: no checkpoint to resume. Drop --resume, or use --resume auto.")
-    return load(where / "recipe.toml", overrides, layers)
+    return load(path, overrides, layers)
 
 
 def resume_with(recipe: Recipe, where: Path) -> Path:
     """Continue the run in a folder, from its newest checkpoint that is whole, as far as the recipe still fits."""
     began = time.time()
-    with _at_work(where) as signals:
+    with _at_work(where) as signals, _recorded(where):
         if owner(recipe):
             changes.check(own_recipe(where), recipe, where)
             return _train_children(recipe, where, began, signals)
@@ -107,9 +118,7 @@ def _train(run: Run, began: float, signals: Signals) -> Path:
     if not run.leads:
         return run.dir
     folder.write_metadata(run.dir, "complete" if finished else "stopped", **_result(run))
-    if not finished:
-        raise stopped(run.dir, run.stopping, f"at step {run.step}")
-    return run.dir
+    return run.dir if finished else _unfinished(run, began, f"at step {run.step}")
 
 
 def _train_children(recipe: Recipe, where: Path, began: float, signals: Signals, until: int | None = None) -> Path:
@@ -129,9 +138,27 @@ def _train_children(recipe: Recipe, where: Path, began: float, signals: Signals,
     if not distributed.leads():
         return where
     folder.write_metadata(where, "complete" if work.complete else "stopped")
-    if not work.complete:
-        raise stopped(where, work.stopping, "between two steps")
-    return where
+    return where if work.complete else _unfinished(work, began, "between two steps")
+
+
+def _unfinished(work: Run | Outer, began: float, at: str) -> Path:
+    """The folder, where the caller asked for no more; else raises what makes a scheduler continue, or not try again."""
+    reason = work.stopping or ""
+    if reason.startswith(REQUEST):
+        return work.dir
+    if reason == TIME_LIMIT and not work.has_advanced and not cached.has_built(began):
+        raise RecipeError(_too_short(work, began))
+    raise stopped(work.dir, work.stopping, at)
+
+
+def _too_short(work: Run | Outer, began: float) -> str:
+    """A run that would stop at the same step whenever it is continued."""
+    own, took = work.recipe.training.time_limit, f"starting took {time.time() - began:.0f} s"
+    if own and began + 60 * own == work.deadline:
+        what = f"training.time_limit: got {own:g} minutes, {took}, and no step fits into what is left. Raise it"
+    else:
+        what = f"SLURM_JOB_END_TIME: {took}, and no step fits into what is left. Ask for more time, as slurm.hours"
+    return f"{what}, then continue: {folder.continue_command(work.dir)}"
 
 
 def deadline(training: TrainingSettings, began: float) -> float:
@@ -201,11 +228,25 @@ def _at_work(where: Path) -> Iterator[Signals]:
     signals = Signals(where)
     try:
         with answered(signals), folder.lock(where) if distributed.leads() else nullcontext():
+            streams.only_log()
             yield signals
     except OSError as error:
         raise StorageError(
             f"{error.filename or where}: {error.strerror or error}. Make it writable, then go on."
         ) from error
+
+
+@contextmanager
+def _recorded(where: Path) -> Iterator[None]:
+    """Write into `metadata.json` how a process ended that failed or was stopped."""
+    try:
+        yield
+    except BaseException as error:
+        known = RankError if distributed.lost_others(error) else StorageError if isinstance(error, OSError) else None
+        if distributed.leads():
+            with suppress(OSError, StorageError):  # a full or lost disk is told of by the error itself
+                folder.write_end(where, error, known.exit_code if known else exit_code_of(error))
+        raise
 
 
 @contextmanager

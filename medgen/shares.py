@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ from medgen import console, distributed, generate
 from medgen.blocks import Indices
 from medgen.distributed import NOTES, Place
 from medgen.errors import MedgenError, RankError, StoppedError
-from medgen.launch import Supervisor
+from medgen.launch import Supervisor, surroundings
 from medgen.signals import NAMES, Stop
 
 TOLD = "told"
@@ -91,9 +90,9 @@ def _append(path: Path, count: int) -> None:
 def _tell(folder: Path, error: MedgenError | None = None) -> bool:
     """Note how the first process ended that did not make all its pairs. Returns whether it is this one."""
     text = json.dumps([error.exit_code, error.problems]) if error else ""
-    (folder / f".{os.getpid()}").write_text(text)
     try:
-        os.link(folder / f".{os.getpid()}", folder / TOLD)
+        with open(folder / TOLD, "x") as file:
+            file.write(text)
     except FileExistsError:
         return False
     return True
@@ -108,8 +107,8 @@ def supervise(arguments: list[str], devices: int, pairs: int, out: Path, command
     pairs: how many they make together. command: what continues.
     """
     distributed.check_devices(devices, "--devices")
-    with tempfile.TemporaryDirectory(prefix="medgen-") as folder:
-        return Makers(arguments, devices, Path(folder), pairs, out, command).run()
+    with surroundings(devices) as folder:
+        return Makers(arguments, devices, folder, pairs, out, command).run()
 
 
 class Makers(Supervisor):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from traceback import walk_tb
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from medgen import distributed, footprint, heartbeat, preflight, seeds
 from medgen.console import warn
-from medgen.errors import MedgenError, NotFiniteError, PluginError
+from medgen.errors import MedgenError, NotFiniteError, PluginError, StorageError
 from medgen.kinds import Batch, Step, Turn
 from medgen.objective import detach
 from medgen.run import Run
@@ -51,7 +51,8 @@ def fit(run: Run) -> None:
     finally:
         run.hooks.medgen_run_end(run=run, error=error)
         run.train.close()
-        run.journal.close()
+        with suppress(StorageError) if error else nullcontext():  # the first error is told
+            run.journal.close()
 
 
 def callback_at_fault(run: Run, error: BaseException) -> str | None:

@@ -1,12 +1,15 @@
 """One file: written atomically, verified when read."""
 
+import builtins
+import errno
+import io
 import os
 import zipfile
 
 import pytest
 import torch
 
-from medgen import checkpoint
+from medgen import checkpoint, folder
 from medgen.errors import CheckpointError, NotFiniteError, StorageError
 
 STATE = {"network": {"weight": torch.arange(64.0).reshape(8, 8)}, "position": {"step": 3}, "list": [{"lr": 0.1}]}
@@ -118,3 +121,34 @@ def test_compressed_records_are_refused(saved, tmp_path):
             target.writestr(name, source.read(name))
     with pytest.raises(CheckpointError, match="compressed"):
         checkpoint.load(packed)
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EIO, errno.ESTALE])
+def test_a_checkpoint_that_cannot_be_read_now_is_not_taken_for_damaged(code, tmp_path, monkeypatch):
+    """Point 24: nothing of the run is thrown away by going on with prev.pt."""
+    for step in (1, 2):
+        checkpoint.save({**STATE, "position": {"step": step}}, tmp_path / "latest.pt", tmp_path / "prev.pt")
+    real = io.open
+
+    def refuse(path, *given, **named):
+        if str(path).endswith("latest.pt"):
+            raise OSError(code, os.strerror(code), str(path))
+        return real(path, *given, **named)
+
+    monkeypatch.setattr(io, "open", refuse)
+    monkeypatch.setattr(builtins, "open", refuse)
+    with pytest.raises(StorageError, match=r"latest\.pt: cannot be read .* It is left as it is"):
+        folder.latest_state(tmp_path)
+
+
+def test_too_little_memory_is_not_taken_for_a_damaged_checkpoint(tmp_path, monkeypatch):
+    """Point 24."""
+    for step in (1, 2):
+        checkpoint.save({**STATE, "position": {"step": step}}, tmp_path / "latest.pt", tmp_path / "prev.pt")
+
+    def load(*_, **__):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried")
+
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(MemoryError):
+        folder.latest_state(tmp_path)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import errno
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 from isal import isal_zlib
 
+from medgen import files
 from medgen.console import warn
-from medgen.errors import StorageError
+from medgen.errors import OutOfMemoryError, StorageError
 
 ABANDONED = 24 * 3600.0
 """Seconds after which what a killed process left in the cache is removed."""
@@ -23,6 +25,16 @@ ATTEMPTS = 8
 CHUNK = 1 << 20
 
 Opened = TypeVar("Opened")
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+_built: list[float] = []
+"""When this process made what."""
+
+
+def has_built(since: float) -> bool:
+    """Whether this process has made something that the next one finds, since then (as of `time.time()`)."""
+    return any(when >= since for when in _built)
 
 
 class Damaged(Exception):
@@ -34,19 +46,38 @@ def open_or_make(folder: Path, what: str, open_: Callable[[], Opened], make: Cal
 
     Raises `StorageError` if the cache cannot be written.
     """
-    try:
-        for _ in range(ATTEMPTS):
-            try:
-                return open_()
-            except (Damaged, OSError) as error:
-                if folder.exists():
-                    warn(f"{folder}: {what} is damaged ({error}). It is made again.")
-                    _discard(folder)
+    for _ in range(ATTEMPTS):
+        damage: Exception | None = None
+        try:
+            return open_()
+        except Damaged as error:
+            damage = error
+        except OSError as error:
+            damage = _damage(folder, what, error)
+        try:
+            if damage and files.exists(folder):
+                warn(f"{folder}: {what} is damaged ({damage}). It is made again.")
+                _discard(folder)
             make()
-    except OSError as error:
-        problem = f"{what} cannot be written ({error.strerror or error})"
-        raise StorageError(f"{folder.parent}: {problem}. Make room, or set MEDGEN_CACHE to another folder.") from None
+            _built.append(time.time())
+        except OSError as error:
+            raise _unwritable(folder, what, error) from None
     raise StorageError(f"{folder}: is damaged whenever it is made. Check the disk, or set MEDGEN_CACHE to another one.")
+
+
+def _damage(folder: Path, what: str, error: OSError) -> OSError:
+    """The error, if it shows that a file is not as it was written; others leave a store alone that may be whole."""
+    if error.errno == errno.ENOMEM:
+        problem = f"{what} needs more memory than there is ({error.strerror})"
+        raise OutOfMemoryError(f"{folder}: {problem}. Give the job more, or use a smaller data.image_size.") from error
+    if error.errno in files.NOT_NOW:
+        raise files.unreadable(folder, error) from error
+    return error
+
+
+def _unwritable(folder: Path, what: str, error: OSError) -> StorageError:
+    problem = f"{what} cannot be written ({error.strerror or error})"
+    return StorageError(f"{folder.parent}: {problem}. Make room, or set MEDGEN_CACHE to another folder.")
 
 
 @contextlib.contextmanager
@@ -69,9 +100,9 @@ def beside(folder: Path) -> tempfile.TemporaryDirectory[str]:
 def publish(made: Path, folder: Path) -> None:
     """Rename, unless another process was faster."""
     try:
-        made.rename(folder)
+        files.move_folder(made, folder)
     except OSError:
-        if not folder.exists():
+        if not files.exists(folder):
             raise
 
 
@@ -92,10 +123,15 @@ def checksum(path: Path) -> int:
     return crc
 
 
-def flush(file: BinaryIO) -> None:
-    """Without this a crash may leave the renamed folder with blocks of zeros."""
-    file.flush()
-    os.fsync(file.fileno())
+def mapped(path: Path, kind: type[np.generic], shape: tuple[int, ...]) -> Array:
+    """An array in a file, never to be written to; read into memory where the file system maps none."""
+    try:
+        return np.memmap(path, kind, "r", shape=shape).view(np.ndarray)
+    except OSError as error:
+        if error.errno not in files.UNSUPPORTED - {errno.EACCES, errno.EPERM}:
+            raise
+        files.weaker(path.parent.parent, "memory mapping")
+        return np.fromfile(path, kind).reshape(shape)
 
 
 def _sweep(cache: Path) -> None:
@@ -108,4 +144,9 @@ def _sweep(cache: Path) -> None:
 def _discard(folder: Path) -> None:
     """Rename first: a process that has the folder open goes on reading it, and no other finds half of it."""
     with beside(folder) as temporary, contextlib.suppress(FileNotFoundError):  # another process was faster
-        folder.rename(Path(temporary, "damaged"))
+        try:
+            folder.rename(Path(temporary, "damaged"))
+        except OSError as error:
+            if error.errno in files.FAILING:
+                raise
+            shutil.rmtree(folder)  # where no folder is renamed

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from medgen import files
 from medgen.errors import RecipeError, StorageError
 
 Volume = NDArray[np.float32]
@@ -391,13 +392,13 @@ def make_patient(seed: int, index: int, grid: Grid) -> dict[str, NDArray[Any]]:
 def write_patient(folder: Path, seed: int, index: int, spacing: float) -> None:
     """Make patient `index` and write it: the folder appears once it is complete."""
     grid = Grid.of(spacing)
-    files = {f"{name}.nii.gz": encode(volume, grid) for name, volume in make_patient(seed, index, grid).items()}
+    content = {f"{name}.nii.gz": encode(volume, grid) for name, volume in make_patient(seed, index, grid).items()}
     partial = folder.with_name(f".{folder.name}.partial")
     try:
         partial.mkdir()
-        for name, content in files.items():
-            (partial / name).write_bytes(content)
-        partial.rename(folder)
+        for name, data in content.items():
+            (partial / name).write_bytes(data)
+        files.move_folder(partial, folder)
     except OSError as error:
         raise StorageError(
             f"{folder}: cannot be written ({error.strerror}). Free the place or name another."

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import attrs
 import numpy as np
 
+from medgen import files
 from medgen.data import cached, heads, layouts, nifti, pool
 from medgen.data.agreement import Place, mismatches
 from medgen.data.heads import Head
@@ -122,7 +123,7 @@ def _build(folder: Path, jobs: Sequence[_Job], progress: Progress | None) -> Non
     masks, area, outside = (np.concatenate(each) for each in list(zip(*cuts, strict=True))[:3])
     with cached.building(folder) as made, (made / "masks.npz").open("wb") as file:
         np.savez(file, masks=masks, area=area, outside=outside, others=others, files=len(paths))
-        cached.flush(file)
+        files.flush(file)
 
 
 # In worker processes

@@ -6,13 +6,13 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
+from medgen import files
 from medgen.data import layouts
 
 SETTLED = 2.0
@@ -30,7 +30,9 @@ class Memory:
 
     def __init__(self, file: Path):
         self._file = file
-        self._known = _read(file)
+        self._known: dict[str, Any] = {}
+        with contextlib.suppress(OSError):
+            self._known = _read(file)
         self._stamps: dict[Path, str] = {}
         self._new: dict[str, Any] = {}
 
@@ -50,17 +52,15 @@ class Memory:
             return
         with contextlib.suppress(OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(
-                "w", dir=self._file.parent, prefix=f".building-{self._file.name}-", delete=False
-            ) as file:
-                json.dump(_read(self._file) | self._new, file)
-            os.replace(file.name, self._file)
+            with files.replacing(self._file, prefix=".building-") as made:
+                made.write_text(json.dumps(_read(self._file) | self._new))
 
 
 def _read(file: Path) -> dict[str, Any]:
+    """What a file holds. Raises OSError if it is there and cannot be read now: then it must not be replaced."""
     try:
         known = json.loads(file.read_text())
-    except (OSError, ValueError, RecursionError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return {}
     return known if isinstance(known, dict) else {}
 

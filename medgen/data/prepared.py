@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medgen import files
 from medgen.data import cached
 from medgen.data.memory import cache_folder
 from medgen.data.store import SliceStore
@@ -40,7 +41,7 @@ class Prepared:
         self._shape, crc = _read_about(folder)
         count, path = len(rows) * views, folder / "samples"
         cached.require_whole(path, count * int(np.prod(self._shape)) * 2, crc)
-        self._samples = np.memmap(path, np.float16, "r", shape=(count, *self._shape)).view(np.ndarray)
+        self._samples = cached.mapped(path, np.float16, (count, *self._shape))
 
     def read(self, rows: np.ndarray, view: np.ndarray) -> Tensor:
         """`[sample, ...]` float16, for rows of the slice store and which image of each, as `Feed` numbers them."""
@@ -100,10 +101,10 @@ def _build(
                 file.write(np.ascontiguousarray(block).tobytes())
                 if progress:
                     progress(done, len(rows))
-            cached.flush(file)
+            files.flush(file)
         with (made / "about.json").open("wb") as file:
             file.write(json.dumps({"shape": shape, "crc": cached.checksum(path)}).encode())
-            cached.flush(file)
+            files.flush(file)
 
 
 def _blocks(

@@ -22,6 +22,7 @@ from typing import BinaryIO, NamedTuple
 import attrs
 import numpy as np
 
+from medgen import files
 from medgen.console import warn
 from medgen.data import agreement, cached, concerns, heads, layouts, nifti, pool, spacing
 from medgen.data.concerns import Figures
@@ -143,7 +144,7 @@ class SliceStore:
         shape = (len(self), self.size * self.size)
         expected = int(np.prod(shape)) * np.dtype(kind).itemsize
         cached.require_whole(path, expected, crc)
-        return np.memmap(path, kind, "r", shape=shape).view(np.ndarray)
+        return cached.mapped(path, kind, shape)
 
 
 def open_store(
@@ -301,23 +302,23 @@ def _fill(folder: Path, jobs: Sequence[_Job], tell: Callable[[int], None]) -> No
     problems: list[str] = []
     parts: list[Slices] = []
     with contextlib.ExitStack() as stack, pool.results(_make, jobs, _workers(jobs)) as results:
-        files = [stack.enter_context((folder / str(n)).open("wb")) for n in range(len(jobs[0].sources))]
+        opened = [stack.enter_context((folder / str(n)).open("wb")) for n in range(len(jobs[0].sources))]
         for done, (job, result) in enumerate(zip(jobs, results, strict=True), start=1):
             if isinstance(result, Slices):
                 parts.append(result)
-                for number, file in enumerate(files):
+                for number, file in enumerate(opened):
                     _append(Path(f"{job.part}-{number}"), file)
             else:
                 problems += result
             tell(done)
-        for file in files:
-            cached.flush(file)
+        for file in opened:
+            files.flush(file)
     if problems:
         raise DataError(problems)
     crc = [cached.checksum(folder / str(number)) for number in range(len(jobs[0].sources))]
     with (folder / "index.npz").open("wb") as file:
         np.savez(file, **_index(parts, jobs, crc)._asdict())
-        cached.flush(file)
+        files.flush(file)
 
 
 def _append(part: Path, file: BinaryIO) -> None:

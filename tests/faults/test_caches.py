@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import signal
@@ -19,9 +20,11 @@ from data.cohort import write_cohort
 from faults.filling import CHANNELS, everything, fill, opened, wanted
 from faults.forkserver import PRELOAD
 
-from medgen.data import memory
+from medgen import files
+from medgen.data import cached, memory
 from medgen.data import store as store_module
 from medgen.data.settings import DataSettings, MaskSettings
+from medgen.errors import OutOfMemoryError, StorageError
 
 
 @pytest.fixture
@@ -241,3 +244,82 @@ def test_C2_what_a_slice_is_changes_only_with_the_format(scans, cache):
     bravo, seg = (store.read(np.arange(len(store)), (channel,)) for channel in ("bravo", "seg"))
     assert (store_module.FORMAT, len(store)) == (2, 48)
     assert [bravo.mean(), bravo.std(), seg.mean()] == pytest.approx([-0.948460, 0.140731, -0.988932], abs=1e-5)
+
+
+# Unreadable for now
+
+NOT_NOW = [errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EIO, errno.ESTALE, errno.ENOMEM]
+
+
+@pytest.mark.parametrize("code", NOT_NOW, ids=errno.errorcode.get)
+@pytest.mark.parametrize("where", ["open", "map"])
+def test_a_store_that_cannot_be_opened_now_is_left_alone(where, code, scans, cache, monkeypatch, capsys):
+    """Point 24: too many open files, too little memory or a server that is away say nothing of a shared store."""
+    opened(wanted(scans), cache)
+    (store,) = stores(cache)
+    before = {path: path.stat().st_mtime_ns for path in store.iterdir()}
+    with monkeypatch.context() as patch:
+        owner, name = (cached, "checksum") if where == "open" else (cached.np, "memmap")
+        patch.setattr(owner, name, refusing(code))
+        memory_ = code == errno.ENOMEM
+        with pytest.raises(
+            OutOfMemoryError if memory_ else StorageError, match="than there is" if memory_ else "is left"
+        ):
+            opened(wanted(scans), cache)
+    assert before == {path: path.stat().st_mtime_ns for path in store.iterdir()}
+    assert "damaged" not in capsys.readouterr().err
+    opened(wanted(scans), cache)
+
+
+def refusing(code: int):
+    def call(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    return call
+
+
+def test_a_store_of_which_a_file_is_gone_is_made_again(scans, cache, capsys):
+    """Point 24: that is damage."""
+    expected = everything(opened(wanted(scans), cache))
+    (store,) = stores(cache)
+    (store / "1").unlink()
+    assert everything(opened(wanted(scans), cache)) == expected
+    assert "is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("code", [errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_without_memory_mapping_slices_are_read_into_memory(code, scans, cache, monkeypatch, capsys):
+    """Point 5: as on folders shared with a virtual machine; told once."""
+    monkeypatch.setattr(files, "_told", set())
+    expected = everything(opened(wanted(scans), cache))
+    monkeypatch.setattr(cached.np, "memmap", refusing(code))
+    assert everything(opened(wanted(scans), cache)) == expected
+    assert capsys.readouterr().err.count("no memory mapping") == 1
+
+
+def test_without_a_rename_of_folders_a_store_is_made(scans, cache, monkeypatch):
+    """Point 5."""
+    monkeypatch.setattr(Path, "rename", refusing(errno.ENOSYS))
+    expected = everything(opened(wanted(scans), cache))
+    (store,) = stores(cache)
+    flip(store / "0", 12345)
+    assert everything(opened(wanted(scans), cache)) == expected
+
+
+def test_what_is_known_of_files_is_not_lost_where_it_cannot_be_read_now(tmp_path, monkeypatch):
+    """Point 24: else a moment without a free handle would replace it by what is new."""
+    monkeypatch.setattr(memory, "SETTLED", -1.0)
+    (tmp_path / "scan").write_text("")
+    known = memory.Memory(tmp_path / "known.json")
+    known.recall(tmp_path / "scan")
+    known.remember(tmp_path / "scan", 1)
+    known.save()
+    before = (tmp_path / "known.json").read_text()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", refusing(errno.EMFILE))
+        other = memory.Memory(tmp_path / "known.json")
+        assert other.recall(tmp_path / "scan", "another question") is None
+        other.remember(tmp_path / "scan", 2)
+        other.save()
+    assert (tmp_path / "known.json").read_text() == before
+    assert sorted(os.listdir(tmp_path)) == ["known.json", "scan"]

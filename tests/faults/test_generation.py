@@ -428,3 +428,22 @@ def test_volumes_are_packed_with_a_header_that_no_version_of_python_changes() ->
     data = bytes(range(256)) * 40
     assert packed(data)[:10] == b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\xff"
     assert gzip.decompress(packed(data)) == data
+
+
+def test_pairs_are_made_where_there_are_no_locks_no_links_and_no_rename_of_folders(
+    trained: Path, tmp_path: Path, medgen: Run, whole: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Point 5: the same bytes, in two parts, and the rest after a stop; what is weaker is told once."""
+    import errno
+    import fcntl
+    import os
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    for owner, name in ((fcntl, "flock"), (fcntl, "lockf"), (os, "link"), (Path, "rename")):
+        monkeypatch.setattr(owner, name, refuse)
+    first = medgen(*command(trained, tmp_path / "out", COUNT, "--shard", "2/2"))
+    assert (first.code, first.err.count("this file system has no hard links, no locks")) == (0, 1), first.err
+    assert medgen(*command(trained, tmp_path / "out")).code == 0
+    assert files(tmp_path / "out") == whole

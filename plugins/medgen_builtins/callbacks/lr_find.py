@@ -300,7 +300,7 @@ def report(finding: Finding) -> None:
 
 def write(finding: Finding, settings: LrFind, run: Run, folder: Path) -> None:
     """`lr_finder.png` and `lr_finder.json`. Raises StorageError."""
-    from medgen import pictures
+    from medgen import files, pictures
     from medgen.errors import StorageError
     from medgen.folder import identity
     from medgen_builtins.callbacks.lr_plot import plot
@@ -309,7 +309,7 @@ def write(finding: Finding, settings: LrFind, run: Run, folder: Path) -> None:
     path = folder / "lr_finder.json"
     table = {"recipe": identity(run.recipe), "seed": run.recipe.run.seed, **as_table(finding, settings)}
     try:
-        path.write_text(json.dumps(table, indent=1) + "\n")
+        files.write(path, json.dumps(table, indent=1) + "\n")
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror}. Free space or choose another folder.") from error
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from medgen import field, gt, hookimpl, settings
@@ -26,33 +28,84 @@ class TensorBoard:
 
 
 class Writing:
-    """Opens the writer once the run's state is restored, so that what a crash left beyond it is dropped."""
+    """Opens the writer once the run's state is restored, so that what a crash left beyond it is dropped.
+
+    Where events cannot be written, training goes on without them, and they are tried again after each epoch.
+    """
+
+    def __init__(self) -> None:
+        self.writer: Any = None
+        self._hook: Callable[[Any], Any] | None = None
 
     @hookimpl
     def medgen_run_start(self, run: Run) -> None:
         if not run.leads:
             return
-        from torch.utils.tensorboard import SummaryWriter
-
         from medgen.recipe import public_toml
 
-        self.writer = SummaryWriter(str(run.dir / "tensorboard"), purge_step=run.step + 1)
+        self._hook = threading.excepthook
+        threading.excepthook = self._hear
+        self._open(run)
         if run.step == 0:
             text = "".join(f"    {line}\n" for line in public_toml(run.recipe).splitlines())  # a block in Markdown
-            self.writer.add_text("recipe", text, 0)
+            with self._spared(run):
+                self.writer.add_text("recipe", text, 0)
 
     @hookimpl
     def medgen_log(self, run: Run, scalars: Mapping[str, float], images: Mapping[str, Any]) -> None:
-        for name, value in scalars.items():
-            self.writer.add_scalar(name, value, run.step)
-        for name, image in images.items():
-            self.writer.add_image(name, image, run.step, dataformats="HWC")
-        self.writer.flush()  # a save may follow, and what is before it is not written again
+        with self._spared(run):
+            for name, value in scalars.items():
+                self.writer.add_scalar(name, value, run.step)
+            for name, image in images.items():
+                self.writer.add_image(name, image, run.step, dataformats="HWC")
+            self.writer.flush()  # a save may follow, and what is before it is not written again
 
     @hookimpl
-    def medgen_run_end(self) -> None:
-        if hasattr(self, "writer"):
+    def medgen_epoch_end(self, run: Run) -> None:
+        if run.leads and self.writer is None:
+            self._open(run)
+
+    @hookimpl
+    def medgen_run_end(self, run: Run) -> None:
+        with self._spared(run):
             self.writer.close()
+        if self._hook is not None:
+            threading.excepthook = self._hook
+
+    def _open(self, run: Run) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        with self._spared(run, opens=True):
+            self.writer = SummaryWriter(str(run.dir / "tensorboard"), purge_step=run.step + 1)
+
+    @contextmanager
+    def _spared(self, run: Run, opens: bool = False) -> Iterator[None]:
+        """Use the writer, if there is one, and do without it once it fails."""
+        from medgen.console import warn
+
+        if self.writer is None and not opens:
+            self.writer = _Nothing()
+        try:
+            yield
+        except OSError as error:
+            self.writer = None
+            what = f"cannot be written ({error.strerror or error})"
+            warn(f"{run.dir / 'tensorboard'}: {what}. Training goes on; metrics.jsonl has the numbers.")
+        finally:
+            if isinstance(self.writer, _Nothing):
+                self.writer = None
+
+    def _hear(self, failed: Any) -> None:
+        """What ends the writer's thread is raised by its next call; a traceback as well would be too much."""
+        if type(failed.thread).__name__ != "_AsyncWriterThread" and self._hook is not None:
+            self._hook(failed)
+
+
+class _Nothing:
+    """A writer that writes nothing."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_, **__: None
 
 
 @hookimpl

@@ -67,10 +67,11 @@ def measure(recipe: Recipe) -> dict[str, Any]:
 
 
 def _write(file: Path, figures: dict[str, Any]) -> None:
+    from medgen import files
     from medgen.errors import StorageError
 
     try:
-        file.write_text(json.dumps(figures, indent=2) + "\n")
+        files.write(file, json.dumps(figures, indent=2) + "\n")
     except OSError as error:
         raise StorageError(f"{file}: {error.strerror or error}. Give --json another file.") from error
 

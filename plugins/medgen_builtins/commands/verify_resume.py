@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
+import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,11 +16,14 @@ from typing import Any
 import click
 
 from medgen import hookimpl
-from medgen.errors import CheckpointError
+from medgen.errors import PluginError, RankError, StoppedError
+from medgen.signals import asked_to_stop
 
 medgen_api = 1
 START = "spawn"
 """Processes that share nothing: what a plugin keeps in a module must not help it."""
+WAIT = 0.1
+"""Seconds between two looks for a signal that has to be passed on."""
 CLOCKS = ("seconds", "journal", "versions")
 
 
@@ -42,7 +48,7 @@ def verify_resume(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ..
         )
         for number, (what, function, given) in enumerate(work, 1):
             say(f"{number}/3  {what}")
-            _in_a_process(function, given)
+            _in_a_process(f"{number}/3, {what}", function, given)
         wrong = differences(whole, parts)
     if wrong:
         more = f" ({len(wrong)} differ in all)" if len(wrong) > 1 else ""
@@ -53,10 +59,8 @@ def verify_resume(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ..
     say(f"bit-identical: every tensor and loss of {steps} + {steps} steps and of {2 * steps}")
 
 
-class NotIdenticalError(CheckpointError):
-    """A resumed run is not the run it continues."""
-
-    exit_code = 5
+class NotIdenticalError(PluginError):
+    """A resumed run is not the run it continues: something keeps state that it does not save."""
 
 
 def differences(one: Path, two: Path) -> list[str]:
@@ -70,9 +74,9 @@ def _differences(one: Path, two: Path) -> list[str]:
     from medgen import checkpoint
 
     first, second = (dict(_leaves(checkpoint.load(folder / "latest.pt"))) for folder in (one, two))
-    lines = [_losses(folder) for folder in (one, two)]
+    lines = itertools.zip_longest(*(_losses(folder) for folder in (one, two)))
     found = [_difference(name, first.get(name), second.get(name)) for name in {**first, **second}]
-    found += [f"loss of line {n} differs" for n, pair in enumerate(zip(*lines, strict=False), 1) if pair[0] != pair[1]]
+    found += [f"loss of line {n} differs" for n, pair in enumerate(lines, 1) if pair[0] != pair[1]]
     return [each for each in found if each]
 
 
@@ -100,13 +104,27 @@ def _losses(folder: Path) -> list[dict[str, Any]]:
     return [{key: each for key, each in line.items() if key in ("step", "epoch") or "loss" in key} for line in lines]
 
 
-def _in_a_process(function: Callable[..., None], given: tuple[Any, ...]) -> None:
-    """Its errors are on stderr already; its exit code becomes ours."""
+def _in_a_process(what: str, function: Callable[..., None], given: tuple[Any, ...]) -> None:
+    """Run it and wait. Its errors are on stderr already, and its exit code becomes ours; signals reach it too."""
     process = multiprocessing.get_context(START).Process(target=function, args=given)  # type: ignore[attr-defined]
-    process.start()
-    process.join()
-    if process.exitcode:
-        raise click.exceptions.Exit(process.exitcode if process.exitcode > 0 else 128 - process.exitcode)
+    with asked_to_stop("the same command") as stop:
+        process.start()
+        passed = False
+        while process.is_alive():
+            process.join(WAIT)
+            if stop.reason and not passed:
+                passed = True
+                os.kill(process.pid, signal.SIGTERM)  # of whatever kind it was: our own exit code tells
+    code = process.exitcode
+    if stop.reason:
+        raise StoppedError(f"verify-resume: stopped by {stop.reason}. Give the same command again.", stop.exit_code)
+    if code == StoppedError([]).exit_code:
+        raise StoppedError("verify-resume: stopped. Give the same command again.")
+    if code < 0:
+        name = signal.Signals(-code).name
+        raise RankError(f"verify-resume: the process of {what} was killed by {name}. See that it has memory enough.")
+    if code:
+        raise click.exceptions.Exit(code)
 
 
 def _start(
@@ -114,18 +132,13 @@ def _start(
 ) -> None:
     # an epoch ends between the stop and the end, so that validation takes part, on one batch
     length = (f"training.steps={2 * steps}", "training.epochs=0", f"training.epoch_steps={steps + 1}")
-    short = (*length, "training.val_batches=1", f"run.dir={folder}")
+    short = (*length, "training.val_batches=1", "training.time_limit=0", f"run.dir={folder}")
 
     def work() -> None:
         from medgen import session
-        from medgen.errors import StoppedError
         from medgen.recipe import load
 
-        try:
-            session.start(load(recipe, [*overrides, *short], layers), until)
-        except StoppedError:
-            if until is None:
-                raise
+        session.start(load(recipe, [*overrides, *short], layers), until)
 
     _guarded(work)
 
@@ -140,9 +153,17 @@ def _resume(folder: Path) -> None:
 
 
 def _guarded(work: Callable[[], None]) -> None:
+    """Whoever started this process tells of a stop: how to go on with a temporary folder helps nobody."""
     from medgen.cli import guarded
 
-    sys.exit(guarded(work, "--debug" in sys.argv))
+    def quiet() -> int:
+        try:
+            work()
+        except StoppedError as error:
+            return error.exit_code
+        return 0
+
+    sys.exit(guarded(quiet, "--debug" in sys.argv))
 
 
 @hookimpl

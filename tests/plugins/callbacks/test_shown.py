@@ -77,3 +77,66 @@ def test_the_journal_has_a_line_for_each_step_and_each_validation(shown):
     journal = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in journal if "loss/train" in line] == [1, 2, 3, 4, 5, 6]
     assert [line["step"] for line in journal if "loss/val" in line] == [3, 6]
+
+
+def failing_events(patch, after):
+    """Events cannot be written any more, as on a full disk."""
+    import errno
+    import os
+
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    write, written = RecordWriter.write, []
+
+    def full(self, data):
+        written.append(data)
+        if len(written) > after:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(self, data)
+
+    patch.setattr(RecordWriter, "write", full)
+
+
+@pytest.mark.parametrize("after", [0, 5])
+def test_events_that_cannot_be_written_are_told_and_training_goes_on(after, medgen, tiny, tmp_path, monkeypatch):
+    """Point 14: the thread that writes them neither ends the run nor prints a traceback."""
+    failing_events(monkeypatch, after)
+    options = ("callbacks.previews=false", "training.steps=4", "training.epoch_steps=4", "training.validate_every=0")
+    result = medgen("train", "bravo_rflow", *tiny, *options, f"run.dir={tmp_path / 'run'}")
+    assert (result.code, "Traceback" in result.err) == (0, False), result.err
+    assert "tensorboard: cannot be written (No space left on device). Training goes on" in result.err
+    assert len((tmp_path / "run/metrics.jsonl").read_text().splitlines()) == 4
+
+
+def test_lines_that_a_full_disk_does_not_take_are_written_later(tmp_path, monkeypatch):
+    """Point 14: none is lost, none is torn, and a checkpoint is not written before them."""
+    import errno
+    import os
+
+    from medgen import journal
+    from medgen.errors import StorageError
+
+    monkeypatch.setattr(journal, "ENOUGH", 1)
+    kept = journal.Journal(tmp_path / "metrics.jsonl")
+    file = kept._file
+
+    class Full:
+        room = 30
+
+        def write(self, data):
+            if not self.room:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            done = file.write(data[: self.room])
+            self.room = 0
+            return done
+
+    kept._file = Full()
+    for step in range(3):
+        kept.write(step, 1, {"loss/train": 0.5})
+    with pytest.raises(StorageError, match=r"metrics\.jsonl: No space left"):
+        kept.length()
+    kept._file = file
+    assert kept.length() == (tmp_path / "metrics.jsonl").stat().st_size
+    kept.close()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 1, 2]

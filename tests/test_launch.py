@@ -1,0 +1,73 @@
+"""What starts workers leaves its own process as it was."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from medgen import launch, shares
+
+
+def surroundings() -> tuple[object, ...]:
+    handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)]
+    return dict(os.environ), logging.root.manager.disable, handlers
+
+
+class Meeting:
+    """Where agents meet."""
+
+    ended = 0
+
+    def shutdown(self) -> None:
+        Meeting.ended += 1
+
+
+class Agent:
+    """Stands for torch's, which changes environment and handlers as it runs."""
+
+    fails = False
+
+    def get_worker_group(self) -> object:
+        spec = type("Spec", (), {"rdzv_handler": Meeting()})
+        return type("Group", (), {"workers": [], "spec": spec})
+
+    def run(self) -> object:
+        assert os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] == "SIGQUIT"
+        assert Path(os.environ["MEDGEN_NOTES"], "pid").read_text() == str(os.getpid())
+        assert not logging.getLogger("torch.distributed").isEnabledFor(logging.ERROR)
+        os.environ["TORCHELASTIC_LEFT"] = os.environ["OMP_NUM_THREADS"] = "7"
+        signal.signal(signal.SIGQUIT, signal.SIG_IGN)
+        if self.fails:
+            raise RuntimeError("the agent failed")
+        return type("Result", (), {"failures": {}})
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("kind", ["train", "generate"])
+def test_environment_logging_and_signals_are_as_before(kind, fails, tmp_path, monkeypatch):
+    """Point 28: whether the workers were run or something failed."""
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setattr(Agent, "fails", fails)
+    monkeypatch.setattr(launch, "_agent", lambda *_: Agent())
+    monkeypatch.setattr(launch, "check", lambda *_: None)
+    before, ended = surroundings(), Meeting.ended
+    training = type("Training", (), {"devices": 2})
+    recipe = type("Recipe", (), {"training": training})
+
+    def work() -> int:
+        if kind == "train":
+            return launch.supervise(["train"], recipe)
+        return shares.supervise(["generate"], 2, 4, tmp_path, "the same command")
+
+    if fails:
+        with pytest.raises(RuntimeError, match="the agent failed"):
+            work()
+    else:
+        assert work() == 0
+    assert surroundings() == before
+    assert Meeting.ended == ended + 1
