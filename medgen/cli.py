@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from medgen import __version__
+from medgen import __version__, surroundings
 from medgen.errors import DataError, IncompleteError, MedgenError, PluginError, RecipeError, StorageError
 
 if TYPE_CHECKING:
@@ -438,6 +438,7 @@ def say_result(path: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point: every mistake and fault is one line on stderr and an exit code."""
+    surroundings.prepare()
     given = list(sys.argv[1:] if arguments is None else arguments)
     code = guarded(lambda: cli.main(given, prog_name="medgen", standalone_mode=False, obj=given), "--debug" in given)
     if "medgen.distributed" in sys.modules:
