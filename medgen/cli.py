@@ -486,6 +486,9 @@ def guarded(work: Callable[[], Any], debug: bool) -> int:
     except Exception as error:
         if debug:
             raise
+        if "can't allocate memory" in str(error):  # torch's words, where no step is to blame
+            console.fail(MedgenError("out of memory: the host has too little. Use a smaller network, image or batch."))
+            return 7
         what = f"{type(error).__name__}: {error}".rstrip(": .")
         console.fail(
             MedgenError(f"{what}. A bug in medgen or a plugin: give --debug as well, and report what it shows.")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -278,7 +278,7 @@ class _Resolver:
         parts |= {f"{kind}.{name}": getattr(recipe, kind) for kind, name in recipe.names.items()}
         parts |= {f"{kind}.{name}": each for kind in SEVERAL for name, each in getattr(recipe, kind).items()}
         messages = [message for where, part in parts.items() for message in self._ask(where, part, recipe)]
-        for message in [*messages, *_not_given(recipe)]:
+        for message in [*messages, *_not_slices(parts), *_not_given(recipe)]:
             if not any(_mentions(message, key) for key in self._keys):  # else it may only follow from that mistake
                 self.problems.append(f"{self._origin(_path(message))}: {message}")
 
@@ -297,6 +297,14 @@ class _Resolver:
 
     def _origin(self, path: tuple[Key, ...]) -> str:
         return self.layers.origin(path) or self.source
+
+
+def _not_slices(parts: Mapping[str, Any]) -> Iterator[str]:
+    """Plugins that may work on volumes, but are to be trained on what the data have."""
+    for where, part in parts.items():
+        axes = getattr(part, "spatial_dims", 2)
+        if axes != 2:
+            yield f"{where}.spatial_dims: got {axes}, expected 2, as the data are slices. Leave it out."
 
 
 def _not_given(recipe: Recipe) -> Iterator[str]:
