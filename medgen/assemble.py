@@ -12,7 +12,7 @@ import pluggy
 import torch
 from torch import nn
 
-from medgen import distributed, seeds
+from medgen import choices, distributed, seeds
 from medgen.console import progress
 from medgen.data.feed import Feed
 from medgen.data.layouts import mask_names
@@ -78,6 +78,7 @@ def assemble(
     saved: the checkpoint that is about to be loaded. callbacks: more than the recipe has, by name.
     """
     device = device or default_device()
+    recipe = choices.settle(recipe, device)
     parts = build(recipe, device, saved)
     with distributed.first_on_node():
         store = prepare_data(recipe, parts.mode)

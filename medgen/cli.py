@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from medgen import __version__, streams
+from medgen import __version__, streams, surroundings
 from medgen.errors import (
     DataError,
     IncompleteError,
@@ -457,6 +457,7 @@ def say_result(path: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point: every mistake and fault is one line on stderr and an exit code."""
+    surroundings.prepare()
     given = list(sys.argv[1:] if arguments is None else arguments)
     code = guarded(lambda: cli.main(given, prog_name="medgen", standalone_mode=False, obj=given), "--debug" in given)
     if "medgen.distributed" in sys.modules:
@@ -514,7 +515,7 @@ def _what_happened(error: BaseException) -> str:
     if code == 130:
         return "interrupted: nothing more was written. Give the same command to go on."
     if code == 7:
-        return "out of memory: the host has too little. Lower training.batch_size or data.workers."
+        return "out of memory: the host has too little. Use a smaller network, image or batch, or lower data.workers."
     if code == 8:
         where = getattr(error, "filename", None) or "storage"
         return f"{where}: {getattr(error, 'strerror', error)}. See to that, then give the same command again."

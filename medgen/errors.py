@@ -112,8 +112,7 @@ def exit_code_of(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":  # click's
         return 130
     number = error.errno if isinstance(error, OSError) else None
-    if (
-        isinstance(error, MemoryError) or number == errno.ENOMEM or type(error).__name__ == "OutOfMemoryError"
-    ):  # torch's
+    torch_says = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    if isinstance(error, MemoryError) or number == errno.ENOMEM or torch_says:
         return OutOfMemoryError.exit_code
     return StorageError.exit_code if number in STORAGE else MedgenError.exit_code

@@ -14,7 +14,7 @@ from typing import Any
 
 import attrs
 
-from medgen import checkpoint, files, locks
+from medgen import checkpoint, choices, files, locks
 from medgen.console import warn
 from medgen.errors import CheckpointError, MedgenError, RecipeError, RunInUseError, StoppedError, StorageError
 from medgen.recipe import Recipe, public_toml, to_toml
@@ -60,14 +60,14 @@ def find_unfinished(recipe: Recipe) -> Path | None:
     """What `--resume auto` continues: the run in `run.dir`, else the newest unfinished run of this very recipe."""
     if recipe.run.dir:
         return recipe.run.dir if has_checkpoint(recipe.run.dir) else None
-    wanted = identity(recipe)
     found = sorted(recipe.run.root.glob("**/metadata.json"), key=_changed, reverse=True)
     for folder in (path.parent for path in found):
         try:
             about = _about(folder)
         except PermissionError:  # someone else's
             continue
-        if about.get("recipe") == wanted and about.get("status") != "complete" and has_checkpoint(folder):
+        same = about.get("recipe") == identity(choices.fill(recipe, about))
+        if same and about.get("status") != "complete" and has_checkpoint(folder):
             return folder
     return None
 
@@ -96,8 +96,8 @@ def latest_state(folder: Path) -> tuple[dict[str, Any], Path]:
 
 
 def identity(recipe: Recipe) -> str:
-    """A hash of the recipe without paths and devices, of which a run may have more or fewer when it goes on."""
-    alone = attrs.evolve(recipe, training=attrs.evolve(recipe.training, devices=1))
+    """A hash of the recipe without paths, devices and whether to compile: these may differ when a run goes on."""
+    alone = attrs.evolve(recipe, training=attrs.evolve(recipe.training, devices=1, compile=False))
     return sha256(public_toml(alone).encode()).hexdigest()[:16]
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import pluggy
 
-from medgen import distributed, folder, trainer
+from medgen import choices, distributed, folder, trainer
 from medgen.errors import StoppedError
 from medgen.hookspecs import Lifecycle
 from medgen.kinds import PhasedSettings
@@ -79,6 +79,7 @@ class Outer:
             folder.sweep(where)
         new = not distributed.once(lambda: folder.has_checkpoint(where))
         with self._interruptible():
+            recipe = choices.fill(recipe, choices.of(self.recipe))
             run = begin(recipe, where, callbacks) if new else restore(recipe, where, callbacks)
         run.deadline, run.until = self.deadline, self.until
         return run, new
@@ -91,7 +92,16 @@ class Outer:
         trainer.fit(child)
         self.has_advanced = self.has_advanced or child.has_advanced
         self.inner = None
+        self._keep(child.recipe)
         gc.collect()  # a run and its callbacks hold each other, and the next child needs the memory
+
+    def _keep(self, child: Recipe) -> None:
+        """What was chosen for one child holds for all further ones, wherever this run goes on."""
+        filled = choices.fill(self.recipe, choices.of(child))
+        if filled is not self.recipe:
+            self.recipe = filled
+            if distributed.leads():
+                folder.write_recipe(self.dir, filled)
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -22,18 +23,27 @@ def check(run: Run, passes: Callable[[], None]) -> None:
 
     passes: every turn's forward and backward pass, at the size of a real step.
     """
-    turns = [cast(nn.Module, turn) for turn in run.turns.values()]
-    buffers = [(each, each.clone()) for turn in turns for each in turn.buffers()]
-    cuda = [run.device] if run.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), heartbeat.busy():
+    with untouched(run), heartbeat.busy():
         moments = _moments(run)
-        run.trial = Trial("training")
         passes()
         for optimizer in run.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         run.hooks.medgen_rehearse(run=run)
-        run.trial = None
         del moments
+
+
+@contextmanager
+def untouched(run: Run) -> Iterator[None]:
+    """While something is tried out: generators, buffers and gradients are as before afterwards."""
+    turns = [cast(nn.Module, turn) for turn in run.turns.values()]
+    buffers = [(each, each.clone()) for turn in turns for each in turn.buffers()]
+    cuda = [run.device] if run.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        run.trial = Trial("training")
+        yield  # after an error the trial stays, as it says where
+    run.trial = None
+    for optimizer in run.optimizers.values():
+        optimizer.zero_grad(set_to_none=True)
     with torch.no_grad():
         for each, was in buffers:
             each.copy_(was)

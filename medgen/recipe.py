@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,8 +62,14 @@ class TrainingSettings:
     min_lr: float = field(0.0, help="where it ends, as a share of learning_rate", check=between(0, 1))
     weight_decay: float = field(0.01, help="AdamW's", check=ge(0))
     clip: float = field(1.0, help="largest norm of the gradient; 0: not clipped", check=ge(0))
-    precision: Literal["bf16", "fp32"] = field("bf16", help="of the network; losses and weights are fp32 always")
-    compile: bool = field(False, help="torch.compile: faster on a GPU after a minute of compiling")
+    precision: Literal["auto", "bf16", "fp32"] = field(
+        "auto",
+        help="of the network; losses and weights are fp32 always. auto: bf16 if the device that a run begins on has "
+        "units for it",
+    )
+    compile: Literal["auto", True, False] = field(
+        "auto", help="torch.compile: faster after a minute of compiling. auto: if it works where a run begins"
+    )
     memory_format: Literal["auto", "contiguous", "channels_last"] = field(
         "auto", help="auto: channels_last for bf16 and widths of 128 and more"
     )
@@ -74,7 +80,7 @@ class TrainingSettings:
     init_from: Path | None = field(None, help="checkpoint whose weights a new run begins with")
     time_limit: float = field(0.0, help="minutes after which to save and stop; 0: SLURM's limit, if any", check=ge(0))
     devices: int = field(1, help="devices of each node, one process on each", check=gt(0))
-    may_change = ("steps", "epochs", "accumulate", "max_skipped", "init_from", "time_limit", "devices")
+    may_change = ("steps", "epochs", "accumulate", "max_skipped", "init_from", "time_limit", "devices", "compile")
 
     def check(self, recipe: Recipe) -> Iterator[str]:
         if not self.steps and not self.epochs:
@@ -278,7 +284,7 @@ class _Resolver:
         parts |= {f"{kind}.{name}": getattr(recipe, kind) for kind, name in recipe.names.items()}
         parts |= {f"{kind}.{name}": each for kind in SEVERAL for name, each in getattr(recipe, kind).items()}
         messages = [message for where, part in parts.items() for message in self._ask(where, part, recipe)]
-        for message in [*messages, *_not_given(recipe)]:
+        for message in [*messages, *_not_slices(parts), *_not_given(recipe)]:
             if not any(_mentions(message, key) for key in self._keys):  # else it may only follow from that mistake
                 self.problems.append(f"{self._origin(_path(message))}: {message}")
 
@@ -297,6 +303,14 @@ class _Resolver:
 
     def _origin(self, path: tuple[Key, ...]) -> str:
         return self.layers.origin(path) or self.source
+
+
+def _not_slices(parts: Mapping[str, Any]) -> Iterator[str]:
+    """Plugins that may work on volumes, but are to be trained on what the data have."""
+    for where, part in parts.items():
+        axes = getattr(part, "spatial_dims", 2)
+        if axes != 2:
+            yield f"{where}.spatial_dims: got {axes}, expected 2, as the data are slices. Leave it out."
 
 
 def _not_given(recipe: Recipe) -> Iterator[str]:

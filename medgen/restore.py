@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medgen import changes, checkpoint, folder
+from medgen import changes, checkpoint, choices, folder
 from medgen.assemble import Saved, assemble
 from medgen.errors import DataError
 from medgen.recipe import Recipe, from_toml
@@ -25,7 +25,9 @@ def begin(recipe: Recipe, where: Path, callbacks: Mapping[str, object] | None = 
 def restore(recipe: Recipe, where: Path, callbacks: Mapping[str, object] | None = None) -> Run:
     """The run in a folder as its newest whole checkpoint has it, as far as the recipe and the data still fit."""
     state, source = folder.latest_state(where)
-    changes.check(from_toml(state["recipe"], source=str(source)), recipe, where)
+    old = from_toml(state["recipe"], source=str(source))
+    recipe = choices.fill(recipe, choices.of(old))
+    changes.check(old, recipe, where)
     run = assemble(recipe, where, saved=Saved(state, source), callbacks=callbacks)
     _check_data(run, state, source)
     run.load_state_dict(state, source)

@@ -66,6 +66,8 @@ class Run:
     """A step to stop at, although more are planned."""
     trial: Trial | None = None
     """What is being tried out before the first step."""
+    compiles = False
+    """Whether the turns are compiled, as tried in this process."""
     most_epochs: int | None = None
     """Epochs after which a child run ends, if not before."""
 

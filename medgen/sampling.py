@@ -57,8 +57,8 @@ def noise(generators: Sequence[torch.Generator], shape: Sequence[int], device: t
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """bf16 where the recipe says so; weights, losses and schedules stay fp32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    """bf16 where the run computes in it; weights, losses and schedules stay fp32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled={"bf16": True, "fp32": False}[precision])
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from medgen import changes, distributed, estimate, files, folder, streams, trainer
+from medgen import changes, choices, distributed, estimate, files, folder, streams, trainer
+from medgen.assemble import default_device
 from medgen.console import say
 from medgen.data import cached
 from medgen.errors import (
@@ -37,12 +38,14 @@ from medgen.signals import NAMES, Ear, answered
 
 def start(recipe: Recipe, until: int | None = None) -> Path:
     """Train a new run, or its first `until` steps. Returns its folder."""
-    began = time.time()
+    began, device, asked = time.time(), default_device(), recipe.training.precision
     where = Path(distributed.once(lambda: str(folder.create(recipe))))
+    recipe = choices.settle(recipe, device)
     with _at_work(where) as signals:
         if distributed.leads():
             folder.claim(where)
             folder.write_recipe(where, recipe)
+        choices.tell(recipe, device, asked)
         with _recorded(where):
             if owner(recipe):
                 return _train_children(recipe, where, began, signals, until)
@@ -71,19 +74,26 @@ def resume_with(recipe: Recipe, where: Path) -> Path:
     began = time.time()
     with _at_work(where) as signals, _recorded(where):
         if owner(recipe):
-            changes.check(own_recipe(where), recipe, where)
+            old = own_recipe(where)
+            recipe = choices.fill(recipe, choices.of(old))
+            changes.check(old, recipe, where)
+            choices.tell(recipe, default_device(), choices.KEPT)
             return _train_children(recipe, where, began, signals)
         run = restore(recipe, where)
         if run.complete and not run.epoch_due:
             say(f"already complete (step {run.step}/{run.total_steps})")
             return where
+        choices.tell(run.recipe, run.device, choices.KEPT)
         if run.leads:
-            folder.write_recipe(where, recipe)
+            folder.write_recipe(where, run.recipe)
         return _train(run, began, signals)
 
 
 def dry_run(recipe: Recipe) -> None:
     """Train a step or two in a temporary folder, and say what would be trained and what it would cost."""
+    device, asked = default_device(), recipe.training.precision
+    recipe = choices.settle(recipe, device)
+    choices.tell(recipe, device, asked)
     for each in recipes(recipe):
         distributed.check(each, each.training.devices)
         with rehearsal(each) as run:
@@ -117,6 +127,7 @@ def _train(run: Run, began: float, signals: Signals) -> Path:
     finished = run.complete and not run.epoch_due
     if not run.leads:
         return run.dir
+    folder.write_recipe(run.dir, run.recipe)  # with what was chosen when it was first compiled
     folder.write_metadata(run.dir, "complete" if finished else "stopped", **_result(run))
     return run.dir if finished else _unfinished(run, began, f"at step {run.step}")
 
@@ -130,7 +141,8 @@ def _train_children(recipe: Recipe, where: Path, began: float, signals: Signals,
     distributed.watch(where, recipe.distributed.timeout, 0)
     if distributed.leads():
         folder.write_recipe(where, recipe)
-        folder.write_metadata(where, "running", recipe=folder.identity(recipe), seed=recipe.run.seed)
+        identity, training = folder.identity(recipe), recipe.training
+        folder.write_metadata(where, "running", recipe=identity, seed=recipe.run.seed, precision=training.precision)
     say(f"run      {where}")
     signals.attach(work)
     with _memory(work):
@@ -174,6 +186,7 @@ def _introduce(run: Run) -> None:
         "running",
         recipe=folder.identity(run.recipe),
         seed=run.recipe.run.seed,
+        precision=run.recipe.training.precision,
         device=str(run.device),
         parameters=sum(each.numel() for each in run.network.parameters()),
         data={"fingerprint": run.store.fingerprint, "train": run.train.size, "val": run.val.size},

@@ -61,6 +61,8 @@ T = TypeVar("T")
 Key = str | int
 """A step of a key path: the name of a key, or the position in a list."""
 
+LARGEST = 3e38
+"""Of numbers in a recipe."""
 _MESSAGE_VALUE_LENGTH = 80
 _NOUNS = {
     bool: ("true or false", "true or false"),
@@ -320,6 +322,8 @@ def _converter() -> Converter:
 
 def _scalar(value: Any, kind: type) -> Any:
     if kind is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
+        if abs(value) > LARGEST:  # torch computes in float32
+            raise Mismatch(value, f"a number of at most {LARGEST:g}")
         return float(value)
     if kind is int and type(value) is int and -(2**63) <= value < 2**63:
         return value

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medgen import distributed, footprint, heartbeat, preflight, seeds
+from medgen import compiling, distributed, footprint, heartbeat, preflight, seeds
 from medgen.console import warn
 from medgen.errors import MedgenError, NotFiniteError, PluginError, StorageError
 from medgen.kinds import Batch, Step, Turn
@@ -36,6 +36,8 @@ def fit(run: Run) -> None:
                 Trainer(run).fit()
     except Exception as caught:
         error = caught
+        if compiling.is_failure(caught, run):
+            raise compiling.error(compiling.read(caught), run) from caught
         known = isinstance(caught, (MedgenError, torch.OutOfMemoryError)) or distributed.lost_others(caught)
         blamed = None if known else callback_at_fault(run, caught)
         if blamed is None:
@@ -69,12 +71,11 @@ class Trainer:
 
     def __init__(self, run: Run):
         self.run, self.training = run, run.recipe.training
-        self.forward = {
-            name: distributed.wrap(torch.compile(turn) if self.training.compile else turn)
-            for name, turn in run.turns.items()
-        }
         self.rows = distributed.rows(self.training.batch_size, self.training.accumulate)
         self.weights = run.recipe.loss_weights
+        self.forward: dict[str, Any] = dict(run.turns)
+        self._compile()
+        self.forward = {name: distributed.wrap(each) for name, each in self.forward.items()}
         self.pending: list[tuple[int, int, dict[str, Tensor]]] = []
         self.skipped = torch.tensor(float(run.skipped), device=run.device)
         self.speed = Throughput(run)
@@ -122,6 +123,28 @@ class Trainer:
         self.pending.append((run.step, run.epoch, record))
         self.speed.step_done()
         return record
+
+    def _compile(self) -> None:
+        """Compile the turns, if the recipe says so and it works."""
+
+        def compiled() -> None:
+            self.forward = {name: torch.compile(turn) for name, turn in self.run.turns.items()}
+
+        def tried() -> None:
+            compiled()
+            self._passes()
+
+        def eager() -> None:
+            self.forward = before
+            self._passes()
+
+        before = self.forward
+        works = compiling.settle(self.run, tried, eager)
+        self.training = self.run.recipe.training
+        if not works:
+            self.forward = before
+        elif self.forward is before:
+            compiled()
 
     def _passes(self) -> None:
         """What a step computes, but for its updates."""

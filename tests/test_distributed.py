@@ -208,13 +208,48 @@ def test_ranks_have_each_row_of_each_part_once(parts, monkeypatch):
 
 
 def test_a_place_is_what_torchrun_or_srun_say_and_a_batch_script_has_none():
-    torchrun = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}
+    torchrun = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
     script = {"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0"}
     srun = {**script, "SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "4"}
     assert distributed.place(torchrun) == Place(3, 4, 1)
     assert distributed.place(srun) == Place(2, 4, 0)
     assert distributed.place(script) is None
+    assert distributed.place({**srun, "RANK": "3", "WORLD_SIZE": "4"}) == Place(3, 4, 3)
     assert distributed.place({}) is None
+
+
+MET = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+
+
+@pytest.mark.parametrize("alone", [{"RANK": "3"}, {"WORLD_SIZE": "4"}, {"RANK": "", "WORLD_SIZE": ""}, MET])
+def test_variables_of_torch_that_name_no_place_are_ignored(alone):
+    """Point 19."""
+    assert distributed.place(alone) is None
+    assert distributed.place({"RANK": "0", "WORLD_SIZE": "1"}) == Place(0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("left", "says"),
+    [
+        ({"RANK": "3", "WORLD_SIZE": "4"}, "got 3 and 4, but no MASTER_ADDR and no MASTER_PORT"),
+        ({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "a"}, "got 3 and 4, but no MASTER_PORT"),
+        ({"RANK": "4", "WORLD_SIZE": "4", **MET}, "got 4 and 4, expected a rank from 0 and below the size"),
+        ({"RANK": "-1", "WORLD_SIZE": "4", **MET}, "got -1 and 4, expected a rank"),
+        ({"RANK": "x", "WORLD_SIZE": "4", **MET}, "RANK: got 'x', expected an integer"),
+        ({"RANK": "0", "WORLD_SIZE": "4", "LOCAL_RANK": "x", **MET}, "LOCAL_RANK: got 'x', expected an integer"),
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "generate"])
+def test_variables_that_another_job_left_are_named_in_one_line(left, says, command, medgen, monkeypatch, tmp_path):
+    """Point 19: alone, such a process would train, or generate a fourth of the pairs, without a word."""
+    for name, value in left.items():
+        monkeypatch.setenv(name, value)
+    more = ("bravo_rflow", f"run.dir={tmp_path}/r") if command == "train" else ("--num-images", 4, "--output-dir", "o")
+    result = medgen(command, *more)
+    assert result.code == 2
+    [line] = result.err.splitlines()
+    assert says in line
+    assert "Unset" in line
 
 
 @pytest.mark.parametrize(

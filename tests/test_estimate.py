@@ -33,7 +33,7 @@ def test_a_dry_run_says_what_it_costs_and_keeps_nothing(dry, tmp_path: Path) -> 
     """One step's speed, FLOPs and hours fit together, and it says what would fit or that it cannot tell."""
     ended = dry("bravo_rflow", "training.steps=7200", "training.schedule=linear")
     lines = said(ended.out)
-    assert list(lines)[:7] == ["data", "network", "plan", "image", "step", "memory", "total"], ended.err
+    assert list(lines)[:8] == ["device", "data", "network", "plan", "image", "step", "memory", "total"], ended.err
     image, step = (re.findall(r"[\d.]+", lines[name]) for name in ("image", "step"))
     flops, (seconds, images, speed, share, limit) = float(image[0]) * 1e9, map(float, step[:5])
     assert (images, "not compiled" in lines["step"], "the whole process" in lines["memory"]) == (4, True, True)

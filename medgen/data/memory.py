@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -13,16 +15,48 @@ from typing import Any
 import platformdirs
 
 from medgen import files
+from medgen.console import warn
 from medgen.data import layouts
+from medgen.errors import StorageError
 
 SETTLED = 2.0
 """Seconds since a file was last changed, from which on its times tell a later change."""
 
 
 def cache_folder() -> Path:
-    """Where stores and memories are kept: `$MEDGEN_CACHE`, else `medgen` in the user's cache folder."""
+    """Where stores and memories are kept: `$MEDGEN_CACHE`, else `medgen` in the user's cache folder.
+
+    A user who has no home, or must not write there, as in a container, has a temporary folder instead.
+    """
     own = os.environ.get("MEDGEN_CACHE")
-    return layouts.expand(Path(own)) if own else platformdirs.user_cache_path("medgen")
+    return layouts.expand(Path(own)) if own else _of_user() or _temporary()
+
+
+def _of_user() -> Path | None:
+    """The user's own, if it can be written."""
+    try:
+        wanted = platformdirs.user_cache_path("medgen")
+    except RuntimeError:  # there is no home
+        return None
+    there = next((each for each in (wanted, *wanted.parents) if os.path.exists(each)), None)
+    writable = wanted.is_absolute() and there is not None and there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    return wanted if writable else None
+
+
+@functools.cache
+def _temporary() -> Path:
+    """A folder for this user alone, as slices are data of patients. Raises StorageError."""
+    folder = Path(tempfile.gettempdir(), f"medgen-{os.getuid()}")
+    what = "HOME: is no folder that can be written"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        mine = folder.stat().st_uid == os.getuid() and os.access(folder, os.W_OK | os.X_OK)
+    except OSError as error:
+        raise StorageError(f"{what}, nor is {folder} ({error.strerror}). Set MEDGEN_CACHE to one.") from error
+    if not mine:
+        raise StorageError(f"{what}, and {folder} is another user's. Set MEDGEN_CACHE to a folder of yours.")
+    warn(f"{what}, so slices are kept in {folder} and may be lost. Set MEDGEN_CACHE to a folder that stays.")
+    return folder
 
 
 class Memory:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from medgen import Draws, Noisy, Prediction, field, ge, gt, hookimpl, settings
+from medgen import Draws, Noisy, Prediction, between, field, ge, gt, hookimpl, settings
 from medgen.kinds import TIME_SCALE
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Rflow:
     prediction: Literal["velocity", "x0"] = field(
         "velocity", help="what the network puts out; x0 learns faster, velocity is better in the end"
     )
-    t_min: float = field(0.05, help="with x0, the velocity is (x0 - xt) / max(t, t_min)", check=gt(0))
+    t_min: float = field(0.05, help="with x0, the velocity is (x0 - xt) / max(t, t_min)", check=between(1e-6, 1))
     sampler: Literal["euler", "heun"] = field("euler", help="heun evaluates the network twice per step")
     sampling_steps: int = field(25, help="steps of the sampler", check=ge(1))
 
