@@ -16,6 +16,8 @@ from medgen.kinds import SEVERAL, SINGLE
 from medgen.settings import Key, as_toml, did_you_mean
 
 COMMAND_LINE = "command line"
+NOT_UTF8 = "Rename it, or name it by a variable: export SCANS=..., then data.root='$SCANS'."
+"""What to do about a folder on the command line whose name is not UTF-8."""
 _DEEPEST = 50
 """Levels of nesting beyond which a file is no recipe; ours need five."""
 
@@ -54,6 +56,9 @@ class Layers:
         """Lay one `KEY=VALUE` over what there is; yields what is wrong with it."""
         key, equals, value = text.partition("=")
         path = [part.strip() for part in key.split(".")]
+        if any("\udc80" <= each <= "\udcff" for each in text):  # how Python shows bytes that are not UTF-8
+            yield f"{COMMAND_LINE}: got {as_toml(text)}, which is not UTF-8, as recipes are. {NOT_UTF8}"
+            return
         if not equals or not all(path) or len(path) > _DEEPEST or not text.isprintable():
             yield f"{COMMAND_LINE}: got {as_toml(text)}, expected KEY=VALUE such as training.epochs=3."
             return

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from medgen.data.layouts.types import Scans
-from medgen.data.nifti import Fault
+from medgen.data.nifti import Fault, printable
 
 
 def without_excluded(root: Path, everyone: Sequence[Scans], exclude: Iterable[Path]) -> tuple[list[Scans], list[Fault]]:
@@ -24,7 +24,8 @@ def _names(root: Path, scans: Scans) -> set[str]:
     """All that a patient goes by: the id, the person, the folders and the files."""
     places = [path.relative_to(root).as_posix() for path in (scans.folder, *scans.names.values())]
     above = [parent.as_posix() for place in (places[0], scans.id) for parent in PurePosixPath(place).parents]
-    return {scans.id, scans.person, *places, *above} - {"."}
+    names = {scans.id, scans.person, *places, *above} - {"."}
+    return names | {printable(name) for name in names}  # a recipe cannot hold what is not UTF-8
 
 
 def _unknown(root: Path, entry: str, names: Iterable[set[str]]) -> Fault:

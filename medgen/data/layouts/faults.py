@@ -52,7 +52,7 @@ def unread(cohort: Iterable[Scans], patterns: Sequence[Pattern]) -> Iterator[Fau
 
 def tissue(root: Path, cohort: Sequence[Scans], patterns: Sequence[Pattern]) -> Iterator[Fault]:
     """That segmentations of tissue classes are taken for no lesions, where there are no others."""
-    if any(pattern.source == DEFAULT_MASK and pattern.matches(scans) for pattern in patterns for scans in cohort):
+    if any(pattern.source == DEFAULT_MASK for pattern in patterns):
         return
     if found := [scans.names[name] for scans in cohort for name in sorted(scans.tissue)]:
         first = found[0].relative_to(root).as_posix()
@@ -94,7 +94,7 @@ def _several(root: Path, pattern: Pattern, pairs: Pairs) -> Iterator[Fault]:
 def _missing_everywhere(root: Path, first: Scans, pattern: Pattern) -> Fault:
     what = f"no patient has a file for {pattern.source} ({pattern.shown}), {first.id} has {_all(first)}"
     if pattern.source == DEFAULT_MASK and first.tissue:
-        what += f", of which {listed(sorted(first.tissue))} holds tissue classes and no lesions"
+        what += f"; {min(first.tissue, key=len)} is of tissue classes, not lesions"
     likely = _likely(first, pattern.source)
     fix = f"Set {pattern.key} to a pattern" + (f', such as "{likely}"' if likely else "")
     return Fault(root, what, fix)
@@ -114,7 +114,8 @@ def _likely(scans: Scans, source: str) -> str | None:
     if not names:
         hint = HINTS["mask" if source == DEFAULT_MASK else "scan"]
         names = [name for name in scans.names if name not in scans.tissue and re.search(hint, name, re.IGNORECASE)]
-    return _starred(scans, names[0]) if len(names) == 1 else None
+    alike = len({re.sub(r"_\d{4}\.", ".", name) for name in names})  # channels of a scan are a choice of one
+    return _starred(scans, names[0]) if alike == 1 else None
 
 
 def _starred(scans: Scans, name: str) -> str:

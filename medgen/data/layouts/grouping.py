@@ -59,6 +59,11 @@ def by_modality(names: Iterable[str]) -> bool:
     return max(map(len, keys)) > 1 and any(len(one & two) > 1 for one in keys for two in keys if one is not two)
 
 
+def is_modality(name: str) -> bool:
+    """Whether a folder is called as those for scans, for masks, or for a modality are."""
+    return bool(_MASKS.fullmatch(name) or _SCANS.fullmatch(name))
+
+
 def gather(scans: Scans) -> list[Scans]:
     """The patients whose files lie in a folder per modality: `images/P00.nii.gz`, `masks/P00_seg.nii.gz`."""
     groups: dict[tuple[str, str], dict[str, Path]] = {}

@@ -12,8 +12,8 @@ CONVERT = {
     "DICOM files": "with dcm2niix",
     "PAR/REC files": "with dcm2niix",
     "MGH files": "with mri_convert",
-    "packed NIfTI files": "by unpacking them, or compress them with gzip",
-    "archives": "by unpacking them",
+    "packed NIfTI files": "by unpacking, or compress with gzip",
+    "archives": "by unpacking",
 }
 """How files of a format become NIfTI, where one tool is usual."""
 KINDS = {
@@ -61,7 +61,7 @@ def _foreign(kind: str, whole: bool) -> tuple[str, str]:
     fix = f"Convert {{them}} to .nii.gz {CONVERT.get(kind, '')}".rstrip()
     if whole:
         return f"{{count}} {{hold}} {kind} and no NIfTI and {{are}} left out", fix
-    return f"{{count}} ({kind}) {{are}} no NIfTI and {{are}} left out", fix
+    return f"{{count}} ({kind}) {{are}} left out, as only .nii and .nii.gz are read", fix
 
 
 def _words(count: int, noun: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from medgen.data.layouts.grouping import by_modality, gather, side_by_side, spread
+from medgen.data.layouts.grouping import by_modality, gather, is_modality, side_by_side, spread
 from medgen.data.layouts.patterns import Pattern
 from medgen.data.layouts.types import Left, Listing, Scans, Split, listed
 from medgen.data.layouts.walk import Contents, direct, folders, format_of, is_nifti, look
@@ -52,6 +52,8 @@ def by_folder(root: Path, patterns: Patterns) -> tuple[str, Listing]:
     if all(by_modality(whole.names) for whole in wholes if whole.names) and any(whole.names for whole in wholes):
         return "modalities", Listing([each for whole in wholes for each in gather(whole)], left)
     units = [unit for place in places for unit in place.units()]
+    if units and all(by_modality(unit.names) for unit in units):
+        return "modalities", Listing([each for unit in units for each in gather(unit)], left)
     flat = [place.whole()._replace(names=place.loose) for place in places if not place.units() and place.loose]
     own = patterns("auto", units + flat)
     scans = [each for unit in units for each in spread(unit, own)]
@@ -140,6 +142,8 @@ def _flat(root: Path, whole: Scans, patterns: Sequence[Pattern], alone: bool) ->
         return found
     what = f"holds scans that lie side by side ({listed([*whole.names])})"
     above = f"data.root to the folder above, {root.resolve().parent}"
+    if is_modality(root.resolve().name):
+        raise DataError(Fault(root, what, f"Set {above}, if the other files of these patients lie beside it").line())
     one = [each for each in patterns if each.matches(whole)]
     if one and all(len(each.matches(whole)) == 1 for each in one):
         if not found or found[0].id == root.resolve().name:
