@@ -7,11 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from medgen.data.layouts.types import Scans
 
-_YEAR, _MONTH, _DAY = r"(19|20)\d\d", "(0?[1-9]|1[0-2])", r"(0?[1-9]|[12]\d|3[01])"
-_DATE = (
-    rf"({_YEAR}[-_.]{_MONTH}[-_.]{_DAY}|{_YEAR}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])|{_DAY}[-_.]{_DAY}[-_.]{_YEAR})"
-    r"([T_-]?\d{4,6})?"
-)
+_YEAR, _MONTH, _DAY = r"(19|20)\d\d", "(0[1-9]|1[0-2])", r"(0[1-9]|[12]\d|3[01])"
+_DATE = rf"({_YEAR}[-_.]?{_MONTH}[-_.]?{_DAY}|\d?\d[-.]\d?\d[-.]{_YEAR})([T_-]?\d{{4,6}})?"
 _WORD = (
     "ses|sess|session|visits?|vis|weeks?|wk|months?|mon|mo|days?|years?|yr|tp|time|times|time[-_ ]?points?|"
     "fu|follow[-_ ]?ups?|scan|exam|examination|study|date|run|acq|mr|mri|baseline|pre|post"
