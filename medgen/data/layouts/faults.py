@@ -45,6 +45,8 @@ def unread(cohort: Iterable[Scans], patterns: Sequence[Pattern]) -> Iterator[Fau
     """Imaging files that are of no source."""
     for scans in cohort:
         read = {name for pattern in patterns for name in pattern.matches(scans)}
+        if patterns and not read:
+            continue  # what such a folder has stands in the faults
         for name in sorted(scans.names.keys() - read):
             what = f"is of no channel ({_starred(scans, name)})"
             yield Fault(scans.names[name], what, "Name it in data.files if it is to be read", scans.id)

@@ -23,7 +23,6 @@ FORMATS = {
     "AFNI files": r"\.head|\.brik(\.gz)?",
     "packed NIfTI files": r"\.nii\.(bz2|xz|zst|zip|z)",
     "archives": r"\.zip|\.tar|\.tgz|\.tar\.\w+|\.7z|\.rar",
-    "arrays": r"\.npy|\.npz|\.h5|\.hdf5|\.mat",
 }
 """Files that may be scans, but are not read, by the end of the name."""
 NIFTI = (".nii", ".nii.gz")
