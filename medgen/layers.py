@@ -13,6 +13,7 @@ import tomli
 
 from medgen.errors import RecipeError
 from medgen.kinds import SEVERAL, SINGLE
+from medgen.names import is_utf8, portable
 from medgen.settings import Key, as_toml, did_you_mean
 
 COMMAND_LINE = "command line"
@@ -54,9 +55,10 @@ class Layers:
 
     def lay_override(self, text: str) -> Iterator[str]:
         """Lay one `KEY=VALUE` over what there is; yields what is wrong with it."""
+        text = portable(text)
         key, equals, value = text.partition("=")
         path = [part.strip() for part in key.split(".")]
-        if any("\udc80" <= each <= "\udcff" for each in text):  # how Python shows bytes that are not UTF-8
+        if not is_utf8(text):
             yield f"{COMMAND_LINE}: got {as_toml(text)}, which is not UTF-8, as recipes are. {NOT_UTF8}"
             return
         if not equals or not all(path) or len(path) > _DEEPEST or not text.isprintable():
@@ -154,7 +156,8 @@ def read(file: Path) -> str:
     try:
         if not stat.S_ISREG(file.stat().st_mode):
             raise RecipeError(f"{file}: is no regular file. Give a TOML file.")
-        return file.read_bytes().decode("utf-8-sig")
+        # medgen writes a run's own recipe with the names of folders as they are
+        return file.read_bytes().decode("utf-8-sig", "surrogateescape" if file.name == "recipe.toml" else "strict")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise RecipeError(

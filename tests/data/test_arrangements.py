@@ -12,6 +12,7 @@ from data.cohort import write_volume
 from medgen.data.layouts import Survey, find, person, survey
 from medgen.data.settings import DataSettings
 from medgen.errors import DataError
+from medgen.names import raw
 
 NOTHING = np.zeros((2, 2, 2), np.uint8)
 PATIENTS = ("P00", "P01", "P02", "P03")
@@ -399,8 +400,6 @@ def test_names_that_are_not_utf8_are_found_sorted_hashed_and_left_out(tmp_path):
 
 def test_a_name_is_hashed_alike_whatever_the_locale_makes_of_it(tmp_path):
     """Point 16. Under LC_ALL=C Python shows the bytes of UTF-8 one by one; the split must not depend on that."""
-    from medgen.data.layouts.types import raw
-
     assert raw("Müller") == raw("M\udcc3\udcbcller") == "Müller".encode()
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from medgen.data.layouts.types import Scans
+from medgen.names import native
 
 _YEAR, _MONTH, _DAY = r"(19|20)\d\d", "(0[1-9]|1[0-2])", r"(0[1-9]|[12]\d|3[01])"
 _DATE = rf"({_YEAR}[-_.]?{_MONTH}[-_.]?{_DAY}|\d?\d[-.]\d?\d[-.]{_YEAR})([T_-]?\d{{4,6}})?"
@@ -59,7 +60,7 @@ def person(id: str) -> str:
 
 def by_regex(regex: str, id: str) -> str | None:
     """What the expression finds in an id: its first group that took part, or the whole match; None if nothing."""
-    found = re.search(regex, id)
+    found = re.search(native(regex), id)
     if not found:
         return None
     return next((group for group in found.groups() if group), found[0]) or None

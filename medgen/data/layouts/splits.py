@@ -6,8 +6,9 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from medgen.data.layouts.types import Scans, listed, raw
+from medgen.data.layouts.types import Scans, listed
 from medgen.data.nifti import Fault
+from medgen.names import raw
 
 
 def drawn_for_val(cohort: Sequence[Scans], fraction: float) -> set[str]:

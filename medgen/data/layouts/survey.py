@@ -16,11 +16,12 @@ from medgen.data.layouts.people import unmatched, with_persons
 from medgen.data.layouts.sources import source
 from medgen.data.layouts.splits import drawn_for_val, split_faults
 from medgen.data.layouts.standards import by_case, by_file, by_subject
-from medgen.data.layouts.types import SPLITS, Listing, Patient, Scans, Survey, expand, raw
+from medgen.data.layouts.types import SPLITS, Listing, Patient, Scans, Survey, expand
 from medgen.data.layouts.walk import folders
 from medgen.data.nifti import Fault
 from medgen.data.settings import DataSettings
 from medgen.errors import DataError
+from medgen.names import raw
 
 Tell = Callable[[str], None]
 _STANDARDS: dict[str, Callable[[Path], Listing]] = {"bids": by_subject, "nnunet": by_case, "files": by_file}

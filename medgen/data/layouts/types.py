@@ -77,11 +77,6 @@ def expand(path: Path) -> Path:
     return Path(os.path.expandvars(os.path.expanduser(path)))
 
 
-def raw(name: str) -> bytes:
-    """The bytes of a name as the file system has them, whatever the locale; orders and hashes go by them."""
-    return name.encode("utf-8", "surrogateescape")
-
-
 def listed(names: list[str]) -> str:
     """The first few names."""
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
