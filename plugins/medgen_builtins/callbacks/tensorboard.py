@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medgen import field, gt, hookimpl, settings
+from medgen.names import is_utf8
 
 if TYPE_CHECKING:
     from medgen.run import Run
@@ -36,7 +39,7 @@ class Writing:
 
         from medgen.recipe import public_toml
 
-        self.writer = SummaryWriter(str(run.dir / "tensorboard"), purge_step=run.step + 1)
+        self.writer = SummaryWriter(_nameable(run.dir / "tensorboard"), purge_step=run.step + 1)
         if run.step == 0:
             text = "".join(f"    {line}\n" for line in public_toml(run.recipe).splitlines())  # a block in Markdown
             self.writer.add_text("recipe", text, 0)
@@ -58,3 +61,11 @@ class Writing:
 @hookimpl
 def medgen_callbacks() -> dict[str, type]:
     return {"tensorboard": TensorBoard}
+
+
+def _nameable(folder: Path) -> str:
+    """The folder by a name that TensorBoard can write as UTF-8: where its own is none, that of an open file."""
+    if is_utf8(str(folder)):
+        return str(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return f"/proc/self/fd/{os.open(folder, os.O_RDONLY)}"  # open until the process ends, as the writer may be
