@@ -20,7 +20,12 @@ SMALL = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run Python code in an environment of its own."""
     return subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        env=os.environ | environment,
+        capture_output=True,
+        check=False,
+        encoding="utf-8",
+        errors="replace",
     )
 
 
@@ -37,7 +42,7 @@ def test_a_folder_in_a_recipe_is_found_in_a_locale_that_cannot_read_its_name(tmp
     (tmp_path / "Müller").mkdir()
     code = (
         "from medgen.settings import structure, unstructure; from medgen.data.settings import DataSettings\n"
-        f"settings, _ = structure({{'root': {ascii(str(tmp_path / 'Müller'))}}}, DataSettings)\n"
+        f"settings, _ = structure({{'root': {str(tmp_path / 'Müller')!a}}}, DataSettings)\n"
         "print(settings.root.is_dir(), ascii(unstructure(settings)['root']))"
     )
     for environment in (SMALL, {}):
