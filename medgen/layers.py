@@ -58,7 +58,7 @@ class Layers:
         text = portable(text)
         key, equals, value = text.partition("=")
         path = [part.strip() for part in key.split(".")]
-        if not is_utf8(text):
+        if is_utf8(key) and not is_utf8(value):
             yield f"{COMMAND_LINE}: got {as_toml(text)}, which is not UTF-8, as recipes are. {NOT_UTF8}"
             return
         if not equals or not all(path) or len(path) > _DEEPEST or not text.isprintable():

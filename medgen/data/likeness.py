@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
 
 CELLS = 16
 """Along each side of a sketch."""
@@ -133,6 +132,8 @@ def _overlap(count: int, edges: np.ndarray) -> np.ndarray:
 
 def _detail(mean: np.ndarray, share: np.ndarray) -> Sketch:
     """How far each cell inside of the head differs from those around it."""
+    from scipy import ndimage  # it takes long to import, and what is remembered does without it
+
     inside = share > FULL
     weight = inside.astype(np.float32)
     around = ndimage.gaussian_filter(mean * weight, BLUR) / np.maximum(ndimage.gaussian_filter(weight, BLUR), 1e-6)

@@ -280,17 +280,12 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         with path.open("rb") as file:
             yield file
     except OSError as error:
-        if isinstance(error, FileNotFoundError) and path.is_symlink():
-            raise _refusal(*_leads_nowhere(path)) from None
+        found = stand_in(os.fsencode(os.readlink(path))) if path.is_symlink() else None
+        if isinstance(error, FileNotFoundError) and found:
+            raise _refusal(f"is {found[0]}", found[1]) from None
         raise _refusal(f"cannot be read ({error.strerror})", "Check its path, its permissions and the disk") from None
     except MemoryError:
         raise _refusal("needs more memory than there is", "Crop it, or give the job more memory") from None
-
-
-def _leads_nowhere(path: Path) -> tuple[str, str]:
-    target = os.readlink(path)
-    found = stand_in(os.fsencode(target))
-    return (f"is {found[0]}", found[1]) if found else (f"is a link to {target}, which is not there", "Copy it again")
 
 
 def _is_zipped(name: str, start: bytes) -> bool:

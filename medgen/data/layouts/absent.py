@@ -7,25 +7,30 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from medgen.data import nifti
+from medgen.data.layouts.types import Patient
 from medgen.data.nifti import Fault
 
+FEW = 2
+"""Files that are told one by one at most."""
 
-def absent(root: Path, files: Iterable[Path]) -> tuple[frozenset[Path], list[Fault]]:
-    """Those whose content is not here, and a line for each way to get it."""
-    groups: dict[tuple[str, str], list[Path]] = {}
-    for path in dict.fromkeys(files):
-        if found := _stand_in(path):
-            groups.setdefault(found, []).append(path)
+
+def absent(root: Path, patients: Iterable[Patient]) -> tuple[frozenset[Path], list[Fault]]:
+    """The files whose content is not here, and a line for each way to get it."""
+    groups: dict[tuple[str, str], dict[Path, str]] = {}
+    for patient in patients:
+        for path in patient.files.values():
+            if found := _stand_in(path):
+                groups.setdefault(found, {})[path] = patient.id
     gone = frozenset(path for paths in groups.values() for path in paths)
     return gone, [*_lines(root, groups)]
 
 
-def _lines(root: Path, groups: dict[tuple[str, str], list[Path]]) -> Iterator[Fault]:
+def _lines(root: Path, groups: dict[tuple[str, str], dict[Path, str]]) -> Iterator[Fault]:
     for (what, fix), paths in groups.items():
-        if len(paths) == 1:
-            yield Fault(paths[0], f"is {what}", fix)
+        if len(paths) <= FEW:
+            yield from (Fault(path, f"is {what}", fix, patient) for path, patient in paths.items())
         else:
-            first = paths[0].relative_to(root).as_posix()
+            first = next(iter(paths)).relative_to(root).as_posix()
             yield Fault(root, f"{len(paths):,} of its files are each {what}, first {first}", fix)
 
 

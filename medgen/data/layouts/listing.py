@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -71,7 +72,7 @@ def without_twins(scans: Sequence[Scans]) -> tuple[list[Scans], list[Left]]:
     kept: list[Scans] = []
     left: list[Left] = []
     for each in scans:
-        files = frozenset(path.resolve() for path in each.names.values())
+        files = frozenset(map(os.path.realpath, each.names.values()))
         first = seen.setdefault((each.split, files), each)
         if first is each:
             kept.append(each)

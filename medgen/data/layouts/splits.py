@@ -11,6 +11,9 @@ from medgen.data.nifti import Fault
 from medgen.names import raw
 
 
+ORDER = (None, "train", "val", "test")
+
+
 def drawn_for_val(cohort: Sequence[Scans], fraction: float) -> set[str]:
     """Where folders do not decide: the share of the persons whose id's sha256 is least."""
     people = sorted({each.person for each in cohort}, key=lambda person: hashlib.sha256(raw(person)).digest())
@@ -43,7 +46,7 @@ def _repeated(visits: Sequence[Scans]) -> bool:
 
 def _overlap(root: Path, person: str, visits: Sequence[Scans]) -> Fault:
     ids: dict[str, list[str]] = {}
-    for each in visits:
+    for each in sorted(visits, key=lambda each: ORDER.index(each.split)):
         ids.setdefault(each.place.name, []).append(each.id)
     fix = "Keep a patient in one split"
     if {each.id for each in visits} == {person}:

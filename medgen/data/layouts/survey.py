@@ -73,7 +73,7 @@ def _survey(settings: DataSettings, root: Path, required: list[str], optional: l
     wrong += [*faults.id_faults(root, kept), *split_faults(root, kept, settings.allow_patient_overlap)]
     wrong += faults.file_faults(root, cohort, patterns)
     patients = _patients(kept, cohort, patterns, settings.val_fraction)
-    gone, lost = absent(root, (path for patient in patients for path in patient.files.values()))
+    gone, lost = absent(root, patients)
     left += [*faults.tissue(root, kept, patterns), *_unmatched(root, kept, settings.person)]
     sources = [pattern.source for pattern in patterns]
     return Survey(root, patients, wrong + lost, sources, [*faults.unread(kept, patterns)], left, gone)
