@@ -10,7 +10,6 @@ from medgen.data.layouts.types import Scans, listed
 from medgen.data.nifti import Fault
 from medgen.names import raw
 
-
 ORDER = (None, "train", "val", "test")
 
 
