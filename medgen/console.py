@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
 import time
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ def printable(text: str) -> str:
 
 def _console(stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
+    if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's or log's encoding lacks is shown escaped
+        stream.reconfigure(errors="backslashreplace")
     return Console(
         stderr=stderr,
         soft_wrap=True,

@@ -449,4 +449,4 @@ def _first_to_fail() -> bool:
 def _leave_note(name: str, text: str = "") -> None:
     """For the process that started this one, if that was medgen."""
     if NOTES in os.environ:
-        Path(os.environ[NOTES], name).write_text(text)
+        Path(os.environ[NOTES], name).write_text(text, encoding="utf-8", errors="surrogateescape")

@@ -113,7 +113,7 @@ def replacing(path: Path, prefix: str = ".tmp-") -> Iterator[Path]:
 def write(path: Path, data: str | bytes) -> None:
     """Write a small file, whole and on disk, or not at all."""
     with replacing(path) as made, made.open("wb") as file:
-        file.write(data.encode() if isinstance(data, str) else data)
+        file.write(data.encode(errors="surrogateescape") if isinstance(data, str) else data)
         flush(file)
 
 

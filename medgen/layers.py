@@ -13,9 +13,12 @@ import tomli
 
 from medgen.errors import RecipeError
 from medgen.kinds import SEVERAL, SINGLE
+from medgen.names import is_utf8, portable
 from medgen.settings import Key, as_toml, did_you_mean
 
 COMMAND_LINE = "command line"
+NOT_UTF8 = "Rename it, or name it by a variable: export SCANS=..., then data.root='$SCANS'."
+"""What to do about a folder on the command line whose name is not UTF-8."""
 _DEEPEST = 50
 """Levels of nesting beyond which a file is no recipe; ours need five."""
 
@@ -52,8 +55,12 @@ class Layers:
 
     def lay_override(self, text: str) -> Iterator[str]:
         """Lay one `KEY=VALUE` over what there is; yields what is wrong with it."""
+        text = portable(text)
         key, equals, value = text.partition("=")
         path = [part.strip() for part in key.split(".")]
+        if is_utf8(key) and not is_utf8(value):
+            yield f"{COMMAND_LINE}: got {as_toml(text)}, which is not UTF-8, as recipes are. {NOT_UTF8}"
+            return
         if not equals or not all(path) or len(path) > _DEEPEST or not text.isprintable():
             yield f"{COMMAND_LINE}: got {as_toml(text)}, expected KEY=VALUE such as training.epochs=3."
             return
@@ -149,7 +156,8 @@ def read(file: Path) -> str:
     try:
         if not stat.S_ISREG(file.stat().st_mode):
             raise RecipeError(f"{file}: is no regular file. Give a TOML file.")
-        return file.read_bytes().decode("utf-8-sig")
+        # medgen writes a run's own recipe with the names of folders as they are
+        return file.read_bytes().decode("utf-8-sig", "surrogateescape" if file.name == "recipe.toml" else "strict")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise RecipeError(

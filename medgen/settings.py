@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, Union, get_
 
 import attrs
 
+from medgen.names import native, portable
+
 if TYPE_CHECKING:
     # to type checkers it is attrs' own, which they know: a decorator of ours would need `field(default=...)` by keyword
     from attrs import frozen as settings
@@ -188,7 +190,7 @@ def unstructure(value: Any, paths: bool = True) -> Any:
     if isinstance(value, (list, tuple)):
         return [unstructure(each, paths) for each in value]
     if isinstance(value, Path):
-        return str(value) if paths else ""
+        return portable(str(value)) if paths else ""
     return value
 
 
@@ -339,7 +341,7 @@ def _path(value: str) -> Path:
     unset = re.search(r"\$(\w+|\{\w+\})", path)
     if unset:
         raise Mismatch(value, f"a path, but {unset[0]} is not set")
-    return Path(path)
+    return Path(native(path))
 
 
 def _literal(value: Any, kind: Any) -> Any:

@@ -16,15 +16,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medgen import __version__
-from medgen.data import audit, layouts, nifti, pool
-from medgen.data.agreement import Place, Scan, mismatches, overlaps, twins
+from medgen.data import audit, layouts, likeness, nifti, pool
+from medgen.data.agreement import Place, Scan, across_thick, mismatches, overlaps, twins
 from medgen.data.layouts import SPELLINGS, Patient, Survey
 from medgen.data.memory import Memory, cache_folder
 from medgen.data.nifti import Fault
 from medgen.data.settings import DEFAULT_MASK, DataSettings
 from medgen.errors import DataError
 
-FORMAT = 1
+FORMAT = 2
 """Part of what is remembered of a file: raise it with any change of `Finding`."""
 MOST_OF_A_VOLUME = 0.5
 """Share of a volume beyond which a mask is more likely its own inverse."""
@@ -37,6 +37,7 @@ class Finding(NamedTuple):
 
     affine: of the canonical volume. orientation: as stored. content: as in `agreement.Scan`. labels: label and voxels.
     lesions: for each mask, size in voxels and how many parts of the mask have it; parts touch at corners at least.
+    likeness: of a scan, as text.
     """
 
     faults: list[tuple[str, str]]
@@ -48,6 +49,7 @@ class Finding(NamedTuple):
     content: str = ""
     labels: Sequence[tuple[int, int]] = ()
     lesions: dict[str, Sequence[tuple[int, int]]] = {}  # noqa: RUF012  # nobody writes to it
+    likeness: str = ""
 
 
 class File(NamedTuple):
@@ -71,7 +73,8 @@ class File(NamedTuple):
         return Place(self.path, tuple(self.finding.shape), np.array(self.finding.affine))
 
     def scan(self) -> Scan:
-        return Scan(self.patient.id, self.patient.split, self.path, self.finding.content)
+        sketch = likeness.from_text(self.finding.likeness)
+        return Scan(self.patient.id, self.patient.split, self.path, self.finding.content, sketch)
 
 
 class Lesions(NamedTuple):
@@ -120,12 +123,13 @@ def check(
     good = [file for file in files if not file.finding.faults]
     scans, masks = _separate(good)
     faults = [_below(survey.root, fault) for fault in survey.faults] + [*_file_faults(files), *_mismatches(good)]
-    warnings = [Fault(file.path, *each, file.patient.id) for file in files for each in file.finding.warnings]
+    warnings = [_below(survey.root, fault) for fault in survey.left_out]
+    warnings += [Fault(file.path, *each, file.patient.id) for file in files for each in file.finding.warnings]
     shared = [*overlaps(file.scan() for file in scans or masks)]
     (warnings if settings.allow_patient_overlap else faults).extend(shared)
     for find in (_twins, _orientations):
         warnings += find(good)
-    warnings += [*_labels(masks, settings), *_sizes(masks), *_no_val(survey)]
+    warnings += [*_labels(masks, settings), *_sizes(masks), *_thick(survey, good, settings), *_no_val(survey)]
     warnings += _no_masks(survey, settings) if channels is None else []
     audited = audit.audit(_sound(survey, faults), settings, cache or cache_folder(), survey.root, channels is not None)
     faults += _owned(survey, audited.faults)
@@ -164,7 +168,8 @@ def _read(survey: Survey, settings: DataSettings, progress: Advance | None, cach
     owners: dict[Path, tuple[Patient, str]] = {}
     for patient in survey.patients:
         for source, path in patient.files.items():
-            owners.setdefault(path, (patient, source))
+            if path not in survey.absent:
+                owners.setdefault(path, (patient, source))
     masks = {source: _masks_of(settings, source) for source in survey.sources}
     jobs = [_Job(path, masks[source], settings) for path, (_, source) in owners.items()]
     findings = _examined(jobs, cache, progress or (lambda done, total: None))
@@ -211,14 +216,19 @@ def _remembered(value: Any) -> Finding | None:
 
 def examine(job: _Job) -> Finding:
     """Read one file."""
+    from medgen.data.slices import foreground
+
     report, volume = nifti.examine(job.path, job.settings.max_voxels, job.settings.nan, mask=bool(job.masks))
     faults = list(report.faults)
     lesions: dict[str, Sequence[tuple[int, int]]] = {}
+    sketch = None
     if volume is not None:
         if job.masks:
             lesions = {name: _parts(volume.data, labels) for name, labels in job.masks.items()}
         else:
-            faults += _contrast(job, volume.data)
+            inside = foreground(volume.data)
+            faults += _contrast(job, volume.data, inside)
+            sketch = None if faults else likeness.sketch(volume.data, inside, volume.affine)
     return Finding(
         [(fault.what, fault.fix) for fault in faults],
         [(fault.what, fault.fix) for fault in report.warnings],
@@ -229,14 +239,15 @@ def examine(job: _Job) -> Finding:
         "" if volume is None or not np.ptp(volume.data) else report.content,
         [*report.labels.items()],
         lesions,
+        likeness.to_text(sketch),
     )
 
 
-def _contrast(job: _Job, data: np.ndarray) -> Iterator[Fault]:
-    from medgen.data.slices import flat, foreground, window
+def _contrast(job: _Job, data: np.ndarray, inside: np.ndarray) -> Iterator[Fault]:
+    from medgen.data.slices import flat, window
 
     lower, upper = job.settings.lower, job.settings.upper
-    low, high = window(data, foreground(data), lower, upper)
+    low, high = window(data, inside, lower, upper)
     if not low < high:
         yield flat(job.path, low, lower, upper)
 
@@ -298,6 +309,12 @@ def _twins(files: Iterable[File]) -> Iterator[Fault]:
     for first, scan in twins(file.scan() for file in files):
         if first.split == scan.split:
             yield Fault(scan.path, f"has the voxels of {first.path}", "Keep one, if they are one scan", scan.patient)
+
+
+def _thick(survey: Survey, files: Iterable[File], settings: DataSettings) -> Iterator[Fault]:
+    firsts = {(file.patient.split, file.patient.id): file.finding.spacing for file in files}
+    if found := across_thick([*firsts.values()], settings.axis):
+        yield Fault(survey.root, *found)
 
 
 def _orientations(files: Sequence[File]) -> Iterator[Fault]:

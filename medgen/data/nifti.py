@@ -39,6 +39,9 @@ MAX_EXTENSIONS = 16 << 20
 LABEL_TOLERANCE = 1e-3
 """How far from a whole number a label may be: int32 with a scale factor stores 1 as 0.99999997."""
 
+POINTER_BYTES = 1024
+"""A file that only says where its content is takes less than this."""
+
 CHUNK = 1 << 20
 ZIPPED_CHUNK = 1 << 16
 GZIP_MAGIC = b"\x1f\x8b"
@@ -203,6 +206,17 @@ def labels(data: np.ndarray, path: Path | str = "mask") -> np.ndarray:
     return whole.astype(np.int32)
 
 
+def stand_in(start: bytes) -> tuple[str, str] | None:
+    """What a file, by its first bytes, or a link, by where it leads, is instead of a scan, and how to get that."""
+    if start.startswith(b"version https://git-lfs"):
+        return "a git-lfs pointer, not the scan", "Fetch it with `git lfs pull`"
+    if start.startswith(b"/annex/objects/"):
+        return "a git-annex pointer, not the scan", "Fetch it with `git annex get`"
+    if b"\0" not in start and b"annex/objects/" in start[:POINTER_BYTES].replace(b"\\", b"/"):
+        return "a git-annex link without its content", "Fetch it with `git annex get`"
+    return None
+
+
 def printable(text: str) -> str:
     """`text` with line breaks, terminal codes and undecodable bytes escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
@@ -266,6 +280,9 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         with path.open("rb") as file:
             yield file
     except OSError as error:
+        found = stand_in(os.fsencode(os.readlink(path))) if path.is_symlink() else None
+        if isinstance(error, FileNotFoundError) and found:
+            raise _refusal(f"is {found[0]}", found[1]) from None
         raise _refusal(f"cannot be read ({error.strerror})", "Check its path, its permissions and the disk") from None
     except MemoryError:
         raise _refusal("needs more memory than there is", "Crop it, or give the job more memory") from None
@@ -291,8 +308,8 @@ def _foreign(wanted: str, start: bytes) -> _Refused:
         return _refusal("is empty", COPY)
     if not start.strip(b"\0"):
         return _refusal("starts with zeros only (written in part)", COPY)
-    if start.startswith(b"version https://git-lfs"):
-        return _refusal("is a git-lfs pointer, not the scan", "Fetch it with `git lfs pull`")
+    if found := stand_in(start):
+        return _refusal(f"is {found[0]}", found[1])
     if start.lstrip().startswith(b"<"):
         return _refusal("is a web page, not a scan", "Download it again, logged in")
     return _refusal(f"is not {wanted} (starts with bytes {start[:4].hex(' ')})", COPY)

@@ -54,7 +54,7 @@ def _summary(report: Report) -> Iterator[str]:
     if report.spacing:
         yield f"slices of {report.spacing:g} mm per pixel"
     if report.exclude:
-        yield f"to leave their patients out: 'data.exclude={json.dumps(report.exclude, ensure_ascii=False)}'"
+        yield f"to leave their patients out: 'data.exclude={json.dumps(_excluded(report), ensure_ascii=False)}'"
     splits = Counter(patient.split for patient in report.patients)
     shown = ", ".join(f"{splits[split]} {split}" for split in (*SPLITS, "test") if splits[split])
     counts = [(len(report.faults), "fault"), (len(report.warnings), "warning")]
@@ -87,10 +87,15 @@ def as_json(report: Report) -> str:
         "faults": [_plain(fault, "fault") for fault in report.faults],
         "warnings": [_plain(fault, "warning") for fault in report.warnings],
         "lesions": {name: _lesions(lesions) for name, lesions in report.lesions.items()},
-        "exclude": report.exclude,
+        "exclude": _excluded(report),
         "spacing": report.spacing or None,
     }
     return json.dumps(table, indent=2, ensure_ascii=True) + "\n"
+
+
+def _excluded(report: Report) -> list[str]:
+    """The patients to leave out, as `data.exclude` takes them: bytes that are not UTF-8 are escaped."""
+    return [printable(id) for id in report.exclude]
 
 
 def _plain(fault: Fault, noun: str) -> dict[str, str]:

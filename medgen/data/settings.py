@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from medgen.settings import between, did_you_mean, field, ge, gt, one_of, settings
+from medgen.settings import Check, between, did_you_mean, field, ge, gt, one_of, settings
 
 if TYPE_CHECKING:
     from medgen.recipe import Recipe
 
-LAYOUTS = ("auto", "folders", "brats", "nnunet", "bids", "files")
+LAYOUTS = ("auto", "folders", "brats", "modalities", "nnunet", "bids", "files")
 AXES = ("sagittal", "coronal", "axial")
 """The axes of a canonical (RAS) volume, in order."""
 
 DEFAULT_MASK = "seg"
 """The mask where none are named: every label but 0 of the file of this name."""
+
+
+def _compiles(regex: str) -> bool:
+    try:
+        re.compile(regex)
+    except re.error:
+        return False
+    return True
+
+
+REGEX = Check(_compiles, "a regular expression of Python")
 
 
 @settings
@@ -37,6 +49,9 @@ class DataSettings:
     )
     files: dict[str, str] = field({}, help='pattern of a file in the patient\'s folder, by modality: flair = "FLAIR_*"')
     masks: dict[str, MaskSettings] = field({}, help="masks by name; none given: seg, every label but 0 of the file seg")
+    person: str = field(
+        "", help="regular expression of the person in a patient's id; none: usual names of visits", check=REGEX
+    )
     image_size: int = field(128, help="width and height of a slice, px", check=ge(8))
     spacing: float = field(
         0.0, help="mm per pixel of a slice; 0: the least at which every patient's head fits", check=between(0, 50)

@@ -13,6 +13,7 @@ from medgen.data import nifti
 from medgen.data.agreement import Place, mismatches
 from medgen.data.heads import Head
 from medgen.data.lesions import Loss
+from medgen.data.likeness import Likeness, packed, sketch
 from medgen.data.nifti import Fault, Volume
 from medgen.data.plane import Plane
 from medgen.data.settings import DataSettings, MaskSettings
@@ -43,7 +44,7 @@ class Slices(NamedTuple):
     of each mask, `[slice, mask]`. spacing: mm per pixel. content: per channel, as in `agreement.Scan`. lesions: how
     many each mask has, and how many of them lie outside the square, `[mask, 2]`. lost: of those, see `lesions.Loss`,
     `[lesion, (mask, area, needs)]`. air: per channel, the shares of `Head.air`. cut_off: mm of the head that
-    do not fit.
+    do not fit. voxel: mm along each axis. likeness: of the first image, packed; zeros where there is none.
     """
 
     stacks: list[np.ndarray]
@@ -56,12 +57,14 @@ class Slices(NamedTuple):
     lost: np.ndarray
     air: np.ndarray
     cut_off: float
+    voxel: np.ndarray
+    likeness: np.ndarray
 
 
 class _Cut(NamedTuple):
     """A channel's slices. share: of each slice, in voxels, that is foreground or mask. content: as in `Slices`.
 
-    lesions, lost, air: of a mask, as in `Slices`.
+    lesions, lost, air: of a mask, as in `Slices`. likeness: of the image that tells this patient from others.
     """
 
     stack: np.ndarray
@@ -70,6 +73,7 @@ class _Cut(NamedTuple):
     lesions: tuple[int, int] = (0, 0)
     lost: Sequence[Loss] = ()
     air: tuple[float, float] = (0.0, 0.0)
+    likeness: Likeness | None = None
 
 
 def cut(channels: Sequence[Channel], settings: DataSettings, head: Head | None = None) -> Slices | list[str]:
@@ -81,6 +85,7 @@ def cut(channels: Sequence[Channel], settings: DataSettings, head: Head | None =
     places: list[Place] = []
     cuts: dict[Channel, _Cut] = {}
     planes: list[Plane] = []
+    first = next((channel for channel in channels if channel.labels is None), None)
     for path in dict.fromkeys(channel.path for channel in channels):
         wanted = [channel for channel in channels if channel.path == path]
         try:
@@ -90,16 +95,23 @@ def cut(channels: Sequence[Channel], settings: DataSettings, head: Head | None =
             places.append(Place(path, volume.data.shape, volume.affine))
             planes.append(Plane.of(volume, settings, head))
             content = nifti.content(volume.data) if np.ptp(volume.data) else ""
-            cuts |= {channel: _cut(channel, volume, planes[-1], settings, content, head) for channel in wanted}
+            cuts |= {each: _cut(each, volume, planes[-1], settings, content, head, each == first) for each in wanted}
         except DataError as error:
             problems += error.problems
     problems += [fault.line() for place in places[1:] for fault in mismatches(places[0], place)]
-    return problems or _collect(channels, cuts, planes[0])
+    return problems or _collect(channels, cuts, planes[0], places[0])
 
 
 def _cut(
-    channel: Channel, volume: Volume, plane: Plane, settings: DataSettings, content: str, head: Head | None
+    channel: Channel,
+    volume: Volume,
+    plane: Plane,
+    settings: DataSettings,
+    content: str,
+    head: Head | None,
+    compared: bool,
 ) -> _Cut:
+    """A channel's slices. compared: it is the image that tells this patient from others."""
     if channel.labels is not None:
         return _cut_mask(binary(volume.data, channel.labels), plane, content, head)
     inside = foreground(volume.data)
@@ -109,7 +121,8 @@ def _cut(
     stack = np.full((len(share), plane.size, plane.size), -1, np.float16)
     shown = np.flatnonzero(share)
     stack[shown] = plane.resample(scaled, shown) - 1
-    return _Cut(stack, share, content)
+    alike = sketch(volume.data, inside, volume.affine) if content and compared else None
+    return _Cut(stack, share, content, likeness=alike)
 
 
 def _cut_mask(inside: np.ndarray, plane: Plane, content: str, head: Head | None) -> _Cut:
@@ -119,7 +132,7 @@ def _cut_mask(inside: np.ndarray, plane: Plane, content: str, head: Head | None)
     return _Cut(shrunk.stack.astype(np.uint8), plane.share(inside), content, lesions, shrunk.lost, air)
 
 
-def _collect(channels: Sequence[Channel], cuts: dict[Channel, _Cut], plane: Plane) -> Slices:
+def _collect(channels: Sequence[Channel], cuts: dict[Channel, _Cut], plane: Plane, place: Place) -> Slices:
     each = [cuts[channel] for channel in channels]
     masks = [cuts[channel] for channel in channels if channel.labels is not None]
     images = [cuts[channel].share for channel in channels if channel.labels is None]
@@ -138,6 +151,8 @@ def _collect(channels: Sequence[Channel], cuts: dict[Channel, _Cut], plane: Plan
         lost=np.array(lost, np.float64).reshape(-1, 3),
         air=np.array([one.air for one in each], np.float32),
         cut_off=plane.cut_off,
+        voxel=np.linalg.norm(place.affine[:3, :3], axis=0),
+        likeness=packed(next((one.likeness for one in each if one.likeness), None)),
     )
 
 

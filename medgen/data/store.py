@@ -28,6 +28,7 @@ from medgen.data import agreement, cached, concerns, heads, layouts, nifti, pool
 from medgen.data.concerns import Figures
 from medgen.data.heads import Head, Sought
 from medgen.data.layouts import SPLITS, Patient
+from medgen.data.likeness import unpacked
 from medgen.data.memory import Memory, cache_folder
 from medgen.data.settings import AXES, DataSettings
 from medgen.data.slices import Channel, Slices, cut
@@ -49,8 +50,8 @@ Progress = Callable[[int, int], None]
 class Index(NamedTuple):
     """What is known of each slice. Arrays over slices, `area` `[slice, mask]`; spacing: mm per pixel, one for all.
 
-    content: `[patient, channel]`, as in `agreement.Scan`. crc: of each channel's file. The others are those of
-    `concerns.Figures`.
+    content: `[patient, channel]`, as in `agreement.Scan`. voxel: `[patient, 3]`, mm. likeness: of each patient, packed.
+    crc: of each channel's file. The others are those of `concerns.Figures`.
     """
 
     patient: np.ndarray
@@ -59,6 +60,8 @@ class Index(NamedTuple):
     area: np.ndarray
     spacing: np.ndarray
     content: np.ndarray
+    voxel: np.ndarray
+    likeness: np.ndarray
     crc: np.ndarray
     lesions: np.ndarray
     lost: np.ndarray
@@ -72,8 +75,8 @@ class SliceStore:
 
     spacing: mm per pixel, of every slice. fingerprint: equal for the same slices in the same splits. patient:
     number of each row's patient. position: of each row along the axis, voxels. lesion_area: by mask, px of each row.
-    content: `[patient, channel]`, sha256 of the voxels as ASCII, empty for a constant volume. figures: what there is to
-    warn of.
+    content: `[patient, channel]`, sha256 of the voxels as ASCII, empty for a constant volume. voxel: `[patient, 3]`,
+    mm. likeness: of the first image of each patient, packed. figures: what there is to warn of.
     """
 
     def __init__(self, folder: Path, key: str, channels: Sequence[str], masks: frozenset[str], size: int):
@@ -82,7 +85,7 @@ class SliceStore:
         self.spacing = float(index.spacing)
         self.figures = Figures(self.spacing, size, *(index[-len(Figures._fields) + 2 :]))
         self.patient, self.position, self.foreground = index.patient, index.position, index.foreground
-        self.content = index.content
+        self.content, self.voxel, self.likeness = index.content, index.voxel, index.likeness
         names = [channel for channel in self.channels if channel in self.masks]
         self.lesion_area = dict(zip(names, index.area.T, strict=True))
         self._arrays = {
@@ -165,7 +168,7 @@ def open_store(
         what = f"is true, but no mask is among the channels ({', '.join(channels)})"
         raise RecipeError(f"data.lesion_only: {what}. Set it to false, or use a mode with a mask.")
     cache = cache or cache_folder()
-    patients = layouts.find(settings, channels)
+    patients = layouts.find(settings, channels, warn)
     jobs = [sources(settings, patient, channels, masks) for patient in patients]
     sought = heads.seek(settings, patients, [job[0].path for job in jobs])
     key = _key(settings, channels, jobs, sought, cache)
@@ -178,6 +181,8 @@ def open_store(
     )
     _refuse_overlap(patients, jobs, store, settings)
     store.use([patient.split for patient in patients], settings)
+    if found := agreement.across_thick(store.voxel.tolist(), settings.axis):
+        warn(f"data: {found[0]}. {found[1]}.")
     if settings.val_fraction and not len(store.select("val")):
         warn("data: no slice is for validation, so no best.pt is written. Add patients, or raise data.val_fraction.")
     files = [
@@ -217,14 +222,16 @@ def _refuse_overlap(
     patients: Sequence[Patient], jobs: Sequence[list[Channel]], store: SliceStore, settings: DataSettings
 ) -> None:
     """Scans tell patients apart; where there are only masks, masks do."""
+    if settings.allow_patient_overlap:
+        return
     images = [number for number, channel in enumerate(store.channels) if channel not in store.masks]
-    scans = [
-        agreement.Scan(patient.id, patient.split, job[number].path, store.content[row, number].decode())
-        for row, (patient, job) in enumerate(zip(patients, jobs, strict=True))
-        for number in images or range(len(store.channels))
-    ]
-    faults = [fault.line() for fault in agreement.overlaps(scans)]
-    if faults and not settings.allow_patient_overlap:
+    scans = []
+    for row, (patient, job) in enumerate(zip(patients, jobs, strict=True)):
+        for number in images or range(len(store.channels)):
+            sketch = unpacked(store.likeness[row]) if images[:1] == [number] else None
+            content = store.content[row, number].decode()
+            scans.append(agreement.Scan(patient.id, patient.split, job[number].path, content, sketch))
+    if faults := [fault.line() for fault in agreement.overlaps(scans)]:
         raise DataError(faults)
 
 
@@ -336,6 +343,8 @@ def _index(parts: Sequence[Slices], jobs: Sequence[_Job], crc: Sequence[int]) ->
         area=np.concatenate([part.area for part in parts]),
         spacing=np.array(jobs[0].settings.spacing),
         content=np.array([part.content for part in parts], "S64"),
+        voxel=np.array([part.voxel for part in parts]),
+        likeness=np.stack([part.likeness for part in parts]),
         crc=np.array(crc, np.uint32),
         lesions=np.stack([part.lesions for part in parts]),
         lost=np.concatenate([part.lost for part in parts]),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medgen import field, gt, hookimpl, settings
+from medgen.names import is_utf8
 
 if TYPE_CHECKING:
     from medgen.run import Run
@@ -76,7 +79,7 @@ class Writing:
         from torch.utils.tensorboard import SummaryWriter
 
         with self._spared(run, opens=True):
-            self.writer = SummaryWriter(str(run.dir / "tensorboard"), purge_step=run.step + 1)
+            self.writer = SummaryWriter(_nameable(run.dir / "tensorboard"), purge_step=run.step + 1)
 
     @contextmanager
     def _spared(self, run: Run, opens: bool = False) -> Iterator[None]:
@@ -111,3 +114,11 @@ class _Nothing:
 @hookimpl
 def medgen_callbacks() -> dict[str, type]:
     return {"tensorboard": TensorBoard}
+
+
+def _nameable(folder: Path) -> str:
+    """The folder by a name that TensorBoard can write as UTF-8: where its own is none, that of an open file."""
+    if is_utf8(str(folder)):
+        return str(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return f"/proc/self/fd/{os.open(folder, os.O_RDONLY)}"  # open until the process ends, as the writer may be

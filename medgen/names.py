@@ -1,0 +1,28 @@
+"""Names of files and folders in any encoding: Python shows bytes that the locale cannot read as lone surrogates.
+
+Under UTF-8, which is nearly everywhere, these functions change nothing.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+def raw(name: str) -> bytes:
+    """The bytes of a name as the file system has them, whatever the locale; orders and hashes go by them."""
+    return name.encode("utf-8", "surrogateescape")
+
+
+def native(text: str) -> str:
+    """Text from a recipe as the name of a file, which the locale's encoding may be too small for."""
+    return os.fsdecode(raw(text))
+
+
+def portable(name: str) -> str:
+    """The name of a file as text for a recipe, which is UTF-8."""
+    return os.fsencode(name).decode("utf-8", "surrogateescape")
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a recipe, which is UTF-8, can hold a text."""
+    return not any("\udc80" <= each <= "\udcff" for each in text)

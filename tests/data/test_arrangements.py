@@ -1,0 +1,465 @@
+"""Datasets as people arrange them: groups of patients, visits, folders per modality, splits by other names, links."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data.cohort import write_volume
+
+from medgen.data.layouts import Survey, find, person, survey
+from medgen.data.settings import DataSettings
+from medgen.errors import DataError
+from medgen.names import raw
+
+NOTHING = np.zeros((2, 2, 2), np.uint8)
+PATIENTS = ("P00", "P01", "P02", "P03")
+CHANNELS = ("bravo", "seg")
+
+
+def write(root: Path, *names: str) -> Path:
+    for name in names:
+        write_volume(root / name, NOTHING)
+    return root
+
+
+def patients(root: Path, *above: str, ids: tuple[str, ...] = PATIENTS) -> Path:
+    """A folder with `bravo` and `seg` for each patient, below each of some folders."""
+    return write(root, *(f"{place}{id}/{name}.nii.gz" for place in above or ("",) for id in ids for name in CHANNELS))
+
+
+def look(root: Path, *channels: str, **settings: object) -> Survey:
+    return survey(DataSettings(root=root, **settings), channels or CHANNELS)
+
+
+def splits(found: Survey) -> dict[str, str]:
+    return {patient.id: patient.split for patient in found.patients}
+
+
+def left_out(root: Path, **settings: object) -> list[str]:
+    told: list[str] = []
+    find(DataSettings(root=root, **settings), CHANNELS, told.append)
+    return [line.removeprefix(f"{root}: ") for line in told]
+
+
+def refusal(root: Path, *channels: str, **settings: object) -> str:
+    """The one line."""
+    with pytest.raises(DataError) as caught:
+        find(DataSettings(root=root, **settings), channels or CHANNELS)
+    (line,) = caught.value.problems
+    return line
+
+
+# What would vanish without a word (point 7)
+
+
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [
+        ("train", "validation"),
+        ("Train", "Val"),
+        ("training", "VALID"),
+        ("TrainingData", "ValidationData"),
+        ("train_set", "val-set"),
+        ("BraTS2020_TrainingData", "BraTS2020_ValidationData"),
+    ],
+)
+def test_the_usual_names_of_splits_are_understood(tmp_path, train, val):
+    """Point 7."""
+    patients(tmp_path / train, ids=("P0", "P1"))
+    patients(tmp_path / val, ids=("P2",))
+    patients(tmp_path / "Testing", ids=("P3",))
+    found = look(tmp_path)
+    assert splits(found) == {"P0": "train", "P1": "train", "P2": "val", "P3": "test"}
+    assert not found.faults + found.left_out
+
+
+def test_a_patient_named_after_a_split_is_a_patient(tmp_path):
+    """Point 7."""
+    write(
+        tmp_path,
+        *(f"BraTS20_Training_00{k}/BraTS20_Training_00{k}_{name}.nii" for k in (1, 2) for name in ("t1ce", "seg")),
+    )
+    assert len(splits(look(tmp_path))) == 2
+
+
+def test_patients_beside_the_splits_are_told_of_once(tmp_path):
+    """Point 7."""
+    patients(tmp_path / "train", ids=("P0", "P1"))
+    patients(tmp_path / "val", ids=("P2",))
+    patients(tmp_path, ids=("P3", "P4"))
+    (line,) = left_out(tmp_path)
+    assert line.startswith(
+        "2 folders with scans lie beside the folders of the splits and are left out: first P3 (bravo"
+    )
+    assert line.endswith("Move them into one of these folders, or elsewhere.")
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("a.hdr", "a.img"), ".hdr/.img pairs"),
+        (("IM0.dcm",), "DICOM files"),
+        (("DICOM/IM000001",), "DICOM files"),
+        (("a.mgz",), "MGH files"),
+        (("a.nrrd",), "NRRD files"),
+        (("a.mha",), "MetaImage files"),
+        (("a.PAR", "a.REC"), "PAR/REC files"),
+        (("a.nii.bz2",), "packed NIfTI files"),
+    ],
+)
+def test_patients_in_a_format_that_is_not_read_are_told_of_once_with_what_to_do(tmp_path, names, told):
+    """Point 7."""
+    patients(tmp_path, ids=("P0", "P1"))
+    for patient in ("P2", "P3"):
+        for name in names:
+            (tmp_path / patient / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / patient / name).write_bytes(bytes(128) + b"DICM")
+    (line,) = left_out(tmp_path)
+    assert line.startswith(f"2 folders hold {told} and no NIfTI and are left out: first P2 (")
+    assert "Convert them to .nii.gz" in line
+
+
+def test_where_nobody_has_nifti_the_line_says_what_there_is(tmp_path):
+    """Point 7."""
+    for patient in PATIENTS:
+        (tmp_path / patient).mkdir()
+        (tmp_path / patient / "IM0.dcm").write_bytes(b"")
+    assert "4 folders hold DICOM files and no NIfTI" in refusal(tmp_path)
+
+
+def test_linked_folders_are_followed_and_loops_survived(tmp_path):
+    """Point 7."""
+    patients(tmp_path / "store", ids=("S0", "S1"))
+    root = patients(tmp_path / "scans", ids=("P2", "P3"))
+    (root / "P0").mkdir()
+    os.symlink(tmp_path / "store" / "S0", root / "P0" / "anat")
+    os.symlink(tmp_path / "store" / "S1", root / "P1")
+    for target, link in (("..", "P2/up"), (".", "P2/self"), ("../P2", "P2/again"), ("..", "P0/up")):
+        os.symlink(target, root / link)
+    found = look(root)
+    assert [*splits(found)] == ["P0", "P1", "P2", "P3"]
+    assert not found.faults + found.left_out + found.unread
+
+
+def test_a_file_counts_once_however_many_links_lead_to_it(tmp_path):
+    """Point 7."""
+    patients(tmp_path, ids=("P0", "P1"))
+    os.symlink(tmp_path / "P0", tmp_path / "P2")
+    os.symlink("bravo.nii.gz", tmp_path / "P1" / "bravo.nii")
+    found = look(tmp_path)
+    assert [*splits(found)] == ["P0", "P1"]
+    assert not found.faults
+    assert [fault.what for fault in found.left_out] == [
+        "1 link leads to the files of another patient and is left out: P2 (P0)"
+    ]
+
+
+def test_empty_folders_and_links_to_nothing_are_told_of(tmp_path):
+    """Point 7."""
+    patients(tmp_path, ids=("P0", "P1"))
+    (tmp_path / "P2").mkdir()
+    os.symlink(tmp_path / "gone", tmp_path / "P3")
+    assert sorted(line.split(":")[0] for line in left_out(tmp_path)) == [
+        "1 folder is empty and is left out",
+        "1 link leads nowhere and is left out",
+    ]
+
+
+def test_junk_of_systems_makes_no_noise(tmp_path):
+    """Point 7."""
+    patients(tmp_path, ids=("P0", "P1"))
+    for name in (
+        "P0/._bravo.nii.gz",
+        ".DS_Store",
+        "Thumbs.db",
+        "__MACOSX/P0/._bravo.nii.gz",
+        "P1/@eaDir/bravo.nii.gz/x",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "readme.txt").write_text("no scan")
+    found = look(tmp_path)
+    assert len(found.patients) == 2
+    assert not found.faults + found.left_out + found.unread
+
+
+# Time points of a person (point 11)
+
+
+@pytest.mark.parametrize(
+    ("id", "expected"),
+    [
+        ("sub-01/ses-02", "sub-01"),
+        ("sub-01_ses-2", "sub-01"),
+        ("sub-01_ses-preop_run-2", "sub-01"),
+        ("Patient-003_week-000-1", "Patient-003"),
+        ("Patient-003/week-010", "Patient-003"),
+        ("PatientID_0003_Timepoint_1", "PatientID_0003"),
+        ("P01_t0", "P01"),
+        ("P01_tp2", "P01"),
+        ("P01-baseline", "P01"),
+        ("P01_followup1", "P01"),
+        ("P01_fu1", "P01"),
+        ("P01_month12", "P01"),
+        ("P01_m06", "P01"),
+        ("P01_scan2", "P01"),
+        ("P01_2020-01-31", "P01"),
+        ("P01_20200131", "P01"),
+        ("TCGA-02-0003/06-08-1997-NA-MRI BRAIN-12345", "TCGA-02-0003"),
+        ("baseline/P01", "P01"),
+        ("BraTS-MET-00001-002", "BraTS-MET-00001"),
+        ("UPENN-GBM-00001_11", "UPENN-GBM-00001"),
+        ("100101B", "100101"),
+        ("Mets_001", "Mets_001"),
+        ("sub-20200131", "sub-20200131"),
+        ("20200131", "20200131"),
+        ("Müller_Jörg", "Müller_Jörg"),
+        ("BraTS20_Training_001", "BraTS20_Training_001"),
+        ("patient_scan_001", "patient_scan_001"),
+        ("HGG/Brats18_2013_10_1", "HGG/Brats18_2013_10_1"),
+    ],
+)
+def test_the_usual_names_of_visits_are_no_persons(id, expected):
+    """Point 11."""
+    assert person(id) == expected
+
+
+@pytest.mark.parametrize("visits", [("a", "b"), ("2020-01-01", "2021-03-04"), ("week-000", "week-010")])
+@pytest.mark.parametrize("between", ["/", "_"])
+def test_all_visits_of_a_person_are_in_one_split(tmp_path, visits, between):
+    """Point 11. Any names of folders will do, where all persons have the same; beside the id they must be known."""
+    if between == "_" and visits == ("a", "b"):
+        visits = ("ses-a", "ses-b")
+    patients(tmp_path, ids=tuple(f"P{k}{between}{visit}" for k in range(5) for visit in visits))
+    of: dict[str, set[str]] = {}
+    for id, split in splits(look(tmp_path, val_fraction=0.4)).items():
+        of.setdefault(id[:2], set()).add(split)
+    assert len(of) == 5
+    assert all(len(each) == 1 for each in of.values())
+    assert {"train", "val"} == set().union(*of.values())
+
+
+def test_ids_that_only_look_like_visits_of_one_person_are_persons(tmp_path):
+    """Point 11."""
+    patients(tmp_path, ids=tuple(f"Mets_2020010{k}" for k in range(1, 6)))
+    assert set(splits(look(tmp_path)).values()) == {"train", "val"}
+
+
+def test_a_regex_finds_the_person_for_the_split_and_for_the_check_of_splits(tmp_path):
+    """Point 11."""
+    patients(tmp_path / "auto", ids=tuple(f"x{visit}-{k:02d}" for k in range(6) for visit in "qrs"))
+    found = splits(look(tmp_path / "auto", person=r"-(\d+)$", val_fraction=0.5))
+    assert len({(id[-2:], split) for id, split in found.items()}) == 6
+    patients(tmp_path / "hand" / "train", ids=("xq-01", "xq-02"))
+    patients(tmp_path / "hand" / "val", ids=("xr-01",))
+    find(DataSettings(root=tmp_path / "hand"), CHANNELS)
+    line = refusal(tmp_path / "hand", person=r"-(\d+)$")
+    assert "01 is in train (xq-01) and val (xr-01)" in line
+    find(DataSettings(root=tmp_path / "hand", person=r"-(\d+)$", allow_patient_overlap=True), CHANNELS)
+
+
+def test_visits_of_a_person_in_two_splits_are_refused(tmp_path):
+    """Point 11."""
+    patients(tmp_path / "train", ids=("sub-00_ses-1", "sub-01_ses-1"))
+    patients(tmp_path / "val", ids=("sub-00_ses-2",))
+    line = refusal(tmp_path)
+    assert "sub-00 is in train (sub-00_ses-1) and val (sub-00_ses-2)" in line
+    assert "data.person" in line
+
+
+def test_ids_in_which_the_regex_finds_nothing_are_told_of(tmp_path):
+    """Point 11."""
+    patients(tmp_path)
+    (line,) = left_out(tmp_path, person=r"sub-(\d+)")
+    assert line.startswith("has 4 ids in which data.person finds nothing, such as P00")
+
+
+# Layouts of two levels (point 12)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [
+            f"{grade}/B_{grade}{k}/B_{grade}{k}_{name}.nii.gz"
+            for grade in ("HGG", "LGG")
+            for k in (1, 2)
+            for name in ("t1ce", "seg")
+        ],
+        [f"site{k}/P{k}{n}/{name}.nii.gz" for k in (1, 2) for n in (1, 2) for name in ("bravo", "seg")],
+        [f"data/brainmets/P{k}/{name}.nii.gz" for k in range(4) for name in ("bravo", "seg")],
+        [f"P{k}/scan/{name}.nii.gz" for k in range(4) for name in ("bravo", "seg")],
+        [f"t1c/P{k}.nii.gz" for k in range(4)] + [f"seg/P{k}.nii.gz" for k in range(4)],
+        [f"images/P{k}_t1c.nii.gz" for k in range(4)] + [f"masks/P{k}_mask.nii.gz" for k in range(4)],
+        [f"images/P{k}/t1c.nii.gz" for k in range(4)] + [f"Labels/P{k}/any.nii.gz" for k in range(4)],
+        [f"ds/images/P{k}_t1c.nii.gz" for k in range(4)] + [f"ds/masks/P{k}.nii.gz" for k in range(4)],
+        [f"P{k}_{name}.nii.gz" for k in range(4) for name in ("t1c", "seg")],
+        [f"P{k}/{name}/P{k}_{name}.nii.gz" for k in range(4) for name in ("T1c", "SEG")],
+    ],
+    ids=["grades", "sites", "high", "inner", "modalities", "suffixes", "folders", "high-masks", "flat", "within"],
+)
+def test_two_levels_are_understood(tmp_path, names):
+    """Point 12."""
+    found = look(write(tmp_path, *names))
+    assert not found.faults + found.left_out + found.unread
+    assert len(found.patients) == 4
+    assert all(set(patient.files) == set(CHANNELS) for patient in found.patients)
+
+
+def test_splits_below_sites_and_within_folders_of_masks_are_understood(tmp_path):
+    """Point 12."""
+    sites = patients(tmp_path / "a", "A/train/a", "A/val/b", "B/train/c", "B/val/d", ids=("P0", "P1"))
+    assert sorted(splits(look(sites)).values()) == ["train"] * 4 + ["val"] * 4
+    names = [
+        f"{kind}/{split}/{split}{k}.nii.gz" for kind in ("images", "labels") for split in ("train", "val") for k in "01"
+    ]
+    found = splits(look(write(tmp_path / "b", *names), files={"bravo": "images/*"}))
+    assert found == {"train0": "train", "train1": "train", "val0": "val", "val1": "val"}
+
+
+def test_scans_without_a_modality_get_the_pattern_to_set(tmp_path):
+    """Point 12."""
+    write(tmp_path, *(f"{kind}/{id}.nii.gz" for kind in ("images", "masks") for id in PATIENTS))
+    assert 'Set data.files.bravo to a pattern, such as "images/*.nii.gz"' in refusal(tmp_path)
+    assert len(find(DataSettings(root=tmp_path, files={"bravo": "images/*.nii.gz"}), CHANNELS)) == 4
+
+
+@pytest.mark.parametrize(
+    ("names", "root", "told"),
+    [
+        (("P0/bravo.nii.gz", "P0/seg.nii.gz"), "P0", "is the folder of one patient"),
+        (("B_1/B_1-t1c.nii.gz", "B_1/B_1-seg.nii.gz"), "B_1", "is the folder of one patient"),
+        (("sub-1/anat/sub-1_T1w.nii.gz",), "sub-1", "is a part of the dataset"),
+        (("sub-1/anat/sub-1_T1w.nii.gz",), "sub-1/anat", "is a part of the dataset"),
+        (("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz"), "imagesTr", "is a part of the dataset"),
+        (("images/a.nii.gz", "images/b.nii.gz", "masks/a.nii.gz"), "images", "side by side"),
+    ],
+)
+def test_a_level_too_low_names_the_folder_to_give(tmp_path, names, root, told):
+    """Point 12."""
+    write(tmp_path, *names)
+    line = refusal(tmp_path / root)
+    assert told in line
+    assert str(tmp_path) in line.split(". Set data.root to ")[1]
+
+
+@pytest.mark.parametrize("inner", ["imagesTr/a_0000.nii.gz", "sub-1/anat/sub-1_T1w.nii.gz"])
+def test_a_level_too_high_names_the_folder_to_give(tmp_path, inner):
+    """Point 12."""
+    line = refusal(write(tmp_path, f"raw/Dataset137_BraTS/{inner}"))
+    assert line.endswith(f"Set data.root to it, {tmp_path}/raw/Dataset137_BraTS.")
+
+
+def test_nnunet_without_names_of_channels_gets_the_pattern_to_set(tmp_path):
+    """Point 12."""
+    write(
+        tmp_path,
+        *(f"imagesTr/C{k}_000{c}.nii" for k in range(3) for c in (0, 1)),
+        *(f"labelsTr/C{k}.nii" for k in range(3)),
+    )
+    without = refusal(tmp_path)
+    (tmp_path / "dataset.json").write_text('{"channel_names": {"0": "MRI", "1": "MRI2"}}')
+    for line in (without, refusal(tmp_path)):
+        assert 'Set data.files.bravo to its channel, such as "imagesTr/*_0000.nii".' in line
+    assert len(find(DataSettings(root=tmp_path, files={"bravo": "imagesTr/*_0000.nii"}), CHANNELS)) == 3
+
+
+def test_channels_in_a_fourth_dimension_are_one_line(tmp_path):
+    """Point 12."""
+    for case in ("BRATS_001", "BRATS_002"):
+        write_volume(tmp_path / f"imagesTr/{case}.nii.gz", np.zeros((2, 2, 2, 4), np.float32))
+        write_volume(tmp_path / f"labelsTr/{case}.nii.gz", NOTHING)
+    (tmp_path / "dataset.json").write_text('{"modality": {"0": "FLAIR", "1": "t1gd"}}')
+    assert "holds 2 scans whose channels are their fourth dimension" in refusal(tmp_path)
+
+
+def test_a_split_whose_patients_all_lack_a_file_is_one_line(tmp_path):
+    """Point 12."""
+    patients(tmp_path / "TrainingData")
+    write(tmp_path, *(f"ValidationData/Q{k}/bravo.nii.gz" for k in range(3)))
+    assert refusal(tmp_path).endswith(f"Add them, or set data.root to {tmp_path}/TrainingData.")
+
+
+# Names that are not UTF-8 (point 16), files that are not here (point 18), tissue classes (point 19)
+
+
+def test_names_that_are_not_utf8_are_found_sorted_hashed_and_left_out(tmp_path):
+    """Point 16."""
+    patients(tmp_path)
+    os.rename(os.fsencode(tmp_path / "P00"), os.fsencode(tmp_path) + b"/M\xfcller")
+    found = look(tmp_path, val_fraction=0.5)
+    assert len(found.patients) == 4
+    assert not found.faults
+    assert "M\udcfcller" in splits(found)
+    assert len(look(tmp_path, exclude=[Path("M\\udcfcller")]).patients) == 3
+
+
+def test_a_name_is_hashed_alike_whatever_the_locale_makes_of_it(tmp_path):
+    """Point 16. Under LC_ALL=C Python shows the bytes of UTF-8 one by one; the split must not depend on that."""
+    assert raw("Müller") == raw("M\udcc3\udcbcller") == "Müller".encode()
+
+
+def annexed(path: Path, link: bool) -> None:
+    path.unlink()
+    if link:
+        path.symlink_to("../.git/annex/objects/9f/V2/MD5E-s1--abc.nii.gz/MD5E-s1--abc.nii.gz")
+    else:
+        path.write_text("/annex/objects/MD5E-s1--abc.nii.gz\n")
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_files_of_git_annex_that_are_elsewhere_are_one_line(tmp_path, link):
+    """Point 18."""
+    patients(tmp_path)
+    for id in PATIENTS:
+        annexed(tmp_path / id / "bravo.nii.gz", link)
+    line = refusal(tmp_path)
+    assert "4 of its files are each a git-annex" in line
+    assert "P00/bravo.nii.gz" in line
+    assert line.endswith("Fetch it with `git annex get`.")
+
+
+def bids(root: Path, *derivatives: str) -> Path:
+    for k in range(3):
+        write(root, f"sub-{k}/anat/sub-{k}_T1w.nii.gz", *(f"derivatives/{each.format(k)}" for each in derivatives))
+    return root
+
+
+FMRIPREP = ("fmriprep/sub-{0}/anat/sub-{0}_dseg.nii.gz", "fmriprep/sub-{0}/anat/sub-{0}_desc-aparcaseg_dseg.nii.gz")
+OWN_PIPELINE = ("mine/sub-{0}/anat/sub-{0}_dseg.nii.gz", "mine/sub-{0}/anat/sub-{0}_label-GM_probseg.nii.gz")
+
+
+@pytest.mark.parametrize("tissue", [FMRIPREP, OWN_PIPELINE])
+def test_tissue_classes_are_no_lesions_and_where_there_are_no_others_that_is_said(tmp_path, tissue):
+    """Point 19."""
+    root = bids(tmp_path / "only", *tissue)
+    assert "sub-0_dseg.nii.gz is of tissue classes, not lesions" in refusal(root, "t1_pre", "seg")
+    assert any("tissue classes" in fault.what for fault in look(root, "t1_pre").left_out)
+    lesions = "experts/sub-{0}/anat/sub-{0}_space-T1w_desc-lesion_mask.nii.gz"
+    found = look(bids(tmp_path / "both", *tissue, lesions), "t1_pre", "seg")
+    assert not found.faults
+    assert all(patient.files["seg"].name.endswith("desc-lesion_mask.nii.gz") for patient in found.patients)
+
+
+def test_what_is_as_scanned_goes_before_what_was_made_of_it(tmp_path):
+    """Point 19."""
+    made = (
+        "fmriprep/sub-{0}/anat/sub-{0}_desc-preproc_T1w.nii.gz",
+        "fmriprep/sub-{0}/anat/sub-{0}_space-MNI_T1w.nii.gz",
+    )
+    found = look(bids(tmp_path, *made), "t1_pre")
+    assert not found.faults
+    assert {patient.files["t1_pre"].name for patient in found.patients} == {f"sub-{k}_T1w.nii.gz" for k in range(3)}
+
+
+def test_several_runs_of_everyone_are_one_line_with_a_pattern(tmp_path):
+    """Point 19."""
+    write(tmp_path, *(f"sub-{k}/anat/sub-{k}_run-{run}_T1w.nii.gz" for k in range(4) for run in (1, 2)))
+    line = refusal(tmp_path, "t1_pre")
+    assert "4 patients have several files for t1_pre" in line
+    assert 'Set data.files.t1_pre to one of them, such as "*_run-1_T1w.nii.gz"' in line
+    assert len(find(DataSettings(root=tmp_path, files={"t1_pre": "*_run-1_T1w.nii.gz"}), ("t1_pre",))) == 4
