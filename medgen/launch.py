@@ -115,7 +115,8 @@ class Supervisor:
     def _killed(self, number: int, pid: int, name: str) -> str:
         note = self.notes / "folder"
         if note.exists():
-            return f"{heartbeat.gone(Path(note.read_text(encoding="utf-8", errors="surrogateescape")), number, f'was killed by {name}')} --devices {self.devices}"
+            folder = Path(note.read_text(encoding="utf-8", errors="surrogateescape"))
+            return f"{heartbeat.gone(folder, number, f'was killed by {name}')} --devices {self.devices}"
         return f"rank {number} (pid {pid}) was killed by {name} before it trained. Give the same command again."
 
     def _stopped(self, number: int) -> MedgenError:

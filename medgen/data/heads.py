@@ -23,7 +23,7 @@ from medgen.data.memory import Memory
 from medgen.data.settings import DataSettings
 from medgen.errors import DataError
 
-FORMAT = 1
+FORMAT = 2
 """Part of what is remembered of a scan: raise it with any change of what a head is."""
 KNOWN = ("bravo", "t1_gd", "t1_pre", *(name for name in SPELLINGS if name not in ("bravo", "t1_gd", "t1_pre")))
 """The scans that are looked at, the first that a patient has."""
@@ -153,7 +153,7 @@ def locate(volume: nifti.Volume) -> Head:
     """The head in a scan."""
     from scipy import ndimage
 
-    from medgen.data.slices import foreground
+    from medgen.data.foreground import foreground
 
     step = [STEP if count >= FINE else 1 for count in volume.data.shape]
     coarse = np.asfortranarray(volume.data[tuple(slice(None, None, each) for each in step)])

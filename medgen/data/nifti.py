@@ -22,6 +22,7 @@ import numpy as np
 from isal import isal_zlib
 from nibabel.spatialimages import HeaderDataError
 
+from medgen.data import output
 from medgen.errors import DataError
 
 MAX_VOXELS = 512**3
@@ -65,12 +66,14 @@ class Volume(NamedTuple):
     """A scan in canonical orientation (RAS): its axes run to the right, to the front and to the top of the head.
 
     data: float32 `[x, y, z]`, scale factors applied, in Fortran order: an axial slice `data[:, :, k]` is one block.
-    spacing: mm between voxels along each axis. affine: float64 `[4, 4]`, from voxel indices to mm.
+    spacing: mm between voxels along each axis. affine: float64 `[4, 4]`, from voxel indices to mm. written: medgen
+    wrote it, from 0 to `output.WHITE`.
     """
 
     data: np.ndarray
     spacing: tuple[float, float, float]
     affine: np.ndarray
+    written: bool = False
 
 
 class Grid(NamedTuple):
@@ -265,7 +268,8 @@ def _canonical(stored: np.ndarray, header: nib.Nifti1Header, limits: _Limits, pr
     _refuse_fatal(problems)
     canonical = affine @ nib.orientations.inv_ornt_aff(orientation, stored.shape)
     x, y, z = (float(size) for size in np.linalg.norm(canonical[:3, :3], axis=0))
-    return _Passed(Volume(data, (x, y, z), canonical), _axis_names(affine), problems)
+    volume = Volume(data, (x, y, z), canonical, output.is_written(header, stored))
+    return _Passed(volume, _axis_names(affine), problems)
 
 
 # Bytes

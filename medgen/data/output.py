@@ -14,6 +14,8 @@ import numpy as np
 AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
 WHITE = 1000
 """Images are written as int16 from 0 (-1 inside medgen) to this (+1)."""
+MARK = b"synthetic"
+"""The description in the header of what medgen has written."""
 
 
 def write_slice(path: Path, values: np.ndarray[Any, Any], is_mask: bool, spacing: float, axis: str) -> None:
@@ -22,8 +24,14 @@ def write_slice(path: Path, values: np.ndarray[Any, Any], is_mask: bool, spacing
     affine = np.diag([spacing, spacing, spacing, 1.0])
     image = nib.Nifti1Image(np.expand_dims(data, AXES[axis]), affine)
     image.header.set_xyzt_units("mm")
-    image.header["descrip"] = b"synthetic"
+    image.header["descrip"] = MARK
     path.write_bytes(packed(image.to_bytes()))
+
+
+def is_written(header: nib.Nifti1Header, stored: np.ndarray[Any, Any]) -> bool:
+    """True for an image that `write_slice` wrote, whose values need no scaling but its own."""
+    mine = bytes(header["descrip"]).rstrip(b"\0") == MARK and stored.dtype == np.int16 and 1 in stored.shape
+    return mine and int(stored.min()) >= 0 and int(stored.max()) <= WHITE
 
 
 def packed(data: bytes) -> bytes:

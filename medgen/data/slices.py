@@ -7,22 +7,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
 
 from medgen.data import nifti
 from medgen.data.agreement import Place, mismatches
+from medgen.data.foreground import detect
+from medgen.data.foreground import foreground as foreground
 from medgen.data.heads import Head
 from medgen.data.lesions import Loss
 from medgen.data.likeness import Likeness, packed, sketch
 from medgen.data.nifti import Fault, Volume
+from medgen.data.output import WHITE
 from medgen.data.plane import Plane
 from medgen.data.settings import DataSettings, MaskSettings
 from medgen.errors import DataError
-
-NOT_NOISE = 0.01
-"""The least share of all bright voxels that a connected part of a head has."""
-DIM = 0.75
-"""Part of Otsu's threshold that counts as bright, as tissue varies more than air; good down to a signal of 4 noises."""
 
 
 class Channel(NamedTuple):
@@ -44,7 +41,8 @@ class Slices(NamedTuple):
     of each mask, `[slice, mask]`. spacing: mm per pixel. content: per channel, as in `agreement.Scan`. lesions: how
     many each mask has, and how many of them lie outside the square, `[mask, 2]`. lost: of those, see `lesions.Loss`,
     `[lesion, (mask, area, needs)]`. air: per channel, the shares of `Head.air`. cut_off: mm of the head that
-    do not fit. voxel: mm along each axis. likeness: of the first image, packed; zeros where there is none.
+    do not fit. voxel: mm along each axis. likeness: of the first image, packed; zeros where there is none. background:
+    per channel, a word of `foreground`, empty for a mask.
     """
 
     stacks: list[np.ndarray]
@@ -59,12 +57,13 @@ class Slices(NamedTuple):
     cut_off: float
     voxel: np.ndarray
     likeness: np.ndarray
+    background: list[str]
 
 
 class _Cut(NamedTuple):
-    """A channel's slices. share: of each slice, in voxels, that is foreground or mask. content: as in `Slices`.
+    """A channel's slices. share: of each slice, in voxels, that is foreground or mask. The rest is as in `Slices`.
 
-    lesions, lost, air: of a mask, as in `Slices`. likeness: of the image that tells this patient from others.
+    lesions, lost, air: of a mask. likeness: of the image that tells this patient from others.
     """
 
     stack: np.ndarray
@@ -74,6 +73,7 @@ class _Cut(NamedTuple):
     lost: Sequence[Loss] = ()
     air: tuple[float, float] = (0.0, 0.0)
     likeness: Likeness | None = None
+    background: str = ""
 
 
 def cut(channels: Sequence[Channel], settings: DataSettings, head: Head | None = None) -> Slices | list[str]:
@@ -114,15 +114,18 @@ def _cut(
     """A channel's slices. compared: it is the image that tells this patient from others."""
     if channel.labels is not None:
         return _cut_mask(binary(volume.data, channel.labels), plane, content, head)
-    inside = foreground(volume.data)
+    inside, background = detect(volume.data)
     share = plane.share(inside)
-    scaled = scale(volume.data, inside, settings.lower, settings.upper, channel.path)
-    scaled += 1  # so that the background, and whatever lies outside the volume, is 0
+    if volume.written:
+        scaled = volume.data * np.float32(2 / WHITE)
+    else:
+        scaled = scale(volume.data, inside, settings.lower, settings.upper, channel.path)
+        scaled += 1  # so that the background, and whatever lies outside the volume, is 0
     stack = np.full((len(share), plane.size, plane.size), -1, np.float16)
     shown = np.flatnonzero(share)
     stack[shown] = plane.resample(scaled, shown) - 1
     alike = sketch(volume.data, inside, volume.affine) if content and compared else None
-    return _Cut(stack, share, content, likeness=alike)
+    return _Cut(stack, share, content, likeness=alike, background=background)
 
 
 def _cut_mask(inside: np.ndarray, plane: Plane, content: str, head: Head | None) -> _Cut:
@@ -153,6 +156,7 @@ def _collect(channels: Sequence[Channel], cuts: dict[Channel, _Cut], plane: Plan
         cut_off=plane.cut_off,
         voxel=np.linalg.norm(place.affine[:3, :3], axis=0),
         likeness=packed(next((one.likeness for one in each if one.likeness), None)),
+        background=[one.background for one in each],
     )
 
 
@@ -189,42 +193,3 @@ def flat(path: Path, value: float, lower: float, upper: float) -> Fault:
     """What is wrong with a scan whose two percentiles are this value."""
     what = f"has no contrast, {upper - lower:g} % of its foreground is {value:g}"
     return Fault(path, what, "Give a scan; a mask belongs in data.masks")
-
-
-def foreground(data: np.ndarray) -> np.ndarray:
-    """Where the head is: what differs from a constant background, or else what stands out from a noisy one."""
-    values, counts = np.unique(np.concatenate(_faces(data)), return_counts=True)
-    differs = data != values[counts.argmax()]
-    box = differs[ndimage.find_objects(differs.astype(np.uint8))[0]]
-    # Padding around noise is constant too; but a head touches the sides of its box here and there, and noise all over.
-    return np.asarray(differs) if np.concatenate(_faces(box)).mean() < 0.5 else head(data)
-
-
-def head(data: np.ndarray) -> np.ndarray:
-    """The large bright parts, with all that they enclose."""
-    dark = float(data.min())
-    bright = data > dark + DIM * (otsu(data) - dark)
-    parts, count = ndimage.label(bright)
-    sizes = np.bincount(parts.ravel(), minlength=count + 1)
-    sizes[0] = 0
-    solid = (sizes >= min(NOT_NOISE * sizes.sum(), sizes.max()))[parts]
-    solid &= bright
-    gaps, count = ndimage.label(~solid)
-    outside = np.zeros(count + 1, bool)
-    outside[np.concatenate(_faces(gaps))] = True
-    return np.asarray(~outside[gaps] | solid)
-
-
-def otsu(data: np.ndarray) -> float:
-    """The threshold that best separates two classes (Otsu 1979, equation 18), of a histogram of 256 bins."""
-    counts, edges = np.histogram(data, 256, (float(data.min()), float(np.percentile(data, 99.9))))
-    centres = (edges[1:] + edges[:-1]) / 2
-    omega = np.cumsum(counts) / counts.sum()
-    mu = np.cumsum(counts * centres) / counts.sum()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = (mu[-1] * omega - mu) ** 2 / (omega * (1 - omega))
-    return float(edges[1 + np.nanargmax(between[:-1])])
-
-
-def _faces(data: np.ndarray) -> list[np.ndarray]:
-    return [np.moveaxis(data, axis, 0)[end].ravel() for axis in range(3) for end in (0, -1)]

@@ -51,7 +51,8 @@ class Index(NamedTuple):
     """What is known of each slice. Arrays over slices, `area` `[slice, mask]`; spacing: mm per pixel, one for all.
 
     content: `[patient, channel]`, as in `agreement.Scan`. voxel: `[patient, 3]`, mm. likeness: of each patient, packed.
-    crc: of each channel's file. The others are those of `concerns.Figures`.
+    background: `[patient, channel]`, a word of `foreground` as ASCII, empty for a mask. crc: of each channel's file.
+    The others are those of `concerns.Figures`.
     """
 
     patient: np.ndarray
@@ -62,6 +63,7 @@ class Index(NamedTuple):
     content: np.ndarray
     voxel: np.ndarray
     likeness: np.ndarray
+    background: np.ndarray
     crc: np.ndarray
     lesions: np.ndarray
     lost: np.ndarray
@@ -76,7 +78,8 @@ class SliceStore:
     spacing: mm per pixel, of every slice. fingerprint: equal for the same slices in the same splits. patient:
     number of each row's patient. position: of each row along the axis, voxels. lesion_area: by mask, px of each row.
     content: `[patient, channel]`, sha256 of the voxels as ASCII, empty for a constant volume. voxel: `[patient, 3]`,
-    mm. likeness: of the first image of each patient, packed. figures: what there is to warn of.
+    mm. likeness: of the first image of each patient, packed. background: `[patient, channel]`, a word of `foreground`
+    as ASCII, empty for a mask. figures: what there is to warn of.
     """
 
     def __init__(self, folder: Path, key: str, channels: Sequence[str], masks: frozenset[str], size: int):
@@ -85,7 +88,8 @@ class SliceStore:
         self.spacing = float(index.spacing)
         self.figures = Figures(self.spacing, size, *(index[-len(Figures._fields) + 2 :]))
         self.patient, self.position, self.foreground = index.patient, index.position, index.foreground
-        self.content, self.voxel, self.likeness = index.content, index.voxel, index.likeness
+        self.content, self.background = index.content, index.background
+        self.voxel, self.likeness = index.voxel, index.likeness
         names = [channel for channel in self.channels if channel in self.masks]
         self.lesion_area = dict(zip(names, index.area.T, strict=True))
         self._arrays = {
@@ -345,6 +349,7 @@ def _index(parts: Sequence[Slices], jobs: Sequence[_Job], crc: Sequence[int]) ->
         content=np.array([part.content for part in parts], "S64"),
         voxel=np.array([part.voxel for part in parts]),
         likeness=np.stack([part.likeness for part in parts]),
+        background=np.array([part.background for part in parts], "S"),
         crc=np.array(crc, np.uint32),
         lesions=np.stack([part.lesions for part in parts]),
         lost=np.concatenate([part.lost for part in parts]),

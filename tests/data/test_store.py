@@ -275,3 +275,16 @@ def test_folders_of_builds_that_never_ended_are_removed(cohort, cache):
         os.utime(folder, (then, then))
     opened(cohort, cache)
     assert [name for name in stores(cache) if name.startswith(".")] == [".building-new"]
+
+
+def test_the_index_says_what_lies_around_the_head_of_each_patient_and_channel(tmp_path, cache):
+    """Point 2: a word per patient and image channel, kept with the store; none for a mask."""
+    cohort, rng = write_cohort(tmp_path / "cohort"), np.random.default_rng(0)
+    head = np.linalg.norm(np.mgrid[-1:1:20j, -1:1:24j, -1:1:10j], axis=0) < 0.7
+    noise = np.hypot(np.where(head, 300, 0), rng.rayleigh(5, head.shape)).astype(np.float32)
+    path = next(cohort.rglob("flair.nii*"))
+    write_volume(path, noise, (1, 1, 2))
+    for store in (opened(cohort, cache), opened(cohort, cache)):
+        words = [[word.decode() for word in row] for row in store.background]
+        assert sorted({row[1] for row in words}) == ["constant", "noise"]
+        assert {(row[0], row[2]) for row in words} == {("constant", "")}

@@ -204,7 +204,7 @@ def test_C2_every_rule_that_makes_slices_is_part_of_the_key(scans, cache, change
 
 def test_C2_every_setting_is_known_to_change_slices_or_not_to():
     """A new setting of `[data]` must be put in one of two lists: what is in the key, and what cannot change a slice."""
-    in_the_key = {"axis", "image_size", "lower", "upper", "nan", "masks"}
+    in_the_key = {"axis", "image_size", "lower", "upper", "nan", "masks", "spacing"}
     by_the_sources = {"root", "layout", "files", "exclude"}
     selects_rows = {"min_foreground", "lesion_only", "min_lesion", "val_fraction"}
     refuses_or_allows = {"workers", "max_voxels", "allow_patient_overlap", "accept_changes"}
@@ -242,8 +242,8 @@ def test_C2_what_a_slice_is_changes_only_with_the_format(scans, cache):
     """If this fails, slices are made otherwise than before: raise `store.FORMAT`, then set these numbers anew."""
     store = opened(wanted(scans), cache)
     bravo, seg = (store.read(np.arange(len(store)), (channel,)) for channel in ("bravo", "seg"))
-    assert (store_module.FORMAT, len(store)) == (2, 48)
-    assert [bravo.mean(), bravo.std(), seg.mean()] == pytest.approx([-0.948460, 0.140731, -0.988932], abs=1e-5)
+    assert (store_module.FORMAT, len(store)) == (3, 48)
+    assert [bravo.mean(), bravo.std(), seg.mean()] == pytest.approx([-0.950195, 0.137939, -0.988770], abs=1e-5)
 
 
 # Unreadable for now
