@@ -20,7 +20,7 @@ from medgen.data import audit, layouts, likeness, nifti, pool
 from medgen.data.agreement import Place, Scan, across_thick, mismatches, overlaps, twins
 from medgen.data.layouts import SPELLINGS, Patient, Survey
 from medgen.data.memory import Memory, cache_folder
-from medgen.data.nifti import Fault
+from medgen.data.nifti import Fault, Volume
 from medgen.data.settings import DEFAULT_MASK, DataSettings
 from medgen.errors import DataError
 
@@ -37,7 +37,7 @@ class Finding(NamedTuple):
 
     affine: of the canonical volume. orientation: as stored. content: as in `agreement.Scan`. labels: label and voxels.
     lesions: for each mask, size in voxels and how many parts of the mask have it; parts touch at corners at least.
-    likeness: of a scan, as text.
+    likeness: of a scan, as text. background: what lies around a scan's head, a word of `foreground`.
     """
 
     faults: list[tuple[str, str]]
@@ -50,12 +50,14 @@ class Finding(NamedTuple):
     labels: Sequence[tuple[int, int]] = ()
     lesions: dict[str, Sequence[tuple[int, int]]] = {}  # noqa: RUF012  # nobody writes to it
     likeness: str = ""
+    background: str = ""
 
 
 class File(NamedTuple):
     """A file of a patient. path: below the dataset's folder. masks: the labels of each mask that is read from it."""
 
     patient: Patient
+    source: str
     path: Path
     masks: dict[str, tuple[int, ...]]
     finding: Finding
@@ -85,6 +87,15 @@ class Lesions(NamedTuple):
     specks: int
 
 
+class Background(NamedTuple):
+    """What lies around the head in a scan, a word of `foreground`. path: below the dataset's folder."""
+
+    path: Path
+    patient: str
+    channel: str
+    kind: str
+
+
 class Report(NamedTuple):
     """What `check` found. Paths in faults and warnings are below the folder, except the folder's own.
 
@@ -97,6 +108,7 @@ class Report(NamedTuple):
     faults: list[Fault]
     warnings: list[Fault]
     lesions: dict[str, Lesions]
+    backgrounds: list[Background]
     spacing: float = 0.0
 
     @property
@@ -129,15 +141,17 @@ def check(
     (warnings if settings.allow_patient_overlap else faults).extend(shared)
     for find in (_twins, _orientations):
         warnings += find(good)
-    warnings += [*_labels(masks, settings), *_sizes(masks), *_thick(survey, good, settings), *_no_val(survey)]
+    warnings += [*_no_background(scans), *_labels(masks, settings), *_sizes(masks)]
+    warnings += [*_thick(survey, good, settings), *_no_val(survey)]
     warnings += _no_masks(survey, settings) if channels is None else []
     audited = audit.audit(_sound(survey, faults), settings, cache or cache_folder(), survey.root, channels is not None)
     faults += _owned(survey, audited.faults)
     inverted = {fault.path for fault in _sizes(masks)}
     warnings += [fault for fault in _owned(survey, audited.warnings) if fault.path not in inverted]
     warnings += [_below(survey.root, fault) for fault in survey.unread]
+    backgrounds = [Background(file.path, file.patient.id, file.source, file.finding.background) for file in scans]
     mm = audited.spacing if channels is not None else 0.0
-    return Report(survey.patients, survey.sources, len(files), faults, warnings, _lesions(masks), mm)
+    return Report(survey.patients, survey.sources, len(files), faults, warnings, _lesions(masks), backgrounds, mm)
 
 
 # Reading
@@ -174,7 +188,7 @@ def _read(survey: Survey, settings: DataSettings, progress: Advance | None, cach
     jobs = [_Job(path, masks[source], settings) for path, (_, source) in owners.items()]
     findings = _examined(jobs, cache, progress or (lambda done, total: None))
     return [
-        File(patient, path.relative_to(survey.root), masks[source], findings[path])
+        File(patient, source, path.relative_to(survey.root), masks[source], findings[path])
         for path, (patient, source) in owners.items()
     ]
 
@@ -216,18 +230,19 @@ def _remembered(value: Any) -> Finding | None:
 
 def examine(job: _Job) -> Finding:
     """Read one file."""
-    from medgen.data.slices import foreground
+    from medgen.data.foreground import detect
 
     report, volume = nifti.examine(job.path, job.settings.max_voxels, job.settings.nan, mask=bool(job.masks))
     faults = list(report.faults)
     lesions: dict[str, Sequence[tuple[int, int]]] = {}
     sketch = None
+    background = ""
     if volume is not None:
         if job.masks:
             lesions = {name: _parts(volume.data, labels) for name, labels in job.masks.items()}
         else:
-            inside = foreground(volume.data)
-            faults += _contrast(job, volume.data, inside)
+            inside, background = detect(volume.data)
+            faults += _contrast(job, volume, inside)
             sketch = None if faults else likeness.sketch(volume.data, inside, volume.affine)
     return Finding(
         [(fault.what, fault.fix) for fault in faults],
@@ -240,15 +255,17 @@ def examine(job: _Job) -> Finding:
         [*report.labels.items()],
         lesions,
         likeness.to_text(sketch),
+        background,
     )
 
 
-def _contrast(job: _Job, data: np.ndarray, inside: np.ndarray) -> Iterator[Fault]:
+def _contrast(job: _Job, volume: Volume, inside: np.ndarray) -> Iterator[Fault]:
+    """What is wrong with a head without contrast, unless medgen wrote it."""
     from medgen.data.slices import flat, window
 
     lower, upper = job.settings.lower, job.settings.upper
-    low, high = window(data, inside, lower, upper)
-    if not low < high:
+    low, high = window(volume.data, inside, lower, upper)
+    if not (volume.written or low < high):
         yield flat(job.path, low, lower, upper)
 
 
@@ -332,6 +349,13 @@ def _odd(files: Sequence[File], noun: str, value: Callable[[File], str], fix: st
         if value(file) != usual:
             what = f"has {noun.format(value(file))}, but {count} of {len(files)} have {usual}"
             yield Fault(file.path, what, fix, file.patient.id)
+
+
+def _no_background(scans: Iterable[File]) -> Iterator[Fault]:
+    for file in scans:
+        if file.finding.background == "none":
+            fix = "Leave it out if it shows no head; a part from within a head is read as it is"
+            yield Fault(file.path, "has no background, all of it counts as head", fix, file.patient.id)
 
 
 def _labels(files: Sequence[File], settings: DataSettings) -> Iterator[Fault]:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from medgen.console import printable
-from medgen.data.check import Lesions, Report
+from medgen.data.check import Background, Lesions, Report
 from medgen.data.layouts import SPLITS
 from medgen.data.nifti import Fault
 
@@ -49,6 +49,8 @@ def _alike(warnings: Sequence[Fault]) -> Iterator[tuple[str, str, str]]:
 
 
 def _summary(report: Report) -> Iterator[str]:
+    for channel, kinds in _kinds(report).items():
+        yield f"{channel}: background {', '.join(f'{kind} ({count})' for kind, count in kinds.items())}"
     for name, lesions in report.lesions.items():
         yield f"{name}: {_sizes(lesions)}"
     if report.spacing:
@@ -61,6 +63,14 @@ def _summary(report: Report) -> Iterator[str]:
     files = f"{_count(report.files, 'file')} ({', '.join(report.sources)})" if report.files else "no file that is read"
     patients = f"{_count(len(report.patients), 'patient')} ({shown})"
     yield ", ".join([patients, files, *(_count(*each) for each in counts)])
+
+
+def _kinds(report: Report) -> dict[str, dict[str, int]]:
+    """How many scans of each channel have which background, the most frequent first."""
+    kinds: dict[str, Counter[str]] = {}
+    for background in report.backgrounds:
+        kinds.setdefault(background.channel, Counter())[background.kind] += 1
+    return {channel: dict(counts.most_common()) for channel, counts in kinds.items()}
 
 
 def _count(number: int, noun: str) -> str:
@@ -87,6 +97,8 @@ def as_json(report: Report) -> str:
         "faults": [_plain(fault, "fault") for fault in report.faults],
         "warnings": [_plain(fault, "warning") for fault in report.warnings],
         "lesions": {name: _lesions(lesions) for name, lesions in report.lesions.items()},
+        "backgrounds": _kinds(report),
+        "scans": [_scan(background) for background in report.backgrounds],
         "exclude": _excluded(report),
         "spacing": report.spacing or None,
     }
@@ -100,6 +112,11 @@ def _excluded(report: Report) -> list[str]:
 
 def _plain(fault: Fault, noun: str) -> dict[str, str]:
     return {"file": Path(fault.path).as_posix(), "patient": fault.patient, noun: fault.what, "fix": fault.fix}
+
+
+def _scan(background: Background) -> dict[str, str]:
+    file, patient, channel, kind = background
+    return {"file": file.as_posix(), "patient": patient, "channel": channel, "background": kind}
 
 
 def _lesions(lesions: Lesions) -> dict[str, Any]:

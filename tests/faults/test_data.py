@@ -633,3 +633,20 @@ def test_a_mode_that_reads_a_mask_of_no_name_is_a_mistake_of_the_recipe(scans, m
     assert "data.masks: got segm, expected seg among them, which mode.bravo reads. Did you mean segm?" in result.err
     fixed = medgen("recipe", "show", "bravo_rflow", "data.masks.segm.labels=[1]", 'mode.bravo.condition=["segm"]')
     assert fixed.code == 0
+
+
+def test_I10_the_background_of_each_scan_is_shown(checked, tmp_path):
+    """Point 2: for each channel in what is printed, for each file in the table for programs."""
+    rng, scans = np.random.default_rng(0), write_cohort(tmp_path / "scans", channels=("bravo", "seg"))
+    path = sorted(scans.rglob("bravo.nii*"))[0]
+    data = np.asarray(nib.load(path).dataobj, np.float32)
+    bright = data / data.max() * 300 + 100 * (data > 0)
+    nib.save(
+        nib.Nifti1Image(np.hypot(bright, rng.rayleigh(5, data.shape)).astype(np.float32), nib.load(path).affine), path
+    )
+    result = checked(scans)
+    assert result.table["backgrounds"]["bravo"]["noise"] == 1
+    kinds = {each["file"]: each["background"] for each in result.table["scans"]}
+    assert kinds.pop(path.relative_to(scans).as_posix()) == "noise"
+    assert set(kinds.values()) == {"constant"}
+    assert f"bravo: background constant ({len(kinds)}), noise (1)" in " ".join(result.shown.split())
