@@ -41,3 +41,8 @@ def fill(scans: Path, cache: Path, log: Path, start: Any, answers: Any, slow: fl
     store_module._make = slowly
     start.wait()
     answers.put(everything(opened(wanted(scans), cache)))
+
+
+def blocked(_: Any) -> None:
+    """Work that does not end by itself."""
+    time.sleep(600)

@@ -304,29 +304,50 @@ def test_K6_a_folder_that_may_only_be_read_is_said_in_one_line(code, medgen, com
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
-def kill_a_worker(pid_file: str) -> None:
-    """In a forked process: its first worker is killed as soon as there is one."""
-    import multiprocessing
-    import threading
+def kill_a_worker(pid_file: str, seen: bool) -> None:
+    """In a forked process: a worker is killed before it has read anything; seen: once its memory is known."""
+    from multiprocessing.context import SpawnProcess
 
-    def kill():
-        while not (workers := multiprocessing.active_children()):
-            time.sleep(0.001)
-        time.sleep(0.2)
-        Path(pid_file).write_text(str(workers[0].pid))
-        os.kill(workers[0].pid, signal.SIGKILL)
+    from faults.filling import blocked
 
-    threading.Thread(target=kill, daemon=True).start()
+    from medgen.data import pool
+
+    results, measure, start = pool.results, pool.Watch._measure, SpawnProcess.start
+
+    def kill(pid):
+        if not Path(pid_file).exists():
+            Path(pid_file).write_text(str(pid))
+            os.kill(pid, signal.SIGKILL)
+
+    def starting(self):
+        start(self)
+        kill(self.pid)
+
+    def measuring(self, pid):
+        measure(self, pid)
+        if self.held.get(pid):
+            kill(pid)
+
+    pool.results = lambda _, jobs, workers: results(blocked, jobs, workers)
+    if seen:
+        pool.Watch._measure = measuring
+    else:
+        pool.Watch._measure, SpawnProcess.start = (lambda *_: None), starting
 
 
-def test_K9_a_killed_process_that_reads_scans_is_told_and_what_to_do(server, common, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("seen", "memory"), [(True, r" while it held \S+ GB"), (False, r" \(how much memory it held is not known\)")]
+)
+def test_K9_a_killed_process_that_reads_scans_is_told_and_what_to_do(
+    seen, memory, server, common, tmp_path, monkeypatch
+):
     monkeypatch.setenv("MEDGEN_CACHE", str(tmp_path / "cache"))
     options = (*common, *FULL, f"run.dir={tmp_path}/r", "data.workers=2")
-    ended = server.run("train", *options, hook=kill_a_worker, given=(str(tmp_path / "pid"),))
+    ended = server.run("train", *options, hook=kill_a_worker, given=(str(tmp_path / "pid"), seen))
     assert ended.code == 7, ended
     pid, last = (tmp_path / "pid").read_text(), ended.err.splitlines()[-1]
-    said = f"medgen: data.workers: process {pid}, one of 2 that read the scans, was killed by SIGKILL while it held"
-    assert re.search(rf"{said} \d+\.\d\d GB, .*\. Set data\.workers lower, or ask for more memory", last), ended.err
+    said = f"medgen: data.workers: process {pid}, one of 2 that read the scans, was killed by SIGKILL{memory}"
+    assert re.fullmatch(rf"{said}, most likely .*\. Set data\.workers lower, or ask for more memory.*", last), ended.err
     assert "Traceback" not in ended.err
     assert server.run("train", *common, *FULL, f"run.dir={tmp_path}/r2", "data.workers=1").code == 0
 
