@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from faults.forkserver import Server, differences
+from faults.forkserver import HANG, Server, differences
 from faults.variants import SMALL, overrides
 
 from medgen import checkpoint, run
@@ -60,8 +60,11 @@ def test_K1_a_run_that_is_killed_at_random_moments_ends_bit_for_bit_as_one_that_
     longest, kills, ends = time.monotonic() - began, 0, 0
     while kills < count or not ends:
         child = server.start("train", *common, *EVERY, f"run.dir={folder}", "--resume", "auto")
-        child.process.join(chance.uniform(0.01, 0.9 * longest))  # much of it is spent before the first step
-        child.process.kill()
+        if kills % 2:  # much of it is spent before the first step; and the machine may have become slower
+            wait_for_a_save(child, folder)
+        if kills < count:
+            child.process.join(chance.uniform(0.01, (0.2 if kills % 2 else 0.9) * longest))
+            child.process.kill()
         ended = child.wait()
         assert ended.code in (0, -9), ended.err
         kills += ended.code == -9
@@ -71,6 +74,18 @@ def test_K1_a_run_that_is_killed_at_random_moments_ends_bit_for_bit_as_one_that_
             assert differences(whole, folder) == []
             ends += 1
             shutil.rmtree(folder)
+
+
+def wait_for_a_save(child, folder):
+    """Until `latest.pt` is another file, or the process has ended."""
+
+    def saved():
+        return (folder / "latest.pt").stat().st_ino if (folder / "latest.pt").exists() else 0
+
+    before, limit = saved(), time.monotonic() + HANG
+    while saved() == before and child.process.is_alive():
+        assert time.monotonic() < limit
+        time.sleep(0.005)
 
 
 POINTS = ("open", "write", "fsync", "fsynced", "link", "kept", "replace", "replaced", "prune")
