@@ -29,7 +29,7 @@ PRELOAD = [
 ]
 
 
-HANG = 300.0
+HANG = 600.0
 """Seconds after which a process hangs: many times what it takes on a slow machine that does other things as well."""
 
 
