@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import random
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors depend on it; torch reads it when it is imported
+
+import numpy as np
 import pytest
+import torch
 from data.cohort import write_cohort
 from faults.variants import AUTOENCODER, SMALL
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors depend on it; torch reads it when it is imported
 RECIPES = Path(__file__).parents[1] / "recipes"
 TINY = (
     "data.image_size=16",
@@ -52,11 +57,33 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def same_numbers() -> None:
+    """Random numbers that nobody seeds do not depend on which tests ran before."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Slice stores of tests stay out of the user's cache, and are shared by the tests of a session."""
     folder = tmp_path_factory.getbasetemp() / "cache"
     monkeypatch.setenv("MEDGEN_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture
+def no_hang() -> Iterator[None]:
+    """A test that waits for what never comes, as for a writer of a pipe, fails after five minutes."""
+
+    def fail(*_: object) -> None:
+        raise AssertionError("it hangs")
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(300)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(scope="session")

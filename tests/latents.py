@@ -69,10 +69,10 @@ def store_of(cohort, mode=BRAVO, **changes):
     return open_store(settings, mode.names, mask_names(settings))
 
 
-def fill(cohort, cache, start, answers) -> None:
+def fill(cohort, cache, start, answer) -> None:
     os.environ["MEDGEN_CACHE"] = str(cache)
     store = store_of(cohort)
     start.wait()
     cache = open_prepared(store, BRAVO, Counting(), CPU)
     rows = store.select("train")
-    answers.put(cache.read(rows, np.zeros_like(rows)).numpy().tobytes())
+    answer.write_bytes(cache.read(rows, np.zeros_like(rows)).numpy().tobytes())

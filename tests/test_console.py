@@ -49,7 +49,7 @@ def test_progress_in_a_log_is_a_line_each_tenth_with_fixed_fields(
     assert lines[-1].startswith("demo patients  30/30  100%")
 
 
-def test_progress_in_a_log_is_a_line_a_second_at_most(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_in_a_log_is_a_line_a_second_at_most(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with console.progress("pairs", 8) as bar:
         for _ in range(8):
             bar.advance()

@@ -38,8 +38,8 @@ def test_a_dry_run_says_what_it_costs_and_keeps_nothing(dry, tmp_path: Path) -> 
     flops, (seconds, images, speed, share, limit) = float(image[0]) * 1e9, map(float, step[:5])
     assert (images, "not compiled" in lines["step"], "the whole process" in lines["memory"]) == (4, True, True)
     assert speed == pytest.approx(images / seconds, rel=0.02)
-    assert share == pytest.approx(100 * speed * flops / (limit * 1e12), abs=0.6)
-    assert float(lines["total"].split()[4]) == pytest.approx(7200 * seconds / 3600, abs=0.02)
+    assert share == pytest.approx(100 * speed * flops / (limit * 1e12), abs=0.6, rel=0.03)  # of rounded numbers
+    assert float(lines["total"].split()[4]) == pytest.approx(7200 * seconds / 3600, abs=0.02, rel=0.02)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -145,8 +145,8 @@ def last_line(accumulate: int, devices: int, measure, monkeypatch) -> str:
 
 
 def quick_with_room(size: float) -> None:
-    """In a process of its own, whose memory no other test has widened."""
-    estimate.MEASURED = 0.0
+    """In a process of its own, whose memory no other test has widened, and however slow a step is."""
+    estimate.MEASURED, estimate.LONG = 0.0, float("inf")
     footprint.room = lambda device: size
 
 

@@ -19,16 +19,17 @@ import numpy as np
 import pytest
 import torch
 from faults import ranks
-from faults.forkserver import Server
+from faults.forkserver import HANG, Server
 from faults.ranks import gone, supervised
-from faults.test_generation import command, files, pairs
+from faults.test_generation import BATCH, command, files, pairs
 
 from medgen import distributed, generate, shares
 from medgen.errors import MedgenError, RecipeError, StoppedError
 from medgen.shares import Makers
 from medgen.signals import NAMES
 
-COUNT = 150
+MANY = 99_999
+"""More than there is time for."""
 Run = Callable[..., Any]
 
 
@@ -69,7 +70,7 @@ def test_devices_make_the_folder_that_one_does_and_what_is_left_out_is_told_once
     limits = ("--max-area", median_area(tmp_path / "all"), "--max-attempts", 1)
     one = server.run(*command(trained, tmp_path / "one", 12, *limits))
     process = supervised(*command(trained, tmp_path / "two", 12, *limits, "--devices", 2))
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=HANG)
     assert process.returncode == one.code == 12
     assert out == one.out.replace(f"{tmp_path}/one", f"{tmp_path}/two")
     assert told(err) == [each.replace(f"{tmp_path}/one", f"{tmp_path}/two") for each in told(one.err)]
@@ -84,7 +85,7 @@ def workers(process: subprocess.Popen[str]) -> list[int]:
 
 
 def wait_for_pairs(process: subprocess.Popen[str], out: Path, count: int) -> None:
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + HANG
     while len(pairs(out)) < count:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < limit, "no pairs were made"
@@ -95,20 +96,20 @@ def test_a_worker_that_is_killed_ends_all_and_the_same_command_goes_on(
     server: Server, trained: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    words = command(trained, out, COUNT, "--devices", 2)
+    words = command(trained, out, MANY, "--devices", 2)
     process = supervised(*words)
     wait_for_pairs(process, out, 1)
     first, second = workers(process)
     os.kill(second, signal.SIGKILL)
-    began = time.monotonic()
-    _, err = process.communicate(timeout=20)
-    assert (process.returncode, time.monotonic() - began < 10) == (9, True), err
+    _, err = process.communicate(timeout=HANG)
+    assert process.returncode == 9, err
     what = f"rank 1 (pid {second}) was killed by SIGKILL, every pair there is whole"
     assert told(err) == [f"medgen: {out}: {what}. Continue: {shlex.join(['medgen', *words])}"]
     assert gone(first)
-    assert 0 < len(pairs(out)) < COUNT
-    assert server.run(*words[:-2]).code == 0
-    assert server.run(*command(trained, tmp_path / "whole", COUNT)).code == 0
+    count = int(pairs(out)[-1].name.removeprefix("syn_")) + 1 + BATCH  # no gap is left, and some are new
+    for folder in (out, tmp_path / "whole"):
+        assert server.run(*command(trained, folder, count)).code == 0
+    assert len(pairs(out)) == count
     assert files(out) == files(tmp_path / "whole")
 
 
@@ -117,16 +118,16 @@ def test_a_worker_that_is_killed_ends_all_and_the_same_command_goes_on(
 def test_a_signal_stops_all_at_the_end_of_a_block(
     trained: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    words = command(trained, tmp_path, COUNT, "--devices", 2)
+    words = command(trained, tmp_path, MANY, "--devices", 2)
     process = supervised(*words)
     wait_for_pairs(process, tmp_path, 1)
     process.send_signal(number)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=HANG)
     assert process.returncode == code, err
     what = f"stopped by {NAMES[number]}, every pair there is whole"
     assert told(err) == [f"medgen: {tmp_path}: {what}. Continue: {shlex.join(['medgen', *words])}"]
-    assert 0 < len(pairs(tmp_path)) < COUNT
-    assert len(pairs(tmp_path)) % 3 == 0
+    assert 0 < len(pairs(tmp_path)) < MANY
+    assert len(pairs(tmp_path)) % BATCH == 0
 
 
 def told(err: str) -> list[str]:

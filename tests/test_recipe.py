@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -284,16 +283,15 @@ def test_a_byte_order_mark_is_fine(write: Write) -> None:
     assert load(write("\ufeff" + SOUND), registry=REGISTRY)
 
 
+@pytest.mark.usefixtures("no_hang")
 def test_a_folder_a_pipe_and_a_missing_file_are_told_and_nothing_waits(write: Write, tmp_path: Path) -> None:
     write(SOUND, "folder/near.toml")
     os.mkfifo("pipe.toml")
-    began = time.monotonic()
     assert "is a folder" in problems("folder")[0]
     assert "is no regular file" in problems("pipe.toml")[0]
     assert "Did you mean near.toml?" in problems("folder/neer.toml")[0]
     assert "no such recipe" in problems("a" * 5000)[0]
     assert "no such recipe" in problems("a\0b")[0]
-    assert time.monotonic() - began < 1
 
 
 @pytest.mark.parametrize("text", ["=1", "a..b=1", ".=1", "a=\n", "a\udce9=1", ".".join(["a"] * 900) + "=1"])

@@ -141,26 +141,29 @@ def test_shares_and_rates_are_of_the_time_since_the_last_line(run, monkeypatch) 
     assert speed.read() == pytest.approx({"images_per_second": 2.0, "data_wait": 0.4, "flops": 6.0, "mfu": 0.5})
 
 
-def test_the_peak_is_measured_once_and_draws_nothing() -> None:
-    """It is at least what one product by itself reaches in the worst of circumstances, a tenth."""
+def test_the_peak_is_that_of_the_fastest_product_measured_once_and_draws_nothing(monkeypatch) -> None:
+    """On a clock of its own: products of 2 s, 1 s and 3 s, and then the time is over."""
+    clock = iter([0.0, *(0.0, 2.0), 2.0, *(2.0, 3.0), 3.0, *(3.0, 6.0), 1e9])
+    monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr(throughput, "PEAK_SECONDS", 100.0)
     before = torch.get_rng_state()
-    peak = throughput.peak(CPU, "fp32")
-    assert throughput.peak(CPU, "fp32") == peak
+    throughput.peak.cache_clear()
+    try:
+        peak = throughput.peak(CPU, "fp32")
+        assert throughput.peak(CPU, "fp32") == peak == 2 * throughput.SIDES.get("cpu", throughput.SIDE) ** 3 / 1.0
+    finally:
+        throughput.peak.cache_clear()
     assert torch.equal(torch.get_rng_state(), before)
-    one = torch.rand(512, 512)
-    torch.mm(one, one)
-    began = throughput.time.perf_counter()
-    torch.mm(one, one)
-    assert peak > 0.1 * 2 * 512**3 / (throughput.time.perf_counter() - began)
 
 
-def test_every_line_of_the_journal_that_is_shown_has_them(medgen, tiny, tmp_path) -> None:
+def test_every_line_of_the_journal_that_is_shown_has_them(medgen, tiny, tmp_path, monkeypatch) -> None:
     """`data_wait` and `mfu` are shares; a recipe that is not compiled has no `recompiles`."""
+    monkeypatch.setattr(throughput, "peak", lambda *_: 1e15)  # a measured one may be of a moment that was busy
     assert medgen("train", "bravo_rflow", *tiny, *SMALL, "training.steps=3", f"run.dir={tmp_path}/r").code == 0
     lines = [json.loads(line) for line in (tmp_path / "r/metrics.jsonl").read_text().splitlines()]
     shown = [line for line in lines if "images_per_second" in line]
     assert [line["step"] for line in shown] == [1, 3]
-    assert all(0 <= line["data_wait"] <= 1 and 0 < line["mfu"] < 1.5 and line["flops"] > 1e6 for line in shown)
+    assert all(0 <= line["data_wait"] <= 1 and 0 < line["mfu"] < 1 and line["flops"] > 1e6 for line in shown)
     assert "recompiles" not in shown[0]
 
 

@@ -7,12 +7,14 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from medgen.errors import OutOfMemoryError
 
@@ -21,6 +23,14 @@ Result = TypeVar("Result")
 
 BYTES_PER_WORKER = 8 << 20
 """Less than this, and starting another process takes longer than the work."""
+LONGEST = 20.0
+"""Seconds to wait until the system tells how a process ended."""
+GRACE = 5.0
+"""Seconds in which the pool says that it broke, once one of its processes has ended."""
+SCARCE = (signal.SIGKILL, signal.SIGBUS)
+"""What the system sends where there is no memory left, or no shared memory."""
+LESS = "Set data.workers lower, or ask for more memory, on a cluster with --mem."
+ALONE = "Set data.workers=1 to see what it cannot do."
 
 
 def count_cores() -> int:
@@ -43,56 +53,120 @@ def results(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) ->
     if workers == 1:
         yield map(work, jobs)
         return
+    context = _Context()
     try:
-        # A fork would copy the locks that other threads hold.
-        pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start)
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start)
     except OSError as error:
         raise OutOfMemoryError(f"/dev/shm: {error.strerror}. Free some of it, or set data.workers=1.") from error
-    others, watch = set(multiprocessing.active_children()), Watch()
+    watch = Watch(context.made, workers)
     try:
-        made = pool.map(work, jobs)
-        watch.start([each for each in multiprocessing.active_children() if each not in others])
-        yield made
-    except (BrokenProcessPool, MemoryError):
-        raise OutOfMemoryError(
-            f"data.workers: {watch.killed()}, most likely for lack of memory. Set data.workers lower, or ask for more "
-            "memory, on a cluster with --mem."
-        ) from None
+        yield _given([pool.submit(work, job) for job in jobs], watch)
+    except BrokenProcessPool:
+        told = watch.told()
+        for each in context.made:  # the pool forgets the one that was being started as it broke, and waits for it
+            each.terminate()
+        raise OutOfMemoryError(f"data.workers: {told}") from None
+    except MemoryError:
+        what = f"one of {workers} processes that read the scans could not get more memory"
+        raise OutOfMemoryError(f"data.workers: {what}. {LESS}") from None
     finally:
         watch.ended.set()
         pool.shutdown(cancel_futures=True)
 
 
-class Watch:
-    """Knows how much memory each of some processes held last, which the system tells only of those that live."""
+def _given(futures: list[Future[Result]], watch: Watch) -> Iterator[Result]:
+    """The results in order, each kept only until it is given.
+
+    A process that ends as another is started can make the pool lose a job; then nobody else says that it broke.
+    """
+    futures.reverse()
+    while futures:
+        future = futures.pop()
+        while not future.done():
+            one_is_gone = watch.one_is_gone()
+            wait([future], GRACE)
+            if one_is_gone and not future.done():
+                raise BrokenProcessPool
+        yield future.result()
+
+
+class _Context(SpawnContext):
+    """Keeps the processes that it makes, also one that is gone before anybody can ask for its children.
+
+    They are spawned: a fork would copy the locks that other threads hold.
+    """
 
     def __init__(self) -> None:
-        self.workers: Sequence[BaseProcess] = []
-        self.held: dict[int | None, int] = {}
-        self.ended = threading.Event()
+        super().__init__()
+        self.made: list[BaseProcess] = []
 
-    def start(self, workers: Sequence[BaseProcess]) -> None:
-        """Look at these from now on."""
-        self.workers, self.held = workers, dict.fromkeys((each.pid for each in workers), 0)
+    def Process(self, *given: Any, **named: Any) -> SpawnProcess:  # type: ignore[override]
+        process = SpawnProcess(*given, **named)
+        self.made.append(process)
+        return process
+
+
+class Watch:
+    """Knows how much memory each of some processes held last, which the system tells only of those that live.
+
+    What it tells of those that have ended is no help: the peak of a process begins with that of who started it.
+    """
+
+    def __init__(self, workers: list[BaseProcess], count: int) -> None:
+        """workers: filled as they are started. count: how many there will be."""
+        self.workers, self.count = workers, count
+        self.first: BaseProcess | None = None
+        self.held: dict[int, int] = {}
+        self.ended = threading.Event()
         threading.Thread(target=self._look, daemon=True).start()
 
-    def killed(self) -> str:
-        """Which of them was killed first; the others are told to end by the pool."""
-        for each in self.workers:
-            each.join(timeout=5)
-            if each.exitcode == -signal.SIGKILL:
-                held = f" while it held {self.held[each.pid] / 1e9:.2f} GB" if self.held[each.pid] else ""
-                return (
-                    f"process {each.pid}, one of {len(self.workers)} that read the scans, was killed by SIGKILL{held}"
-                )
-        return f"one of the {len(self.workers)} processes that read the scans ended"
+    def one_is_gone(self) -> bool:
+        return any(each.exitcode is not None for each in self.workers)
+
+    def told(self) -> str:
+        """Which of them ended first and how, and what to do."""
+        each = self._culprit()
+        code, held = each.exitcode, self.held.get(each.pid or 0)
+        who = f"process {each.pid}, one of {self.count} that read the scans,"
+        memory = f" while it held {held / 1e9:.3g} GB" if held else " (how much memory it held is not known)"
+        if code is None or code >= 0:
+            return f"{who} ended by itself with exit code {code}{memory}. {ALONE}"
+        killed = f"{who} was killed by {_name(-code)}{memory}"
+        return f"{killed}, most likely for lack of memory. {LESS}" if -code in SCARCE else f"{killed}. {ALONE}"
+
+    def _culprit(self) -> BaseProcess:
+        """The one that a signal killed, else one that failed: all others are ended by the pool, with SIGTERM."""
+        limit, found = time.monotonic() + LONGEST, self.workers
+        while time.monotonic() < limit:
+            found = sorted(self.workers, key=_guilt)
+            if _guilt(found[0]) == 0 or all(each.exitcode is not None for each in found):
+                break
+            time.sleep(0.01)  # not `join`, which comes back too early if a thread of the pool waits for the same one
+        return found[0] if _guilt(found[0]) < 2 else self.first or found[0]
 
     def _look(self) -> None:
         while not self.ended.wait(0.05):
-            for each in self.workers:
-                with contextlib.suppress(OSError):  # it has ended, or this is no Linux
-                    pages = int(Path(f"/proc/{each.pid}/statm").read_text().split()[1])
-                    self.held[each.pid] = pages * os.sysconf("SC_PAGE_SIZE") or self.held[each.pid]
+            for each in [each for each in self.workers if each.pid]:
+                if self.first is None and not each.is_alive():
+                    self.first = each
+                self._measure(each.pid or 0)
+
+    def _measure(self, pid: int) -> None:
+        with contextlib.suppress(OSError):  # it has ended, or this is no Linux
+            pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+            self.held[pid] = pages * os.sysconf("SC_PAGE_SIZE") or self.held.get(pid, 0)
+
+
+def _guilt(process: BaseProcess) -> int:
+    """0 if a signal of others than the pool killed it, 1 if it ended by itself, else 2."""
+    code = process.exitcode
+    return 2 if code in (None, -signal.SIGTERM) else int(code >= 0)
+
+
+def _name(number: int) -> str:
+    with contextlib.suppress(ValueError):
+        return signal.Signals(number).name
+    return f"signal {number}"
 
 
 def _start() -> None:

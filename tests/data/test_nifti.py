@@ -99,13 +99,30 @@ def test_I4_no_header_escapes_as_something_else(tmp_path: Path) -> None:
     random = np.random.default_rng(4)
     for version, length in ((1, 348), (2, 540)):
         raw = nifti(version=version, qform=np.eye(4))
-        for bit in random.integers(0, length * 8, 400):
-            gate.inspect(write(tmp_path, flipped(raw, int(bit)), "scan.nii"))
+        bits = [flipped(raw, int(bit)) for bit in random.integers(0, length * 8, 400)]
+        refusals = [read_or_refused(tmp_path, each) for each in bits].count("refused")
+        assert 10 < refusals < 390  # of texts and times any bit may be set, of sizes and types none
         for count in random.integers(1, 40, 400):
             bad = bytearray(raw)
             for place in random.integers(12, length, count):
                 bad[place] = random.choice([0, 1, 64, 127, 128, 255])
-            gate.inspect(write(tmp_path, bytes(bad), "scan.nii"))
+            read_or_refused(tmp_path, bytes(bad))
+
+
+def read_or_refused(tmp_path: Path, raw: bytes) -> str:
+    """Which of both; what `inspect` says is what `read` does, and a fault says what to do."""
+    path = write(tmp_path, raw, "scan.nii")
+    report = gate.inspect(path)
+    if not report.faults:
+        volume = gate.read(path)
+        assert volume.data.shape == report.shape
+        assert np.isfinite(volume.data).all()
+        return "read"
+    assert all(fault.what and fault.fix for fault in report.faults)
+    with pytest.raises(DataError) as raised:
+        gate.read(path)
+    assert all(line.startswith(f"{path}: ") and line.endswith(".") for line in raised.value.problems)
+    return "refused"
 
 
 def test_I1_no_cut_file_loads(tmp_path: Path) -> None:
@@ -119,11 +136,11 @@ def test_I1_no_cut_file_loads(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_I2_bombs_cost_nothing(corpus: list[Case]) -> None:
-    """Refusing a header bomb takes less than 64 MB and 50 ms of processor time."""
+    """Refusing a header bomb takes less than 64 MB, and less time than to unpack as much on the same machine."""
     bombs = [str(case.path) for case in corpus if case.bomb]
     assert len(bombs) >= 10
     code = """
-import json, resource, sys, time
+import json, resource, sys, time, zlib
 from pathlib import Path
 from medgen.data import nifti
 
@@ -141,13 +158,19 @@ for name in sys.argv[1:]:
         assert nifti.inspect(Path(name)).faults
         taken.append(time.process_time() - start)
     times[name] = min(taken)
-print(json.dumps([peak() - idle, times]))
+used = peak() - idle
+packed, taken = zlib.compress(bytes(64 << 20)), []
+for _ in range(3):
+    start = time.process_time()
+    zlib.decompress(packed)
+    taken.append(time.process_time() - start)
+print(json.dumps([used, times, min(taken)]))
 """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code, *bombs], env=environment, capture_output=True, check=True)
-    megabytes, times = json.loads(done.stdout)
+    megabytes, times, limit = json.loads(done.stdout)
     assert megabytes <= 64
-    assert max(times.values()) <= 0.05, times
+    assert max(times.values()) <= limit, (times, limit)
 
 
 def test_I2_limit_is_the_callers(tmp_path: Path) -> None:

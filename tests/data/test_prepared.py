@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from data.cohort import write_cohort
-from faults.forkserver import PRELOAD
+from faults.forkserver import HANG, PRELOAD
 from latents import BRAVO, CPU, Counting, store_of
 from medgen_builtins.spaces.latent import Latent
 
@@ -94,21 +94,22 @@ def test_C1_damage_is_noticed_said_and_repaired(damage, cohort, own_cache, capsy
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
-def test_C1_eight_processes_that_fill_it_at_once_read_the_same(cohort, own_cache):
+def test_C1_eight_processes_that_fill_it_at_once_read_the_same(cohort, own_cache, tmp_path):
     """Also when one of them is killed meanwhile."""
     store_of(cohort)
     context = multiprocessing.get_context("forkserver")  # a fork of this process would copy locks of torch's threads
     context.set_forkserver_preload(PRELOAD)
-    start, answers = context.Event(), context.Queue()
-    processes = [context.Process(target=latents.fill, args=(cohort, own_cache, start, answers)) for _ in range(8)]
+    start, answers = context.Event(), [tmp_path / f"answer-{number}" for number in range(8)]
+    processes = [context.Process(target=latents.fill, args=(cohort, own_cache, start, each)) for each in answers]
     for each in processes:
         each.start()
     start.set()
     with contextlib.suppress(ProcessLookupError):
         os.kill(processes[0].pid, signal.SIGKILL)
     for each in processes:
-        each.join(60)
-    assert len({answers.get(timeout=5) for _ in range(7)}) == 1
+        each.join(HANG)
+    assert [each.exitcode for each in processes[1:]] == [0] * 7
+    assert len({each.read_bytes() for each in answers[1:]}) == 1
     assert len(folders(own_cache)) == 1
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+import time
+from collections.abc import Callable
 from typing import Any
 
 
@@ -41,6 +43,29 @@ def die_in_the_middle_of_a_line() -> None:
         add(self, entry)
 
     Manifest.add = dying  # type: ignore[method-assign]
+
+
+def go_no_further(pairs: int) -> None:
+    """Make at most so many pairs, then wait to be killed."""
+    _before_pair(pairs + 1, lambda: time.sleep(600))
+
+
+def signal_at(number: int, pair: int) -> None:
+    """Send this process a signal before it writes this pair, from 1."""
+    _before_pair(pair, lambda: os.kill(os.getpid(), number))
+
+
+def _before_pair(pair: int, do: Callable[[], None]) -> None:
+    from medgen import generate
+
+    real, calls = generate.write_pair, iter(range(1, 1 << 30))
+
+    def writing(*given: Any) -> None:
+        if next(calls) == pair:
+            do()
+        real(*given)
+
+    generate.write_pair = writing
 
 
 def _find(where: str) -> tuple[Any, str]:

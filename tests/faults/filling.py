@@ -29,15 +29,32 @@ def everything(store: SliceStore) -> bytes:
     return store.read(np.arange(len(store)), store.channels).tobytes()
 
 
-def fill(scans: Path, cache: Path, log: Path, start: Any, answers: Any, slow: float = 0.0) -> None:
-    """In a process of its own, which writes what it has to say to a file: make the store and say what is in it."""
-    os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), 2)
-    make = store_module._make
+def fill(scans: Path, cache: Path, log: Path, start: Any, answer: Path, stop_at: int = 0) -> None:
+    """In a process of its own, which writes what it has to say to a file: make the store and say what is in it.
 
-    def slowly(job: Any) -> Any:
-        time.sleep(slow)
+    answer: the file for that. stop_at: at which patient, from 1, to wait to be killed, which `answer` then says.
+    """
+    os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), 2)
+    make, calls = store_module._make, iter(range(1, 1 << 30))
+
+    def making(job: Any) -> Any:
+        if next(calls) == stop_at:
+            answer.write_text("stopped")
+            blocked(job)
+        time.sleep(0.02)  # so that others make it too
         return make(job)
 
-    store_module._make = slowly
+    store_module._make = making
     start.wait()
-    answers.put(everything(opened(wanted(scans), cache)))
+    answer.write_bytes(everything(opened(wanted(scans), cache)))
+
+
+def blocked(_: Any) -> None:
+    """Work that does not end by itself."""
+    time.sleep(600)
+
+
+def begun(file: Path) -> None:
+    """The same, which leaves a file as it begins."""
+    file.touch()
+    blocked(file)

@@ -29,6 +29,10 @@ PRELOAD = [
 ]
 
 
+HANG = 600.0
+"""Seconds after which a process hangs: many times what it takes on a slow machine that does other things as well."""
+
+
 class Ended(NamedTuple):
     """How a process ended. code: negative if a signal killed it."""
 
@@ -44,13 +48,13 @@ class Child:
         self.process, self.log = process, log
         self.pid = process.pid or 0
 
-    def wait(self, seconds: float = 60) -> Ended:
+    def wait(self, seconds: float = HANG) -> Ended:
         """Its exit code and what it printed."""
         self.process.join(seconds)
         assert self.process.exitcode is not None, "it hangs"
         return Ended(self.process.exitcode, *(self.log.with_suffix(end).read_text() for end in (".out", ".err")))
 
-    def wait_for(self, text: str, seconds: float = 60) -> None:
+    def wait_for(self, text: str, seconds: float = HANG) -> None:
         """Until it has printed that, on stdout or stderr."""
         limit = time.monotonic() + seconds
         while text not in "".join(self.log.with_suffix(end).read_text() for end in (".out", ".err")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import io
 import zipfile
@@ -40,14 +41,25 @@ def layers(data: bytes) -> Iterator[bytes]:
     """The bytes, and those inside if they are a gzip file, a zip archive or a PNG."""
     yield data
     if data[:2] == b"\x1f\x8b":
-        yield from layers(gzip.decompress(data))
-    elif data[:2] == b"PK":
+        inside = unpacked(data)
+        if inside:
+            yield from layers(inside)
+    elif data[:2] == b"PK" and zipfile.is_zipfile(io.BytesIO(data)):
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for name in archive.namelist():
                 yield name.encode()
                 yield from layers(archive.read(name))
-    elif data[:4] == b"\x89PNG":
+    elif data[:8] == b"\x89PNG\r\n\x1a\n":
         yield from chunks(data)
+
+
+def unpacked(data: bytes) -> bytes:
+    """What is in a gzip file, as far as it can be read; random numbers begin as one now and then."""
+    inside, found = gzip.GzipFile(fileobj=io.BytesIO(data)), bytearray()
+    with contextlib.suppress(OSError, EOFError, zlib.error):
+        while part := inside.read1():
+            found += part
+    return bytes(found)
 
 
 def chunks(data: bytes) -> Iterator[bytes]:

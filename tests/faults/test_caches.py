@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from data.cohort import write_cohort
 from faults.filling import CHANNELS, everything, fill, opened, wanted
-from faults.forkserver import PRELOAD
+from faults.forkserver import HANG, PRELOAD
 
 from medgen import files
 from medgen.data import cached, memory
@@ -55,24 +55,19 @@ def processes() -> BaseContext:
 def test_C1_eight_processes_fill_one_cache_and_one_is_killed(scans, cache, tmp_path, processes):
     """All that live read the same bytes, as alone, from one store; the killed one leaves no part of a store."""
     expected = everything(opened(wanted(scans), tmp_path / "alone"))
-    start, answers, log = processes.Event(), processes.Queue(), tmp_path / "log"
-    killed = processes.Process(target=fill, args=(scans, cache, log, start, answers, 0.3))
-    others = [processes.Process(target=fill, args=(scans, cache, log, start, answers, 0.02)) for _ in range(7)]
+    start, log, answers = processes.Event(), tmp_path / "log", [tmp_path / f"answer-{number}" for number in range(8)]
+    killed = processes.Process(target=fill, args=(scans, cache, log, start, answers[0], 3))
+    others = [processes.Process(target=fill, args=(scans, cache, log, start, each)) for each in answers[1:]]
     for process in (killed, *others):
         process.start()
     start.set()
-    limit = time.monotonic() + 60
-    while not [*cache.glob(".building-*/made/0")]:
-        assert time.monotonic() < limit
-        time.sleep(0.01)
-    time.sleep(0.2)
+    wait_until(answers[0].exists)
     os.kill(killed.pid, signal.SIGKILL)
-    results = [answers.get(timeout=60) for _ in others]
     for process in (killed, *others):
-        process.join(60)
+        process.join(HANG)
     assert killed.exitcode == -signal.SIGKILL
     assert [process.exitcode for process in others] == [0] * 7
-    assert set(results) == {expected}
+    assert {each.read_bytes() for each in answers[1:]} == {expected}
     (store,) = stores(cache)
     assert {path.name for path in store.iterdir()} == {"0", "1", "2", "index.npz"}
     assert len([*cache.glob(".building-*")]) <= 2  # the two that the killed one worked in
@@ -83,15 +78,15 @@ def test_C1_eight_processes_find_one_damaged_store(scans, cache, tmp_path, proce
     expected = everything(opened(wanted(scans), cache))
     (store,) = stores(cache)
     flip(store / "0", 12345)
-    start, answers, log = processes.Event(), processes.Queue(), tmp_path / "log"
-    others = [processes.Process(target=fill, args=(scans, cache, log, start, answers)) for _ in range(8)]
+    start, log, answers = processes.Event(), tmp_path / "log", [tmp_path / f"answer-{number}" for number in range(8)]
+    others = [processes.Process(target=fill, args=(scans, cache, log, start, each)) for each in answers]
     for process in others:
         process.start()
     start.set()
-    assert {answers.get(timeout=60) for _ in others} == {expected}
     for process in others:
-        process.join(60)
+        process.join(HANG)
     assert [process.exitcode for process in others] == [0] * 8
+    assert {each.read_bytes() for each in answers} == {expected}
     assert "the slice store is damaged (0 has another checksum than when it was written)" in log.read_text()
 
 
@@ -132,25 +127,32 @@ def test_C1_no_flipped_bit_and_no_cut_in_a_store_is_read(scans, cache, capsys):
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="reads /proc")
-def test_C1_a_killed_process_leaves_no_workers():
-    """Workers that read scans end with the process that they read for."""
+@pytest.mark.parametrize("begun", [False, True])
+def test_C1_a_killed_process_leaves_no_workers(begun, tmp_path):
+    """Workers that read scans end with the process that they read for, also if they had not begun to."""
     code = """
-import time
+import sys
+from pathlib import Path
+from faults.filling import begun
 from medgen.data import pool
-with pool.results(time.sleep, [600.0, 600.0], 2) as results:
+with pool.results(begun, [Path(each) for each in sys.argv[1:]], 2) as results:
     next(results)
 """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    deadline = time.monotonic() + 20
-    with subprocess.Popen([sys.executable, "-c", code], env=environment) as parent:
-        while len(workers := children(parent.pid)) < 3 and time.monotonic() < deadline:  # with the resource tracker
-            time.sleep(0.05)
-        time.sleep(0.5)  # for the workers to begin
+    files = [tmp_path / "1", tmp_path / "2"]
+    with subprocess.Popen([sys.executable, "-c", code, *files], env=environment) as parent:
+        wait_until(lambda: len(children(parent.pid)) == 3)  # with the resource tracker
+        wait_until(lambda: not begun or all(each.exists() for each in files))
+        workers = children(parent.pid)
         parent.kill()
-    assert len(workers) == 3
-    while any(map(alive, workers)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(map(alive, workers))
+    wait_until(lambda: not any(map(alive, workers)))
+
+
+def wait_until(condition):
+    limit = time.monotonic() + HANG
+    while not condition():
+        assert time.monotonic() < limit
+        time.sleep(0.01)
 
 
 def children(pid: int) -> list[int]:

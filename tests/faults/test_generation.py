@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shlex
 import shutil
@@ -15,8 +14,8 @@ from typing import Any
 
 import pytest
 import torch
-from faults.dying import die_at, die_in_the_middle_of_a_line
-from faults.forkserver import Child, Server
+from faults.dying import die_at, die_in_the_middle_of_a_line, go_no_further, signal_at
+from faults.forkserver import HANG, Child, Server
 
 from medgen import checkpoint, generate
 from medgen.data.output import packed
@@ -60,8 +59,9 @@ def whole(server: Server, trained: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 def wait_for_pairs(child: Child, out: Path, more: int) -> None:
-    wanted = len(pairs(out)) + more
+    wanted, limit = len(pairs(out)) + more, time.monotonic() + HANG
     while len(pairs(out)) < wanted and child.process.is_alive():
+        assert time.monotonic() < limit, "no pairs were made"
         time.sleep(0.001)
 
 
@@ -71,15 +71,13 @@ def wait_for_pairs(child: Child, out: Path, more: int) -> None:
 def test_G1_twenty_kills_and_resumes_end_with_the_bytes_of_an_undisturbed_run(
     server: Server, trained: Path, tmp_path: Path
 ) -> None:
-    out, chance, count = tmp_path / "out", random.Random(1), 60
-    kills = 0
-    while kills < 20:
-        child = server.start(*command(trained, out, count))
+    out, chance, count = tmp_path / "out", random.Random(1), 66
+    for _ in range(20):
+        child = server.start(*command(trained, out, count), hook=go_no_further, given=(3,))
         wait_for_pairs(child, out, chance.randint(0, 3))
         time.sleep(chance.uniform(0, 0.01))
         child.process.kill()
-        child.process.join()
-        kills += child.process.exitcode == -signal.SIGKILL
+        assert child.wait().code == -signal.SIGKILL
     assert 0 < len(pairs(out)) < count
     assert server.run(*command(trained, out, count)).code == 0
     assert server.run(*command(trained, tmp_path / "whole", count)).code == 0
@@ -133,14 +131,10 @@ def test_S1_a_signal_ends_generation_between_two_blocks_and_names_the_command_th
     server: Server, trained: Path, tmp_path: Path, whole: Files, number: int, code: int
 ) -> None:
     out = tmp_path / "a folder"
-    child = server.start(*command(trained, out))
-    wait_for_pairs(child, out, 1)
-    os.kill(child.pid, number)
-    ended = child.wait()
+    ended = server.run(*command(trained, out), hook=signal_at, given=(number, 5))
     assert ended.code == code
     [line] = [line for line in ended.err.splitlines() if line.startswith("medgen: ")]
-    assert len(pairs(out)) % BATCH == 0
-    assert len(pairs(out)) < COUNT
+    assert len(pairs(out)) == 2 * BATCH
     words = shlex.split(line.split("Continue: ")[1])
     assert server.run(*words[1:]).code == 0
     assert files(out) == whole

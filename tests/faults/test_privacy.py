@@ -118,3 +118,33 @@ def test_V1_what_is_searched_is_also_found_inside_of_other_files(tmp_path: Path)
     (tmp_path / f"e-{PEOPLE[0]}").touch()
     (tmp_path / "f.txt").touch()
     assert [Path(each.split(": ")[0]).name[0] for each in find(tmp_path, [word])] == list("abcde")
+
+
+WORD = PEOPLE[0].encode()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [gzip.compress(WORD), gzip.compress(WORD * 500_000), gzip.compress(b"x") + gzip.compress(WORD),
+     gzip.compress(WORD) + b"trailing", gzip.compress(WORD)[:-8], gzip.compress(gzip.compress(WORD)[:-8])],
+    ids=["whole", "large", "second member", "more behind", "cut", "cut and packed"],
+)  # fmt: skip
+def test_V1_a_word_in_a_gzip_file_is_found_also_in_a_part_of_one(data: bytes, tmp_path: Path) -> None:
+    assert WORD not in data
+    (tmp_path / "a").write_bytes(data)
+    assert len(find(tmp_path, [WORD])) == 1
+
+
+@pytest.mark.parametrize("begins", [b"\x1f\x8b", b"\x1f\x8b\x08", b"\x1f\x8b\x08\0", b"PK", b"PK\x03\x04", b"\x89PNG"])
+def test_V1_numbers_that_begin_as_another_file_would_are_searched_as_they_are(begins: bytes, tmp_path: Path) -> None:
+    """Issue 10, point 0: one of 65,536 weights does, also as the first of a record in a checkpoint."""
+    import torch
+
+    chance = np.random.default_rng(0)
+    for number in range(200):
+        data = begins + chance.bytes(2000)
+        (tmp_path / f"{number}.raw").write_bytes(data)
+        (tmp_path / f"{number}.gz").write_bytes(gzip.compress(data + WORD))
+    torch.save({"a": torch.frombuffer(bytearray(begins + bytes(99)), dtype=torch.uint8)}, tmp_path / "a.pt")
+    assert len(find(tmp_path, [WORD])) == 200
+    assert find(tmp_path, [PEOPLE[1].encode()]) == []

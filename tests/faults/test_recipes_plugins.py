@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -281,9 +280,7 @@ def test_T1_T2_a_file_that_is_no_recipe_is_told_by_every_command(
     monkeypatch.chdir(tmp_path)
     content, told = FILES[name]
     Path("x.toml").write_bytes(content)
-    began = time.monotonic()
     ended = medgen(*command, "x.toml")
-    assert time.monotonic() - began < 1
     assert ended.code == 2
     assert told in ended.err
     assert all(line.startswith("medgen: x.toml") for line in ended.err.splitlines())
@@ -295,6 +292,7 @@ def test_T1_a_byte_order_mark_is_fine(tmp_path: Path, medgen: Run) -> None:
     assert medgen("recipe", "show", tmp_path / "x.toml").code == 0
 
 
+@pytest.mark.usefixtures("no_hang")
 def test_T1_a_folder_a_pipe_and_nothing_are_told(tmp_path: Path, medgen: Run) -> None:
     os.mkfifo(tmp_path / "pipe.toml")
     for path, told in {
@@ -314,11 +312,9 @@ def test_T2_mistakes_are_told_before_torch_and_monai_are_imported(tmp_path: Path
         f"try: main(['train', {str(tmp_path / 'x.toml')!r}])\n"
         "except SystemExit as ended: print(ended.code, sorted({'torch', 'monai'} & set(sys.modules)))"
     )
-    began = time.monotonic()
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "2 []\n"
     assert len(done.stderr.splitlines()) == 2
-    assert time.monotonic() - began < 2.5
 
 
 @pytest.mark.parametrize("root", ["~/nowhere", "$MY_SCANS/nowhere", "../nowhere"])

@@ -478,5 +478,5 @@ def test_verify_resume_says_that_a_recipe_is_safe_and_what_differs_where_it_is_n
 def test_verify_resume_as_a_user_runs_it(tiny):
     """Each part in a process that shares nothing with the others."""
     words = [sys.executable, "-m", "medgen", "verify-resume", "bravo_rflow", *tiny, *SHORT, "--steps", "1"]
-    ended = subprocess.run(words, capture_output=True, text=True, timeout=180)
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=900)
     assert (ended.returncode, "bit-identical: every tensor and loss of 1 + 1 steps" in ended.stdout) == (0, True), ended

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import latents
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -132,13 +133,24 @@ def test_a_checkpoint_alone_goes_on_and_generates_after_the_autoencoder_is_gone(
     assert (tmp_path / "out/train/syn_00001/bravo.nii.gz").exists()
 
 
-def test_masks_are_generated_in_latents_too(medgen, short, tmp_path):
+def test_masks_are_generated_in_latents_too(medgen, short, tmp_path, monkeypatch):
+    """As decoded; so short a training gives empty ones, so that what is decoded is moved to where none is empty."""
+    decode, decoded = LatentSpace.decode, []
+
+    def decoding(self, z):
+        values = decode(self, z)
+        decoded.append(values - values.flatten(1).median(1).values[:, None, None, None])
+        return decoded[-1]
+
     own = latents.write_autoencoder(tmp_path / "masks.pt", "seg")
     trained = medgen("train", "seg_rflow", *short, f"space.latent.checkpoint={own}", f"run.dir={tmp_path}/r")
     assert trained.code == 0, trained.err
     given = ("--seg-model", tmp_path / "r/latest.pt", "--output-dir", tmp_path / "out", "--max-area", 1)
-    # so short a training may give empty masks
-    assert medgen("generate", *given, "--num-images", 2, "--steps", 2).code in (0, 12)
+    monkeypatch.setattr(LatentSpace, "decode", decoding)
+    assert medgen("generate", *given, "--num-images", 2, "--steps", 2).code == 0
+    areas = [int(nib.load(tmp_path / f"out/train/syn_0000{n}/seg.nii.gz").get_fdata().sum()) for n in range(2)]
+    assert areas == [int((each > 0).sum()) for each in decoded[-1][:2]]
+    assert all(50 < each <= 128 for each in areas)  # of 256, and half are above the median
 
 
 def test_a_resumed_run_keeps_its_scale_though_its_data_give_another(short, tmp_path):
