@@ -16,6 +16,7 @@ import attrs
 import numpy as np
 
 from medgen import files
+from medgen.console import warn
 from medgen.data import cached, heads, layouts, nifti, pool
 from medgen.data.agreement import Place, mismatches
 from medgen.data.heads import Head
@@ -78,7 +79,7 @@ def open_masks(
     """The masks of the patients to train on. Raises `DataError` with a line per problem, and `StorageError`."""
     cache, masks = cache_folder(), frozenset(names)
     settings = attrs.evolve(settings, spacing=grid.spacing, image_size=grid.size)
-    patients = [each for each in layouts.find(settings, names) if each.split == "train"]
+    patients = [each for each in layouts.find(settings, names, warn) if each.split == "train"]
     wanted = [sources(settings, patient, names, masks) for patient in patients]
     sought = heads.seek(settings, patients, [each[0].path for each in wanted])
     jobs = [_Job(each, settings, grid, head) for each, head in zip(wanted, heads.find(sought, cache), strict=True)]
