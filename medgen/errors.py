@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import shlex
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class MedgenError(Exception):
@@ -116,3 +118,8 @@ def exit_code_of(error: BaseException) -> int:
     if isinstance(error, MemoryError) or number == errno.ENOMEM or torch_says:
         return OutOfMemoryError.exit_code
     return StorageError.exit_code if number in STORAGE else MedgenError.exit_code
+
+
+def continue_command(folder: Path) -> str:
+    """What to type to go on."""
+    return f"medgen train --resume {shlex.quote(str(folder))}"

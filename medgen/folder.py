@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -44,11 +43,6 @@ def claim(folder: Path) -> None:
 def has_checkpoint(folder: Path) -> bool:
     """Whether there is something to resume."""
     return any(files.exists(folder / name) for name in CHECKPOINTS) or any(folder.glob(CHILDREN))
-
-
-def continue_command(folder: Path) -> str:
-    """What to type to go on."""
-    return f"medgen train --resume {shlex.quote(str(folder))}"
 
 
 def write_recipe(folder: Path, recipe: Recipe) -> None:

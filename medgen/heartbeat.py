@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from medgen.folder import continue_command
+from medgen.errors import continue_command
 
 TICK = 0.25
 """Seconds between heartbeats."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 import pluggy
 
 from medgen import choices, distributed, folder, trainer
-from medgen.errors import StoppedError
+from medgen.errors import StoppedError, continue_command
 from medgen.hookspecs import Lifecycle
 from medgen.kinds import PhasedSettings
 from medgen.recipe import Recipe
@@ -116,6 +116,6 @@ class Outer:
 def stopped(where: Path, reason: str | None, at: str) -> StoppedError:
     """The error that ends the process after everything is saved."""
     return StoppedError(
-        f"{where}: stopped by {reason} {at}, saved. Continue: {folder.continue_command(where)}",
+        f"{where}: stopped by {reason} {at}, saved. Continue: {continue_command(where)}",
         130 if reason == NAMES[signal.SIGINT] else 75,
     )

@@ -27,6 +27,7 @@ from medgen.errors import (
     RecipeError,
     StoppedError,
     StorageError,
+    continue_command,
     exit_code_of,
 )
 from medgen.outer import Outer, owner, recipes, stopped
@@ -170,7 +171,7 @@ def _too_short(work: Run | Outer, began: float) -> str:
         what = f"training.time_limit: got {own:g} minutes, {took}, and no step fits into what is left. Raise it"
     else:
         what = f"SLURM_JOB_END_TIME: {took}, and no step fits into what is left. Ask for more time, as slurm.hours"
-    return f"{what}, then continue: {folder.continue_command(work.dir)}"
+    return f"{what}, then continue: {continue_command(work.dir)}"
 
 
 def deadline(training: TrainingSettings, began: float) -> float:
@@ -289,7 +290,7 @@ def _too_large(work: Run | Outer, text: str, kept: bool) -> str:
         return f"training.batch_size: {said}."
     if run.trial and not change:
         return f"{run.dir}: {said}."
-    again = folder.continue_command(work.dir) + (f" {change}" if change else "")
+    again = continue_command(work.dir) + (f" {change}" if change else "")
     return f"{run.dir}: {said}, then continue: {again}"
 
 
