@@ -60,10 +60,10 @@ def results(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) ->
         raise OutOfMemoryError(f"/dev/shm: {error.strerror}. Free some of it, or set data.workers=1.") from error
     watch = Watch(context.made, workers)
     try:
-        yield _given([pool.submit(work, job) for job in jobs], watch)
+        yield _given(_submitted(pool, work, jobs, watch), watch)
     except BrokenProcessPool:
         told = watch.told()
-        for each in context.made:  # the pool forgets the one that was being started as it broke, and waits for it
+        for each in watch.started():  # the pool forgets the one that was being started as it broke, and waits for it
             each.terminate()
         raise OutOfMemoryError(f"data.workers: {told}") from None
     except MemoryError:
@@ -72,6 +72,19 @@ def results(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) ->
     finally:
         watch.ended.set()
         pool.shutdown(cancel_futures=True)
+
+
+def _submitted(
+    pool: ProcessPoolExecutor, work: Callable[[Job], Result], jobs: Sequence[Job], watch: Watch
+) -> list[Future[Result]]:
+    """Give the pool all jobs, upon which it starts its processes."""
+    try:
+        return [pool.submit(work, job) for job in jobs]
+    except OSError as error:
+        if watch.one_is_gone():  # and the pool has closed what the next one needs to start
+            raise BrokenProcessPool from error
+        what = f"a process to read the scans could not be started ({error.strerror or error})"
+        raise OutOfMemoryError(f"data.workers: {what}. {LESS}") from error
 
 
 def _given(futures: list[Future[Result]], watch: Watch) -> Iterator[Result]:
@@ -120,6 +133,9 @@ class Watch:
         self.ended = threading.Event()
         threading.Thread(target=self._look, daemon=True).start()
 
+    def started(self) -> list[BaseProcess]:
+        return [each for each in self.workers if each.pid]
+
     def one_is_gone(self) -> bool:
         return any(each.exitcode is not None for each in self.workers)
 
@@ -136,9 +152,9 @@ class Watch:
 
     def _culprit(self) -> BaseProcess:
         """The one that a signal killed, else one that failed: all others are ended by the pool, with SIGTERM."""
-        limit, found = time.monotonic() + LONGEST, self.workers
+        limit, found = time.monotonic() + LONGEST, self.started()
         while time.monotonic() < limit:
-            found = sorted(self.workers, key=_guilt)
+            found = sorted(self.started(), key=_guilt)
             if _guilt(found[0]) == 0 or all(each.exitcode is not None for each in found):
                 break
             time.sleep(0.01)  # not `join`, which comes back too early if a thread of the pool waits for the same one
@@ -146,7 +162,7 @@ class Watch:
 
     def _look(self) -> None:
         while not self.ended.wait(0.05):
-            for each in [each for each in self.workers if each.pid]:
+            for each in self.started():
                 if self.first is None and not each.is_alive():
                     self.first = each
                 self._measure(each.pid or 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ import pytest
 from medgen.data import pool
 from medgen.errors import OutOfMemoryError
 
+pytestmark = pytest.mark.usefixtures("no_hang")
 UNTIL_KILLED = (time.sleep, [600.0] * 4, 2)
 LESS = r"Set data\.workers lower, or ask for more memory, on a cluster with --mem\."
 ALONE = r"Set data\.workers=1 to see what it cannot do\."
@@ -63,14 +65,25 @@ def test_a_process_that_is_killed_as_it_starts_is_named_with_its_signal_though_n
     assert re.fullmatch(rf"{who} \(how much memory it held is not known\){then}", said), said
 
 
-def test_a_process_that_is_started_as_the_pool_breaks_is_ended_too(started, monkeypatch):
-    """The pool has already told all it knew of to end, and waits for this one as long as it works."""
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_process_that_is_started_as_the_pool_breaks_is_ended_too(when, started, monkeypatch):
+    """The pool has already told all it knew of to end: it waits for this one while it works, or cannot start it.
+
+    before, after: whether the pool breaks before the process has started or after that.
+    """
     broken, start, terminate = threading.Event(), SpawnProcess.start, SpawnProcess.terminate
 
     def starting(self):
-        if started:
-            broken.wait(10)
+        second = bool(started)
+        if second and when == "before":
+            pool_breaks()
         start(self)
+        if second and when == "after":
+            pool_breaks()
+
+    def pool_breaks():
+        broken.wait(10)
+        time.sleep(0.2)  # until it has told all and closed all, which nothing shows; a longer time changes no result
 
     def terminating(self):
         terminate(self)
@@ -130,3 +143,12 @@ def test_a_process_that_gets_no_memory_is_told_at_once():
 def test_what_work_gives_comes_in_the_order_of_the_jobs():
     with pool.results(abs, [-3, 2, -1], 2) as results:
         assert list(results) == [3, 2, 1]
+
+
+def test_a_process_that_cannot_be_started_is_told(monkeypatch):
+    def refused(_):
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(SpawnProcess, "start", refused)
+    what = rf"a process to read the scans could not be started \({os.strerror(errno.EAGAIN)}\)"
+    assert re.fullmatch(rf"data\.workers: {what}\. {LESS}", told(*UNTIL_KILLED))
