@@ -70,6 +70,13 @@ class Commands(click.Group):
             return own or next((each.command for each in added), None)
         return _Ambiguous(name, registry().givers(name, core=bool(own)))
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """click takes any broken pipe for that of stdout, which cannot fail here, and ends without a word."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise RuntimeError(f"BrokenPipeError: {error}") from error
+
 
 class _Ambiguous(click.Command):
     """A name that several distributions give a command."""
@@ -83,13 +90,6 @@ class _Ambiguous(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Raise PluginError, whatever the arguments."""
         raise PluginError(self.problem)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """click takes any broken pipe for that of stdout, which cannot fail here, and ends without a word."""
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError as error:
-            raise RuntimeError(f"BrokenPipeError: {error}") from error
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
