@@ -87,7 +87,7 @@ def too_large(figures: Figures) -> Iterator[tuple[str, str]]:
         yield what, f"Set data.spacing={room:g}, or 0 to have it chosen"
     outside, count = figures.lesions[..., 1].sum(), figures.lesions[..., 0].sum()
     if outside:
-        yield f"{outside:,} of {count:,} lesions, by slice, lie outside {square}", "Set data.spacing higher"
+        yield f"{outside:,} of {count:,} lesions lie outside {square}", "Set data.spacing higher"
 
 
 def too_small(figures: Figures, masks: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -100,8 +100,8 @@ def too_small(figures: Figures, masks: Iterable[str]) -> Iterator[tuple[str, str
         spacing = float(needs[math.ceil(MOST * len(needs)) - 1])
         size = math.ceil(figures.size * figures.spacing / spacing / MULTIPLE) * MULTIPLE
         what = (
-            f"{len(lost):,} of {figures.lesions[:, number, 0].sum():,} lesions of {name}, counted in single slices, "
-            f"are too small for {figures.size} px of {figures.spacing:g} mm (median {np.median(areas):.3g} mm2, "
+            f"{len(lost):,} of {figures.lesions[:, number, 0].sum():,} lesions of {name} are too small for "
+            f"{figures.size} px of {figures.spacing:g} mm (in their largest slice median {np.median(areas):.3g} mm2, "
             f"largest {areas.max():.3g} mm2) and are kept as the pixels that they cover most"
         )
         shown = f"{np.mean(needs >= spacing):.0%} of them as they are"

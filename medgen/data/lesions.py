@@ -1,6 +1,7 @@
-"""Masks on a coarser grid: a lesion too small for it is kept as the pixels that it covers most, and counted.
+"""Masks on a coarser grid: what is too small for it is kept as the pixels that it covers most, and counted.
 
-A lesion here is a connected part of a mask in a single slice; parts that touch at corners are one.
+A part is a connected part of a mask in a single slice, and a lesion one in the volume; touching corners connect. So the
+tip of a large lesion, which is a small part, is kept, but the lesion does not count as too small.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from medgen.data.resample import resample
 TOUCHING = np.zeros((3, 3, 3), bool)
 TOUCHING[1] = True
 """Neighbours within a slice, `[slice, row, column]`."""
+CONNECTED = np.ones((3, 3, 3), bool)
+"""Neighbours in the volume."""
 MOSTLY = 0.49
 """Share of a pixel's cover from which on the pixel stands for a lesion; below a half, as two may share one equally."""
 STEPS = (8.0, 6.0, 5.0, 4.0, 3.5, 3.0, 2.5, 2.2, 2.0, 1.8, 1.6, 1.4, 1.2, 1.0)
@@ -29,7 +32,10 @@ Sides = tuple[tuple[float, float], tuple[float, float]]
 
 
 class Loss(NamedTuple):
-    """A lesion that no pixel of the plain rule shows. area: mm2. needs: mm per pixel at which it is shown anywhere."""
+    """A lesion of which no slice has a pixel by the plain rule.
+
+    area: of its largest slice, mm2. needs: mm per pixel at which that is shown wherever the grid lies.
+    """
 
     area: float
     needs: float
@@ -38,7 +44,7 @@ class Loss(NamedTuple):
 class Shrunk(NamedTuple):
     """A mask on a grid, bool `[slice, size, size]`. found: how many lesions it had, outside: how many beyond the grid.
 
-    lost: those that needed help.
+    lost: those of which every part needed help.
     """
 
     stack: np.ndarray
@@ -48,6 +54,7 @@ class Shrunk(NamedTuple):
 
 
 class _Part(NamedTuple):
+    lesion: int
     position: int
     rows: slice
     columns: slice
@@ -73,26 +80,34 @@ def shrink(inside: np.ndarray, rows: Any, columns: Any, sides: Sides, pixel: flo
     if not len(shown):
         return Shrunk(out, 0, 0, [])
     cover = resample(inside[shown].astype(np.float32), rows, columns)
-    plain, parts, lost = cover > 0.5, [*_parts(inside[shown])], []
+    plain = cover > 0.5
     out[shown] = plain
-    across, along, outside = rows.toarray(), columns.toarray(), 0
+    across, along = rows.toarray(), columns.toarray()
+    parts, small, seen = [*_parts(inside, shown)], dict[int, Loss](), set[int]()
     for part in parts:
         own = _cover(part, across, along)
         if own is None:
-            outside += 1
             continue
         window = (part.position, own.rows, own.columns)
-        if not (plain[window] & (own.share >= MOSTLY * cover[window])).any():
-            loss = _loss(part, sides)
-            out[shown[part.position], own.rows, own.columns] |= _most(own.share, max(1, round(loss.area / pixel**2)))
-            lost.append(loss)
-    return Shrunk(out, len(parts), outside, lost)
+        if (plain[window] & (own.share >= MOSTLY * cover[window])).any():
+            seen.add(part.lesion)
+            continue
+        loss = _loss(part, sides)
+        out[shown[part.position], own.rows, own.columns] |= _most(own.share, max(1, round(loss.area / pixel**2)))
+        small[part.lesion] = max(small.get(part.lesion, loss), loss)
+    every = {part.lesion for part in parts}
+    lost = [loss for lesion, loss in sorted(small.items()) if lesion not in seen]
+    return Shrunk(out, len(every), len(every - seen - small.keys()), lost)
 
 
-def _parts(inside: np.ndarray) -> Iterator[_Part]:
-    parts, _ = ndimage.label(inside, TOUCHING)
+def _parts(inside: np.ndarray, shown: np.ndarray) -> Iterator[_Part]:
+    """Every part of each slice that is `shown`, by its position among those."""
+    lesions, _ = ndimage.label(inside[shown[0] : shown[-1] + 1], CONNECTED)
+    lesions = lesions[shown - shown[0]]
+    parts, _ = ndimage.label(lesions > 0, TOUCHING)
     for number, (where, rows, columns) in enumerate(ndimage.find_objects(parts), start=1):
-        yield _Part(where.start, rows, columns, parts[where.start, rows, columns] == number)
+        own = parts[where.start, rows, columns] == number
+        yield _Part(int(lesions[where.start, rows, columns][own][0]), where.start, rows, columns, own)
 
 
 def _cover(part: _Part, across: np.ndarray, along: np.ndarray) -> _Cover | None:

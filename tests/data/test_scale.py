@@ -181,11 +181,21 @@ def test_how_many_lesions_are_too_small_is_told_with_a_size_that_shows_them(tmp_
     write(tmp_path / "scans", "a", image, mask, (2.0, 2.0, 5.0))
     store = opened(tmp_path / "scans", image_size=32, val_fraction=0.0)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "lesions" in line]
-    assert f"2 of 8 lesions of seg, counted in single slices, are too small for 32 px of {store.spacing:g} mm" in line
-    assert "(median 4 mm2, largest 4 mm2)" in line
+    assert f"2 of 3 lesions of seg are too small for 32 px of {store.spacing:g} mm" in line
+    assert "(in their largest slice median 4 mm2, largest 4 mm2)" in line
     assert "data.spacing=2 with data.image_size=96 would show 100% of them" in line
     opened(tmp_path / "scans", image_size=96, spacing=2.0, val_fraction=0.0)
     assert "lesions" not in capsys.readouterr().err
+
+
+def test_the_tip_of_a_lesion_that_is_shown_is_kept_and_not_told(tmp_path):
+    """A slice of it that is too small for a pixel is no lesion by itself."""
+    data = np.zeros((40, 40, 5), np.uint8)
+    data[10:20, 10:20, 1:3] = data[14, 14, 3] = 1
+    slices = cut([Channel(write_volume(tmp_path / "seg.nii", data), ())], DataSettings(image_size=10))
+    assert slices.lesions.tolist() == [[1, 0]]
+    assert len(slices.lost) == 0
+    assert slices.stacks[0][3].sum() == 1
 
 
 # Masks in the air

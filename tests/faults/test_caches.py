@@ -208,7 +208,7 @@ def test_C2_every_setting_is_known_to_change_slices_or_not_to():
     """A new setting of `[data]` must be put in one of two lists: what is in the key, and what cannot change a slice."""
     in_the_key = {"axis", "image_size", "lower", "upper", "nan", "masks", "spacing"}
     by_the_sources = {"root", "layout", "files", "exclude"}
-    selects_rows = {"min_foreground", "lesion_only", "min_lesion", "val_fraction"}
+    selects_rows = {"person", "min_foreground", "lesion_only", "min_lesion", "val_fraction"}
     refuses_or_allows = {"workers", "max_voxels", "allow_patient_overlap", "accept_changes"}
     names = {each.name for each in attrs.fields(DataSettings)}
     assert names == in_the_key | by_the_sources | selects_rows | refuses_or_allows

@@ -195,7 +195,7 @@ def test_a_recipe_tells_of_lesions_too_small_for_its_slices(scans, checked):
     assert not any(told in each for each in checked(scans, "data.image_size=8").warnings.values())
     warnings = checked(scans, "--recipe", "bravo_rflow", "data.image_size=8", "network.unet.channels=[8,16]").warnings
     assert told in warnings[str(scans)]
-    assert "lesions of seg, counted in single slices" in warnings[str(scans)]
+    assert "lesions of seg are too small for" in warnings[str(scans)]
 
 
 def test_a_mask_in_the_air_is_a_fault_that_names_both_files(scans, checked, trained):
