@@ -95,7 +95,7 @@ def test_the_first_line_says_what_was_chosen_and_why(machine, auto, medgen, tmp_
     machine("avx512_bf16")
     dry = medgen("train", "bravo_rflow", *auto, "training.steps=1", "--dry-run")
     assert dry.out.splitlines()[0] == "device   cpu, in bf16, as the CPU has units for bf16"
-    assert "warning" not in dry.err
+    assert "training.precision" not in dry.err
 
 
 def test_bf16_that_is_emulated_is_warned_of_in_one_line(machine, tiny, medgen, tmp_path):
