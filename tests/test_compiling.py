@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -134,6 +135,22 @@ def test_a_compiled_run_does_not_go_on_eager_unless_it_is_told_to(undecided, med
     assert "has been compiled up to step 2. Install a C++ compiler" in line
     assert line.endswith("or use training.compile=false.")
     assert medgen(*more, "training.compile=false").code == 0
+
+
+@pytest.mark.parametrize("how", ["auto", "true"])
+def test_a_signal_that_ends_the_compiler_too_decides_nothing(how, undecided, medgen, tmp_path, monkeypatch):
+    """Point 4: as a terminal and `timeout` send it to the compiler as well."""
+
+    def interrupted(turn):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise RuntimeError(HEADER)
+
+    monkeypatch.setattr(torch, "compile", interrupted)
+    result = medgen("train", "bravo_rflow", *undecided, f"training.compile={how}", f"run.dir={tmp_path}/run")
+    assert result.code == 75
+    assert "stopped by SIGTERM while it was compiled. Give the same command again." in result.err
+    assert "training.compile" not in result.err
+    assert recorded(tmp_path / "run") == f"compile = {how if how == 'true' else chr(34) + how + chr(34)}"
 
 
 def test_compile_true_ends_in_one_line_where_it_fails(undecided, medgen, tmp_path, monkeypatch):
