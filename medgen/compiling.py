@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,8 +12,9 @@ import torch
 
 from medgen import choices, distributed, heartbeat, preflight
 from medgen.console import warn
-from medgen.errors import MedgenError, RecipeError
+from medgen.errors import MedgenError, RecipeError, StoppedError
 from medgen.run import Run
+from medgen.signals import NAMES
 
 CACHE = "Name a folder that can be written, and run from, in TORCHINDUCTOR_CACHE_DIR"
 NEEDED = {
@@ -27,6 +29,8 @@ SAYS = re.compile(r"error:|cannot find|Errno|No working|denied|No space left|fai
 """What is in the line of a long message that says what is wrong."""
 TYPE = re.compile(r"^(?:\w+\.)*(\w+): ")
 LONGEST = 200
+STOPPED = "stopped"
+"""In place of advice: it was a signal, whose name is what is wrong."""
 
 
 class Fault(NamedTuple):
@@ -45,6 +49,10 @@ def settle(run: Run, compiled: Callable[[], None], eager: Callable[[], None]) ->
     if run.compiles or not wanted:
         return run.compiles
     fault = _fault(run, compiled if distributed.size() == 1 else lambda: _probe(run.device))
+    if fault and fault.advice == STOPPED:
+        code = 130 if fault.what == NAMES[signal.SIGINT] else 75
+        what = f"{run.dir}: stopped by {fault.what} while it was compiled"
+        raise StoppedError(f"{what}. Give the same command again.", code)
     run.compiles = fault is None
     if fault is None or wanted == choices.AUTO:
         run.recipe = choices.fill(run.recipe, {"compile": run.compiles})
@@ -67,7 +75,8 @@ def _fault(run: Run, work: Callable[[], None]) -> Fault | None:
         except (MedgenError, torch.OutOfMemoryError):
             raise
         except Exception as caught:  # the compiler runs other programs, and lets through whatever happens there
-            mine = read(caught)
+            # a signal may have ended the compiler, too, which then says nothing of the machine
+            mine = Fault(run.stopping, STOPPED) if run.stopping else read(caught)
     told = [distributed.share(mine, source) for source in range(distributed.size())]
     return next((Fault(*each) for each in told if each), None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -96,7 +97,7 @@ def test_by_default_a_compiler_that_fails_is_warned_of_once_and_the_run_is_eager
     monkeypatch.setattr(torch, "compile", broken)
     result = medgen("train", "bravo_rflow", *undecided, f"run.dir={tmp_path}/run")
     assert result.code == 0, result.err
-    [line] = result.err.splitlines()[-1:]
+    [line] = [each for each in result.err.splitlines() if "training.compile" in each]
     assert line.startswith("medgen: warning: training.compile: torch's compiler failed (No working C++ compiler found")
     assert line.endswith("so this run is not compiled. Install a C++ compiler that works (g++) before the next one.")
     assert result.err.count("training.compile") == 1
@@ -130,10 +131,26 @@ def test_a_compiled_run_does_not_go_on_eager_unless_it_is_told_to(undecided, med
     more = ("train", "--resume", tmp_path / "run", "training.steps=3")
     result = medgen(*more)
     assert result.code == 2
-    [line] = result.err.splitlines()
+    [line] = [each for each in result.err.splitlines() if "warning" not in each]
     assert "has been compiled up to step 2. Install a C++ compiler" in line
     assert line.endswith("or use training.compile=false.")
     assert medgen(*more, "training.compile=false").code == 0
+
+
+@pytest.mark.parametrize("how", ["auto", "true"])
+def test_a_signal_that_ends_the_compiler_too_decides_nothing(how, undecided, medgen, tmp_path, monkeypatch):
+    """Point 4: as a terminal and `timeout` send it to the compiler as well."""
+
+    def interrupted(turn):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise RuntimeError(HEADER)
+
+    monkeypatch.setattr(torch, "compile", interrupted)
+    result = medgen("train", "bravo_rflow", *undecided, f"training.compile={how}", f"run.dir={tmp_path}/run")
+    assert result.code == 75
+    assert "stopped by SIGTERM while it was compiled. Give the same command again." in result.err
+    assert "training.compile" not in result.err
+    assert recorded(tmp_path / "run") == f"compile = {how if how == 'true' else chr(34) + how + chr(34)}"
 
 
 def test_compile_true_ends_in_one_line_where_it_fails(undecided, medgen, tmp_path, monkeypatch):
