@@ -91,9 +91,9 @@ POINTS = [
     ("medgen.manifest:Manifest.add", 2, False),
     ("medgen.manifest:Manifest.add", 2, True),
     ("medgen.generate:_place", 2, True),
-    ("pathlib:Path.replace", 1, False),
-    ("pathlib:Path.replace", 2, False),
-    ("pathlib:Path.replace", 3, False),
+    ("medgen.files:replace", 1, False),
+    ("medgen.files:replace", 2, False),
+    ("medgen.files:replace", 3, False),
 ]
 
 
