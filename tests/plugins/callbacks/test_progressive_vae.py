@@ -246,10 +246,14 @@ def test_a_signal_while_a_phase_is_prepared_ends_at_once(stopped, medgen):
     assert medgen("train", "--resume", folder).code == 0
 
 
-def test_a_time_limit_saves_and_resuming_without_it_goes_on(medgen, growing, tmp_path):
+def test_a_time_limit_that_no_step_fits_into_is_a_mistake_and_resuming_without_it_goes_on(
+    medgen, growing, tmp_path, monkeypatch
+):
     folder = tmp_path / "r"
-    assert medgen("train", "bravo_rflow", *growing, f"run.dir={folder}", "training.time_limit=1e-6").code == 75
-    assert medgen("train", "--resume", folder, "training.time_limit=1e-6").code == 75
+    monkeypatch.setattr("medgen.session.cached.has_built", lambda began: False)  # time for that is no mistake
+    ended = medgen("train", "bravo_rflow", *growing, f"run.dir={folder}", "training.time_limit=1e-6")
+    assert (ended.code, "no step fits into what is left" in ended.err) == (2, True)
+    assert medgen("train", "--resume", folder, "training.time_limit=1e-6").code == 2
     assert medgen("train", "--resume", folder, "training.time_limit=0").code == 0
 
 
