@@ -179,8 +179,8 @@ def test_a_question_of_click_ends_as_one() -> None:
         (["generate", "--num-images", "1", "--output-dir", "o", "--image-model", "no.pt"], 4, "no such checkpoint"),
         (
             ["generate", "--num-images", "1", "--output-dir", "o", "--image-model", "."],
-            4,
-            "damaged or not a checkpoint",
+            2,
+            "--image-model: . is a folder without latest.pt",
         ),
         (["generate", "--num-images", "1", "--output-dir", "o", "--seg-model", "."], 2, "Give --image-model"),
         (["plugins", "show", "rflw"], 5, "Did you mean rflow"),
@@ -197,7 +197,7 @@ def test_a_mistake_is_one_line_that_says_what_to_do(
     assert line.startswith("medgen: ")
     assert told in line
     assert line.endswith((".", "?"))
-    assert ended.out == ""
+    assert all(line.startswith("device ") for line in ended.out.splitlines())  # the first line of a training
 
 
 @pytest.mark.parametrize("words", [[], ["plugins"], ["recipe"], ["data"]])
