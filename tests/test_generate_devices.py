@@ -185,9 +185,9 @@ def test_of_several_that_fail_the_first_leaves_its_error_for_who_started_them(
 def test_there_are_no_more_processes_than_blocks_and_none_besides_those_of_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert [shares.processes(4, range(count), 3) for count in (1, 3, 4, 9, 90)] == [1, 1, 2, 3, 4]
+    assert [shares.processes(4, generate.shard(count, 3, 1, 1)) for count in (1, 3, 4, 9, 90)] == [1, 1, 2, 3, 4]
     monkeypatch.setattr(distributed, "place", lambda: distributed.Place(0, 2, 0))
-    assert shares.processes(4, range(90), 3) == 1
+    assert shares.processes(4, generate.shard(90, 3, 1, 1)) == 1
 
 
 def test_ranks_take_the_devices_in_turn_and_more_than_there_are_are_refused(
