@@ -38,11 +38,15 @@ class Trace(NamedTuple):
 
 
 class Audit(NamedTuple):
-    """Faults and warnings, with the files' own paths, and mm per pixel (0 where there is nothing to look at)."""
+    """Faults and warnings, with the files' own paths, and mm per pixel (0 where there is nothing to look at).
+
+    heads: voxels of the head on the grid of each file of masks, where a scan tells.
+    """
 
     faults: list[Fault]
     warnings: list[Fault]
     spacing: float
+    heads: dict[Path, int]
 
 
 class _Job(NamedTuple):
@@ -64,7 +68,7 @@ def audit(patients: Sequence[Patient], settings: DataSettings, cache: Path, root
     except DataError:  # of the arrangement, which has been told
         sought = []
     if not sought:
-        return Audit([], [], 0.0)
+        return Audit([], [], 0.0, {})
     found = heads.find(sought, cache)
     settings = attrs.evolve(settings, spacing=spacing.choose(settings, found))
     widths = [head.width(AXES.index(settings.axis)) if head.filled else np.nan for head in found]
@@ -78,7 +82,8 @@ def audit(patients: Sequence[Patient], settings: DataSettings, cache: Path, root
     warnings += [fault for each in looked for fault in concerns.airborne(*each)]
     if sizes:
         warnings += [Fault(root, *each) for each in _of_cohort(jobs, traces, settings, masks)]
-    return Audit([fault for each in looked for fault in concerns.faults(*each)], warnings, settings.spacing)
+    refused = [fault for each in looked for fault in concerns.faults(*each)]
+    return Audit(refused, warnings, settings.spacing, {job.path: job.head.voxels() for job in jobs})
 
 
 def trace(job: _Job) -> Trace | None:

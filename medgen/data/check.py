@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +28,8 @@ FORMAT = 2
 """Part of what is remembered of a file: raise it with any change of `Finding`."""
 MOST_OF_A_VOLUME = 0.5
 """Share of a volume beyond which a mask is more likely its own inverse."""
+MOST_OF_A_HEAD = 0.5
+"""Share of a head beyond which a mask is more likely one of the head or of tissue than one of lesions."""
 
 Advance = Callable[[int, int], None]
 
@@ -148,6 +150,7 @@ def check(
     faults += _owned(survey, audited.faults)
     inverted = {fault.path for fault in _sizes(masks)}
     warnings += [fault for fault in _owned(survey, audited.warnings) if fault.path not in inverted]
+    warnings += [each for each in _filling(survey, masks, audited.heads) if each.path not in inverted]
     warnings += [_below(survey.root, fault) for fault in survey.unread]
     backgrounds = [Background(file.path, file.patient.id, file.source, file.finding.background) for file in scans]
     mm = audited.spacing if channels is not None else 0.0
@@ -392,6 +395,20 @@ def _sizes(files: Iterable[File]) -> Iterator[Fault]:
             elif share > MOST_OF_A_VOLUME:
                 what = f"has a mask {name} of {share:.0%} of all voxels"
                 yield Fault(file.path, what, "Check it, it may be inverted", file.patient.id)
+
+
+def _filling(survey: Survey, files: Iterable[File], heads: Mapping[Path, int]) -> Iterator[Fault]:
+    """Masks of most of the head. heads: voxels of the head on each file's grid."""
+    for file in files:
+        head = heads.get(survey.root / file.path, 0)
+        for name, share in file.shares():
+            filled = share * file.voxels / head if head else 0.0
+            if filled > MOST_OF_A_HEAD:
+                what = f"has a mask {name} that covers {min(filled, 1.0):.0%} of the head"
+                held = [label for label, _ in file.finding.labels if label]
+                labels = f"choose of its {_listed(held)} with data.masks.{name}.labels, or " if len(held) > 1 else ""
+                fix = f"If it is not of lesions, {labels}set data.files.{file.source} to another file"
+                yield Fault(file.path, what, fix, file.patient.id)
 
 
 def _no_val(survey: Survey) -> Iterator[Fault]:

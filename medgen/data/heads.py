@@ -69,6 +69,10 @@ class Head(NamedTuple):
         outside = float(np.mean(~filled[coarse]))
         return outside, float(np.mean(~self._near(filled)[coarse])) if outside else 0.0
 
+    def voxels(self) -> int:
+        """How many of the volume's voxels are head; 0 where no scan tells."""
+        return int(self._unpacked().sum()) * int(np.prod(self.step)) if self.filled else 0
+
     def _unpacked(self) -> np.ndarray:
         shape = [-(-count // step) for count, step in zip(self.shape, self.step, strict=True)]
         bits = np.frombuffer(zlib.decompress(base64.b64decode(self.filled)), np.uint8)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from data.cohort import write_volume
 
+from medgen.data.check import check
 from medgen.data.layouts import Survey, find, person, survey
 from medgen.data.settings import DataSettings
 from medgen.errors import DataError
@@ -108,6 +109,7 @@ def test_patients_beside_the_splits_are_told_of_once(tmp_path):
         (("a.mha",), "MetaImage files"),
         (("a.PAR", "a.REC"), "PAR/REC files"),
         (("a.nii.bz2",), "packed NIfTI files"),
+        (("bravo.npy",), "numpy arrays"),
     ],
 )
 def test_patients_in_a_format_that_is_not_read_are_told_of_once_with_what_to_do(tmp_path, names, told):
@@ -120,6 +122,18 @@ def test_patients_in_a_format_that_is_not_read_are_told_of_once_with_what_to_do(
     (line,) = left_out(tmp_path)
     assert line.startswith(f"2 folders hold {told} and no NIfTI and are left out: first P2 (")
     assert "Convert them to .nii.gz" in line
+
+
+@pytest.mark.parametrize("end", ["part", "crdownload", "filepart", "tmp", "download"])
+def test_patients_whose_download_broke_off_are_told_of_once(tmp_path, end):
+    """Point 7."""
+    patients(tmp_path, ids=("P0", "P1"))
+    for patient in ("P2", "P3"):
+        (tmp_path / patient).mkdir()
+        (tmp_path / patient / f"bravo.nii.gz.{end}").write_bytes(b"x")
+    (line,) = left_out(tmp_path)
+    assert line.startswith("2 folders hold unfinished downloads and no NIfTI and are left out: first P2 (bravo.nii.gz.")
+    assert line.endswith("Download them again, or remove them.")
 
 
 def test_where_nobody_has_nifti_the_line_says_what_there_is(tmp_path):
@@ -214,6 +228,22 @@ def test_junk_of_systems_makes_no_noise(tmp_path):
         ("BraTS-MET-00001-002", "BraTS-MET-00001"),
         ("UPENN-GBM-00001_11", "UPENN-GBM-00001"),
         ("100101B", "100101"),
+        *((f"P01_{visit}", "P01") for visit in ("0m", "6mo", "24m", "12months", "3M", "2y", "1.5y", "3wk", "24h")),
+        *((f"P01_{visit}", "P01") for visit in ("6mFU", "fu6m", "6_months", "2years", "visitIV", "scan_B", "2nd-scan")),
+        *((f"P01_{visit}", "P01") for visit in ("04032019", "04_03_2019", "Mar2019", "4-March-2019", "2019-03")),
+        *((f"P01_{visit}", "P01") for visit in ("rescan", "retest", "test", "scan", "cycle2", "C1D1", "C1_D15")),
+        *((f"P01_{visit}", "P01") for visit in ("TP1_reg", "V1_MNI_brain", "0m_reg", "firstvisit")),
+        ("P01-visit2-2020", "P01"),
+        ("P01visit2", "P01"),
+        ("P01pre", "P01"),
+        ("case001_visitII", "case001"),
+        ("P01/0m", "P01"),
+        ("12m/P01", "P01"),
+        *(
+            (id, id)
+            for id in ("P01_1", "P01_A", "P01_II", "P01_reg", "P01B", "P01_c1", "P_3M", "P_04032019", "case_II")
+        ),
+        *((id, id) for id in ("HC_45M", "HC_24yrs", "site01_45M", "siteA_3M", "site01_2001", "1001_2003", "sub-3mo")),
         ("Mets_001", "Mets_001"),
         ("sub-20200131", "sub-20200131"),
         ("20200131", "20200131"),
@@ -319,6 +349,47 @@ def test_splits_below_sites_and_within_folders_of_masks_are_understood(tmp_path)
     ]
     found = splits(look(write(tmp_path / "b", *names), files={"bravo": "images/*"}))
     assert found == {"train0": "train", "train1": "train", "val0": "val", "val1": "val"}
+
+
+@pytest.mark.parametrize("above", ["", "data/", "siteA/"])
+@pytest.mark.parametrize("train", [("c0",), ("c0", "c1", "c2")])
+def test_folders_of_images_and_masks_below_splits_are_no_patients(tmp_path, above, train):
+    """Point 12. One patient of a split is enough, and a test set needs no masks."""
+    for split, ids in (("train", train), ("val", ("c7",))):
+        write(tmp_path, *(f"{above}{split}/{kind}/{id}.nii.gz" for kind in ("images", "masks") for id in ids))
+    write(tmp_path, f"{above}test/images/c9.nii.gz")
+    assert 'Set data.files.bravo to a pattern, such as "images/*.nii.gz"' in refusal(tmp_path)
+    found = look(tmp_path, files={"bravo": "images/*.nii.gz"})
+    assert not found.faults + found.left_out + found.unread
+    expected = dict.fromkeys(train, "train") | {"c7": "val", "c9": "test"}
+    assert splits(found) == {above + id: split for id, split in expected.items()}
+
+
+def test_a_patient_in_the_images_of_two_splits_is_refused(tmp_path):
+    """Point 12."""
+    for split in ("train", "val"):
+        write(tmp_path, *(f"data/{split}/{kind}/{split}.nii.gz" for kind in ("t1c", "seg")))
+        write(tmp_path, *(f"data/{split}/{kind}/c0.nii.gz" for kind in ("t1c", "seg")))
+    assert "data/c0 is in train and val" in refusal(tmp_path)
+
+
+def test_the_pattern_to_set_fits_all_splits(tmp_path):
+    """Point 12."""
+    names = [
+        f"{kind}/{split}/{split}{k}.nii.gz" for kind in ("images", "labels") for split in ("train", "val") for k in "01"
+    ]
+    write(tmp_path, *names)
+    assert 'Set data.files.bravo to a pattern, such as "images/*/*.nii.gz"' in refusal(tmp_path)
+    assert len(find(DataSettings(root=tmp_path, files={"bravo": "images/*/*.nii.gz"}), CHANNELS)) == 4
+
+
+def test_files_that_the_recipe_names_for_other_modes_are_not_told_to_be_named(tmp_path):
+    """Point 12."""
+    write(tmp_path, *(f"P{k}/{name}_{k}.nii.gz" for k in range(3) for name in ("T1c", "Flair", "OT", "X")))
+    files = {"bravo": "T1c_*.nii.gz", "flair": "Flair_*.nii.gz", "seg": "OT_*.nii.gz"}
+    assert [fault.path.name for fault in look(tmp_path, "bravo", files=files).unread] == [
+        f"X_{k}.nii.gz" for k in range(3)
+    ]
 
 
 def test_scans_without_a_modality_get_the_pattern_to_set(tmp_path):
@@ -463,3 +534,23 @@ def test_several_runs_of_everyone_are_one_line_with_a_pattern(tmp_path):
     assert "4 patients have several files for t1_pre" in line
     assert 'Set data.files.t1_pre to one of them, such as "*_run-1_T1w.nii.gz"' in line
     assert len(find(DataSettings(root=tmp_path, files={"t1_pre": "*_run-1_T1w.nii.gz"}), ("t1_pre",))) == 4
+
+
+def test_a_mask_of_most_of_the_head_is_told_of(tmp_path):
+    """Point 19. Classes of tissue from a pipeline of unknown name read as lesions otherwise."""
+    head = np.zeros((16, 16, 8), np.float32)
+    head[2:14, 2:14, 1:7] = np.random.default_rng(0).uniform(50, 100, (12, 12, 6))
+    tissue = (head > 0).astype(np.uint8) + (head > 75)
+    lesion = np.zeros_like(tissue)
+    lesion[4:8, 4:8, 2:4] = 1
+    for k, seg in enumerate((tissue, tissue > 0, lesion)):
+        write_volume(tmp_path / f"P{k}/bravo.nii.gz", head ** (1 + k / 4))
+        write_volume(tmp_path / f"P{k}/seg.nii.gz", seg.astype(np.uint8))
+    settings = DataSettings(root=tmp_path, workers=1, val_fraction=0)
+    for channels in (None, CHANNELS, ("seg",)):
+        report = check(settings, channels, cache=tmp_path / "cache")
+        told = {each.patient: each for each in report.warnings if "of the head" in each.what}
+        assert [*told] == ["P0", "P1"]
+        assert told["P0"].what == "has a mask seg that covers 100% of the head"
+        assert "choose of its labels 1, 2 with data.masks.seg.labels, or set data.files.seg" in told["P0"].fix
+        assert "labels" not in told["P1"].fix

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from medgen.data.layouts.patterns import Pattern
 from medgen.data.layouts.types import Scans, listed
-from medgen.data.layouts.words import SPELLINGS
+from medgen.data.layouts.words import SPELLINGS, split_of
 from medgen.data.nifti import Fault
 from medgen.data.settings import DEFAULT_MASK
 
@@ -41,12 +41,14 @@ def file_faults(root: Path, cohort: Sequence[Scans], patterns: Iterable[Pattern]
         yield from _missing(pattern, pairs)
 
 
-def unread(cohort: Iterable[Scans], patterns: Sequence[Pattern]) -> Iterator[Fault]:
-    """Imaging files that are of no source."""
+def unread(cohort: Iterable[Scans], patterns: Sequence[Pattern], named: Iterable[Pattern]) -> Iterator[Fault]:
+    """Imaging files that are of no source. named: patterns of the recipe, whether or not its mode reads them."""
+    named = [*named]
     for scans in cohort:
         read = {name for pattern in patterns for name in pattern.matches(scans)}
         if patterns and not read:
             continue  # what such a folder has stands in the faults
+        read |= {name for pattern in named for name in pattern.matches(scans)}
         for name in sorted(scans.names.keys() - read):
             what = f"is of no channel ({_starred(scans, name)})"
             yield Fault(scans.names[name], what, "Name it in data.files if it is to be read", scans.id)
@@ -121,7 +123,9 @@ def _likely(scans: Scans, source: str) -> str | None:
 
 
 def _starred(scans: Scans, name: str) -> str:
-    """A file's name with a star for what is of this patient alone."""
+    """A file's name with a star for what is of this patient, or of its split, alone."""
+    top, *inner = name.split("/")
+    name = "/".join([top, *("*" if split_of(each) else each for each in inner[:-1]), *inner[-1:]])
     for part in sorted({scans.id, scans.person, *scans.id.split("/")}, key=len, reverse=True):
         stem = part.replace("/", "_")
         if stem and stem in name:

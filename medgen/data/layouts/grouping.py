@@ -59,6 +59,27 @@ def by_modality(names: Iterable[str]) -> bool:
     return max(map(len, keys)) > 1 and any(len(one & two) > 1 for one in keys for two in keys if one is not two)
 
 
+def modal(parts: Sequence[Scans]) -> bool:
+    """Whether all folders have a folder per modality of many patients; below splits, a patient or a kind may be alone.
+
+    `train/images`, `train/masks`, `val/images`, `val/masks`, `test/images`.
+    """
+    parts = [each for each in parts if each.names]
+    if not all(split_of(each.folder.name) for each in parts):
+        return bool(parts) and all(by_modality(each.names) for each in parts)
+    tops = [{name.split("/")[0] for name in each.names if "/" in name} for each in parts]
+    kinds = [{bool(_MASKS.fullmatch(top)) for top in each} for each in tops]
+    return any(len(each) == 2 for each in kinds) and all(each and all(map(is_modality, each)) for each in tops)
+
+
+def by_split(scans: Scans) -> list[Scans]:
+    """The folders of splits that a folder consists of, `siteA/train` and `siteA/val`; without them itself."""
+    inner = [*_children(scans)] if all("/" in name for name in scans.names) else []
+    if not inner or not all(split_of(each.folder.name) for each in inner):
+        return [scans]
+    return [each._replace(id=scans.id) for each in inner]
+
+
 def is_modality(name: str) -> bool:
     """Whether a folder is called as those for scans, for masks, or for a modality are."""
     return bool(_MASKS.fullmatch(name) or _SCANS.fullmatch(name))

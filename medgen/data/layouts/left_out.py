@@ -12,10 +12,12 @@ CONVERT = {
     "DICOM files": "with dcm2niix",
     "PAR/REC files": "with dcm2niix",
     "MGH files": "with mri_convert",
+    "numpy arrays": "with nibabel, with the affine of the scan",
     "packed NIfTI files": "by unpacking, or compress with gzip",
     "archives": "by unpacking",
 }
 """How files of a format become NIfTI, where one tool is usual."""
+UNFINISHED = "unfinished downloads"
 KINDS = {
     "beside": (
         "{count} with scans {lie} beside the folders of the splits and {are} left out",
@@ -59,6 +61,8 @@ def _line(root: Path, kind: str, found: list[Left]) -> Fault:
 def _foreign(kind: str, whole: bool) -> tuple[str, str]:
     """What is said of files in a format that is not read. whole: of folders that hold nothing else."""
     fix = f"Convert {{them}} to .nii.gz {CONVERT.get(kind, '')}".rstrip()
+    if kind == UNFINISHED:
+        fix = "Download {them} again, or remove {them}"
     if whole:
         return f"{{count}} {{hold}} {kind} and no NIfTI and {{are}} left out", fix
     return f"{{count}} ({kind}) {{are}} left out, as only .nii and .nii.gz are read", fix

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from medgen.data.layouts.grouping import by_modality, gather, is_modality, side_by_side, spread
+from medgen.data.layouts.grouping import by_split, gather, is_modality, modal, side_by_side, spread
 from medgen.data.layouts.patterns import Pattern
 from medgen.data.layouts.types import Left, Listing, Scans, Split, listed
 from medgen.data.layouts.walk import Contents, direct, folders, format_of, is_nifti, look
@@ -50,11 +50,12 @@ def by_folder(root: Path, patterns: Patterns) -> tuple[str, Listing]:
     """The layout and what there is. Raises `DataError` where the folder is a patient's."""
     places, left = _places(root)
     wholes = [place.whole() for place in places]
-    if all(by_modality(whole.names) for whole in wholes if whole.names) and any(whole.names for whole in wholes):
+    if modal(wholes):
         return "modalities", Listing([each for whole in wholes for each in gather(whole)], left)
     units = [unit for place in places for unit in place.units()]
-    if units and all(by_modality(unit.names) for unit in units):
-        return "modalities", Listing([each for unit in units for each in gather(unit)], left)
+    parts = [part for unit in units for part in by_split(unit)]
+    if modal(parts):
+        return "modalities", Listing(_without_test([each for part in parts for each in gather(part)]), left)
     flat = [place.whole()._replace(names=place.loose) for place in places if not place.units() and place.loose]
     own = patterns("auto", units + flat)
     scans = [each for unit in units for each in spread(unit, own)]

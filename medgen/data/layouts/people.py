@@ -10,9 +10,14 @@ from medgen.names import native
 
 _YEAR, _MONTH, _DAY = r"(19|20)\d\d", "(0[1-9]|1[0-2])", r"(0[1-9]|[12]\d|3[01])"
 _DATE = rf"({_YEAR}[-_.]?{_MONTH}[-_.]?{_DAY}|\d?\d[-.]\d?\d[-.]{_YEAR})([T_-]?\d{{4,6}})?"
+_NAME = "(jan|feb|mar|apr|may|june?|july?|aug|sept?|oct|nov|dec)"
+_NAME += "((?<=jan|feb)uary|(?<=mar)ch|(?<=apr)il|(?<=aug)ust|(?<=sept)ember|(?<=oct)ober|(?<=nov|dec)ember)?"
+_NAMED = rf"(\d?\d[-_. ]?)?{_NAME}[-_. ]?((\d?\d)[-_. ])?{_YEAR}|{_YEAR}[-_. ]?{_NAME}([-_. ]?\d?\d)?"
+"""A date with the month's name."""
 _WORD = (
     "ses|sess|session|visits?|vis|weeks?|wk|months?|mon|mo|days?|years?|yr|tp|time|times|time[-_ ]?points?|"
-    "fu|follow[-_ ]?ups?|scan|exam|examination|study|date|run|acq|mr|mri|baseline|pre|post"
+    "fu|follow[-_ ]?ups?|scan|exam|examination|study|date|run|acq|mr|mri|baseline|pre|post|"
+    "re[-_ ]?scan|re[-_ ]?test|repeat|cycle|cyc"
 )
 """What a visit is called before its number."""
 _LETTER = "t|v|m|w|d|y"
@@ -20,16 +25,49 @@ _LETTER = "t|v|m|w|d|y"
 _ALONE = (
     "baseline|base[-_ ]?line|bl|base|initial|screening|scr|follow[-_ ]?up|fu|"
     "(pre|post)[-_ ]?(op|operative|surgery|surgical|treatment|tx|rt|chemo|therapy)?|"
-    "before|after|first|second|third|last|early|late|final|relapse|recurrence|progression"
+    "before|after|first|second|third|last|early|late|final|relapse|recurrence|progression|"
+    "(scan[-_ ]?)?re[-_ ]?scan|(test[-_ ]?)?re[-_ ]?test|repeat"
 )
 """What a visit is called without a number."""
-_NUMBER = r"[-_ ]?[a-z]{0,2}\d+([-_.]\d{1,2})?"
-_VISIT = rf"({_WORD}){_NUMBER}|({_LETTER})\d{{1,4}}|ses-[^/]*|({_ALONE})|{_DATE}"
-_TAIL = re.compile(rf"(?P<rest>.*?[^-_/. ])[-_/. ]+({_VISIT})", re.IGNORECASE)
+_NUMBER = rf"[-_ ]?[a-z]{{0,2}}\d+([-_.](\d{{1,2}}|{_YEAR}))?"
+_COUNTED = (
+    r"(visit|session|scan|exam|time[-_ ]?point|tp|cycle)[-_ ]?([ivx]{1,4}|[a-h]|one|two|three|four|five)|"
+    r"\d(st|nd|rd|th)|(\d(st|nd|rd|th)|first|second|third|fourth|last)[-_ ]?"
+    r"(visit|session|scan|exam|time[-_ ]?point|follow[-_ ]?up)"
+)
+"""What is counted by other than a number: `visitII`, `scan_B`, `2nd-scan`."""
+_AFTER_FU = "([-_ ]?(fu|follow[-_ ]?up|post|post[-_ ]?op))?"
+_SPAN = rf"\d{{1,4}}([.]\d)?[-_ ]?(wks?|weeks?|mos?|mths?|mons?|months?){_AFTER_FU}"
+_VISIT = rf"({_WORD}){_NUMBER}|({_LETTER})\d{{1,4}}|ses-[^/]*|({_ALONE})|{_DATE}|{_NAMED}|{_COUNTED}|(fu)?{_SPAN}"
+_SHORT = (
+    rf"(fu|post)?\d{{1,4}}([.]\d)?([hdwmy]|[-_ ]?(hrs?|hours?|days?|yrs?|years?)){_AFTER_FU}|scan|test|"
+    rf"c\d{{1,2}}[-_ ]?[dw]\d{{1,3}}|"
+    rf"({_DAY}{_MONTH}|{_MONTH}{_DAY}|{_DAY}_{_MONTH}_|{_MONTH}_{_DAY}_){_YEAR}|{_YEAR}-{_MONTH}"
+)
+"""What is a visit only beside a number that is a person's: `P01_3M`, not `HC_45M`; `P01_C1D1`, `P01_04032019`."""
+_WORKED_ON = (
+    "([-_ ](reg|registered|coreg|coregistered|brain|bet|skullstripped|stripped|preproc|preprocessed|proc|processed|n4|"
+    "mni|norm|normali[sz]ed|resampled))*"
+)
+"""What may follow a visit: what was done to its scans."""
+_TAIL = re.compile(rf"(?P<rest>.*?[^-_/. ])[-_/. ]+({_VISIT}){_WORKED_ON}", re.IGNORECASE)
+_TAIL_SHORT = re.compile(rf"(?P<rest>.*?\d(.*?[^-_/. ])?)[-_/. ]+({_SHORT}){_WORKED_ON}", re.IGNORECASE)
+_JOINED = re.compile(
+    r"(?P<rest>.*\d)((visit|ses|session|time[-_ ]?point|tp|month|week|wk|fu|follow[-_ ]?up|scan)\d+|"
+    r"baseline|bl|fu|follow[-_ ]?up|(pre|post)[-_ ]?(op)?|re[-_ ]?scan|re[-_ ]?test)",
+    re.IGNORECASE,
+)
+"""A visit that follows the person's number at once: `P01visit2`, `P01pre`."""
 _STUDY = re.compile(rf"(?P<rest>.+)/({_VISIT})([-_ ].*)?", re.IGNORECASE)
 """A folder below the person's that begins with a visit: `TCGA-02-0003/06-08-1997-NA-MRI BRAIN`."""
 _ABOVE = re.compile(rf"({_VISIT})/(?P<rest>.+)", re.IGNORECASE)
 """A folder per visit with the patients in it: `baseline/P01`."""
+_ABOVE_SHORT = re.compile(rf"({_SHORT})/(?P<rest>.*\d.*)", re.IGNORECASE)
+_PLACE = re.compile(
+    r"(.*[-_/. ])?(sites?|cent(er|re)|cohort|group|grp|hospital|hosp|scanner|batch|fold|arm|study|series)[-_ ]?\w{0,3}",
+    re.IGNORECASE,
+)
+"""What ends in the number of a place or group rather than of a person."""
 _COHORTS = (
     r"(?P<rest>.*-\d{5})-\d{3}",  # BraTS 2021 and later: BraTS-MET-00001-002
     r"(?P<rest>brats_\w*?pat_?\d+)_\d+",  # BraTS 2012 to 2015
@@ -91,9 +129,11 @@ def unmatched(everyone: Iterable[Scans], regex: str) -> list[Scans]:
 
 
 def _without_visit(id: str) -> str | None:
-    for known in (*_KNOWN, _ABOVE, _TAIL, _STUDY):
+    for known in (*_KNOWN, _ABOVE_SHORT, _TAIL_SHORT, _ABOVE, _TAIL, _STUDY, _JOINED):
         found = known.fullmatch(id)
-        if found and not _GENERIC.fullmatch(found["rest"]):
+        if not found or _GENERIC.fullmatch(found["rest"]):
+            continue
+        if known not in (_ABOVE_SHORT, _TAIL_SHORT) or not _PLACE.fullmatch(found["rest"]):
             return found["rest"]
     return None
 

@@ -76,7 +76,8 @@ def _survey(settings: DataSettings, root: Path, required: list[str], optional: l
     gone, lost = absent(root, patients)
     left += [*faults.tissue(root, kept, patterns), *_unmatched(root, kept, settings.person)]
     sources = [pattern.source for pattern in patterns]
-    return Survey(root, patients, wrong + lost, sources, [*faults.unread(kept, patterns)], left, gone)
+    named = possible(settings, layout, root, settings.files)
+    return Survey(root, patients, wrong + lost, sources, [*faults.unread(kept, patterns, named)], left, gone)
 
 
 def _list(settings: DataSettings, root: Path, sources: Sequence[str]) -> tuple[str, Listing]:

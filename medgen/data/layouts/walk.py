@@ -22,6 +22,8 @@ FORMATS = {
     "MINC files": r"\.mnc(\.gz)?",
     "AFNI files": r"\.head|\.brik(\.gz)?",
     "packed NIfTI files": r"\.nii\.(bz2|xz|zst|zip|z)",
+    "numpy arrays": r"\.npy|\.npz",
+    "unfinished downloads": r"\.(part|partial|filepart|crdownload|opdownload|download|aria2)|\.(nii|gz)\.(te?mp|!\w+)",
     "archives": r"\.zip|\.tar|\.tgz|\.tar\.\w+|\.7z|\.rar",
 }
 """Files that may be scans, but are not read, by the end of the name."""
