@@ -24,7 +24,7 @@ from medgen.data.nifti import Fault
 from medgen.data.settings import AXES, DataSettings, MaskSettings
 from medgen.errors import DataError
 
-FORMAT = 1
+FORMAT = 2
 """Part of what is remembered of a mask: raise it with any change of `Trace`."""
 
 

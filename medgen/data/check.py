@@ -24,7 +24,7 @@ from medgen.data.nifti import Fault, Volume
 from medgen.data.settings import DEFAULT_MASK, DataSettings
 from medgen.errors import DataError
 
-FORMAT = 2
+FORMAT = 3
 """Part of what is remembered of a file: raise it with any change of `Finding`."""
 MOST_OF_A_VOLUME = 0.5
 """Share of a volume beyond which a mask is more likely its own inverse."""
@@ -357,8 +357,9 @@ def _odd(files: Sequence[File], noun: str, value: Callable[[File], str], fix: st
 def _no_background(scans: Iterable[File]) -> Iterator[Fault]:
     for file in scans:
         if file.finding.background == "none":
+            what = "has no background that a head stands out from, most or all of it counts as head"
             fix = "Leave it out if it shows no head; a part from within a head is read as it is"
-            yield Fault(file.path, "has no background, all of it counts as head", fix, file.patient.id)
+            yield Fault(file.path, what, fix, file.patient.id)
 
 
 def _labels(files: Sequence[File], settings: DataSettings) -> Iterator[Fault]:

@@ -14,6 +14,8 @@ NOISE, BORDERED, NONE = "noise", "noise inside a border", "none"
 
 NOT_NOISE = 0.01
 """The least share of all bright voxels that a connected part of a head has."""
+RAGGED = 0.5
+"""Least share of a head that touches nothing outside; a tenth of it is its rim, in noise it is two thirds."""
 DIM = 0.75
 """Part of Otsu's threshold that counts as bright, as tissue varies more than air; good down to a signal of 4 noises."""
 
@@ -23,6 +25,9 @@ DEPTH = 3
 """Voxels beneath a rim that are free of what interpolation does to it."""
 CLEAR = 10
 """Times the air's deviation that a head is brighter where one voxel tells whether it is more head or air."""
+APART, LEAST_FAR = 12, 0.45
+"""Times its spread that air is darker than the head where the border tells nothing, as tissues lie within 8, and the
+least share of the picture that such air has."""
 MAX_FILLS = 6
 RARE, COMMON = 0.02, 0.1
 """Least share of the volume's edges that have a fill value: the first, and any other."""
@@ -39,6 +44,14 @@ class Foreground(NamedTuple):
 
     inside: np.ndarray
     background: str
+
+
+class _Levels(NamedTuple):
+    """How bright the air and the head are. spread: of the air's darker half."""
+
+    air: float
+    spread: float
+    head: float
 
 
 class _Rim(NamedTuple):
@@ -62,9 +75,17 @@ def detect(data: np.ndarray) -> Foreground:
         fill = _next_fill(rim)
         if fill is None:
             air = _air(rim, fills)
+            if air is None and _may_blend(rim, fills):
+                return _blended(data, fills, rim)
             return _constant(data, fills) if air is None else _bordered(data, fills, air, rim)
         fills.append(fill)
-    return _constant(data, fills) if fills else _named(head(data), NOISE)
+    return _constant(data, fills) if fills else _noise(head(data))
+
+
+def _noise(inside: np.ndarray) -> Foreground:
+    """The head in noise, unless it is most of all rim, as where the noise is as bright as the head."""
+    ragged = np.count_nonzero(without_rim(inside)) < RAGGED * np.count_nonzero(inside)
+    return _named(inside, NONE if ragged else NOISE)
 
 
 def _named(inside: np.ndarray, background: str) -> Foreground:
@@ -80,6 +101,29 @@ def _constant(data: np.ndarray, fills: Sequence[float]) -> Foreground:
     if not inside.any():  # drawn with constants alone
         return _named(data != data.dtype.type(fills[0]), CONSTANT)
     return _named(inside, CONSTANTS if len(fills) > 1 else CONSTANT)
+
+
+def _may_blend(rim: _Rim, fills: Sequence[float]) -> bool:
+    """True if most of what is beneath looks like air: interpolation with a darker border may have made the rest."""
+    levels = _levels(rim, 25)
+    return bool(levels and fills[0] < levels.air - levels.spread and _is_apart(rim, levels))
+
+
+def _blended(data: np.ndarray, fills: Sequence[float], rim: _Rim) -> Foreground:
+    """Look again without the voxels near fills."""
+    border = _is_fill(data, fills)
+    deep = ~border
+    for axis in range(3):  # more of the border may lie beyond
+        np.moveaxis(deep, axis, 0)[[0, -1]] = False
+    for _ in range(DEPTH - 1):
+        deep = without_rim(deep)
+    inside, beneath = (data.T[each.T] for each in (deep, deep & ~without_rim(deep)))
+    inside, beneath = (values[:: max(1, values.size // SAMPLE)] for values in (inside, beneath))
+    air = _air(rim._replace(inside=inside, beneath=beneath), fills)
+    if air is None:
+        return _constant(data, fills)
+    blend = ~deep & ~border & (data < air)
+    return _bordered(np.where(blend, data.dtype.type(air), data), fills, air, rim)
 
 
 def _bordered(data: np.ndarray, fills: Sequence[float], air: float, rim: _Rim) -> Foreground:
@@ -114,6 +158,17 @@ def _mostly_air(data: np.ndarray, inside: np.ndarray, air: float) -> np.ndarray:
             np.maximum(bright[here], values[there], out=bright[here])
             deep[here] &= within[there]
     return np.asarray(inside & ~enclosed & (data - air < (brightest - air) / 2))
+
+
+def without_rim(inside: np.ndarray) -> np.ndarray:
+    """The voxels that touch none outside, not even with a corner; where the volume ends is no rim."""
+    for axis in range(3):
+        inner = inside.copy(order="K")
+        within, kept = np.moveaxis(inside, axis, 0), np.moveaxis(inner, axis, 0)
+        kept[1:] &= within[:-1]
+        kept[:-1] &= within[1:]
+        inside = inner
+    return inside
 
 
 # Fills
@@ -221,31 +276,50 @@ def _air(rim: _Rim, fills: Sequence[float]) -> float | None:
     """
     if rim.specks > SPECKS:
         return float(fills[0])
-    if not rim.beneath.size:
+    levels = _levels(rim)
+    if levels is None or _is_darker(rim.inside, levels):
         return None
-    low, air = (float(value) for value in np.percentile(rim.beneath, [10, 50]))
-    spread = air - low
-    slack = 1e-6 * float(np.ptp(rim.inside))
-    is_bright = rim.inside > air + 4 * spread + slack
+    share = np.mean(rim.inside < (levels.air + levels.head) / 2)
+    least = _least_air(levels, _reference(rim.inside, fills[0]))
+    if least > 1 and _is_apart(rim, levels):
+        least = LEAST_FAR
+    return levels.air if share >= least else None
+
+
+def _levels(rim: _Rim, lower: float = 10) -> _Levels | None:
+    """How bright what begins at the fills is, and what is clearly brighter; None if no such two make up the picture."""
+    if not rim.beneath.size or not rim.inside.size:
+        return None
+    low, air = (float(value) for value in np.percentile(rim.beneath, [lower, 50]))
+    spread = air - low + 1e-6 * float(np.ptp(rim.inside))
+    is_bright = rim.inside > air + 4 * spread
     bright, others = rim.inside[is_bright], rim.inside[~is_bright]
-    if bright.size < 0.05 * rim.inside.size or abs(np.median(others) - air) > spread + slack:
+    if bright.size < 0.05 * rim.inside.size or not others.size or abs(np.median(others) - air) > spread:
         return None
-    head_level = float(np.median(bright))
-    if _is_darker(rim.inside, air, spread + slack, head_level):
-        return None
-    share = np.mean(rim.inside < (air + head_level) / 2)
-    return air if share >= _least_air(air, spread, head_level, fills[0]) else None
+    return _Levels(air, spread, float(np.median(bright)))
 
 
-def _is_darker(values: np.ndarray, air: float, spread: float, head_level: float) -> bool:
+def _reference(values: np.ndarray, fill: float) -> float:
+    """What no signal at all has: the fill, or 0 where it is negative and the picture is not, as in sums of squares."""
+    return 0.0 if fill < 0 <= values.min() else fill
+
+
+def _is_apart(rim: _Rim, levels: _Levels) -> bool:
+    """True if what is beneath the fills is far too even for tissue, on both sides, beside its distance to the head."""
+    even = np.percentile(rim.beneath, 75) - levels.air < 3 * levels.spread
+    return bool(even and levels.head - levels.air > APART * levels.spread)
+
+
+def _is_darker(values: np.ndarray, levels: _Levels) -> bool:
     """True if some voxels are darker than air; a few may be by a little, as splines swing beyond edges."""
-    little = air - 3 * spread
-    much = min(little - spread, air - 0.3 * (head_level - air))
+    little = levels.air - 3 * levels.spread
+    much = min(little - levels.spread, levels.air - 0.3 * (levels.head - levels.air))
     return bool(np.mean(values < little) > 0.02 or np.mean(values < much) > 0.001)
 
 
-def _least_air(air: float, spread: float, head_level: float, fill: float) -> float:
+def _least_air(levels: _Levels, fill: float) -> float:
     """The share of the picture that air has at least, by how likely its brightness is that of air."""
+    air, spread, head_level = levels
     level = (air - fill) / (head_level - fill) if head_level != fill else 1.0
     if 0.4 < level <= 1:
         return 1.1  # tissue

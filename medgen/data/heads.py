@@ -23,7 +23,7 @@ from medgen.data.memory import Memory
 from medgen.data.settings import DataSettings
 from medgen.errors import DataError
 
-FORMAT = 2
+FORMAT = 3
 """Part of what is remembered of a scan: raise it with any change of what a head is."""
 KNOWN = ("bravo", "t1_gd", "t1_pre", *(name for name in SPELLINGS if name not in ("bravo", "t1_gd", "t1_pre")))
 """The scans that are looked at, the first that a patient has."""
@@ -64,10 +64,20 @@ class Head(NamedTuple):
         if not self.filled or tuple(self.shape) != inside.shape or not inside.any():
             return 0.0, 0.0
         where = np.nonzero(inside)
-        coarse = tuple(each // step for each, step in zip(where, self.step, strict=True))
         filled = self._unpacked()
-        outside = float(np.mean(~filled[coarse]))
-        return outside, float(np.mean(~self._near(filled)[coarse])) if outside else 0.0
+        outside = float(np.mean(~self._beside(filled, where)))
+        return outside, float(np.mean(~self._beside(self._near(filled), where))) if outside else 0.0
+
+    def _beside(self, filled: np.ndarray, where: Sequence[np.ndarray]) -> np.ndarray:
+        """Whether a voxel, or one of those around it that were looked at, is in the head: its edge is in between."""
+        found = np.zeros(len(where[0]), bool)
+        ends = []
+        for each, step, count in zip(where, self.step, filled.shape, strict=True):
+            before = each // step
+            ends.append((before, np.minimum(-(-each // step), count - 1)) if step > 1 else (before,))
+        for place in itertools.product(*ends):
+            found |= filled[place]
+        return found
 
     def voxels(self) -> int:
         """How many of the volume's voxels are head; 0 where no scan tells."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from medgen.data import nifti
 from medgen.data.agreement import Place, mismatches
-from medgen.data.foreground import detect
+from medgen.data.foreground import detect, without_rim
 from medgen.data.foreground import foreground as foreground
 from medgen.data.heads import Head
 from medgen.data.lesions import Loss
@@ -184,8 +184,10 @@ def scale(data: np.ndarray, inside: np.ndarray, lower: float, upper: float, path
 
 
 def window(data: np.ndarray, inside: np.ndarray, lower: float, upper: float) -> tuple[float, float]:
-    """The two percentiles of the foreground."""
-    low, high = np.percentile(data.T[inside.T], [lower, upper])
+    """The two percentiles of the foreground, without its rim, which interpolation mixes with the background."""
+    inner = without_rim(inside)
+    chosen = inner if 2 * np.count_nonzero(inner) > np.count_nonzero(inside) else inside
+    low, high = np.percentile(data.T[chosen.T], [lower, upper])
     return float(low), float(high)
 
 

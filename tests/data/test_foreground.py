@@ -91,6 +91,61 @@ def test_the_border_of_a_normalised_scan_may_lie_between_air_and_head():
     require_head(np.where(FIELDS["circle"], data, 0), HEAD, data, BORDERED)
 
 
+AIRS = {
+    "magnitudes": (lambda data: data, -1024),
+    "scaled": (lambda data: data / 300 - 1, -10),
+    "z-score": (lambda data: (data - data.mean()) / data.std(), -5),
+    "CT": (lambda data: np.where(HEAD, data, np.random.default_rng(2).normal(-1000, 8, SHAPE)), -3024),
+}
+
+
+@pytest.mark.parametrize("field", ["circle", "frame", "left"])
+@pytest.mark.parametrize("kind", AIRS)
+def test_a_border_far_darker_than_the_air_is_not_what_air_is_judged_by(kind, field):
+    """Air that is much closer to the head than to the border is as even as air, and not tissue."""
+    change, fill = AIRS[kind]
+    data = change(noisy())
+    require_head(np.where(FIELDS[field], data, fill), HEAD, data, BORDERED)
+
+
+@pytest.mark.parametrize("kind", ["magnitudes", "scaled", "CT"])
+def test_the_edge_between_air_and_a_far_darker_border_may_be_interpolated(kind):
+    change, fill = AIRS[kind]
+    data = change(noisy())
+    turned = rotated(np.where(FIELDS["circle"], data, fill), fill)
+    require_head(turned, rotated(HEAD, order=0) > 0.5, rotated(data, fill), BORDERED)
+
+
+@pytest.mark.parametrize(("grey", "white", "fill"), [(600, 800, 0), (-0.4, 0.9, -4), (100, 900, -1000)])
+def test_an_even_rim_of_tissue_is_no_air(grey, white, fill):
+    """The darkest tissue, in noise of a clean scan, and nothing darker in it."""
+    data = np.where(HEAD, brain(white, grey, white), fill).astype(np.float32)
+    found = detect(data)
+    assert found.background == CONSTANT
+    assert (found.inside == HEAD).all()
+
+
+def test_the_window_leaves_out_what_interpolation_made_of_the_rim():
+    """A scan without skull, turned: half-bright voxels at its edge are no dark tissue."""
+    data = np.where(HEAD, np.random.default_rng(0).normal(500, 50, SHAPE), 0)
+    turned = rotated(data)
+    low, high = window(data, HEAD, 0.5, 99.5)
+    assert window(turned, detect(turned).inside, 0.5, 99.5) == pytest.approx((low, high), abs=0.3 * (high - low))
+
+
+def test_a_head_without_enough_voxels_beneath_its_rim_is_windowed_whole():
+    data, inside = np.zeros((9, 9, 9)), np.zeros((9, 9, 9), bool)
+    inside[4:6, 2:7, 2:7] = True
+    data[inside] = np.arange(50)
+    assert window(data, inside, 0, 100) == (0, 49)
+
+
+def test_noise_as_bright_as_the_head_is_no_background():
+    """As of quotients of two scans: what stands out is in pieces, which a check tells."""
+    data = np.where(HEAD, noisy() / 800, np.random.default_rng(3).uniform(-0.5, 0.5, SHAPE))
+    assert detect(data.astype(np.float32)).background == NONE
+
+
 @pytest.mark.parametrize("inner", [-0.5, -4.0, 9.0])
 def test_of_two_constant_backgrounds_neither_is_the_head(inner):
     """Point 1: the head is exact, with its dark inside."""

@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from data.cohort import write_volume
+from scipy import ndimage
 
+from medgen.data.heads import locate
 from medgen.data.layouts import mask_names
+from medgen.data.nifti import Volume
 from medgen.data.settings import DataSettings
 from medgen.data.slices import Channel, cut
 from medgen.data.store import SliceStore, open_store
@@ -222,3 +225,19 @@ def test_a_mask_in_the_air_is_refused_and_one_partly_there_is_told(tmp_path, cap
         (line,) = caught.value.problems
         told = "flipped/seg.nii.gz: marks lesions where bravo.nii.gz shows no head, 100% of their voxels. Check"
         assert told in line
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_the_shares_in_the_air_are_those_of_every_voxel(shift):
+    """Though a head is looked for in an eighth of them: none of a rim within it, and of one across it nearly as is."""
+    shape = (60, 72, 50)
+    axes = np.meshgrid(*[np.linspace(-1, 1, side) for side in shape], indexing="ij")
+    inside = np.roll(sum((axis / 0.75) ** 2 for axis in axes) < 1, shift, (0, 1, 2))
+    data = np.where(inside, np.random.default_rng(0).normal(500, 30, shape), 0).astype(np.float32)
+    head = locate(Volume(data, (1.0, 1.0, 1.0), np.eye(4)))
+    assert head.air(inside & ~ndimage.binary_erosion(inside)) == (0, 0)
+    across = np.zeros(shape, bool)
+    across[2:20, 30:40, 20:30] = True
+    assert head.air(across)[0] == pytest.approx(np.mean(~inside[across]), abs=0.07)
+    far = ~ndimage.binary_dilation(inside, iterations=8)
+    assert head.air(far) == pytest.approx((1, 1), abs=0.1)
