@@ -16,6 +16,8 @@ NOT_NOISE = 0.01
 """The least share of all bright voxels that a connected part of a head has."""
 RAGGED = 0.5
 """Least share of a head that touches nothing outside; a tenth of it is its rim, in noise it is two thirds."""
+LARGE = 1 << 15
+"""Voxels of a head below which much of any head is rim."""
 DIM = 0.75
 """Part of Otsu's threshold that counts as bright, as tissue varies more than air; good down to a signal of 4 noises."""
 
@@ -84,7 +86,8 @@ def detect(data: np.ndarray) -> Foreground:
 
 def _noise(inside: np.ndarray) -> Foreground:
     """The head in noise, unless it is most of all rim, as where the noise is as bright as the head."""
-    ragged = np.count_nonzero(without_rim(inside)) < RAGGED * np.count_nonzero(inside)
+    count = np.count_nonzero(inside)
+    ragged = count >= LARGE and np.count_nonzero(without_rim(inside)) < RAGGED * count
     return _named(inside, NONE if ragged else NOISE)
 
 

