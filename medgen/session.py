@@ -178,7 +178,7 @@ def deadline(training: TrainingSettings, began: float) -> float:
     """The time by which a process that began then must have saved; SLURM tells its own limit in seconds since 1970."""
     own = began + 60 * training.time_limit if training.time_limit else math.inf
     slurm = os.environ.get("SLURM_JOB_END_TIME", "")
-    return min(own, float(slurm) if slurm.isdigit() else math.inf)
+    return min(own, float(slurm) if slurm.isascii() and slurm.isdigit() else math.inf)
 
 
 def _introduce(run: Run) -> None:
