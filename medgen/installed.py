@@ -81,7 +81,7 @@ def _points(distribution: Distribution) -> tuple[EntryPoint, ...]:
 def _is_ours(distribution: Distribution) -> bool:
     try:
         return bool(_points(distribution))
-    except Exception:
+    except Exception:  # it has entry points of the group, and cannot be read: the row says so
         return True
 
 

@@ -143,14 +143,15 @@ def check(
     (warnings if settings.allow_patient_overlap else faults).extend(shared)
     for find in (_twins, _orientations):
         warnings += find(good)
-    warnings += [*_no_background(scans), *_labels(masks, settings), *_sizes(masks)]
+    sizes = [*_sizes(masks)]
+    warnings += [*_no_background(scans), *_labels(masks, settings), *sizes]
     warnings += [*_thick(survey, good, settings), *_no_val(survey)]
     warnings += _no_masks(survey, settings) if channels is None else []
     audited = audit.audit(_sound(survey, faults), settings, cache or cache_folder(), survey.root, channels is not None)
     faults += _owned(survey, audited.faults)
-    inverted = {fault.path for fault in _sizes(masks)}
-    warnings += [fault for fault in _owned(survey, audited.warnings) if fault.path not in inverted]
-    warnings += [each for each in _filling(survey, masks, audited.heads) if each.path not in inverted]
+    inverted = {fault.path for fault in sizes}
+    found = [*_owned(survey, audited.warnings), *_filling(survey, masks, audited.heads)]
+    warnings += [fault for fault in found if fault.path not in inverted]
     warnings += [_below(survey.root, fault) for fault in survey.unread]
     backgrounds = [Background(file.path, file.patient.id, file.source, file.finding.background) for file in scans]
     mm = audited.spacing if channels is not None else 0.0

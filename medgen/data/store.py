@@ -185,16 +185,18 @@ def open_store(
     )
     _refuse_overlap(patients, jobs, store, settings)
     store.use([patient.split for patient in patients], settings)
+    _warn(store, settings, [_files(*each) for each in zip(jobs, sought, strict=True)])
+    return store
+
+
+def _warn(store: SliceStore, settings: DataSettings, files: Sequence[concerns.Files]) -> None:
+    """Say what is odd about a cohort, whenever its store is opened."""
     if found := agreement.across_thick(store.voxel.tolist(), settings.axis):
         warn(f"data: {found[0]}. {found[1]}.")
     if settings.val_fraction and not len(store.select("val")):
         warn("data: no slice is for validation, so no best.pt is written. Add patients, or raise data.val_fraction.")
-    files = [
-        concerns.Files([source.path for source in job], each.scans) for job, each in zip(jobs, sought, strict=True)
-    ]
     for line in concerns.lines(store.figures, files, store.lesion_area):
         warn(line)
-    return store
 
 
 def _read_index(folder: Path) -> Index:
