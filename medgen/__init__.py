@@ -1,8 +1,8 @@
 """Labelled synthetic brain MRI. What authors of plugins import; it imports no torch."""
 
-from medgen.hookspecs import hookimpl
-from medgen.kinds import Batch, Draws, Mode, Noisy, Prediction, Step
-from medgen.settings import between, field, ge, gt, one_of, settings
+from medgen.api.hooks import hookimpl
+from medgen.api.interfaces import Batch, Draws, Mode, Noisy, Prediction, Step
+from medgen.api.settings import between, field, ge, gt, one_of, settings
 
 __version__ = "0.1.0"
 __all__ = [

@@ -1,5 +1,5 @@
 """`python -m medgen`."""
 
-from medgen.cli import main
+from medgen.cli.main import main
 
 main()

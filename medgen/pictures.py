@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from medgen import files
 from medgen.errors import StorageError
+from medgen.system import files
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -97,7 +97,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def medgen(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
     """`medgen(*arguments)` as on the command line, in this process."""
-    from medgen.cli import main
+    from medgen.cli.main import main
 
     def run(*arguments: object) -> Result:
         capsys.readouterr()
@@ -118,7 +118,7 @@ def tiny(cohort: Path) -> tuple[str, ...]:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, cohort: Path) -> Path:
     """A folder with `seg`, `bravo` and `dual`: models after a few steps."""
-    from medgen.cli import main
+    from medgen.cli.main import main
 
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
@@ -134,7 +134,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, cohort: Path) -> Path:
 @pytest.fixture(scope="session")
 def autoencoder(tmp_path_factory: pytest.TempPathFactory, cohort: Path) -> Path:
     """The folder of an autoencoder's run of one step, that halves bravo images."""
-    from medgen.cli import main
+    from medgen.cli.main import main
 
     folder = tmp_path_factory.mktemp("autoencoder")
     options = (f"data.root={cohort}", *TINY, *SMALL, *AUTOENCODER, "training.steps=1", f"run.dir={folder / 'run'}")

@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from medgen import checkpoint, cli, seeds
-from medgen.data.layouts import mask_names
-from medgen.data.prepared import open_prepared
-from medgen.data.settings import DataSettings
-from medgen.data.store import open_store
-from medgen.kinds import Mode
-from medgen.recipe import load, public_toml
+from medgen import seeds
+from medgen.api.interfaces import Mode
+from medgen.cli import main
+from medgen.config.data import DataSettings
+from medgen.config.recipe import load, public_toml
+from medgen.data.scans.layouts import mask_names
+from medgen.data.store.latent_store import open_prepared
+from medgen.data.store.store import open_store
+from medgen.run import checkpoint
 
 BRAVO = Mode(images=("bravo",), condition=("seg",))
 CPU = torch.device("cpu")
@@ -34,7 +36,7 @@ def install(folder: Path, patch: pytest.MonkeyPatch, name: str = "patches") -> N
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: medgen-{name}\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text(f"[medgen]\n{name} = medgen_{name}\n")
     patch.syspath_prepend(str(folder))
-    patch.setattr(cli, "registry", lru_cache(cli.registry.__wrapped__))  # what is found is forgotten afterwards
+    patch.setattr(main, "registry", lru_cache(main.registry.__wrapped__))  # what is found is forgotten afterwards
 
 
 def write_autoencoder(path: Path, mode: str, *overrides: str, seed: int = 0) -> Path:

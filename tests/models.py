@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from medgen import checkpoint, generate
+from medgen.generation import pairs
+from medgen.run import checkpoint
 
 
 def altered(source: Path, target: Path, spacing: float | None = None, recipe: tuple[str, str] = ("", "")) -> Path:
@@ -26,8 +27,8 @@ def altered(source: Path, target: Path, spacing: float | None = None, recipe: tu
 def draw(monkeypatch: pytest.MonkeyPatch, *masks: torch.Tensor) -> None:
     """Let mask models draw these, bool `[size, size]`: the first at attempt 1, and so on, the last for ever."""
 
-    def attempt(self: generate.ModelMasks, indices: range, attempt: int) -> torch.Tensor:
+    def attempt(self: pairs.ModelMasks, indices: range, attempt: int) -> torch.Tensor:
         mask = masks[min(attempt, len(masks)) - 1]
         return torch.where(mask, 1.0, -1.0).expand(len(indices), 1, *mask.shape).clone()
 
-    monkeypatch.setattr(generate.ModelMasks, "_attempt", attempt)
+    monkeypatch.setattr(pairs.ModelMasks, "_attempt", attempt)

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from medgen import checkpoint
-from medgen.assemble import assemble
-from medgen.recipe import load
+from medgen.config.recipe import load
+from medgen.run import checkpoint
+from medgen.run.assemble import assemble
 
 CHANNELS = {"seg": (1, 1), "bravo": (2, 1), "dual": (3, 2)}
 """What the network sees and gives, as DESIGN's table of modes says."""

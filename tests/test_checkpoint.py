@@ -9,8 +9,8 @@ import zipfile
 import pytest
 import torch
 
-from medgen import checkpoint, folder
 from medgen.errors import CheckpointError, NotFiniteError, StorageError
+from medgen.run import checkpoint, folder
 
 STATE = {"network": {"weight": torch.arange(64.0).reshape(8, 8)}, "position": {"step": 3}, "list": [{"lr": 0.1}]}
 

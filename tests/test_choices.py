@@ -10,10 +10,12 @@ import attrs
 import pytest
 import torch
 
-from medgen import checkpoint, choices, folder, generate, sampling, session
-from medgen.assemble import assemble
+from medgen.config.recipe import load
 from medgen.errors import StoppedError
-from medgen.recipe import load
+from medgen.generation import pairs
+from medgen.run import checkpoint, choices, folder
+from medgen.run.assemble import assemble
+from medgen.training import sampling, session
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 INTEL = "processor\t: 0\nmodel name\t: Intel(R) Xeon(R)\nflags\t\t: fpu avx512f avx512_vnni {}\nbugs\t\t: spectre_v1\n"
@@ -126,7 +128,7 @@ def test_a_run_goes_on_in_the_precision_it_began_with(how, machine, auto, medgen
     assert "kept, as the run began with it" in result.err
     assert precision(run / "latest.pt") == "bf16"
     assert 'precision = "bf16"' in (run / "recipe.toml").read_text()
-    assert generate.load_model(run / "latest.pt").recipe.training.precision == "bf16"
+    assert pairs.load_model(run / "latest.pt").recipe.training.precision == "bf16"
 
 
 def test_another_precision_than_it_began_with_is_refused(machine, auto, medgen, tmp_path):
@@ -158,7 +160,9 @@ def test_channels_last_follows_what_was_chosen(machine, auto, tmp_path):
 def test_phases_are_trained_in_the_precision_of_the_first(machine, cohort, medgen, tmp_path, monkeypatch):
     """Point 31, for runs that consist of child runs: the whole run's recipe has it."""
     seen = []
-    monkeypatch.setattr("medgen.session._train_children", lambda recipe, where, *_: seen.append(recipe) or where)
+    monkeypatch.setattr(
+        "medgen.training.session._train_children", lambda recipe, where, *_: seen.append(recipe) or where
+    )
     given = ("vae_progressive", f"data.root={cohort}", "losses.perceptual=false", f"run.dir={tmp_path}/run")
     machine("avx512_bf16")
     assert medgen("train", *given).code == 0

@@ -13,10 +13,10 @@ from typing import Any
 import click
 import pytest
 
-from medgen import cli as cli_module
-from medgen.cli import cli
-from medgen.recipe import from_toml, load
-from medgen.registry import Registry
+from medgen.cli import main as cli_module
+from medgen.cli.main import cli
+from medgen.config.recipe import from_toml, load
+from medgen.config.registry import Registry
 
 ROOT = Path(__file__).parents[1]
 MANUALS = ("README.md", "plugins/README.md", "recipes/README.md")
@@ -29,7 +29,7 @@ Run = Callable[..., Any]
 )
 def test_what_needs_no_training_imports_neither_torch_nor_monai(words: list[str]) -> None:
     script = (
-        "import sys; from medgen.cli import main\n"
+        "import sys; from medgen.cli.main import main\n"
         f"try: main({words!r})\n"
         f"except SystemExit as ended: print('HEAVY', ended.code, sorted({{*{HEAVY!r}}} & set(sys.modules)))"
     )
@@ -100,7 +100,7 @@ def huber() -> Registry:
     """What is installed, and the package that the manual for authors shows."""
     import importlib.util
 
-    from medgen.registry import Entry, _weighted
+    from medgen.config.registry import Entry, _weighted
 
     place = ROOT / "tests/medgen_huber/medgen_huber.py"
     spec = importlib.util.spec_from_file_location("shown_huber", place)
@@ -132,7 +132,7 @@ def test_every_recipe_that_a_manual_shows_loads(manual: str, tmp_path: Path, mon
 
 
 def shown(path: Path) -> list[str]:
-    from medgen.recipe import to_toml
+    from medgen.config.recipe import to_toml
 
     return to_toml(load(path)).splitlines()
 
@@ -211,7 +211,7 @@ def test_a_bug_is_one_line_too_unless_debug_is_given(medgen: Run, monkeypatch: p
     def broken(*_: object) -> None:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr("medgen.recipe.load", broken)
+    monkeypatch.setattr("medgen.config.recipe.load", broken)
     ended = medgen("recipe", "show", "seg_rflow")
     assert ended.code == 1
     [line] = ended.err.splitlines()

@@ -2,15 +2,15 @@
 
 import pytest
 
-from medgen import combination, generate
+from medgen.api.interfaces import Mode
 from medgen.errors import RecipeError
-from medgen.kinds import Mode
+from medgen.generation import combination, pairs
 
 
 @pytest.fixture(scope="module")
 def model(trained):
     """Build a model of another mode; what is checked reads no weights."""
-    base = generate.load_model(trained / "bravo/latest.pt")
+    base = pairs.load_model(trained / "bravo/latest.pt")
 
     def build(images, condition=(), pooled=False, masks=("seg", "core")):
         mode = Mode(images, condition, pooled)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from medgen import compiling
+from medgen.training import compiling
 
 REAL = torch.compile
 HEADER = (

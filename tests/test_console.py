@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from medgen import console
 from medgen.errors import RecipeError
+from medgen.system import console
 
 
 def test_each_problem_is_one_line_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,9 +19,9 @@ from faults import ranks
 from faults.forkserver import HANG, Server, differences
 from PIL import Image
 
-from medgen import distributed, meeting
-from medgen.distributed import Place
 from medgen.errors import RecipeError
+from medgen.ranks import distributed, rendezvous
+from medgen.ranks.distributed import Place
 
 SMALL = (
     "network.unet.channels=[8,8]",
@@ -103,7 +103,7 @@ def test_ranks_that_were_stopped_and_resumed_equal_those_that_were_not(count, se
 
 def stop_at(rank: int, step: int) -> None:
     """Ask for an end after a step; the last rank alone."""
-    from medgen.trainer import Trainer
+    from medgen.training.trainer import Trainer
 
     real = Trainer.step
 
@@ -279,12 +279,12 @@ def impatient() -> None:
 def test_a_task_of_srun_that_is_told_the_first_node_finds_the_port(monkeypatch):
     monkeypatch.setenv("MASTER_ADDR", "node7")
     monkeypatch.setenv("SLURM_JOB_ID", "11")
-    assert meeting.variables() == {"MASTER_ADDR": "node7", "MASTER_PORT": "20077"}
+    assert rendezvous.variables() == {"MASTER_ADDR": "node7", "MASTER_PORT": "20077"}
 
 
 def test_the_interface_is_the_one_on_the_way_to_the_other_host():
     """None where that would be loopback."""
-    assert meeting.interface("127.0.0.1") is None
+    assert rendezvous.interface("127.0.0.1") is None
 
 
 @pytest.mark.parametrize(("local", "seen", "taken"), [(1, 2, 1), (1, 1, 0), (5, 4, 1)])

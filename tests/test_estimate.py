@@ -11,10 +11,10 @@ import torch
 from faults.forkserver import Server
 from faults.variants import AUTOENCODER, SMALL
 
-from medgen import estimate, footprint
-from medgen.estimate import Measured, largest
-from medgen.recipe import TrainingSettings
-from medgen.trainer import Trainer
+from medgen.config.recipe import TrainingSettings
+from medgen.training import device_memory, dry_run
+from medgen.training.dry_run import Measured, largest
+from medgen.training.trainer import Trainer
 
 
 def said(out: str) -> dict[str, str]:
@@ -24,7 +24,7 @@ def said(out: str) -> dict[str, str]:
 
 @pytest.fixture
 def dry(medgen, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(estimate, "MEASURED", 0.0)
+    monkeypatch.setattr(dry_run, "MEASURED", 0.0)
     monkeypatch.chdir(tmp_path)
     return lambda name, *options: medgen("train", name, "--dry-run", *tiny, *SMALL, *options)
 
@@ -60,7 +60,7 @@ def test_of_several_devices_one_is_measured_with_its_share(dry) -> None:
 
 def test_what_would_take_long_on_a_cpu_is_not_tried(dry, monkeypatch) -> None:
     """On the login node of a cluster, say."""
-    monkeypatch.setattr(estimate, "LONG", 0.0)
+    monkeypatch.setattr(dry_run, "LONG", 0.0)
     monkeypatch.setattr(Trainer, "step", None)
     lines = said(dry("bravo_rflow").out)
     assert list(lines)[-2:] == ["step", "total"]
@@ -75,11 +75,11 @@ def test_a_step_that_would_take_long_is_told_from_one_of_few_images(monkeypatch)
         asked.append(images)
         return Measured(images, 0.5 * images, 1e9 + 1e8 * images)
 
-    monkeypatch.setattr(estimate, "measure", measure)
-    monkeypatch.setattr(footprint, "room", lambda device: 20e9)
+    monkeypatch.setattr(dry_run, "measure", measure)
+    monkeypatch.setattr(device_memory, "room", lambda device: 20e9)
     training = TrainingSettings(steps=1, batch_size=100, accumulate=2)
     run = SimpleNamespace(device=torch.device("cpu"), total_steps=72)
-    lines = list(estimate._from_few(run, training, 100, 1.0))  # type: ignore[arg-type]
+    lines = list(dry_run._from_few(run, training, 100, 1.0))  # type: ignore[arg-type]
     assert asked == [10, 20]
     assert lines[0].startswith("step     about 50 s for 100 images, from one of 20,")
     assert lines[1].startswith("memory   about 11 GB")
@@ -136,18 +136,18 @@ def test_where_no_more_fits_than_is_asked_for_nothing_is_said(monkeypatch) -> No
 
 def last_line(accumulate: int, devices: int, measure, monkeypatch) -> str:
     training = TrainingSettings(steps=1, batch_size=8 * devices, accumulate=accumulate, devices=devices)
-    monkeypatch.setattr(estimate, "measure", measure)
-    monkeypatch.setattr(estimate, "flops_per_image", lambda run: 1.0)
-    monkeypatch.setattr(estimate, "peak", lambda *device: 1.0)
-    monkeypatch.setattr(footprint, "room", lambda device: 1060.0)
+    monkeypatch.setattr(dry_run, "measure", measure)
+    monkeypatch.setattr(dry_run, "flops_per_image", lambda run: 1.0)
+    monkeypatch.setattr(dry_run, "peak", lambda *device: 1.0)
+    monkeypatch.setattr(device_memory, "room", lambda device: 1060.0)
     run = SimpleNamespace(device=torch.device("cpu"), recipe=SimpleNamespace(training=training), total_steps=1)
-    return list(estimate.lines(run))[-1]  # type: ignore[arg-type]
+    return list(dry_run.lines(run))[-1]  # type: ignore[arg-type]
 
 
 def quick_with_room(size: float) -> None:
     """In a process of its own, whose memory no other test has widened, and however slow a step is."""
-    estimate.MEASURED, estimate.LONG = 0.0, float("inf")
-    footprint.room = lambda device: size
+    dry_run.MEASURED, dry_run.LONG = 0.0, float("inf")
+    device_memory.room = lambda device: size
 
 
 def test_what_is_said_to_fit_does_fit(tiny, tmp_path) -> None:

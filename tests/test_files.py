@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from medgen import checkpoint, files
 from medgen.errors import CheckpointError, StorageError
+from medgen.run import checkpoint
+from medgen.system import files
 
 LACKING = [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EMLINK]
 

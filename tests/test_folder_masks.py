@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from data.cohort import write_volume
 
-from medgen import folder_masks, generate
 from medgen.errors import DataError
+from medgen.generation import folder_masks, pairs
 
 
 @pytest.fixture(scope="module")
 def image(trained):
     """An image model of 16 px."""
-    return generate.load_model(trained / "bravo/latest.pt")
+    return pairs.load_model(trained / "bravo/latest.pt")
 
 
 def lesion(shape=(24, 24, 3), box=(slice(9, 15), slice(8, 16)), label=1, slices=(1,)):
@@ -116,7 +116,7 @@ def test_every_file_that_cannot_be_read_is_named(image, tmp_path):
 def test_masks_of_other_labels_than_in_training_say_so(trained, tmp_path, capsys):
     """Issue 10, point 17."""
     labels = ("[data.masks]\n", '[data.masks]\nseg = { file = "seg", labels = [1, 2] }\n')
-    image = generate.load_model(models.altered(trained / "bravo", tmp_path / "bravo.pt", recipe=labels))
+    image = pairs.load_model(models.altered(trained / "bravo", tmp_path / "bravo.pt", recipe=labels))
     write_volume(tmp_path / "masks/a.nii.gz", lesion(label=255))
     hint = "masks hold label 255, and the image model was trained on 1, 2"
     assert f"there is no lesion in 1 masks ({hint})" in refused(tmp_path / "masks", image)[0]
@@ -154,7 +154,7 @@ def test_lesions_outside_the_images_are_left_out_and_told(image, tmp_path, capsy
 def test_another_start_reads_no_mask_again(image, tmp_path, monkeypatch):
     write_volume(tmp_path / "a.nii.gz", lesion(slices=(0, 2)))
     first = folder_masks.FolderMasks(tmp_path, image, 0)
-    monkeypatch.setattr("medgen.data.mask_slices.nifti.read", None)
+    monkeypatch.setattr("medgen.data.store.mask_slices.nifti.read", None)
     again = folder_masks.FolderMasks(tmp_path, image, 0)
     assert np.array_equal(first.block(range(5)).values, again.block(range(5)).values)
     assert first.identity() == again.identity()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from medgen import footprint
+from medgen.training import device_memory
 
 CPU = torch.device("cpu")
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
@@ -17,22 +17,22 @@ GB = 2**30
 
 @LINUX
 def test_a_peak_is_seen_and_can_be_forgotten() -> None:
-    footprint.forget(CPU)
-    before = footprint.peak(CPU)
+    device_memory.forget(CPU)
+    before = device_memory.peak(CPU)
     taken = torch.ones(64 * 2**20)
-    assert footprint.peak(CPU) >= before + 0.2 * GB
-    assert footprint.room(CPU) >= taken.nbytes
+    assert device_memory.peak(CPU) >= before + 0.2 * GB
+    assert device_memory.room(CPU) >= taken.nbytes
     del taken
-    footprint.forget(CPU)
-    assert footprint.peak(CPU) < before + 0.1 * GB
+    device_memory.forget(CPU)
+    assert device_memory.peak(CPU) < before + 0.1 * GB
 
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """One that has 50 GiB left, of which this process has 1 in use."""
-    monkeypatch.setattr(footprint, "PROCESS", tmp_path / "self")
-    monkeypatch.setattr(footprint, "MACHINE", tmp_path / "meminfo")
-    monkeypatch.setattr(footprint, "GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(device_memory, "PROCESS", tmp_path / "self")
+    monkeypatch.setattr(device_memory, "MACHINE", tmp_path / "meminfo")
+    monkeypatch.setattr(device_memory, "GROUPS", tmp_path / "groups")
     (tmp_path / "self").mkdir()
     (tmp_path / "self/status").write_text(f"Name:\tpython\nVmHWM:\t {2 * 2**20} kB\nVmRSS:\t {2**20} kB\n")
     (tmp_path / "meminfo").write_text(f"MemTotal: {64 * 2**20} kB\nMemAvailable:   {50 * 2**20} kB\n")
@@ -46,8 +46,8 @@ def write(folder: Path, **numbers: object) -> None:
 
 
 def test_without_limits_it_is_what_the_machine_has_left(machine: Path) -> None:
-    assert footprint.room(CPU) == 51 * GB
-    assert footprint.peak(CPU) == 2 * GB
+    assert device_memory.room(CPU) == 51 * GB
+    assert device_memory.peak(CPU) == 2 * GB
 
 
 @pytest.mark.parametrize("inside", [True, False])
@@ -58,17 +58,17 @@ def test_a_job_has_what_its_limit_leaves(machine: Path, inside: bool) -> None:
     if not inside:
         write(job / "step_0", max="max", current=GB, stat="inactive_file 0")
     (machine / "self/cgroup").write_text("0::/slurm/job_1/step_0\n")
-    assert footprint.room(CPU) == (1 + 16 - 4) * GB
+    assert device_memory.room(CPU) == (1 + 16 - 4) * GB
 
 
 def test_so_it_has_in_groups_of_version_1(machine: Path) -> None:
     write(machine / "groups/memory/job", limit_in_bytes=8 * GB, usage_in_bytes=9 * GB, stat=f"total_inactive_file {GB}")
     (machine / "self/cgroup").write_text("5:cpu,cpuacct:/job\n4:memory:/job\n0::/\n")
-    assert footprint.room(CPU) == GB
+    assert device_memory.room(CPU) == GB
 
 
 def test_where_a_system_does_not_tell_nothing_is_said(machine: Path) -> None:
     (machine / "meminfo").unlink()
-    assert footprint.room(CPU) is None
+    assert device_memory.room(CPU) is None
     (machine / "self/status").unlink()
-    assert footprint.peak(CPU) > 0
+    assert device_memory.peak(CPU) > 0

@@ -21,12 +21,13 @@ import torch
 from faults import ranks
 from faults.forkserver import HANG, Server
 from faults.ranks import gone, supervised
-from faults.test_generation import BATCH, command, files, pairs
+from faults.test_generation import BATCH, command, files, pair_folders
 
-from medgen import distributed, generate, shares
 from medgen.errors import MedgenError, RecipeError, StoppedError
-from medgen.shares import Makers
-from medgen.signals import NAMES
+from medgen.generation import pairs, workers
+from medgen.generation.workers import Makers
+from medgen.ranks import distributed
+from medgen.system.signals import NAMES
 
 MANY = 99_999
 """More than there is time for."""
@@ -50,17 +51,17 @@ def test_ranks_make_the_pairs_that_one_process_would(count: int, server: Server,
 def test_ranks_of_an_arrays_jobs_have_each_block_once(parts: int, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
     for part in range(1, parts + 1):
-        own = generate.shard(100, 7, part, parts)
+        own = pairs.shard(100, 7, part, parts)
         for rank in range(count):
             monkeypatch.setattr(distributed, "place", lambda rank=rank: distributed.Place(rank, count, rank))
-            indices = generate.shard(100, 7, *shares.share(part, parts))
+            indices = pairs.shard(100, 7, *workers.share(part, parts))
             assert set(indices) <= set(own)
             made += indices
     assert sorted(made) == list(range(100))
 
 
 def median_area(out: Path) -> float:
-    return float(np.median([nib.load(each / "seg.nii.gz").get_fdata().mean() for each in pairs(out)]))
+    return float(np.median([nib.load(each / "seg.nii.gz").get_fdata().mean() for each in pair_folders(out)]))
 
 
 def test_devices_make_the_folder_that_one_does_and_what_is_left_out_is_told_once(
@@ -75,18 +76,18 @@ def test_devices_make_the_folder_that_one_does_and_what_is_left_out_is_told_once
     assert out == one.out.replace(f"{tmp_path}/one", f"{tmp_path}/two")
     assert told(err) == [each.replace(f"{tmp_path}/one", f"{tmp_path}/two") for each in told(one.err)]
     assert "pairs  12/12 tried  100%" in err
-    assert 0 < len(pairs(tmp_path / "two")) < 12
+    assert 0 < len(pair_folders(tmp_path / "two")) < 12
     assert files(tmp_path / "two") == files(tmp_path / "one")
 
 
-def workers(process: subprocess.Popen[str]) -> list[int]:
+def worker_pids(process: subprocess.Popen[str]) -> list[int]:
     listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
     return [int(each) for each in listed.split()]
 
 
 def wait_for_pairs(process: subprocess.Popen[str], out: Path, count: int) -> None:
     limit = time.monotonic() + HANG
-    while len(pairs(out)) < count:
+    while len(pair_folders(out)) < count:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < limit, "no pairs were made"
         time.sleep(0.002)
@@ -99,17 +100,17 @@ def test_a_worker_that_is_killed_ends_all_and_the_same_command_goes_on(
     words = command(trained, out, MANY, "--devices", 2)
     process = supervised(*words)
     wait_for_pairs(process, out, 1)
-    first, second = workers(process)
+    first, second = worker_pids(process)
     os.kill(second, signal.SIGKILL)
     _, err = process.communicate(timeout=HANG)
     assert process.returncode == 9, err
     what = f"rank 1 (pid {second}) was killed by SIGKILL, every pair there is whole"
     assert told(err) == [f"medgen: {out}: {what}. Continue: {shlex.join(['medgen', *words])}"]
     assert gone(first)
-    count = int(pairs(out)[-1].name.removeprefix("syn_")) + 1 + BATCH  # no gap is left, and some are new
+    count = int(pair_folders(out)[-1].name.removeprefix("syn_")) + 1 + BATCH  # no gap is left, and some are new
     for folder in (out, tmp_path / "whole"):
         assert server.run(*command(trained, folder, count)).code == 0
-    assert len(pairs(out)) == count
+    assert len(pair_folders(out)) == count
     assert files(out) == files(tmp_path / "whole")
 
 
@@ -126,8 +127,8 @@ def test_a_signal_stops_all_at_the_end_of_a_block(
     assert process.returncode == code, err
     what = f"stopped by {NAMES[number]}, every pair there is whole"
     assert told(err) == [f"medgen: {tmp_path}: {what}. Continue: {shlex.join(['medgen', *words])}"]
-    assert 0 < len(pairs(tmp_path)) < MANY
-    assert len(pairs(tmp_path)) % BATCH == 0
+    assert 0 < len(pair_folders(tmp_path)) < MANY
+    assert len(pair_folders(tmp_path)) % BATCH == 0
 
 
 def told(err: str) -> list[str]:
@@ -152,7 +153,7 @@ def test_a_stop_is_told_by_who_started_them_also_where_a_signal_came_before_all_
     failures: list[tuple[int, Any]], makers: Makers
 ) -> None:
     makers.asked = signal.SIGUSR1
-    shares._tell(makers.notes, StoppedError("out: stopped"))
+    workers._tell(makers.notes, StoppedError("out: stopped"))
     with pytest.raises(MedgenError, match=r"^out: stopped$") as raised:
         makers._judge(failures)
     assert raised.value.exit_code == 75
@@ -185,9 +186,9 @@ def test_of_several_that_fail_the_first_leaves_its_error_for_who_started_them(
 def test_there_are_no_more_processes_than_blocks_and_none_besides_those_of_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert [shares.processes(4, generate.shard(count, 3, 1, 1)) for count in (1, 3, 4, 9, 90)] == [1, 1, 2, 3, 4]
+    assert [workers.processes(4, pairs.shard(count, 3, 1, 1)) for count in (1, 3, 4, 9, 90)] == [1, 1, 2, 3, 4]
     monkeypatch.setattr(distributed, "place", lambda: distributed.Place(0, 2, 0))
-    assert shares.processes(4, generate.shard(90, 3, 1, 1)) == 1
+    assert workers.processes(4, pairs.shard(90, 3, 1, 1)) == 1
 
 
 def test_ranks_take_the_devices_in_turn_and_more_than_there_are_are_refused(
@@ -200,8 +201,8 @@ def test_ranks_take_the_devices_in_turn_and_more_than_there_are_are_refused(
     monkeypatch.setattr(distributed, "end_with_parent", lambda: None)
     for rank in range(4):
         monkeypatch.setattr(distributed, "place", lambda rank=rank: distributed.Place(rank, 4, rank))
-        with shares.joined():
+        with workers.joined():
             pass
     assert chosen == [0, 1, 0, 1]
     with pytest.raises(RecipeError, match=r"^--devices: got 3, this node has 2\. Use at most as many\.$"):
-        shares.supervise(["generate"], 3, 9, tmp_path, "medgen generate")
+        workers.supervise(["generate"], 3, 9, tmp_path, "medgen generate")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from medgen import launch, shares
+from medgen.generation import workers
+from medgen.ranks import launcher
 
 
 def surroundings() -> tuple[object, ...]:
@@ -53,16 +54,16 @@ def test_environment_logging_and_signals_are_as_before(kind, fails, tmp_path, mo
     monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.setattr(Agent, "fails", fails)
-    monkeypatch.setattr(launch, "_agent", lambda *_: Agent())
-    monkeypatch.setattr(launch, "check", lambda *_: None)
+    monkeypatch.setattr(launcher, "_agent", lambda *_: Agent())
+    monkeypatch.setattr(launcher, "check", lambda *_: None)
     before, ended = surroundings(), Meeting.ended
     training = type("Training", (), {"devices": 2})
     recipe = type("Recipe", (), {"training": training})
 
     def work() -> int:
         if kind == "train":
-            return launch.supervise(["train"], recipe)
-        return shares.supervise(["generate"], 2, 4, tmp_path, "the same command")
+            return launcher.supervise(["train"], recipe)
+        return workers.supervise(["generate"], 2, 4, tmp_path, "the same command")
 
     if fails:
         with pytest.raises(RuntimeError, match="the agent failed"):

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from medgen import files, folder, locks
 from medgen.errors import RunInUseError
+from medgen.run import folder
+from medgen.system import files, locks
 
 LACKING = [errno.ENOSYS, errno.EPERM, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOLCK, errno.EACCES]
 

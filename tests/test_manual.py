@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from medgen.recipe import load
+from medgen.config.recipe import load
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

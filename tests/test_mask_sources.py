@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from medgen import generate
 from medgen.errors import RecipeError
+from medgen.generation import pairs
 
 
 def blob(*pixels, size=16):
@@ -42,7 +42,7 @@ def test_a_lesion_keeps_its_area_whatever_the_pixels_of_both_models(spacing, tra
     models.draw(monkeypatch, LESION)
     result = medgen(*command(trained / "seg", image, tmp_path / "out"))
     assert result.code == 0, result.err
-    expected = int(LESION.sum()) * generate.load_model(trained / "seg/latest.pt").spacing ** 2
+    expected = int(LESION.sum()) * pairs.load_model(trained / "seg/latest.pt").spacing ** 2
     pixel = spacing**2
     assert areas(tmp_path / "out") == pytest.approx([expected] * 3, abs=max(0.05 * expected, pixel / 2))
     header = nib.load(tmp_path / "out/train/syn_00000/bravo.nii.gz").header
@@ -51,10 +51,10 @@ def test_a_lesion_keeps_its_area_whatever_the_pixels_of_both_models(spacing, tra
 
 def test_masks_of_the_same_pixels_are_left_as_they_are(trained):
     """Issue 10, point 6: nothing that was right before changes."""
-    seg, image = (generate.load_model(trained / f"{name}/latest.pt") for name in ("seg", "bravo"))
-    alone = generate.ModelMasks(seg, 0, 3, 1.0, 2).block(range(4))
+    seg, image = (pairs.load_model(trained / f"{name}/latest.pt") for name in ("seg", "bravo"))
+    alone = pairs.ModelMasks(seg, 0, 3, 1.0, 2).block(range(4))
     for spacing in (image.spacing, image.spacing * 1.0001):
-        both = generate.ModelMasks(seg, 0, 3, 1.0, 2, image._replace(spacing=spacing)).block(range(4))
+        both = pairs.ModelMasks(seg, 0, 3, 1.0, 2, image._replace(spacing=spacing)).block(range(4))
         assert torch.equal(alone.values, both.values)
         assert alone.faults == both.faults
 
@@ -76,9 +76,9 @@ def test_a_lesion_outside_the_images_is_drawn_again_and_told(trained, medgen, tm
 
 def test_a_lesion_too_small_for_the_images_is_an_empty_mask(trained, monkeypatch):
     """Issue 10, point 6: a mask is judged as the image model gets it."""
-    seg, image = (generate.load_model(trained / f"{name}/latest.pt") for name in ("seg", "bravo"))
+    seg, image = (pairs.load_model(trained / f"{name}/latest.pt") for name in ("seg", "bravo"))
     models.draw(monkeypatch, blob((8, 8)))
-    masks = generate.ModelMasks(seg, 0, 2, 1.0, 1, image._replace(spacing=seg.spacing * 3)).block(range(2))
+    masks = pairs.ModelMasks(seg, 0, 2, 1.0, 1, image._replace(spacing=seg.spacing * 3)).block(range(2))
     assert masks.faults == [["empty"], ["empty"]]
 
 
@@ -120,8 +120,8 @@ def test_masks_of_other_labels_are_told(trained, medgen, tmp_path, monkeypatch):
 
 
 def test_a_source_of_other_masks_is_no_source(trained):
-    seg, image = (generate.load_model(trained / f"{name}/latest.pt") for name in ("seg", "bravo"))
+    seg, image = (pairs.load_model(trained / f"{name}/latest.pt") for name in ("seg", "bravo"))
     mode = image.parts.mode._replace(condition=("core",))
     other = image._replace(parts=image.parts._replace(mode=mode), masks=frozenset({"core"}))
     with pytest.raises(RecipeError, match=r"gives seg, the image model .* was trained on core"):
-        generate.ModelMasks(seg, 0, 2, 1.0, 1, other)
+        pairs.ModelMasks(seg, 0, 2, 1.0, 1, other)

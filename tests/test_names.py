@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from medgen.data.settings import DataSettings
-from medgen.layers import Layers
-from medgen.settings import structure, unstructure
+from medgen.api.settings import structure, unstructure
+from medgen.config.data import DataSettings
+from medgen.config.overlay import Layers
 
 SMALL = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 """A locale whose encoding is ASCII."""
@@ -32,7 +32,9 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("environment", [{"PYTHONIOENCODING": "ascii"}, SMALL, {"PYTHONIOENCODING": "latin-1"}])
 def test_what_a_log_cannot_write_is_shown_escaped(environment):
     """Point 16."""
-    done = run(r"from medgen.console import say, warn; say('M\xfcller \u60a3 \udcfc'); warn('\u60a3')", **environment)
+    done = run(
+        r"from medgen.system.console import say, warn; say('M\xfcller \u60a3 \udcfc'); warn('\u60a3')", **environment
+    )
     assert (done.returncode, done.stderr.splitlines()) == (0, [r"medgen: warning: \u60a3"])
     assert r"\u60a3 \udcfc" in done.stdout
 
@@ -41,7 +43,7 @@ def test_a_folder_in_a_recipe_is_found_in_a_locale_that_cannot_read_its_name(tmp
     """Point 16."""
     (tmp_path / "Müller").mkdir()
     code = (
-        "from medgen.settings import structure, unstructure; from medgen.data.settings import DataSettings\n"
+        "from medgen.api.settings import structure, unstructure; from medgen.config.data import DataSettings\n"
         f"settings, _ = structure({{'root': {str(tmp_path / 'Müller')!a}}}, DataSettings)\n"
         "print(settings.root.is_dir(), ascii(unstructure(settings)['root']))"
     )

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from medgen import field, gt, settings
+from medgen.config.overlay import recipes_dir
+from medgen.config.recipe import Recipe, from_toml, load, public_toml, shipped, to_toml
+from medgen.config.registry import Entry, Plugin, Registry
 from medgen.errors import MedgenError, PluginError, RecipeError
-from medgen.layers import recipes_dir
-from medgen.recipe import Recipe, from_toml, load, public_toml, shipped, to_toml
-from medgen.registry import Entry, Plugin, Registry
 
 
 @settings
@@ -334,7 +334,7 @@ def test_the_mistakes_of_a_real_recipe_are_told_at_once_without_torch_or_monai(w
         """
     )
     script = (
-        "import sys; from medgen.recipe import load; from medgen.errors import MedgenError\n"
+        "import sys; from medgen.config.recipe import load; from medgen.errors import MedgenError\n"
         "try: load('x.toml')\n"
         "except MedgenError as error: print(*error.problems, error.exit_code, sep='\\n')\n"
         "print(sorted({'torch', 'monai', 'numpy'} & set(sys.modules)))"

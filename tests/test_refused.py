@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from medgen.recipe import load
+from medgen.config.recipe import load
 
 LATENT = ("bravo_rflow_latent", "space.latent.checkpoint=vae")
 AXES = {

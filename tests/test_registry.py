@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from medgen.config.registry import Registry
 from medgen.errors import PluginError
-from medgen.registry import Registry
 
 GOOD = """
 from medgen import field, hookimpl, settings
@@ -357,7 +357,7 @@ def test_a_package_that_pip_installed_is_found_and_computes_its_loss(
 
 def test_every_built_in_is_sound_and_listing_imports_neither_torch_nor_monai() -> None:
     script = (
-        "import sys; from medgen.registry import Registry; r = Registry.load(); "
+        "import sys; from medgen.config.registry import Registry; r = Registry.load(); "
         "print([p for p in r.plugins if p.error and p.distribution == 'medgen'], "
         "sorted({'torch', 'monai', 'numpy'} & set(sys.modules)))"
     )

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from faults.variants import SMALL
 
-from medgen import cli, folder, run, session, trainer
+from medgen.cli import main
+from medgen.config.recipe import load
 from medgen.errors import NotFiniteError
-from medgen.recipe import load
+from medgen.run import folder, run
+from medgen.training import session, trainer
 
 SHORT = (*SMALL, "training.steps=3", "training.validate_every=0")
 
@@ -96,9 +98,9 @@ def test_debug_keeps_the_code_of_whatever_ends_a_command(code: int, capsys: pyte
     """Point 21."""
 
     def end() -> None:
-        raise cli.StorageError("x") if code == 8 else session.StoppedError("x: stopped.", code)
+        raise main.StorageError("x") if code == 8 else session.StoppedError("x: stopped.", code)
 
-    assert cli.guarded(end, debug=True) == code
+    assert main.guarded(end, debug=True) == code
     err = capsys.readouterr().err
     assert err.startswith("Traceback")
     assert err.splitlines()[-1].startswith("medgen: x")

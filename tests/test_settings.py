@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pytest
 
-from medgen.settings import (
+from medgen.api.settings import (
     Check,
     as_toml,
     between,

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from medgen import changes
-from medgen.recipe import from_toml, load, public_toml
+from medgen.config import compatibility
+from medgen.config.recipe import from_toml, load, public_toml
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = {name: ROOT / "slurm" / f"{name}.slurm" for name in ("train", "generate")}
@@ -487,6 +487,6 @@ def test_S5_submit_says_in_a_line_that_there_is_no_sbatch(medgen: Run, monkeypat
 def test_S5_what_a_job_asks_for_may_change_and_is_in_no_checkpoint(tmp_path: Path) -> None:
     one = load("bravo_rflow", ["slurm.account=alice", 'slurm.setup=["source /home/alice/v"]', "training.devices=2"])
     two = load("bravo_rflow", ["slurm.hours=1", "slurm.gpu=none"])
-    changes.check(one, two, tmp_path)
+    compatibility.check(one, two, tmp_path)
     assert "alice" not in public_toml(one)
     assert from_toml(public_toml(one)).slurm == load("bravo_rflow").slurm

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from medgen import console, streams
-from medgen.cli import guarded
+from medgen.cli.main import guarded
 from medgen.errors import StoppedError
+from medgen.system import console, streams
 
 FULL = Path("/dev/full")
 full_disk = pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")

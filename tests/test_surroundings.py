@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from medgen import surroundings
-from medgen.data import memory
+from medgen.data.store import file_memo
 from medgen.errors import StorageError
+from medgen.system import surroundings
 
 NAMELESS = """
 import pwd, sys
@@ -20,7 +20,7 @@ def nobody(uid):
     raise KeyError(f"getpwuid(): uid not found: {uid}")
 
 pwd.getpwuid = nobody
-from medgen.cli import main
+from medgen.cli.main import main
 
 try:
     main(["recipe", "list"])
@@ -39,10 +39,10 @@ def homeless(monkeypatch, tmp_path):
     """No cache folder is named, and temporary ones are below `tmp_path`."""
     for name in ("MEDGEN_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(memory.tempfile, "tempdir", str(tmp_path))
-    memory._temporary.cache_clear()
+    monkeypatch.setattr(file_memo.tempfile, "tempdir", str(tmp_path))
+    file_memo._temporary.cache_clear()
     yield tmp_path / f"medgen-{os.getuid()}"
-    memory._temporary.cache_clear()
+    file_memo._temporary.cache_clear()
 
 
 def test_a_user_id_without_a_name_can_import_what_training_needs():
@@ -78,8 +78,8 @@ def test_without_a_home_slices_are_kept_in_a_private_temporary_folder(monkeypatc
 
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr("pwd.getpwuid", nobody)
-    assert memory.cache_folder() == homeless
-    assert memory.cache_folder() == homeless
+    assert file_memo.cache_root() == homeless
+    assert file_memo.cache_root() == homeless
     assert homeless.stat().st_mode & 0o777 == 0o700
     said = capsys.readouterr().err
     assert said.count("medgen: warning: HOME: is no folder that can be written") == 1
@@ -95,16 +95,16 @@ def test_a_home_that_cannot_be_written_is_not_used(kind, monkeypatch, homeless, 
     elif kind == "read-only":
         home.mkdir()
     access = os.access
-    monkeypatch.setattr(memory.os, "access", lambda path, mode: Path(path) != home and access(path, mode))
+    monkeypatch.setattr(file_memo.os, "access", lambda path, mode: Path(path) != home and access(path, mode))
     monkeypatch.setenv("HOME", str(home))
     if kind == "/":
-        monkeypatch.setattr(memory.os.path, "exists", lambda path: path == home)
-    assert memory.cache_folder() == homeless
+        monkeypatch.setattr(file_memo.os.path, "exists", lambda path: path == home)
+    assert file_memo.cache_root() == homeless
 
 
 def test_a_home_that_can_be_written_has_the_cache_and_is_not_made_before_it_is_needed(monkeypatch, homeless, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert memory.cache_folder() == tmp_path / "home" / ".cache" / "medgen"
+    assert file_memo.cache_root() == tmp_path / "home" / ".cache" / "medgen"
     assert not (tmp_path / "home").exists()
     assert not homeless.exists()
 
@@ -114,7 +114,7 @@ def test_a_temporary_folder_of_someone_else_is_not_used(monkeypatch, homeless, t
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     homeless.mkdir()
     real = os.getuid()
-    monkeypatch.setattr(memory.os, "getuid", lambda: real + 1)
+    monkeypatch.setattr(file_memo.os, "getuid", lambda: real + 1)
     homeless.rename(tmp_path / f"medgen-{real + 1}")
     with pytest.raises(StorageError, match=r"another user's. Set MEDGEN_CACHE to a folder of yours\."):
-        memory.cache_folder()
+        file_memo.cache_root()

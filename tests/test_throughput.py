@@ -13,10 +13,10 @@ from faults.variants import SMALL
 from medgen_builtins.callbacks.progress import left, training_line
 from torch import Tensor, nn
 
-from medgen import throughput
-from medgen.assemble import assemble
-from medgen.kinds import Batch, Step
-from medgen.recipe import TrainingSettings, load
+from medgen.api.interfaces import Batch, Step
+from medgen.config.recipe import TrainingSettings, load
+from medgen.run.assemble import assemble
+from medgen.training import throughput
 
 CPU = torch.device("cpu")
 

@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 
-from medgen import checkpoint
-from medgen.recipe import TrainingSettings
-from medgen.run import learning_rate
-from medgen.trainer import Trainer
+from medgen.config.recipe import TrainingSettings
+from medgen.run import checkpoint
+from medgen.run.run import learning_rate
+from medgen.training.trainer import Trainer
 
 VARIANTS = {
     "bravo_rflow": ("training.accumulate=2",),
@@ -80,7 +80,7 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch(medgen, tiny, tmp_pa
 
 
 def test_a_step_that_is_not_finite_changes_nothing_and_many_in_a_row_end_the_run(medgen, tiny, tmp_path, monkeypatch):
-    from medgen.objective import Objective
+    from medgen.training.objective import Objective
 
     forward = Objective.forward
     calls = []

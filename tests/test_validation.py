@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from medgen import pictures
-from medgen.assemble import assemble
-from medgen.kinds import Mode, Prediction
-from medgen.lesions import lesion_masks
-from medgen.recipe import load
-from medgen.trainer import validate
+from medgen.api.interfaces import Mode, Prediction
+from medgen.config.recipe import load
+from medgen.run.assemble import assemble
+from medgen.training.lesion_masks import lesion_masks
+from medgen.training.trainer import validate
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medgen import files
 from medgen.errors import RecipeError, StorageError
+from medgen.system import files
 
 Volume = NDArray[np.float32]
 Mask = NDArray[np.bool_]

@@ -32,8 +32,8 @@ import report
 from bench_step import compare, seconds
 from report import Goal, Row
 
-from medgen import console
-from medgen.assemble import build, default_device
+from medgen.run.assemble import build, default_device
+from medgen.system import console
 
 SAMPLED = 20
 """Of DDPM's 1000 steps, how many are measured; each costs the same."""

@@ -35,8 +35,8 @@ from monai.transforms import (
 )
 from torch.utils.data import RandomSampler
 
-from medgen.data.settings import DataSettings
-from medgen.data.store import SliceStore, open_store
+from medgen.config.data import DataSettings
+from medgen.data.store.store import SliceStore, open_store
 
 NAMES = ("t1_pre", "t1_gd", "flair", "t2")
 BATCH = 16

@@ -1,6 +1,6 @@
 """What it costs that no run is lost: saving over a plain `torch.save`, and steps with all checks over steps with none.
 
-Saving: `medgen.checkpoint.save` (finite check, key list, fsync, reading back, keeping the last, rename) of 100 MB.
+Saving: `medgen.run.checkpoint.save` (finite check, key list, fsync, reading back, keeping the last, rename) of 100 MB.
 Steps: on is medgen's loop as it is. Off: no finite check of the gradient's norm, no flag to the optimizer, no count of
 skipped steps, nobody asked whether to stop. Both clip, log and average. `python tests/benchmarks/bench_faults.py`
 """
@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from bench_step import compare, interval, medgen_step
 
-from medgen import checkpoint
-from medgen.trainer import Trainer
+from medgen.run import checkpoint
+from medgen.training.trainer import Trainer
 
 
 def saving(folder: Path, megabytes: int, pairs: int) -> dict[str, list[float]]:

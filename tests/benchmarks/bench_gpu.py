@@ -31,10 +31,10 @@ import report
 from data.cohort import write_cohort
 from torch.utils.flop_counter import FlopCounterMode
 
-from medgen import footprint
-from medgen.assemble import default_device
-from medgen.throughput import flops_per_image, peak
-from medgen.trainer import Trainer
+from medgen.run.assemble import default_device
+from medgen.training import device_memory
+from medgen.training.throughput import flops_per_image, peak
+from medgen.training.trainer import Trainer
 
 BATCHES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 CONTEXT = 0.6
@@ -91,9 +91,9 @@ def measure(case: Case, options: argparse.Namespace) -> Measured:
     with tempfile.TemporaryDirectory() as folder:
         step, flops, close = _stepping(case, Path(folder), sized, device)
         bench_step.seconds(step, options.warmup, cuda)
-        footprint.forget(device)
+        device_memory.forget(device)
         speeds = [sized.batch / bench_step.seconds(step, options.count, cuda) for _ in range(options.repeats)]
-        used = footprint.peak(device)
+        used = device_memory.peak(device)
         if options.profile:
             print(_profile(step, cuda), file=sys.stderr)
         close()

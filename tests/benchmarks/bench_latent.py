@@ -23,11 +23,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 from bench_step import RECIPE, compare, interval, overrides, seconds
 from data.cohort import write_cohort
 
-from medgen import checkpoint, sampling, seeds
-from medgen.assemble import Parts, assemble, build, default_device
-from medgen.recipe import Recipe, load, public_toml
-from medgen.run import Run
-from medgen.trainer import Trainer
+from medgen import seeds
+from medgen.config.recipe import Recipe, load, public_toml
+from medgen.run import checkpoint
+from medgen.run.assemble import Parts, assemble, build, default_device
+from medgen.run.run import Run
+from medgen.training import sampling
+from medgen.training.trainer import Trainer
 
 
 def write_autoencoder(path: Path, options: argparse.Namespace) -> None:

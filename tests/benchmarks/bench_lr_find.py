@@ -17,10 +17,10 @@ from medgen_builtins.callbacks.lr_find import Finder, LrFind, Probe, unchanged
 from rich.console import Console
 from rich.table import Table
 
-from medgen.assemble import assemble
-from medgen.recipe import load
-from medgen.run import Run
-from medgen.trainer import Trainer
+from medgen.config.recipe import load
+from medgen.run.assemble import assemble
+from medgen.run.run import Run
+from medgen.training.trainer import Trainer
 
 FACTORS = (0.1, 1.0, 10.0)
 WITHOUT = ("ema", "previews", "checkpoints", "tensorboard", "progress")

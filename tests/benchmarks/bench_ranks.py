@@ -65,8 +65,9 @@ def _work(pipe: Connection, folder: Path, options: argparse.Namespace, number: i
     import torch
     from bench_step import RECIPE, overrides
 
-    from medgen import console, distributed
-    from medgen.recipe import load
+    from medgen.config.recipe import load
+    from medgen.ranks import distributed
+    from medgen.system import console
 
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[number % len(cores)]})

@@ -22,9 +22,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from data.cohort import write_cohort
 
-from medgen.assemble import assemble
-from medgen.recipe import load
-from medgen.trainer import Trainer
+from medgen.config.recipe import load
+from medgen.run.assemble import assemble
+from medgen.training.trainer import Trainer
 
 RECIPE = str(Path(__file__).parents[2] / "recipes" / "bravo_rflow.toml")
 

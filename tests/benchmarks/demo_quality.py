@@ -21,9 +21,9 @@ from rich.table import Table
 from scipy import ndimage
 from scipy.spatial import ConvexHull
 
-from medgen.assemble import prepare_data
-from medgen.data.output import read_slice
-from medgen.recipe import load
+from medgen.config.recipe import load
+from medgen.data.store.nifti_writer import read_slice
+from medgen.run.assemble import prepare_data
 
 HEAD = -0.85
 

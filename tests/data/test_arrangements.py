@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from data.cohort import write_volume
 
-from medgen.data.check import check
-from medgen.data.layouts import Survey, find, person, survey
-from medgen.data.settings import DataSettings
+from medgen.config.data import DataSettings
+from medgen.data.scans.check import check
+from medgen.data.scans.layouts import Survey, find, person, survey
 from medgen.errors import DataError
-from medgen.names import raw
+from medgen.system.names import raw
 
 NOTHING = np.zeros((2, 2, 2), np.uint8)
 PATIENTS = ("P00", "P01", "P02", "P03")

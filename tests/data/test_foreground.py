@@ -5,10 +5,10 @@ import pytest
 from data.cohort import write_volume
 from scipy import ndimage
 
-from medgen.data.foreground import BORDERED, CONSTANT, CONSTANTS, NOISE, NONE, detect
-from medgen.data.output import write_slice
-from medgen.data.settings import DataSettings
-from medgen.data.slices import Channel, Slices, cut, window
+from medgen.config.data import DataSettings
+from medgen.data.store.foreground import BORDERED, CONSTANT, CONSTANTS, NOISE, NONE, detect
+from medgen.data.store.nifti_writer import write_slice
+from medgen.data.store.preprocess import Channel, Slices, cut, window
 
 SHAPE = (52, 60, 40)
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from data.cohort import write_cohort, write_volume
 
-from medgen.data.layouts import find, mask_names, source
-from medgen.data.settings import DataSettings, MaskSettings
+from medgen.config.data import DataSettings, MaskSettings
+from medgen.data.scans.layouts import find, mask_names, source
 from medgen.errors import DataError
 
 NOTHING = np.zeros((2, 2, 2), np.uint8)

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from medgen.data.agreement import across_thick
-from medgen.data.check import check
-from medgen.data.layouts import mask_names
-from medgen.data.likeness import Likeness, alike, from_text, packed, sketch, to_text, unpacked
-from medgen.data.settings import DataSettings
-from medgen.data.store import SliceStore, open_store
+from medgen.config.data import DataSettings
+from medgen.data.scans.check import check
+from medgen.data.scans.consistency import across_thick
+from medgen.data.scans.layouts import mask_names
+from medgen.data.scans.likeness import Likeness, alike, from_text, packed, sketch, to_text, unpacked
+from medgen.data.store.store import SliceStore, open_store
 from medgen.errors import DataError
 
 SHAPE = (36, 44, 20)
@@ -149,7 +149,7 @@ def test_thick_slices_that_are_cut_across_are_told_of_with_the_axis_to_set(spaci
 def test_thick_slices_that_are_cut_across_are_told_of_at_training_too(tmp_path, monkeypatch):
     """Point 19."""
     told: list[str] = []
-    monkeypatch.setattr("medgen.data.store.warn", told.append)
+    monkeypatch.setattr("medgen.data.store.store.warn", told.append)
     for seed in range(3):
         save(
             tmp_path / "scans" / f"P{seed}" / "bravo.nii.gz", head(seed)[0].transpose(2, 1, 0), np.diag([6.0, 1, 1, 1])

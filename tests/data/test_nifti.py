@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from data.corpus import Case, changed, faulty, flipped, nifti, odd, turned, voxels, zipped
 
-from medgen.data import nifti as gate
+from medgen.data.scans import nifti as gate
 from medgen.errors import DataError
 
 HEAD = np.random.default_rng(1).normal(100, 20, (24, 26, 16)).astype("f4")
@@ -142,7 +142,7 @@ def test_I2_bombs_cost_nothing(corpus: list[Case]) -> None:
     code = """
 import json, resource, sys, time, zlib
 from pathlib import Path
-from medgen.data import nifti
+from medgen.data.scans import nifti
 
 def peak():  # not ru_maxrss, which starts from the parent's
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) >> 10

@@ -13,7 +13,7 @@ from multiprocessing.context import SpawnProcess
 
 import pytest
 
-from medgen.data import pool
+from medgen.data.store import processes
 from medgen.errors import OutOfMemoryError
 
 pytestmark = pytest.mark.usefixtures("no_hang")
@@ -24,7 +24,7 @@ ALONE = r"Set data\.workers=1 to see what it cannot do\."
 
 def told(work, jobs, workers):
     """The message with which the pool ends."""
-    with pytest.raises(OutOfMemoryError) as raised, pool.results(work, jobs, workers) as results:
+    with pytest.raises(OutOfMemoryError) as raised, processes.results(work, jobs, workers) as results:
         list(results)
     return str(raised.value)
 
@@ -57,10 +57,10 @@ def test_a_process_that_is_killed_as_it_starts_is_named_with_its_signal_though_n
     number, started, monkeypatch
 ):
     """Issue 10, point 0: before its memory was looked at, and before anybody asked for the children."""
-    monkeypatch.setattr(pool.Watch, "_measure", lambda *_: None)
+    monkeypatch.setattr(processes.Watch, "_measure", lambda *_: None)
     started.signals.append(number)
     said = told(*UNTIL_KILLED)
-    who = f"data.workers: process {started[0]}, one of 2 that read the scans, was killed by {pool._name(number)}"
+    who = f"data.workers: process {started[0]}, one of 2 that read the scans, was killed by {processes._name(number)}"
     then = f", most likely for lack of memory. {LESS}" if number == signal.SIGKILL else rf"\. {ALONE}"
     assert re.fullmatch(rf"{who} \(how much memory it held is not known\){then}", said), said
 
@@ -98,13 +98,13 @@ def test_a_process_that_is_started_as_the_pool_breaks_is_ended_too(when, started
 
 def test_a_job_that_a_broken_pool_forgets_is_not_waited_for(started, monkeypatch):
     monkeypatch.setattr(process._ExecutorManagerThread, "terminate_broken", lambda *_: None)
-    monkeypatch.setattr(pool, "GRACE", 0.05)
+    monkeypatch.setattr(processes, "GRACE", 0.05)
     started.signals.append(signal.SIGKILL)
     assert re.search(r"one of 2 .* SIGKILL", told(*UNTIL_KILLED))
 
 
 def test_the_memory_that_a_process_held_when_it_was_looked_at_is_told(started, monkeypatch):
-    measure, killed = pool.Watch._measure, []
+    measure, killed = processes.Watch._measure, []
 
     def looking(self, pid):
         measure(self, pid)
@@ -112,7 +112,7 @@ def test_the_memory_that_a_process_held_when_it_was_looked_at_is_told(started, m
             killed.append(pid)
             os.kill(pid, signal.SIGKILL)
 
-    monkeypatch.setattr(pool.Watch, "_measure", looking)
+    monkeypatch.setattr(processes.Watch, "_measure", looking)
     said = told(*UNTIL_KILLED)
     found = re.fullmatch(
         rf"data\.workers: process {killed[0]}, one of 2 that read the scans, was killed by SIGKILL while it held "
@@ -141,7 +141,7 @@ def test_a_process_that_gets_no_memory_is_told_at_once():
 
 
 def test_what_work_gives_comes_in_the_order_of_the_jobs():
-    with pool.results(abs, [-3, 2, -1], 2) as results:
+    with processes.results(abs, [-3, 2, -1], 2) as results:
         assert list(results) == [3, 2, 1]
 
 

@@ -17,12 +17,12 @@ from faults.forkserver import HANG, PRELOAD
 from latents import BRAVO, CPU, Counting, store_of
 from medgen_builtins.spaces.latent import Latent
 
-from medgen.assemble import assemble
-from medgen.data import prepared as prepared_module
-from medgen.data.prepared import open_prepared
+from medgen.api.interfaces import Mode
+from medgen.config.recipe import load
+from medgen.data.store import latent_store as prepared_module
+from medgen.data.store.latent_store import open_prepared
 from medgen.errors import DataError, StorageError
-from medgen.kinds import Mode
-from medgen.recipe import load
+from medgen.run.assemble import assemble
 
 POOLED = Mode(images=("bravo", "flair"), pooled=True)
 
@@ -172,7 +172,7 @@ def test_what_is_diffused_is_distributed_as_if_every_step_encoded(latent_run):
 
 
 def test_no_encoder_runs_in_training_or_validation(latent_run, monkeypatch):
-    from medgen.trainer import Trainer, validate
+    from medgen.training.trainer import Trainer, validate
 
     monkeypatch.setattr(type(latent_run.space.images), "moments", lambda *_: pytest.fail("an encoder ran"))
     Trainer(latent_run).step()

@@ -9,12 +9,12 @@ import pytest
 from data.cohort import write_volume
 from scipy import ndimage
 
-from medgen.data.heads import locate
-from medgen.data.layouts import mask_names
-from medgen.data.nifti import Volume
-from medgen.data.settings import DataSettings
-from medgen.data.slices import Channel, cut
-from medgen.data.store import SliceStore, open_store
+from medgen.config.data import DataSettings
+from medgen.data.scans.layouts import mask_names
+from medgen.data.scans.nifti import Volume
+from medgen.data.store.heads import locate
+from medgen.data.store.preprocess import Channel, cut
+from medgen.data.store.store import SliceStore, open_store
 from medgen.errors import DataError
 
 WIDTH, HEIGHT, DEPTH = 140.0, 170.0, 40.0

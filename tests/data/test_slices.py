@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from data.cohort import write_volume
 
-from medgen.data.resample import resample, weights
-from medgen.data.settings import DataSettings, MaskSettings
-from medgen.data.slices import Channel, Slices, binary, cut, foreground, scale
+from medgen.config.data import DataSettings, MaskSettings
+from medgen.data.store.preprocess import Channel, Slices, binary, cut, foreground, scale
+from medgen.data.store.resample import resample, weights
 from medgen.errors import DataError
 
 EVERY_LABEL = MaskSettings()

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from data.cohort import make_patient, write_cohort, write_volume
 
-from medgen.data import cached, memory
-from medgen.data import store as store_module
-from medgen.data.layouts import mask_names
-from medgen.data.settings import DataSettings, MaskSettings
-from medgen.data.store import SliceStore, open_store
+from medgen.config.data import DataSettings, MaskSettings
+from medgen.data.scans.layouts import mask_names
+from medgen.data.store import cache_folder, file_memo
+from medgen.data.store import store as store_module
+from medgen.data.store.store import SliceStore, open_store
 from medgen.errors import DataError, RecipeError, StorageError
 
 CHANNELS = ("bravo", "flair", "seg")
@@ -164,7 +164,7 @@ def test_the_content_decides_not_the_place_or_the_time(cohort, cache, tmp_path, 
 
 
 def test_a_scan_replaced_by_another_of_the_same_size_and_time_is_noticed(tmp_path, cache, builds, monkeypatch):
-    monkeypatch.setattr(memory, "SETTLED", -1.0)
+    monkeypatch.setattr(file_memo, "SETTLED", -1.0)
     write_cohort(tmp_path / "scans", 2, channels=("bravo",))
     path = tmp_path / "scans" / "Mets_000" / "bravo.nii.gz"
     raw = path.with_name("bravo.nii")
@@ -181,7 +181,7 @@ def test_a_scan_replaced_by_another_of_the_same_size_and_time_is_noticed(tmp_pat
 
 
 def test_files_that_did_not_change_are_not_read_again(cohort, cache, monkeypatch):
-    monkeypatch.setattr(memory, "SETTLED", -1.0)
+    monkeypatch.setattr(file_memo, "SETTLED", -1.0)
     opened(cohort, cache)
     monkeypatch.setattr(store_module.nifti, "digest", lambda path: pytest.fail(f"{path} was read again"))
     opened(cohort, cache)
@@ -221,7 +221,7 @@ def test_progress_is_told_twice_per_patient(cohort, cache):
 
 
 def test_nothing_on_disk_names_a_patient_or_a_path(cohort, cache, monkeypatch):
-    monkeypatch.setattr(memory, "SETTLED", -1.0)
+    monkeypatch.setattr(file_memo, "SETTLED", -1.0)
     opened(cohort, cache)
     files = [path for path in cache.rglob("*") if path.is_file()]
     assert {path.name for path in files} == {"digests.json", "heads.json", "index.npz", "0", "1", "2"}
@@ -242,14 +242,14 @@ def test_every_faulty_file_is_told_and_nothing_is_left_behind(tmp_path, cache):
 
 def test_when_another_process_was_faster_its_store_is_used(cohort, cache, monkeypatch):
     rival: list[SliceStore] = []
-    publish = cached.publish
+    publish = cache_folder.publish
 
     def late(made, folder):
         shutil.copytree(made, folder)
         rival.append(folder.stat().st_ino)
         publish(made, folder)
 
-    monkeypatch.setattr(cached, "publish", late)
+    monkeypatch.setattr(cache_folder, "publish", late)
     store = opened(cohort, cache)
     assert len(store.select("train")) > 0
     assert [(cache / name).stat().st_ino for name in stores(cache)] == rival

@@ -31,7 +31,7 @@ def die_at(where: str, call: int, after: bool) -> None:
 
 def die_in_the_middle_of_a_line() -> None:
     """End when half of the third pair's line is in the manifest."""
-    from medgen.manifest import Manifest
+    from medgen.generation.manifest import Manifest
 
     add = Manifest.add
 
@@ -56,16 +56,16 @@ def signal_at(number: int, pair: int) -> None:
 
 
 def _before_pair(pair: int, do: Callable[[], None]) -> None:
-    from medgen import generate
+    from medgen.generation import pairs
 
-    real, calls = generate.write_pair, iter(range(1, 1 << 30))
+    real, calls = pairs.write_pair, iter(range(1, 1 << 30))
 
     def writing(*given: Any) -> None:
         if next(calls) == pair:
             do()
         real(*given)
 
-    generate.write_pair = writing
+    pairs.write_pair = writing
 
 
 def _find(where: str) -> tuple[Any, str]:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from medgen.data import store as store_module
-from medgen.data.layouts import mask_names
-from medgen.data.settings import DataSettings
-from medgen.data.store import SliceStore, open_store
+from medgen.config.data import DataSettings
+from medgen.data.scans.layouts import mask_names
+from medgen.data.store import store as store_module
+from medgen.data.store.store import SliceStore, open_store
 
 CHANNELS = ("bravo", "flair", "seg")
 

@@ -16,15 +16,15 @@ from typing import Any, NamedTuple
 import torch
 
 PRELOAD = [
-    "medgen.cli",
-    "medgen.session",
-    "medgen.registry",
+    "medgen.cli.main",
+    "medgen.training.session",
+    "medgen.config.registry",
     "monai.networks.nets",
     "torch.utils.tensorboard",
     "torch._dynamo",
     "pytest",
     "nibabel",
-    "medgen.validation",
+    "medgen.training.validation",
     *sorted({entry.value for entry in entry_points(group="medgen")}),
 ]
 
@@ -96,7 +96,7 @@ def _work(
     torch.set_num_threads(1)
     if hook:
         hook(*given)
-    from medgen.cli import main
+    from medgen.cli.main import main
 
     main(words)
 

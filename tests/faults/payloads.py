@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from medgen import checkpoint
+from medgen.run import checkpoint
 
 State = dict[str, Any]
 

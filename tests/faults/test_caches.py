@@ -20,11 +20,11 @@ from data.cohort import write_cohort
 from faults.filling import CHANNELS, everything, fill, opened, wanted
 from faults.forkserver import HANG, PRELOAD
 
-from medgen import files
-from medgen.data import cached, memory
-from medgen.data import store as store_module
-from medgen.data.settings import DataSettings, MaskSettings
+from medgen.config.data import DataSettings, MaskSettings
+from medgen.data.store import cache_folder, file_memo
+from medgen.data.store import store as store_module
 from medgen.errors import OutOfMemoryError, StorageError
+from medgen.system import files
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_C1_a_killed_process_leaves_no_workers(begun, tmp_path):
 import sys
 from pathlib import Path
 from faults.filling import begun
-from medgen.data import pool
+from medgen.data.store import processes
 with pool.results(begun, [Path(each) for each in sys.argv[1:]], 2) as results:
     next(results)
 """
@@ -225,7 +225,7 @@ def test_C2_another_format_makes_another_store(scans, cache, monkeypatch):
 @pytest.mark.parametrize("settled", [2.0, -1.0], ids=["at once", "later"])
 def test_C2_a_scan_that_changed_is_never_read_from_the_cache(scans, cache, monkeypatch, settled):
     """Its content is the key: whatever its size, time and name, and whether digests are remembered or not."""
-    monkeypatch.setattr(memory, "SETTLED", settled)
+    monkeypatch.setattr(file_memo, "SETTLED", settled)
     before = opened(wanted(scans), cache)
     path, other = scans / "Mets_000" / "bravo.nii.gz", scans / "Mets_001" / "bravo.nii.gz"
     times = path.stat()
@@ -261,7 +261,7 @@ def test_a_store_that_cannot_be_opened_now_is_left_alone(where, code, scans, cac
     (store,) = stores(cache)
     before = {path: path.stat().st_mtime_ns for path in store.iterdir()}
     with monkeypatch.context() as patch:
-        owner, name = (cached, "checksum") if where == "open" else (cached.np, "memmap")
+        owner, name = (cache_folder, "checksum") if where == "open" else (cache_folder.np, "memmap")
         patch.setattr(owner, name, refusing(code))
         memory_ = code == errno.ENOMEM
         with pytest.raises(
@@ -294,7 +294,7 @@ def test_without_memory_mapping_slices_are_read_into_memory(code, scans, cache, 
     """Point 5: as on folders shared with a virtual machine; told once."""
     monkeypatch.setattr(files, "_told", set())
     expected = everything(opened(wanted(scans), cache))
-    monkeypatch.setattr(cached.np, "memmap", refusing(code))
+    monkeypatch.setattr(cache_folder.np, "memmap", refusing(code))
     assert everything(opened(wanted(scans), cache)) == expected
     assert capsys.readouterr().err.count("no memory mapping") == 1
 
@@ -310,16 +310,16 @@ def test_without_a_rename_of_folders_a_store_is_made(scans, cache, monkeypatch):
 
 def test_what_is_known_of_files_is_not_lost_where_it_cannot_be_read_now(tmp_path, monkeypatch):
     """Point 24: else a moment without a free handle would replace it by what is new."""
-    monkeypatch.setattr(memory, "SETTLED", -1.0)
+    monkeypatch.setattr(file_memo, "SETTLED", -1.0)
     (tmp_path / "scan").write_text("")
-    known = memory.Memory(tmp_path / "known.json")
+    known = file_memo.Memory(tmp_path / "known.json")
     known.recall(tmp_path / "scan")
     known.remember(tmp_path / "scan", 1)
     known.save()
     before = (tmp_path / "known.json").read_text()
     with monkeypatch.context() as patch:
         patch.setattr(Path, "read_text", refusing(errno.EMFILE))
-        other = memory.Memory(tmp_path / "known.json")
+        other = file_memo.Memory(tmp_path / "known.json")
         assert other.recall(tmp_path / "scan", "another question") is None
         other.remember(tmp_path / "scan", 2)
         other.save()

@@ -17,7 +17,7 @@ import pytest
 from faults.forkserver import HANG, Server, differences
 from faults.variants import SMALL, overrides
 
-from medgen import checkpoint, run
+from medgen.run import checkpoint, run
 
 SHORT = (*SMALL, "training.val_batches=1", "callbacks.progress.every_steps=7")
 
@@ -333,9 +333,9 @@ def kill_a_worker(pid_file: str, seen: bool) -> None:
 
     from faults.filling import blocked
 
-    from medgen.data import pool
+    from medgen.data.store import processes
 
-    results, measure, start = pool.results, pool.Watch._measure, SpawnProcess.start
+    results, measure, start = processes.results, processes.Watch._measure, SpawnProcess.start
 
     def kill(pid):
         if not Path(pid_file).exists():
@@ -351,11 +351,11 @@ def kill_a_worker(pid_file: str, seen: bool) -> None:
         if self.held.get(pid):
             kill(pid)
 
-    pool.results = lambda _, jobs, workers: results(blocked, jobs, workers)
+    processes.results = lambda _, jobs, workers: results(blocked, jobs, workers)
     if seen:
-        pool.Watch._measure = measuring
+        processes.Watch._measure = measuring
     else:
-        pool.Watch._measure, SpawnProcess.start = (lambda *_: None), starting
+        processes.Watch._measure, SpawnProcess.start = (lambda *_: None), starting
 
 
 @pytest.mark.parametrize(

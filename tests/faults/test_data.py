@@ -18,8 +18,8 @@ import pytest
 from data.cohort import make_patient, write_cohort, write_volume
 from data.corpus import faulty
 
-from medgen.data import check as check_module
-from medgen.data import memory
+from medgen.data.scans import check as check_module
+from medgen.data.store import file_memo
 
 SIZE = (20, 24, 10)
 NO_MASKS = "has no masks (seg) among its channels"
@@ -506,7 +506,7 @@ def test_I10_without_validation_there_is_no_best_and_that_is_said(tmp_path, trai
 
 def test_what_was_verified_is_not_read_again_until_it_changes(scans, checked, monkeypatch):
     """The second check reads nothing; a file that changed is read again, alone; other settings ask anew."""
-    monkeypatch.setattr(memory, "SETTLED", -1.0)
+    monkeypatch.setattr(file_memo, "SETTLED", -1.0)
     read: list[str] = []
     examine = check_module.examine
     monkeypatch.setattr(check_module, "examine", lambda job: read.append(job.path.name) or examine(job))
@@ -527,7 +527,7 @@ def test_what_was_verified_is_not_read_again_until_it_changes(scans, checked, mo
 
 def test_faulty_files_are_read_again(scans, checked, monkeypatch):
     """Only what passed is remembered."""
-    monkeypatch.setattr(memory, "SETTLED", -1.0)
+    monkeypatch.setattr(file_memo, "SETTLED", -1.0)
     (scans / "Mets_002" / "flair.nii.gz").write_bytes(b"")
     first = checked(scans)
     assert checked(scans) == first
@@ -538,8 +538,8 @@ def test_the_second_check_imports_nothing_that_is_slow(scans):
     """Neither torch nor monai, ever, and scipy only where a file is read."""
     code = """
 import sys
-from medgen.cli import main
-from medgen.data import memory
+from medgen.cli.main import main
+from medgen.data.store import file_memo
 memory.SETTLED = -1.0
 try:
     main(["data", "check", sys.argv[1], "data.workers=1"])

@@ -17,7 +17,8 @@ from faults.forkserver import HANG, Server, differences
 from faults.ranks import gone, supervised
 from faults.variants import SMALL
 
-from medgen import checkpoint, distributed, heartbeat
+from medgen.ranks import distributed, heartbeat
+from medgen.run import checkpoint
 
 SHORT = (*SMALL, "training.validate_every=0", "callbacks.checkpoints.every_steps=10")
 ENDLESS = ("training.steps=1000000", "training.schedule=constant")
@@ -48,7 +49,7 @@ def beat_at(folder, rank, step, seconds=HANG):
 
 def stop_at(rank: int, step: int) -> None:
     """Ask for an end after a step; all come one step further."""
-    from medgen.trainer import Trainer
+    from medgen.training.trainer import Trainer
 
     real = Trainer.step
 
@@ -119,7 +120,7 @@ def test_D1_ranks_whose_supervisor_is_killed_at_once_do_not_go_on_alone(common):
 
 
 def dies_in_the_save_of(_: int, step: int) -> None:
-    from medgen.run import Run
+    from medgen.run.run import Run
 
     real = Run._write
 
@@ -169,7 +170,7 @@ def test_D2_a_rank_that_hangs_is_named_and_all_end(common, server, tmp_path):
 
 
 def fails_at(rank: int, step: int) -> None:
-    from medgen.trainer import Trainer
+    from medgen.training.trainer import Trainer
 
     real = Trainer.step
 
@@ -221,8 +222,8 @@ def slow(rank: int, timeout: float, seconds: float) -> None:
     """
     from medgen_builtins.callbacks.previews import Previewing
 
-    from medgen.throughput import Throughput
-    from medgen.validation import Validation
+    from medgen.training.throughput import Throughput
+    from medgen.training.validation import Validation
 
     sample, calibrate, apart = Previewing._sample, Throughput.calibrate, distributed._check_apart
 
@@ -268,7 +269,7 @@ def test_D5_a_rank_may_save_validate_and_sample_for_longer_than_the_timeout(comm
 
 
 def not_finite_at(rank: int, steps: tuple[int, ...]) -> None:
-    from medgen.trainer import Trainer
+    from medgen.training.trainer import Trainer
 
     real = Trainer._descend
 

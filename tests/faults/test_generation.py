@@ -17,9 +17,10 @@ import torch
 from faults.dying import die_at, die_in_the_middle_of_a_line, go_no_further, signal_at
 from faults.forkserver import HANG, Child, Server
 
-from medgen import checkpoint, generate
-from medgen.data.output import packed
-from medgen.manifest import Manifest
+from medgen.data.store.nifti_writer import packed
+from medgen.generation import pairs
+from medgen.generation.manifest import Manifest
+from medgen.run import checkpoint
 
 Run = Callable[..., Any]
 Files = dict[str, bytes]
@@ -42,7 +43,7 @@ def files(folder: Path) -> Files:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def pairs(out: Path) -> list[Path]:
+def pair_folders(out: Path) -> list[Path]:
     return sorted((out / "train").glob("syn_*"))
 
 
@@ -59,8 +60,8 @@ def whole(server: Server, trained: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 def wait_for_pairs(child: Child, out: Path, more: int) -> None:
-    wanted, limit = len(pairs(out)) + more, time.monotonic() + HANG
-    while len(pairs(out)) < wanted and child.process.is_alive():
+    wanted, limit = len(pair_folders(out)) + more, time.monotonic() + HANG
+    while len(pair_folders(out)) < wanted and child.process.is_alive():
         assert time.monotonic() < limit, "no pairs were made"
         time.sleep(0.001)
 
@@ -78,22 +79,22 @@ def test_G1_twenty_kills_and_resumes_end_with_the_bytes_of_an_undisturbed_run(
         time.sleep(chance.uniform(0, 0.01))
         child.process.kill()
         assert child.wait().code == -signal.SIGKILL
-    assert 0 < len(pairs(out)) < count
+    assert 0 < len(pair_folders(out)) < count
     assert server.run(*command(trained, out, count)).code == 0
     assert server.run(*command(trained, tmp_path / "whole", count)).code == 0
     assert files(out) == files(tmp_path / "whole")
-    assert len(pairs(out)) == count
+    assert len(pair_folders(out)) == count
 
 
 POINTS = [
-    ("medgen.generate:write_slice", 3, False),
-    ("medgen.generate:write_slice", 3, True),
-    ("medgen.manifest:Manifest.add", 2, False),
-    ("medgen.manifest:Manifest.add", 2, True),
-    ("medgen.generate:_place", 2, True),
-    ("medgen.files:replace", 1, False),
-    ("medgen.files:replace", 2, False),
-    ("medgen.files:replace", 3, False),
+    ("medgen.generation.pairs:write_slice", 3, False),
+    ("medgen.generation.pairs:write_slice", 3, True),
+    ("medgen.generation.manifest:Manifest.add", 2, False),
+    ("medgen.generation.manifest:Manifest.add", 2, True),
+    ("medgen.generation.pairs:_place", 2, True),
+    ("medgen.system.files:replace", 1, False),
+    ("medgen.system.files:replace", 2, False),
+    ("medgen.system.files:replace", 3, False),
 ]
 
 
@@ -103,7 +104,7 @@ def test_G2_a_pair_appears_as_a_whole_and_what_a_kill_left_is_swept(
 ) -> None:
     assert server.run(*command(trained, tmp_path), hook=die_at, given=point).code == 137
     listed = {line["id"] for line in lines(tmp_path)[1:]} if (tmp_path / "manifest.jsonl").exists() else set()
-    for folder in pairs(tmp_path):
+    for folder in pair_folders(tmp_path):
         assert {path.name for path in folder.iterdir()} == {"bravo.nii.gz", "seg.nii.gz"}
         assert folder.name in listed
     assert server.run(*command(trained, tmp_path)).code == 0
@@ -134,7 +135,7 @@ def test_S1_a_signal_ends_generation_between_two_blocks_and_names_the_command_th
     ended = server.run(*command(trained, out), hook=signal_at, given=(number, 5))
     assert ended.code == code
     [line] = [line for line in ended.err.splitlines() if line.startswith("medgen: ")]
-    assert len(pairs(out)) == 2 * BATCH
+    assert len(pair_folders(out)) == 2 * BATCH
     words = shlex.split(line.split("Continue: ")[1])
     assert server.run(*words[1:]).code == 0
     assert files(out) == whole
@@ -146,16 +147,16 @@ def test_S1_a_signal_ends_generation_between_two_blocks_and_names_the_command_th
 def test_G3_a_mask_drawn_again_shifts_no_neighbour_in_whatever_block_it_is(
     trained: Path, tmp_path: Path, medgen: Run, whole: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    draw = generate.ModelMasks._attempt
+    draw = pairs.ModelMasks._attempt
 
-    def emptied(self: generate.ModelMasks, indices: range, attempt: int) -> torch.Tensor:
+    def emptied(self: pairs.ModelMasks, indices: range, attempt: int) -> torch.Tensor:
         masks = draw(self, indices, attempt)
         for place, index in enumerate(indices):
             if index == 7 or (index == 4 and attempt < 3):
                 masks[place] = -1
         return masks
 
-    monkeypatch.setattr(generate.ModelMasks, "_attempt", emptied)
+    monkeypatch.setattr(pairs.ModelMasks, "_attempt", emptied)
     ended = medgen(*command(trained, tmp_path), "--max-attempts", 4)
     assert ended.code == 12
     assert "1 of 12 masks" in ended.err
@@ -183,7 +184,7 @@ def test_G4_any_split_in_any_order_gives_the_same_folder(
     made = []
     for part in order:
         assert medgen(*command(trained, tmp_path), "--shard", f"{part}/{parts}").code == 0
-        made.append(len(pairs(tmp_path)))
+        made.append(len(pair_folders(tmp_path)))
     assert made == sorted(made)
     assert files(tmp_path) == whole
 
@@ -200,7 +201,7 @@ def test_G4_parts_may_run_at_once_and_be_killed(server: Server, trained: Path, t
 
 
 def test_G4_parts_are_whole_blocks_disjoint_and_complete() -> None:
-    parts = [generate.shard(100, 7, part, 8) for part in range(1, 9)]
+    parts = [pairs.shard(100, 7, part, 8) for part in range(1, 9)]
     assert sorted(index for part in parts for index in part) == list(range(100))
     blocks = [{index // 7 for index in part} for part in parts]
     assert sum(map(len, blocks)) == len(set.union(*blocks)) == 15
@@ -375,7 +376,7 @@ def test_a_pair_can_be_traced_and_made_again(trained: Path, out: Path, medgen: R
 def test_what_is_made_with_other_versions_says_so(
     trained: Path, out: Path, medgen: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generate, "versions", lambda: {"medgen": "9"})
+    monkeypatch.setattr(pairs, "versions", lambda: {"medgen": "9"})
     ended = medgen(*command(trained, out, COUNT + 1))
     assert ended.code == 0
     assert "was begun with versions" in ended.err
@@ -389,7 +390,7 @@ def test_what_is_made_with_other_versions_says_so(
 def test_K4_a_full_disk_is_one_line_and_leaves_only_whole_pairs(
     trained: Path, tmp_path: Path, medgen: Run, whole: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = generate.write_slice
+    write = pairs.write_slice
 
     def full(path: Path, *rest: Any) -> None:
         if "syn_00004" in str(path) and path.name == "seg.nii.gz":
@@ -397,12 +398,12 @@ def test_K4_a_full_disk_is_one_line_and_leaves_only_whole_pairs(
         write(path, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(generate, "write_slice", full)
+        patch.setattr(pairs, "write_slice", full)
         ended = medgen(*command(trained, tmp_path))
     assert ended.code == 8
     assert ended.err.splitlines()[-1].startswith(f"medgen: {tmp_path}: No space left on device. Free space")
     assert [path.name for path in (tmp_path / "train").iterdir() if path.name.startswith(".")] == []
-    assert len(pairs(tmp_path)) == 4
+    assert len(pair_folders(tmp_path)) == 4
     assert medgen(*command(trained, tmp_path)).code == 0
     assert files(tmp_path) == whole
 

@@ -9,9 +9,10 @@ import torch
 from faults.forkserver import differences
 from faults.variants import SMALL
 
-from medgen import checkpoint, preflight
-from medgen.objective import Objective
-from medgen.run import Run
+from medgen.run import checkpoint
+from medgen.run.run import Run
+from medgen.training import memory_check
+from medgen.training.objective import Objective
 
 SHORT = (*SMALL, "training.validate_every=0")
 
@@ -58,7 +59,7 @@ def test_N1_too_many_in_a_row_end_the_run_with_the_last_good_step(medgen, common
 
 
 def test_N2_weights_that_are_not_finite_are_never_written(medgen, common, tmp_path, monkeypatch):
-    from medgen.trainer import Trainer
+    from medgen.training.trainer import Trainer
 
     step = Trainer.step
 
@@ -126,19 +127,23 @@ def test_N4_once_a_part_of_a_batch_is_one_sample_only_checkpointing_is_left_and_
 
 def rehearsing(patch):
     """As on a GPU, where memory is a fixed budget."""
-    patch.setattr(preflight, "due", lambda run: not run.complete)
+    patch.setattr(memory_check, "due", lambda run: not run.complete)
 
 
 @pytest.mark.parametrize(
     ("where", "what", "advice"),
     [
-        ("medgen.objective:Objective.forward", "training", f"{LESS}, then"),
+        ("medgen.training.objective:Objective.forward", "training", f"{LESS}, then"),
         (
-            "medgen.validation:Validation._add",
+            "medgen.training.validation:Validation._add",
             "validation",
             "Use a smaller training.batch_size, network or image in a new run.\n",
         ),
-        ("medgen.sampling:sample", "previews", "Use callbacks.previews.count=1, then continue: medgen train --resume"),
+        (
+            "medgen.training.sampling:sample",
+            "previews",
+            "Use callbacks.previews.count=1, then continue: medgen train --resume",
+        ),
     ],
 )
 def test_N5_what_will_not_fit_later_is_told_before_the_first_step(
@@ -176,16 +181,16 @@ def test_N5_the_check_changes_no_bit(name, medgen, tiny, tmp_path, monkeypatch):
 
 
 def test_N5_the_check_leaves_gradients_generators_buffers_and_optimizers_as_they_were(tiny, tmp_path, monkeypatch):
-    from medgen.assemble import assemble
-    from medgen.recipe import load
-    from medgen.trainer import Trainer
+    from medgen.config.recipe import load
+    from medgen.run.assemble import assemble
+    from medgen.training.trainer import Trainer
 
     run = assemble(load("bravo_rflow", [*tiny, *SMALL[:2], "callbacks.tensorboard=false"]), tmp_path)
     run.network.register_buffer("count", torch.zeros(1))
     run.network.register_forward_hook(lambda module, *_: module.count.add_(1) and None)
     before = {name: each.clone() for name, each in run.network.state_dict().items()}
     generator, files = torch.get_rng_state(), sorted(tmp_path.rglob("*"))
-    preflight.check(run, Trainer(run)._passes)
+    memory_check.check(run, Trainer(run)._passes)
     assert all(torch.equal(each, before[name]) for name, each in run.network.state_dict().items())
     assert torch.equal(torch.get_rng_state(), generator)
     assert all(each.grad is None for each in run.network.parameters())

@@ -52,7 +52,7 @@ def written(tmp_path_factory: pytest.TempPathFactory, cohort_of_people: Path) ->
 
     from conftest import TINY
 
-    from medgen.cli import main
+    from medgen.cli.main import main
 
     root = tmp_path_factory.mktemp("written")
     files = [f"data.files.{name}=*_{name}.nii.gz" for name in ("bravo", "seg")]

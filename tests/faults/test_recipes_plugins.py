@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from medgen import checkpoint
+from medgen.run import checkpoint
 
 Run = Callable[..., Any]
 GOOD = """
@@ -308,7 +308,7 @@ def test_T1_a_folder_a_pipe_and_nothing_are_told(tmp_path: Path, medgen: Run) ->
 def test_T2_mistakes_are_told_before_torch_and_monai_are_imported(tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_text(SOUND + "[training]\nepoch = 3\n[strategy.rflw]\n")
     script = (
-        "import sys; from medgen.cli import main\n"
+        "import sys; from medgen.cli.main import main\n"
         f"try: main(['train', {str(tmp_path / 'x.toml')!r}])\n"
         "except SystemExit as ended: print(ended.code, sorted({'torch', 'monai'} & set(sys.modules)))"
     )

@@ -16,10 +16,10 @@ from faults.forkserver import Server, differences, flat, losses
 from faults.variants import SMALL, VARIANTS, overrides
 from medgen_builtins.commands import verify_resume
 
-from medgen import checkpoint, folder
-from medgen.recipe import load
-from medgen.run import Run
-from medgen.trainer import Trainer
+from medgen.config.recipe import load
+from medgen.run import checkpoint, folder
+from medgen.run.run import Run
+from medgen.training.trainer import Trainer
 
 SHORT = (*SMALL, "training.val_batches=1")
 CHAIN = ("training.steps=24", "training.epoch_steps=8", "callbacks.checkpoints.every_steps=1")
@@ -58,7 +58,7 @@ def stop_at(patch, step):
 
 def keep_every_checkpoint(patch, folder):
     """A copy of `latest.pt` for each step, as it is when that step is done and before an epoch's end."""
-    from medgen.run import Run
+    from medgen.run.run import Run
 
     real = Run.save
 
@@ -120,7 +120,7 @@ def stop_here(step: int) -> None:
 
 
 def test_R1_a_run_stopped_during_validation_validates_again_when_resumed(medgen, tiny, tmp_path, monkeypatch):
-    from medgen.validation import Validation
+    from medgen.training.validation import Validation
 
     common = (*tiny, *SHORT, "training.steps=6", "training.epoch_steps=3")
     assert medgen("train", "bravo_rflow", *common, f"run.dir={tmp_path}/whole").code == 0
@@ -347,7 +347,7 @@ def test_R9_the_rate_of_every_step_is_its_closed_form_across_five_resumes(medgen
 
 
 def test_R10_a_worse_epoch_after_a_resume_leaves_best_as_it_is(medgen, short, tmp_path, monkeypatch):
-    from medgen.validation import Validation
+    from medgen.training.validation import Validation
 
     def answer(value):
         def measured(self, run):

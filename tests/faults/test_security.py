@@ -16,7 +16,7 @@ import torch
 from faults.forkserver import Server
 from faults.payloads import PAYLOADS, sound
 
-from medgen import checkpoint
+from medgen.run import checkpoint
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., Any]

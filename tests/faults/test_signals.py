@@ -11,9 +11,11 @@ import pytest
 from faults.forkserver import Server, differences
 from faults.variants import SMALL
 
-from medgen import checkpoint, folder, session, signals
+from medgen.config.recipe import TrainingSettings, load
 from medgen.errors import StoppedError
-from medgen.recipe import TrainingSettings, load
+from medgen.run import checkpoint, folder
+from medgen.system import signals
+from medgen.training import session
 
 SHORT = (*SMALL, "training.epoch_steps=3", "training.steps=8")
 KINDS = {signal.SIGTERM: 75, signal.SIGUSR1: 75, signal.SIGINT: 130}
@@ -31,9 +33,9 @@ def common(tiny):
 
 def signalled(phase: str, number: int, times: int = 1) -> None:
     """Send this process the signal in a phase of its third step or its first validation."""
-    from medgen.data.feed import Feed
-    from medgen.trainer import Trainer
-    from medgen.validation import Validation
+    from medgen.data.store.loader import Feed
+    from medgen.training.trainer import Trainer
+    from medgen.training.validation import Validation
 
     where = {
         "step": (Trainer, "_descend"),
@@ -78,7 +80,7 @@ def test_S1_what_was_signalled_and_resumed_equals_what_was_not(server, common, t
 
 def early(number: int) -> None:
     """Send the signal as the data are opened, before there is anything to save."""
-    from medgen import assemble
+    from medgen.run import assemble
 
     real = assemble.open_store
 
@@ -160,7 +162,8 @@ def test_S4_the_limit_is_the_recipes_or_slurms_whichever_is_first(monkeypatch):
 
 def test_S4_a_run_stops_while_there_is_time_for_a_step_and_three_saves(medgen, common, tmp_path, monkeypatch):
     """On a clock of its own, a step takes 10 s and a save 4 s: after 44 of 60 s there is no time for 22 more."""
-    from medgen import run, trainer
+    from medgen.run import run
+    from medgen.training import trainer
 
     clock = [1000.0]
     monkeypatch.setattr(run.time, "time", lambda: clock[0])

@@ -27,9 +27,10 @@ FEW = (f"training.steps={STEPS}", "callbacks.previews=false", "callbacks.tensorb
 HELD = """#!{python}
 import os, sys, time
 from pathlib import Path
-from medgen import cli
+from medgen.cli import main
 if "train" in sys.argv and "SLURM_RESTART_COUNT" not in os.environ:  # train until a signal comes, however slow all is
-    from medgen import session, trainer
+    from medgen.training import session
+    from medgen.training import trainer
     heard, step, first = [], trainer.Trainer.step, session.Ear.first
     def held(self):
         while self.run.step == {hold} and not heard:
@@ -161,7 +162,7 @@ def go_on(job: str) -> None:
 
 def saved(folder: Path) -> int:
     """The step of its newest checkpoint."""
-    from medgen import checkpoint
+    from medgen.run import checkpoint
 
     return int(checkpoint.load(folder / "latest.pt")["position"]["step"])
 

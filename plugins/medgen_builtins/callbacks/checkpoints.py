@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from medgen import field, ge, hookimpl, settings
 
 if TYPE_CHECKING:
-    from medgen.run import Run
+    from medgen.run.run import Run
 
 medgen_api = 1
 FILES = 4
@@ -31,7 +31,7 @@ class Checkpoints:
     may_change = ("every_steps", "every_minutes", "every_epochs", "keep")
 
     def build(self, run: Run) -> Saving:
-        from medgen.distributed import Vote
+        from medgen.ranks.distributed import Vote
 
         return Saving(self, Vote())
 
@@ -107,7 +107,7 @@ class Saving:
 
     def _try(self, run: Run) -> None:
         """Save before the first step what will be saved, so that a disk that is too small or not writable shows now."""
-        from medgen import checkpoint
+        from medgen.run import checkpoint
 
         self._save(run)
         if not run.leads:

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from medgen import Draws, field, ge, gt, hookimpl, settings
-from medgen.settings import unstructure
+from medgen.api.settings import unstructure
 
 if TYPE_CHECKING:
     import torch
 
-    from medgen.recipe import Recipe
-    from medgen.run import Run
+    from medgen.config.recipe import Recipe
+    from medgen.run.run import Run
 
 medgen_api = 1
 
@@ -101,7 +101,7 @@ class Finder:
 
     def find(self, run: Run) -> Finding:
         """Sweep the rates; weights, optimizers and position of the run are as before afterwards."""
-        from medgen.console import progress
+        from medgen.system.console import progress
 
         rates = ramp(self.settings)
         with unchanged(run), progress("learning rates", len(rates)) as bar:
@@ -122,8 +122,8 @@ def sweep(run: Run, rates: Sequence[float]) -> Iterator[float]:
     """Train a step at each rate and give the probe's score after it, until it is not finite or has diverged."""
     import torch
 
-    from medgen import distributed
-    from medgen.trainer import Trainer
+    from medgen.ranks import distributed
+    from medgen.training.trainer import Trainer
 
     trainer, probe, first, scores = Trainer(run), Probe(run), run.step, list[float]()
     run.learning_rate = lambda step: rates[step - first]  # type: ignore[method-assign]  # given back by `unchanged`
@@ -144,7 +144,7 @@ def unchanged(run: Run) -> Iterator[None]:
     """Put back weights, optimizers and position at the end, whatever happened in between."""
     import torch
 
-    from medgen.run import POSITION
+    from medgen.run.run import POSITION
 
     modules: list[Any] = [run.network, *run.turns.values()]
     live = list({id(each): each for module in modules for each in (*module.parameters(), *module.buffers())}.values())
@@ -182,8 +182,8 @@ class Probe:
         """The mean over the probe."""
         import torch
 
-        from medgen.sampling import autocast, evaluation
-        from medgen.trainer import cut
+        from medgen.training.sampling import autocast, evaluation
+        from medgen.training.trainer import cut
 
         training, weights = self.run.recipe.training, self.run.recipe.loss_weights
         size, total = training.batch_size // training.accumulate, torch.zeros((), device=self.run.device)
@@ -290,7 +290,7 @@ def number(rate: float) -> str:
 
 def report(finding: Finding) -> None:
     """Say what was found, last the override to paste."""
-    from medgen.console import say
+    from medgen.system.console import say
 
     if finding.steepest is None or finding.bound is None:
         return say(f"learning rate: inconclusive, {finding.verdict}")
@@ -300,10 +300,11 @@ def report(finding: Finding) -> None:
 
 def write(finding: Finding, settings: LrFind, run: Run, folder: Path) -> None:
     """`lr_finder.png` and `lr_finder.json`. Raises StorageError."""
-    from medgen import files, pictures
+    from medgen import pictures
     from medgen.errors import StorageError
-    from medgen.folder import identity
-    from medgen_builtins.callbacks.lr_plot import plot
+    from medgen.run.folder import identity
+    from medgen.system import files
+    from medgen_builtins.callbacks._lr_plot import plot
 
     pictures.save(plot(finding), folder / "lr_finder.png")
     path = folder / "lr_finder.json"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from medgen import field, ge, gt, hookimpl, settings
 
 if TYPE_CHECKING:
-    from medgen.kinds import Batch
-    from medgen.run import Run
+    from medgen.api.interfaces import Batch
+    from medgen.run.run import Run
 
 medgen_api = 1
 
@@ -46,7 +46,7 @@ class Previewing:
 
     @hookimpl
     def medgen_rehearse(self, run: Run) -> None:
-        from medgen.run import Trial
+        from medgen.run.run import Trial
 
         if run.recipe.training.validate_every:
             fewer = self.settings.count // 2
@@ -76,7 +76,7 @@ class Previewing:
 
     def _rows(self) -> Sequence[int]:
         """Which samples this rank makes; one that would have none makes one for nothing."""
-        from medgen import distributed
+        from medgen.ranks import distributed
 
         return distributed.dealt(self.settings.count) or [0]
 
@@ -93,13 +93,14 @@ class Previewing:
 
     def _outlined(self, run: Run, batch: Batch) -> Any:
         """The masks among the condition, `[count, mask, *space]`; scans that are given have no outline."""
-        from medgen.lesions import mask_channels
+        from medgen.training.lesion_masks import mask_channels
 
         return batch.condition.numpy()[:, mask_channels(run.mode.condition, run.store.masks)]
 
     def _reconstruct(self, run: Run) -> Any:
         """What comes back of the examples, `[count, channel, *space]`."""
-        from medgen import distributed, sampling
+        from medgen.ranks import distributed
+        from medgen.training import sampling
 
         images = self._examples(run, self._rows()).image.to(run.device).float()
         with sampling.evaluation(run.network), sampling.autocast(run.device, run.recipe.training.precision):
@@ -111,7 +112,9 @@ class Previewing:
         import numpy as np
         import torch
 
-        from medgen import distributed, sampling, seeds
+        from medgen import seeds
+        from medgen.ranks import distributed
+        from medgen.training import sampling
 
         rows, seen = self._rows(), list[torch.Tensor]()
         condition = self._examples(run, rows).condition.to(run.device).float()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from medgen import field, gt, hookimpl, settings
 
 if TYPE_CHECKING:
-    from medgen.run import Run
+    from medgen.run.run import Run
 
 medgen_api = 1
 SILENT = 30.0
@@ -24,7 +24,7 @@ class Progress:
     may_change = ("every_steps",)
 
     def build(self, run: Run) -> Reporting:
-        from medgen.distributed import size
+        from medgen.ranks.distributed import size
 
         run.show_every(self.every_steps)
         return Reporting(self.every_steps, alone=size() == 1)
@@ -40,7 +40,7 @@ class Reporting:
 
     @hookimpl
     def medgen_run_start(self, run: Run) -> None:
-        from medgen import console
+        from medgen.system import console
 
         self._first, self._said = run.step + 1, time.monotonic()
         if console.out.is_terminal:
@@ -54,7 +54,7 @@ class Reporting:
 
     @hookimpl
     def medgen_log(self, run: Run, scalars: Mapping[str, float]) -> None:
-        from medgen import console
+        from medgen.system import console
 
         if "loss/val" in scalars:
             console.say(validation_line(run, scalars))
@@ -82,7 +82,7 @@ class Reporting:
 def _bar(run: Run) -> Any:
     from rich import progress
 
-    from medgen import console
+    from medgen.system import console
 
     times = (progress.TimeElapsedColumn(), "elapsed", progress.TimeRemainingColumn(), "left")
     columns = (progress.MofNCompleteColumn(), progress.BarColumn(20), *times, "{task.fields[numbers]}")

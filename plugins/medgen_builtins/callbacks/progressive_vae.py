@@ -14,9 +14,9 @@ from medgen import field, ge, gt, hookimpl, settings
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from medgen.outer import Outer
-    from medgen.recipe import Recipe
-    from medgen.run import Run
+    from medgen.config.recipe import Recipe
+    from medgen.run.run import Run
+    from medgen.training.phases import Outer
 
 medgen_api = 1
 KEY = "callbacks.progressive_vae"
@@ -179,7 +179,7 @@ class Progressive:
 
     def _phase(self, run: Outer, name: str, recipe: Recipe, done: list[str]) -> bool:
         """Train one, and note it. False: it was stopped."""
-        from medgen.console import say
+        from medgen.system.console import say
 
         final = recipe.data.image_size == self.settings.sizes[-1]
         plateau = None if final else Plateau(self.settings)
@@ -199,7 +199,8 @@ class Progressive:
         return not run.stopping or name == f"phase_{self.settings.sizes[-1]}"
 
     def _done(self, run: Outer) -> list[str]:
-        from medgen import checkpoint, distributed
+        from medgen.ranks import distributed
+        from medgen.run import checkpoint
 
         if distributed.once((run.dir / STATE).exists):
             state = checkpoint.load(run.dir / STATE)
@@ -208,7 +209,8 @@ class Progressive:
         return []
 
     def _save(self, run: Outer, done: list[str]) -> None:
-        from medgen import checkpoint, distributed
+        from medgen.ranks import distributed
+        from medgen.run import checkpoint
 
         phases = [{"folder": name, "done": name in done} for name in self.settings.phases(run.recipe)]
         if distributed.leads():
@@ -217,8 +219,9 @@ class Progressive:
 
     def _finish(self, run: Outer, done: list[str]) -> None:
         """`final_model.pt` is the last phase's newest checkpoint: what its fixed length has led to."""
-        from medgen import checkpoint, distributed, folder
-        from medgen.console import say
+        from medgen.ranks import distributed
+        from medgen.run import checkpoint, folder
+        from medgen.system.console import say
 
         if distributed.leads() and (run.dir / FINAL).exists():
             say(f"already complete ({len(done)} of {len(done)} phases)")
@@ -231,9 +234,9 @@ def carry_over(child: Run, before: Path) -> None:
     """Begin with the weights of the phase before, averaged ones if it has them; and its discriminator, if it fits."""
     import torch
 
-    from medgen import checkpoint, folder
-    from medgen.console import say
-    from medgen.run import own_state
+    from medgen.run import checkpoint, folder
+    from medgen.run.run import own_state
+    from medgen.system.console import say
 
     state, source = folder.latest_state(before)
     child.start_from(checkpoint.load_weights(source), source)

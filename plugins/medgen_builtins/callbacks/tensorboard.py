@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medgen import field, gt, hookimpl, settings
-from medgen.names import is_utf8
+from medgen.system.names import is_utf8
 
 if TYPE_CHECKING:
-    from medgen.run import Run
+    from medgen.run.run import Run
 
 medgen_api = 1
 
@@ -44,7 +44,7 @@ class Writing:
     def medgen_run_start(self, run: Run) -> None:
         if not run.leads:
             return
-        from medgen.recipe import public_toml
+        from medgen.config.recipe import public_toml
 
         self._hook = threading.excepthook
         threading.excepthook = self._hear
@@ -84,7 +84,7 @@ class Writing:
     @contextmanager
     def _spared(self, run: Run, opens: bool = False) -> Iterator[None]:
         """Use the writer, if there is one, and do without it once it fails."""
-        from medgen.console import warn
+        from medgen.system.console import warn
 
         if self.writer is None and not opens:
             self.writer = _Nothing()

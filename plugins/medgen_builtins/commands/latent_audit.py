@@ -12,7 +12,7 @@ import click
 from medgen import hookimpl
 
 if TYPE_CHECKING:
-    from medgen.recipe import Recipe
+    from medgen.config.recipe import Recipe
 
 medgen_api = 1
 
@@ -28,12 +28,12 @@ def latent_audit(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...
     Encodes and decodes the held-out slices: likeness of images and of lesions, whether small lesions survive, which
     channels are dead, and how much of the latents is noise.
     """
-    from medgen.console import out, say
-    from medgen.recipe import load
-    from medgen_builtins.commands import latent_figures
+    from medgen.config.recipe import load
+    from medgen.system.console import out, say
+    from medgen_builtins.commands import _latent_figures
 
     figures = measure(load(recipe, overrides, layers))
-    for table in latent_figures.tables(figures):
+    for table in _latent_figures.tables(figures):
         out.print(table)
     say(figures["verdict"])
     if file is not None:
@@ -42,11 +42,11 @@ def latent_audit(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...
 
 def measure(recipe: Recipe) -> dict[str, Any]:
     """All figures of a recipe's autoencoder, as plain values; `verdict` is a sentence. Raises RecipeError."""
-    from medgen.assemble import build, default_device, prepare_data
-    from medgen.console import warn
-    from medgen.data.feed import Feed
+    from medgen.data.store.loader import Feed
     from medgen.errors import RecipeError
-    from medgen_builtins.commands.latent_figures import Audit
+    from medgen.run.assemble import build, default_device, prepare_data
+    from medgen.system.console import warn
+    from medgen_builtins.commands._latent_figures import Audit
     from medgen_builtins.spaces.latent import LatentSpace
 
     device = default_device()
@@ -67,8 +67,8 @@ def measure(recipe: Recipe) -> dict[str, Any]:
 
 
 def _write(file: Path, figures: dict[str, Any]) -> None:
-    from medgen import files
     from medgen.errors import StorageError
+    from medgen.system import files
 
     try:
         files.write(file, json.dumps(figures, indent=2) + "\n")

@@ -12,7 +12,7 @@ from medgen import hookimpl
 from medgen_builtins.callbacks.lr_find import Finder
 
 if TYPE_CHECKING:
-    from medgen.recipe import Recipe
+    from medgen.config.recipe import Recipe
 
 medgen_api = 1
 NAME = "lr_find"
@@ -37,8 +37,8 @@ def lr_find(
 
     Every rate trains on the next batch and is scored on one fixed probe. No checkpoint is written.
     """
-    from medgen.console import say
-    from medgen.recipe import load
+    from medgen.config.recipe import load
+    from medgen.system.console import say
 
     given = {"min_lr": min_lr, "max_lr": max_lr, "steps": steps}
     options = [f"callbacks.{NAME}.{key}={value}" for key, value in given.items() if value is not None]
@@ -58,7 +58,8 @@ def alone(recipe: Recipe) -> Recipe:
 
 def find(recipe: Recipe) -> Path:
     """Sweep in a run that is thrown away; only the picture and the numbers stay. Returns their folder."""
-    from medgen import folder, session
+    from medgen.run import folder
+    from medgen.training import session
 
     with session.rehearsal(recipe) as run:
         where = folder.create(recipe)  # now, so that one that cannot be written shows before the work

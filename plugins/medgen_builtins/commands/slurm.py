@@ -18,7 +18,7 @@ from medgen import hookimpl
 from medgen.errors import RecipeError
 
 if TYPE_CHECKING:
-    from medgen.recipe import Recipe
+    from medgen.config.recipe import Recipe
 
 medgen_api = 1
 BODY = "\nset -u\n"
@@ -45,7 +45,7 @@ def slurm(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...], subm
 
     What the job asks for stands in the recipe's table [slurm]; devices are training.devices.
     """
-    from medgen.recipe import load
+    from medgen.config.recipe import load
 
     given = [recipe, *overrides, *(word for layer in layers for word in ("--with", layer))]
     loaded = load(recipe, overrides, layers)
@@ -56,7 +56,7 @@ def slurm(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...], subm
 
 def check(recipe: Recipe) -> None:
     """Raise RecipeError for what would only show when the job has waited for its turn."""
-    from medgen import distributed
+    from medgen.ranks import distributed
 
     wanted, limit = recipe.slurm, 60 * minutes(recipe)
     distributed.check(recipe, recipe.training.devices * wanted.nodes)

@@ -17,7 +17,7 @@ import click
 
 from medgen import hookimpl
 from medgen.errors import PluginError, RankError, StoppedError
-from medgen.signals import asked_to_stop
+from medgen.system.signals import asked_to_stop
 
 medgen_api = 1
 START = "spawn"
@@ -37,7 +37,7 @@ def verify_resume(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ..
 
     Trains 2 x --steps steps twice in temporary folders, once with a stop in the middle, and compares everything.
     """
-    from medgen.console import say
+    from medgen.system.console import say
 
     with tempfile.TemporaryDirectory() as temporary:
         whole, parts = Path(temporary, "whole"), Path(temporary, "parts")
@@ -71,7 +71,7 @@ def differences(one: Path, two: Path) -> list[str]:
 
 
 def _differences(one: Path, two: Path) -> list[str]:
-    from medgen import checkpoint
+    from medgen.run import checkpoint
 
     first, second = (dict(_leaves(checkpoint.load(folder / "latest.pt"))) for folder in (one, two))
     lines = itertools.zip_longest(*(_losses(folder) for folder in (one, two)))
@@ -135,8 +135,8 @@ def _start(
     short = (*length, "training.val_batches=1", "training.time_limit=0", f"run.dir={folder}")
 
     def work() -> None:
-        from medgen import session
-        from medgen.recipe import load
+        from medgen.config.recipe import load
+        from medgen.training import session
 
         session.start(load(recipe, [*overrides, *short], layers), until)
 
@@ -145,7 +145,7 @@ def _start(
 
 def _resume(folder: Path) -> None:
     def work() -> None:
-        from medgen import session
+        from medgen.training import session
 
         session.resume(folder)
 
@@ -154,7 +154,7 @@ def _resume(folder: Path) -> None:
 
 def _guarded(work: Callable[[], None]) -> None:
     """Whoever started this process tells of a stop: how to go on with a temporary folder helps nobody."""
-    from medgen.cli import guarded
+    from medgen.cli.main import guarded
 
     def quiet() -> int:
         try:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from medgen.kinds import LossFunction
+    from medgen.api.interfaces import LossFunction
 
 medgen_api = 1
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from medgen.kinds import LossFunction
-    from medgen.recipe import Recipe
+    from medgen.api.interfaces import LossFunction
+    from medgen.config.recipe import Recipe
 
 medgen_api = 1
 
@@ -40,7 +40,7 @@ class Perceptual:
             )
 
     def build(self, device: torch.device) -> LossFunction:
-        from medgen_builtins.losses.features import EfficientNet
+        from medgen_builtins.losses._efficientnet import EfficientNet
 
         network = EfficientNet(self._weights(), device)
 

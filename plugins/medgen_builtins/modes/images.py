@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from medgen import Mode, field, hookimpl, settings
-from medgen.settings import as_toml
+from medgen.api.settings import as_toml
 
 if TYPE_CHECKING:
-    from medgen.recipe import Recipe
+    from medgen.config.recipe import Recipe
 
 medgen_api = 1
 
@@ -23,7 +23,7 @@ class Images:
     pooled: bool = field(False, help="every image is a sample of its own with one channel")
 
     def check(self, recipe: Recipe) -> Iterator[str]:
-        from medgen.manifest_lines import is_file_name  # NumPy is nothing for `medgen --help`
+        from medgen.generation.manifest_lines import is_file_name  # NumPy is nothing for `medgen --help`
 
         if not self.images:
             yield "mode.images.images: got [], expected at least one name. Name the images to generate."

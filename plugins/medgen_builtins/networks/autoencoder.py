@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from medgen import between, field, ge, gt, hookimpl, settings
-from medgen_builtins.networks.norms import count_groups
+from medgen_builtins.networks._norms import count_groups
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from medgen.recipe import Recipe
+    from medgen.config.recipe import Recipe
 
 medgen_api = 1
 
@@ -52,7 +52,7 @@ class Autoencoder:
         """See `kinds.Autoencoder`."""
         from monai.networks.nets import AutoencoderKL
 
-        from medgen_builtins.networks.convolutional import Convolutional
+        from medgen_builtins.networks._monai_autoencoder import Convolutional
 
         made = AutoencoderKL(
             spatial_dims=self.spatial_dims,
@@ -78,7 +78,7 @@ class Autoencoder:
 def _recompute(network: nn.Module) -> None:
     from monai.networks.nets.autoencoderkl import AEKLResBlock, SpatialAttentionBlock
 
-    from medgen_builtins.networks.recompute import recompute
+    from medgen_builtins.networks._gradient_checkpointing import recompute
 
     recompute([each for each in network.modules() if isinstance(each, (AEKLResBlock, SpatialAttentionBlock))])
 

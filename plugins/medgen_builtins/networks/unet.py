@@ -11,7 +11,7 @@ from medgen import between, field, ge, gt, hookimpl, settings
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from medgen.recipe import Recipe
+    from medgen.config.recipe import Recipe
 
 medgen_api = 1
 
@@ -134,7 +134,7 @@ def _recompute(network: nn.Module, draws: bool) -> None:
     """Every residual and attention block for itself: less memory than whole levels, which hold all theirs at once."""
     from monai.networks.nets.diffusion_model_unet import DiffusionUNetResnetBlock, SpatialAttentionBlock
 
-    from medgen_builtins.networks.recompute import recompute
+    from medgen_builtins.networks._gradient_checkpointing import recompute
 
     blocks = (DiffusionUNetResnetBlock, SpatialAttentionBlock)
     recompute([each for each in network.modules() if isinstance(each, blocks)], draws)

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from medgen.recipe import Recipe
-    from medgen_builtins.spaces.codec import Codec
+    from medgen.config.recipe import Recipe
+    from medgen_builtins.spaces._latent_autoencoder import Codec
 
 medgen_api = 1
 
@@ -128,7 +128,7 @@ class LatentSpace:
         """Shift and scale of each channel, so that what is diffused has mean 0 and variance 1 over the training set."""
         import torch
 
-        from medgen_builtins.spaces.codec import Moments
+        from medgen_builtins.spaces._latent_autoencoder import Moments
 
         of_images, of_masks = Moments(), Moments()
         for stored, condition in batches:
@@ -153,14 +153,14 @@ class LatentSpace:
             self._masks = self._restore(state["mask_autoencoder"], names, len(names))
 
     def _read(self, path: Path, key: str, names: Sequence[str], count: int) -> Codec:
-        from medgen_builtins.spaces import codec
+        from medgen_builtins.spaces import _latent_autoencoder
 
-        return codec.read(path, f"space.latent.{key}", names, count, self.options.factor, self.device)
+        return _latent_autoencoder.read(path, f"space.latent.{key}", names, count, self.options.factor, self.device)
 
     def _restore(self, state: Mapping[str, Any], names: Sequence[str], count: int) -> Codec:
-        from medgen_builtins.spaces import codec
+        from medgen_builtins.spaces import _latent_autoencoder
 
-        return codec.restore(state, names, count, self.options.factor, self.device)
+        return _latent_autoencoder.restore(state, names, count, self.options.factor, self.device)
 
 
 @hookimpl

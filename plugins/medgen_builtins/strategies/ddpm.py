@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from medgen import Draws, Noisy, Prediction, field, ge, gt, hookimpl, settings
-from medgen.kinds import TIME_SCALE
+from medgen.api.interfaces import TIME_SCALE
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from medgen.kinds import DrawNoise, LossFunction, Mode, Predict, Space
-    from medgen.objective import Objective
+    from medgen.api.interfaces import DrawNoise, LossFunction, Mode, Predict, Space
+    from medgen.training.objective import Objective
 
 medgen_api = 1
 
@@ -38,22 +38,22 @@ class DdpmStrategy:
     """See `kinds.DiffusionStrategy`. Timestep k = 1..timesteps of the schedule is t = 1000 k / timesteps."""
 
     def __init__(self, options: Ddpm):
-        from medgen_builtins.strategies import schedules
+        from medgen_builtins.strategies import _schedules
 
         self.prediction, self.sampler, self.sampling_steps = options.prediction, options.sampler, options.sampling_steps
         self.timesteps = options.timesteps
         if options.schedule == "linear":
-            betas = schedules.linear_betas(options.timesteps, options.beta_start, options.beta_end)
+            betas = _schedules.linear_betas(options.timesteps, options.beta_start, options.beta_end)
         else:
-            betas = schedules.cosine_betas(options.timesteps)
-        self._exact_levels = schedules.levels(betas)
+            betas = _schedules.cosine_betas(options.timesteps)
+        self._exact_levels = _schedules.levels(betas)
         self._levels = self._exact_levels.float()
 
     def turns(
         self, mode: Mode, space: Space, network: nn.Module, losses: Mapping[str, LossFunction], device: torch.device
     ) -> Sequence[Objective]:
         """One turn: the network's."""
-        from medgen.objective import Objective
+        from medgen.training.objective import Objective
 
         self._levels = self._levels.to(device)  # here, so that no step copies it
         return [Objective(mode, space, self, network, losses)]
@@ -82,29 +82,29 @@ class DdpmStrategy:
 
     def sample(self, predict: Predict, noise: Tensor, steps: int, draw: DrawNoise) -> Tensor:
         """Noise to x0 in `steps` steps, or as many as the schedule has."""
-        from medgen_builtins.strategies import samplers
+        from medgen_builtins.strategies import _samplers
 
         times = self.times(steps)
         if self.sampler == "ancestral":
-            return samplers.ancestral(predict, noise, times, self.level, draw)
+            return _samplers.ancestral(predict, noise, times, self.level, draw)
         if self.sampler == "dpm_solver":
-            return samplers.dpm_solver(predict, noise, times, self.level)
-        return samplers.ddim(predict, noise, times, self.level)
+            return _samplers.dpm_solver(predict, noise, times, self.level)
+        return _samplers.ddim(predict, noise, times, self.level)
 
     def times(self, steps: int) -> list[float]:
         """Where the sampler stops, from noise to 0, all on the schedule."""
-        from medgen_builtins.strategies import schedules
+        from medgen_builtins.strategies import _schedules
 
         alpha, sigma = self._exact_levels
         ratios = sigma / alpha
         if self.prediction == "epsilon":
-            ratios = ratios[ratios < schedules.MAX_RATIO]
+            ratios = ratios[ratios < _schedules.MAX_RATIO]
         steps = min(steps, len(ratios) - 1)
         if self.sampler == "dpm_solver":
-            wanted = schedules.even_ratios(ratios[1].item(), ratios[-1].item(), steps)
+            wanted = _schedules.even_ratios(ratios[1].item(), ratios[-1].item(), steps)
         else:
-            wanted = schedules.balanced_ratios(steps)
-        return [k * TIME_SCALE / self.timesteps for k in schedules.positions(ratios, wanted)]
+            wanted = _schedules.balanced_ratios(steps)
+        return [k * TIME_SCALE / self.timesteps for k in _schedules.positions(ratios, wanted)]
 
     def level(self, t: float) -> tuple[float, float]:
         """alpha and sigma at t in 0..1000."""

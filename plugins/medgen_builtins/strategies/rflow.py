@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from medgen import Draws, Noisy, Prediction, between, field, ge, gt, hookimpl, settings
-from medgen.kinds import TIME_SCALE
+from medgen.api.interfaces import TIME_SCALE
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from medgen.kinds import DrawNoise, LossFunction, Mode, Predict, Space
-    from medgen.objective import Objective
+    from medgen.api.interfaces import DrawNoise, LossFunction, Mode, Predict, Space
+    from medgen.training.objective import Objective
 
 medgen_api = 1
 
@@ -48,7 +48,7 @@ class RflowStrategy:
         self, mode: Mode, space: Space, network: nn.Module, losses: Mapping[str, LossFunction], device: torch.device
     ) -> Sequence[Objective]:
         """One turn: the network's."""
-        from medgen.objective import Objective
+        from medgen.training.objective import Objective
 
         return [Objective(mode, space, self, network, losses)]
 
@@ -80,16 +80,16 @@ class RflowStrategy:
 
     def sample(self, predict: Predict, noise: Tensor, steps: int, draw: DrawNoise) -> Tensor:
         """Noise to x0 in `steps` steps, with no noise but the first."""
-        from medgen_builtins.strategies import samplers
+        from medgen_builtins.strategies import _samplers
 
-        solve = samplers.heun if self.options.sampler == "heun" else samplers.euler
+        solve = _samplers.heun if self.options.sampler == "heun" else _samplers.euler
         return solve(predict, noise, self.times(steps))
 
     def times(self, steps: int) -> list[float]:
         """Where the sampler stops, from 1000 to 0."""
-        from medgen_builtins.strategies import schedules
+        from medgen_builtins.strategies import _schedules
 
-        ratios = schedules.balanced_ratios(steps)
+        ratios = _schedules.balanced_ratios(steps)
         times: list[float] = (TIME_SCALE / (1 + 1 / ratios)).flip(0).tolist()
         return times
 

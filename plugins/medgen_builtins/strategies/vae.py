@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from medgen.kinds import LossFunction, Mode, Space, Turn
-    from medgen.recipe import Recipe
+    from medgen.api.interfaces import LossFunction, Mode, Space, Turn
+    from medgen.config.recipe import Recipe
 
 medgen_api = 1
 
@@ -79,18 +79,18 @@ class VaeStrategy:
         self, mode: Mode, space: Space, network: nn.Module, losses: Mapping[str, LossFunction], device: torch.device
     ) -> Sequence[Turn]:
         """The autoencoder's; and, if there is a loss with a `critic`, the discriminator's."""
-        from medgen_builtins.strategies import autoencoding
+        from medgen_builtins.strategies import _vae_turns
 
         critics = {name: each for name, each in losses.items() if hasattr(each, "critic")}
         if len(critics) > 1:
             raise RecipeError(f"losses: {' and '.join(critics)} each train a discriminator, there is one. Remove one.")
-        first = autoencoding.AutoencoderTurn(mode, network, losses, self.options.discriminator.start_step)
+        first = _vae_turns.AutoencoderTurn(mode, network, losses, self.options.discriminator.start_step)
         if not critics:
             return [first]
         options = self.options.discriminator
-        discriminator = autoencoding.discriminator(options, mode.channels, self.image_size).to(device)
+        discriminator = _vae_turns.discriminator(options, mode.channels, self.image_size).to(device)
         first.ask(discriminator)
-        return [first, autoencoding.DiscriminatorTurn(discriminator, next(iter(critics.values())), options)]
+        return [first, _vae_turns.DiscriminatorTurn(discriminator, next(iter(critics.values())), options)]
 
     def reconstruct(self, network: nn.Module, image: Tensor) -> Tensor:
         """Images `[batch, channel, *space]` as they come back of the mean of their latents, clamped, fp32."""

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from medgen.recipe import load
+from medgen.config.recipe import load
 
 
 @pytest.fixture

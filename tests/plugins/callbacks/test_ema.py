@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from medgen.assemble import assemble
-from medgen.recipe import load
-from medgen.trainer import validate
+from medgen.config.recipe import load
+from medgen.run.assemble import assemble
+from medgen.training.trainer import validate
 
 
 @pytest.fixture

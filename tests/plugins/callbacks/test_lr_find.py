@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 from medgen_builtins.callbacks import lr_find
+from medgen_builtins.callbacks._lr_plot import CHOICE, GOOD, HEIGHT, LIMIT, WIDTH, Chart, plot
 from medgen_builtins.callbacks.lr_find import Finder, LrFind, Probe, judge, ramp, smooth
-from medgen_builtins.callbacks.lr_plot import CHOICE, GOOD, HEIGHT, LIMIT, WIDTH, Chart, plot
 from medgen_builtins.commands.verify_resume import differences
 from medgen_builtins.strategies.rflow import RflowStrategy
 from PIL import ImageColor
 
 from medgen import Step
-from medgen.assemble import assemble
-from medgen.recipe import load
-from medgen.trainer import Trainer
+from medgen.config.recipe import load
+from medgen.run.assemble import assemble
+from medgen.training.trainer import Trainer
 
 RATES = ramp(LrFind())
 DECADES = np.log10(RATES)

@@ -16,8 +16,8 @@ from faults.forkserver import Server, differences, flat
 from medgen_builtins.callbacks.progressive_vae import Plateau, ProgressiveVae
 from medgen_builtins.commands import verify_resume
 
-from medgen import checkpoint
-from medgen.trainer import Trainer
+from medgen.run import checkpoint
+from medgen.training.trainer import Trainer
 
 PHASES = ("phase_16", "phase_32", "phase_64")
 KEY = "callbacks.progressive_vae"
@@ -152,14 +152,14 @@ def same(one, two):
 
 
 KILLS = [
-    ("medgen.trainer:Trainer.step", 2, False),  # in the first phase
-    ("medgen.trainer:fit", 1, True),  # it is done, and nobody knows
+    ("medgen.training.trainer:Trainer.step", 2, False),  # in the first phase
+    ("medgen.training.trainer:fit", 1, True),  # it is done, and nobody knows
     (f"{PLUGIN}:Progressive._save", 1, True),  # it is noted, and the second has not begun
     (f"{PLUGIN}:carry_over", 1, True),  # it has its weights, and nothing is saved
-    ("medgen.trainer:Trainer.step", 3, True),  # in the second
+    ("medgen.training.trainer:Trainer.step", 3, True),  # in the second
     (f"{PLUGIN}:Plateau.add", 1, True),  # its plateau is seen and not saved
     (f"{PLUGIN}:Progressive._save", 1, False),
-    ("medgen.trainer:Trainer.step", 3, False),  # in the last
+    ("medgen.training.trainer:Trainer.step", 3, False),  # in the last
     (f"{PLUGIN}:Progressive._finish", 1, False),
 ]
 
@@ -239,7 +239,7 @@ def test_a_discriminator_goes_along_where_it_fits_and_else_begins_anew_with_a_wo
 
 
 def test_a_signal_while_a_phase_is_prepared_ends_at_once(stopped, medgen):
-    from medgen import assemble
+    from medgen.run import assemble
 
     folder = stopped(assemble, "prepare_data", 2)
     assert not (folder / "phase_32" / "latest.pt").exists()
@@ -250,7 +250,7 @@ def test_a_time_limit_that_no_step_fits_into_is_a_mistake_and_resuming_without_i
     medgen, growing, tmp_path, monkeypatch
 ):
     folder = tmp_path / "r"
-    monkeypatch.setattr("medgen.session.cached.has_built", lambda began: False)  # time for that is no mistake
+    monkeypatch.setattr("medgen.training.session.cached.has_built", lambda began: False)  # time for that is no mistake
     ended = medgen("train", "bravo_rflow", *growing, f"run.dir={folder}", "training.time_limit=1e-6")
     assert (ended.code, "no step fits into what is left" in ended.err) == (2, True)
     assert medgen("train", "--resume", folder, "training.time_limit=1e-6").code == 2
@@ -275,7 +275,7 @@ def test_auto_goes_on_with_the_run_and_not_with_a_phase_and_says_when_it_is_comp
 
 
 def test_the_final_model_is_a_checkpoint_of_the_last_size_that_needs_nothing_else(medgen, growing, tmp_path):
-    from medgen.recipe import from_toml
+    from medgen.config.recipe import from_toml
 
     assert medgen("train", "bravo_rflow", *growing, f"run.dir={tmp_path}/r").code == 0
     state = checkpoint.load(tmp_path / "r" / "final_model.pt")

@@ -15,7 +15,7 @@ def shown(tmp_path_factory, cohort):
 
     from conftest import TINY
 
-    from medgen.cli import main
+    from medgen.cli.main import main
 
     folder = tmp_path_factory.mktemp("shown")
     options = (
@@ -113,11 +113,11 @@ def test_lines_that_a_full_disk_does_not_take_are_written_later(tmp_path, monkey
     import errno
     import os
 
-    from medgen import journal
     from medgen.errors import StorageError
+    from medgen.run import metrics_file
 
-    monkeypatch.setattr(journal, "ENOUGH", 1)
-    kept = journal.Journal(tmp_path / "metrics.jsonl")
+    monkeypatch.setattr(metrics_file, "ENOUGH", 1)
+    kept = metrics_file.Journal(tmp_path / "metrics.jsonl")
     file = kept._file
 
     class Full:

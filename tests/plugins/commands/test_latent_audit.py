@@ -8,9 +8,9 @@ import latents
 import numpy as np
 import pytest
 import torch
-from medgen_builtins.commands import latent_figures
-from medgen_builtins.similarity import ssim
-from medgen_builtins.spaces.codec import Moments
+from medgen_builtins._similarity import ssim
+from medgen_builtins.commands import _latent_figures
+from medgen_builtins.spaces._latent_autoencoder import Moments
 
 
 @pytest.fixture
@@ -93,12 +93,12 @@ def test_lesions_are_counted_by_size_with_the_contrast_that_they_keep():
     real[mask] = 1.0
     made = real.copy()
     made[4:6, 4:6] = 0.25
-    found = list(latent_figures.parts_of(mask, ~mask))
+    found = list(_latent_figures.parts_of(mask, ~mask))
     lesions = [
-        (int(lesion.sum()), latent_figures.contrast(real, lesion, ring), latent_figures.contrast(made, lesion, ring))
+        (int(lesion.sum()), _latent_figures.contrast(real, lesion, ring), _latent_figures.contrast(made, lesion, ring))
         for lesion, ring in found
     ]
-    rows = {row["from"]: row for row in latent_figures.sizes(lesions)}
+    rows = {row["from"]: row for row in _latent_figures.sizes(lesions)}
     assert (rows[1]["kept"], rows[1]["survive"], rows[1]["lesions"]) == (0.25, 0.0, 1)
     assert (rows[25]["kept"], rows[25]["survive"], rows[25]["lesions"]) == (1.0, 1.0, 1)
     assert rows[5]["lesions"] == 0

@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from medgen.recipe import load
+from medgen.config.recipe import load
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 from faults.forkserver import Server
 from medgen_builtins.commands import verify_resume
 
-from medgen import checkpoint
 from medgen.errors import PluginError, RankError, StoppedError
+from medgen.run import checkpoint
 
 
 @pytest.fixture(autouse=True)

@@ -5,17 +5,17 @@ from itertools import pairwise
 
 import pytest
 import torch
+from medgen_builtins.losses._efficientnet import BLOCKS, TAPS, EfficientNet
 from medgen_builtins.losses.adversarial import Adversarial
 from medgen_builtins.losses.bce import Bce
 from medgen_builtins.losses.dice import Dice
-from medgen_builtins.losses.features import BLOCKS, TAPS, EfficientNet
 from medgen_builtins.losses.kl import Kl
 from medgen_builtins.losses.l1 import L1
 from medgen_builtins.losses.perceptual import PACKAGE, Perceptual
 
+from medgen.api.interfaces import AutoencoderPrediction, Original
+from medgen.config.recipe import load
 from medgen.errors import MedgenError, RecipeError
-from medgen.kinds import AutoencoderPrediction, Original
-from medgen.recipe import load
 
 CPU = torch.device("cpu")
 

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from medgen_builtins.networks._norms import count_groups
 from medgen_builtins.networks.autoencoder import Autoencoder
-from medgen_builtins.networks.norms import count_groups
 
+from medgen.config.recipe import load
 from medgen.errors import RecipeError
-from medgen.recipe import load
 
 
 @pytest.fixture

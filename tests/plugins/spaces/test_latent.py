@@ -12,12 +12,12 @@ import torch
 from faults.forkserver import differences
 from medgen_builtins.spaces.latent import Latent, LatentSpace
 
-from medgen import checkpoint
-from medgen.assemble import assemble
+from medgen.api.interfaces import Batch, Draws, Mode
+from medgen.config.recipe import load
 from medgen.errors import CheckpointError, RecipeError
-from medgen.kinds import Batch, Draws, Mode
-from medgen.recipe import load
-from medgen.trainer import Trainer
+from medgen.run import checkpoint
+from medgen.run.assemble import assemble
+from medgen.training.trainer import Trainer
 
 BRAVO = Mode(images=("bravo",), condition=("seg",))
 DUAL = Mode(images=("t1_pre", "t1_gd"), condition=("seg",))
@@ -154,7 +154,7 @@ def test_masks_are_generated_in_latents_too(medgen, short, tmp_path, monkeypatch
 
 
 def test_a_resumed_run_keeps_its_scale_though_its_data_give_another(short, tmp_path):
-    from medgen.assemble import Saved
+    from medgen.run.assemble import Saved
 
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -177,8 +177,8 @@ def test_the_optimizer_steps_the_network_alone(short, tmp_path):
 
 def test_validation_compares_with_the_image_and_not_with_what_comes_back_of_it(short, bravo, tmp_path):
     """An autoencoder that loses much bounds the PSNR, however well its latents are predicted."""
-    from medgen.kinds import Prediction, Step
-    from medgen.validation import Validation
+    from medgen.api.interfaces import Prediction, Step
+    from medgen.training.validation import Validation
 
     poor = latents.write_autoencoder(tmp_path / "poor.pt", "bravo", "network.patches.latent_channels=1")
     run = assemble(load("bravo_rflow", [*short, f"space.latent.checkpoint={poor}"]), tmp_path)

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 from medgen_builtins.spaces.space_to_depth import SpaceToDepth
-from medgen_builtins.strategies import samplers, schedules
+from medgen_builtins.strategies import _samplers, _schedules
 from medgen_builtins.strategies.ddpm import Ddpm
 from medgen_builtins.strategies.rflow import Rflow
 from torch import Tensor
 
-from medgen.kinds import Draws, Mode, Predict, Prediction
+from medgen.api.interfaces import Draws, Mode, Predict, Prediction
 
 SD = 0.15
 STEPS = [10, 25, 50, 1000]
@@ -121,7 +121,7 @@ def test_through_space_to_depth(strategy: Any) -> None:
     assert (images - mean).std().item() == pytest.approx(SD, abs=WITHIN)
 
 
-def mixture(level: samplers.Level) -> Predict:
+def mixture(level: _samplers.Level) -> Predict:
     """The exact denoiser of an even mixture of two Gaussians at -0.5 and 0.5, with standard deviation 0.2."""
 
     def predict(xt: Tensor, t: float) -> Prediction:
@@ -152,10 +152,10 @@ def even_log_snr_times(steps: int) -> list[float]:
 
 
 SOLVERS: dict[str, tuple[int, Callable[[Tensor, int], Tensor]]] = {
-    "euler": (1, lambda x, n: samplers.euler(mixture(straight), x, even_times(n))),
-    "heun": (2, lambda x, n: samplers.heun(mixture(straight), x, even_times(n))),
-    "ddim": (1, lambda x, n: samplers.ddim(mixture(circle), x, even_log_snr_times(n), circle)),
-    "dpm_solver": (2, lambda x, n: samplers.dpm_solver(mixture(circle), x, even_log_snr_times(n), circle)),
+    "euler": (1, lambda x, n: _samplers.euler(mixture(straight), x, even_times(n))),
+    "heun": (2, lambda x, n: _samplers.heun(mixture(straight), x, even_times(n))),
+    "ddim": (1, lambda x, n: _samplers.ddim(mixture(circle), x, even_log_snr_times(n), circle)),
+    "dpm_solver": (2, lambda x, n: _samplers.dpm_solver(mixture(circle), x, even_log_snr_times(n), circle)),
 }
 
 
@@ -212,7 +212,7 @@ def test_epsilon_starts_where_x0_can_be_seen() -> None:
     """A network that predicts epsilon on the cosine schedule is not asked where its error would grow without bound."""
     strategy = Ddpm(prediction="epsilon", schedule="cosine").build()
     alpha, sigma = strategy.level(strategy.times(50)[0])
-    assert 0.8 * schedules.MAX_RATIO < sigma / alpha < schedules.MAX_RATIO
+    assert 0.8 * _schedules.MAX_RATIO < sigma / alpha < _schedules.MAX_RATIO
 
 
 @pytest.mark.parametrize("steps", [1, 2, 25, 1000])

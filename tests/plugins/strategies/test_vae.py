@@ -12,10 +12,11 @@ from medgen_builtins.losses.l1 import L1
 from medgen_builtins.networks.autoencoder import Autoencoder
 from medgen_builtins.strategies.vae import Discriminator, Vae
 
-from medgen import Batch, Mode, checkpoint
+from medgen import Batch, Mode
+from medgen.config.recipe import load
 from medgen.errors import RecipeError
-from medgen.objective import detach
-from medgen.recipe import load
+from medgen.run import checkpoint
+from medgen.training.objective import detach
 
 CPU = torch.device("cpu")
 SMALL = (

@@ -1,0 +1,453 @@
+"""Settings: what a table of a recipe becomes.
+
+A settings class is a frozen attrs class with keyword-only fields. `structure` reads a table into one, strictly (`true`
+and `3.0` are no integers, `"3"` is no number), and reports every mistake of the table at once.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import functools
+import json
+import os
+import re
+import sys
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, overload
+
+import attrs
+
+from medgen.system.names import native, portable
+
+if TYPE_CHECKING:
+    # to type checkers it is attrs' own, which they know: a decorator of ours would need `field(default=...)` by keyword
+    from attrs import frozen as settings
+    from cattrs import Converter
+else:
+
+    def settings(cls):
+        """Make a class a settings class: frozen, with keyword-only fields.
+
+        Fields may be `bool, int, float, str, Path, tuple[X, ...], list[X], dict[str, X], Literal[...]`, another
+        settings class, or `X | None`, where leaving the key out means None. `~` and `$VARS` are expanded in paths.
+        For `check(recipe)` see `kinds.Settings`.
+        """
+        return attrs.frozen(cls, kw_only=True)
+
+
+__all__ = [
+    "Check",
+    "Field",
+    "Key",
+    "Mismatch",
+    "Problem",
+    "as_toml",
+    "between",
+    "did_you_mean",
+    "field",
+    "fields",
+    "ge",
+    "gt",
+    "key_path",
+    "le",
+    "one_of",
+    "settings",
+    "structure",
+    "unknown_key",
+    "unstructure",
+]
+T = TypeVar("T")
+Key = str | int
+"""A step of a key path: the name of a key, or the position in a list."""
+
+LARGEST = 3e38
+"""Of numbers in a recipe."""
+_MESSAGE_VALUE_LENGTH = 80
+_NOUNS = {
+    bool: ("true or false", "true or false"),
+    int: ("an integer", "integers"),
+    float: ("a number", "numbers"),
+    str: ("a string", "strings"),
+    Path: ("a path", "paths"),
+}
+
+
+class Check(NamedTuple):
+    """What a value must satisfy beyond its type; of a list or a table, each member must.
+
+    `expected` follows the name of the type in messages ("a number *greater than 0*"); with `values` it stands alone.
+    """
+
+    test: Callable[[Any], bool]
+    expected: str
+    values: tuple[Any, ...] = ()
+
+
+def gt(bound: float) -> Check:
+    """Greater than `bound`."""
+    return Check(lambda value: value > bound, f"greater than {bound}")
+
+
+def ge(bound: float) -> Check:
+    """`bound` or more."""
+    return Check(lambda value: value >= bound, f"of at least {bound}")
+
+
+def le(bound: float) -> Check:
+    """`bound` or less."""
+    return Check(lambda value: value <= bound, f"of at most {bound}")
+
+
+def between(low: float, high: float) -> Check:
+    """From `low` to `high`, both included."""
+    return Check(lambda value: low <= value <= high, f"from {low} to {high}")
+
+
+def one_of(*values: Any) -> Check:
+    """One of these values."""
+    return Check(lambda value: value in values, "one of " + ", ".join(map(as_toml, values)), values)
+
+
+class Problem(NamedTuple):
+    """A mistake in a table. `str(problem)` is the line to show, without the file."""
+
+    path: tuple[Key, ...]
+    message: str
+
+    @property
+    def key(self) -> str:
+        """The key path as one writes it: `network.unet.channels[1]`."""
+        return key_path(self.path)
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.message}"
+
+
+class Mismatch(ValueError):
+    """A value that is not what was expected."""
+
+    def __init__(self, value: object, expected: str, options: Iterable[Any] = (), path: tuple[Key, ...] = ()):
+        super().__init__(f"got {as_toml(value)}, expected {expected}.{did_you_mean(value, options)}")
+        self.path, self.expected, self.options = path, expected, tuple(options)
+
+
+@overload
+def field(*, help: str = "", check: Check | None = None) -> Any: ...
+@overload
+def field(default: T, *, help: str = "", check: Check | None = None) -> T: ...
+def field(default: Any = attrs.NOTHING, *, help: str = "", check: Check | None = None) -> Any:
+    """A field of a settings class; without a default it must be given.
+
+    help: what it means, with its unit, as `medgen plugins show` prints it. check: what values are possible.
+    Lists and tables that are given as a default are copied for each object.
+    """
+    metadata = {"help": help, "check": check}
+    validator = None if check is None else functools.partial(_validate, check)
+    if isinstance(default, (list, dict)):
+        return attrs.field(factory=lambda: copy.deepcopy(default), validator=validator, metadata=metadata)
+    return attrs.field(default=default, validator=validator, metadata=metadata)
+
+
+class Field(NamedTuple):
+    """A field of a settings class, for people to read. default: `attrs.NOTHING` where it must be given."""
+
+    name: str
+    type: Any
+    expected: str
+    default: Any
+    help: str
+
+
+def fields(cls: type) -> list[Field]:
+    """The fields of a settings class. Raises NameError for an annotation that names nothing."""
+    return [_describe(attribute) for attribute in _attributes(cls)]
+
+
+def structure(table: object, cls: type[T], where: str = "") -> tuple[T | None, list[Problem]]:
+    """Read a table of TOML as a settings class: the object and no problems, or None and every problem.
+
+    where: the key path of the table, such as `losses.huber`.
+    """
+    path: tuple[Key, ...] = tuple(where.split(".")) if where else ()
+    try:
+        return _converter().structure(table, cls), []
+    except Exception as error:  # an author's class may raise anything when it is made
+        return None, list(_problems(error, table, path))
+
+
+def unstructure(value: Any, paths: bool = True) -> Any:
+    """A settings object, or what is in one, as plain values for TOML. None is left out, as TOML has no word for it.
+
+    paths: False empties them.
+    """
+    if attrs.has(type(value)):
+        value = {each.name: getattr(value, each.name) for each in attrs.fields(type(value))}
+    if isinstance(value, Mapping):
+        return {key: unstructure(each, paths) for key, each in value.items() if each is not None}
+    if isinstance(value, (list, tuple)):
+        return [unstructure(each, paths) for each in value]
+    if isinstance(value, Path):
+        return portable(str(value)) if paths else ""
+    return value
+
+
+def key_path(path: Iterable[Key]) -> str:
+    """A path of keys as one writes it: `network.unet.channels[1]`."""
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{_bare(key)}" for key in path)[1:]
+
+
+def as_toml(value: object) -> str:
+    """A value as it stands in TOML, on one line and shortened."""
+    try:
+        text = _as_toml(value)
+    except (ValueError, RecursionError):  # Python writes no decimal integer beyond 4,300 digits
+        text = "a value too large to show"
+    return text if len(text) <= _MESSAGE_VALUE_LENGTH else text[: _MESSAGE_VALUE_LENGTH - 1] + "…"
+
+
+def did_you_mean(given: object, options: Iterable[Any]) -> str:
+    """` Did you mean x?` for the likeliest of the options, or nothing."""
+    names = [option for option in options if isinstance(option, str)]
+    lowered = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(given.lower(), lowered, n=1) if isinstance(given, str) else []
+    return f" Did you mean {lowered[near[0]]}?" if near else ""
+
+
+def unknown_key(key: str, names: Iterable[str]) -> str:
+    """The message for a key that nothing reads. names: the keys there are."""
+    names = tuple(names)
+    hint, listed = did_you_mean(key, names), ", ".join(names)
+    known = f"one of the keys {listed}." if listed else "no keys."
+    return f"no such key.{hint}" if hint else f"no such key, expected {known}"
+
+
+def _bare(key: str) -> str:
+    return key if re.fullmatch("[A-Za-z0-9_-]+", key) else json.dumps(key, ensure_ascii=False)
+
+
+def _as_toml(value: object) -> str:
+    if isinstance(value, (bool, str)):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, Mapping):
+        return (
+            "{ " + ", ".join(f"{_bare(key)} = {_as_toml(each)}" for key, each in value.items()) + " }"
+            if value
+            else "{}"
+        )
+    if isinstance(value, Sequence):
+        return "[" + ", ".join(map(_as_toml, value)) + "]"
+    return json.dumps(str(value), ensure_ascii=False) if isinstance(value, Path) else str(value)
+
+
+def _describe(attribute: attrs.Attribute[Any]) -> Field:
+    default: Any = attribute.default
+    if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
+        default = default.factory()
+    expected = _expected(attribute.type, attribute.metadata.get("check"))
+    return Field(attribute.name, attribute.type, expected, default, attribute.metadata.get("help", ""))
+
+
+def _validate(check: Check, _: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    _require(check, value, _expected(attribute.type, check), (attribute.name,))
+
+
+def _require(check: Check, value: Any, expected: str, path: tuple[Key, ...] = ()) -> None:
+    for at, each in _members(value):
+        if each is not None and not check.test(each):
+            raise Mismatch(each, _expected_member(check) if at else expected, check.values, path + at)
+
+
+def _members(value: Any, path: tuple[Key, ...] = ()) -> Iterator[tuple[tuple[Key, ...], Any]]:
+    if not isinstance(value, (list, tuple, dict)):
+        yield path, value
+        return
+    for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+        yield from _members(each, (*path, key))
+
+
+def _expected(kind: Any, check: Check | None = None) -> str:
+    if check is None:
+        return _noun(kind)
+    return check.expected if check.values else f"{_noun(kind)} {check.expected}"
+
+
+def _expected_member(check: Check) -> str:
+    return check.expected if check.values else f"a value {check.expected}"
+
+
+def _noun(kind: Any, plural: bool = False) -> str:
+    if kind in _NOUNS:
+        return _NOUNS[kind][plural]
+    origin, members = _origin(kind), _members_of(kind)
+    if origin is Literal:
+        return "one of " + ", ".join(map(as_toml, members))
+    if _is_union(kind):
+        return " or ".join(_noun(member, plural) for member in members)
+    if origin in (list, tuple):
+        return f"{'lists' if plural else 'a list'} of {_noun(members[0], True) if members else 'values'}"
+    return "tables" if plural else "a table"
+
+
+def _members_of(kind: Any) -> tuple[Any, ...]:
+    return tuple(member for member in get_args(kind) if member is not types.NoneType)
+
+
+def _origin(kind: Any) -> Any:
+    return get_origin(kind) or kind
+
+
+def _is_union(kind: Any) -> bool:
+    return _origin(kind) in (Union, types.UnionType)
+
+
+@functools.cache
+def _converter() -> Converter:
+    from cattrs import Converter  # slow to import, and `medgen --help` structures nothing
+
+    converter = Converter(forbid_extra_keys=True)
+    for kind in _NOUNS:
+        converter.register_structure_hook(kind, _scalar)
+    converter.register_structure_hook_func(lambda kind: _origin(kind) is Literal, _literal)
+    converter.register_structure_hook_factory(_is_union, lambda kind: functools.partial(_union, converter))
+    converter.register_structure_hook_factory(
+        lambda kind: _origin(kind) in (list, tuple), lambda kind: _list_hook(converter, kind)
+    )
+    converter.register_structure_hook_factory(
+        lambda kind: _origin(kind) is dict, lambda kind: _table_hook(converter, kind)
+    )
+    converter.register_structure_hook_factory(attrs.has, lambda cls: _settings_hook(converter, cls))
+    return converter
+
+
+def _scalar(value: Any, kind: type) -> Any:
+    if kind is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
+        if abs(value) > LARGEST:  # torch computes in float32
+            raise Mismatch(value, f"a number of at most {LARGEST:g}")
+        return float(value)
+    if kind is int and type(value) is int and -(2**63) <= value < 2**63:
+        return value
+    if kind in (bool, str) and type(value) is kind:
+        return value
+    if kind is Path and isinstance(value, str) and "\0" not in value:
+        return _path(value)
+    raise Mismatch(value, _noun(kind))
+
+
+def _path(value: str) -> Path:
+    path = os.path.expandvars(os.path.expanduser(value))
+    unset = re.search(r"\$(\w+|\{\w+\})", path)
+    if unset:
+        raise Mismatch(value, f"a path, but {unset[0]} is not set")
+    return Path(native(path))
+
+
+def _literal(value: Any, kind: Any) -> Any:
+    for option in get_args(kind):
+        if type(option) is type(value) and option == value:
+            return value
+    raise Mismatch(value, _noun(kind), get_args(kind))
+
+
+def _union(converter: Converter, value: Any, kind: Any) -> Any:
+    members = _members_of(kind)
+    alike = [member for member in members if _container(member) is type(value)]
+    if len(members) == 1 or len(alike) == 1:
+        return converter.structure(value, (alike or members)[0])
+    for member in members:
+        try:
+            return converter.structure(value, member)
+        except ValueError:
+            continue
+    raise Mismatch(value, _noun(kind))
+
+
+def _container(kind: Any) -> type | None:
+    """The type of TOML value that a kind is read from, where it is not a scalar."""
+    origin = _origin(kind)
+    if origin in (list, tuple):
+        return list
+    return dict if origin is dict or attrs.has(origin) else None
+
+
+def _list_hook(converter: Converter, kind: Any) -> Callable[[Any, Any], Any]:
+    from cattrs.cols import list_structure_factory
+
+    members: Any = list[get_args(kind)[0]]  # type: ignore[misc]
+    read = list_structure_factory(members, converter)
+    return lambda value, _: _origin(kind)(read(_only(list, value, kind), members))
+
+
+def _table_hook(converter: Converter, kind: Any) -> Callable[[Any, Any], Any]:
+    from cattrs.gen import make_mapping_structure_fn
+
+    read = make_mapping_structure_fn(kind, converter)
+    return lambda value, _: read(_only(dict, value, kind), kind)
+
+
+def _settings_hook(converter: Converter, cls: type) -> Callable[[Any, Any], Any]:
+    from cattrs.gen import make_dict_structure_fn, override
+
+    hooks = {each.name: override(struct_hook=_field_hook(converter, each)) for each in _attributes(cls)}
+    read: Any = make_dict_structure_fn(cls, converter, **hooks)  # type: ignore[arg-type]
+    return lambda value, _: read(_only(dict, value, cls), cls)
+
+
+def _field_hook(converter: Converter, attribute: attrs.Attribute[Any]) -> Callable[[Any, Any], Any]:
+    """Structure and check here, as attrs' own validators run only once every field has its type."""
+    check: Check | None = attribute.metadata.get("check")
+    expected = _expected(attribute.type, check)
+
+    def read(value: Any, kind: Any) -> Any:
+        try:
+            structured = converter.structure(value, kind)
+        except Mismatch as mismatch:
+            if mismatch.expected != _noun(attribute.type):  # it knows better than the type does
+                raise
+            raise Mismatch(value, expected, check.values if check else mismatch.options) from None
+        if check is not None:
+            _require(check, value, expected)  # as it was given, for the message
+        return structured
+
+    return read
+
+
+def _only(container: type, value: Any, kind: Any) -> Any:
+    """cattrs would take a string for a list of its letters."""
+    if not isinstance(value, container):
+        raise Mismatch(value, _noun(kind))
+    return value
+
+
+def _attributes(cls: type) -> tuple[attrs.Attribute[Any], ...]:
+    return attrs.fields(attrs.resolve_types(cls))  # type: ignore[no-any-return]
+
+
+def _problems(error: BaseException, table: Any, path: tuple[Key, ...]) -> Iterator[Problem]:
+    """The leaves of cattrs' tree of exceptions. table: the value at `path`."""
+    from cattrs.errors import BaseValidationError, ForbiddenExtraKeysError
+
+    if isinstance(error, BaseValidationError):
+        for each in error.exceptions:
+            yield from _problems_below(each, table, path)
+    elif isinstance(error, ForbiddenExtraKeysError):
+        for key in sorted(error.extra_fields):
+            names = [each.name for each in attrs.fields(error.cl)]
+            yield Problem((*path, key), unknown_key(key, names))
+    else:
+        yield Problem(path + getattr(error, "path", ()), str(error))
+
+
+def _problems_below(error: Exception, table: Any, path: tuple[Key, ...]) -> Iterator[Problem]:
+    """A note on the exception names the member of `table` that it is about; without one it is about all of it."""
+    for note in getattr(error, "__notes__", ()):
+        key: Key | None = getattr(note, "name", getattr(note, "index", None))
+        if key is not None and isinstance(error, KeyError) and key not in table:
+            yield Problem((*path, key), f"missing, expected {_noun(note.type)}. Give it a value.")
+            return
+        if key is not None:
+            yield from _problems(error, table[key], (*path, key))
+            return
+    yield from _problems(error, table, path)

@@ -1,0 +1,1 @@
+"""Recipes and plugins: from TOML to settings objects."""

@@ -1,0 +1,195 @@
+"""TOML files and `KEY=VALUE`, laid over each other. Each key remembers where it came from."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tomli
+
+from medgen.api.interfaces import SEVERAL, SINGLE
+from medgen.api.settings import Key, as_toml, did_you_mean
+from medgen.errors import RecipeError
+from medgen.system.names import is_utf8, portable
+
+COMMAND_LINE = "command line"
+NOT_UTF8 = "Rename it, or name it by a variable: export SCANS=..., then data.root='$SCANS'."
+"""What to do about a folder on the command line whose name is not UTF-8."""
+_DEEPEST = 50
+"""Levels of nesting beyond which a file is no recipe; ours need five."""
+
+
+class Layers:
+    """Tables as they are laid over each other, and which file each key came from.
+
+    removed: kinds and names that some `kind.name = false` took away.
+    """
+
+    def __init__(self) -> None:
+        self.tables: dict[str, Any] = {}
+        self.removed: list[tuple[str, str]] = []
+        self._origins: dict[tuple[Key, ...], str] = {}
+        self._extended: set[Path] = set()
+
+    def origin(self, path: tuple[Key, ...]) -> str | None:
+        """The file that a key, or the nearest table around it, came from last."""
+        lengths = range(len(path), 0, -1)
+        return next((self._origins[path[:length]] for length in lengths if path[:length] in self._origins), None)
+
+    def lay_file(self, file: Path, below: tuple[Path, ...] = ()) -> None:
+        """Lay a file and what it extends over what there is; what several of them extend is laid once."""
+        identity = file.resolve()
+        if identity in below:
+            raise RecipeError(f"{file}: extends: this file extends itself. Remove one of the links.")
+        table = parse(read(file), str(file))
+        for name in _extends(table.pop("extends", []), file):
+            parent = find(name, [file.parent], f"{file}: extends: ")
+            if parent.resolve() not in self._extended:
+                self.lay_file(parent, (*below, identity))
+                self._extended.add(parent.resolve())
+        self.lay(table, str(file))
+
+    def lay_override(self, text: str) -> Iterator[str]:
+        """Lay one `KEY=VALUE` over what there is; yields what is wrong with it."""
+        text = portable(text)
+        key, equals, value = text.partition("=")
+        path = [part.strip() for part in key.split(".")]
+        if is_utf8(key) and not is_utf8(value):
+            yield f"{COMMAND_LINE}: got {as_toml(text)}, which is not UTF-8, as recipes are. {NOT_UTF8}"
+            return
+        if not equals or not all(path) or len(path) > _DEEPEST or not text.isprintable():
+            yield f"{COMMAND_LINE}: got {as_toml(text)}, expected KEY=VALUE such as training.epochs=3."
+            return
+        table = _value(value)
+        for part in reversed(path):
+            table = {part: table}
+        self.lay(table, COMMAND_LINE)
+
+    def lay(self, table: Mapping[str, Any], origin: str) -> None:
+        """Lay a table over what there is: single kinds replace, all else merges, `kind.name = false` removes."""
+        for key, value in table.items():
+            if key in SINGLE:
+                self.tables[key] = self._replace(key, {value: {}} if isinstance(value, str) else value, origin)
+            elif key in SEVERAL and isinstance(value, dict):
+                merged = self._merge(self.tables.get(key, {}), value, (key,), origin)
+                self.tables[key] = self._without_removed(key, merged)
+            else:
+                self._clear_other_length(key, value)
+                self.tables[key] = self._merge(self.tables.get(key), value, (key,), origin)
+
+    def _replace(self, kind: str, value: Any, origin: str) -> Any:
+        here = self.tables.get(kind, {})
+        if not isinstance(value, dict) or not isinstance(here, dict):
+            return self._merge(None, value, (kind,), origin)
+        named = {name for name in value if value[name] is not False}
+        kept = {name: table for name, table in here.items() if name in named or not named}
+        return self._without_removed(kind, self._merge(kept, value, (kind,), origin))
+
+    def _without_removed(self, kind: str, table: dict[str, Any]) -> dict[str, Any]:
+        self.removed += [(kind, name) for name, value in table.items() if value is False]
+        return {name: value for name, value in table.items() if value is not False}
+
+    def _clear_other_length(self, key: str, value: Any) -> None:
+        """A later `steps` takes the place of `epochs`, and the other way round."""
+        if key != "training" or not isinstance(value, dict) or not isinstance(self.tables.get(key), dict):
+            return
+        for given, other in (("steps", "epochs"), ("epochs", "steps")):
+            if value.get(given) and other not in value:
+                self.tables[key].pop(other, None)
+
+    def _merge(self, under: Any, over: Any, path: tuple[Key, ...], origin: str) -> Any:
+        self._origins[path] = origin
+        if not isinstance(over, dict):
+            return over
+        merged = dict(under) if isinstance(under, dict) else {}
+        for key, value in over.items():
+            merged[key] = self._merge(merged.get(key), value, (*path, key), origin)
+        return merged
+
+
+def _value(text: str) -> Any:
+    """The right side of an override: TOML, or, where it is not, a string as it stands."""
+    try:
+        table = tomli.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        return text
+    return table["value"] if len(table) == 1 else text
+
+
+def _extends(given: Any, file: Path) -> list[str]:
+    names = [given] if isinstance(given, str) else given
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise RecipeError(f"{file}: extends: got {as_toml(given)}, expected a file or a list of files.")
+    return names
+
+
+def find(given: str | Path, folders: Sequence[Path] = (Path(),), where: str = "") -> Path:
+    """A recipe's file, with or without `.toml`: below one of the folders, or among those that come along.
+
+    where: what the message starts with if there is none.
+    """
+    path = Path(given)
+    below = Path(*path.parts[1:]) if path.parts[:1] == ("recipes",) else path
+    places = [*(folder / path for folder in folders), recipes_dir() / below]
+    for place in places:
+        for candidate in (place, Path(f"{place}.toml")):
+            if os.path.exists(candidate) and not os.path.isdir(candidate):
+                return candidate
+    if os.path.isdir(places[0]):
+        raise RecipeError(f"{where}{path}: is a folder. Name a recipe in it.")
+    hint = did_you_mean(path.name, _names_beside(places)) or " `medgen recipe list` shows those that come along."
+    raise RecipeError(f"{where}{path}: no such recipe.{hint}")
+
+
+def recipes_dir() -> Path:
+    """The folder of the recipes that come along: in a checkout, or where the wheel put it."""
+    beside = Path(__file__).parents[2] / "recipes"
+    return beside if (beside / "base" / "common.toml").is_file() else Path(sys.prefix, "share", "medgen", "recipes")
+
+
+def read(file: Path) -> str:
+    """A file's text. Raises RecipeError if it is none; never waits for a pipe."""
+    try:
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise RecipeError(f"{file}: is no regular file. Give a TOML file.")
+        # medgen writes a run's own recipe with the names of folders as they are
+        return file.read_bytes().decode("utf-8-sig", "surrogateescape" if file.name == "recipe.toml" else "strict")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise RecipeError(
+            f"{file}:{line}: byte 0x{error.object[error.start]:02x} is not UTF-8. Save it as UTF-8."
+        ) from None
+    except OSError as error:
+        raise RecipeError(f"{file}: {error.strerror}. Give a TOML file that can be read.") from None
+
+
+def parse(text: str, source: str) -> dict[str, Any]:
+    """Tables of a TOML text. Raises RecipeError with line and column."""
+    try:
+        table = tomli.loads(text)
+    except tomli.TOMLDecodeError as error:
+        raise RecipeError(f"{source}:{error.lineno}:{error.colno}: {error.msg}. Correct the TOML.") from None
+    except RecursionError:
+        raise RecipeError(f"{source}: nested too deeply for a recipe. Use at most {_DEEPEST} levels.") from None
+    except ValueError:  # Python reads no decimal integer beyond 4,300 digits
+        raise RecipeError(f"{source}: a number has too many digits. Shorten it.") from None
+    if _depth_exceeds(table, _DEEPEST):
+        raise RecipeError(f"{source}: nested too deeply for a recipe. Use at most {_DEEPEST} levels.")
+    return table
+
+
+def _depth_exceeds(value: Any, levels: int) -> bool:
+    layer = [value]
+    for _ in range(levels):
+        inner = [each.values() if isinstance(each, dict) else each for each in layer if isinstance(each, (dict, list))]
+        layer = [member for each in inner for member in each]
+    return bool(layer)
+
+
+def _names_beside(places: Sequence[Path]) -> list[str]:
+    files = [file for place in places if place.parent.is_dir() for file in sorted(place.parent.glob("*.toml"))]
+    return [name for file in files for name in (file.name, file.stem)]

@@ -1,0 +1,1 @@
+"""Scans as they lie on disk: found, read, checked."""

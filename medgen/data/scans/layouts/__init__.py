@@ -1,0 +1,23 @@
+"""Which file holds which modality of which patient, and which patients are for training and which for validation."""
+
+from medgen.data.scans.layouts.people import person
+from medgen.data.scans.layouts.sources import mask, mask_names, source
+from medgen.data.scans.layouts.survey import find, survey
+from medgen.data.scans.layouts.types import SHOWN, SPLITS, Patient, Split, Survey, expand
+from medgen.data.scans.layouts.words import SPELLINGS
+
+__all__ = [
+    "SHOWN",
+    "SPELLINGS",
+    "SPLITS",
+    "Patient",
+    "Split",
+    "Survey",
+    "expand",
+    "find",
+    "mask",
+    "mask_names",
+    "person",
+    "source",
+    "survey",
+]

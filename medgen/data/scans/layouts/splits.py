@@ -1,0 +1,54 @@
+"""Who is for training and who for validation."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from medgen.data.scans.layouts.types import Scans, listed
+from medgen.data.scans.nifti import Fault
+from medgen.system.names import raw
+
+ORDER = (None, "train", "val", "test")
+
+
+def drawn_for_val(cohort: Sequence[Scans], fraction: float) -> set[str]:
+    """Where folders do not decide: the share of the persons whose id's sha256 is least."""
+    people = sorted({each.person for each in cohort}, key=lambda person: hashlib.sha256(raw(person)).digest())
+    count = min(max(1, round(fraction * len(people))), len(people) - 1) if fraction > 0 else 0
+    return set(people[:count])
+
+
+def split_faults(root: Path, kept: Sequence[Scans], allow_overlap: bool) -> Iterator[Fault]:
+    """Persons in two splits, and a cohort with nobody to train on."""
+    people: dict[str, list[Scans]] = {}
+    for each in kept:
+        people.setdefault(each.person, []).append(each)
+    for person, visits in people.items():
+        if not allow_overlap and (_apart(visits) or _repeated(visits)):
+            yield _overlap(root, person, visits)
+    if all(each.split in ("val", "test") for each in kept):
+        yield Fault(root, "has patients in val, but none in train", "Add training patients")
+
+
+def _apart(visits: Sequence[Scans]) -> bool:
+    """Whether they are in several splits; where medgen decides, they never are."""
+    return len({each.split for each in visits}) > 1
+
+
+def _repeated(visits: Sequence[Scans]) -> bool:
+    """Whether an id is in two places that are not both for test."""
+    ids = [each.id for each in visits if each.split != "test"]
+    return len(ids) > len(set(ids))
+
+
+def _overlap(root: Path, person: str, visits: Sequence[Scans]) -> Fault:
+    ids: dict[str, list[str]] = {}
+    for each in sorted(visits, key=lambda each: ORDER.index(each.split)):
+        ids.setdefault(each.place.name, []).append(each.id)
+    fix = "Keep a patient in one split"
+    if {each.id for each in visits} == {person}:
+        return Fault(root, f"{person} is in {' and '.join(ids)}", fix)
+    where = " and ".join(f"{place} ({listed(names)})" for place, names in ids.items())
+    return Fault(root, f"{person} is in {where}", f"{fix}, or set data.person if these are not one person")

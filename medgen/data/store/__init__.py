@@ -1,0 +1,1 @@
+"""Slices as training reads them: made once, memory-mapped, found by content."""

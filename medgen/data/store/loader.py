@@ -1,0 +1,85 @@
+"""From the slice store to batches on the device, in an order that is a function of the position alone."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from medgen import seeds
+from medgen.api.interfaces import Batch, Mode
+from medgen.data.store.latent_store import Prepared
+from medgen.data.store.store import SliceStore
+
+
+class Feed:
+    """Samples of one split. Sample n of a run is `permutation(n // size)[n % size]`, so batches cross epochs.
+
+    With `mode.pooled` each image of a slice is a sample of its own.
+    """
+
+    def __init__(self, store: SliceStore, mode: Mode, split: str, seed: int = 0, prepared: Prepared | None = None):
+        self.store, self.mode, self.seed, self.prepared = store, mode, seed, prepared
+        self.rows = store.select(split)
+        self.views = len(mode.images) if mode.pooled else 1
+        self.size = len(self.rows) * self.views
+        self._order = lru_cache(maxsize=4)(lambda epoch: seeds.permutation(seed, epoch, self.size).numpy())
+        self._ahead: tuple[tuple[int, int], Future[Batch]] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="feed")
+
+    def read(self, samples: np.ndarray) -> Batch:
+        """The samples with these numbers in 0..size-1, as float16 on the CPU."""
+        rows, view = self._places(samples)
+        return Batch(self._images(rows, view), self._condition(rows))
+
+    def stored(self, samples: np.ndarray) -> Batch:
+        """The same, but with what the space made of the images, where that is kept."""
+        if self.prepared is None:
+            return self.read(samples)
+        rows, view = self._places(samples)
+        return Batch(self.prepared.read(rows, view), self._condition(rows))
+
+    def at(self, position: int, count: int, chosen: np.ndarray | None = None) -> Batch:
+        """`stored`, for `count` samples from `position` of the run on; the next are read ahead meanwhile.
+
+        chosen: which of them, in 0..count-1; all if None.
+        """
+        ahead, self._ahead = self._ahead, None
+        if ahead and ahead[0] == (position, count):
+            batch = ahead[1].result()
+        else:
+            batch = self._shuffled(position, count, chosen)
+        after = position + count
+        self._ahead = (after, count), self._thread.submit(self._shuffled, after, count, chosen)
+        return batch
+
+    def slices(self, position: int, count: int) -> list[int]:
+        """The rows in the store of the samples that `at` gives."""
+        rows: list[int] = self.rows[self._numbers(position, count) // self.views].tolist()
+        return rows
+
+    def close(self) -> None:
+        """Let the reading thread end."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _shuffled(self, position: int, count: int, chosen: np.ndarray | None = None) -> Batch:
+        numbers = self._numbers(position, count)
+        batch = self.stored(numbers if chosen is None else numbers[chosen])
+        return Batch(*(part.pin_memory() for part in batch)) if torch.cuda.is_available() else batch
+
+    def _numbers(self, position: int, count: int) -> np.ndarray:
+        return np.asarray([self._order(n // self.size)[n % self.size] for n in range(position, position + count)])
+
+    def _places(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.rows[samples // self.views], samples % self.views
+
+    def _condition(self, rows: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(self.store.read(rows, self.mode.condition))
+
+    def _images(self, rows: np.ndarray, view: np.ndarray) -> torch.Tensor:
+        images = self.store.read(rows, self.mode.images)
+        if self.mode.pooled:
+            images = images[np.arange(len(rows)), view][:, None]
+        return torch.from_numpy(np.ascontiguousarray(images))

@@ -1,0 +1,103 @@
+"""Masks of one grid on another, centred, in millimetres: as labels, and every lesion with its area."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from medgen.data.store.resample import weights
+
+Array = np.ndarray[Any, np.dtype[Any]]
+SAME = 1e-3
+"""How far two voxel sizes may be apart, as a share, that mean to be one."""
+MOST = 4.0
+"""How many times larger or smaller slices may be: beyond it most likely a unit is wrong."""
+TOUCHING = np.ones((3, 3))
+
+
+class Grid(NamedTuple):
+    """The square that slices lie on. size: px. spacing: mm per pixel."""
+
+    size: int
+    spacing: float
+
+    @property
+    def extent(self) -> float:
+        """Its side, mm."""
+        return self.size * self.spacing
+
+    def __str__(self) -> str:
+        return f"{self.size} px of {self.spacing:.4g} mm"
+
+
+class Placed(NamedTuple):
+    """Masks on another grid, bool `[mask, size, size]`. outside: a part of a lesion lies beyond it."""
+
+    masks: Array
+    outside: bool
+
+
+def is_same(shape: Sequence[int], spacing: Sequence[float], grid: Grid) -> bool:
+    """Tell whether a slice lies on the grid as it is."""
+    return all(side == grid.size for side in shape) and bool(np.allclose(spacing, grid.spacing, rtol=SAME, atol=0))
+
+
+def is_absurd(shape: Sequence[int], spacing: Sequence[float], grid: Grid) -> bool:
+    """Tell whether neither the pixels nor the sides of a slice are about as large as the grid's."""
+    extent = max(count * mm for count, mm in zip(shape, spacing, strict=True))
+    factors = (extent / grid.extent, max(spacing) / grid.spacing)
+    return all(factor > MOST for factor in factors) or all(factor < 1 / MOST for factor in factors)
+
+
+def place(masks: Array, spacing: Sequence[float], grid: Grid, middle: Sequence[float] | None = None) -> Placed:
+    """Bring masks of a slice, bool `[mask, row, column]` with pixels of `spacing` mm, to a grid.
+
+    middle: where the grid's middle lies, pixels from the slice's first edges; the slice's own middle if None.
+    Each lesion becomes the pixels that it covers most, as many as its area amounts to, the smallest lesion first. Masks
+    that overlap, exclude or contain one another go on doing so: what is placed are the combinations of them, as labels.
+    """
+    sides = masks.shape[1:]
+    middle = [count / 2 for count in sides] if middle is None else middle
+    if is_same(sides, spacing, grid) and np.allclose(middle, grid.size / 2):
+        return Placed(masks, outside=False)
+    labels = np.tensordot(1 << np.arange(len(masks)), masks.astype(np.int64), 1)
+    rows, columns = (
+        weights(count, mm, grid.extent, grid.size, centre).toarray()
+        for count, mm, centre in zip(sides, spacing, middle, strict=True)
+    )
+    pixels = spacing[0] * spacing[1] / grid.spacing**2
+    placed = np.zeros((grid.size, grid.size), np.int64)
+    for label, part, (height, width) in sorted(_lesions(labels), key=lambda lesion: np.count_nonzero(lesion[1])):
+        cover = np.round(rows[:, height] @ part.astype(np.float32) @ columns[:, width].T, 4)
+        placed[_most(cover * (placed == 0), int(np.count_nonzero(part) * pixels + 0.5))] = label
+    return Placed(
+        (placed >> np.arange(len(masks))[:, None, None] & 1).astype(bool), _beyond(labels, spacing, grid, middle)
+    )
+
+
+def _lesions(labels: Array) -> Iterator[tuple[int, Array, tuple[slice, slice]]]:
+    """Each connected part of each label: the label, the part in its window, and the window."""
+    for label in np.unique(labels[labels > 0]).tolist():
+        parts, _ = ndimage.label(labels == label, TOUCHING)
+        for number, window in enumerate(ndimage.find_objects(parts), 1):
+            yield label, parts[window] == number, window
+
+
+def _most(cover: Array, count: int) -> Array:
+    """The pixels that are covered most; of equal ones the first."""
+    chosen = np.zeros(cover.shape, bool)
+    chosen.ravel()[np.argsort(-cover, axis=None, kind="stable")[:count]] = True
+    return chosen & (cover > 0)
+
+
+def _beyond(labels: Array, spacing: Sequence[float], grid: Grid, middle: Sequence[float]) -> bool:
+    """Whether the middle of any pixel of a lesion lies outside the grid."""
+    away = (
+        np.abs(np.arange(count) + 0.5 - centre) * mm
+        for count, mm, centre in zip(labels.shape, spacing, middle, strict=True)
+    )
+    rows, columns = (each > grid.extent / 2 for each in away)
+    return bool(labels[rows].any() or labels[:, columns].any())

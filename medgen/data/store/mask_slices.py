@@ -1,0 +1,186 @@
+"""Slices with lesions out of a folder of masks, on the grid of a model's images; kept in the cache by content.
+
+Unlike in the slice store every lesion has the area in mm2 that it has in its file, whatever the file's voxels are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import attrs
+import numpy as np
+
+from medgen.config.data import AXES, DataSettings
+from medgen.data.scans import layouts, nifti
+from medgen.data.scans.consistency import Place, mismatches
+from medgen.data.scans.nifti import Fault, Volume
+from medgen.data.store import cache_folder, heads, processes
+from medgen.data.store.file_memo import cache_root
+from medgen.data.store.heads import Head
+from medgen.data.store.mask_grid import MOST, Grid, is_absurd, place
+from medgen.data.store.plane import Plane
+from medgen.data.store.preprocess import Channel, binary
+from medgen.data.store.store import UNREADABLE, digests, sources
+from medgen.errors import DataError
+from medgen.system import files
+from medgen.system.console import warn
+
+FORMAT = 1
+"""Part of the key: raise it with any change of what is kept."""
+
+Progress = Callable[[int, int], None]
+
+
+class MaskSlices(NamedTuple):
+    """All slices with a lesion, patients in the order of `layouts.find`. key: equal for equal slices.
+
+    masks: bits, `[slice, mask, size * size / 8]`. area: px of each mask, `[slice, mask]`. outside: a lesion of the
+    slice lies beyond the grid. files: how many masks were read. others: labels that are of no mask.
+    """
+
+    grid: Grid
+    key: str
+    masks: np.ndarray
+    area: np.ndarray
+    outside: np.ndarray
+    files: int
+    others: dict[int, int]
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """`[row, mask, size, size]` float32 at -1 and 1."""
+        size = self.grid.size
+        bits = np.unpackbits(self.masks[rows], axis=-1, count=size * size)
+        return bits.reshape(*bits.shape[:2], size, size).astype(np.float32) * 2 - 1
+
+
+class _Job(NamedTuple):
+    """A patient's masks, for a worker process."""
+
+    sources: list[Channel]
+    settings: DataSettings
+    grid: Grid
+    head: Head
+
+
+class _Cut(NamedTuple):
+    masks: np.ndarray
+    area: np.ndarray
+    outside: np.ndarray
+    others: list[int]
+
+
+def open_masks(
+    settings: DataSettings, names: Sequence[str], grid: Grid, progress: Progress | None = None
+) -> MaskSlices:
+    """The masks of the patients to train on. Raises `DataError` with a line per problem, and `StorageError`."""
+    cache, masks = cache_root(), frozenset(names)
+    settings = attrs.evolve(settings, spacing=grid.spacing, image_size=grid.size)
+    patients = [each for each in layouts.find(settings, names, warn) if each.split == "train"]
+    wanted = [sources(settings, patient, names, masks) for patient in patients]
+    sought = heads.seek(settings, patients, [each[0].path for each in wanted])
+    jobs = [_Job(each, settings, grid, head) for each, head in zip(wanted, heads.find(sought, cache), strict=True)]
+    content = digests([source.path for job in jobs for source in job.sources], cache)
+    what = [
+        ([(content[source.path], source.labels) for source in job.sources], job.head.low, job.head.high) for job in jobs
+    ]
+    how = [FORMAT, settings.axis, *grid, settings.nan, list(names)]
+    key = hashlib.sha256(json.dumps([how, what]).encode()).hexdigest()[:32]
+    folder = cache / f"masks-{key}"
+    return cache_folder.open_or_make(
+        folder, "the cache of masks", lambda: _read(folder, grid, key), lambda: _build(folder, jobs, progress)
+    )
+
+
+def _read(folder: Path, grid: Grid, key: str) -> MaskSlices:
+    try:
+        with np.load(folder / "masks.npz") as arrays:
+            found: dict[str, Any] = dict(arrays)
+    except UNREADABLE as error:
+        raise cache_folder.Damaged(f"masks.npz: {error}") from None
+    others = dict(zip(*found.pop("others").tolist(), strict=True))
+    return MaskSlices(grid, key, files=int(found.pop("files")), others=others, **found)
+
+
+def _build(folder: Path, jobs: Sequence[_Job], progress: Progress | None) -> None:
+    problems: list[str] = []
+    cuts: list[_Cut] = []
+    paths = {source.path for job in jobs for source in job.sources}
+    with processes.results(_cut, jobs, processes.count_workers(paths, len(jobs), jobs[0].settings.workers)) as results:
+        for done, result in enumerate(results, 1):
+            if isinstance(result, _Cut):
+                cuts.append(result)
+            else:
+                problems += result
+            if progress:
+                progress(done, len(jobs))
+    if problems:
+        raise DataError(problems)
+    counts = Counter(label for each in cuts for label in each.others)
+    others = np.array([[*counts], [*counts.values()]], np.int64).reshape(2, -1)
+    masks, area, outside = (np.concatenate(each) for each in list(zip(*cuts, strict=True))[:3])
+    with cache_folder.building(folder) as made, (made / "masks.npz").open("wb") as file:
+        np.savez(file, masks=masks, area=area, outside=outside, others=others, files=len(paths))
+        files.flush(file)
+
+
+# In worker processes
+
+
+def _cut(job: _Job) -> _Cut | list[str]:
+    """A patient's slices with lesions, or everything that is wrong with its files."""
+    problems: list[str] = []
+    volumes: dict[Path, Volume] = {}
+    for path in dict.fromkeys(source.path for source in job.sources):
+        try:
+            volumes[path] = nifti.read(path, job.settings.max_voxels, nan=job.settings.nan, mask=True)
+            problems += _misfits(path, volumes[path], job)
+        except DataError as error:
+            problems += error.problems
+    places = [Place(path, volume.data.shape, volume.affine) for path, volume in volumes.items()]
+    problems += [fault.line() for other in places[1:] for fault in mismatches(places[0], other)]
+    return problems or _slices(job, volumes)
+
+
+def _misfits(path: Path, volume: Volume, job: _Job) -> list[str]:
+    """What keeps a volume's slices from being masks of the images: another axis, or a size that no head has."""
+    shape, spacing = volume.data.shape, volume.spacing
+    axis = AXES.index(job.settings.axis)
+    sides = [each for each in range(3) if each != axis]
+    thin = [AXES[each] for each in sides if shape[each] == 1]
+    if thin:
+        what = f"is a single {thin[0]} slice, and the image model makes {job.settings.axis} ones"
+        return [Fault(path, what, f"Give {job.settings.axis} masks, or volumes").line()]
+    if is_absurd([shape[each] for each in sides], [spacing[each] for each in sides], job.grid):
+        across = " x ".join(f"{shape[each] * spacing[each]:.4g}" for each in sides)
+        what = f"has slices of {across} mm, the image model's are {job.grid}, more than {MOST:g} times apart"
+        return [Fault(path, what, "Check the unit of its voxels").line()]
+    return []
+
+
+def _slices(job: _Job, volumes: dict[Path, Volume]) -> _Cut:
+    axis = AXES.index(job.settings.axis)
+    volume = volumes[job.sources[0].path]
+    spacing = [mm for number, mm in enumerate(volume.spacing) if number != axis]
+    inside = np.stack([binary(volumes[each.path].data, each.labels or ()) for each in job.sources])
+    slices = np.moveaxis(inside, axis + 1, 0)
+    shown = slices[slices.any(axis=(1, 2, 3))]
+    middle = [centre for _, centre in Plane.of(volume, job.settings, job.head).sides]  # as training slices have it
+    placed = [place(masks, spacing, job.grid, middle) for masks in shown]
+    pixels = np.array([each.masks for each in placed], bool).reshape(len(placed), len(inside), job.grid.size**2)
+    outside = np.array([each.outside for each in placed], bool)
+    return _Cut(np.packbits(pixels, axis=-1), np.count_nonzero(pixels, axis=-1), outside, _others(job, volumes))
+
+
+def _others(job: _Job, volumes: dict[Path, Volume]) -> list[int]:
+    """Labels in the files that no mask is made of."""
+    found: set[int] = set()
+    for path, volume in volumes.items():
+        wanted = [each.labels or () for each in job.sources if each.path == path]
+        held = {int(label) for label in np.unique(np.rint(volume.data))} - {0}
+        found |= held.difference(*wanted) if all(wanted) else set()
+    return sorted(found)

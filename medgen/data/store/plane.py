@@ -1,0 +1,78 @@
+"""Slices on a grid of one size in millimetres: where the grid lies, and how voxels and masks come to lie on it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from medgen.config.data import AXES, DataSettings
+from medgen.data.scans.nifti import Volume
+from medgen.data.store.heads import Head
+from medgen.data.store.resample import resample, weights
+from medgen.data.store.small_lesions import Shrunk, Sides, shrink
+from medgen.data.store.spacing import on_grid
+
+
+class Plane(NamedTuple):
+    """The square that a volume's slices are resampled to. pixel: its pixels' side, mm.
+
+    rows, columns: the weights of each axis. sides: per axis, the voxels' side (mm) and the square's centre (voxels from
+    the volume's first face). cut_off: mm of the head beyond the square, on the side where most is.
+    """
+
+    axis: int
+    size: int
+    pixel: float
+    sides: Sides
+    rows: Any
+    columns: Any
+    cut_off: float
+
+    @classmethod
+    def of(cls, volume: Volume, settings: DataSettings, head: Head | None = None) -> Plane:
+        """The square around the head; without `data.spacing`, around the whole slice."""
+        axis, size = AXES.index(settings.axis), settings.image_size
+        flat = [i for i in range(3) if i != axis]
+        counts, spacing = [volume.data.shape[i] for i in flat], [volume.spacing[i] for i in flat]
+        whole = max(count * mm for count, mm in zip(counts, spacing, strict=True))
+        pixel = settings.spacing or whole / size
+        centres = [count / 2 for count in counts]
+        cut_off = 0.0
+        if settings.spacing and on_grid(counts, spacing, size, pixel):
+            spacing = [pixel, pixel]
+        elif settings.spacing:
+            box = [(head.low[i], head.high[i]) if head else (0.0, float(volume.data.shape[i])) for i in flat]
+            centres = [_aligned(sum(ends) / 2, mm, pixel, size) for ends, mm in zip(box, spacing, strict=True)]
+            beyond = [_beyond(*each, pixel * size) for each in zip(box, centres, spacing, strict=True)]
+            cut_off = max(beyond) if head and head.filled else 0.0
+        sides = [*zip(spacing, centres, strict=True)]
+        along = [
+            weights(count, mm, pixel * size, size, centre) for count, (mm, centre) in zip(counts, sides, strict=True)
+        ]
+        return cls(axis, size, pixel, (sides[0], sides[1]), along[0], along[1], cut_off)
+
+    def resample(self, data: np.ndarray, shown: np.ndarray) -> np.ndarray:
+        """Some slices of a volume, `[slice, size, size]`."""
+        return resample(np.moveaxis(data, self.axis, 0)[shown], self.rows, self.columns)
+
+    def shrink(self, inside: np.ndarray) -> Shrunk:
+        """Every slice of a mask."""
+        return shrink(np.moveaxis(inside, self.axis, 0), self.rows, self.columns, self.sides, self.pixel)
+
+    def share(self, inside: np.ndarray) -> np.ndarray:
+        """The share of the square that is inside, `[slice]`."""
+        area = self.sides[0][0] * self.sides[1][0]
+        counts = np.count_nonzero(inside, axis=tuple(i for i in range(3) if i != self.axis))
+        return np.asarray(counts * area / (self.pixel * self.size) ** 2, np.float32)
+
+
+def _aligned(centre: float, spacing: float, pixel: float, size: int) -> float:
+    """The nearest centre that puts a pixel's middle on a voxel's, so that equal sizes need no interpolation."""
+    first = centre + (0.5 - size / 2) * pixel / spacing - 0.5
+    return float(centre - first + np.round(first))
+
+
+def _beyond(ends: tuple[float, float], centre: float, spacing: float, extent: float) -> float:
+    low, high = ends
+    return max(0.0, (centre - low) * spacing - extent / 2, (high - centre) * spacing - extent / 2)

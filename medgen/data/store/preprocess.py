@@ -1,0 +1,197 @@
+"""From a patient's volumes to slices: foreground, robust scaling, masks; no torch, for worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from medgen.config.data import DataSettings, MaskSettings
+from medgen.data.scans import nifti
+from medgen.data.scans.consistency import Place, mismatches
+from medgen.data.scans.likeness import Likeness, packed, sketch
+from medgen.data.scans.nifti import Fault, Volume
+from medgen.data.store.foreground import detect, without_rim
+from medgen.data.store.foreground import foreground as foreground
+from medgen.data.store.heads import Head
+from medgen.data.store.nifti_writer import WHITE
+from medgen.data.store.plane import Plane
+from medgen.data.store.small_lesions import Loss
+from medgen.errors import DataError
+
+
+class Channel(NamedTuple):
+    """Where a patient's channel is read from; a mask also has the labels it is made of."""
+
+    path: Path
+    labels: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(cls, path: Path, mask: MaskSettings | None) -> Channel:
+        return cls(path, None if mask is None else tuple(sorted(set(mask.labels))))
+
+
+class Slices(NamedTuple):
+    """Those slices of a patient that show anything; all of them if there are masks only.
+
+    stacks: per channel `[slice, size, size]`, float16 in [-1, 1], or for a mask uint8, 0 or 1. position: along the
+    axis, in voxels. foreground: share of the slice that is foreground in the first image, 1 if there is none. area: px
+    of each mask, `[slice, mask]`. spacing: mm per pixel. content: per channel, as in `agreement.Scan`. lesions: how
+    many each mask has, and how many of them lie outside the square, `[mask, 2]`. lost: of those, see `lesions.Loss`,
+    `[lesion, (mask, area, needs)]`. air: per channel, the shares of `Head.air`. cut_off: mm of the head that
+    do not fit. voxel: mm along each axis. likeness: of the first image, packed; zeros where there is none. background:
+    per channel, a word of `foreground`, empty for a mask.
+    """
+
+    stacks: list[np.ndarray]
+    position: np.ndarray
+    foreground: np.ndarray
+    area: np.ndarray
+    spacing: float
+    content: list[str]
+    lesions: np.ndarray
+    lost: np.ndarray
+    air: np.ndarray
+    cut_off: float
+    voxel: np.ndarray
+    likeness: np.ndarray
+    background: list[str]
+
+
+class _Cut(NamedTuple):
+    """A channel's slices. share: of each slice, in voxels, that is foreground or mask. The rest is as in `Slices`.
+
+    lesions, lost, air: of a mask. likeness: of the image that tells this patient from others.
+    """
+
+    stack: np.ndarray
+    share: np.ndarray
+    content: str
+    lesions: tuple[int, int] = (0, 0)
+    lost: Sequence[Loss] = ()
+    air: tuple[float, float] = (0.0, 0.0)
+    likeness: Likeness | None = None
+    background: str = ""
+
+
+def cut(channels: Sequence[Channel], settings: DataSettings, head: Head | None = None) -> Slices | list[str]:
+    """The slices of one patient, or everything that is wrong with its files.
+
+    head: what `settings.spacing` is centred on, and where lesions may be; without it, the volume.
+    """
+    problems: list[str] = []
+    places: list[Place] = []
+    cuts: dict[Channel, _Cut] = {}
+    planes: list[Plane] = []
+    first = next((channel for channel in channels if channel.labels is None), None)
+    for path in dict.fromkeys(channel.path for channel in channels):
+        wanted = [channel for channel in channels if channel.path == path]
+        try:
+            volume = nifti.read(
+                path, settings.max_voxels, nan=settings.nan, mask=any(c.labels is not None for c in wanted)
+            )
+            places.append(Place(path, volume.data.shape, volume.affine))
+            planes.append(Plane.of(volume, settings, head))
+            content = nifti.content(volume.data) if np.ptp(volume.data) else ""
+            cuts |= {each: _cut(each, volume, planes[-1], settings, content, head, each == first) for each in wanted}
+        except DataError as error:
+            problems += error.problems
+    problems += [fault.line() for place in places[1:] for fault in mismatches(places[0], place)]
+    return problems or _collect(channels, cuts, planes[0], places[0])
+
+
+def _cut(
+    channel: Channel,
+    volume: Volume,
+    plane: Plane,
+    settings: DataSettings,
+    content: str,
+    head: Head | None,
+    compared: bool,
+) -> _Cut:
+    """A channel's slices. compared: it is the image that tells this patient from others."""
+    if channel.labels is not None:
+        return _cut_mask(binary(volume.data, channel.labels), plane, content, head)
+    inside, background = detect(volume.data)
+    share = plane.share(inside)
+    if volume.written:
+        scaled = volume.data * np.float32(2 / WHITE)
+    else:
+        scaled = scale(volume.data, inside, settings.lower, settings.upper, channel.path)
+        scaled += 1  # so that the background, and whatever lies outside the volume, is 0
+    stack = np.full((len(share), plane.size, plane.size), -1, np.float16)
+    shown = np.flatnonzero(share)
+    stack[shown] = plane.resample(scaled, shown) - 1
+    alike = sketch(volume.data, inside, volume.affine) if content and compared else None
+    return _Cut(stack, share, content, likeness=alike, background=background)
+
+
+def _cut_mask(inside: np.ndarray, plane: Plane, content: str, head: Head | None) -> _Cut:
+    shrunk = plane.shrink(inside)
+    lesions = (shrunk.found, shrunk.outside)
+    air = (0.0, 0.0) if head is None else head.air(inside)
+    return _Cut(shrunk.stack.astype(np.uint8), plane.share(inside), content, lesions, shrunk.lost, air)
+
+
+def _collect(channels: Sequence[Channel], cuts: dict[Channel, _Cut], plane: Plane, place: Place) -> Slices:
+    each = [cuts[channel] for channel in channels]
+    masks = [cuts[channel] for channel in channels if channel.labels is not None]
+    images = [cuts[channel].share for channel in channels if channel.labels is None]
+    shares = np.stack([one.share for one in each])
+    position = np.flatnonzero(shares.any(axis=0)) if images else np.arange(shares.shape[1])
+    area = [np.count_nonzero(mask.stack[position], axis=(1, 2)) for mask in masks]
+    lost = [(number, loss.area, loss.needs) for number, mask in enumerate(masks) for loss in mask.lost]
+    return Slices(
+        stacks=[one.stack[position] for one in each],
+        position=position.astype(np.int32),
+        foreground=images[0][position] if images else np.ones(len(position), np.float32),
+        area=np.stack(area, axis=1).astype(np.int32) if area else np.empty((len(position), 0), np.int32),
+        spacing=plane.pixel,
+        content=[one.content for one in each],
+        lesions=np.array([mask.lesions for mask in masks], np.int32).reshape(-1, 2),
+        lost=np.array(lost, np.float64).reshape(-1, 3),
+        air=np.array([one.air for one in each], np.float32),
+        cut_off=plane.cut_off,
+        voxel=np.linalg.norm(place.affine[:3, :3], axis=0),
+        likeness=packed(next((one.likeness for one in each if one.likeness), None)),
+        background=[one.background for one in each],
+    )
+
+
+# Intensities
+
+
+def binary(data: np.ndarray, labels: Sequence[int]) -> np.ndarray:
+    """Whether each voxel has one of the labels, or, where none are given, any label but 0."""
+    nearest = np.rint(data)
+    return np.isin(nearest, labels) if len(labels) else nearest != 0
+
+
+def scale(data: np.ndarray, inside: np.ndarray, lower: float, upper: float, path: Path | str = "image") -> np.ndarray:
+    """Map two percentiles of the foreground to -1 and 1, clip, and set the background to -1; float32.
+
+    Raises `DataError` that names `path` where the two are equal.
+    """
+    low, high = window(data, inside, lower, upper)
+    if not low < high:
+        raise DataError(flat(Path(path), low, lower, upper).line())
+    scaled = (data - np.float32(low)) * np.float32(2 / (high - low)) - 1
+    np.clip(scaled, -1, 1, out=scaled)
+    np.copyto(scaled, -1, where=~inside)
+    return np.asarray(scaled)
+
+
+def window(data: np.ndarray, inside: np.ndarray, lower: float, upper: float) -> tuple[float, float]:
+    """The two percentiles of the foreground, without its rim, which interpolation mixes with the background."""
+    inner = without_rim(inside)
+    chosen = inner if 2 * np.count_nonzero(inner) > np.count_nonzero(inside) else inside
+    low, high = np.percentile(data.T[chosen.T], [lower, upper])
+    return float(low), float(high)
+
+
+def flat(path: Path, value: float, lower: float, upper: float) -> Fault:
+    """What is wrong with a scan whose two percentiles are this value."""
+    what = f"has no contrast, {upper - lower:g} % of its foreground is {value:g}"
+    return Fault(path, what, "Give a scan; a mask belongs in data.masks")

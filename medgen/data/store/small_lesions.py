@@ -1,0 +1,161 @@
+"""Masks on a coarser grid: what is too small for it is kept as the pixels that it covers most, and counted.
+
+A part is a connected part of a mask in a single slice, and a lesion one in the volume; touching corners connect. So the
+tip of a large lesion, which is a small part, is kept, but the lesion does not count as too small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from medgen.data.store.resample import resample
+
+TOUCHING = np.zeros((3, 3, 3), bool)
+TOUCHING[1] = True
+"""Neighbours within a slice, `[slice, row, column]`."""
+CONNECTED = np.ones((3, 3, 3), bool)
+"""Neighbours in the volume."""
+MOSTLY = 0.49
+"""Share of a pixel's cover from which on the pixel stands for a lesion; below a half, as two may share one equally."""
+STEPS = (8.0, 6.0, 5.0, 4.0, 3.5, 3.0, 2.5, 2.2, 2.0, 1.8, 1.6, 1.4, 1.2, 1.0)
+"""Pixels tried, in voxels; of the last size each lies on a voxel, so all lesions are shown."""
+PHASES = 4
+"""Places of the grid that are tried, along each axis."""
+
+Sides = tuple[tuple[float, float], tuple[float, float]]
+"""Of rows and of columns: the voxels' side (mm), and the middle of the grid (voxels from the first face)."""
+
+
+class Loss(NamedTuple):
+    """A lesion of which no slice has a pixel by the plain rule.
+
+    area: of its largest slice, mm2. needs: mm per pixel at which that is shown wherever the grid lies.
+    """
+
+    area: float
+    needs: float
+
+
+class Shrunk(NamedTuple):
+    """A mask on a grid, bool `[slice, size, size]`. found: how many lesions it had, outside: how many beyond the grid.
+
+    lost: those of which every part needed help.
+    """
+
+    stack: np.ndarray
+    found: int
+    outside: int
+    lost: list[Loss]
+
+
+class _Part(NamedTuple):
+    lesion: int
+    position: int
+    rows: slice
+    columns: slice
+    inside: np.ndarray
+
+
+class _Cover(NamedTuple):
+    """How much of each pixel in a window a lesion covers."""
+
+    rows: slice
+    columns: slice
+    share: np.ndarray
+
+
+def shrink(inside: np.ndarray, rows: Any, columns: Any, sides: Sides, pixel: float) -> Shrunk:
+    """A mask `[slice, row, column]`, bool, on a grid whose weights are `rows` and `columns`, of pixels of so many mm.
+
+    The rule: a pixel is inside if more than half of it is, by the weights. A lesion that has no pixel by this rule gets
+    as many as its area amounts to, at least one: those it covers most.
+    """
+    shown = np.flatnonzero(inside.any(axis=(1, 2)))
+    out = np.zeros((len(inside), rows.shape[0], columns.shape[0]), bool)
+    if not len(shown):
+        return Shrunk(out, 0, 0, [])
+    cover = resample(inside[shown].astype(np.float32), rows, columns)
+    plain = cover > 0.5
+    out[shown] = plain
+    across, along = rows.toarray(), columns.toarray()
+    parts, small, seen = [*_parts(inside, shown)], dict[int, Loss](), set[int]()
+    for part in parts:
+        own = _cover(part, across, along)
+        if own is None:
+            continue
+        window = (part.position, own.rows, own.columns)
+        if (plain[window] & (own.share >= MOSTLY * cover[window])).any():
+            seen.add(part.lesion)
+            continue
+        loss = _loss(part, sides)
+        out[shown[part.position], own.rows, own.columns] |= _most(own.share, max(1, round(loss.area / pixel**2)))
+        small[part.lesion] = max(small.get(part.lesion, loss), loss)
+    every = {part.lesion for part in parts}
+    lost = [loss for lesion, loss in sorted(small.items()) if lesion not in seen]
+    return Shrunk(out, len(every), len(every - seen - small.keys()), lost)
+
+
+def _parts(inside: np.ndarray, shown: np.ndarray) -> Iterator[_Part]:
+    """Every part of each slice that is `shown`, by its position among those."""
+    lesions, _ = ndimage.label(inside[shown[0] : shown[-1] + 1], CONNECTED)
+    lesions = lesions[shown - shown[0]]
+    parts, _ = ndimage.label(lesions > 0, TOUCHING)
+    for number, (where, rows, columns) in enumerate(ndimage.find_objects(parts), start=1):
+        own = parts[where.start, rows, columns] == number
+        yield _Part(int(lesions[where.start, rows, columns][own][0]), where.start, rows, columns, own)
+
+
+def _cover(part: _Part, across: np.ndarray, along: np.ndarray) -> _Cover | None:
+    left, right = across[:, part.rows], along[:, part.columns]
+    tall, wide = (np.flatnonzero(each.any(axis=1)) for each in (left, right))
+    if not len(tall) or not len(wide):
+        return None
+    rows, columns = slice(tall[0], tall[-1] + 1), slice(wide[0], wide[-1] + 1)
+    share = left[rows] @ part.inside.astype(np.float32) @ right[columns].T
+    return _Cover(rows, columns, share) if share.any() else None
+
+
+def _loss(part: _Part, sides: Sides) -> Loss:
+    (row, _), (column, _) = sides
+    area = float(np.count_nonzero(part.inside)) * row * column
+    return Loss(area, _needs(part.inside.tobytes(), part.inside.shape, row, column))
+
+
+def _most(share: np.ndarray, number: int) -> np.ndarray:
+    """The pixels that are covered most; rounded first, as libraries for matrices differ in the last bit."""
+    flat = np.round(share, 4).ravel()
+    chosen = np.argsort(-flat, kind="stable")[:number]
+    out = np.zeros(flat.shape, bool)
+    out[chosen] = (flat[chosen] > 0) | (chosen == chosen[0])
+    return out.reshape(share.shape)
+
+
+@lru_cache(maxsize=4096)
+def _needs(inside: bytes, shape: tuple[int, int], row: float, column: float) -> float:
+    """The largest pixel (mm) that shows a lesion wherever the grid lies; small lesions are alike, so remembered."""
+    part = np.frombuffer(inside, bool).reshape(shape).astype(np.float32)
+    least = min(row, column)
+    for step in STEPS[:-1]:
+        pixel = step * least
+        left, right = _anywhere(shape[0], row, pixel), _anywhere(shape[1], column, pixel)
+        share = np.einsum("apr,rc,bqc->abpq", left, part, right, optimize=True)
+        if share.max(axis=(2, 3)).min() > 0.5:
+            return pixel
+    return STEPS[-1] * least
+
+
+def _anywhere(count: int, spacing: float, pixel: float) -> np.ndarray:
+    """Weights as of `resample.weights`, of grids that lie at several places, `[place, pixel, voxel]`."""
+    reach = max(pixel, spacing)
+    beyond = int(np.ceil(2 * reach / spacing)) + 1
+    voxels = (np.arange(-beyond, count + beyond) + 0.5) * spacing
+    pixels = np.arange(-1, int(np.ceil(count * spacing / pixel)) + 1)
+    centres = (pixels + 0.5 + np.arange(PHASES)[:, None] / PHASES) * pixel
+    kernel = np.clip(1 - np.abs(centres[..., None] - voxels) / reach, 0, None)
+    kernel /= kernel.sum(axis=-1, keepdims=True)
+    return np.asarray(kernel[..., beyond : beyond + count], np.float32)

@@ -1,0 +1,42 @@
+"""How many mm a pixel of a cohort's slices has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from medgen.config.data import AXES, DataSettings
+from medgen.data.store.heads import Head
+
+SAME = 1e-4
+"""How far two voxel sizes may be apart that headers mean to be one."""
+
+
+MARGIN, RIM = 0.02, 2
+"""What stays free around the largest head: a share of its size, and px, into which interpolation spreads its rim."""
+DIGITS = 3
+"""Of a spacing that is chosen, so that headers read well."""
+
+
+def choose(settings: DataSettings, heads: Sequence[Head]) -> float:
+    """mm per pixel: `data.spacing`, or else the least at which every head fits, rounded up.
+
+    Slices that are a grid of `data.image_size` already, all of one size in mm, stay as they are.
+    """
+    axis, size = AXES.index(settings.axis), settings.image_size
+    if settings.spacing:
+        return settings.spacing
+    flat = [i for i in range(3) if i != axis]
+    native = float(heads[0].spacing[flat[0]])
+    if all(on_grid([head.shape[i] for i in flat], [head.spacing[i] for i in flat], size, native) for head in heads):
+        return float(f"{native:.6g}")
+    needed = max(head.room(axis) for head in heads) * (1 + MARGIN) / (size - RIM)
+    unit = 10.0 ** (math.floor(math.log10(needed)) + 1 - DIGITS)
+    return float(f"{math.ceil(needed / unit * (1 - SAME)) * unit:.{DIGITS}g}")
+
+
+def on_grid(counts: Sequence[int], spacing: Sequence[float], size: int, pixel: float) -> bool:
+    """Whether slices of so many voxels are the grid already, as those are that were made by a model."""
+    return all(count == size for count in counts) and bool(np.allclose(spacing, pixel, rtol=SAME, atol=0))

@@ -1,0 +1,1 @@
+"""Image and mask pairs from trained models."""

@@ -1,0 +1,78 @@
+"""Which models and masks go together: every combination that does not is one line before anything is made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from medgen.data.scans.layouts import mask
+from medgen.data.store.mask_grid import MOST, is_absurd
+from medgen.errors import RecipeError
+from medgen.generation.model import Model
+from medgen.system.console import warn
+
+
+def require_mask_model(model: Model) -> None:
+    """Refuse as `--seg-model` what makes anything but masks, or needs anything to make them."""
+    mode = model.parts.mode
+    made, given = ", ".join(mode.images), ", ".join(mode.condition)
+    scans = [name for name in mode.images if name not in model.masks]
+    if scans and mode.condition:
+        what = f"makes {made} given {given}, not masks"
+        raise RecipeError(f"--seg-model: {what}. Give it as --image-model, and a model of masks here.")
+    if scans:
+        what = f"makes {made}, of which {', '.join(scans)} is no mask (its masks are {', '.join(sorted(model.masks))})"
+        raise RecipeError(f"--seg-model: {what}. Give a model of masks, such as one of mode seg.")
+    if mode.condition:
+        what = f"makes {made} given {given}, which generate cannot give it"
+        raise RecipeError(f"--seg-model: {what}. Give a model that makes masks from noise alone.")
+    _require_names("--seg-model", model)
+
+
+def require_image_model(model: Model, with_masks: bool) -> None:
+    """Refuse as `--image-model` what makes only masks, or is given scans, or no masks although there are some."""
+    mode = model.parts.mode
+    made = ", ".join(mode.images)
+    scans = [name for name in mode.condition if name not in model.masks]
+    if all(name in model.masks for name in mode.images):
+        raise RecipeError(f"--image-model: makes {made}, which are masks. Give it as --seg-model.")
+    if scans:
+        what = f"makes {made} given {', '.join(mode.condition)}, of which {', '.join(scans)} is no mask"
+        raise RecipeError(f"--image-model: {what}. Give a model of images that is given masks alone, or nothing.")
+    if with_masks and not mode.condition:
+        what = f"makes {made} given nothing, so that masks (--seg-model) would not fit its images"
+        raise RecipeError(f"--image-model: {what}. Leave --seg-model out, or give a model of images given masks.")
+    if mode.condition and not with_masks:
+        needed = ", ".join(mode.condition)
+        raise RecipeError(f"--seg-model: the image model needs {needed}. Give a mask model or a folder.")
+    _require_names("--image-model", model)
+
+
+def require_same_masks(given: Sequence[str], image: Model) -> None:
+    """Refuse masks other than those that the image model was trained on."""
+    wanted = image.parts.mode.condition
+    if tuple(given) != tuple(wanted):
+        what = f"gives {', '.join(given)}, the image model (--image-model) was trained on {', '.join(wanted)}"
+        raise RecipeError(f"--seg-model: {what}. Use a mask model of the same masks in the same order.")
+
+
+def require_same_slices(masks: Model, image: Model) -> None:
+    """Refuse masks along another axis, or of another unit; warn of masks that are made of other labels."""
+    if masks.axis != image.axis:
+        what = f"makes {masks.axis} masks, the image model (--image-model) makes {image.axis} images"
+        raise RecipeError(f"--seg-model: {what}. Train both with the same data.axis.")
+    if is_absurd(masks.size, (masks.spacing,) * 2, image.grid):
+        what = f"has slices of {masks.grid}, the image model (--image-model) of {image.grid}, over {MOST:g} times apart"
+        raise RecipeError(f"--seg-model: {what}. Check the unit of the scans, and train one of them anew.")
+    for name in image.parts.mode.condition:
+        one, other = (sorted(set(mask(each.recipe.data, name).labels)) for each in (masks, image))
+        if one != other:
+            said = [f"labels {', '.join(map(str, each))}" if each else "every label" for each in (one, other)]
+            warn(f"--seg-model: its {name} was made of {said[0]}, that of the image model of {said[1]}.")
+
+
+def _require_names(option: str, model: Model) -> None:
+    """A pooled model makes any one of its images, and does not say which."""
+    mode = model.parts.mode
+    if mode.pooled and len(mode.images) > 1:
+        what = f"makes {' or '.join(mode.images)} in one channel (pooled), which gives a file no name"
+        raise RecipeError(f"{option}: {what}. Train it with mode.images.pooled=false.")

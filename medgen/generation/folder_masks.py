@@ -1,0 +1,116 @@
+"""Masks out of a folder: of mask files, or of patients."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+
+from medgen import seeds
+from medgen.config.data import DataSettings
+from medgen.data.scans.layouts import mask, source
+from medgen.data.store.mask_slices import MaskSlices, open_masks
+from medgen.errors import DataError
+from medgen.generation.combination import require_image_model
+from medgen.generation.masks import Masks
+from medgen.generation.model import Model
+from medgen.system import console
+from medgen.system.console import warn
+
+ADVICE = "Give a folder of mask files, or of patients whose files are named as in training"
+SCANS = (".nii", ".nii.gz")
+LABELS = 6
+"""So many labels are listed at most."""
+
+
+class FolderMasks:
+    """Slices with lesions from a folder that any layout reads, or of mask files, in an order that the seed gives.
+
+    They are read with the settings of the image model, and lie on the grid of its images.
+    """
+
+    def __init__(self, folder: Path, model: Model, seed: int):
+        require_image_model(model, with_masks=True)
+        self.names, self.seed, self.spacing, self.axis = model.parts.mode.condition, seed, model.spacing, model.axis
+        try:
+            with console.progress("masks", unit="patients") as bar:
+                self.slices = open_masks(_settings(folder, model, self.names), self.names, model.grid, bar.update)
+        except DataError as error:
+            raise DataError(map(_advise, error.problems)) from error
+        self.rows = _usable(folder, self.slices, model)
+
+    def block(self, indices: Sequence[int]) -> Masks:
+        """Mask n is `permutation(n // size)[n % size]`, so all are used equally often."""
+        size = len(self.rows)
+        chosen = [int(seeds.permutation(self.seed, index // size, size)[index % size]) for index in indices]
+        return Masks(torch.from_numpy(self.slices.read(self.rows[chosen])), [[""] for _ in indices])
+
+    def identity(self) -> Mapping[str, Any]:
+        """The masks' content."""
+        return {"seg_folder": self.slices.key}
+
+
+def _settings(folder: Path, model: Model, names: Sequence[str]) -> DataSettings:
+    """How the folder is read: as in training, but all patients, or each file as one."""
+    trained = attrs.evolve(model.recipe.data, exclude=[], allow_patient_overlap=True)
+    data = attrs.evolve(trained, root=folder, val_fraction=0.0)
+    files = {source(data, name) for name in names}
+    beside = [path for path in folder.iterdir() if _is_scan(path.name)]
+    below = [path.name for path in folder.iterdir() if path.is_dir() and _holds_scans(path)]
+    if beside and not below and len(files) == 1:
+        return attrs.evolve(data, layout="files", files=dict.fromkeys(files, "*"))
+    if beside and below:
+        what = f"{len(beside)} files that lie beside folders with scans ({', '.join(sorted(below)[:3])}) are left out"
+        warn(f"{folder}: {what}. Give a folder of nothing but mask files to use them.")
+    return data
+
+
+def _is_scan(name: str) -> bool:
+    return name.lower().endswith(SCANS) and not name.startswith(".")
+
+
+def _holds_scans(folder: Path) -> bool:
+    return not folder.name.startswith(".") and any(any(map(_is_scan, names)) for _, _, names in os.walk(folder))
+
+
+def _advise(problem: str) -> str:
+    """Put in words of generation what is written for training."""
+    problem = re.sub(r"Set data\..*$", f"{ADVICE}.", problem)
+    return re.sub(r",? or (set|raise|narrow) data\..*$", ".", problem)
+
+
+def _usable(folder: Path, slices: MaskSlices, model: Model) -> np.ndarray:
+    """The rows with a lesion that the image model can show. Raises `DataError` if there is none.
+
+    The tips of lesions, too small for a pixel, are left out without a word, as slices without a lesion are.
+    """
+    large = slices.area.max(axis=1, initial=0) >= max(1, model.recipe.data.min_lesion)
+    rows, count = np.flatnonzero(~slices.outside & large), len(large)
+    labels, outside = _labels(slices, model), int(np.count_nonzero(slices.outside))
+    beyond = f"{outside} of {count} slices have a lesion outside the image model's slices, {model.grid}"
+    if not len(rows):
+        small = f"all lesions are too small for the image model's slices, {model.grid}"
+        what = beyond if outside else small if count else f"there is no lesion in {slices.files} masks"
+        raise DataError(f"{folder}: {what}{f' ({labels})' if labels else ''}. Give a folder of masks with lesions.")
+    if outside:
+        warn(f"{folder}: {beyond}, and are left out. Give masks of smaller slices to use them.")
+    if labels:
+        warn(f"{folder}: {labels}. Give masks with those labels to use them.")
+    return rows
+
+
+def _labels(slices: MaskSlices, model: Model) -> str:
+    """What is in the files that no mask is made of, if anything."""
+    if not slices.others:
+        return ""
+    data = model.recipe.data
+    wanted = sorted({label for name in model.parts.mode.condition for label in mask(data, name).labels})
+    held = [str(label) for label in sorted(slices.others)]
+    shown = ", ".join(held[:LABELS]) + (", ..." if len(held) > LABELS else "")
+    return f"masks hold label {shown}, and the image model was trained on {', '.join(map(str, wanted))}"

@@ -1,0 +1,169 @@
+"""`manifest.jsonl`: how pairs were made and which there are, so that generation continues where it was stopped.
+
+Several processes may work in one folder. What they share is guarded by locks on single bytes of `.lock`, which end
+with the process that holds them: byte 0 while the manifest is read or written, byte 1 + n while block n is made, and
+one beyond, shared, as long as a process works in the folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from medgen.errors import CheckpointError, RunInUseError
+from medgen.generation.manifest_lines import Entry, Lines, has_pairs, line_of
+from medgen.system import files
+from medgen.system.console import warn
+from medgen.system.locks import Locks
+
+IN_USE = 1 << 62
+"""The byte that every process in a folder holds, shared."""
+
+
+def name_of(index: int) -> str:
+    """The folder of a pair."""
+    return f"syn_{index:05d}"
+
+
+def sha256(path: Path) -> str | None:
+    """Of a file's content; None where there is no file. Raises StorageError where there may be one."""
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while part := file.read(1 << 20):
+                digest.update(part)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+    except OSError as error:
+        raise files.unreadable(path, error) from error
+    return digest.hexdigest()
+
+
+class Manifest:
+    """`manifest.jsonl`: how the pairs were made, then a line for each; sorted once all are there.
+
+    identity: what decides the bytes of a pair besides its index; another one is refused once there is a pair.
+    made_with: versions and device, which may change them in the last bit; what differs from the first line is noted
+    with the pair.
+    """
+
+    def __init__(self, out: Path, locks: Locks, identity: Mapping[str, Any], made_with: Mapping[str, Any]):
+        self.out, self.path, self._locks = out, out / "manifest.jsonl", locks
+        self.header = {**identity, **made_with}
+        with self.locked():
+            for stale in out.glob(".tmp-*"):
+                stale.unlink()
+            files.probe(out, *(["locks"] if locks.lacking else []))
+            self.entries = Lines(self.path)
+            self._check(identity, made_with)
+            locks.take(IN_USE, shared=True)
+            self.sort()
+        self._own = {key: value for key, value in made_with.items() if self.header.get(key) != value}
+        if self._own:
+            begun = ", ".join(f"{key} {self.header.get(key)} (now {value})" for key, value in self._own.items())
+            warn(f"{self.path}: was begun with {begun}. New pairs may differ in the last bit from what that makes.")
+
+    @classmethod
+    @contextmanager
+    def open(cls, out: Path, identity: Mapping[str, Any], made_with: Mapping[str, Any]) -> Iterator[Manifest]:
+        """A new manifest, or the one that is there. Raises CheckpointError if it is damaged or of other pairs."""
+        out.mkdir(parents=True, exist_ok=True)
+        with closing(Locks(out / ".lock")) as locks:
+            manifest = cls(out, locks, identity, made_with)
+            try:
+                yield manifest
+            finally:
+                manifest.entries.close()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the manifest, against processes that work on other blocks."""
+        self._locks.wait(0)
+        try:
+            yield
+        finally:
+            self._locks.release(0)
+
+    @property
+    def binds(self) -> bool:
+        """There is a pair, so that others must be made likewise."""
+        return has_pairs(self.out, self.entries)
+
+    @contextmanager
+    def block(self, number: int) -> Iterator[None]:
+        """Hold a block. Raises RunInUseError if another process makes it."""
+        if not self._locks.take(1 + number):
+            raise RunInUseError(
+                f"{self.out}: another process makes block {number}. Wait, or give each process a --shard of its own."
+            )
+        try:
+            yield
+        finally:
+            self._locks.release(1 + number)
+
+    def missing(self, indices: Iterable[int]) -> set[int]:
+        """The indices without a line, or whose files are not what the line says."""
+        return {index for index in indices if not self._whole(index)}
+
+    def add(self, entry: Entry) -> None:
+        """Append a line. Comes before the files are in place, so that there is no pair without one."""
+        with self.locked(), open(self.path, "r+b") as file:
+            self._drop_torn(file)
+            file.write(line_of(entry | self._own))
+
+    def sort(self) -> None:
+        """Take in what was added, by whichever process, and order the lines: the file does not tell how it came about.
+
+        Until then `entries` is what there was before.
+        """
+        lines = Lines(self.path)
+        self.header = lines.header or self.header
+        with files.replacing(self.path) as made, made.open("wb") as file:
+            file.write(line_of(self.header))
+            file.writelines(lines.text())
+            files.flush(file)
+        self.entries.close()
+        self.entries = lines
+
+    def _whole(self, index: int) -> bool:
+        entry = self.entries.get(index)
+        if entry is None or entry.get("failed"):
+            return entry is not None
+        folder = self.out / "train" / name_of(index)
+        return all(sha256(folder / f"{name}.nii.gz") == digest for name, digest in entry["files"].items())
+
+    def _check(self, identity: Mapping[str, Any], made_with: Mapping[str, Any]) -> None:
+        there = self.entries.header
+        if there is None:
+            if has_pairs(self.out, self.entries):
+                raise CheckpointError(f"{self.out}: has pairs but no manifest.jsonl. Choose another --output-dir.")
+            return
+        keys = sorted({*there, *identity} - {*made_with})
+        changed = [
+            f"{key}: {there.get(key)} -> {identity.get(key)}" for key in keys if there.get(key) != identity.get(key)
+        ]
+        if changed and not self._begin_anew():
+            what = f"its pairs were made differently ({', '.join(changed)})"
+            raise CheckpointError(f"{self.path}: {what}. Give what made them, or choose another --output-dir.")
+
+    def _begin_anew(self) -> bool:
+        """Where there is no pair, and nobody is making any, forget how they should have been made."""
+        if self.binds:
+            return False
+        if not self._locks.take(IN_USE):
+            return False
+        self.path.unlink()
+        return True
+
+    @staticmethod
+    def _drop_torn(file: BinaryIO) -> None:
+        """Go to the end of the last whole line and cut what follows: a process was killed as it wrote that."""
+        size = file.seek(0, os.SEEK_END)
+        tail = min(size, 1 << 16)
+        file.seek(-tail, os.SEEK_END)
+        file.seek(size - tail + file.read().rfind(b"\n") + 1)
+        file.truncate()

@@ -1,0 +1,101 @@
+"""Where the masks of pairs come from: a model, or a folder. Both give them on the grid of the images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from medgen import seeds
+from medgen.data.store.mask_grid import place
+from medgen.generation.combination import require_mask_model, require_same_masks, require_same_slices
+from medgen.generation.model import Model, draw_samples
+
+
+class Masks(NamedTuple):
+    """Masks of one block. values: `[batch, channel, *space]`, -1 or +1. faults: for each index, of each attempt."""
+
+    values: Tensor
+    faults: list[list[str]]
+
+
+class MaskSource(Protocol):
+    """Where masks come from."""
+
+    names: tuple[str, ...]
+    spacing: float
+    axis: str
+
+    def block(self, indices: Sequence[int]) -> Masks:
+        """Masks of consecutive indices, a function of the indices alone."""
+
+    def identity(self) -> Mapping[str, Any]:
+        """What must be the same for the masks to be the same."""
+
+
+class ModelMasks:
+    """Masks that a model draws; an invalid one is drawn again: empty, larger than `max_area` (share), or outside.
+
+    image: the model whose images they are for. What lies outside its slices would be cut off.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        seed: int,
+        steps: int | None,
+        max_area: float,
+        max_attempts: int,
+        image: Model | None = None,
+    ):
+        require_mask_model(model)
+        self.names = model.parts.mode.images
+        if image is not None:
+            require_same_masks(self.names, image)
+            require_same_slices(model, image)
+        self.model, self.seed, self.steps = model, seed, steps
+        self.max_area, self.max_attempts = max_area, max_attempts
+        self.grid, self.axis = (image or model).grid, model.axis
+        self.spacing = self.grid.spacing
+
+    def block(self, indices: Sequence[int]) -> Masks:
+        """Draw every index at attempt 1, then the invalid ones again; a block is always drawn whole."""
+        values, first = self._draw(indices, 1)
+        faults = [[fault] for fault in first]
+        for attempt in range(2, self.max_attempts + 1):
+            invalid = [number for number, each in enumerate(faults) if each[-1]]
+            if not invalid:
+                break
+            again, found = self._draw(indices, attempt, invalid)
+            values[invalid] = again
+            for number, fault in zip(invalid, found, strict=True):
+                faults[number].append(fault)
+        return Masks(values, faults)
+
+    def fault(self, mask: Tensor) -> str:
+        """`empty`, `too_large`, or nothing where it is valid."""
+        area = float((mask > 0).any(0).float().mean())
+        return "" if 0 < area <= self.max_area else "too_large" if area else "empty"
+
+    def identity(self) -> Mapping[str, Any]:
+        """The model's weights and the limits."""
+        return {"seg_model": self.model.digest, "max_area": self.max_area, "max_attempts": self.max_attempts}
+
+    def _draw(
+        self, indices: Sequence[int], attempt: int, wanted: Sequence[int] | None = None
+    ) -> tuple[Tensor, list[str]]:
+        """Masks on the grid of the images, and what is wrong with each. wanted: places in the block; all if None."""
+        drawn = self._attempt(indices, attempt)
+        values, faults = [], []
+        for each in drawn if wanted is None else drawn[list(wanted)]:
+            placed = place(each.numpy() > 0, (self.model.spacing,) * 2, self.grid)
+            values.append(torch.from_numpy(placed.masks).float() * 2 - 1)
+            faults.append("outside" if placed.outside else self.fault(values[-1]))
+        return torch.stack(values), faults
+
+    def _attempt(self, indices: Sequence[int], attempt: int) -> Tensor:
+        generators = [seeds.stream(self.seed, "mask", index, attempt) for index in indices]
+        condition = torch.empty(len(indices), 0, *self.model.size)
+        return torch.where(draw_samples(self.model, condition, generators, self.steps) > 0, 1.0, -1.0)

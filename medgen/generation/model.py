@@ -1,0 +1,111 @@
+"""A trained generator out of a checkpoint: what it was trained on, and how to draw from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from medgen.api.interfaces import Mode
+from medgen.config.recipe import Recipe, from_toml
+from medgen.config.registry import Registry
+from medgen.data.scans.layouts import mask_names
+from medgen.data.store.mask_grid import Grid
+from medgen.errors import CheckpointError, RecipeError
+from medgen.generation.manifest import sha256
+from medgen.generation.manifest_lines import is_file_name
+from medgen.run import checkpoint
+from medgen.run.assemble import Parts, Saved, build, default_device
+from medgen.run.run import load_into
+from medgen.training import sampling
+
+
+class Model(NamedTuple):
+    """A trained generator: the averaged weights of a checkpoint, where it has them, and what it was trained on."""
+
+    recipe: Recipe
+    parts: Parts
+    device: torch.device
+    spacing: float
+    masks: frozenset[str]
+    digest: str
+
+    @property
+    def axis(self) -> str:
+        """The axis across its slices."""
+        return self.recipe.data.axis
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Pixels of a generated slice."""
+        return (self.recipe.data.image_size,) * 2
+
+    @property
+    def grid(self) -> Grid:
+        """Where the pixels of a generated slice lie."""
+        return Grid(self.recipe.data.image_size, self.spacing)
+
+
+def load_model(path: Path, registry: Registry | None = None, device: torch.device | None = None) -> Model:
+    """The generator in a checkpoint; it needs nothing but the file. Raises CheckpointError or PluginError."""
+    device = device or default_device()
+    digest = sha256(path)
+    state = checkpoint.load(path)
+    if digest is None or sha256(path) != digest:  # a training may have saved anew in the meantime
+        raise CheckpointError(f"{path}: was replaced as it was read. Try again, or give a copy of it.")
+    recipe = _recipe(path, state, registry)
+    if getattr(recipe.strategy, "unconditional", False):
+        what = f"holds an autoencoder (strategy.{recipe.names['strategy']}), which generates nothing by itself"
+        raise CheckpointError(f"{path}: {what}. Train a model in its latents with [space.latent], and give that.")
+    parts = build(recipe, device, Saved(state, path))
+    _check_names(path, parts.mode)
+    load_into(parts.network, state["averaged"] or state["network"], path)
+    spacing = _spacing(path, state)
+    parts.network.eval().requires_grad_(False)
+    if state["channels_last"]:
+        parts.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+    return Model(recipe, parts, device, spacing, mask_names(recipe.data), digest)
+
+
+def _spacing(path: Path, state: Mapping[str, Any]) -> float:
+    """mm per pixel."""
+    try:
+        spacing = float(state["data"]["spacing"])
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"the state of its data does not fit ({type(error).__name__}: {error})"
+        raise CheckpointError(f"{path}: {what}. Use a checkpoint that medgen wrote.") from error
+    if not 0 < spacing < math.inf:
+        raise CheckpointError(f"{path}: has pixels of {spacing:g} mm. Use a checkpoint that medgen wrote.")
+    return spacing
+
+
+def _recipe(path: Path, state: Mapping[str, Any], registry: Registry | None) -> Recipe:
+    """The recipe in a checkpoint, which has everything that a generator needs."""
+    lacking = [key for key in ("averaged", "channels_last", "data", "network", "recipe", "space") if key not in state]
+    if lacking or not isinstance(state["recipe"], str):
+        what = f"the key '{(lacking or ['recipe'])[0]}' is missing or of another type"
+        raise CheckpointError(f"{path}: {what}. Use a checkpoint that medgen wrote.")
+    try:
+        return from_toml(state["recipe"], registry)
+    except RecipeError as error:
+        raise CheckpointError([f"{path}: {problem}" for problem in error.problems]) from error
+
+
+def _check_names(path: Path, mode: Mode) -> None:
+    """Channels become names of files."""
+    for name in mode.names:
+        if not is_file_name(name):
+            what = f"its mode has a channel {name!r}, which cannot be the name of a file"
+            raise CheckpointError(f"{path}: {what}. Use a checkpoint that you trust, of another mode.")
+
+
+def draw_samples(model: Model, condition: Tensor, generators: Sequence[torch.Generator], steps: int | None) -> Tensor:
+    """`[batch, channel, *space]` in [-1, 1] on the CPU, for conditions in [-1, 1]."""
+    _, space, strategy, network = model.parts
+    draw = sampling.noise(generators, space.shape(condition.shape[2:]), model.device)
+    with sampling.autocast(model.device, model.recipe.training.precision):
+        return sampling.sample(strategy, space, network, condition.to(model.device), draw, steps).float().cpu()

@@ -1,0 +1,158 @@
+"""Generation by several processes: each makes a share of the blocks, none waits for another.
+
+Those that `torchrun` or `srun` started are as so many jobs of an array. Those that medgen started say nothing: what
+they have made and how they ended they note in a folder, and the process that started them tells of it once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medgen.errors import MedgenError, RankError, StoppedError
+from medgen.generation import pairs
+from medgen.generation.blocks import Indices
+from medgen.ranks import distributed
+from medgen.ranks.distributed import NOTES, Place
+from medgen.ranks.launcher import Supervisor, surroundings
+from medgen.system import console
+from medgen.system.signals import NAMES, Stop
+
+TOLD = "told"
+"""The note that an end has been told of, which `Supervisor` looks for; here it holds the exit code and the lines."""
+
+
+# A process that makes its share
+
+
+def share(part: int, parts: int) -> tuple[int, int]:
+    """The part that is this process's, where several together make part 1..`parts`; see `generate.shard`."""
+    where = distributed.place() or Place(0, 1, 0)
+    return part + where.rank * parts, parts * where.size
+
+
+def processes(devices: int, indices: Indices) -> int:
+    """How many to start for so many devices: no more than there are blocks, and none where others started several."""
+    return 1 if distributed.place() else min(devices, len(indices.blocks))
+
+
+def notes() -> Path | None:
+    """Where a process that medgen started notes what it does."""
+    return Path(os.environ[NOTES]) if NOTES in os.environ and distributed.place() else None
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Work beside others, if this process was started as one of several."""
+    where, folder = distributed.place(), notes()
+    if where:
+        distributed.end_with_parent()
+        if torch.cuda.is_available():
+            distributed.take_device(where)
+    if where is None or folder is None:
+        yield
+        return
+    console.out.quiet, console.err.quiet = True, where.rank > 0
+    try:
+        yield
+    except StoppedError as error:
+        _tell(folder, error)  # and ends well, so that the others may end their blocks
+    except MedgenError as error:
+        _tell(folder, error)
+        raise RankError([]) from error
+    except Exception:
+        console.err.quiet = not _tell(folder)
+        raise
+
+
+@contextmanager
+def progress(total: int) -> Iterator[Callable[[int], None]]:
+    """What to call with the number of pairs that are done."""
+    folder = notes()
+    if folder:
+        yield lambda count: _append(folder / f"made-{os.getpid()}", count)
+        return
+    with console.progress("pairs", total, "tried") as bar:
+        yield bar.advance
+
+
+def _append(path: Path, count: int) -> None:
+    """A byte for each pair: the file's size is always right. They are holes, which take no space."""
+    with open(path, "ab") as file:
+        file.truncate(file.tell() + count)
+
+
+def _tell(folder: Path, error: MedgenError | None = None) -> bool:
+    """Note how the first process ended that did not make all its pairs. Returns whether it is this one."""
+    text = json.dumps([error.exit_code, error.problems]) if error else ""
+    try:
+        with open(folder / TOLD, "x") as file:
+            file.write(text)
+    except FileExistsError:
+        return False
+    return True
+
+
+# The process that starts them
+
+
+def supervise(arguments: list[str], devices: int, pairs: int, out: Path, command: str) -> int:
+    """Run `medgen ARGUMENTS` in a process per device and wait for them. Returns the exit code, or raises their error.
+
+    pairs: how many they make together. command: what continues.
+    """
+    distributed.check_devices(devices, "--devices")
+    with surroundings(devices) as folder:
+        return Makers(arguments, devices, folder, pairs, out, command).run()
+
+
+class Makers(Supervisor):
+    """Shows how far its workers have come together, and raises the error of the first that had one."""
+
+    def __init__(self, arguments: list[str], devices: int, notes: Path, pairs: int, out: Path, command: str):
+        super().__init__(arguments, devices, notes)
+        self.pairs, self.out, self.command = pairs, out, command
+        self._shown = ExitStack()
+        self._bar: console.Progress | None = None
+
+    def run(self) -> int:
+        with self._shown:
+            return super().run()
+
+    def _look(self) -> None:
+        super()._look()
+        self._show()
+
+    def _show(self) -> None:
+        made = sum(each.stat().st_size for each in self.notes.glob("made-*"))
+        if made and not self._bar:
+            self._bar = self._shown.enter_context(console.progress("pairs", self.pairs, "tried"))
+        if self._bar:
+            self._bar.update(made, self.pairs)
+
+    def _judge(self, failures: list[tuple[int, Any]]) -> int:
+        self._show()
+        code = super()._judge(failures)
+        told = self.notes / TOLD
+        if told.exists() and told.stat().st_size:
+            number, problems = json.loads(told.read_text())
+            error = MedgenError(problems)
+            error.exit_code = number
+            raise error
+        return code
+
+    def _killed(self, number: int, pid: int, name: str) -> str:
+        what = f"rank {number} (pid {pid}) was killed by {name}, every pair there is whole"
+        return f"{self.out}: {what}. Continue: {self.command}"
+
+    def _stopped(self, number: int) -> MedgenError:
+        stop = Stop(self.command)
+        stop.reason = NAMES[signal.Signals(number)]
+        return pairs.stopped(self.out, stop)

@@ -1,0 +1,177 @@
+"""One process for each device of a node: started with torch's elastic agent, and told of when one dies in silence."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medgen.data.store.processes import count_cores
+from medgen.errors import MedgenError, RankError, StoppedError
+from medgen.ranks import heartbeat
+from medgen.ranks.distributed import AFTER, NOTES, PARENT, check, check_devices
+from medgen.system.signals import NAMES, answered
+
+if TYPE_CHECKING:
+    from medgen.config.recipe import Recipe
+
+
+def supervise(arguments: list[str], recipe: Recipe) -> int:
+    """Run `medgen ARGUMENTS` in a process per device of this node, and wait for them. Returns the exit code."""
+    check(recipe, recipe.training.devices)
+    check_devices(recipe.training.devices)
+    with surroundings(recipe.training.devices) as notes:
+        return Supervisor(arguments, recipe.training.devices, notes).run()
+
+
+@contextmanager
+def surroundings(devices: int) -> Iterator[Path]:
+    """A folder for notes, and environment, logging and signals as workers and torch's agent need them; then as were."""
+    environment, disabled = dict(os.environ), logging.root.manager.disable
+    quit_ = signal.getsignal(signal.SIGQUIT)
+    with tempfile.TemporaryDirectory(prefix="medgen-") as notes:
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, count_cores() // devices)))
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        os.environ |= {NOTES: notes, "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGQUIT"}  # the others are for the workers
+        logging.disable(logging.CRITICAL)  # of torch's agent, which tells in forty lines what we tell in one
+        try:
+            yield Path(notes)
+        finally:
+            logging.disable(disabled)
+            signal.signal(signal.SIGQUIT, quit_)
+            for name in {*os.environ} - {*environment}:
+                del os.environ[name]
+            os.environ |= environment
+
+
+class Supervisor:
+    """Starts workers with torch's elastic agent, forwards signals, and tells of a worker that could not tell itself."""
+
+    def __init__(self, arguments: list[str], devices: int, notes: Path):
+        (notes / PARENT).write_text(str(os.getpid()))
+        self.notes, self.devices = notes, devices
+        self.agent = _agent(arguments, devices, notes, self._look)
+        self.ended: set[int] = set()
+        """Processes that were alive still some time after another had failed."""
+        self.asked = 0
+        self._failed = False
+
+    def run(self) -> int:
+        with answered(self._forward), closing(self):
+            result = self.agent.run()
+        return self._judge(list(result.failures.items()))
+
+    def close(self) -> None:
+        """End the threads with which torch's agent keeps its meeting place."""
+        self.agent.get_worker_group().spec.rdzv_handler.shutdown()
+
+    def _pids(self) -> list[int]:
+        workers = [each.id for each in self.agent.get_worker_group().workers]
+        return [each for each in workers if isinstance(each, int)]
+
+    def _forward(self, number: int, _: Any) -> None:
+        self.asked = number
+        if not self._pids():
+            raise self._stopped(number)
+        for pid in self._pids():
+            _kill(pid, number)
+
+    def _look(self) -> None:
+        """torch's agent asks the others to end when one has failed, and would wait for half a minute."""
+        if not self._failed and any(map(_has_failed, self._pids())):
+            self._failed = True
+            threading.Thread(target=self._end_stragglers, daemon=True).start()
+
+    def _end_stragglers(self) -> None:
+        time.sleep(AFTER)
+        for pid in self._pids():
+            if _is_alive(pid):
+                self.ended.add(pid)
+                _kill(pid, signal.SIGKILL)
+
+    def _judge(self, failures: list[tuple[int, Any]]) -> int:
+        """The exit code of the first worker that had an error of its own; raises RankError if it died in silence."""
+        told = (RankError.exit_code, -signal.SIGTERM, -self.asked)  # a signal may come before a worker can answer it
+        own = [each for each in failures if each[1].exitcode not in told and each[1].pid not in self.ended]
+        if own and own[0][1].exitcode < 0:
+            number, failure = own[0]
+            raise RankError(self._killed(number, failure.pid, signal.Signals(-failure.exitcode).name))
+        if own:
+            return int(own[0][1].exitcode)
+        if failures and not (self.notes / "told").exists():
+            if self.asked:
+                raise self._stopped(self.asked)
+            raise RankError(f"rank {failures[0][0]} lost the others. Give the same command with --resume auto.")
+        return RankError.exit_code if failures else 0
+
+    def _killed(self, number: int, pid: int, name: str) -> str:
+        note = self.notes / "folder"
+        if note.exists():
+            folder = Path(note.read_text(encoding="utf-8", errors="surrogateescape"))
+            return f"{heartbeat.gone(folder, number, f'was killed by {name}')} --devices {self.devices}"
+        return f"rank {number} (pid {pid}) was killed by {name} before it trained. Give the same command again."
+
+    def _stopped(self, number: int) -> MedgenError:
+        name = NAMES[signal.Signals(number)]
+        code = 130 if number == signal.SIGINT else 75
+        return StoppedError(f"train: stopped by {name} before it trained. Give the same command again.", code)
+
+
+def _agent(arguments: list[str], devices: int, logs: Path, look: Callable[[], None]) -> Any:
+    """torch's agent for one node; calls `look` before it asks how its workers are."""
+    from torch.distributed.elastic.agent.server.api import WorkerSpec
+    from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.elastic.rendezvous import RendezvousParameters
+    from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
+
+    class Agent(LocalElasticAgent):
+        def _monitor_workers(self, worker_group: Any) -> Any:
+            look()
+            return super()._monitor_workers(worker_group)
+
+    meeting = RendezvousParameters(
+        "c10d", "127.0.0.1:0", run_id="medgen", min_nodes=1, max_nodes=1, local_addr="127.0.0.1"
+    )
+    spec = WorkerSpec(
+        role="train",
+        local_world_size=devices,
+        entrypoint=sys.executable,
+        args=("-m", "medgen", *arguments),
+        rdzv_handler=get_rendezvous_handler(meeting),
+        max_restarts=0,
+        monitor_interval=0.1,
+        local_addr="127.0.0.1",
+    )
+    return Agent(spec, DefaultLogsSpecs(log_dir=str(logs)))
+
+
+def _has_failed(pid: int) -> bool:
+    """Looks without taking the news from torch's agent."""
+    try:
+        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return ended is not None and ended.si_status != 0
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except ChildProcessError:
+        return False
+
+
+def _kill(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return

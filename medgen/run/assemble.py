@@ -1,0 +1,151 @@
+"""Recipe to Run: build what the recipe's settings describe, and connect it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import pluggy
+import torch
+from torch import nn
+
+from medgen import seeds
+from medgen.api.hooks import Lifecycle
+from medgen.api.interfaces import Batch, Mode, Space, StoringSpace
+from medgen.config.recipe import Recipe
+from medgen.data.scans.layouts import mask_names
+from medgen.data.store.latent_store import Prepared, open_prepared
+from medgen.data.store.loader import Feed
+from medgen.data.store.store import SliceStore, open_store
+from medgen.errors import CheckpointError
+from medgen.ranks import distributed
+from medgen.run import choices
+from medgen.run.metrics_file import Journal
+from medgen.run.run import Run
+from medgen.system.console import progress
+
+
+class Parts(NamedTuple):
+    """What a recipe builds without data: enough to load weights and sample."""
+
+    mode: Mode
+    space: Space
+    strategy: Any
+    network: nn.Module
+
+
+def default_device() -> torch.device:
+    """The GPU, where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class Saved(NamedTuple):
+    """The state in a checkpoint, and what messages call the file."""
+
+    state: Mapping[str, Any]
+    source: Path
+
+
+def build(recipe: Recipe, device: torch.device, saved: Saved | None = None) -> Parts:
+    """Mode, space, strategy and network; the initial weights depend on the seed alone.
+
+    saved: what the space takes its state from, before the network is built, as it may not know its channels without.
+    """
+    mode = recipe.mode.build()
+    space = recipe.space.build(mode, device)
+    if saved is not None:
+        _restore_space(space, saved)
+    channels = space.channels
+    given = 0 if getattr(recipe.strategy, "unconditional", False) else space.condition_channels
+    seeds.seed_globals(recipe.run.seed, "init")
+    network = recipe.network.build(channels + given, channels)
+    strategy = recipe.strategy.build()
+    if hasattr(strategy, "image_size"):
+        strategy.image_size = recipe.data.image_size
+    return Parts(mode, space, strategy, network.to(device))
+
+
+def assemble(
+    recipe: Recipe,
+    folder: Path,
+    device: torch.device | None = None,
+    saved: Saved | None = None,
+    callbacks: Mapping[str, object] | None = None,
+) -> Run:
+    """A run that can be trained, its callbacks registered on a plugin manager of its own.
+
+    saved: the checkpoint that is about to be loaded. callbacks: more than the recipe has, by name.
+    """
+    device = device or default_device()
+    recipe = choices.settle(recipe, device)
+    parts = build(recipe, device, saved)
+    with distributed.first_on_node():
+        store = prepare_data(recipe, parts.mode)
+        prepared = prepare_images(recipe, parts, store, device, new=saved is None)
+    losses = {name: settings.build(device) for name, settings in recipe.losses.items()}
+    seeds.seed_globals(recipe.run.seed, "init/turns")
+    turns = {turn.name: turn for turn in parts.strategy.turns(parts.mode, parts.space, parts.network, losses, device)}
+    run = Run(recipe, folder, device, store, *parts, turns, prepared)
+    if run.channels_last:
+        parts.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+    journal = folder / "metrics.jsonl" if run.leads else Path(os.devnull)
+    run.journal = Journal(journal, saved.state["journal"] if saved else 0)
+    _add_callbacks(run, callbacks or {})
+    return run
+
+
+def prepare_data(recipe: Recipe, mode: Mode) -> SliceStore:
+    """Open the slice store of a recipe's data; fill it first where there is none, with a bar."""
+    with progress("slice store", unit="patients") as bar:
+        return open_store(recipe.data, mode.names, mask_names(recipe.data), progress=bar.update)
+
+
+def prepare_images(recipe: Recipe, parts: Parts, store: SliceStore, device: torch.device, new: bool) -> Prepared | None:
+    """What the space keeps of each slice, where it keeps anything; made first where it is not there, with a bar.
+
+    new: let the space calibrate itself on the slices to train on.
+    """
+    if not hasattr(parts.space, "calibrate"):
+        return None
+    space = cast("StoringSpace", parts.space)
+    space.shape((recipe.data.image_size,) * 2)  # it may not fit, and the images take a while to prepare
+    with progress("prepared slices", unit="slices") as bar:
+        prepared = open_prepared(store, parts.mode, space, device, progress=bar.update)
+    if new:
+        feed = Feed(store, parts.mode, "train", prepared=prepared)
+        batches = (feed.stored(part) for part in _parts(feed.size))
+        space.calibrate(Batch(*(each.to(device).float() for each in batch)) for batch in batches)
+        feed.close()
+    return prepared
+
+
+def _parts(count: int) -> Iterator[np.ndarray]:
+    """The numbers below `count`, a few hundred at a time."""
+    return (np.arange(start, min(start + 256, count)) for start in range(0, count, 256))
+
+
+def _restore_space(space: Space, saved: Saved) -> None:
+    try:
+        space.load_state_dict(saved.state["space"])
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        what = f"the state of its space does not fit ({type(error).__name__}: {error})"
+        raise CheckpointError(f"{saved.source}: {what}. Use a checkpoint that medgen wrote.") from error
+
+
+def _add_callbacks(run: Run, more: Mapping[str, object]) -> None:
+    from medgen.training.validation import Validation
+
+    manager = pluggy.PluginManager("medgen")
+    manager.add_hookspecs(Lifecycle)
+    run.hooks = manager.hook
+    manager.register(Validation(run), name="validation")
+    for name, settings in run.recipe.callbacks.items():
+        run.callbacks[name] = settings.build(run)
+    run.callbacks |= more
+    # pluggy calls what was registered last first; recipes are read from the top
+    for name in reversed(run.callbacks):
+        manager.register(run.callbacks[name], name=name)
+    manager.check_pending()

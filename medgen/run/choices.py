@@ -1,0 +1,69 @@
+"""What `auto` stands for in a recipe: chosen once, where a run begins, and kept wherever it goes on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+
+from medgen.config.recipe import Recipe
+from medgen.ranks import distributed
+from medgen.system.console import say, warn
+
+AUTO = "auto"
+KEPT = "kept"
+"""Stands for what a recipe asks where a run goes on."""
+NAMES = ("precision", "compile")
+"""Settings of [training] that may be `auto`."""
+CPU = Path("/proc/cpuinfo")
+UNITS = {"avx512_bf16", "amx_bf16", "bf16"}
+"""What Linux calls a CPU's units for bf16: AVX-512's, AMX's and ARM's."""
+
+
+def settle(recipe: Recipe, device: torch.device) -> Recipe:
+    """The recipe with a precision of its own: bf16 where the device computes it, else fp32. Collective.
+
+    Whether to compile shows only once it is tried, see `compiling`.
+    """
+    if recipe.training.precision != AUTO:
+        return recipe
+    return fill(recipe, {"precision": distributed.once(lambda: "bf16" if has_bf16(device) else "fp32")})
+
+
+def fill(recipe: Recipe, chosen: Mapping[str, Any]) -> Recipe:
+    """The recipe with what was chosen before in place of `auto`."""
+    given = {name: getattr(recipe.training, name) for name in NAMES}
+    filled = {name: chosen[name] for name, value in given.items() if value == AUTO and name in chosen}
+    return attrs.evolve(recipe, training=attrs.evolve(recipe.training, **filled)) if filled else recipe
+
+
+def of(recipe: Recipe) -> dict[str, Any]:
+    """What to fill other recipes with."""
+    return {name: getattr(recipe.training, name) for name in NAMES}
+
+
+def tell(recipe: Recipe, device: torch.device, asked: str) -> None:
+    """Say in which precision a run computes, and why. asked: by the recipe; KEPT where a run goes on."""
+    precision, able = recipe.training.precision, has_bf16(device)
+    has = f"the {'GPU' if device.type == 'cuda' else 'CPU'} has {'' if able else 'no '}units for bf16"
+    why = "as the run began" if asked == KEPT else f"as {has}" if asked == AUTO else "as training.precision says"
+    say(f"device   {device}, in {precision}, {why}")
+    if precision == "bf16" and not able:
+        what = "kept, as the run began with it" if asked == KEPT else "use training.precision=auto or fp32"
+        warn(f"training.precision: bf16 is slow here, as {has} and emulates it; {what}.")
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device computes in bf16 and does not emulate it."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    flags = ""
+    with suppress(OSError):  # another system than Linux
+        flags = CPU.read_text()
+    listed = re.search(r"^(?:flags|Features)\s*:(.*)$", flags, re.MULTILINE)
+    return listed is not None and not UNITS.isdisjoint(listed[1].split())

@@ -1,0 +1,177 @@
+"""A run's folder: made once, used by one process at a time, found again."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from medgen.config.recipe import Recipe, public_toml, to_toml
+from medgen.errors import CheckpointError, MedgenError, RecipeError, RunInUseError, StoppedError, StorageError
+from medgen.run import checkpoint, choices
+from medgen.run.versions import versions
+from medgen.system import files, locks
+from medgen.system.console import warn
+
+CHECKPOINTS = ("latest.pt", "prev.pt")
+"""What a run is resumed from: the first that is whole."""
+CHILDREN = "*_state.pt"
+"""What a run that consists of child runs keeps: which are done."""
+ENVIRONMENT = ("SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_JOB_NUM_NODES", "CUDA_VISIBLE_DEVICES")
+"""What metadata keeps of the environment; all else may be private."""
+
+
+def create(recipe: Recipe) -> Path:
+    """The folder for a new run of this recipe: `run.dir`, or one that is made now and is nobody else's."""
+    return _make(recipe.run.dir) if recipe.run.dir else _fresh(recipe)
+
+
+def claim(folder: Path) -> None:
+    """Raise RecipeError if the folder holds a run. One that ended before it saved anything does not count."""
+    if has_checkpoint(folder) or _about(folder).get("status", "running") not in ("running", "failed"):
+        raise RecipeError(
+            f"run.dir: {folder} holds a run already. Continue it with --resume {folder}, or choose another folder."
+        )
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether there is something to resume."""
+    return any(files.exists(folder / name) for name in CHECKPOINTS) or any(folder.glob(CHILDREN))
+
+
+def write_recipe(folder: Path, recipe: Recipe) -> None:
+    """`recipe.toml`: the resolved recipe, with which the run is continued."""
+    files.write(folder / "recipe.toml", to_toml(recipe))
+
+
+def find_unfinished(recipe: Recipe) -> Path | None:
+    """What `--resume auto` continues: the run in `run.dir`, else the newest unfinished run of this very recipe."""
+    if recipe.run.dir:
+        return recipe.run.dir if has_checkpoint(recipe.run.dir) else None
+    found = sorted(recipe.run.root.glob("**/metadata.json"), key=_changed, reverse=True)
+    for folder in (path.parent for path in found):
+        try:
+            about = _about(folder)
+        except PermissionError:  # someone else's
+            continue
+        same = about.get("recipe") == identity(choices.fill(recipe, about))
+        if same and about.get("status") != "complete" and has_checkpoint(folder):
+            return folder
+    return None
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except (FileNotFoundError, PermissionError):  # deleted just now, or someone else's
+        return 0.0
+
+
+def latest_state(folder: Path) -> tuple[dict[str, Any], Path]:
+    """The newest checkpoint that is whole. Raises CheckpointError naming both if neither is."""
+    latest, previous = (folder / name for name in CHECKPOINTS)
+    if not has_checkpoint(folder):
+        raise CheckpointError(f"{folder}: no checkpoint to resume. Drop --resume, or use --resume auto.")
+    try:
+        return checkpoint.load(latest), latest
+    except CheckpointError as damaged:
+        try:
+            state = checkpoint.load(previous)
+        except CheckpointError as also:
+            raise CheckpointError([*damaged.problems, *also.problems]) from also
+        warn(f"{damaged.problems[0].split('. ')[0]}. Using prev.pt (step {state['position']['step']}).")
+        return state, previous
+
+
+def identity(recipe: Recipe) -> str:
+    """A hash of the recipe without paths, devices and whether to compile: these may differ when a run goes on."""
+    alone = attrs.evolve(recipe, training=attrs.evolve(recipe.training, devices=1, compile=False))
+    return sha256(public_toml(alone).encode()).hexdigest()[:16]
+
+
+def write_metadata(folder: Path, status: str, **more: Any) -> None:
+    """`metadata.json`: what made this run, and how it stands. No paths and no patients."""
+    about = _about(folder) or {"started": _now()}
+    about.pop("failure", None)
+    environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
+    about |= {"status": status, "updated": _now(), "versions": versions(), "environment": environment, **more}
+    files.write(folder / "metadata.json", json.dumps(about, indent=2) + "\n")
+
+
+def write_end(folder: Path, error: BaseException, code: int) -> None:
+    """Record how a `running` process ended that did not finish, `stopped` or `failed`, naming no file or patient."""
+    if _about(folder).get("status") != "running":
+        return
+    if isinstance(error, StoppedError):
+        write_metadata(folder, "stopped")
+        return
+    kind = type(error)
+    reason = (kind.__doc__ or "").strip().splitlines()[0] if issubclass(kind, MedgenError) else kind.__name__
+    write_metadata(folder, "failed", failure={"error": kind.__name__, "exit_code": code, "reason": reason})
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold the folder for this process, and as long as it lives. Raises RunInUseError, naming the owner."""
+    try:
+        with locks.whole(folder):
+            sweep(folder)
+            yield
+    except locks.InUse as owner:
+        raise RunInUseError(f"{folder}: in use by {owner}. Wait, or train into another folder.") from None
+
+
+def _fresh(recipe: Recipe) -> Path:
+    names = {
+        "mode": recipe.names["mode"],
+        "strategy": recipe.names["strategy"],
+        "name": recipe.run.name,
+        "size": recipe.data.image_size,
+        "timestamp": datetime.now().strftime("%Y%m%d-%H%M%S"),
+    }
+    wanted = recipe.run.root / recipe.run.folder.format(**names)
+    for suffix in ("", *(f"-{count}" for count in range(2, 10_000))):
+        try:
+            return _make(wanted.with_name(wanted.name + suffix), exist_ok=False)
+        except FileExistsError:
+            continue
+    raise StorageError(f"{wanted}: ten thousand runs of that name exist. Choose another run.name.")
+
+
+def _make(folder: Path, exist_ok: bool = True) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=exist_ok)
+    except FileExistsError:
+        if folder.is_dir():
+            raise
+        raise StorageError(f"{folder}: is a file. Choose another run.dir or run.root.") from None
+    except OSError as error:
+        raise StorageError(f"{folder}: {error.strerror}. Choose another run.dir or run.root.") from error
+    return folder
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """What `metadata.json` says; nothing where there is none, or a damaged one."""
+    try:
+        about = json.loads((folder / "metadata.json").read_text())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
+def sweep(folder: Path) -> None:
+    """Delete what a process that was killed had not finished writing."""
+    for stale in folder.glob(".tmp-*"):
+        stale.unlink()
+    files.recover(folder)
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

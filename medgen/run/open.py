@@ -1,0 +1,54 @@
+"""A run as it begins or goes on in its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from medgen.config import compatibility
+from medgen.config.recipe import Recipe, from_toml
+from medgen.errors import DataError
+from medgen.run import checkpoint, choices, folder
+from medgen.run.assemble import Saved, assemble
+from medgen.run.run import Run
+
+
+def begin(recipe: Recipe, where: Path, callbacks: Mapping[str, object] | None = None) -> Run:
+    """A new run, with the weights that the recipe names, if any."""
+    run = assemble(recipe, where, callbacks=callbacks)
+    source = recipe.training.init_from
+    if source is not None:
+        run.start_from(checkpoint.load_weights(source), source)
+    return run
+
+
+def restore(recipe: Recipe, where: Path, callbacks: Mapping[str, object] | None = None) -> Run:
+    """The run in a folder as its newest whole checkpoint has it, as far as the recipe and the data still fit."""
+    state, source = folder.latest_state(where)
+    old = from_toml(state["recipe"], source=str(source))
+    recipe = choices.fill(recipe, choices.of(old))
+    compatibility.check(old, recipe, where)
+    run = assemble(recipe, where, saved=Saved(state, source), callbacks=callbacks)
+    _check_data(run, state, source)
+    run.load_state_dict(state, source)
+    return run
+
+
+def _check_data(run: Run, state: dict[str, Any], source: Path) -> None:
+    was, now = state["data"], run.store.fingerprint
+    if was["fingerprint"] == now or run.recipe.data.accept_changes:
+        return
+    counts = [
+        f"{was[name][split]} -> {count}"
+        for name, split, count in (
+            ("patients", "train", run.store.patients("train")),
+            ("patients", "val", run.store.patients("val")),
+            ("samples", "train", run.train.size),
+            ("samples", "val", run.val.size),
+        )
+    ]
+    raise DataError(
+        f"data: the slices are not those of {source} (patients to train on {counts[0]}, held out {counts[1]}; slices "
+        f"to train on {counts[2]}, held out {counts[3]}). Put the files back, or go on with data.accept_changes=true."
+    )

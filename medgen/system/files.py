@@ -1,0 +1,263 @@
+"""Files that are written whole or not at all, on whatever file system there is.
+
+Some lack hard links, a sync of folders, locks, memory mapping, or a rename over what is there. What is done instead
+promises less, which `weaker` tells once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from medgen.errors import StorageError
+from medgen.system.console import warn
+
+UNSUPPORTED = frozenset(
+    {
+        errno.EPERM,
+        errno.EACCES,
+        errno.ENOTSUP,
+        errno.EOPNOTSUPP,
+        errno.ENOSYS,
+        errno.EINVAL,
+        errno.EBADF,
+        errno.EISDIR,
+        errno.ENOTTY,
+        errno.ENODEV,
+    }
+)
+"""What file systems answer to what they lack."""
+FAILING = frozenset(
+    {
+        errno.EIO,
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.ESTALE,
+        errno.EXDEV,
+        errno.EFBIG,
+    }
+)
+"""What they answer to what they have, and cannot do now."""
+NOT_NOW = frozenset(
+    {
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EIO,
+        errno.ESTALE,
+        errno.EAGAIN,
+        errno.EINTR,
+        errno.ETIMEDOUT,
+    }
+)
+"""Why a file that is whole may not be read."""
+ASIDE = ".old-"
+"""Starts the name of a file that is being replaced where no rename goes over another file."""
+
+WEAKER = {
+    "hard links": "a kill within a save may leave prev.pt alone",
+    "sync of folders": "a power failure may undo the last save",
+    "sync of files": "a power failure may damage the last save",
+    "locks": "two processes in one folder are noticed only if they run on one machine",
+    "rename over a file": "a kill within a save may leave the file before under another name",
+    "rename of a folder": "a kill may leave a folder in part, which is then made again",
+    "memory mapping": "slices are read into memory, once for each process",
+}
+"""What a file system may lack, and what follows."""
+_told: set[str] = set()
+
+
+def weaker(place: Path, *lacking: str) -> None:
+    """Warn, once for each thing that is lacking, of what is promised no longer."""
+    new = [each for each in lacking if each not in _told]
+    _told.update(new)
+    if new:
+        what = f"no {', no '.join(new)}: {'; '.join(WEAKER[each] for each in new)}"
+        warn(f"{place}: this file system has {what}. Choose another folder if that matters.")
+
+
+def probe(folder: Path, *lacking: str) -> None:
+    """Find out what a folder's file system lacks, besides what is known, and warn in one line."""
+    _told.clear()
+    weaker(folder, *_without_links(folder), *_without_sync(folder), *lacking)
+
+
+def temporary(path: Path, prefix: str = ".tmp-") -> Path:
+    """A name beside `path` that nobody else takes, also not a process of the same id in another container."""
+    return path.with_name(f"{prefix}{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
+
+
+@contextlib.contextmanager
+def replacing(path: Path, prefix: str = ".tmp-") -> Iterator[Path]:
+    """Give a path to write to; at the end it takes the place of `path`, or after an error nothing has changed."""
+    made = temporary(path, prefix)
+    try:
+        yield made
+        replace(made, path)
+    finally:
+        with contextlib.suppress(OSError):  # a full or lost disk has been told of already
+            made.unlink(missing_ok=True)
+
+
+def write(path: Path, data: str | bytes) -> None:
+    """Write a small file, whole and on disk, or not at all."""
+    with replacing(path) as made, made.open("wb") as file:
+        file.write(data.encode(errors="surrogateescape") if isinstance(data, str) else data)
+        flush(file)
+
+
+def flush(file: BinaryIO) -> None:
+    """Bring what was written to disk, so that a crash after a rename leaves no blocks of zeros."""
+    file.flush()
+    try:
+        os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        weaker(Path(file.name).parent, "sync of files")
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to disk."""
+    weaker(folder, *_without_sync(folder))
+
+
+def replace(source: Path, target: Path) -> None:
+    """Rename a file over another; where that is impossible, the other is put aside first, see `recover`."""
+    try:
+        os.replace(source, target)
+    except OSError as error:
+        if error.errno in FAILING or not exists(target):
+            raise
+        aside = target.with_name(f"{ASIDE}{target.name}")
+        try:
+            aside.unlink(missing_ok=True)
+            os.rename(target, aside)
+        except OSError:
+            raise error from None
+        _take_place(source, target, aside)
+        weaker(target.parent, "rename over a file")
+
+
+def _take_place(source: Path, target: Path, aside: Path) -> None:
+    try:
+        os.rename(source, target)
+    except OSError:
+        os.rename(aside, target)
+        raise
+    aside.unlink(missing_ok=True)
+
+
+def recover(folder: Path) -> None:
+    """Give files back that a killed process had put aside and not yet replaced."""
+    for aside in folder.glob(f"{ASIDE}*"):
+        target = aside.with_name(aside.name.removeprefix(ASIDE))
+        if exists(target):
+            aside.unlink()
+        else:
+            os.rename(aside, target)
+
+
+def current(path: Path) -> Path:
+    """The file, or where it was put aside, if a process was killed before `recover` gave it back."""
+    aside = path.with_name(f"{ASIDE}{path.name}")
+    return aside if not exists(path) and exists(aside) else path
+
+
+def keep(path: Path, previous: Path) -> None:
+    """Let `previous` be what `path` is, before that is replaced.
+
+    By a hard link, so that there is always a file at `path`; without hard links by a rename, so that there is always
+    one of the two.
+    """
+    link = temporary(previous)
+    try:
+        os.link(path, link)
+    except OSError as error:
+        if error.errno in FAILING:
+            raise
+        weaker(path.parent, "hard links")
+        replace(path, previous)
+        return
+    try:
+        replace(link, previous)
+    finally:
+        link.unlink(missing_ok=True)  # also after a rename, which does nothing where both names are the same file
+
+
+def move_folder(made: Path, folder: Path) -> None:
+    """Rename a folder; where that is impossible, its files one by one. Raises OSError if `folder` is there."""
+    try:
+        made.rename(folder)
+    except OSError as error:
+        if error.errno in FAILING - {errno.EXDEV} or exists(folder):
+            raise
+        folder.mkdir()
+        for path in sorted(made.iterdir()):
+            shutil.move(path, folder / path.name)
+        made.rmdir()
+        weaker(folder.parent, "rename of a folder")
+
+
+def exists(path: Path) -> bool:
+    """Whether a file is there. Raises StorageError if the system will not say, where `Path.exists` says no."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise unreadable(path, error) from error
+    return True
+
+
+def unreadable(path: Path, error: OSError) -> StorageError:
+    """The line about a file that may be whole, and cannot be read now."""
+    what = f"cannot be read ({error.strerror or error})"
+    return StorageError(f"{path}: {what}. It is left as it is: see to that, then give the same command again.")
+
+
+def free_space(folder: Path) -> int | None:
+    """Bytes, or None where the file system does not say."""
+    try:
+        usage = shutil.disk_usage(folder)
+    except OSError:
+        return None
+    return usage.free if usage.total else None
+
+
+def _without_links(folder: Path) -> Iterator[str]:
+    first, second = temporary(folder / "probe"), temporary(folder / "probe")
+    first.touch()
+    try:
+        os.link(first, second)
+        second.unlink()
+    except OSError as error:
+        if error.errno in FAILING:
+            raise
+        yield "hard links"
+    finally:
+        first.unlink(missing_ok=True)
+
+
+def _without_sync(folder: Path) -> Iterator[str]:
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        yield "sync of folders"

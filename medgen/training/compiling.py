@@ -1,0 +1,124 @@
+"""torch.compile, tried before the first step: a compiler that is missing or broken costs a line, and not the run."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from medgen.errors import MedgenError, RecipeError, StoppedError
+from medgen.ranks import distributed, heartbeat
+from medgen.run import choices
+from medgen.run.run import Run
+from medgen.system.console import warn
+from medgen.system.signals import NAMES
+from medgen.training import memory_check
+
+CACHE = "Name a folder that can be written, and run from, in TORCHINDUCTOR_CACHE_DIR"
+NEEDED = {
+    r"Python\.h": "Install Python's headers (python3-dev)",
+    r"No working C\+\+ compiler|InvalidCxxCompiler": "Install a C++ compiler that works (g++)",
+    r"CppCompileError": "Repair the C++ compiler (g++) or its libraries",
+    r"[Tt]riton|C compiler": "Install triton and the C compiler that it needs (gcc)",
+    r"Errno|failed to map segment|No space left|Read-only file system": CACHE,
+}
+"""What a message of the compiler asks for, by a pattern in it; the first that is found counts."""
+SAYS = re.compile(r"error:|cannot find|Errno|No working|denied|No space left|failed to map")
+"""What is in the line of a long message that says what is wrong."""
+TYPE = re.compile(r"^(?:\w+\.)*(\w+): ")
+LONGEST = 200
+STOPPED = "stopped"
+"""In place of advice: it was a signal, whose name is what is wrong."""
+
+
+class Fault(NamedTuple):
+    """Why something compiled does not run, and what to do, each without a full stop."""
+
+    what: str
+    advice: str
+
+
+def settle(run: Run, compiled: Callable[[], None], eager: Callable[[], None]) -> bool:
+    """Whether to compile, as tried once a process. Collective. Raises RecipeError if it fails and has to work.
+
+    compiled, eager: compute what a step does, but for its updates.
+    """
+    wanted = run.recipe.training.compile
+    if run.compiles or not wanted:
+        return run.compiles
+    fault = _fault(run, compiled if distributed.size() == 1 else lambda: _probe(run.device))
+    if fault and fault.advice == STOPPED:
+        code = 130 if fault.what == NAMES[signal.SIGINT] else 75
+        what = f"{run.dir}: stopped by {fault.what} while it was compiled"
+        raise StoppedError(f"{what}. Give the same command again.", code)
+    run.compiles = fault is None
+    if fault is None or wanted == choices.AUTO:
+        run.recipe = choices.fill(run.recipe, {"compile": run.compiles})
+    if fault is None:
+        return True
+    if wanted != choices.AUTO:
+        with heartbeat.busy(), memory_check.untouched(run):
+            eager()  # if this fails too, that is the fault
+        raise error(fault, run)
+    warn(f"training.compile: {fault.what}, so this run is not compiled. {fault.advice} before the next one.")
+    return False
+
+
+def _fault(run: Run, work: Callable[[], None]) -> Fault | None:
+    """What is wrong, as the first rank has it for which something is."""
+    mine = None
+    with heartbeat.busy(), memory_check.untouched(run):
+        try:
+            work()
+        except (MedgenError, torch.OutOfMemoryError):
+            raise
+        except Exception as caught:  # the compiler runs other programs, and lets through whatever happens there
+            # a signal may have ended the compiler, too, which then says nothing of the machine
+            mine = Fault(run.stopping, STOPPED) if run.stopping else read(caught)
+    told = [distributed.share(mine, source) for source in range(distributed.size())]
+    return next((Fault(*each) for each in told if each), None)
+
+
+def _probe(device: torch.device) -> None:
+    """Compile something small, forward and backward, that no cache has.
+
+    Ranks try no whole step: DDP cuts what it compiles into parts of its own, and a rank that fails would leave the
+    others in the midst of a sum.
+    """
+    once = time.time_ns() % 1_000_003 / 1e6
+
+    def work(x: torch.Tensor) -> torch.Tensor:
+        return (x * once).sin().sum()
+
+    torch.compile(work)(torch.ones(4096, device=device, requires_grad=True)).backward()  # type: ignore[no-untyped-call]
+
+
+def error(fault: Fault, run: Run) -> RecipeError:
+    """The one line for a run that cannot be compiled but has to be."""
+    began = f", and {run.dir} has been compiled up to step {run.step}" if run.step else ""
+    return RecipeError(f"training.compile: {fault.what}{began}. {fault.advice}, or use training.compile=false.")
+
+
+def is_failure(caught: BaseException, run: Run) -> bool:
+    """Whether an error is one of torch's compiler, which may compile in the midst of a run, too."""
+    if not run.compiles:
+        return False
+    from torch._dynamo.exc import TorchDynamoException
+    from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
+
+    return isinstance(caught, (TorchDynamoException, CppCompileError, InvalidCxxCompiler))
+
+
+def read(caught: BaseException) -> Fault:
+    """What an error of the compiler, of many lines, says in one, and what it asks for."""
+    text = f"{type(caught).__name__}: {caught}"
+    lines = [line.strip() for line in str(caught).splitlines() if line.strip()] or [text]
+    said = next((line for line in lines if SAYS.search(line) and not line.startswith("CppCompileError")), lines[0])
+    said = TYPE.sub("", said).rstrip(". ") or type(caught).__name__
+    said = said if len(said) <= LONGEST else said[: LONGEST - 1] + "…"
+    advice = next((each for pattern, each in NEEDED.items() if re.search(pattern, text)), "Report it to torch")
+    return Fault(f"torch's compiler failed ({said})", advice)

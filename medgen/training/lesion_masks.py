@@ -1,0 +1,29 @@
+"""Which channels of a mode are lesion masks. A condition or an image may be anything; only `[data.masks]` says."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+from medgen.api.interfaces import Mode
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def mask_channels(names: Sequence[str], masks: Collection[str]) -> list[int]:
+    """List the positions of the masks among channels. masks: the recipe's, as in `layouts.mask_names`."""
+    return [place for place, name in enumerate(names) if name in masks]
+
+
+def lesion_masks(mode: Mode, masks: Collection[str], images: Tensor, condition: Tensor) -> Tensor | None:
+    """Stack the masks of a batch, `[batch, mask, *space]`, true in lesions: those given, then those generated.
+
+    None where the mode has no mask. A pooled sample does not say which image it is, so its images count as none.
+    """
+    import torch
+
+    own = [] if mode.pooled else mask_channels(mode.images, masks)
+    channels = [condition[:, place] for place in mask_channels(mode.condition, masks)]
+    channels += [images[:, place] for place in own]
+    return torch.stack(channels, dim=1) > 0 if channels else None

@@ -1,0 +1,55 @@
+"""Before the first step of a process: all that takes memory, once, so that too little shows now and not days later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import cast
+
+import torch
+from torch import nn
+
+from medgen.ranks import heartbeat
+from medgen.run.run import Run, Trial
+
+
+def due(run: Run) -> bool:
+    """Only where memory is a fixed budget that tells when it is used up; a CPU's is not, and a step there is slow."""
+    return run.device.type == "cuda" and not run.complete
+
+
+def check(run: Run, passes: Callable[[], None]) -> None:
+    """Train a step without its update, then all that callbacks rehearse, as to `medgen_rehearse`. Changes nothing.
+
+    passes: every turn's forward and backward pass, at the size of a real step.
+    """
+    with untouched(run), heartbeat.busy():
+        moments = _moments(run)
+        passes()
+        for optimizer in run.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        run.hooks.medgen_rehearse(run=run)
+        del moments
+
+
+@contextmanager
+def untouched(run: Run) -> Iterator[None]:
+    """While something is tried out: generators, buffers and gradients are as before afterwards."""
+    turns = [cast(nn.Module, turn) for turn in run.turns.values()]
+    buffers = [(each, each.clone()) for turn in turns for each in turn.buffers()]
+    cuda = [run.device] if run.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        run.trial = Trial("training")
+        yield  # after an error the trial stays, as it says where
+    run.trial = None
+    for optimizer in run.optimizers.values():
+        optimizer.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        for each, was in buffers:
+            each.copy_(was)
+
+
+def _moments(run: Run) -> list[torch.Tensor]:
+    """What AdamW will hold from the first update on."""
+    new = [p for name, each in run.turns.items() for p in each.parameters() if p not in run.optimizers[name].state]
+    return [torch.empty_like(parameter) for parameter in new for _ in range(2)]

@@ -1,0 +1,123 @@
+"""A run that trains nothing itself: a callback owns its fit and trains child runs, such as phases at growing sizes."""
+
+from __future__ import annotations
+
+import gc
+import math
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import pluggy
+
+from medgen.api.hooks import Lifecycle
+from medgen.api.interfaces import PhasedSettings
+from medgen.config.recipe import Recipe
+from medgen.errors import StoppedError, continue_command
+from medgen.ranks import distributed
+from medgen.run import choices, folder
+from medgen.run.open import begin, restore
+from medgen.system.signals import NAMES
+from medgen.training import trainer
+
+if TYPE_CHECKING:
+    from medgen.run.run import Run
+
+
+def owner(recipe: Recipe) -> PhasedSettings | None:
+    """The callback's settings, if any, that make a run of this recipe one of child runs."""
+    return next((cast("PhasedSettings", each) for each in recipe.callbacks.values() if hasattr(each, "phases")), None)
+
+
+def recipes(recipe: Recipe) -> list[Recipe]:
+    """What is trained: the recipe itself, or those of its child runs."""
+    owning = owner(recipe)
+    return list(owning.phases(recipe).values()) if owning else [recipe]
+
+
+class Outer:
+    """What holds child runs together. It has no network, no data and no callback but the one that owns the fit."""
+
+    deadline = math.inf
+    """The time (as of `time.time()`) by which everything must be saved."""
+    until: int | None = None
+    """A step to stop a child at, although more are planned."""
+    has_advanced = False
+    """Whether this process has finished a step of a child, or an epoch's end."""
+    complete = False
+    """Every child is done; whoever owns the fit says so."""
+
+    def __init__(self, recipe: Recipe, where: Path):
+        self.recipe, self.dir = recipe, where
+        self.inner: Run | None = None
+        """The child that is trained now."""
+        self.stopping: str | None = None
+        self._preparing = False
+        manager = pluggy.PluginManager("medgen")
+        manager.add_hookspecs(Lifecycle)
+        for name, settings in recipe.callbacks.items():
+            if hasattr(settings, "phases"):
+                manager.register(settings.build(self), name=name)
+        self.hooks = manager.hook
+
+    def stop(self, reason: str) -> None:
+        """End the fit of the child before its next step; where none is trained, at once or before the next one is."""
+        self.stopping = self.stopping or reason
+        if self.inner is not None:
+            self.inner.stop(reason)
+        elif self._preparing:
+            raise stopped(self.dir, reason, "between two phases")
+
+    def child(self, recipe: Recipe, name: str, callbacks: Mapping[str, object] | None = None) -> tuple[Run, bool]:
+        """A run in the folder `name` below this one's, and whether it is new; else it goes on where it was saved.
+
+        callbacks: more of them, by name; their state is in the child's checkpoints.
+        """
+        where = self.dir / name
+        where.mkdir(exist_ok=True)
+        if distributed.leads():
+            folder.sweep(where)
+        new = not distributed.once(lambda: folder.has_checkpoint(where))
+        with self._interruptible():
+            recipe = choices.fill(recipe, choices.of(self.recipe))
+            run = begin(recipe, where, callbacks) if new else restore(recipe, where, callbacks)
+        run.deadline, run.until = self.deadline, self.until
+        return run, new
+
+    def fit(self, child: Run) -> None:
+        """Train a child until it is done or stopped; a stop that was asked of this run reaches it."""
+        self.inner = child
+        if self.stopping:
+            child.stop(self.stopping)
+        trainer.fit(child)
+        self.has_advanced = self.has_advanced or child.has_advanced
+        self.inner = None
+        self._keep(child.recipe)
+        gc.collect()  # a run and its callbacks hold each other, and the next child needs the memory
+
+    def _keep(self, child: Recipe) -> None:
+        """What was chosen for one child holds for all further ones, wherever this run goes on."""
+        filled = choices.fill(self.recipe, choices.of(child))
+        if filled is not self.recipe:
+            self.recipe = filled
+            if distributed.leads():
+                folder.write_recipe(self.dir, filled)
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """A slice store may take many minutes to fill, longer than a signal leaves."""
+        self._preparing = True
+        try:
+            yield
+        finally:
+            self._preparing = False
+
+
+def stopped(where: Path, reason: str | None, at: str) -> StoppedError:
+    """The error that ends the process after everything is saved."""
+    return StoppedError(
+        f"{where}: stopped by {reason} {at}, saved. Continue: {continue_command(where)}",
+        130 if reason == NAMES[signal.SIGINT] else 75,
+    )

@@ -1,0 +1,72 @@
+"""Noise to images, for previews and for `generate`: the same few lines for every strategy and space."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from medgen.api.interfaces import DiffusionStrategy, DrawNoise, Predict, Prediction, Space
+
+Watch = Callable[[float, Tensor], None]
+"""Is told the time (1000 to 0) and the estimate of x0 in the space, at every evaluation of the network."""
+
+
+def sample(
+    strategy: DiffusionStrategy,
+    space: Space,
+    network: nn.Module,
+    condition: Tensor,
+    draw: DrawNoise,
+    steps: int | None = None,
+    watch: Watch | None = None,
+) -> Tensor:
+    """Images `[batch, channel, *space]`, clamped to [-1, 1], for conditions `[batch, channel, *space]` in [-1, 1].
+
+    Conditions may have no channels. `draw` gives standard normal noise of the space's shape, `[batch, *shape]`.
+    """
+    with torch.no_grad():
+        predict = predictor(strategy, network, space.condition(condition), watch)
+        z = strategy.sample(predict, draw(), steps or strategy.sampling_steps, draw)
+        return space.decode(z).clamp(-1, 1)
+
+
+def predictor(strategy: DiffusionStrategy, network: nn.Module, condition: Tensor, watch: Watch | None) -> Predict:
+    """`predict(xt, t)` through the same `read` as training. condition: in the space, `[batch, channel, *space]`."""
+
+    def predict(xt: Tensor, t: float) -> Prediction:
+        times = torch.full((xt.shape[0],), float(t), device=xt.device)
+        prediction = strategy.read(network(torch.cat([xt, condition], dim=1), times), xt, times)
+        if watch is not None:
+            watch(float(t), prediction.x0)
+        return prediction
+
+    return predict
+
+
+def noise(generators: Sequence[torch.Generator], shape: Sequence[int], device: torch.device) -> DrawNoise:
+    """Draws `[len(generators), *shape]`, each sample from its own generator, so that none depends on its neighbours."""
+
+    def draw() -> Tensor:
+        return torch.stack([torch.randn(tuple(shape), generator=each) for each in generators]).to(device)
+
+    return draw
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """bf16 where the run computes in it; weights, losses and schedules stay fp32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled={"bf16": True, "fp32": False}[precision])
+
+
+@contextmanager
+def evaluation(network: nn.Module) -> Iterator[None]:
+    """The network in evaluation mode, and back."""
+    was = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(was)

@@ -1,0 +1,314 @@
+"""One process's work on a run: take the folder, restore, train, and say how it ended."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import signal
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from medgen.config import compatibility
+from medgen.config.recipe import Recipe, TrainingSettings, load
+from medgen.data.store import cache_folder
+from medgen.errors import (
+    CheckpointError,
+    OutOfMemoryError,
+    RankError,
+    RecipeError,
+    StoppedError,
+    StorageError,
+    continue_command,
+    exit_code_of,
+)
+from medgen.ranks import distributed
+from medgen.run import choices, folder
+from medgen.run.assemble import default_device
+from medgen.run.open import begin, restore
+from medgen.run.run import REQUEST, TIME_LIMIT, Run
+from medgen.system import files, streams
+from medgen.system.console import say
+from medgen.system.signals import NAMES, Ear, answered
+from medgen.training import trainer
+from medgen.training.dry_run import lines as cost_lines
+from medgen.training.phases import Outer, owner, recipes, stopped
+
+
+def start(recipe: Recipe, until: int | None = None) -> Path:
+    """Train a new run, or its first `until` steps. Returns its folder."""
+    began, device, asked = time.time(), default_device(), recipe.training.precision
+    where = Path(distributed.once(lambda: str(folder.create(recipe))))
+    recipe = choices.settle(recipe, device)
+    with _at_work(where) as signals:
+        if distributed.leads():
+            folder.claim(where)
+            folder.write_recipe(where, recipe)
+        choices.tell(recipe, device, asked)
+        with _recorded(where):
+            if owner(recipe):
+                return _train_children(recipe, where, began, signals, until)
+            run = begin(recipe, where)
+            run.until = until
+            return _train(run, began, signals)
+
+
+def resume(where: Path, overrides: Sequence[str] = (), layers: Sequence[str] = ()) -> Path:
+    """Continue the run in a folder with its own recipe. Returns its folder."""
+    return resume_with(own_recipe(where, overrides, layers), where)
+
+
+def own_recipe(where: Path, overrides: Sequence[str] = (), layers: Sequence[str] = ()) -> Recipe:
+    """The recipe with which the run in a folder is continued."""
+    if not where.is_dir():
+        raise CheckpointError(f"{where}: no such folder. Check the path, or use --resume auto.")
+    path = files.current(where / "recipe.toml")
+    if not files.exists(path):
+        raise CheckpointError(f"{where}: no checkpoint to resume. Drop --resume, or use --resume auto.")
+    return load(path, overrides, layers)
+
+
+def resume_with(recipe: Recipe, where: Path) -> Path:
+    """Continue the run in a folder, from its newest checkpoint that is whole, as far as the recipe still fits."""
+    began = time.time()
+    with _at_work(where) as signals, _recorded(where):
+        if owner(recipe):
+            old = own_recipe(where)
+            recipe = choices.fill(recipe, choices.of(old))
+            compatibility.check(old, recipe, where)
+            choices.tell(recipe, default_device(), choices.KEPT)
+            return _train_children(recipe, where, began, signals)
+        run = restore(recipe, where)
+        if run.complete and not run.epoch_due:
+            say(f"already complete (step {run.step}/{run.total_steps})")
+            return where
+        choices.tell(run.recipe, run.device, choices.KEPT)
+        if run.leads:
+            folder.write_recipe(where, run.recipe)
+        return _train(run, began, signals)
+
+
+def dry_run(recipe: Recipe) -> None:
+    """Train a step or two in a temporary folder, and say what would be trained and what it would cost."""
+    device, asked = default_device(), recipe.training.precision
+    recipe = choices.settle(recipe, device)
+    choices.tell(recipe, device, asked)
+    for each in recipes(recipe):
+        distributed.check(each, each.training.devices)
+        with rehearsal(each) as run:
+            _describe(run)
+            say(f"plan     {run.total_steps} steps of {each.training.batch_size}, {run.epoch_samples} samples an epoch")
+            for line in cost_lines(run):
+                say(line)
+
+
+@contextmanager
+def rehearsal(recipe: Recipe) -> Iterator[Run]:
+    """A run in a temporary folder, of which nothing stays."""
+    with tempfile.TemporaryDirectory() as where:
+        run = begin(recipe, Path(where))
+        try:
+            with _memory(run, kept=False):
+                yield run
+        finally:
+            run.train.close()
+            run.journal.close()
+
+
+def _train(run: Run, began: float, signals: Signals) -> Path:
+    run.deadline = deadline(run.recipe.training, began)
+    signals.attach(run)
+    distributed.watch(run.dir, run.recipe.distributed.timeout, run.step)
+    if run.leads:
+        _introduce(run)
+    with _memory(run):
+        trainer.fit(run)
+    finished = run.complete and not run.epoch_due
+    if not run.leads:
+        return run.dir
+    folder.write_recipe(run.dir, run.recipe)  # with what was chosen when it was first compiled
+    folder.write_metadata(run.dir, "complete" if finished else "stopped", **_result(run))
+    return run.dir if finished else _unfinished(run, began, f"at step {run.step}")
+
+
+def _train_children(recipe: Recipe, where: Path, began: float, signals: Signals, until: int | None = None) -> Path:
+    """Let the callback that owns the fit train its child runs, all of this folder."""
+    work = Outer(recipe, where)
+    work.deadline, work.until = deadline(recipe.training, began), until
+    for each in recipes(recipe):
+        distributed.check(each, distributed.size())
+    distributed.watch(where, recipe.distributed.timeout, 0)
+    if distributed.leads():
+        folder.write_recipe(where, recipe)
+        identity, training = folder.identity(recipe), recipe.training
+        folder.write_metadata(where, "running", recipe=identity, seed=recipe.run.seed, precision=training.precision)
+    say(f"run      {where}")
+    signals.attach(work)
+    with _memory(work):
+        work.hooks.medgen_fit(run=work)
+    if not distributed.leads():
+        return where
+    folder.write_metadata(where, "complete" if work.complete else "stopped")
+    return where if work.complete else _unfinished(work, began, "between two steps")
+
+
+def _unfinished(work: Run | Outer, began: float, at: str) -> Path:
+    """The folder, where the caller asked for no more; else raises what makes a scheduler continue, or not try again."""
+    reason = work.stopping or ""
+    if reason.startswith(REQUEST):
+        return work.dir
+    if reason == TIME_LIMIT and not work.has_advanced and not cache_folder.has_built(began):
+        raise RecipeError(_too_short(work, began))
+    raise stopped(work.dir, work.stopping, at)
+
+
+def _too_short(work: Run | Outer, began: float) -> str:
+    """A run that would stop at the same step whenever it is continued."""
+    own, took = work.recipe.training.time_limit, f"starting took {time.time() - began:.0f} s"
+    if own and began + 60 * own == work.deadline:
+        what = f"training.time_limit: got {own:g} minutes, {took}, and no step fits into what is left. Raise it"
+    else:
+        what = f"SLURM_JOB_END_TIME: {took}, and no step fits into what is left. Ask for more time, as slurm.hours"
+    return f"{what}, then continue: {continue_command(work.dir)}"
+
+
+def deadline(training: TrainingSettings, began: float) -> float:
+    """The time by which a process that began then must have saved; SLURM tells its own limit in seconds since 1970."""
+    own = began + 60 * training.time_limit if training.time_limit else math.inf
+    slurm = os.environ.get("SLURM_JOB_END_TIME", "")
+    return min(own, float(slurm) if slurm.isascii() and slurm.isdigit() else math.inf)
+
+
+def _introduce(run: Run) -> None:
+    folder.write_metadata(
+        run.dir,
+        "running",
+        recipe=folder.identity(run.recipe),
+        seed=run.recipe.run.seed,
+        precision=run.recipe.training.precision,
+        device=str(run.device),
+        parameters=sum(each.numel() for each in run.network.parameters()),
+        data={"fingerprint": run.store.fingerprint, "train": run.train.size, "val": run.val.size},
+    )
+    _describe(run)
+    say(f"run      {run.dir}" + (f", from step {run.step}" if run.step else ""))
+
+
+def _describe(run: Run) -> None:
+    parameters = sum(each.numel() for each in run.network.parameters())
+    patients = f"{run.store.patients('train')} + {run.store.patients('val')} patients"
+    say(f"data     {run.train.size} slices to train on, {run.val.size} held out ({patients})")
+    say(f"network  {parameters / 1e6:.1f} M parameters on {run.device}, {run.recipe.training.precision}")
+
+
+def _result(run: Run) -> dict[str, Any]:
+    return {"step": run.step, "total_steps": run.total_steps, "training_seconds": round(run.seconds, 1)}
+
+
+class Signals:
+    """Answers signals: before training by ending, during it by asking for a stop between two steps."""
+
+    def __init__(self, where: Path):
+        self.where = where
+        self.run: Run | Outer | None = None
+        self._ear = Ear()
+        self._asked: str | None = None
+
+    def attach(self, run: Run | Outer) -> None:
+        """From now on it is the run that stops; at once, if some library has swallowed what was raised before."""
+        self.run = run
+        if self._asked:
+            run.stop(self._asked)
+
+    def __call__(self, number: int, _: FrameType | None) -> None:
+        if not self._ear.first(number):
+            return
+        name = NAMES[signal.Signals(number)]
+        if self.run is not None:
+            self.run.stop(name)
+            return
+        self._asked = name
+        raise StoppedError(
+            f"{self.where}: stopped by {name} before it trained. Give the same command again.",
+            130 if number == signal.SIGINT else 75,
+        )
+
+
+@contextmanager
+def _at_work(where: Path) -> Iterator[Signals]:
+    """Hold the folder, answer signals, and say in one line that a file could not be written."""
+    signals = Signals(where)
+    try:
+        with answered(signals), folder.lock(where) if distributed.leads() else nullcontext():
+            streams.only_log()
+            yield signals
+    except OSError as error:
+        raise StorageError(
+            f"{error.filename or where}: {error.strerror or error}. Make it writable, then go on."
+        ) from error
+
+
+@contextmanager
+def _recorded(where: Path) -> Iterator[None]:
+    """Write into `metadata.json` how a process ended that failed or was stopped."""
+    try:
+        yield
+    except BaseException as error:
+        known = RankError if distributed.lost_others(error) else StorageError if isinstance(error, OSError) else None
+        if distributed.leads():
+            with suppress(OSError, StorageError):  # a full or lost disk is told of by the error itself
+                folder.write_end(where, error, known.exit_code if known else exit_code_of(error))
+        raise
+
+
+@contextmanager
+def _memory(run: Run | Outer, kept: bool = True) -> Iterator[None]:
+    """Out of memory is no bug: say what would fit, without changing the result."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemoryError(_too_large(run, str(error), kept)) from error
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):
+            raise
+        raise OutOfMemoryError(_too_large(run, str(error), kept)) from error
+
+
+def _too_large(work: Run | Outer, text: str, kept: bool) -> str:
+    run = work.inner if isinstance(work, Outer) else work
+    if run is None:  # it was no step that took too much
+        return f"{work.dir}: out of memory ({text.splitlines()[0]}). Use a smaller network or image."
+    change, advice = _smaller(run)
+    where = f"the pre-flight check of {run.trial.what}" if run.trial else f"step {run.step + 1}"
+    numbers = re.findall(r"[\d.]+ [KMG]iB|\d+ bytes", text)
+    tried = f", tried {numbers[0]}" if numbers else ""
+    free = re.search(r"([\d.]+ [KMG]iB) is free", text)
+    said = f"out of memory at {where}{tried}{f', {free[1]} free' if free else ''}. {advice}"
+    if not kept:
+        return f"training.batch_size: {said}."
+    if run.trial and not change:
+        return f"{run.dir}: {said}."
+    again = continue_command(work.dir) + (f" {change}" if change else "")
+    return f"{run.dir}: {said}, then continue: {again}"
+
+
+def _smaller(run: Run) -> tuple[str, str]:
+    """A change that needs less memory and changes no result, if there is one, and the advice."""
+    if run.trial and run.trial.what != "training":
+        change = run.trial.smaller
+        return change, f"Use {change}" if change else "Use a smaller training.batch_size, network or image in a new run"
+    size, parts = run.recipe.training.batch_size, run.recipe.training.accumulate
+    more = next((n for n in range(parts + 1, size + 1) if size % n == 0), None)
+    ways = [(f"training.accumulate={more}", "same batch, less memory")] if more else []
+    if not getattr(run.recipe.network, "checkpointing", True):  # the network has this setting, and it is off
+        ways.append((f"network.{run.recipe.names['network']}.checkpointing=true", "same result, slower"))
+    if not ways:
+        return "", "Use a smaller network or image"
+    return ways[0][0], "Use " + " or ".join(f"{change} ({what})" for change, what in ways)

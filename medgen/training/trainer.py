@@ -1,0 +1,302 @@
+"""The loop. One step: a batch, its draws, each turn's losses and gradients, an update; no sync with the device."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import nullcontext, suppress
+from traceback import walk_tb
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medgen import seeds
+from medgen.api.interfaces import Batch, Step, Turn
+from medgen.errors import MedgenError, NotFiniteError, PluginError, StorageError
+from medgen.ranks import distributed, heartbeat
+from medgen.run.run import Run
+from medgen.system.console import warn
+from medgen.training import compiling, device_memory, memory_check
+from medgen.training.objective import detach
+from medgen.training.sampling import autocast
+from medgen.training.throughput import Throughput
+
+
+class StopFit(Exception):
+    """Raised inside an epoch's end when the run is to stop; that end is then worked off by whoever resumes."""
+
+
+def fit(run: Run) -> None:
+    """Train until every step is done or someone stops the run; callbacks hear of the end either way."""
+    error: BaseException | None = None
+    try:
+        run.hooks.medgen_run_start(run=run)
+        if not run.hooks.medgen_fit(run=run):
+            with heartbeat.working():
+                Trainer(run).fit()
+    except Exception as caught:
+        error = caught
+        if compiling.is_failure(caught, run):
+            raise compiling.error(compiling.read(caught), run) from caught
+        known = isinstance(caught, (MedgenError, torch.OutOfMemoryError)) or distributed.lost_others(caught)
+        blamed = None if known else callback_at_fault(run, caught)
+        if blamed is None:
+            raise
+        saved = distributed.size() == 1  # else all ranks would have to be here
+        if saved:
+            run.save()
+        what = f"failed with {type(caught).__name__}: {caught}, at step {run.step}" + "; that step is saved" * saved
+        raise PluginError(f"callbacks.{blamed}: {what}. Repair it, or go on without it in a new run.") from caught
+    except BaseException as caught:
+        error = caught
+        raise
+    finally:
+        run.hooks.medgen_run_end(run=run, error=error)
+        run.train.close()
+        with suppress(StorageError) if error else nullcontext():  # the first error is told
+            run.journal.close()
+
+
+def callback_at_fault(run: Run, error: BaseException) -> str | None:
+    """The innermost callback that an error came through, and the hook it was in: `previews: medgen_validate`."""
+    names = {id(callback): name for name, callback in run.callbacks.items()}
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    calls = [(names.get(id(frame.f_locals.get("self"))), frame.f_code.co_name) for frame in frames]
+    owners = [name for name, _ in calls if name]
+    return f"{owners[-1]}: {next(hook for name, hook in calls if name == owners[-1])}" if owners else None
+
+
+class Trainer:
+    """The core's own fit."""
+
+    def __init__(self, run: Run):
+        self.run, self.training = run, run.recipe.training
+        self.rows = distributed.rows(self.training.batch_size, self.training.accumulate)
+        self.weights = run.recipe.loss_weights
+        self.forward: dict[str, Any] = dict(run.turns)
+        self._compile()
+        self.forward = {name: distributed.wrap(each) for name, each in self.forward.items()}
+        self.pending: list[tuple[int, int, dict[str, Tensor]]] = []
+        self.skipped = torch.tensor(float(run.skipped), device=run.device)
+        self.speed = Throughput(run)
+        run.flush = self.flush
+        if self.training.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it
+        torch.use_deterministic_algorithms(self.training.deterministic)
+
+    def fit(self) -> None:
+        """Step until done or stopped; an epoch's end is worked off between two steps."""
+        run = self.run
+        run.reopen_epoch()
+        if memory_check.due(run):
+            memory_check.check(run, self._passes)
+        if distributed.leads() and not run.complete:
+            with heartbeat.busy():
+                self.speed.calibrate()
+        distributed.wait()  # not in a gradient's all-reduce, which has no more time than the watch
+        while not run.must_stop():
+            if run.epoch_due:
+                self._end_epoch()
+                continue
+            if run.complete:
+                break
+            losses = self.step()
+            if run.complete or any(run.step % steps == 0 for steps in run.cadences):
+                self.flush()
+            run.hooks.medgen_step_end(run=run, losses=losses)
+        self.flush()
+
+    def step(self) -> dict[str, Tensor]:
+        """One optimizer step of every turn. Returns means over the batch by name, on the device."""
+        run, size = self.run, self.training.batch_size
+        heartbeat.mark(step=run.step)
+        with self.speed.waiting():
+            batch = run.to_device(run.train.at(run.samples, size, self.rows))
+        rank = distributed.rank()
+        seeds.seed_globals(run.recipe.run.seed, "dropout", run.step, *([rank] if rank else []))
+        before: list[Step | None] = [None] * self.training.accumulate
+        record: dict[str, Tensor] = {}
+        for name, turn in run.turns.items():
+            before = self._backward(name, turn, batch, before, record)
+            self._update(name, turn, record)
+        run.step, run.samples = run.step + 1, run.samples + size
+        self.pending.append((run.step, run.epoch, record))
+        self.speed.step_done()
+        return record
+
+    def _compile(self) -> None:
+        """Compile the turns, if the recipe says so and it works."""
+
+        def compiled() -> None:
+            self.forward = {name: torch.compile(turn) for name, turn in self.run.turns.items()}
+
+        def tried() -> None:
+            compiled()
+            self._passes()
+
+        def eager() -> None:
+            self.forward = before
+            self._passes()
+
+        before = self.forward
+        works = compiling.settle(self.run, tried, eager)
+        self.training = self.run.recipe.training
+        if not works:
+            self.forward = before
+        elif self.forward is before:
+            compiled()
+
+    def _passes(self) -> None:
+        """What a step computes, but for its updates."""
+        run = self.run
+        batch = run.to_device(run.train.at(run.samples, self.training.batch_size, self.rows))
+        before: list[Step | None] = [None] * self.training.accumulate
+        for name, turn in run.turns.items():
+            before = self._backward(name, turn, batch, before, {})
+
+    def flush(self) -> None:
+        """Read what has been measured since the last time from the device, in one transfer, and show it."""
+        if not self.pending:
+            return
+        lines = self._read_pending()
+        self._report_skipped(lines)
+        if distributed.leads():
+            self._show(lines)
+        self._check_skipped()
+
+    def _show(self, lines: list[tuple[int, int, dict[str, float]]]) -> None:
+        run = self.run
+        step, epoch, last = lines.pop()
+        for line in lines:
+            run.journal.write(*line)
+        every = [*(values for *_, values in lines), last]
+        means = {name: sum(values[name] for values in every) / len(every) for name in last}
+        status = self._status()
+        run.journal.write(step, epoch, {**last, **status})
+        run.hooks.medgen_log(run=run, scalars={**means, **status}, images={})
+        noticed = [turn.notice(step, means) for turn in run.turns.values() if hasattr(turn, "notice")]
+        for each in filter(None, [*noticed, self.speed.notice()]):
+            warn(each)
+        self.speed.restart()
+
+    def _backward(
+        self, name: str, turn: Turn, batch: Batch, before: list[Step | None], record: dict[str, Tensor]
+    ) -> list[Step | None]:
+        draws, parts, forward = self._draws(name, turn, batch), len(before), self.forward[name]
+        size = self.training.batch_size // distributed.size()
+        after: list[Step | None] = []
+        for part, earlier in enumerate(before):
+            rows = slice(part * size // parts, (part + 1) * size // parts)
+            with distributed.unreduced(forward) if part + 1 < parts else nullcontext():
+                with autocast(self.run.device, self.training.precision):
+                    result = forward(cut(batch, rows), cut(draws, rows), earlier)
+                self._descend(name, result, record)
+            after.append(detach(result))
+        return after
+
+    def _draws(self, name: str, turn: Turn, batch: Batch) -> Any:
+        """As for the whole batch, whatever this rank has of it."""
+        turn.step = self.run.step
+        if self.rows is None:
+            return turn.draw(self._stream(name), batch)
+        whole = Batch(*(each[:1].expand(self.training.batch_size, *each.shape[1:]) for each in batch))
+        return cut(turn.draw(self._stream(name), whole), torch.from_numpy(self.rows).to(self.run.device))
+
+    def _descend(self, name: str, result: Step, record: dict[str, Tensor]) -> None:
+        """Add the gradients of this part of the batch, and note its share of the means over the batch.
+
+        `loss/train` is what the first turn minimises; the others' losses have names of their own and no weights.
+        """
+        means = {loss: each.sum() / self.training.batch_size for loss, each in result.losses.items()}
+        total = torch.stack([self.weights.get(loss, 1.0) * mean for loss, mean in means.items()]).sum()
+        with heartbeat.waiting():
+            distributed.scaled(total).backward()  # type: ignore[no-untyped-call]
+        if name == next(iter(self.run.turns)):
+            means = {"train": total, **means}
+        for loss, mean in means.items():
+            record[f"loss/{loss}"] = record.get(f"loss/{loss}", 0.0) + mean.detach()
+
+    def _update(self, name: str, turn: Turn, record: dict[str, Tensor]) -> None:
+        run = self.run
+        optimizer = run.optimizers[name]
+        limit = self.training.clip or float("inf")
+        norm = torch.nn.utils.clip_grad_norm_(list(turn.parameters()), limit, foreach=True)
+        bad = (~torch.isfinite(norm)).float()
+        self.skipped = (self.skipped + bad) * bad
+        # fused AdamW reads this flag on the device and leaves weights, moments and counter alone if it is set
+        optimizer.found_inf = bad  # type: ignore[attr-defined]
+        optimizer.param_groups[0]["lr"] = run.learning_rate(run.step) * getattr(turn, "rate", 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        record["grad_norm" if len(run.turns) == 1 else f"grad_norm/{name}"] = norm.detach()
+
+    def _stream(self, name: str) -> torch.Generator:
+        return seeds.stream(self.run.recipe.run.seed, f"draws/{name}", self.run.step, device=self.run.device)
+
+    def _end_epoch(self) -> None:
+        run, every = self.run, self.training.validate_every
+        metrics: dict[str, float] = {}
+        self.flush()
+        with heartbeat.busy():
+            if every and ((run.epochs_ended + 1) % every == 0 or run.complete):
+                try:
+                    metrics = validate(run)
+                except StopFit:
+                    return
+            run.epochs_ended += 1
+            if metrics:
+                run.log(metrics)
+            run.hooks.medgen_epoch_end(run=run, metrics=metrics)
+        self.speed.restart()
+
+    def _read_pending(self) -> list[tuple[int, int, dict[str, float]]]:
+        names = [list(record) for *_, record in self.pending]
+        flat = [value for *_, record in self.pending for value in record.values()]
+        shared = [key.startswith("loss/") for keys in names for key in keys]
+        values: Iterator[float] = iter(distributed.total_of(torch.stack([*flat, self.skipped]), [*shared, False]))
+        lines = [
+            (step, epoch, {key: next(values) for key in keys})
+            for (step, epoch, _), keys in zip(self.pending, names, strict=True)
+        ]
+        self.run.skipped = int(next(values))
+        self.pending = []
+        return lines
+
+    def _status(self) -> dict[str, float]:
+        run = self.run
+        skipped = {"skipped": float(run.skipped)} if run.skipped else {}
+        return skipped | {
+            "learning_rate": run.learning_rate(run.step - 1),
+            **self.speed.read(),
+            "memory_gb": device_memory.peak(run.device) / 1e9,
+        }
+
+    def _report_skipped(self, lines: list[tuple[int, int, dict[str, float]]]) -> None:
+        size = self.training.batch_size
+        for step, _, values in lines:
+            if not all(math.isfinite(norm) for name, norm in values.items() if name.startswith("grad_norm")):
+                rows = self.run.train.slices((step - 1) * size, size)
+                warn(f"step {step} was not finite and is left out (slices {', '.join(map(str, rows))} of the store).")
+
+    def _check_skipped(self) -> None:
+        run = self.run
+        if run.skipped > self.training.max_skipped:
+            raise NotFiniteError(
+                f"{run.dir}: {run.skipped} steps in a row were not finite, last good: step {run.step - run.skipped}. "
+                "Lower training.learning_rate or use training.precision=fp32, then resume."
+            )
+
+
+def validate(run: Run) -> dict[str, float]:
+    """Ask everyone who measures, merge the answers; what rank 0 says counts for all."""
+    metrics: dict[str, float] = {}
+    for answer in run.hooks.medgen_validate(run=run):
+        metrics.update(answer or {})
+    return dict(distributed.share(metrics))
+
+
+def cut(values: Any, rows: slice | Tensor) -> Any:
+    """The rows of every tensor in a NamedTuple."""
+    return type(values)(*(each[rows] if isinstance(each, Tensor) else each for each in values))

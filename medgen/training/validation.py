@@ -1,0 +1,111 @@
+"""What is measured of a model: with the same noise and times at every validation."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medgen import seeds
+from medgen.api.hooks import hookimpl
+from medgen.api.interfaces import TIME_SCALE, Batch, MeasuringTurn, Step, Turn
+from medgen.ranks import distributed
+from medgen.run.run import Run, Trial
+from medgen.training.lesion_masks import lesion_masks
+from medgen.training.objective import detach
+from medgen.training.sampling import autocast, evaluation
+from medgen.training.trainer import StopFit
+
+BINS = 5
+
+
+class Validation:
+    """Loss per term, by time, inside and outside lesions, and the PSNR of the one-step estimate of x0.
+
+    Lesions are where a mask is set that the model is given or generates; without a mask there are no such figures.
+    """
+
+    def __init__(self, run: Run):
+        self.run = run
+
+    @hookimpl
+    def medgen_validate(self, run: Run) -> Mapping[str, float] | None:
+        if run.val.size == 0:
+            return None
+        sums = self._sums()
+        with evaluation(run.network), torch.no_grad():
+            for number, start in enumerate(range(0, self._samples(), run.recipe.training.batch_size)):
+                if run.must_stop():  # asked by all ranks for each batch, whoever measures it
+                    raise StopFit
+                if number % distributed.size() == distributed.rank():
+                    self._add(sums, start, number)
+        names = distributed.share(list(sums))  # rank 0 has them all, as it has the first batch
+        table = distributed.total(torch.stack([sums[name] for name in names])).tolist()
+        metrics = {name: total / count for name, (total, count) in zip(names, table, strict=True) if count}
+        for turn in run.turns.values():
+            metrics = turn.conclude(metrics) if hasattr(turn, "conclude") else metrics
+        return metrics
+
+    @hookimpl
+    def medgen_rehearse(self, run: Run) -> None:
+        if run.val.size and run.recipe.training.validate_every:
+            run.trial = Trial("validation")
+            with evaluation(run.network), torch.no_grad():
+                self._add(self._sums(), 0, 0)
+
+    def _sums(self) -> dict[str, Tensor]:
+        return defaultdict(lambda: torch.zeros(2, dtype=torch.float64, device=self.run.device))
+
+    def _samples(self) -> int:
+        training = self.run.recipe.training
+        cap = training.val_batches * training.batch_size
+        return min(self.run.val.size, cap) if cap else self.run.val.size
+
+    def _add(self, sums: dict[str, Tensor], start: int, number: int) -> None:
+        run = self.run
+        stop = min(start + run.recipe.training.batch_size, self._samples())
+        numbers = np.arange(start, stop)
+        batch = run.to_device(run.val.stored(numbers))
+        truth = run.val.read(numbers).image.to(run.device).float()
+        step: Step | None = None
+        for name, turn in run.turns.items():
+            turn.step = run.step
+            draws = turn.draw(seeds.stream(run.recipe.run.seed, f"val/{name}", number, device=run.device), batch)
+            with autocast(run.device, run.recipe.training.precision):
+                step = detach(turn(batch, draws, step))
+            for key, values in self._measure(turn, batch, step, truth):
+                sums[key] += torch.stack(
+                    [values.double().sum(), torch.tensor(float(values.numel()), device=run.device)]
+                )
+
+    def _measure(self, turn: Turn, batch: Batch, step: Step, truth: Tensor) -> list[tuple[str, Tensor]]:
+        """truth: the images, which what the space made of them may not give back."""
+        weights, lesion = self.run.recipe.loss_weights, self._lesion(batch, truth)
+        total = torch.stack([weights.get(name, 1.0) * each for name, each in step.losses.items()]).sum(0)
+        rows = [("loss/val", total)] if turn is next(iter(self.run.turns.values())) else []
+        rows += [(f"loss/val/{name}", each) for name, each in step.losses.items()]
+        if hasattr(turn, "measure"):
+            return rows + cast("MeasuringTurn", turn).measure(step, truth, lesion)
+        return rows + self._diffusion(step, total, truth, lesion)
+
+    def _diffusion(self, step: Step, total: Tensor, truth: Tensor, lesion: Tensor | None) -> list[tuple[str, Tensor]]:
+        rows = []
+        bins = (step.noisy.t / TIME_SCALE * BINS).long().clamp(0, BINS - 1)
+        for index in range(BINS):
+            low, high = (int(edge * TIME_SCALE / BINS) for edge in (index, index + 1))
+            rows.append((f"loss/val/t_{low:03d}_{high:04d}", total[bins == index]))
+        estimate = self.run.space.decode(step.prediction.x0.float()).clamp(-1, 1)
+        squared = (estimate - truth).square()
+        rows.append(("psnr/x0", 10 * torch.log10(4.0 / squared.flatten(1).mean(1).clamp_min(1e-10))))
+        if lesion is not None:
+            squared, lesion = squared.mean(1), lesion.expand(truth.shape[0], *truth.shape[2:])
+            rows += [("mse/lesion", squared[lesion]), ("mse/outside", squared[~lesion])]
+        return rows
+
+    def _lesion(self, batch: Batch, truth: Tensor) -> Tensor | None:
+        masks = lesion_masks(self.run.mode, self.run.store.masks, truth, batch.condition)
+        return None if masks is None else masks.any(1)

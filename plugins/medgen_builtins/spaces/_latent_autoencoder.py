@@ -1,0 +1,164 @@
+"""An autoencoder out of a checkpoint, as the latent space uses it; everything about it goes into the space's state."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from medgen.config.recipe import Recipe, from_toml
+from medgen.errors import CheckpointError, RecipeError
+from medgen.run import checkpoint
+from medgen.run.run import load_into
+
+if TYPE_CHECKING:
+    from medgen.api.interfaces import Autoencoder, Mode
+
+NEWEST = ("final_model.pt", "best.pt", "latest.pt")
+"""Which checkpoint of a run's folder is used: the first that is there."""
+CONTRACT = ("encode", "decode", "latent_channels", "factor")
+"""What a network needs to be an autoencoder, see `kinds.Autoencoder`."""
+LEAST_SCALE = 1e-6
+"""A channel that is the same everywhere has no scale."""
+
+
+class Codec:
+    """Images `[batch, channel, *space]` to means and log-variances of latents, and normalised latents to images.
+
+    An autoencoder of one channel encodes each channel by itself. digest: sha256 of the recipe and the weights.
+    shift, scale: `[channel]`, of the latents over the whole training set.
+    """
+
+    def __init__(self, text: str, module: nn.Module, count: int, width: int, device: torch.device):
+        """text: the autoencoder's recipe. count: channels of an image. width: channels that the module takes."""
+        self.text = text
+        self.digest = _digest(text, module.state_dict())
+        self.module = module.to(device).eval().requires_grad_(False)
+        self.autoencoder = cast("Autoencoder", module)
+        self.groups = count // width
+        self.channels = self.groups * self.autoencoder.latent_channels
+        self.shift, self.scale = torch.zeros(self.channels, device=device), torch.ones(self.channels, device=device)
+
+    def moments(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and log-variances, each `[batch, channels, *space / factor]`."""
+        mean, logvar = self.autoencoder.encode(self._split(image))
+        return self._join(mean, len(image)), self._join(logvar, len(image))
+
+    def normalise(self, z: Tensor) -> Tensor:
+        """Latents as they are diffused."""
+        return (z - self._spread(self.shift, z)) / self._spread(self.scale, z)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Normalised latents to images, not clamped."""
+        z = z * self._spread(self.scale, z) + self._spread(self.shift, z)
+        return self._join(self.autoencoder.decode(self._split(z)), len(z))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that `restore` needs."""
+        scaling = {"shift": self.shift, "scale": self.scale}
+        return {"recipe": self.text, "digest": self.digest, "weights": self.module.state_dict(), **scaling}
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.reshape(len(x) * self.groups, x.shape[1] // self.groups, *x.shape[2:])
+
+    def _join(self, x: Tensor, batch: int) -> Tensor:
+        return x.reshape(batch, -1, *x.shape[2:])
+
+    def _spread(self, values: Tensor, z: Tensor) -> Tensor:
+        return values.view(-1, *(1,) * (z.ndim - 2))
+
+
+class Moments:
+    """Mean and variance per channel of latents that are sampled, added up in parts."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.sums: Tensor | None = None
+
+    def add(self, mean: Tensor, logvar: Tensor) -> None:
+        """Means and log-variances, each `[batch, channel, *space]`."""
+        mean, noise = mean.double().transpose(0, 1).flatten(1), logvar.double().exp().transpose(0, 1).flatten(1)
+        sums = torch.stack([mean.sum(1), mean.square().sum(1), noise.sum(1)])
+        self.sums = sums if self.sums is None else self.sums + sums
+        self.count += mean.shape[1]
+
+    def read(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Per channel: the mean, the variance of the means, and the mean variance of the noise."""
+        assert self.sums is not None
+        mean, square, noise = self.sums / self.count
+        return mean, (square - mean.square()).clamp_min(0), noise
+
+    def shift_and_scale(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of a sample; its variance is that of the means and of the noise together."""
+        mean, signal, noise = self.read()
+        return mean.float(), (signal + noise).sqrt().clamp_min(LEAST_SCALE).float()
+
+
+def read(path: Path, key: str, names: Sequence[str], count: int, factor: int, device: torch.device) -> Codec:
+    """The autoencoder in a file or a run's folder: averaged weights, where it has them.
+
+    key: the setting that names it. names, count: the channels that it is for. Raises CheckpointError or RecipeError.
+    """
+    if path == Path():
+        raise RecipeError(f'{key}: got "", expected a checkpoint of an autoencoder. Give one.')
+    found = next((path / name for name in NEWEST if (path / name).is_file()), path)
+    if found.is_dir():
+        raise CheckpointError(f"{found}: has none of {', '.join(NEWEST)}. Give {key} a checkpoint of an autoencoder.")
+    state = checkpoint.load(found)
+    codec = _build(state["recipe"], state["averaged"] or state["network"], found, names, count, device)
+    if codec.autoencoder.factor != factor:
+        fits = codec.autoencoder.factor
+        raise RecipeError(
+            f"space.latent.factor: got {factor}, expected {fits}, that of {found}. Give space.latent.factor={fits}."
+        )
+    return codec
+
+
+def restore(state: Mapping[str, Any], names: Sequence[str], count: int, factor: int, device: torch.device) -> Codec:
+    """What `Codec.state_dict` gave."""
+    codec = _build(state["recipe"], state["weights"], Path("autoencoder"), names, count, device)
+    if codec.digest != state["digest"] or codec.autoencoder.factor != factor:
+        raise ValueError("its autoencoder is not the one that it was trained with")
+    for name in ("shift", "scale"):
+        getattr(codec, name).copy_(state[name])
+    return codec
+
+
+def _build(
+    text: str, weights: Mapping[str, Any], source: Path, names: Sequence[str], count: int, device: torch.device
+) -> Codec:
+    recipe = _recipe(text, source)
+    mode = recipe.mode.build()
+    if not _fits(mode, names):
+        what = f"an autoencoder of {', '.join(mode.images)}, but the recipe's mode has {', '.join(names)}"
+        raise CheckpointError(f"{source}: {what}. Use one of these, or one that pools them.")
+    module = recipe.network.build(mode.channels, mode.channels)
+    if not all(hasattr(module, name) for name in CONTRACT):
+        what = f"network.{recipe.names['network']} is no autoencoder"
+        raise CheckpointError(f"{source}: {what}. Use a checkpoint of one, such as strategy.vae trains.")
+    load_into(module, weights, source)
+    return Codec(text, module, count, mode.channels, device)
+
+
+def _recipe(text: str, source: Path) -> Recipe:
+    try:
+        return from_toml(text)
+    except RecipeError as error:
+        raise CheckpointError([f"{source}: {problem}" for problem in error.problems]) from error
+
+
+def _fits(mode: Mode, names: Sequence[str]) -> bool:
+    """The same channels in the same order, or an autoencoder that takes each by itself."""
+    return tuple(names) == mode.images or (mode.channels == 1 and set(names) <= set(mode.images))
+
+
+def _digest(text: str, weights: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name, value in weights.items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,85 @@
+"""Samplers: noise to x0, written as the papers write them.
+
+`times` falls from noise to 0, on the network's scale of 0..1000; each sampler takes len(times) - 1 steps. They read the
+clean sample alone from a prediction, so they work for whatever the network puts out. `level(t)` is alpha and sigma
+of xt = alpha x0 + sigma epsilon.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+from torch import Tensor
+
+from medgen.api.interfaces import DrawNoise, Predict
+
+Level = Callable[[float], tuple[float, float]]
+
+
+def euler(predict: Predict, x: Tensor, times: Sequence[float]) -> Tensor:
+    """Euler's method for dx/dt = epsilon - x0 = (xt - x0)/t (Liu et al. 2023, eq. 1). One evaluation per step."""
+    for t, s in pairwise(times):
+        x = x + (s - t) * (x - predict(x, t).x0) / t
+    return x
+
+
+def heun(predict: Predict, x: Tensor, times: Sequence[float]) -> Tensor:
+    """Heun's method for the same equation, as in Karras et al. 2022, Algorithm 1 (without noise).
+
+    Two evaluations per step, but one for the last, as the slope at 0 cannot be read from x0.
+    """
+    for t, s in pairwise(times):
+        slope = (x - predict(x, t).x0) / t
+        if s > 0:
+            trial = x + (s - t) * slope
+            slope = (slope + (trial - predict(trial, s).x0) / s) / 2
+        x = x + (s - t) * slope
+    return x
+
+
+def ddim(predict: Predict, x: Tensor, times: Sequence[float], level: Level) -> Tensor:
+    """DDIM, Song et al. 2021, eq. 12 with sigma_t = 0. One evaluation per step."""
+    for t, s in pairwise(times):
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = level(t), level(s)
+        x0 = predict(x, t).x0
+        epsilon = (x - alpha_t * x0) / sigma_t
+        x = alpha_s * x0 + sigma_s * epsilon
+    return x
+
+
+def dpm_solver(predict: Predict, x: Tensor, times: Sequence[float], level: Level) -> Tensor:
+    """DPM-Solver++(2M), Lu et al. 2022b, Algorithm 2. One evaluation per step.
+
+    The step to 0 is infinite in the log-SNR and lands on x0, the first-order step's limit.
+    """
+    x0_before, h_before = None, math.inf
+    for t, s in pairwise(times):
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = level(t), level(s)
+        h = _half_log_snr(alpha_s, sigma_s) - _half_log_snr(alpha_t, sigma_t)
+        x0 = predict(x, t).x0
+        # h/(2 h_before) is the paper's 1/(2r)
+        d = x0 if x0_before is None or h == math.inf else x0 + h / (2 * h_before) * (x0 - x0_before)
+        x = sigma_s / sigma_t * x - alpha_s * math.expm1(-h) * d
+        x0_before, h_before = x0, h
+    return x
+
+
+def ancestral(predict: Predict, x: Tensor, times: Sequence[float], level: Level, draw: DrawNoise) -> Tensor:
+    """DDPM, Ho et al. 2020, eq. 7 with the posterior's variance, between any two times.
+
+    One evaluation per step, and fresh noise for each but the last.
+    """
+    for t, s in pairwise(times):
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = level(t), level(s)
+        beta = 1 - (alpha_t / alpha_s) ** 2  # alpha_bar_t = (1 - beta) alpha_bar_s
+        x0 = predict(x, t).x0
+        x = alpha_s * beta / sigma_t**2 * x0 + alpha_t / alpha_s * (sigma_s / sigma_t) ** 2 * x
+        if s > 0:
+            x = x + sigma_s / sigma_t * math.sqrt(beta) * draw()
+    return x
+
+
+def _half_log_snr(alpha: float, sigma: float) -> float:
+    return math.log(alpha / sigma) if sigma else math.inf

@@ -1,0 +1,200 @@
+"""The two turns of strategy `vae`, each an `nn.Module` that owns exactly what its optimizer steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from medgen.api.interfaces import AutoencoderPrediction, Batch, LossFunction, Mode, Original, Step
+from medgen_builtins.losses.kl import divergence
+from medgen_builtins.networks._norms import count_groups
+
+if TYPE_CHECKING:
+    from medgen_builtins.strategies.vae import Discriminator
+
+HEAD = -0.95
+"""A pixel is of the head where any channel of the real image is above."""
+DEAD = 0.01
+"""A latent channel is dead if it says less than so many nats per value."""
+WON, WORSE, WINDOWS = 0.02, 1.1, 3
+"""The discriminator has won if its loss is below, while the reconstruction's is so many times the best; so often."""
+
+
+class Chance(NamedTuple):
+    """Random numbers of a step. noise: `[batch, *latent]`. joined: `[batch]`, 1 once the discriminator takes part."""
+
+    noise: Tensor
+    joined: Tensor
+
+
+class AutoencoderTurn(nn.Module):
+    """Reconstructs the images of a batch; it reads no condition."""
+
+    name = "autoencoder"
+    betas = (0.9, 0.999)
+    step = 0
+
+    def __init__(self, mode: Mode, network: Any, losses: Mapping[str, LossFunction], start_step: int):
+        super().__init__()
+        self.network, self.losses, self.start_step = network, dict(losses), start_step
+        self.makes_masks = not mode.condition and not mode.pooled
+        self._asked: tuple[nn.Module, ...] = ()
+        # not in checkpoints: means are taken wherever a run stops, and a stop must change nothing there
+        self._best, self._windows = math.inf, 0
+
+    def ask(self, discriminator: nn.Module) -> None:
+        """Show it what is reconstructed. In a tuple, so that it is no part of this module."""
+        self._asked = (discriminator,)
+
+    def draw(self, generator: torch.Generator, batch: Batch) -> Chance:
+        """Noise of the latents' shape; whether the discriminator takes part is a function of the step alone."""
+        size, *space = batch.image.shape[0], *batch.image.shape[2:]
+        shape = (size, self.network.latent_channels, *(length // self.network.factor for length in space))
+        noise = torch.randn(shape, generator=generator, device=generator.device)
+        return Chance(noise, joined(size, self.step >= self.start_step, noise.device))
+
+    def forward(self, batch: Batch, draws: Chance, before: Step | None = None) -> Step:
+        """Losses by name, each `[batch]`, for images in [-1, 1]."""
+        mean, logvar = (each.float() for each in self.network.encode(batch.image))
+        made = self.network.decode(mean + (0.5 * logvar).exp() * draws.noise).float()
+        prediction = AutoencoderPrediction(made, mean, logvar, self._logits(made))
+        original = Original(batch.image.float())
+        losses = {name: loss(prediction, original) for name, loss in self.losses.items()}
+        critics = [name for name, loss in self.losses.items() if hasattr(loss, "critic")]
+        return Step(losses | {name: draws.joined * losses[name] for name in critics}, prediction, original)
+
+    def _logits(self, image: Tensor) -> Tensor:
+        """Gradients reach the image, and not the discriminator's weights."""
+        for discriminator in self._asked:
+            fixed = {name: each.detach() for name, each in discriminator.named_parameters()}
+            return functional_call(discriminator, fixed, (image,)).float()  # type: ignore[no-any-return]
+        return image.new_zeros(len(image), 0)
+
+    def measure(self, step: Step, truth: Tensor, lesion: Tensor | None) -> list[tuple[str, Tensor]]:
+        """Likeness of a sampled reconstruction, and what its latents are like; see `kinds.MeasuringTurn`."""
+        from medgen_builtins._similarity import ssim
+
+        made = step.prediction.x0.clamp(-1, 1)
+        error, head = made - truth, (truth > HEAD).any(1, keepdim=True).expand_as(truth)
+        rows = [("psnr/image", psnr(error.square().flatten(1).mean(1))), ("ssim", ssim(made, truth).flatten(1).mean(1))]
+        rows += self._inside("psnr/head", error, head)
+        if lesion is not None:
+            lesion = lesion.expand(len(truth), *truth.shape[2:])
+            absolute = error.abs().mean(1)
+            rows += [("l1/lesion", absolute[lesion]), ("l1/outside", absolute[~lesion])]
+            rows += [("dice", overlap(made, truth))] if self.makes_masks else []
+        return rows + list(latents(step.prediction))
+
+    def _inside(self, name: str, error: Tensor, region: Tensor) -> list[tuple[str, Tensor]]:
+        """The PSNR in a region, of those samples that have it."""
+        pixels = region.flatten(1).sum(1)
+        squared = (error.square() * region).flatten(1).sum(1)
+        return [(name, psnr(squared[pixels > 0] / pixels[pixels > 0]))]
+
+    def conclude(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """What the means over the validation set say of each latent channel."""
+        kept = {name: value for name, value in metrics.items() if not name.startswith("latent/square_")}
+        for name in metrics:
+            if name.startswith("latent/square_"):
+                mean = kept.pop(name.replace("square", "mean"))
+                kept[name.replace("square", "scale")] = math.sqrt(max(metrics[name] - mean**2, 0.0))
+        kl = [value for name, value in kept.items() if name.startswith("latent/kl_")]
+        return kept | {"latent/dead": float(sum(each < DEAD for each in kl))}
+
+    def notice(self, step: int, means: Mapping[str, float]) -> str | None:
+        """A sentence, once, when the discriminator has won. means: over the steps since the last call."""
+        parts = [name for name, loss in self.losses.items() if name != "kl" and not hasattr(loss, "critic")]
+        if not self._asked or step <= self.start_step or not parts or "loss/discriminator" not in means:
+            return None
+        error, critic = sum(means[f"loss/{name}"] for name in parts), means["loss/discriminator"]
+        self._best = min(self._best, error)
+        self._windows += 1 if critic < WON and error > WORSE * self._best else -self._windows
+        if self._windows != WINDOWS:
+            return None
+        return (
+            f"step {step}: the discriminator has won: its loss is {critic:.2g}, the reconstruction's rose from "
+            f"{self._best:.3g} to {error:.3g}. Lower losses.adversarial.weight or "
+            "strategy.vae.discriminator.learning_rate."
+        )
+
+
+class DiscriminatorTurn(nn.Module):
+    """Tells images from the reconstructions that the turn before made."""
+
+    name = "discriminator"
+    step = 0
+
+    def __init__(self, discriminator: nn.Module, loss: Any, options: Discriminator):
+        super().__init__()
+        self.discriminator, self.loss = discriminator, loss
+        self.betas, self.rate, self.start_step = options.betas, options.learning_rate, options.start_step
+
+    def draw(self, generator: torch.Generator, batch: Batch) -> Chance:
+        """Nothing but whether it takes part yet."""
+        size, device = batch.image.shape[0], generator.device
+        return Chance(torch.zeros(size, 0, device=device), joined(size, self.step >= self.start_step, device))
+
+    def forward(self, batch: Batch, draws: Chance, before: Step | None = None) -> Step:
+        """Its own loss; `before` is the autoencoder's."""
+        assert before is not None
+        real, fake = (self.discriminator(each).float() for each in (batch.image.float(), before.prediction.x0))
+        return Step({self.name: draws.joined * self.loss.critic(real, fake)}, before.prediction, before.noisy)
+
+    def measure(self, step: Step, truth: Tensor, lesion: Tensor | None) -> list[tuple[str, Tensor]]:
+        """Its loss says all."""
+        return []
+
+
+def discriminator(options: Discriminator, channels: int, image_size: int) -> nn.Module:
+    """MONAI's PatchDiscriminator as a module that gives its logits alone."""
+    from monai.networks.nets import PatchDiscriminator
+
+    norms = {
+        "group": ("group", {"num_groups": count_groups([options.channels])}),
+        "instance": ("instance", {"affine": True}),
+    }
+
+    class Logits(PatchDiscriminator):  # type: ignore[misc]
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = super().forward(x)[-1]
+            return logits
+
+    return Logits(
+        spatial_dims=2,
+        in_channels=channels,
+        channels=options.channels,
+        num_layers_d=options.depth(image_size),
+        norm=norms[options.norm],
+    )
+
+
+def joined(size: int, now: bool, device: torch.device) -> Tensor:
+    """`[batch]`, 1 or 0."""
+    return torch.full((size,), float(now), device=device)
+
+
+def psnr(squared: Tensor) -> Tensor:
+    """In dB, for mean squared errors of values in a range of 2."""
+    return 10 * torch.log10(4.0 / squared.clamp_min(1e-10))
+
+
+def overlap(one: Tensor, two: Tensor) -> Tensor:
+    """Dice of masks that are cut at 0, `[batch]`; 1 for two empty ones."""
+    one, two = (one > 0).flatten(1), (two > 0).flatten(1)
+    total = one.sum(1) + two.sum(1)
+    return torch.where(total > 0, 2 * (one & two).sum(1) / total.clamp_min(1), 1.0)
+
+
+def latents(prediction: AutoencoderPrediction) -> list[tuple[str, Tensor]]:
+    """Mean, mean square and KL of each channel's samples; `conclude` makes scales of the first two."""
+    mean, logvar, rows = prediction.mean, prediction.logvar, []
+    kl, square = divergence(mean, logvar), mean.square() + logvar.exp()
+    for channel in range(mean.shape[1]):
+        for name, values in (("mean", mean), ("square", square), ("kl", kl)):
+            rows.append((f"latent/{name}_{channel:02d}", values[:, channel].flatten(1).mean(1)))
+    return rows
