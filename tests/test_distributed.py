@@ -20,8 +20,8 @@ from faults.forkserver import HANG, Server, differences
 from PIL import Image
 
 from medgen.errors import RecipeError
-from medgen.ranks import distributed, rendezvous
-from medgen.ranks.distributed import Place
+from medgen.ranks import collectives, ddp, place, process_group, rendezvous
+from medgen.ranks.place import Place
 
 SMALL = (
     "network.unet.channels=[8,8]",
@@ -109,7 +109,7 @@ def stop_at(rank: int, step: int) -> None:
 
     def stopping(self):
         record = real(self)
-        if self.run.step == step and rank == distributed.size() - 1:
+        if self.run.step == step and rank == collectives.size() - 1:
             self.run.stop("SIGTERM")
         return record
 
@@ -120,8 +120,8 @@ def totals(rank: int, folder: Path) -> None:
     """Write down a sum over the ranks, and that of the same values at other places."""
     torch.distributed.init_process_group("gloo")
     values = torch.randn(300, generator=torch.Generator().manual_seed(rank))
-    moved = distributed.total(values.roll(100)).roll(-100)
-    torch.save((distributed.total(values), moved), folder / f"{rank}.pt")
+    moved = collectives.total(values.roll(100)).roll(-100)
+    torch.save((collectives.total(values), moved), folder / f"{rank}.pt")
 
 
 def test_a_sum_over_the_ranks_does_not_depend_on_what_else_is_summed(server, tmp_path):
@@ -198,11 +198,11 @@ def test_a_batch_that_the_ranks_cannot_share_is_a_mistake_of_the_recipe(medgen, 
 
 @pytest.mark.parametrize("parts", [1, 2, 3])
 def test_ranks_have_each_row_of_each_part_once(parts, monkeypatch):
-    monkeypatch.setattr(distributed, "size", lambda: 2)
+    monkeypatch.setattr(collectives, "size", lambda: 2)
     shares = []
     for rank in range(2):
-        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        shares.append(distributed.rows(12, parts).reshape(parts, -1))
+        monkeypatch.setattr(collectives, "rank", lambda rank=rank: rank)
+        shares.append(ddp.rows(12, parts).reshape(parts, -1))
     together = np.concatenate(shares, axis=1)
     assert np.array_equal(np.sort(together, axis=1), np.arange(12).reshape(parts, -1))
 
@@ -211,11 +211,11 @@ def test_a_place_is_what_torchrun_or_srun_say_and_a_batch_script_has_none():
     torchrun = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
     script = {"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0"}
     srun = {**script, "SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "4"}
-    assert distributed.place(torchrun) == Place(3, 4, 1)
-    assert distributed.place(srun) == Place(2, 4, 0)
-    assert distributed.place(script) is None
-    assert distributed.place({**srun, "RANK": "3", "WORLD_SIZE": "4"}) == Place(3, 4, 3)
-    assert distributed.place({}) is None
+    assert place.place(torchrun) == Place(3, 4, 1)
+    assert place.place(srun) == Place(2, 4, 0)
+    assert place.place(script) is None
+    assert place.place({**srun, "RANK": "3", "WORLD_SIZE": "4"}) == Place(3, 4, 3)
+    assert place.place({}) is None
 
 
 MET = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
@@ -224,8 +224,8 @@ MET = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 @pytest.mark.parametrize("alone", [{"RANK": "3"}, {"WORLD_SIZE": "4"}, {"RANK": "", "WORLD_SIZE": ""}, MET])
 def test_variables_of_torch_that_name_no_place_are_ignored(alone):
     """Point 19."""
-    assert distributed.place(alone) is None
-    assert distributed.place({"RANK": "0", "WORLD_SIZE": "1"}) == Place(0, 1, 0)
+    assert place.place(alone) is None
+    assert place.place({"RANK": "0", "WORLD_SIZE": "1"}) == Place(0, 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_a_rank_that_cannot_join_says_where_and_what_to_look_at(meeting, says, s
 
 def impatient() -> None:
     """A rank has no more time than the watch."""
-    distributed.AFTER = 0.0
+    process_group.AFTER = 0.0
 
 
 def test_a_task_of_srun_that_is_told_the_first_node_finds_the_port(monkeypatch):
@@ -292,7 +292,7 @@ def test_a_rank_takes_the_gpu_of_its_number_or_the_only_one_that_it_sees(local, 
     chosen = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: seen)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    distributed.take_device(Place(local, 8, local))
+    place.take_device(Place(local, 8, local))
     assert chosen == [taken]
 
 
@@ -304,10 +304,10 @@ def test_ranks_that_would_share_a_gpu_are_refused(uuids, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=uuids[0]))
-    monkeypatch.setattr(distributed, "size", lambda: len(uuids))
-    monkeypatch.setattr(distributed, "share", lambda mine, source: uuids[source])
+    monkeypatch.setattr(collectives, "size", lambda: len(uuids))
+    monkeypatch.setattr(collectives, "share", lambda mine, source: uuids[source])
     with expected:
-        distributed._check_apart()
+        process_group._check_apart()
 
 
 COLLECTIVE = {
@@ -340,7 +340,7 @@ def _names(tree: ast.AST) -> set[str]:
 
 def test_D5_the_lint_finds_a_collective_that_only_some_ranks_call():
     assert collectives_for_some(ast.parse("if run.leads:\n    run.save()")) == [2]
-    assert collectives_for_some(ast.parse("if distributed.rank() == 0:\n    pass\nelse:\n    wait()")) == [4]
+    assert collectives_for_some(ast.parse("if collectives.rank() == 0:\n    pass\nelse:\n    wait()")) == [4]
     assert collectives_for_some(ast.parse("def f(run):\n    if not run.leads:\n        return\n    run.save()")) == [4]
     assert collectives_for_some(ast.parse("def f(run):\n    run.save()\n    if not run.leads:\n        return")) == []
 

@@ -26,7 +26,7 @@ from faults.test_generation import BATCH, command, files, pair_folders
 from medgen.errors import MedgenError, RecipeError, StoppedError
 from medgen.generation import pairs, workers
 from medgen.generation.workers import Makers
-from medgen.ranks import distributed
+from medgen.ranks import place, process_group
 from medgen.system.signals import NAMES
 
 MANY = 99_999
@@ -53,7 +53,7 @@ def test_ranks_of_an_arrays_jobs_have_each_block_once(parts: int, count: int, mo
     for part in range(1, parts + 1):
         own = pairs.shard(100, 7, part, parts)
         for rank in range(count):
-            monkeypatch.setattr(distributed, "place", lambda rank=rank: distributed.Place(rank, count, rank))
+            monkeypatch.setattr(place, "place", lambda rank=rank: place.Place(rank, count, rank))
             indices = pairs.shard(100, 7, *workers.share(part, parts))
             assert set(indices) <= set(own)
             made += indices
@@ -138,7 +138,7 @@ def told(err: str) -> list[str]:
 @pytest.fixture
 def makers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Makers]:
     """The process that starts two, and has not."""
-    for name in (distributed.NOTES, "OMP_NUM_THREADS", "GLOO_SOCKET_IFNAME", "TORCHELASTIC_SIGNALS_TO_HANDLE"):
+    for name in (place.NOTES, "OMP_NUM_THREADS", "GLOO_SOCKET_IFNAME", "TORCHELASTIC_SIGNALS_TO_HANDLE"):
         monkeypatch.setenv(name, os.environ.get(name, ""))  # which it sets
     yield Makers(["generate"], 2, tmp_path, 9, Path("out"), "medgen generate")
     logging.disable(logging.NOTSET)
@@ -175,7 +175,7 @@ def test_of_several_that_fail_the_first_leaves_its_error_for_who_started_them(
 ) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "file").touch()
-    monkeypatch.setenv(distributed.NOTES, str(tmp_path / "notes"))
+    monkeypatch.setenv(place.NOTES, str(tmp_path / "notes"))
     ended = ranks.run(server, *command(trained, tmp_path / "file/out"))
     assert [(each.code, each.out, each.err) for each in ended] == [(9, "", "")] * 2
     code, [problem] = json.loads((tmp_path / "notes/told").read_text())
@@ -187,7 +187,7 @@ def test_there_are_no_more_processes_than_blocks_and_none_besides_those_of_other
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert [workers.processes(4, pairs.shard(count, 3, 1, 1)) for count in (1, 3, 4, 9, 90)] == [1, 1, 2, 3, 4]
-    monkeypatch.setattr(distributed, "place", lambda: distributed.Place(0, 2, 0))
+    monkeypatch.setattr(place, "place", lambda: place.Place(0, 2, 0))
     assert workers.processes(4, pairs.shard(90, 3, 1, 1)) == 1
 
 
@@ -198,9 +198,9 @@ def test_ranks_take_the_devices_in_turn_and_more_than_there_are_are_refused(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    monkeypatch.setattr(distributed, "end_with_parent", lambda: None)
+    monkeypatch.setattr(process_group, "end_with_parent", lambda: None)
     for rank in range(4):
-        monkeypatch.setattr(distributed, "place", lambda rank=rank: distributed.Place(rank, 4, rank))
+        monkeypatch.setattr(place, "place", lambda rank=rank: place.Place(rank, 4, rank))
         with workers.joined():
             pass
     assert chosen == [0, 1, 0, 1]

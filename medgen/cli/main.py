@@ -132,13 +132,13 @@ def train(
     if dry_run:
         session.dry_run(resolved)
         return 0
-    from medgen.ranks import distributed
+    from medgen.ranks import place, process_group
 
-    if resolved.training.devices > 1 and distributed.place() is None:
+    if resolved.training.devices > 1 and place.place() is None:
         from medgen.ranks import launcher
 
         return launcher.supervise(context.find_root().obj, resolved)
-    with distributed.joined(resolved):
+    with process_group.joined(resolved):
         say_result(_train(resolved, resume))
     return 0
 
@@ -156,11 +156,11 @@ def _recipe_of(folder: Path, overrides: Sequence[str], layers: Sequence[str]) ->
 
 
 def _train(recipe: Recipe, resume: str | None) -> Path:
-    from medgen.ranks import distributed
+    from medgen.ranks import collectives
     from medgen.run import folder
     from medgen.training import session
 
-    found = distributed.once(lambda: str(folder.find_unfinished(recipe) or "")) if resume == "auto" else resume
+    found = collectives.once(lambda: str(folder.find_unfinished(recipe) or "")) if resume == "auto" else resume
     return session.resume_with(recipe, Path(found)) if found else session.start(recipe)
 
 
@@ -464,9 +464,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     code = guarded(lambda: cli.main(given, prog_name="medgen", standalone_mode=False, obj=given), "--debug" in given)
     if "medgen.ranks.distributed" in sys.modules:
-        from medgen.ranks import distributed
+        from medgen.ranks import process_group
 
-        distributed.end(code)
+        process_group.end(code)
     sys.exit(code)
 
 

@@ -19,9 +19,9 @@ import torch
 from medgen.errors import MedgenError, RankError, StoppedError
 from medgen.generation import pairs
 from medgen.generation.blocks import Indices
-from medgen.ranks import distributed
-from medgen.ranks.distributed import NOTES, Place
+from medgen.ranks import place, process_group
 from medgen.ranks.launcher import Supervisor, surroundings
+from medgen.ranks.place import NOTES, Place
 from medgen.system import console
 from medgen.system.signals import NAMES, Stop
 
@@ -34,28 +34,28 @@ TOLD = "told"
 
 def share(part: int, parts: int) -> tuple[int, int]:
     """The part that is this process's, where several together make part 1..`parts`; see `generate.shard`."""
-    where = distributed.place() or Place(0, 1, 0)
+    where = place.place() or Place(0, 1, 0)
     return part + where.rank * parts, parts * where.size
 
 
 def processes(devices: int, indices: Indices) -> int:
     """How many to start for so many devices: no more than there are blocks, and none where others started several."""
-    return 1 if distributed.place() else min(devices, len(indices.blocks))
+    return 1 if place.place() else min(devices, len(indices.blocks))
 
 
 def notes() -> Path | None:
     """Where a process that medgen started notes what it does."""
-    return Path(os.environ[NOTES]) if NOTES in os.environ and distributed.place() else None
+    return Path(os.environ[NOTES]) if NOTES in os.environ and place.place() else None
 
 
 @contextmanager
 def joined() -> Iterator[None]:
     """Work beside others, if this process was started as one of several."""
-    where, folder = distributed.place(), notes()
+    where, folder = place.place(), notes()
     if where:
-        distributed.end_with_parent()
+        process_group.end_with_parent()
         if torch.cuda.is_available():
-            distributed.take_device(where)
+            place.take_device(where)
     if where is None or folder is None:
         yield
         return
@@ -108,7 +108,7 @@ def supervise(arguments: list[str], devices: int, pairs: int, out: Path, command
 
     pairs: how many they make together. command: what continues.
     """
-    distributed.check_devices(devices, "--devices")
+    place.check_devices(devices, "--devices")
     with surroundings(devices) as folder:
         return Makers(arguments, devices, folder, pairs, out, command).run()
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from medgen.data.store.processes import count_cores
 from medgen.errors import MedgenError, RankError, StoppedError
 from medgen.ranks import heartbeat
-from medgen.ranks.distributed import AFTER, NOTES, PARENT, check, check_devices
+from medgen.ranks.place import NOTES, PARENT, check_devices
+from medgen.ranks.process_group import AFTER, check
 from medgen.system.signals import NAMES, answered
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from medgen.data.store.latent_store import Prepared, open_prepared
 from medgen.data.store.loader import Feed
 from medgen.data.store.store import SliceStore, open_store
 from medgen.errors import CheckpointError
-from medgen.ranks import distributed
+from medgen.ranks import collectives
 from medgen.run import choices
 from medgen.run.metrics_file import Journal
 from medgen.run.run import Run
@@ -82,7 +82,7 @@ def assemble(
     device = device or default_device()
     recipe = choices.settle(recipe, device)
     parts = build(recipe, device, saved)
-    with distributed.first_on_node():
+    with collectives.first_on_node():
         store = prepare_data(recipe, parts.mode)
         prepared = prepare_images(recipe, parts, store, device, new=saved is None)
     losses = {name: settings.build(device) for name, settings in recipe.losses.items()}

@@ -16,7 +16,7 @@ from medgen.api.interfaces import Batch, Mode, Space, Turn
 from medgen.config.recipe import Recipe, TrainingSettings, public_toml
 from medgen.data.store.loader import Feed
 from medgen.errors import CheckpointError, StorageError
-from medgen.ranks import distributed, heartbeat
+from medgen.ranks import collectives, heartbeat
 from medgen.run import checkpoint
 from medgen.run.metrics_file import Journal
 from medgen.run.versions import versions
@@ -99,7 +99,7 @@ class Run:
         self._asked, self._longest, self._saving = 0.0, 0.0, 0.0
         self._first: tuple[int, int] | None = None
         self._measures = False
-        self._vote, self._decided = distributed.Vote(), False
+        self._vote, self._decided = collectives.Vote(), False
         self.flush = lambda: None
 
     @property
@@ -172,13 +172,13 @@ class Run:
         if self.step == self.until:
             self.stop(f"{REQUEST} at step {self.until}")
         if not self._decided and self._vote(self.stopping is not None):
-            self.stopping, self._decided = distributed.first_said(self.stopping), True
+            self.stopping, self._decided = collectives.first_said(self.stopping), True
         return self._decided
 
     @property
     def leads(self) -> bool:
         """Whether this process writes and shows; of several that train together one does."""
-        return distributed.leads()
+        return collectives.leads()
 
     def show_every(self, steps: int) -> None:
         """Ask that numbers are read from the device and pass through `medgen_log` at least every so many steps."""
@@ -213,7 +213,7 @@ class Run:
                 self._write(path)
                 if name == "latest.pt":  # told before the wait, which another rank's end may cut short
                     heartbeat.mark(saved=self.step)
-            distributed.wait()
+            collectives.wait()
         self._saving = max(self._saving, time.time() - began)
         return path
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from medgen.errors import MedgenError, RecipeError, StoppedError
-from medgen.ranks import distributed, heartbeat
+from medgen.ranks import collectives, heartbeat
 from medgen.run import choices
 from medgen.run.run import Run
 from medgen.system.console import warn
@@ -50,7 +50,7 @@ def settle(run: Run, compiled: Callable[[], None], eager: Callable[[], None]) ->
     wanted = run.recipe.training.compile
     if run.compiles or not wanted:
         return run.compiles
-    fault = _fault(run, compiled if distributed.size() == 1 else lambda: _probe(run.device))
+    fault = _fault(run, compiled if collectives.size() == 1 else lambda: _probe(run.device))
     if fault and fault.advice == STOPPED:
         code = 130 if fault.what == NAMES[signal.SIGINT] else 75
         what = f"{run.dir}: stopped by {fault.what} while it was compiled"
@@ -79,7 +79,7 @@ def _fault(run: Run, work: Callable[[], None]) -> Fault | None:
         except Exception as caught:  # the compiler runs other programs, and lets through whatever happens there
             # a signal may have ended the compiler, too, which then says nothing of the machine
             mine = Fault(run.stopping, STOPPED) if run.stopping else read(caught)
-    told = [distributed.share(mine, source) for source in range(distributed.size())]
+    told = [collectives.share(mine, source) for source in range(collectives.size())]
     return next((Fault(*each) for each in told if each), None)
 
 

@@ -16,7 +16,7 @@ from medgen.api.hooks import Lifecycle
 from medgen.api.interfaces import PhasedSettings
 from medgen.config.recipe import Recipe
 from medgen.errors import StoppedError, continue_command
-from medgen.ranks import distributed
+from medgen.ranks import collectives
 from medgen.run import choices, folder
 from medgen.run.open import begin, restore
 from medgen.system.signals import NAMES
@@ -77,9 +77,9 @@ class Outer:
         """
         where = self.dir / name
         where.mkdir(exist_ok=True)
-        if distributed.leads():
+        if collectives.leads():
             folder.sweep(where)
-        new = not distributed.once(lambda: folder.has_checkpoint(where))
+        new = not collectives.once(lambda: folder.has_checkpoint(where))
         with self._interruptible():
             recipe = choices.fill(recipe, choices.of(self.recipe))
             run = begin(recipe, where, callbacks) if new else restore(recipe, where, callbacks)
@@ -102,7 +102,7 @@ class Outer:
         filled = choices.fill(self.recipe, choices.of(child))
         if filled is not self.recipe:
             self.recipe = filled
-            if distributed.leads():
+            if collectives.leads():
                 folder.write_recipe(self.dir, filled)
 
     @contextmanager

@@ -29,7 +29,7 @@ from medgen.errors import (
     continue_command,
     exit_code_of,
 )
-from medgen.ranks import distributed
+from medgen.ranks import collectives, process_group
 from medgen.run import choices, folder
 from medgen.run.assemble import default_device
 from medgen.run.open import begin, restore
@@ -45,10 +45,10 @@ from medgen.training.phases import Outer, owner, recipes, stopped
 def start(recipe: Recipe, until: int | None = None) -> Path:
     """Train a new run, or its first `until` steps. Returns its folder."""
     began, device, asked = time.time(), default_device(), recipe.training.precision
-    where = Path(distributed.once(lambda: str(folder.create(recipe))))
+    where = Path(collectives.once(lambda: str(folder.create(recipe))))
     recipe = choices.settle(recipe, device)
     with _at_work(where) as signals:
-        if distributed.leads():
+        if collectives.leads():
             folder.claim(where)
             folder.write_recipe(where, recipe)
         choices.tell(recipe, device, asked)
@@ -101,7 +101,7 @@ def dry_run(recipe: Recipe) -> None:
     recipe = choices.settle(recipe, device)
     choices.tell(recipe, device, asked)
     for each in recipes(recipe):
-        distributed.check(each, each.training.devices)
+        process_group.check(each, each.training.devices)
         with rehearsal(each) as run:
             _describe(run)
             say(f"plan     {run.total_steps} steps of {each.training.batch_size}, {run.epoch_samples} samples an epoch")
@@ -125,7 +125,7 @@ def rehearsal(recipe: Recipe) -> Iterator[Run]:
 def _train(run: Run, began: float, signals: Signals) -> Path:
     run.deadline = deadline(run.recipe.training, began)
     signals.attach(run)
-    distributed.watch(run.dir, run.recipe.distributed.timeout, run.step)
+    process_group.watch(run.dir, run.recipe.distributed.timeout, run.step)
     if run.leads:
         _introduce(run)
     with _memory(run):
@@ -143,9 +143,9 @@ def _train_children(recipe: Recipe, where: Path, began: float, signals: Signals,
     work = Outer(recipe, where)
     work.deadline, work.until = deadline(recipe.training, began), until
     for each in recipes(recipe):
-        distributed.check(each, distributed.size())
-    distributed.watch(where, recipe.distributed.timeout, 0)
-    if distributed.leads():
+        process_group.check(each, collectives.size())
+    process_group.watch(where, recipe.distributed.timeout, 0)
+    if collectives.leads():
         folder.write_recipe(where, recipe)
         identity, training = folder.identity(recipe), recipe.training
         folder.write_metadata(where, "running", recipe=identity, seed=recipe.run.seed, precision=training.precision)
@@ -153,7 +153,7 @@ def _train_children(recipe: Recipe, where: Path, began: float, signals: Signals,
     signals.attach(work)
     with _memory(work):
         work.hooks.medgen_fit(run=work)
-    if not distributed.leads():
+    if not collectives.leads():
         return where
     folder.write_metadata(where, "complete" if work.complete else "stopped")
     return where if work.complete else _unfinished(work, began, "between two steps")
@@ -246,7 +246,7 @@ def _at_work(where: Path) -> Iterator[Signals]:
     """Hold the folder, answer signals, and say in one line that a file could not be written."""
     signals = Signals(where)
     try:
-        with answered(signals), folder.lock(where) if distributed.leads() else nullcontext():
+        with answered(signals), folder.lock(where) if collectives.leads() else nullcontext():
             streams.only_log()
             yield signals
     except OSError as error:
@@ -261,8 +261,8 @@ def _recorded(where: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        known = RankError if distributed.lost_others(error) else StorageError if isinstance(error, OSError) else None
-        if distributed.leads():
+        known = RankError if process_group.lost_others(error) else StorageError if isinstance(error, OSError) else None
+        if collectives.leads():
             with suppress(OSError, StorageError):  # a full or lost disk is told of by the error itself
                 folder.write_end(where, error, known.exit_code if known else exit_code_of(error))
         raise

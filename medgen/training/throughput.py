@@ -15,7 +15,7 @@ from torch.utils import flop_counter
 
 from medgen import seeds
 from medgen.api.interfaces import Batch, Step, Turn
-from medgen.ranks import distributed, heartbeat
+from medgen.ranks import collectives, heartbeat
 from medgen.run.run import Run
 from medgen.training.objective import detach
 from medgen.training.sampling import autocast, evaluation
@@ -57,7 +57,7 @@ class Throughput:
         """Count the FLOPs of an image and measure the device's peak. Changes nothing of the run."""
         with heartbeat.busy():
             self._flops = flops_per_image(self.run)
-            self._peak = peak(self.run.device, self.run.recipe.training.precision) * distributed.size()
+            self._peak = peak(self.run.device, self.run.recipe.training.precision) * collectives.size()
             if self.run.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(self.run.device)  # this is no part of what training takes
         self.restart()

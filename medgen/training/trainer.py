@@ -15,7 +15,7 @@ from torch import Tensor
 from medgen import seeds
 from medgen.api.interfaces import Batch, Step, Turn
 from medgen.errors import MedgenError, NotFiniteError, PluginError, StorageError
-from medgen.ranks import distributed, heartbeat
+from medgen.ranks import collectives, ddp, heartbeat, process_group
 from medgen.run.run import Run
 from medgen.system.console import warn
 from medgen.training import compiling, device_memory, memory_check
@@ -40,11 +40,11 @@ def fit(run: Run) -> None:
         error = caught
         if compiling.is_failure(caught, run):
             raise compiling.error(compiling.read(caught), run) from caught
-        known = isinstance(caught, (MedgenError, torch.OutOfMemoryError)) or distributed.lost_others(caught)
+        known = isinstance(caught, (MedgenError, torch.OutOfMemoryError)) or process_group.lost_others(caught)
         blamed = None if known else callback_at_fault(run, caught)
         if blamed is None:
             raise
-        saved = distributed.size() == 1  # else all ranks would have to be here
+        saved = collectives.size() == 1  # else all ranks would have to be here
         if saved:
             run.save()
         what = f"failed with {type(caught).__name__}: {caught}, at step {run.step}" + "; that step is saved" * saved
@@ -73,11 +73,11 @@ class Trainer:
 
     def __init__(self, run: Run):
         self.run, self.training = run, run.recipe.training
-        self.rows = distributed.rows(self.training.batch_size, self.training.accumulate)
+        self.rows = ddp.rows(self.training.batch_size, self.training.accumulate)
         self.weights = run.recipe.loss_weights
         self.forward: dict[str, Any] = dict(run.turns)
         self._compile()
-        self.forward = {name: distributed.wrap(each) for name, each in self.forward.items()}
+        self.forward = {name: ddp.wrap(each) for name, each in self.forward.items()}
         self.pending: list[tuple[int, int, dict[str, Tensor]]] = []
         self.skipped = torch.tensor(float(run.skipped), device=run.device)
         self.speed = Throughput(run)
@@ -92,10 +92,10 @@ class Trainer:
         run.reopen_epoch()
         if memory_check.due(run):
             memory_check.check(run, self._passes)
-        if distributed.leads() and not run.complete:
+        if collectives.leads() and not run.complete:
             with heartbeat.busy():
                 self.speed.calibrate()
-        distributed.wait()  # not in a gradient's all-reduce, which has no more time than the watch
+        collectives.wait()  # not in a gradient's all-reduce, which has no more time than the watch
         while not run.must_stop():
             if run.epoch_due:
                 self._end_epoch()
@@ -114,7 +114,7 @@ class Trainer:
         heartbeat.mark(step=run.step)
         with self.speed.waiting():
             batch = run.to_device(run.train.at(run.samples, size, self.rows))
-        rank = distributed.rank()
+        rank = collectives.rank()
         seeds.seed_globals(run.recipe.run.seed, "dropout", run.step, *([rank] if rank else []))
         before: list[Step | None] = [None] * self.training.accumulate
         record: dict[str, Tensor] = {}
@@ -162,7 +162,7 @@ class Trainer:
             return
         lines = self._read_pending()
         self._report_skipped(lines)
-        if distributed.leads():
+        if collectives.leads():
             self._show(lines)
         self._check_skipped()
 
@@ -185,11 +185,11 @@ class Trainer:
         self, name: str, turn: Turn, batch: Batch, before: list[Step | None], record: dict[str, Tensor]
     ) -> list[Step | None]:
         draws, parts, forward = self._draws(name, turn, batch), len(before), self.forward[name]
-        size = self.training.batch_size // distributed.size()
+        size = self.training.batch_size // collectives.size()
         after: list[Step | None] = []
         for part, earlier in enumerate(before):
             rows = slice(part * size // parts, (part + 1) * size // parts)
-            with distributed.unreduced(forward) if part + 1 < parts else nullcontext():
+            with ddp.unreduced(forward) if part + 1 < parts else nullcontext():
                 with autocast(self.run.device, self.training.precision):
                     result = forward(cut(batch, rows), cut(draws, rows), earlier)
                 self._descend(name, result, record)
@@ -212,7 +212,7 @@ class Trainer:
         means = {loss: each.sum() / self.training.batch_size for loss, each in result.losses.items()}
         total = torch.stack([self.weights.get(loss, 1.0) * mean for loss, mean in means.items()]).sum()
         with heartbeat.waiting():
-            distributed.scaled(total).backward()  # type: ignore[no-untyped-call]
+            ddp.scaled(total).backward()  # type: ignore[no-untyped-call]
         if name == next(iter(self.run.turns)):
             means = {"train": total, **means}
         for loss, mean in means.items():
@@ -255,7 +255,7 @@ class Trainer:
         names = [list(record) for *_, record in self.pending]
         flat = [value for *_, record in self.pending for value in record.values()]
         shared = [key.startswith("loss/") for keys in names for key in keys]
-        values: Iterator[float] = iter(distributed.total_of(torch.stack([*flat, self.skipped]), [*shared, False]))
+        values: Iterator[float] = iter(collectives.total_of(torch.stack([*flat, self.skipped]), [*shared, False]))
         lines = [
             (step, epoch, {key: next(values) for key in keys})
             for (step, epoch, _), keys in zip(self.pending, names, strict=True)
@@ -294,7 +294,7 @@ def validate(run: Run) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for answer in run.hooks.medgen_validate(run=run):
         metrics.update(answer or {})
-    return dict(distributed.share(metrics))
+    return dict(collectives.share(metrics))
 
 
 def cut(values: Any, rows: slice | Tensor) -> Any:

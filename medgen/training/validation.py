@@ -13,7 +13,7 @@ from torch import Tensor
 from medgen import seeds
 from medgen.api.hooks import hookimpl
 from medgen.api.interfaces import TIME_SCALE, Batch, MeasuringTurn, Step, Turn
-from medgen.ranks import distributed
+from medgen.ranks import collectives
 from medgen.run.run import Run, Trial
 from medgen.training.lesion_masks import lesion_masks
 from medgen.training.objective import detach
@@ -41,10 +41,10 @@ class Validation:
             for number, start in enumerate(range(0, self._samples(), run.recipe.training.batch_size)):
                 if run.must_stop():  # asked by all ranks for each batch, whoever measures it
                     raise StopFit
-                if number % distributed.size() == distributed.rank():
+                if number % collectives.size() == collectives.rank():
                     self._add(sums, start, number)
-        names = distributed.share(list(sums))  # rank 0 has them all, as it has the first batch
-        table = distributed.total(torch.stack([sums[name] for name in names])).tolist()
+        names = collectives.share(list(sums))  # rank 0 has them all, as it has the first batch
+        table = collectives.total(torch.stack([sums[name] for name in names])).tolist()
         metrics = {name: total / count for name, (total, count) in zip(names, table, strict=True) if count}
         for turn in run.turns.values():
             metrics = turn.conclude(metrics) if hasattr(turn, "conclude") else metrics

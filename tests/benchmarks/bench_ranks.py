@@ -66,7 +66,7 @@ def _work(pipe: Connection, folder: Path, options: argparse.Namespace, number: i
     from bench_step import RECIPE, overrides
 
     from medgen.config.recipe import load
-    from medgen.ranks import distributed
+    from medgen.ranks import process_group
     from medgen.system import console
 
     cores = sorted(os.sched_getaffinity(0))
@@ -78,7 +78,7 @@ def _work(pipe: Connection, folder: Path, options: argparse.Namespace, number: i
         options.batch *= RANKS
         os.environ |= {"RANK": str(number), "WORLD_SIZE": str(RANKS), "LOCAL_RANK": str(number)}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
-    with distributed.joined(load(RECIPE, overrides(folder, options))):
+    with process_group.joined(load(RECIPE, overrides(folder, options))):
         _serve(pipe, folder, options)
 
 

@@ -17,7 +17,7 @@ from faults.forkserver import HANG, Server, differences
 from faults.ranks import gone, supervised
 from faults.variants import SMALL
 
-from medgen.ranks import distributed, heartbeat
+from medgen.ranks import heartbeat, process_group
 from medgen.run import checkpoint
 
 SHORT = (*SMALL, "training.validate_every=0", "callbacks.checkpoints.every_steps=10")
@@ -225,7 +225,7 @@ def slow(rank: int, timeout: float, seconds: float) -> None:
     from medgen.training.throughput import Throughput
     from medgen.training.validation import Validation
 
-    sample, calibrate, apart = Previewing._sample, Throughput.calibrate, distributed._check_apart
+    sample, calibrate, apart = Previewing._sample, Throughput.calibrate, process_group._check_apart
 
     def joined():  # gradients have no more time than the watch, joining has
         apart()
@@ -235,7 +235,7 @@ def slow(rank: int, timeout: float, seconds: float) -> None:
         time.sleep(seconds)
         calibrate(*given)
 
-    Throughput.calibrate, distributed._check_apart = measuring, joined
+    Throughput.calibrate, process_group._check_apart = measuring, joined
 
     samples, saves, adds = [], [], []
 

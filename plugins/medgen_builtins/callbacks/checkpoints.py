@@ -31,7 +31,7 @@ class Checkpoints:
     may_change = ("every_steps", "every_minutes", "every_epochs", "keep")
 
     def build(self, run: Run) -> Saving:
-        from medgen.ranks.distributed import Vote
+        from medgen.ranks.collectives import Vote
 
         return Saving(self, Vote())
 

@@ -122,7 +122,7 @@ def sweep(run: Run, rates: Sequence[float]) -> Iterator[float]:
     """Train a step at each rate and give the probe's score after it, until it is not finite or has diverged."""
     import torch
 
-    from medgen.ranks import distributed
+    from medgen.ranks import collectives
     from medgen.training.trainer import Trainer
 
     trainer, probe, first, scores = Trainer(run), Probe(run), run.step, list[float]()
@@ -133,7 +133,7 @@ def sweep(run: Run, rates: Sequence[float]) -> Iterator[float]:
         measured = torch.stack(list(trainer.step().values()))
         trainer.pending.clear()  # these steps are no part of the run, so no line of its journal
         score = probe.score() if measured.isfinite().all() else math.nan
-        scores.append(distributed.share(score))
+        scores.append(collectives.share(score))
         yield scores[-1]
         if not math.isfinite(scores[-1]) or diverged(smooth(scores)):
             return

@@ -76,9 +76,9 @@ class Previewing:
 
     def _rows(self) -> Sequence[int]:
         """Which samples this rank makes; one that would have none makes one for nothing."""
-        from medgen.ranks import distributed
+        from medgen.ranks import collectives
 
-        return distributed.dealt(self.settings.count) or [0]
+        return collectives.dealt(self.settings.count) or [0]
 
     def _examples(self, run: Run, rows: Sequence[int]) -> Batch:
         import numpy as np
@@ -99,13 +99,13 @@ class Previewing:
 
     def _reconstruct(self, run: Run) -> Any:
         """What comes back of the examples, `[count, channel, *space]`."""
-        from medgen.ranks import distributed
+        from medgen.ranks import collectives
         from medgen.training import sampling
 
         images = self._examples(run, self._rows()).image.to(run.device).float()
         with sampling.evaluation(run.network), sampling.autocast(run.device, run.recipe.training.precision):
             made = run.strategy.reconstruct(run.network, images).float()
-        return distributed.gathered(made, self.settings.count).cpu().numpy()
+        return collectives.gathered(made, self.settings.count).cpu().numpy()
 
     def _sample(self, run: Run, steps: int | None) -> tuple[Any, Any]:
         """Samples `[count, channel, *space]`, and estimates of x0 on the way to the first, `[sample, time, ...]`."""
@@ -113,7 +113,7 @@ class Previewing:
         import torch
 
         from medgen import seeds
-        from medgen.ranks import distributed
+        from medgen.ranks import collectives
         from medgen.training import sampling
 
         rows, seen = self._rows(), list[torch.Tensor]()
@@ -127,8 +127,8 @@ class Previewing:
             )  # fmt: skip
         path = torch.stack([seen[index] for index in np.linspace(0, len(seen) - 1, TIMES).astype(int)], 1)
         followed = min(FOLLOWED, self.settings.count)
-        shared = distributed.gathered(samples.float(), self.settings.count)
-        return shared.cpu().numpy(), distributed.gathered(path.float(), followed)
+        shared = collectives.gathered(samples.float(), self.settings.count)
+        return shared.cpu().numpy(), collectives.gathered(path.float(), followed)
 
     def _trajectory(self, run: Run, path: Any) -> Any:
         """A row per sample, a column per time."""

@@ -24,7 +24,7 @@ class Progress:
     may_change = ("every_steps",)
 
     def build(self, run: Run) -> Reporting:
-        from medgen.ranks.distributed import size
+        from medgen.ranks.collectives import size
 
         run.show_every(self.every_steps)
         return Reporting(self.every_steps, alone=size() == 1)

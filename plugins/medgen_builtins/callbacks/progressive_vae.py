@@ -199,33 +199,33 @@ class Progressive:
         return not run.stopping or name == f"phase_{self.settings.sizes[-1]}"
 
     def _done(self, run: Outer) -> list[str]:
-        from medgen.ranks import distributed
+        from medgen.ranks import collectives
         from medgen.run import checkpoint
 
-        if distributed.once((run.dir / STATE).exists):
+        if collectives.once((run.dir / STATE).exists):
             state = checkpoint.load(run.dir / STATE)
             return [each["folder"] for each in state["phases"] if each["done"]]
         self._save(run, [])
         return []
 
     def _save(self, run: Outer, done: list[str]) -> None:
-        from medgen.ranks import distributed
+        from medgen.ranks import collectives
         from medgen.run import checkpoint
 
         phases = [{"folder": name, "done": name in done} for name in self.settings.phases(run.recipe)]
-        if distributed.leads():
+        if collectives.leads():
             checkpoint.save({"phases": phases}, run.dir / STATE)
-        distributed.wait()
+        collectives.wait()
 
     def _finish(self, run: Outer, done: list[str]) -> None:
         """`final_model.pt` is the last phase's newest checkpoint: what its fixed length has led to."""
-        from medgen.ranks import distributed
+        from medgen.ranks import collectives
         from medgen.run import checkpoint, folder
         from medgen.system.console import say
 
-        if distributed.leads() and (run.dir / FINAL).exists():
+        if collectives.leads() and (run.dir / FINAL).exists():
             say(f"already complete ({len(done)} of {len(done)} phases)")
-        elif distributed.leads():
+        elif collectives.leads():
             checkpoint.save(folder.latest_state(run.dir / done[-1])[0], run.dir / FINAL)
         run.complete = True
 

@@ -56,10 +56,10 @@ def slurm(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...], subm
 
 def check(recipe: Recipe) -> None:
     """Raise RecipeError for what would only show when the job has waited for its turn."""
-    from medgen.ranks import distributed
+    from medgen.ranks import process_group
 
     wanted, limit = recipe.slurm, 60 * minutes(recipe)
-    distributed.check(recipe, recipe.training.devices * wanted.nodes)
+    process_group.check(recipe, recipe.training.devices * wanted.nodes)
     if 2 * wanted.notice > limit:
         raise RecipeError(
             f"slurm.notice: got {wanted.notice} s, expected at most half of the {limit} s of a job (slurm.hours = "

@@ -1,0 +1,151 @@
+"""What ranks share and decide together. Alone, each function returns at once.
+
+Every function but `rank`, `size`, `leads` and `dealt` is collective: all ranks must call it, in the same order.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from medgen.ranks import heartbeat
+
+if TYPE_CHECKING:
+    pass
+
+
+Result = TypeVar("Result")
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def size() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def leads() -> bool:
+    """Whether this is the process that writes and prints."""
+    return rank() == 0
+
+
+class State:
+    """The process's own, while it is joined. control: a group on the CPU, for all but gradients."""
+
+    control: dist.ProcessGroup | None = None
+    local = 0
+
+
+def share(value: Any, source: int = 0) -> Any:
+    """The value that one rank has, for all; of JSON's types."""
+    if size() == 1:
+        return value
+    text = json.dumps(value).encode() if rank() == source else b""
+    length = torch.tensor([len(text)])
+    with heartbeat.waiting():
+        dist.broadcast(length, source, group=State.control)
+        data = torch.tensor(list(text) or [0] * int(length), dtype=torch.uint8)
+        dist.broadcast(data, source, group=State.control)
+    return json.loads(bytes(data.tolist()))
+
+
+def once(work: Callable[[], Any]) -> Any:
+    """Let rank 0 do it; its result, of JSON's types, for all."""
+    return share(work() if leads() else None)
+
+
+def wait() -> None:
+    """Until all ranks are here, however long one of them saves."""
+    if size() > 1:
+        with heartbeat.waiting():
+            dist.barrier(group=State.control)
+
+
+def total(values: Tensor) -> Tensor:
+    """The sum over the ranks, added in their order wherever in `values` it stands."""
+    if size() == 1:
+        return values.clone()
+    shares = [torch.empty_like(values) for _ in range(size())]
+    with heartbeat.waiting():
+        dist.all_gather(shares, values.contiguous())
+    return functools.reduce(torch.add, shares)
+
+
+def total_of(values: Tensor, summed: Sequence[bool]) -> list[float]:
+    """The sums over the ranks of those values `[n]` that are `summed`; the others, which all have, as they are.
+
+    One transfer from the device.
+    """
+    if size() == 1:
+        return list(values.tolist())
+    return list(torch.where(torch.tensor(summed, device=values.device), total(values), values).tolist())
+
+
+def dealt(count: int) -> range:
+    """Which of so many samples this rank makes."""
+    return range(rank(), count, size())
+
+
+def gathered(mine: Tensor, count: int) -> Tensor:
+    """The rows of all ranks, `[count, ...]`, of which each made those `dealt` to it; one that had none gives any."""
+    own = dealt(count)
+    whole = mine.new_zeros(count, *mine.shape[1:])
+    whole[list(own)] = mine[: len(own)]
+    wait()  # for as long as it takes: some may have one more to make
+    return total(whole)
+
+
+@contextmanager
+def first_on_node() -> Iterator[None]:
+    """One process of each node does it, then the others, who find it done."""
+    if State.local:
+        wait()
+    yield
+    if not State.local:
+        wait()
+
+
+class Vote:
+    """Whether any rank says yes, as asked one call before, so that no call waits; alone, the answer is at once."""
+
+    def __init__(self) -> None:
+        self._asked: tuple[Tensor, dist.Work] | None = None
+
+    def __call__(self, mine: bool) -> bool:
+        if size() == 1:
+            return mine
+        before, self._asked = self._asked, self._ask(mine)
+        if before is None or not self._answer(before):
+            return False
+        self._answer(self._asked)  # the same question again
+        self._asked = None
+        return True
+
+    def _ask(self, mine: bool) -> tuple[Tensor, dist.Work]:
+        flag = torch.tensor([int(mine)])
+        return flag, dist.all_reduce(flag, dist.ReduceOp.MAX, group=State.control, async_op=True)
+
+    def _answer(self, asked: tuple[Tensor, dist.Work]) -> bool:
+        with heartbeat.waiting():
+            asked[1].wait()
+        return bool(asked[0].item())
+
+
+def first_said(text: str | None) -> str:
+    """The text of the first rank that has one; one must."""
+    if size() == 1:
+        return text or ""
+    source = torch.tensor([size() if text is None else rank()])
+    with heartbeat.waiting():
+        dist.all_reduce(source, dist.ReduceOp.MIN, group=State.control)
+    return str(share(text, int(source)))

@@ -1,0 +1,74 @@
+"""Where a process stands among those that train together, and the device it takes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from medgen.errors import RecipeError
+
+if TYPE_CHECKING:
+    pass
+
+
+NOTES = "MEDGEN_NOTES"
+"""Names the folder in which workers leave notes for the process that started them, if that was medgen."""
+
+
+PARENT = "pid"
+"""The note with the id of that process."""
+
+
+class Place(NamedTuple):
+    """A process among those that train together."""
+
+    rank: int
+    size: int
+    local: int
+
+
+def place(environment: Mapping[str, str] = os.environ) -> Place | None:
+    """Where `torchrun` or `srun` put this process; None if it was started by neither. Raises RecipeError."""
+    # of the step, as a batch script has a rank of its own and no step
+    step = _number(environment, "SLURM_STEP_NUM_TASKS", 1) > 1
+    if environment.get("RANK") and environment.get("WORLD_SIZE"):
+        return _of_torch(environment, step)
+    if step:
+        names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
+        return Place(*(_number(environment, name) for name in names))
+    return None
+
+
+def _of_torch(environment: Mapping[str, str], step: bool) -> Place:
+    """torch's variables, unless they are left over from something else. step: whether `srun` says where ranks meet."""
+    where = Place(_number(environment, "RANK"), _number(environment, "WORLD_SIZE"), 0)
+    said = f"RANK, WORLD_SIZE: got {where.rank} and {where.size}"
+    if not 0 <= where.rank < where.size:
+        raise RecipeError(f"{said}, expected a rank from 0 and below the size. Unset both, or use --devices.")
+    lacking = [name for name in ("MASTER_ADDR", "MASTER_PORT") if not environment.get(name)]
+    if lacking and where.size > 1 and not step:
+        what = f"{said}, but no {' and no '.join(lacking)}, so that the processes could not meet"
+        raise RecipeError(f"{what}. Unset both if they are left over, or start with torchrun, srun or --devices.")
+    return where._replace(local=_number(environment, "LOCAL_RANK", where.rank))
+
+
+def _number(environment: Mapping[str, str], name: str, default: int = 0) -> int:
+    text = environment.get(name) or str(default)
+    try:
+        return int(text)
+    except ValueError:
+        raise RecipeError(f"{name}: got {text!r}, expected an integer. Unset it, or correct it.") from None
+
+
+def check_devices(wanted: int, asked_by: str = "training.devices") -> None:
+    """Raise RecipeError if this node has GPUs, but fewer than wanted."""
+    if 0 < torch.cuda.device_count() < wanted:
+        raise RecipeError(f"{asked_by}: got {wanted}, this node has {torch.cuda.device_count()}. Use at most as many.")
+
+
+def take_device(where: Place) -> None:
+    """The GPU of this process: of those it sees the one with its number, or the only one, as clusters may bind them."""
+    torch.cuda.set_device(where.local % torch.cuda.device_count())

@@ -1,0 +1,212 @@
+"""How ranks connect, end together, and report the rank that failed first."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+
+from medgen.errors import RankError, RecipeError, StoppedError
+from medgen.ranks import heartbeat, rendezvous
+from medgen.system import console
+
+if TYPE_CHECKING:
+    from medgen.config.recipe import Recipe
+from medgen.ranks.collectives import State, leads, rank, share, size, wait
+from medgen.ranks.place import NOTES, PARENT, Place, place, take_device
+
+PATIENCE = timedelta(days=30)
+"""How long ranks wait for one that saves or validates: as long as it lives, which is what heartbeats tell."""
+
+
+AFTER = 5.0
+"""Seconds that a rank has more than the watch: so that the silent rank is named, not the one that waited for it."""
+
+
+def check(recipe: Recipe, devices: int) -> None:
+    """Raise RecipeError if so many ranks cannot share a batch."""
+    training = recipe.training
+    if training.batch_size % (devices * training.accumulate):
+        raise RecipeError(
+            f"training.batch_size: got {training.batch_size}, expected a multiple of {devices} devices x "
+            f"training.accumulate = {training.accumulate}. Change one of them."
+        )
+
+
+def _check_apart() -> None:
+    """Raise RecipeError, on all ranks, if two of them would use the same GPU, for which NCCL has forty lines."""
+    if not torch.cuda.is_available():
+        return
+    mine = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
+    found = {share(mine, source) for source in range(size())}
+    if len(found) < size():
+        raise RecipeError(
+            f"training.devices: {size()} processes have {len(found)} GPUs between them, expected one each. "
+            "Ask for as many GPUs as processes, or start fewer."
+        )
+
+
+@contextmanager
+def joined(recipe: Recipe) -> Iterator[None]:
+    """Take part, if this process was started as one of several. One rank tells of an error, the first that has one."""
+    where = place()
+    if where is None or where.size == 1:
+        yield
+        return
+    try:
+        check(recipe, where.size)
+    except RecipeError:  # all ranks find the same, and none may leave while others wait for it to join
+        if where.rank:
+            raise RankError([]) from None
+        raise
+    try:
+        _join(where, recipe)
+        _check_apart()
+        yield
+    except StoppedError:
+        if not heartbeat.beats() and not _first_to_fail():
+            raise RankError([]) from None
+        console.err.quiet = False
+        heartbeat.stop()
+        raise
+    except Exception as error:
+        if lost_others(error):
+            raise RankError(_about_the_lost()) from error
+        heartbeat.leave("failed")
+        if not _first_to_fail():
+            raise RankError([]) from error
+        console.err.quiet = False
+        raise
+    heartbeat.stop()
+    dist.destroy_process_group()
+    State.control, State.local = None, 0
+
+
+def watch(folder: Path, timeout: float, step: int) -> None:
+    """Show signs of life from now on. Rank 0 watches all, and rank 1 watches rank 0."""
+    if size() == 1 or heartbeat.beats():
+        return
+
+    def silent(other: int) -> None:
+        # only rank 1 tells of rank 0, which may be the one that counts those who tell
+        if other == 0 or _first_to_fail():
+            _leave_note("told")
+            heartbeat.leave("failed")
+            console.err.quiet = False
+            console.fail(RankError(heartbeat.gone(folder, other, f"has been silent for {timeout:g} s")))
+        end(RankError.exit_code)
+
+    if leads():
+        heartbeat.sweep(folder)
+    wait()
+    others = range(1, size()) if leads() else [0] if rank() == 1 else []
+    heartbeat.start(folder, timeout, step, rank(), others, silent)
+    if leads():
+        _leave_note("folder", str(folder))
+
+
+def end(code: int) -> None:
+    """End the process at once after a failure: to leave a group in order, all would have to be there."""
+    if dist.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _join(where: Place, recipe: Recipe) -> None:
+    end_with_parent()
+    for name, value in rendezvous.variables().items():
+        os.environ.setdefault(name, value)
+    cuda = torch.cuda.is_available()
+    if cuda:
+        take_device(where)
+    meet(where, "nccl" if cuda else "gloo", recipe.distributed.timeout)
+    if where.rank:
+        console.out.quiet = console.err.quiet = True
+
+
+def meet(where: Place, backend: str, timeout: float) -> None:
+    """Connect to the others. Raises RankError with what to look at, as torch's own words do not help."""
+    address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+    try:
+        socket.getaddrinfo(address, port)  # torch says in forty lines that there is no such host
+        if name := rendezvous.interface(address):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+        allowed = timedelta(seconds=timeout + AFTER)
+        dist.init_process_group(backend, timeout=allowed, rank=where.rank, world_size=where.size)
+        State.control, State.local = dist.new_group(backend="gloo", timeout=allowed), where.local
+        dist.distributed_c10d._set_pg_timeout(PATIENCE, State.control)  # once they are connected
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise RankError(
+            f"rank {where.rank} of {where.size}: could not join the others at {address}:{port} ({reason}). "
+            "See that all were started, that the port is free, and that GLOO_SOCKET_IFNAME, if it is set, names the "
+            "network between the nodes."
+        ) from error
+
+
+def end_with_parent() -> None:
+    """Who was started by a process that was killed has nobody to report to, and must not go on alone."""
+    note = Path(os.environ.get(NOTES, ""), PARENT)
+    parent = int(note.read_text()) if NOTES in os.environ and note.exists() else os.getppid()  # it may be gone already
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(heartbeat.TICK)
+        os._exit(RankError.exit_code)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def lost_others(error: BaseException) -> bool:
+    """Whether an error only tells that another rank is gone."""
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and re.search("gloo|NCCL|Connection closed", str(error)) is not None
+    )
+
+
+def _about_the_lost() -> list[str]:
+    """A line, of one rank, unless medgen itself started the ranks of this node, and tells."""
+    if NOTES in os.environ:
+        return []
+    line = None
+    if heartbeat.beats():
+        line = heartbeat.lost(size())
+    elif _first_to_fail():
+        line = f"rank {rank()} lost the others before it trained. Give the same command again."
+    if line is None:
+        return []
+    console.err.quiet = False
+    return [line]
+
+
+def _first_to_fail() -> bool:
+    """Whether no other rank has told of an error before."""
+    where = place()
+    try:
+        if dist.is_initialized():
+            first = dist.distributed_c10d._get_default_store().add("medgen/failed", 1) == 1
+        else:  # one on each node, as they cannot ask each other
+            first = where is None or where.local == 0
+    except RuntimeError:  # the rank that kept the count is gone
+        return False
+    if first:
+        _leave_note("told")
+    return first
+
+
+def _leave_note(name: str, text: str = "") -> None:
+    """For the process that started this one, if that was medgen."""
+    if NOTES in os.environ:
+        Path(os.environ[NOTES], name).write_text(text, encoding="utf-8", errors="surrogateescape")
