@@ -1,7 +1,7 @@
 """Labelled synthetic brain MRI. What authors of plugins import; it imports no torch."""
 
 from medgen.api.hooks import hookimpl
-from medgen.api.interfaces import Batch, Draws, Mode, Noisy, Prediction, Step
+from medgen.api.interfaces import Batch, Draws, Mode, Noisy, Prediction, TurnOutput
 from medgen.api.settings import between, field, ge, gt, one_of, settings
 
 __version__ = "0.1.0"
@@ -11,7 +11,7 @@ __all__ = [
     "Mode",
     "Noisy",
     "Prediction",
-    "Step",
+    "TurnOutput",
     "between",
     "field",
     "ge",

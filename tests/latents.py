@@ -18,7 +18,7 @@ from medgen.cli import main
 from medgen.config.data import DataSettings
 from medgen.config.recipe import load, public_toml
 from medgen.data.scans.layouts import mask_names
-from medgen.data.store.latent_store import open_prepared
+from medgen.data.store.latent_store import open_latent_store
 from medgen.data.store.store import open_store
 from medgen.run import checkpoint
 
@@ -75,6 +75,6 @@ def fill(cohort, cache, start, answer) -> None:
     os.environ["MEDGEN_CACHE"] = str(cache)
     store = store_of(cohort)
     start.wait()
-    cache = open_prepared(store, BRAVO, Counting(), CPU)
+    cache = open_latent_store(store, BRAVO, Counting(), CPU)
     rows = store.select("train")
     answer.write_bytes(cache.read(rows, np.zeros_like(rows)).numpy().tobytes())

@@ -120,8 +120,8 @@ def totals(rank: int, folder: Path) -> None:
     """Write down a sum over the ranks, and that of the same values at other places."""
     torch.distributed.init_process_group("gloo")
     values = torch.randn(300, generator=torch.Generator().manual_seed(rank))
-    moved = collectives.total(values.roll(100)).roll(-100)
-    torch.save((collectives.total(values), moved), folder / f"{rank}.pt")
+    moved = collectives.all_reduce_sum(values.roll(100)).roll(-100)
+    torch.save((collectives.all_reduce_sum(values), moved), folder / f"{rank}.pt")
 
 
 def test_a_sum_over_the_ranks_does_not_depend_on_what_else_is_summed(server, tmp_path):
@@ -202,7 +202,7 @@ def test_ranks_have_each_row_of_each_part_once(parts, monkeypatch):
     shares = []
     for rank in range(2):
         monkeypatch.setattr(collectives, "rank", lambda rank=rank: rank)
-        shares.append(ddp.rows(12, parts).reshape(parts, -1))
+        shares.append(ddp.local_rows(12, parts).reshape(parts, -1))
     together = np.concatenate(shares, axis=1)
     assert np.array_equal(np.sort(together, axis=1), np.arange(12).reshape(parts, -1))
 

@@ -25,7 +25,7 @@ from faults.test_generation import BATCH, command, files, pair_folders
 
 from medgen.errors import MedgenError, RecipeError, StoppedError
 from medgen.generation import pairs, workers
-from medgen.generation.workers import Makers
+from medgen.generation.workers import GenerateWorkers
 from medgen.ranks import place, process_group
 from medgen.system.signals import NAMES
 
@@ -136,11 +136,11 @@ def told(err: str) -> list[str]:
 
 
 @pytest.fixture
-def makers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Makers]:
+def makers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GenerateWorkers]:
     """The process that starts two, and has not."""
     for name in (place.NOTES, "OMP_NUM_THREADS", "GLOO_SOCKET_IFNAME", "TORCHELASTIC_SIGNALS_TO_HANDLE"):
         monkeypatch.setenv(name, os.environ.get(name, ""))  # which it sets
-    yield Makers(["generate"], 2, tmp_path, 9, Path("out"), "medgen generate")
+    yield GenerateWorkers(["generate"], 2, tmp_path, 9, Path("out"), "medgen generate")
     logging.disable(logging.NOTSET)
 
 
@@ -150,7 +150,7 @@ def failure(code: int) -> Any:
 
 @pytest.mark.parametrize("failures", [[], [(1, failure(-signal.SIGUSR1))]])
 def test_a_stop_is_told_by_who_started_them_also_where_a_signal_came_before_all_could_answer(
-    failures: list[tuple[int, Any]], makers: Makers
+    failures: list[tuple[int, Any]], makers: GenerateWorkers
 ) -> None:
     makers.asked = signal.SIGUSR1
     workers._tell(makers.notes, StoppedError("out: stopped"))
@@ -159,13 +159,13 @@ def test_a_stop_is_told_by_who_started_them_also_where_a_signal_came_before_all_
     assert raised.value.exit_code == 75
 
 
-def test_a_signal_before_any_worker_could_answer_is_a_stop(makers: Makers) -> None:
+def test_a_signal_before_any_worker_could_answer_is_a_stop(makers: GenerateWorkers) -> None:
     makers.asked = signal.SIGUSR1
     with pytest.raises(StoppedError, match=r"^out: stopped by SIGUSR1, every pair there is whole\. Continue: medgen"):
         makers._judge([(0, failure(-signal.SIGUSR1)), (1, failure(-signal.SIGTERM))])
 
 
-def test_a_signal_that_came_too_late_is_none(makers: Makers) -> None:
+def test_a_signal_that_came_too_late_is_none(makers: GenerateWorkers) -> None:
     makers.asked = signal.SIGTERM
     assert makers._judge([]) == 0
 

@@ -13,7 +13,7 @@ from faults.variants import SMALL
 from medgen_builtins.callbacks.progress import left, training_line
 from torch import Tensor, nn
 
-from medgen.api.interfaces import Batch, Step
+from medgen.api.interfaces import Batch, TurnOutput
 from medgen.config.recipe import TrainingSettings, load
 from medgen.run.assemble import assemble
 from medgen.training import throughput
@@ -28,9 +28,9 @@ class Convolution(nn.Module):
         super().__init__()
         self.layer = nn.Conv2d(1, 3, 3, padding=1)
 
-    def forward(self, batch: Batch, draws: Any, before: Step | None) -> Step:
+    def forward(self, batch: Batch, draws: Any, before: TurnOutput | None) -> TurnOutput:
         made = self.layer(batch.image)
-        return Step({"size": made.square().mean((1, 2, 3))}, Batch(made, made), Batch(made, made))
+        return TurnOutput({"size": made.square().mean((1, 2, 3))}, Batch(made, made), Batch(made, made))
 
     def draw(self, generator: torch.Generator, batch: Batch) -> None:
         """Nothing."""
@@ -39,7 +39,7 @@ class Convolution(nn.Module):
 class Attention(Convolution):
     """64 positions with 3 features each that attend to each other."""
 
-    def forward(self, batch: Batch, draws: Any, before: Step | None) -> Step:
+    def forward(self, batch: Batch, draws: Any, before: TurnOutput | None) -> TurnOutput:
         step = super().forward(batch, draws, before)
         tokens = step.prediction.image.flatten(2).transpose(1, 2)[:, None].contiguous()
         made: Tensor = nn.functional.scaled_dot_product_attention(tokens, tokens, tokens)

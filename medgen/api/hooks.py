@@ -64,7 +64,7 @@ class Lifecycle:
     def medgen_fit(self, run: Run) -> bool | None:
         """Return True to own the whole fit; the core's loop is then not entered.
 
-        Where it consists of child runs, see `kinds.PhasedSettings`, run is an `outer.Outer`.
+        Where it consists of child runs, see `kinds.PhasedSettings`, run is an `outer.PhasedRun`.
         """
 
     @hookspec
@@ -72,7 +72,7 @@ class Lifecycle:
         """An optimizer step is done. losses: means over the batch by name, on the device; reading one costs a sync."""
 
     @hookspec
-    def medgen_rehearse(self, run: Run) -> None:
+    def medgen_memory_check(self, run: Run) -> None:
         """On a GPU, before the first step: do once, and leave no trace of it, what may need more memory than a step.
 
         Set `run.trial` first, so that a message can say what did not fit.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from medgen.config.recipe import Recipe
     from medgen.run.run import Run
-    from medgen.training.phases import Outer
+    from medgen.training.phases import PhasedRun
 
 SINGLE = ("mode", "strategy", "space", "network")
 """Kinds of which a recipe has exactly one; a later one replaces an earlier one."""
@@ -91,7 +91,7 @@ class Prediction(NamedTuple):
 
 
 class AutoencoderPrediction(NamedTuple):
-    """What an autoencoder made of images, fp32. Losses read it beside an `Original`.
+    """What an autoencoder made of images, fp32. Losses read it beside an `Clean`.
 
     x0: the reconstruction, about in [-1, 1]; of a mask, sigmoid(2 x0) is the probability of +1.
     mean, logvar: `[batch, latent channel, *latent space]`. logits: what a discriminator says of x0, no values without.
@@ -103,13 +103,13 @@ class AutoencoderPrediction(NamedTuple):
     logits: Tensor
 
 
-class Original(NamedTuple):
+class Clean(NamedTuple):
     """What an autoencoder is to give back; what its losses get instead of a `Noisy`."""
 
     x0: Tensor
 
 
-class Step(NamedTuple):
+class TurnOutput(NamedTuple):
     """What one pass of a turn gives. losses: by name, each `[batch]`, fp32, unweighted."""
 
     losses: dict[str, Tensor]
@@ -193,7 +193,7 @@ class Turn(Protocol):
     def draw(self, generator: torch.Generator, batch: Batch) -> Any:
         """The random numbers of one step for the whole batch."""
 
-    def __call__(self, batch: Batch, draws: Any, before: Step | None) -> Step:
+    def __call__(self, batch: Batch, draws: Any, before: TurnOutput | None) -> TurnOutput:
         """Losses of one (micro) batch. `before` is the detached result of the turn before."""
 
     def parameters(self) -> Iterable[nn.Parameter]:
@@ -203,16 +203,16 @@ class Turn(Protocol):
 class MeasuringTurn(Turn, Protocol):
     """A turn that is not of diffusion, and so says itself what validation measures."""
 
-    def measure(self, step: Step, truth: Tensor, lesion: Tensor | None) -> list[tuple[str, Tensor]]:
+    def validation_metrics(self, step: TurnOutput, truth: Tensor, lesion: Tensor | None) -> list[tuple[str, Tensor]]:
         """Values by name, of which the mean over the validation set is shown.
 
         truth: the images. lesion: `[batch or 1, *space]`, true in lesions, where masks are known.
         """
 
-    def conclude(self, metrics: Mapping[str, float]) -> dict[str, float]:
+    def summarise(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """The means of all turns, and what follows from them; a turn need not have it."""
 
-    def notice(self, step: int, means: Mapping[str, float]) -> str | None:
+    def warning(self, step: int, means: Mapping[str, float]) -> str | None:
         """A sentence to warn with, if the means since the last call ask for it; a turn need not have it."""
 
 
@@ -276,12 +276,12 @@ class Callback(Protocol):
 
 
 class PhasedSettings(Protocol):
-    """Settings of a callback that owns the fit with `medgen_fit`: its run, an `outer.Outer`, consists of child runs."""
+    """Settings of a callback that owns the fit with `medgen_fit`: its run, an `outer.PhasedRun`, consists of child runs."""
 
     def phases(self, recipe: Recipe) -> Mapping[str, Recipe]:
         """The recipe of each child run by the name of its folder, in order."""
 
-    def build(self, run: Outer) -> object:
+    def build(self, run: PhasedRun) -> object:
         """The object that trains them."""
 
 

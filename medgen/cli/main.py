@@ -138,7 +138,7 @@ def train(
         from medgen.ranks import launcher
 
         return launcher.supervise(context.find_root().obj, resolved)
-    with process_group.joined(resolved):
+    with process_group.member(resolved):
         say_result(_train(resolved, resume))
     return 0
 
@@ -160,7 +160,7 @@ def _train(recipe: Recipe, resume: str | None) -> Path:
     from medgen.run import folder
     from medgen.training import session
 
-    found = collectives.once(lambda: str(folder.find_unfinished(recipe) or "")) if resume == "auto" else resume
+    found = collectives.on_rank_zero(lambda: str(folder.find_unfinished(recipe) or "")) if resume == "auto" else resume
     return session.resume_with(recipe, Path(found)) if found else session.start(recipe)
 
 
@@ -466,7 +466,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "medgen.ranks.distributed" in sys.modules:
         from medgen.ranks import process_group
 
-        process_group.end(code)
+        process_group.exit_now(code)
     sys.exit(code)
 
 

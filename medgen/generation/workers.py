@@ -53,7 +53,7 @@ def joined() -> Iterator[None]:
     """Work beside others, if this process was started as one of several."""
     where, folder = place.place(), notes()
     if where:
-        process_group.end_with_parent()
+        process_group.exit_with_parent()
         if torch.cuda.is_available():
             place.take_device(where)
     if where is None or folder is None:
@@ -110,10 +110,10 @@ def supervise(arguments: list[str], devices: int, pairs: int, out: Path, command
     """
     place.check_devices(devices, "--devices")
     with surroundings(devices) as folder:
-        return Makers(arguments, devices, folder, pairs, out, command).run()
+        return GenerateWorkers(arguments, devices, folder, pairs, out, command).run()
 
 
-class Makers(Supervisor):
+class GenerateWorkers(Supervisor):
     """Shows how far its workers have come together, and raises the error of the first that had one."""
 
     def __init__(self, arguments: list[str], devices: int, notes: Path, pairs: int, out: Path, command: str):

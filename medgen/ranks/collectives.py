@@ -1,6 +1,6 @@
 """What ranks share and decide together. Alone, each function returns at once.
 
-Every function but `rank`, `size`, `leads` and `dealt` is collective: all ranks must call it, in the same order.
+Every function but `rank`, `size`, `is_rank_zero` and `local_indices` is collective: all ranks must call it, in the same order.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def leads() -> bool:
+def is_rank_zero() -> bool:
     """Whether this is the process that writes and prints."""
     return rank() == 0
 
@@ -46,7 +46,7 @@ class State:
     local = 0
 
 
-def share(value: Any, source: int = 0) -> Any:
+def broadcast_object(value: Any, source: int = 0) -> Any:
     """The value that one rank has, for all; of JSON's types."""
     if size() == 1:
         return value
@@ -59,19 +59,19 @@ def share(value: Any, source: int = 0) -> Any:
     return json.loads(bytes(data.tolist()))
 
 
-def once(work: Callable[[], Any]) -> Any:
+def on_rank_zero(work: Callable[[], Any]) -> Any:
     """Let rank 0 do it; its result, of JSON's types, for all."""
-    return share(work() if leads() else None)
+    return broadcast_object(work() if is_rank_zero() else None)
 
 
-def wait() -> None:
+def barrier() -> None:
     """Until all ranks are here, however long one of them saves."""
     if size() > 1:
         with heartbeat.waiting():
             dist.barrier(group=State.control)
 
 
-def total(values: Tensor) -> Tensor:
+def all_reduce_sum(values: Tensor) -> Tensor:
     """The sum over the ranks, added in their order wherever in `values` it stands."""
     if size() == 1:
         return values.clone()
@@ -81,41 +81,41 @@ def total(values: Tensor) -> Tensor:
     return functools.reduce(torch.add, shares)
 
 
-def total_of(values: Tensor, summed: Sequence[bool]) -> list[float]:
+def all_reduce_selected(values: Tensor, summed: Sequence[bool]) -> list[float]:
     """The sums over the ranks of those values `[n]` that are `summed`; the others, which all have, as they are.
 
     One transfer from the device.
     """
     if size() == 1:
         return list(values.tolist())
-    return list(torch.where(torch.tensor(summed, device=values.device), total(values), values).tolist())
+    return list(torch.where(torch.tensor(summed, device=values.device), all_reduce_sum(values), values).tolist())
 
 
-def dealt(count: int) -> range:
+def local_indices(count: int) -> range:
     """Which of so many samples this rank makes."""
     return range(rank(), count, size())
 
 
-def gathered(mine: Tensor, count: int) -> Tensor:
-    """The rows of all ranks, `[count, ...]`, of which each made those `dealt` to it; one that had none gives any."""
-    own = dealt(count)
+def all_gather_rows(mine: Tensor, count: int) -> Tensor:
+    """The rows of all ranks, `[count, ...]`, of which each made those `local_indices` to it; one that had none gives any."""
+    own = local_indices(count)
     whole = mine.new_zeros(count, *mine.shape[1:])
     whole[list(own)] = mine[: len(own)]
-    wait()  # for as long as it takes: some may have one more to make
-    return total(whole)
+    barrier()  # for as long as it takes: some may have one more to make
+    return all_reduce_sum(whole)
 
 
 @contextmanager
 def first_on_node() -> Iterator[None]:
     """One process of each node does it, then the others, who find it done."""
     if State.local:
-        wait()
+        barrier()
     yield
     if not State.local:
-        wait()
+        barrier()
 
 
-class Vote:
+class AsyncAny:
     """Whether any rank says yes, as asked one call before, so that no call waits; alone, the answer is at once."""
 
     def __init__(self) -> None:
@@ -141,11 +141,11 @@ class Vote:
         return bool(asked[0].item())
 
 
-def first_said(text: str | None) -> str:
+def first_stop_reason(text: str | None) -> str:
     """The text of the first rank that has one; one must."""
     if size() == 1:
         return text or ""
     source = torch.tensor([size() if text is None else rank()])
     with heartbeat.waiting():
         dist.all_reduce(source, dist.ReduceOp.MIN, group=State.control)
-    return str(share(text, int(source)))
+    return str(broadcast_object(text, int(source)))

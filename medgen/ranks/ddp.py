@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 from medgen.ranks.collectives import rank, size
 
 
-def wrap(turn: Any) -> Any:
+def wrap_ddp(turn: Any) -> Any:
     """A turn whose gradients are the means over the ranks after `backward`.
 
     The order in which an all-reduce adds depends on where in its buffer a gradient lies, and DDP lays its buffers out
@@ -43,16 +43,16 @@ class _Sum(torch.nn.Module):
         return functools.reduce(torch.add, (each.sum() for each in self.parameters() if each.requires_grad))
 
 
-def unreduced(turn: Any) -> AbstractContextManager[Any]:
+def no_sync(turn: Any) -> AbstractContextManager[Any]:
     """While a part of a batch is computed that is not the last: gradients stay where they are."""
     return turn.no_sync() if isinstance(turn, DistributedDataParallel) else nullcontext()
 
 
-def scaled(loss: Tensor) -> Tensor:
+def scale_loss(loss: Tensor) -> Tensor:
     """A share of a mean over the batch, so that the mean of the ranks' gradients is that of the batch."""
     return loss if size() == 1 else loss * size()
 
 
-def rows(batch_size: int, parts: int) -> np.ndarray | None:
+def local_rows(batch_size: int, parts: int) -> np.ndarray | None:
     """Which rows of a batch are this rank's: its share of each part, `[batch_size / size]`; None: all."""
     return None if size() == 1 else np.arange(batch_size).reshape(parts, size(), -1)[:, rank()].ravel()

@@ -33,7 +33,7 @@ class Beat(NamedTuple):
     idle: float
 
 
-class Pulse:
+class Heartbeat:
     """A file `.rank-N` in the run's folder, rewritten all the time; and an eye on those of other ranks.
 
     A process that is stopped or lost writes nothing. One that is `working`, not `waiting` for others nor `busy` with
@@ -100,7 +100,7 @@ class Pulse:
             self._silent(other)
 
 
-_pulse: Pulse | None = None
+_pulse: Heartbeat | None = None
 
 
 def sweep(folder: Path) -> None:
@@ -112,9 +112,9 @@ def sweep(folder: Path) -> None:
 def start(
     folder: Path, timeout: float, step: int, rank: int, others: Iterable[int], silent: Callable[[int], None]
 ) -> None:
-    """Show signs of life from now on, and look for those of others; see `Pulse`."""
+    """Show signs of life from now on, and look for those of others; see `Heartbeat`."""
     global _pulse
-    _pulse = Pulse(folder, timeout, step, rank, others, silent)
+    _pulse = Heartbeat(folder, timeout, step, rank, others, silent)
 
 
 def stop() -> None:

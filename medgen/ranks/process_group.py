@@ -23,7 +23,7 @@ from medgen.system import console
 
 if TYPE_CHECKING:
     from medgen.config.recipe import Recipe
-from medgen.ranks.collectives import State, leads, rank, share, size, wait
+from medgen.ranks.collectives import State, barrier, broadcast_object, is_rank_zero, rank, size
 from medgen.ranks.place import NOTES, PARENT, Place, place, take_device
 
 PATIENCE = timedelta(days=30)
@@ -49,7 +49,7 @@ def _check_apart() -> None:
     if not torch.cuda.is_available():
         return
     mine = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
-    found = {share(mine, source) for source in range(size())}
+    found = {broadcast_object(mine, source) for source in range(size())}
     if len(found) < size():
         raise RecipeError(
             f"training.devices: {size()} processes have {len(found)} GPUs between them, expected one each. "
@@ -58,7 +58,7 @@ def _check_apart() -> None:
 
 
 @contextmanager
-def joined(recipe: Recipe) -> Iterator[None]:
+def member(recipe: Recipe) -> Iterator[None]:
     """Take part, if this process was started as one of several. One rank tells of an error, the first that has one."""
     where = place()
     if where is None or where.size == 1:
@@ -81,7 +81,7 @@ def joined(recipe: Recipe) -> Iterator[None]:
         heartbeat.stop()
         raise
     except Exception as error:
-        if lost_others(error):
+        if is_lost_peer_error(error):
             raise RankError(_about_the_lost()) from error
         heartbeat.leave("failed")
         if not _first_to_fail():
@@ -93,7 +93,7 @@ def joined(recipe: Recipe) -> Iterator[None]:
     State.control, State.local = None, 0
 
 
-def watch(folder: Path, timeout: float, step: int) -> None:
+def start_heartbeat(folder: Path, timeout: float, step: int) -> None:
     """Show signs of life from now on. Rank 0 watches all, and rank 1 watches rank 0."""
     if size() == 1 or heartbeat.beats():
         return
@@ -105,18 +105,18 @@ def watch(folder: Path, timeout: float, step: int) -> None:
             heartbeat.leave("failed")
             console.err.quiet = False
             console.fail(RankError(heartbeat.gone(folder, other, f"has been silent for {timeout:g} s")))
-        end(RankError.exit_code)
+        exit_now(RankError.exit_code)
 
-    if leads():
+    if is_rank_zero():
         heartbeat.sweep(folder)
-    wait()
-    others = range(1, size()) if leads() else [0] if rank() == 1 else []
+    barrier()
+    others = range(1, size()) if is_rank_zero() else [0] if rank() == 1 else []
     heartbeat.start(folder, timeout, step, rank(), others, silent)
-    if leads():
+    if is_rank_zero():
         _leave_note("folder", str(folder))
 
 
-def end(code: int) -> None:
+def exit_now(code: int) -> None:
     """End the process at once after a failure: to leave a group in order, all would have to be there."""
     if dist.is_initialized():
         sys.stdout.flush()
@@ -125,18 +125,18 @@ def end(code: int) -> None:
 
 
 def _join(where: Place, recipe: Recipe) -> None:
-    end_with_parent()
+    exit_with_parent()
     for name, value in rendezvous.variables().items():
         os.environ.setdefault(name, value)
     cuda = torch.cuda.is_available()
     if cuda:
         take_device(where)
-    meet(where, "nccl" if cuda else "gloo", recipe.distributed.timeout)
+    connect(where, "nccl" if cuda else "gloo", recipe.distributed.timeout)
     if where.rank:
         console.out.quiet = console.err.quiet = True
 
 
-def meet(where: Place, backend: str, timeout: float) -> None:
+def connect(where: Place, backend: str, timeout: float) -> None:
     """Connect to the others. Raises RankError with what to look at, as torch's own words do not help."""
     address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
     try:
@@ -156,7 +156,7 @@ def meet(where: Place, backend: str, timeout: float) -> None:
         ) from error
 
 
-def end_with_parent() -> None:
+def exit_with_parent() -> None:
     """Who was started by a process that was killed has nobody to report to, and must not go on alone."""
     note = Path(os.environ.get(NOTES, ""), PARENT)
     parent = int(note.read_text()) if NOTES in os.environ and note.exists() else os.getppid()  # it may be gone already
@@ -169,7 +169,7 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def lost_others(error: BaseException) -> bool:
+def is_lost_peer_error(error: BaseException) -> bool:
     """Whether an error only tells that another rank is gone."""
     return isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError) and re.search("gloo|NCCL|Connection closed", str(error)) is not None

@@ -17,13 +17,13 @@ from medgen.api.hooks import Lifecycle
 from medgen.api.interfaces import Batch, Mode, Space, StoringSpace
 from medgen.config.recipe import Recipe
 from medgen.data.scans.layouts import mask_names
-from medgen.data.store.latent_store import Prepared, open_prepared
-from medgen.data.store.loader import Feed
+from medgen.data.store.latent_store import LatentStore, open_latent_store
+from medgen.data.store.loader import Loader
 from medgen.data.store.store import SliceStore, open_store
 from medgen.errors import CheckpointError
 from medgen.ranks import collectives
 from medgen.run import choices
-from medgen.run.metrics_file import Journal
+from medgen.run.metrics_file import MetricsFile
 from medgen.run.run import Run
 from medgen.system.console import progress
 
@@ -91,8 +91,8 @@ def assemble(
     run = Run(recipe, folder, device, store, *parts, turns, prepared)
     if run.channels_last:
         parts.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-    journal = folder / "metrics.jsonl" if run.leads else Path(os.devnull)
-    run.journal = Journal(journal, saved.state["journal"] if saved else 0)
+    journal = folder / "metrics.jsonl" if run.is_rank_zero else Path(os.devnull)
+    run.metrics_file = MetricsFile(journal, saved.state["journal"] if saved else 0)
     _add_callbacks(run, callbacks or {})
     return run
 
@@ -103,7 +103,9 @@ def prepare_data(recipe: Recipe, mode: Mode) -> SliceStore:
         return open_store(recipe.data, mode.names, mask_names(recipe.data), progress=bar.update)
 
 
-def prepare_images(recipe: Recipe, parts: Parts, store: SliceStore, device: torch.device, new: bool) -> Prepared | None:
+def prepare_images(
+    recipe: Recipe, parts: Parts, store: SliceStore, device: torch.device, new: bool
+) -> LatentStore | None:
     """What the space keeps of each slice, where it keeps anything; made first where it is not there, with a bar.
 
     new: let the space calibrate itself on the slices to train on.
@@ -113,9 +115,9 @@ def prepare_images(recipe: Recipe, parts: Parts, store: SliceStore, device: torc
     space = cast("StoringSpace", parts.space)
     space.shape((recipe.data.image_size,) * 2)  # it may not fit, and the images take a while to prepare
     with progress("prepared slices", unit="slices") as bar:
-        prepared = open_prepared(store, parts.mode, space, device, progress=bar.update)
+        prepared = open_latent_store(store, parts.mode, space, device, progress=bar.update)
     if new:
-        feed = Feed(store, parts.mode, "train", prepared=prepared)
+        feed = Loader(store, parts.mode, "train", prepared=prepared)
         batches = (feed.stored(part) for part in _parts(feed.size))
         space.calibrate(Batch(*(each.to(device).float() for each in batch)) for batch in batches)
         feed.close()

@@ -32,7 +32,7 @@ def settle(recipe: Recipe, device: torch.device) -> Recipe:
     """
     if recipe.training.precision != AUTO:
         return recipe
-    return fill(recipe, {"precision": collectives.once(lambda: "bf16" if has_bf16(device) else "fp32")})
+    return fill(recipe, {"precision": collectives.on_rank_zero(lambda: "bf16" if has_bf16(device) else "fp32")})
 
 
 def fill(recipe: Recipe, chosen: Mapping[str, Any]) -> Recipe:

@@ -16,7 +16,7 @@ ENOUGH = 1 << 13
 """Bytes that are written together."""
 
 
-class Journal:
+class MetricsFile:
     """An append-only file of numbers. A checkpoint keeps its length, and resuming cuts it back to that.
 
     What a full disk does not take is kept, and must be on disk when a checkpoint is to be written.

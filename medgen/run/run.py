@@ -14,16 +14,16 @@ from torch import Tensor, nn
 
 from medgen.api.interfaces import Batch, Mode, Space, Turn
 from medgen.config.recipe import Recipe, TrainingSettings, public_toml
-from medgen.data.store.loader import Feed
+from medgen.data.store.loader import Loader
 from medgen.errors import CheckpointError, StorageError
 from medgen.ranks import collectives, heartbeat
 from medgen.run import checkpoint
-from medgen.run.metrics_file import Journal
+from medgen.run.metrics_file import MetricsFile
 from medgen.run.versions import versions
 from medgen.system.console import warn
 
 if TYPE_CHECKING:
-    from medgen.data.store.latent_store import Prepared
+    from medgen.data.store.latent_store import LatentStore
     from medgen.data.store.store import SliceStore
 
 RETRY_AFTER = (1.0, 5.0, 20.0)
@@ -43,7 +43,7 @@ def learning_rate(training: TrainingSettings, step: int, total: int) -> float:
     return training.learning_rate * (training.min_lr + (1 - training.min_lr) * shape)
 
 
-class Trial(NamedTuple):
+class MemoryTrial(NamedTuple):
     """What is tried out before the first step. smaller: `KEY=VALUE` that would need less memory, and may change."""
 
     what: str
@@ -58,14 +58,14 @@ class Run:
 
     averaged: nn.Module | None = None
     hooks: pluggy.HookRelay
-    journal: Journal
+    metrics_file: MetricsFile
     flush: Callable[[], None]
     """Reads what has been measured from the device; whoever trains sets it, so that a save misses no line."""
     deadline = math.inf
     """The time (as of `time.time()`) by which everything must be saved."""
     until: int | None = None
     """A step to stop at, although more are planned."""
-    trial: Trial | None = None
+    trial: MemoryTrial | None = None
     """What is being tried out before the first step."""
     compiles = False
     """Whether the turns are compiled, as tried in this process."""
@@ -83,12 +83,12 @@ class Run:
         strategy: Any,
         network: nn.Module,
         turns: Mapping[str, Turn],
-        prepared: Prepared | None = None,
+        prepared: LatentStore | None = None,
     ):
         self.recipe, self.dir, self.device, self.store = recipe, folder, device, store
         self.mode, self.space, self.strategy, self.network, self.turns = mode, space, strategy, network, dict(turns)
-        self.train = Feed(store, mode, "train", recipe.run.seed, prepared)
-        self.val = Feed(store, mode, "val", prepared=prepared)
+        self.train = Loader(store, mode, "train", recipe.run.seed, prepared)
+        self.val = Loader(store, mode, "val", prepared=prepared)
         self.channels_last = channels_last(recipe.training, network)
         self.optimizers = {name: optimizer(turn, recipe.training) for name, turn in turns.items()}
         self.callbacks: dict[str, object] = {}
@@ -99,7 +99,7 @@ class Run:
         self._asked, self._longest, self._saving = 0.0, 0.0, 0.0
         self._first: tuple[int, int] | None = None
         self._measures = False
-        self._vote, self._decided = collectives.Vote(), False
+        self._vote, self._decided = collectives.AsyncAny(), False
         self.flush = lambda: None
 
     @property
@@ -154,7 +154,7 @@ class Run:
         """Whether this process has finished a step, or an epoch's end."""
         return self._first is not None and (self.step, self.epochs_ended) != self._first
 
-    def must_stop(self) -> bool:
+    def stop_agreed(self) -> bool:
         """True if all ranks agree to stop, which is asked between any two pieces of work. Collective.
 
         Leaves room before the deadline for another piece that takes as long as the longest so far, and for saves. What
@@ -172,13 +172,13 @@ class Run:
         if self.step == self.until:
             self.stop(f"{REQUEST} at step {self.until}")
         if not self._decided and self._vote(self.stopping is not None):
-            self.stopping, self._decided = collectives.first_said(self.stopping), True
+            self.stopping, self._decided = collectives.first_stop_reason(self.stopping), True
         return self._decided
 
     @property
-    def leads(self) -> bool:
+    def is_rank_zero(self) -> bool:
         """Whether this process writes and shows; of several that train together one does."""
-        return collectives.leads()
+        return collectives.is_rank_zero()
 
     def show_every(self, steps: int) -> None:
         """Ask that numbers are read from the device and pass through `medgen_log` at least every so many steps."""
@@ -195,10 +195,10 @@ class Run:
 
     def log(self, scalars: Mapping[str, float], images: Mapping[str, Any] | None = None) -> None:
         """Show numbers and pictures (uint8 `[height, width, 3]`); the numbers also go to `metrics.jsonl`."""
-        if not self.leads:
+        if not self.is_rank_zero:
             return
         if scalars:
-            self.journal.write(self.step, self.epoch, scalars)
+            self.metrics_file.write(self.step, self.epoch, scalars)
         self.hooks.medgen_log(run=self, scalars=scalars, images=images or {})
 
     def save(self, name: str = "latest.pt") -> Path:
@@ -209,11 +209,11 @@ class Run:
         self.flush()
         path, began = self.dir / name, time.time()
         with heartbeat.busy():
-            if self.leads:
+            if self.is_rank_zero:
                 self._write(path)
                 if name == "latest.pt":  # told before the wait, which another rank's end may cut short
                     heartbeat.mark(saved=self.step)
-            collectives.wait()
+            collectives.barrier()
         self._saving = max(self._saving, time.time() - began)
         return path
 
@@ -227,10 +227,10 @@ class Run:
             "space": dict(self.space.state_dict()),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "callbacks": {name: each.state_dict() for name, each in self._with_state()},
-            "position": {name: getattr(self, name) for name in POSITION},
+            "position": {name: getattr(self, name) for name in PROGRESS_FIELDS},
             "data": self._data(),
             "channels_last": self.channels_last,
-            "journal": self.journal.length(),
+            "journal": self.metrics_file.length(),
             "seconds": self.seconds,
             "versions": versions(),
         }
@@ -266,7 +266,7 @@ class Run:
             each.load_state_dict(state["optimizers"][name])
         for name, callback in stateful.items():
             callback.load_state_dict(state["callbacks"][name])
-        for name in POSITION:
+        for name in PROGRESS_FIELDS:
             setattr(self, name, state["position"][name])
         self._seconds = state["seconds"]
         if state["data"]["fingerprint"] != self.store.fingerprint:  # the caller has accepted that
@@ -297,7 +297,7 @@ class Run:
         return [(name, each) for name, each in self.callbacks.items() if hasattr(each, "state_dict")]
 
 
-POSITION = ("step", "samples", "epochs_ended", "skipped")
+PROGRESS_FIELDS = ("step", "samples", "epochs_ended", "skipped")
 
 
 def optimizer(turn: Turn, training: TrainingSettings) -> torch.optim.AdamW:

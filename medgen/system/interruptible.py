@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any
 
 from medgen.errors import StoppedError
-from medgen.system.signals import NAMES, Ear, answered
+from medgen.system.signals import NAMES, RepeatFilter, answered
 
 
 @contextmanager
@@ -22,7 +22,7 @@ def interruptible(what: str) -> Iterator[Callable[[], None]]:
     """
     raised: list[BaseException] = []
     before: dict[int, Any] = {number: signal.getsignal(number) for number in NAMES}
-    ear = Ear()
+    ear = RepeatFilter()
 
     def check() -> None:
         if raised:

@@ -15,7 +15,7 @@ SAME = 1.0
 """Seconds in which a signal that comes twice is one: Slurm sends it to every process, and each passes it on."""
 
 
-class Ear:
+class RepeatFilter:
     """Tells signals that someone sends again, who does not want to wait, from those that are delivered twice."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
@@ -63,7 +63,7 @@ def answered(answer: Callable[[int, FrameType | None], None]) -> Iterator[None]:
 @contextmanager
 def asked_to_stop(command: str) -> Iterator[Stop]:
     """The first signal sets the reason and does nothing else; one that is sent again ends the process at once."""
-    stop, ear = Stop(command), Ear()
+    stop, ear = Stop(command), RepeatFilter()
 
     def handle(number: int, _: FrameType | None) -> None:
         if ear.first(number):

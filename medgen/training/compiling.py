@@ -79,7 +79,7 @@ def _fault(run: Run, work: Callable[[], None]) -> Fault | None:
         except Exception as caught:  # the compiler runs other programs, and lets through whatever happens there
             # a signal may have ended the compiler, too, which then says nothing of the machine
             mine = Fault(run.stopping, STOPPED) if run.stopping else read(caught)
-    told = [collectives.share(mine, source) for source in range(collectives.size())]
+    told = [collectives.broadcast_object(mine, source) for source in range(collectives.size())]
     return next((Fault(*each) for each in told if each), None)
 
 

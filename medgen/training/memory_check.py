@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from medgen.ranks import heartbeat
-from medgen.run.run import Run, Trial
+from medgen.run.run import MemoryTrial, Run
 
 
 def due(run: Run) -> bool:
@@ -19,7 +19,7 @@ def due(run: Run) -> bool:
 
 
 def check(run: Run, passes: Callable[[], None]) -> None:
-    """Train a step without its update, then all that callbacks rehearse, as to `medgen_rehearse`. Changes nothing.
+    """Train a step without its update, then all that callbacks rehearse, as to `medgen_memory_check`. Changes nothing.
 
     passes: every turn's forward and backward pass, at the size of a real step.
     """
@@ -28,7 +28,7 @@ def check(run: Run, passes: Callable[[], None]) -> None:
         passes()
         for optimizer in run.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
-        run.hooks.medgen_rehearse(run=run)
+        run.hooks.medgen_memory_check(run=run)
         del moments
 
 
@@ -39,7 +39,7 @@ def untouched(run: Run) -> Iterator[None]:
     buffers = [(each, each.clone()) for turn in turns for each in turn.buffers()]
     cuda = [run.device] if run.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
-        run.trial = Trial("training")
+        run.trial = MemoryTrial("training")
         yield  # after an error the trial stays, as it says where
     run.trial = None
     for optimizer in run.optimizers.values():

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from medgen.api.interfaces import Batch, DiffusionStrategy, Draws, LossFunction, Mode, Space, Step
+from medgen.api.interfaces import Batch, DiffusionStrategy, Draws, LossFunction, Mode, Space, TurnOutput
 
 
 class Objective(nn.Module):
@@ -37,19 +37,21 @@ class Objective(nn.Module):
             return draws
         return draws._replace(latent=torch.randn(size, *shape, generator=generator, device=generator.device))
 
-    def forward(self, batch: Batch, draws: Draws, before: Step | None = None) -> Step:
+    def forward(self, batch: Batch, draws: Draws, before: TurnOutput | None = None) -> TurnOutput:
         """Losses by name, each `[batch]`, for images and conditions in [-1, 1]."""
         image, condition = batch  # no condition: zero channels
         noisy = self.strategy.corrupt(self.space.encode(image, draws), draws)
         output = self.network(torch.cat([noisy.x, self.space.condition(condition)], dim=1), noisy.t)
         prediction = self.strategy.read(output, noisy.x, noisy.t)  # fp32: in the target's units, and x0
-        return Step({name: loss(prediction, noisy) for name, loss in self.losses.items()}, prediction, noisy)
+        return TurnOutput({name: loss(prediction, noisy) for name, loss in self.losses.items()}, prediction, noisy)
 
 
-def detach(step: Step) -> Step:
+def detach(step: TurnOutput) -> TurnOutput:
     """The result of a turn as the next turn may see it: without a graph."""
 
     def free(values: Any) -> Any:
         return type(values)(*(each.detach() for each in values))
 
-    return Step({name: each.detach() for name, each in step.losses.items()}, free(step.prediction), free(step.noisy))
+    return TurnOutput(
+        {name: each.detach() for name, each in step.losses.items()}, free(step.prediction), free(step.noisy)
+    )

@@ -37,7 +37,7 @@ def recipes(recipe: Recipe) -> list[Recipe]:
     return list(owning.phases(recipe).values()) if owning else [recipe]
 
 
-class Outer:
+class PhasedRun:
     """What holds child runs together. It has no network, no data and no callback but the one that owns the fit."""
 
     deadline = math.inf
@@ -77,9 +77,9 @@ class Outer:
         """
         where = self.dir / name
         where.mkdir(exist_ok=True)
-        if collectives.leads():
+        if collectives.is_rank_zero():
             folder.sweep(where)
-        new = not collectives.once(lambda: folder.has_checkpoint(where))
+        new = not collectives.on_rank_zero(lambda: folder.has_checkpoint(where))
         with self._interruptible():
             recipe = choices.fill(recipe, choices.of(self.recipe))
             run = begin(recipe, where, callbacks) if new else restore(recipe, where, callbacks)
@@ -102,7 +102,7 @@ class Outer:
         filled = choices.fill(self.recipe, choices.of(child))
         if filled is not self.recipe:
             self.recipe = filled
-            if collectives.leads():
+            if collectives.is_rank_zero():
                 folder.write_recipe(self.dir, filled)
 
     @contextmanager

@@ -36,19 +36,19 @@ from medgen.run.open import begin, restore
 from medgen.run.run import REQUEST, TIME_LIMIT, Run
 from medgen.system import files, streams
 from medgen.system.console import say
-from medgen.system.signals import NAMES, Ear, answered
+from medgen.system.signals import NAMES, RepeatFilter, answered
 from medgen.training import trainer
 from medgen.training.dry_run import lines as cost_lines
-from medgen.training.phases import Outer, owner, recipes, stopped
+from medgen.training.phases import PhasedRun, owner, recipes, stopped
 
 
 def start(recipe: Recipe, until: int | None = None) -> Path:
     """Train a new run, or its first `until` steps. Returns its folder."""
     began, device, asked = time.time(), default_device(), recipe.training.precision
-    where = Path(collectives.once(lambda: str(folder.create(recipe))))
+    where = Path(collectives.on_rank_zero(lambda: str(folder.create(recipe))))
     recipe = choices.settle(recipe, device)
     with _at_work(where) as signals:
-        if collectives.leads():
+        if collectives.is_rank_zero():
             folder.claim(where)
             folder.write_recipe(where, recipe)
         choices.tell(recipe, device, asked)
@@ -90,7 +90,7 @@ def resume_with(recipe: Recipe, where: Path) -> Path:
             say(f"already complete (step {run.step}/{run.total_steps})")
             return where
         choices.tell(run.recipe, run.device, choices.KEPT)
-        if run.leads:
+        if run.is_rank_zero:
             folder.write_recipe(where, run.recipe)
         return _train(run, began, signals)
 
@@ -119,19 +119,19 @@ def rehearsal(recipe: Recipe) -> Iterator[Run]:
                 yield run
         finally:
             run.train.close()
-            run.journal.close()
+            run.metrics_file.close()
 
 
 def _train(run: Run, began: float, signals: Signals) -> Path:
     run.deadline = deadline(run.recipe.training, began)
     signals.attach(run)
-    process_group.watch(run.dir, run.recipe.distributed.timeout, run.step)
-    if run.leads:
+    process_group.start_heartbeat(run.dir, run.recipe.distributed.timeout, run.step)
+    if run.is_rank_zero:
         _introduce(run)
     with _memory(run):
         trainer.fit(run)
     finished = run.complete and not run.epoch_due
-    if not run.leads:
+    if not run.is_rank_zero:
         return run.dir
     folder.write_recipe(run.dir, run.recipe)  # with what was chosen when it was first compiled
     folder.write_metadata(run.dir, "complete" if finished else "stopped", **_result(run))
@@ -140,12 +140,12 @@ def _train(run: Run, began: float, signals: Signals) -> Path:
 
 def _train_children(recipe: Recipe, where: Path, began: float, signals: Signals, until: int | None = None) -> Path:
     """Let the callback that owns the fit train its child runs, all of this folder."""
-    work = Outer(recipe, where)
+    work = PhasedRun(recipe, where)
     work.deadline, work.until = deadline(recipe.training, began), until
     for each in recipes(recipe):
         process_group.check(each, collectives.size())
-    process_group.watch(where, recipe.distributed.timeout, 0)
-    if collectives.leads():
+    process_group.start_heartbeat(where, recipe.distributed.timeout, 0)
+    if collectives.is_rank_zero():
         folder.write_recipe(where, recipe)
         identity, training = folder.identity(recipe), recipe.training
         folder.write_metadata(where, "running", recipe=identity, seed=recipe.run.seed, precision=training.precision)
@@ -153,13 +153,13 @@ def _train_children(recipe: Recipe, where: Path, began: float, signals: Signals,
     signals.attach(work)
     with _memory(work):
         work.hooks.medgen_fit(run=work)
-    if not collectives.leads():
+    if not collectives.is_rank_zero():
         return where
     folder.write_metadata(where, "complete" if work.complete else "stopped")
     return where if work.complete else _unfinished(work, began, "between two steps")
 
 
-def _unfinished(work: Run | Outer, began: float, at: str) -> Path:
+def _unfinished(work: Run | PhasedRun, began: float, at: str) -> Path:
     """The folder, where the caller asked for no more; else raises what makes a scheduler continue, or not try again."""
     reason = work.stopping or ""
     if reason.startswith(REQUEST):
@@ -169,7 +169,7 @@ def _unfinished(work: Run | Outer, began: float, at: str) -> Path:
     raise stopped(work.dir, work.stopping, at)
 
 
-def _too_short(work: Run | Outer, began: float) -> str:
+def _too_short(work: Run | PhasedRun, began: float) -> str:
     """A run that would stop at the same step whenever it is continued."""
     own, took = work.recipe.training.time_limit, f"starting took {time.time() - began:.0f} s"
     if own and began + 60 * own == work.deadline:
@@ -217,11 +217,11 @@ class Signals:
 
     def __init__(self, where: Path):
         self.where = where
-        self.run: Run | Outer | None = None
-        self._ear = Ear()
+        self.run: Run | PhasedRun | None = None
+        self._ear = RepeatFilter()
         self._asked: str | None = None
 
-    def attach(self, run: Run | Outer) -> None:
+    def attach(self, run: Run | PhasedRun) -> None:
         """From now on it is the run that stops; at once, if some library has swallowed what was raised before."""
         self.run = run
         if self._asked:
@@ -246,7 +246,7 @@ def _at_work(where: Path) -> Iterator[Signals]:
     """Hold the folder, answer signals, and say in one line that a file could not be written."""
     signals = Signals(where)
     try:
-        with answered(signals), folder.lock(where) if collectives.leads() else nullcontext():
+        with answered(signals), folder.lock(where) if collectives.is_rank_zero() else nullcontext():
             streams.only_log()
             yield signals
     except OSError as error:
@@ -261,15 +261,21 @@ def _recorded(where: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        known = RankError if process_group.lost_others(error) else StorageError if isinstance(error, OSError) else None
-        if collectives.leads():
+        known = (
+            RankError
+            if process_group.is_lost_peer_error(error)
+            else StorageError
+            if isinstance(error, OSError)
+            else None
+        )
+        if collectives.is_rank_zero():
             with suppress(OSError, StorageError):  # a full or lost disk is told of by the error itself
                 folder.write_end(where, error, known.exit_code if known else exit_code_of(error))
         raise
 
 
 @contextmanager
-def _memory(run: Run | Outer, kept: bool = True) -> Iterator[None]:
+def _memory(run: Run | PhasedRun, kept: bool = True) -> Iterator[None]:
     """Out of memory is no bug: say what would fit, without changing the result."""
     try:
         yield
@@ -281,8 +287,8 @@ def _memory(run: Run | Outer, kept: bool = True) -> Iterator[None]:
         raise OutOfMemoryError(_too_large(run, str(error), kept)) from error
 
 
-def _too_large(work: Run | Outer, text: str, kept: bool) -> str:
-    run = work.inner if isinstance(work, Outer) else work
+def _too_large(work: Run | PhasedRun, text: str, kept: bool) -> str:
+    run = work.inner if isinstance(work, PhasedRun) else work
     if run is None:  # it was no step that took too much
         return f"{work.dir}: out of memory ({text.splitlines()[0]}). Use a smaller network or image."
     change, advice = _smaller(run)

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils import flop_counter
 
 from medgen import seeds
-from medgen.api.interfaces import Batch, Step, Turn
+from medgen.api.interfaces import Batch, Turn, TurnOutput
 from medgen.ranks import collectives, heartbeat
 from medgen.run.run import Run
 from medgen.training.objective import detach
@@ -102,7 +102,7 @@ def flops_per_image(run: Run) -> float:
     no weight, gradient, buffer or generator changes.
     """
     cuda = [run.device] if run.device.type == "cuda" else []
-    batch, before = run.to_device(run.train.stored(np.arange(1))), cast("Step | None", None)
+    batch, before = run.to_device(run.train.stored(np.arange(1))), cast("TurnOutput | None", None)
     counter = flop_counter.FlopCounterMode(display=False, custom_mapping=ON_CPU)
     with torch.random.fork_rng(devices=cuda), counter:
         for turn in run.turns.values():
@@ -111,7 +111,7 @@ def flops_per_image(run: Run) -> float:
     return float(counter.get_total_flops())
 
 
-def _pass(run: Run, turn: Turn, batch: Batch, before: Step | None) -> Step:
+def _pass(run: Run, turn: Turn, batch: Batch, before: TurnOutput | None) -> TurnOutput:
     """A turn's result without a graph, after a backward pass whose gradients are dropped."""
     draws = turn.draw(seeds.stream(run.recipe.run.seed, "flops", device=run.device), batch)
     with autocast(run.device, run.recipe.training.precision):

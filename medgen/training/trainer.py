@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from medgen import seeds
-from medgen.api.interfaces import Batch, Step, Turn
+from medgen.api.interfaces import Batch, Turn, TurnOutput
 from medgen.errors import MedgenError, NotFiniteError, PluginError, StorageError
 from medgen.ranks import collectives, ddp, heartbeat, process_group
 from medgen.run.run import Run
@@ -40,7 +40,7 @@ def fit(run: Run) -> None:
         error = caught
         if compiling.is_failure(caught, run):
             raise compiling.error(compiling.read(caught), run) from caught
-        known = isinstance(caught, (MedgenError, torch.OutOfMemoryError)) or process_group.lost_others(caught)
+        known = isinstance(caught, (MedgenError, torch.OutOfMemoryError)) or process_group.is_lost_peer_error(caught)
         blamed = None if known else callback_at_fault(run, caught)
         if blamed is None:
             raise
@@ -56,7 +56,7 @@ def fit(run: Run) -> None:
         run.hooks.medgen_run_end(run=run, error=error)
         run.train.close()
         with suppress(StorageError) if error else nullcontext():  # the first error is told
-            run.journal.close()
+            run.metrics_file.close()
 
 
 def callback_at_fault(run: Run, error: BaseException) -> str | None:
@@ -73,11 +73,11 @@ class Trainer:
 
     def __init__(self, run: Run):
         self.run, self.training = run, run.recipe.training
-        self.rows = ddp.rows(self.training.batch_size, self.training.accumulate)
+        self.rows = ddp.local_rows(self.training.batch_size, self.training.accumulate)
         self.weights = run.recipe.loss_weights
         self.forward: dict[str, Any] = dict(run.turns)
         self._compile()
-        self.forward = {name: ddp.wrap(each) for name, each in self.forward.items()}
+        self.forward = {name: ddp.wrap_ddp(each) for name, each in self.forward.items()}
         self.pending: list[tuple[int, int, dict[str, Tensor]]] = []
         self.skipped = torch.tensor(float(run.skipped), device=run.device)
         self.speed = Throughput(run)
@@ -92,11 +92,11 @@ class Trainer:
         run.reopen_epoch()
         if memory_check.due(run):
             memory_check.check(run, self._passes)
-        if collectives.leads() and not run.complete:
+        if collectives.is_rank_zero() and not run.complete:
             with heartbeat.busy():
                 self.speed.calibrate()
-        collectives.wait()  # not in a gradient's all-reduce, which has no more time than the watch
-        while not run.must_stop():
+        collectives.barrier()  # not in a gradient's all-reduce, which has no more time than the watch
+        while not run.stop_agreed():
             if run.epoch_due:
                 self._end_epoch()
                 continue
@@ -116,7 +116,7 @@ class Trainer:
             batch = run.to_device(run.train.at(run.samples, size, self.rows))
         rank = collectives.rank()
         seeds.seed_globals(run.recipe.run.seed, "dropout", run.step, *([rank] if rank else []))
-        before: list[Step | None] = [None] * self.training.accumulate
+        before: list[TurnOutput | None] = [None] * self.training.accumulate
         record: dict[str, Tensor] = {}
         for name, turn in run.turns.items():
             before = self._backward(name, turn, batch, before, record)
@@ -152,7 +152,7 @@ class Trainer:
         """What a step computes, but for its updates."""
         run = self.run
         batch = run.to_device(run.train.at(run.samples, self.training.batch_size, self.rows))
-        before: list[Step | None] = [None] * self.training.accumulate
+        before: list[TurnOutput | None] = [None] * self.training.accumulate
         for name, turn in run.turns.items():
             before = self._backward(name, turn, batch, before, {})
 
@@ -162,7 +162,7 @@ class Trainer:
             return
         lines = self._read_pending()
         self._report_skipped(lines)
-        if collectives.leads():
+        if collectives.is_rank_zero():
             self._show(lines)
         self._check_skipped()
 
@@ -170,26 +170,26 @@ class Trainer:
         run = self.run
         step, epoch, last = lines.pop()
         for line in lines:
-            run.journal.write(*line)
+            run.metrics_file.write(*line)
         every = [*(values for *_, values in lines), last]
         means = {name: sum(values[name] for values in every) / len(every) for name in last}
         status = self._status()
-        run.journal.write(step, epoch, {**last, **status})
+        run.metrics_file.write(step, epoch, {**last, **status})
         run.hooks.medgen_log(run=run, scalars={**means, **status}, images={})
-        noticed = [turn.notice(step, means) for turn in run.turns.values() if hasattr(turn, "notice")]
+        noticed = [turn.warning(step, means) for turn in run.turns.values() if hasattr(turn, "warning")]
         for each in filter(None, [*noticed, self.speed.notice()]):
             warn(each)
         self.speed.restart()
 
     def _backward(
-        self, name: str, turn: Turn, batch: Batch, before: list[Step | None], record: dict[str, Tensor]
-    ) -> list[Step | None]:
+        self, name: str, turn: Turn, batch: Batch, before: list[TurnOutput | None], record: dict[str, Tensor]
+    ) -> list[TurnOutput | None]:
         draws, parts, forward = self._draws(name, turn, batch), len(before), self.forward[name]
         size = self.training.batch_size // collectives.size()
-        after: list[Step | None] = []
+        after: list[TurnOutput | None] = []
         for part, earlier in enumerate(before):
             rows = slice(part * size // parts, (part + 1) * size // parts)
-            with ddp.unreduced(forward) if part + 1 < parts else nullcontext():
+            with ddp.no_sync(forward) if part + 1 < parts else nullcontext():
                 with autocast(self.run.device, self.training.precision):
                     result = forward(cut(batch, rows), cut(draws, rows), earlier)
                 self._descend(name, result, record)
@@ -204,7 +204,7 @@ class Trainer:
         whole = Batch(*(each[:1].expand(self.training.batch_size, *each.shape[1:]) for each in batch))
         return cut(turn.draw(self._stream(name), whole), torch.from_numpy(self.rows).to(self.run.device))
 
-    def _descend(self, name: str, result: Step, record: dict[str, Tensor]) -> None:
+    def _descend(self, name: str, result: TurnOutput, record: dict[str, Tensor]) -> None:
         """Add the gradients of this part of the batch, and note its share of the means over the batch.
 
         `loss/train` is what the first turn minimises; the others' losses have names of their own and no weights.
@@ -212,7 +212,7 @@ class Trainer:
         means = {loss: each.sum() / self.training.batch_size for loss, each in result.losses.items()}
         total = torch.stack([self.weights.get(loss, 1.0) * mean for loss, mean in means.items()]).sum()
         with heartbeat.waiting():
-            ddp.scaled(total).backward()  # type: ignore[no-untyped-call]
+            ddp.scale_loss(total).backward()  # type: ignore[no-untyped-call]
         if name == next(iter(self.run.turns)):
             means = {"train": total, **means}
         for loss, mean in means.items():
@@ -255,7 +255,9 @@ class Trainer:
         names = [list(record) for *_, record in self.pending]
         flat = [value for *_, record in self.pending for value in record.values()]
         shared = [key.startswith("loss/") for keys in names for key in keys]
-        values: Iterator[float] = iter(collectives.total_of(torch.stack([*flat, self.skipped]), [*shared, False]))
+        values: Iterator[float] = iter(
+            collectives.all_reduce_selected(torch.stack([*flat, self.skipped]), [*shared, False])
+        )
         lines = [
             (step, epoch, {key: next(values) for key in keys})
             for (step, epoch, _), keys in zip(self.pending, names, strict=True)
@@ -294,7 +296,7 @@ def validate(run: Run) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for answer in run.hooks.medgen_validate(run=run):
         metrics.update(answer or {})
-    return dict(collectives.share(metrics))
+    return dict(collectives.broadcast_object(metrics))
 
 
 def cut(values: Any, rows: slice | Tensor) -> Any:

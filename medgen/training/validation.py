@@ -12,9 +12,9 @@ from torch import Tensor
 
 from medgen import seeds
 from medgen.api.hooks import hookimpl
-from medgen.api.interfaces import TIME_SCALE, Batch, MeasuringTurn, Step, Turn
+from medgen.api.interfaces import TIME_SCALE, Batch, MeasuringTurn, Turn, TurnOutput
 from medgen.ranks import collectives
-from medgen.run.run import Run, Trial
+from medgen.run.run import MemoryTrial, Run
 from medgen.training.lesion_masks import lesion_masks
 from medgen.training.objective import detach
 from medgen.training.sampling import autocast, evaluation
@@ -39,21 +39,21 @@ class Validation:
         sums = self._sums()
         with evaluation(run.network), torch.no_grad():
             for number, start in enumerate(range(0, self._samples(), run.recipe.training.batch_size)):
-                if run.must_stop():  # asked by all ranks for each batch, whoever measures it
+                if run.stop_agreed():  # asked by all ranks for each batch, whoever measures it
                     raise StopFit
                 if number % collectives.size() == collectives.rank():
                     self._add(sums, start, number)
-        names = collectives.share(list(sums))  # rank 0 has them all, as it has the first batch
-        table = collectives.total(torch.stack([sums[name] for name in names])).tolist()
+        names = collectives.broadcast_object(list(sums))  # rank 0 has them all, as it has the first batch
+        table = collectives.all_reduce_sum(torch.stack([sums[name] for name in names])).tolist()
         metrics = {name: total / count for name, (total, count) in zip(names, table, strict=True) if count}
         for turn in run.turns.values():
-            metrics = turn.conclude(metrics) if hasattr(turn, "conclude") else metrics
+            metrics = turn.summarise(metrics) if hasattr(turn, "summarise") else metrics
         return metrics
 
     @hookimpl
-    def medgen_rehearse(self, run: Run) -> None:
+    def medgen_memory_check(self, run: Run) -> None:
         if run.val.size and run.recipe.training.validate_every:
-            run.trial = Trial("validation")
+            run.trial = MemoryTrial("validation")
             with evaluation(run.network), torch.no_grad():
                 self._add(self._sums(), 0, 0)
 
@@ -71,7 +71,7 @@ class Validation:
         numbers = np.arange(start, stop)
         batch = run.to_device(run.val.stored(numbers))
         truth = run.val.read(numbers).image.to(run.device).float()
-        step: Step | None = None
+        step: TurnOutput | None = None
         for name, turn in run.turns.items():
             turn.step = run.step
             draws = turn.draw(seeds.stream(run.recipe.run.seed, f"val/{name}", number, device=run.device), batch)
@@ -82,17 +82,19 @@ class Validation:
                     [values.double().sum(), torch.tensor(float(values.numel()), device=run.device)]
                 )
 
-    def _measure(self, turn: Turn, batch: Batch, step: Step, truth: Tensor) -> list[tuple[str, Tensor]]:
+    def _measure(self, turn: Turn, batch: Batch, step: TurnOutput, truth: Tensor) -> list[tuple[str, Tensor]]:
         """truth: the images, which what the space made of them may not give back."""
         weights, lesion = self.run.recipe.loss_weights, self._lesion(batch, truth)
         total = torch.stack([weights.get(name, 1.0) * each for name, each in step.losses.items()]).sum(0)
         rows = [("loss/val", total)] if turn is next(iter(self.run.turns.values())) else []
         rows += [(f"loss/val/{name}", each) for name, each in step.losses.items()]
-        if hasattr(turn, "measure"):
-            return rows + cast("MeasuringTurn", turn).measure(step, truth, lesion)
+        if hasattr(turn, "validation_metrics"):
+            return rows + cast("MeasuringTurn", turn).validation_metrics(step, truth, lesion)
         return rows + self._diffusion(step, total, truth, lesion)
 
-    def _diffusion(self, step: Step, total: Tensor, truth: Tensor, lesion: Tensor | None) -> list[tuple[str, Tensor]]:
+    def _diffusion(
+        self, step: TurnOutput, total: Tensor, truth: Tensor, lesion: Tensor | None
+    ) -> list[tuple[str, Tensor]]:
         rows = []
         bins = (step.noisy.t / TIME_SCALE * BINS).long().clamp(0, BINS - 1)
         for index in range(BINS):

@@ -74,7 +74,7 @@ def training(folder: Path, options: argparse.Namespace) -> dict[str, list[float]
         def work() -> None:
             Trainer._update = update  # type: ignore[method-assign]
             if asks:
-                trainer.run.must_stop()
+                trainer.run.stop_agreed()
             step()
 
         return work

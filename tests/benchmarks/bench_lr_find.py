@@ -55,7 +55,7 @@ def measure(options: argparse.Namespace, seed: int, console: Console) -> tuple[f
         rate = finding.suggestion or 0.0
         losses = [trained(run, factor * rate, options.steps) for factor in FACTORS] if rate else []
         run.train.close()
-        run.journal.close()
+        run.metrics_file.close()
     console.print(f"seed {seed}  suggestion {rate:.2e}  bound {finding.bound or 0:.2e}  {finding.verdict}  {losses}")
     return rate, losses
 

@@ -78,7 +78,7 @@ def _work(pipe: Connection, folder: Path, options: argparse.Namespace, number: i
         options.batch *= RANKS
         os.environ |= {"RANK": str(number), "WORLD_SIZE": str(RANKS), "LOCAL_RANK": str(number)}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
-    with process_group.joined(load(RECIPE, overrides(folder, options))):
+    with process_group.member(load(RECIPE, overrides(folder, options))):
         _serve(pipe, folder, options)
 
 
@@ -88,7 +88,7 @@ def _serve(pipe: Connection, folder: Path, options: argparse.Namespace) -> None:
     step, trainer = medgen_step(folder, options)
 
     def work() -> None:
-        trainer.run.must_stop()  # which ranks decide together
+        trainer.run.stop_agreed()  # which ranks decide together
         step()
 
     while count := pipe.recv():

@@ -20,7 +20,7 @@ from medgen_builtins.spaces.latent import Latent
 from medgen.api.interfaces import Mode
 from medgen.config.recipe import load
 from medgen.data.store import latent_store as prepared_module
-from medgen.data.store.latent_store import open_prepared
+from medgen.data.store.latent_store import open_latent_store
 from medgen.errors import DataError, StorageError
 from medgen.run.assemble import assemble
 
@@ -41,7 +41,7 @@ def folders(cache: Path) -> list[Path]:
 def test_reads_what_the_space_gives_within_the_rounding_of_float16(mode, cohort, own_cache):
     """Each image of a pooled mode is found by itself, in whatever order it is asked for."""
     store, space = store_of(cohort, mode), Counting()
-    cache = open_prepared(store, mode, space, CPU)
+    cache = open_latent_store(store, mode, space, CPU)
     rows = store.select("train")[::-3]
     view = np.arange(len(rows)) % (2 if mode.pooled else 1)
     images = torch.from_numpy(store.read(rows, mode.images)).float()
@@ -52,17 +52,17 @@ def test_reads_what_the_space_gives_within_the_rounding_of_float16(mode, cohort,
 def test_it_is_filled_once_and_shown(cohort, own_cache):
     store, space, seen = store_of(cohort), Counting(), []
     for _ in range(2):
-        open_prepared(store, BRAVO, space, CPU, lambda *done: seen.append(done))
+        open_latent_store(store, BRAVO, space, CPU, lambda *done: seen.append(done))
     count = len(store.select("train")) + len(store.select("val"))
     assert (space.asked, seen[-1]) == (count, (count, count))
 
 
 def test_other_slices_another_space_or_another_format_are_never_taken_for_it(cohort, own_cache, monkeypatch):
-    keys = [len(folders(own_cache)) for _ in [open_prepared(store_of(cohort), BRAVO, Counting(), CPU)]]
-    open_prepared(store_of(cohort, val_fraction=0.5), BRAVO, Counting(), CPU)
-    open_prepared(store_of(cohort), BRAVO, Counting("b"), CPU)
+    keys = [len(folders(own_cache)) for _ in [open_latent_store(store_of(cohort), BRAVO, Counting(), CPU)]]
+    open_latent_store(store_of(cohort, val_fraction=0.5), BRAVO, Counting(), CPU)
+    open_latent_store(store_of(cohort), BRAVO, Counting("b"), CPU)
     monkeypatch.setattr(prepared_module, "FORMAT", prepared_module.FORMAT + 1)
-    open_prepared(store_of(cohort), BRAVO, Counting(), CPU)
+    open_latent_store(store_of(cohort), BRAVO, Counting(), CPU)
     assert (keys, len(folders(own_cache))) == ([1], 4)
 
 
@@ -86,9 +86,9 @@ def damage_a_byte(folder: Path) -> None:
 def test_C1_damage_is_noticed_said_and_repaired(damage, cohort, own_cache, capsys):
     store, space = store_of(cohort), Counting()
     rows = store.select("train")
-    whole = open_prepared(store, BRAVO, space, CPU).read(rows, np.zeros_like(rows))
+    whole = open_latent_store(store, BRAVO, space, CPU).read(rows, np.zeros_like(rows))
     damage(folders(own_cache)[0])
-    again = open_prepared(store, BRAVO, space, CPU).read(rows, np.zeros_like(rows))
+    again = open_latent_store(store, BRAVO, space, CPU).read(rows, np.zeros_like(rows))
     assert torch.equal(whole, again)
     assert "is damaged" in capsys.readouterr().err
 
@@ -119,19 +119,19 @@ def test_what_is_not_finite_is_refused(cohort, own_cache):
             return super().prepare(image) / 0
 
     with pytest.raises(DataError, match="is not finite"):
-        open_prepared(store_of(cohort), BRAVO, Broken(), CPU)
+        open_latent_store(store_of(cohort), BRAVO, Broken(), CPU)
     assert folders(own_cache) == []
 
 
 def test_a_cache_that_cannot_be_written_is_told(cohort, own_cache, tmp_path):
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(StorageError, match=r"the cache of prepared slices cannot be written .* set MEDGEN_CACHE"):
-        open_prepared(store_of(cohort), BRAVO, Counting(), CPU, cache=tmp_path / "file" / "cache")
+        open_latent_store(store_of(cohort), BRAVO, Counting(), CPU, cache=tmp_path / "file" / "cache")
 
 
 def test_it_names_nobody(tmp_path, own_cache):
     write_cohort(tmp_path / "Kowalczyk", 2)
-    open_prepared(store_of(tmp_path / "Kowalczyk", val_fraction=0.0), BRAVO, Counting(), CPU)
+    open_latent_store(store_of(tmp_path / "Kowalczyk", val_fraction=0.0), BRAVO, Counting(), CPU)
     files = [each for folder in folders(own_cache) for each in folder.iterdir()]
     assert {each.name for each in files} == {"samples", "about.json"}
     assert not any(b"Kowalczyk" in each.read_bytes() or b"Mets" in each.read_bytes() for each in files)

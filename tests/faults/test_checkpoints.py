@@ -279,7 +279,7 @@ def test_K6_a_folder_that_cannot_be_written_or_goes_away_is_said_in_one_line(med
         result = medgen("train", *common, *FULL, f"run.dir={folder}")
         assert (result.code, len(problems(result))) == (8, 1)
     monkeypatch.setattr(run, "RETRY_AFTER", ())
-    step = run.Run.must_stop
+    step = run.Run.stop_agreed
 
     def gone(self):
         if self.step == 1:

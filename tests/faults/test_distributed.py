@@ -141,14 +141,14 @@ def test_D1_a_save_during_which_a_rank_dies_counts(common, server, tmp_path):
 
 def impatient_after(_: int, file: Path) -> None:
     """The timeout is that of the recipe until there is such a file, and 2 s from then on."""
-    watch = heartbeat.Pulse._watch
+    watch = heartbeat.Heartbeat._watch
 
     def watching(self, other):
         if file.exists():
             self.timeout = 2.0
         watch(self, other)
 
-    heartbeat.Pulse._watch = watching
+    heartbeat.Heartbeat._watch = watching
 
 
 def test_D2_a_rank_that_hangs_is_named_and_all_end(common, server, tmp_path):

@@ -196,5 +196,5 @@ def test_N5_the_check_leaves_gradients_generators_buffers_and_optimizers_as_they
     assert all(each.grad is None for each in run.network.parameters())
     assert (dict(run.optimizers["network"].state), run.step, run.trial) == ({}, 0, None)
     assert sorted(tmp_path.rglob("*")) == files
-    assert run.journal.length() == 0
+    assert run.metrics_file.length() == 0
     run.train.close()

@@ -33,13 +33,13 @@ def common(tiny):
 
 def signalled(phase: str, number: int, times: int = 1) -> None:
     """Send this process the signal in a phase of its third step or its first validation."""
-    from medgen.data.store.loader import Feed
+    from medgen.data.store.loader import Loader
     from medgen.training.trainer import Trainer
     from medgen.training.validation import Validation
 
     where = {
         "step": (Trainer, "_descend"),
-        "data": (Feed, "at"),
+        "data": (Loader, "at"),
         "update": (Trainer, "_update"),
         "validation": (Validation, "_add"),
         "save": (checkpoint, "_write"),
@@ -127,7 +127,7 @@ def test_S2_a_second_signal_of_another_kind_is_no_reason_to_hurry(ends):
 
 def test_S2_a_signal_that_is_delivered_twice_within_a_second_is_one_and_one_that_is_sent_again_is_not(ends):
     clock = iter([5.0, 5.3, 5.9, 6.1])
-    ear = signals.Ear(lambda: next(clock))
+    ear = signals.RepeatFilter(lambda: next(clock))
     assert [ear.first(signal.SIGINT) for _ in range(3)] == [True, False, False]
     assert ends == []
     ear.first(signal.SIGINT)

@@ -30,7 +30,7 @@ BLOCK = 16
 Progress = Callable[[int, int], None]
 
 
-class Prepared:
+class LatentStore:
     """What a space's `prepare` gave for each image of the slices that are used. Safe to read from any thread.
 
     With `mode.pooled` each image of a slice is a sample of its own.
@@ -44,7 +44,7 @@ class Prepared:
         self._samples = cache_folder.mapped(path, np.float16, (count, *self._shape))
 
     def read(self, rows: np.ndarray, view: np.ndarray) -> Tensor:
-        """`[sample, ...]` float16, for rows of the slice store and which image of each, as `Feed` numbers them."""
+        """`[sample, ...]` float16, for rows of the slice store and which image of each, as `Loader` numbers them."""
         places = np.searchsorted(self._rows, rows) * self.views + view
         out = np.empty((len(places), *self._shape), np.float16)
         for place, source in enumerate(places.tolist()):  # a row at a time is a plain copy of memory
@@ -52,14 +52,14 @@ class Prepared:
         return torch.from_numpy(out)
 
 
-def open_prepared(
+def open_latent_store(
     store: SliceStore,
     mode: Mode,
     space: StoringSpace,
     device: torch.device,
     progress: Progress | None = None,
     cache: Path | None = None,
-) -> Prepared:
+) -> LatentStore:
     """What `space.prepare` gives for the slices to train and validate on, from the cache or, the first time, made now.
 
     progress: called with the slices done and the number of slices. cache: `$MEDGEN_CACHE` or the user's cache folder
@@ -72,7 +72,7 @@ def open_prepared(
     return cache_folder.open_or_make(
         folder,
         "the cache of prepared slices",
-        lambda: Prepared(folder, rows, views),
+        lambda: LatentStore(folder, rows, views),
         lambda: _build(folder, rows, store, mode, space, device, progress),
     )
 

@@ -10,17 +10,17 @@ import torch
 
 from medgen import seeds
 from medgen.api.interfaces import Batch, Mode
-from medgen.data.store.latent_store import Prepared
+from medgen.data.store.latent_store import LatentStore
 from medgen.data.store.store import SliceStore
 
 
-class Feed:
+class Loader:
     """Samples of one split. Sample n of a run is `permutation(n // size)[n % size]`, so batches cross epochs.
 
     With `mode.pooled` each image of a slice is a sample of its own.
     """
 
-    def __init__(self, store: SliceStore, mode: Mode, split: str, seed: int = 0, prepared: Prepared | None = None):
+    def __init__(self, store: SliceStore, mode: Mode, split: str, seed: int = 0, prepared: LatentStore | None = None):
         self.store, self.mode, self.seed, self.prepared = store, mode, seed, prepared
         self.rows = store.select(split)
         self.views = len(mode.images) if mode.pooled else 1

@@ -31,9 +31,9 @@ class Checkpoints:
     may_change = ("every_steps", "every_minutes", "every_epochs", "keep")
 
     def build(self, run: Run) -> Saving:
-        from medgen.ranks.collectives import Vote
+        from medgen.ranks.collectives import AsyncAny
 
-        return Saving(self, Vote())
+        return Saving(self, AsyncAny())
 
 
 class Saving:
@@ -110,7 +110,7 @@ class Saving:
         from medgen.run import checkpoint
 
         self._save(run)
-        if not run.leads:
+        if not run.is_rank_zero:
             return
         moments = 2 * sum(each.nbytes for turn in run.turns.values() for each in turn.parameters())
         size = (run.dir / "latest.pt").stat().st_size + moments

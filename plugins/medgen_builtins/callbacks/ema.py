@@ -57,7 +57,7 @@ class Averaging:
             return (yield)
 
     @hookimpl(wrapper=True)
-    def medgen_rehearse(self) -> Generator[None, None, None]:
+    def medgen_memory_check(self) -> Generator[None, None, None]:
         with swapped(self.network, self.averaged):
             return (yield)
 

@@ -95,7 +95,7 @@ class Finder:
     def measure(self, run: Run, folder: Path) -> None:
         """Sweep the rates, say what was found, and leave the picture and the numbers in a folder."""
         finding = self.find(run)
-        if run.leads and not run.stopping:
+        if run.is_rank_zero and not run.stopping:
             report(finding)
             write(finding, self.settings, run, folder)
 
@@ -128,12 +128,12 @@ def sweep(run: Run, rates: Sequence[float]) -> Iterator[float]:
     trainer, probe, first, scores = Trainer(run), Probe(run), run.step, list[float]()
     run.learning_rate = lambda step: rates[step - first]  # type: ignore[method-assign]  # given back by `unchanged`
     for _ in rates:
-        if run.must_stop():
+        if run.stop_agreed():
             return
         measured = torch.stack(list(trainer.step().values()))
         trainer.pending.clear()  # these steps are no part of the run, so no line of its journal
         score = probe.score() if measured.isfinite().all() else math.nan
-        scores.append(collectives.share(score))
+        scores.append(collectives.broadcast_object(score))
         yield scores[-1]
         if not math.isfinite(scores[-1]) or diverged(smooth(scores)):
             return
@@ -144,13 +144,13 @@ def unchanged(run: Run) -> Iterator[None]:
     """Put back weights, optimizers and position at the end, whatever happened in between."""
     import torch
 
-    from medgen.run.run import POSITION
+    from medgen.run.run import PROGRESS_FIELDS
 
     modules: list[Any] = [run.network, *run.turns.values()]
     live = list({id(each): each for module in modules for each in (*module.parameters(), *module.buffers())}.values())
     kept = [each.detach().clone() for each in live]
     optimizers = {name: copy.deepcopy(each.state_dict()) for name, each in run.optimizers.items()}
-    position = {name: getattr(run, name) for name in (*POSITION, "until")}
+    position = {name: getattr(run, name) for name in (*PROGRESS_FIELDS, "until")}
     run.until = None  # a step of the run, not of this
     try:
         yield

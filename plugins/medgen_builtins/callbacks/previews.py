@@ -45,12 +45,14 @@ class Previewing:
         return None
 
     @hookimpl
-    def medgen_rehearse(self, run: Run) -> None:
-        from medgen.run.run import Trial
+    def medgen_memory_check(self, run: Run) -> None:
+        from medgen.run.run import MemoryTrial
 
         if run.recipe.training.validate_every:
             fewer = self.settings.count // 2
-            run.trial = Trial("previews", f"callbacks.previews.count={fewer}" if fewer else "callbacks.previews=false")
+            run.trial = MemoryTrial(
+                "previews", f"callbacks.previews.count={fewer}" if fewer else "callbacks.previews=false"
+            )
             if hasattr(run.strategy, "reconstruct"):
                 self._reconstruct(run)
             else:
@@ -61,7 +63,7 @@ class Previewing:
         from medgen import pictures
 
         for name, picture in self._pictures(run).items():
-            if run.leads:
+            if run.is_rank_zero:
                 pictures.save(picture, run.dir / "previews" / f"{name}_{run.step:07d}.png")
             run.log({}, {f"previews/{name}": picture})
 
@@ -78,7 +80,7 @@ class Previewing:
         """Which samples this rank makes; one that would have none makes one for nothing."""
         from medgen.ranks import collectives
 
-        return collectives.dealt(self.settings.count) or [0]
+        return collectives.local_indices(self.settings.count) or [0]
 
     def _examples(self, run: Run, rows: Sequence[int]) -> Batch:
         import numpy as np
@@ -105,7 +107,7 @@ class Previewing:
         images = self._examples(run, self._rows()).image.to(run.device).float()
         with sampling.evaluation(run.network), sampling.autocast(run.device, run.recipe.training.precision):
             made = run.strategy.reconstruct(run.network, images).float()
-        return collectives.gathered(made, self.settings.count).cpu().numpy()
+        return collectives.all_gather_rows(made, self.settings.count).cpu().numpy()
 
     def _sample(self, run: Run, steps: int | None) -> tuple[Any, Any]:
         """Samples `[count, channel, *space]`, and estimates of x0 on the way to the first, `[sample, time, ...]`."""
@@ -127,8 +129,8 @@ class Previewing:
             )  # fmt: skip
         path = torch.stack([seen[index] for index in np.linspace(0, len(seen) - 1, TIMES).astype(int)], 1)
         followed = min(FOLLOWED, self.settings.count)
-        shared = collectives.gathered(samples.float(), self.settings.count)
-        return shared.cpu().numpy(), collectives.gathered(path.float(), followed)
+        shared = collectives.all_gather_rows(samples.float(), self.settings.count)
+        return shared.cpu().numpy(), collectives.all_gather_rows(path.float(), followed)
 
     def _trajectory(self, run: Run, path: Any) -> Any:
         """A row per sample, a column per time."""

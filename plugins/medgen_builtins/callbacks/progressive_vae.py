@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from medgen.config.recipe import Recipe
     from medgen.run.run import Run
-    from medgen.training.phases import Outer
+    from medgen.training.phases import PhasedRun
 
 medgen_api = 1
 KEY = "callbacks.progressive_vae"
@@ -64,7 +64,7 @@ class ProgressiveVae:
             found[f"phase_{size}"] = attrs.evolve(recipe, data=data, training=training, callbacks=others)
         return found
 
-    def build(self, run: Outer) -> Progressive:
+    def build(self, run: PhasedRun) -> Progressive:
         return Progressive(self)
 
     def _check_lists(self) -> Iterator[str]:
@@ -168,7 +168,7 @@ class Progressive:
         self.settings = settings
 
     @hookimpl
-    def medgen_fit(self, run: Outer) -> bool:
+    def medgen_fit(self, run: PhasedRun) -> bool:
         phases = self.settings.phases(run.recipe)
         done = self._done(run)
         for name, recipe in phases.items():
@@ -177,7 +177,7 @@ class Progressive:
         self._finish(run, done)
         return True
 
-    def _phase(self, run: Outer, name: str, recipe: Recipe, done: list[str]) -> bool:
+    def _phase(self, run: PhasedRun, name: str, recipe: Recipe, done: list[str]) -> bool:
         """Train one, and note it. False: it was stopped."""
         from medgen.system.console import say
 
@@ -198,34 +198,34 @@ class Progressive:
         self._save(run, done)
         return not run.stopping or name == f"phase_{self.settings.sizes[-1]}"
 
-    def _done(self, run: Outer) -> list[str]:
+    def _done(self, run: PhasedRun) -> list[str]:
         from medgen.ranks import collectives
         from medgen.run import checkpoint
 
-        if collectives.once((run.dir / STATE).exists):
+        if collectives.on_rank_zero((run.dir / STATE).exists):
             state = checkpoint.load(run.dir / STATE)
             return [each["folder"] for each in state["phases"] if each["done"]]
         self._save(run, [])
         return []
 
-    def _save(self, run: Outer, done: list[str]) -> None:
+    def _save(self, run: PhasedRun, done: list[str]) -> None:
         from medgen.ranks import collectives
         from medgen.run import checkpoint
 
         phases = [{"folder": name, "done": name in done} for name in self.settings.phases(run.recipe)]
-        if collectives.leads():
+        if collectives.is_rank_zero():
             checkpoint.save({"phases": phases}, run.dir / STATE)
-        collectives.wait()
+        collectives.barrier()
 
-    def _finish(self, run: Outer, done: list[str]) -> None:
+    def _finish(self, run: PhasedRun, done: list[str]) -> None:
         """`final_model.pt` is the last phase's newest checkpoint: what its fixed length has led to."""
         from medgen.ranks import collectives
         from medgen.run import checkpoint, folder
         from medgen.system.console import say
 
-        if collectives.leads() and (run.dir / FINAL).exists():
+        if collectives.is_rank_zero() and (run.dir / FINAL).exists():
             say(f"already complete ({len(done)} of {len(done)} phases)")
-        elif collectives.leads():
+        elif collectives.is_rank_zero():
             checkpoint.save(folder.latest_state(run.dir / done[-1])[0], run.dir / FINAL)
         run.complete = True
 

@@ -42,7 +42,7 @@ class Writing:
 
     @hookimpl
     def medgen_run_start(self, run: Run) -> None:
-        if not run.leads:
+        if not run.is_rank_zero:
             return
         from medgen.config.recipe import public_toml
 
@@ -65,7 +65,7 @@ class Writing:
 
     @hookimpl
     def medgen_epoch_end(self, run: Run) -> None:
-        if run.leads and self.writer is None:
+        if run.is_rank_zero and self.writer is None:
             self._open(run)
 
     @hookimpl

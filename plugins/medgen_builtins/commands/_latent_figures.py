@@ -15,7 +15,7 @@ from torch import Tensor
 
 from medgen import seeds
 from medgen.api.interfaces import Draws
-from medgen.data.store.loader import Feed
+from medgen.data.store.loader import Loader
 from medgen.run.assemble import Parts
 from medgen.system.console import progress
 from medgen.training.lesion_masks import lesion_masks, mask_channels
@@ -41,7 +41,7 @@ GOOD, FAIR = 28.0, 24.0
 class Audit:
     """Reads every sample of a feed once."""
 
-    def __init__(self, parts: Parts, feed: Feed, device: torch.device):
+    def __init__(self, parts: Parts, feed: Loader, device: torch.device):
         assert isinstance(parts.space, LatentSpace)
         self.parts, self.space, self.feed, self.device = parts, parts.space, feed, device
         self.moments = Moments()

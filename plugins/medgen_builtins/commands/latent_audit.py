@@ -42,7 +42,7 @@ def latent_audit(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...
 
 def measure(recipe: Recipe) -> dict[str, Any]:
     """All figures of a recipe's autoencoder, as plain values; `verdict` is a sentence. Raises RecipeError."""
-    from medgen.data.store.loader import Feed
+    from medgen.data.store.loader import Loader
     from medgen.errors import RecipeError
     from medgen.run.assemble import build, default_device, prepare_data
     from medgen.system.console import warn
@@ -59,7 +59,7 @@ def measure(recipe: Recipe) -> dict[str, Any]:
     split = "val" if len(store.select("val")) else "train"
     if split == "train":
         warn("no slices are held out: these are figures of the slices to train on, which the autoencoder may know.")
-    feed = Feed(store, parts.mode, split)
+    feed = Loader(store, parts.mode, split)
     try:
         return Audit(parts, feed, device).run()
     finally:

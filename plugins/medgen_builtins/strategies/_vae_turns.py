@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from medgen.api.interfaces import AutoencoderPrediction, Batch, LossFunction, Mode, Original, Step
+from medgen.api.interfaces import AutoencoderPrediction, Batch, Clean, LossFunction, Mode, TurnOutput
 from medgen_builtins.losses.kl import divergence
 from medgen_builtins.networks._norms import count_groups
 
@@ -25,7 +25,7 @@ WON, WORSE, WINDOWS = 0.02, 1.1, 3
 """The discriminator has won if its loss is below, while the reconstruction's is so many times the best; so often."""
 
 
-class Chance(NamedTuple):
+class VaeDraws(NamedTuple):
     """Random numbers of a step. noise: `[batch, *latent]`. joined: `[batch]`, 1 once the discriminator takes part."""
 
     noise: Tensor
@@ -51,22 +51,22 @@ class AutoencoderTurn(nn.Module):
         """Show it what is reconstructed. In a tuple, so that it is no part of this module."""
         self._asked = (discriminator,)
 
-    def draw(self, generator: torch.Generator, batch: Batch) -> Chance:
+    def draw(self, generator: torch.Generator, batch: Batch) -> VaeDraws:
         """Noise of the latents' shape; whether the discriminator takes part is a function of the step alone."""
         size, *space = batch.image.shape[0], *batch.image.shape[2:]
         shape = (size, self.network.latent_channels, *(length // self.network.factor for length in space))
         noise = torch.randn(shape, generator=generator, device=generator.device)
-        return Chance(noise, joined(size, self.step >= self.start_step, noise.device))
+        return VaeDraws(noise, joined(size, self.step >= self.start_step, noise.device))
 
-    def forward(self, batch: Batch, draws: Chance, before: Step | None = None) -> Step:
+    def forward(self, batch: Batch, draws: VaeDraws, before: TurnOutput | None = None) -> TurnOutput:
         """Losses by name, each `[batch]`, for images in [-1, 1]."""
         mean, logvar = (each.float() for each in self.network.encode(batch.image))
         made = self.network.decode(mean + (0.5 * logvar).exp() * draws.noise).float()
         prediction = AutoencoderPrediction(made, mean, logvar, self._logits(made))
-        original = Original(batch.image.float())
+        original = Clean(batch.image.float())
         losses = {name: loss(prediction, original) for name, loss in self.losses.items()}
         critics = [name for name, loss in self.losses.items() if hasattr(loss, "critic")]
-        return Step(losses | {name: draws.joined * losses[name] for name in critics}, prediction, original)
+        return TurnOutput(losses | {name: draws.joined * losses[name] for name in critics}, prediction, original)
 
     def _logits(self, image: Tensor) -> Tensor:
         """Gradients reach the image, and not the discriminator's weights."""
@@ -75,7 +75,7 @@ class AutoencoderTurn(nn.Module):
             return functional_call(discriminator, fixed, (image,)).float()  # type: ignore[no-any-return]
         return image.new_zeros(len(image), 0)
 
-    def measure(self, step: Step, truth: Tensor, lesion: Tensor | None) -> list[tuple[str, Tensor]]:
+    def validation_metrics(self, step: TurnOutput, truth: Tensor, lesion: Tensor | None) -> list[tuple[str, Tensor]]:
         """Likeness of a sampled reconstruction, and what its latents are like; see `kinds.MeasuringTurn`."""
         from medgen_builtins._similarity import ssim
 
@@ -96,7 +96,7 @@ class AutoencoderTurn(nn.Module):
         squared = (error.square() * region).flatten(1).sum(1)
         return [(name, psnr(squared[pixels > 0] / pixels[pixels > 0]))]
 
-    def conclude(self, metrics: Mapping[str, float]) -> dict[str, float]:
+    def summarise(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """What the means over the validation set say of each latent channel."""
         kept = {name: value for name, value in metrics.items() if not name.startswith("latent/square_")}
         for name in metrics:
@@ -106,7 +106,7 @@ class AutoencoderTurn(nn.Module):
         kl = [value for name, value in kept.items() if name.startswith("latent/kl_")]
         return kept | {"latent/dead": float(sum(each < DEAD for each in kl))}
 
-    def notice(self, step: int, means: Mapping[str, float]) -> str | None:
+    def warning(self, step: int, means: Mapping[str, float]) -> str | None:
         """A sentence, once, when the discriminator has won. means: over the steps since the last call."""
         parts = [name for name, loss in self.losses.items() if name != "kl" and not hasattr(loss, "critic")]
         if not self._asked or step <= self.start_step or not parts or "loss/discriminator" not in means:
@@ -134,18 +134,18 @@ class DiscriminatorTurn(nn.Module):
         self.discriminator, self.loss = discriminator, loss
         self.betas, self.rate, self.start_step = options.betas, options.learning_rate, options.start_step
 
-    def draw(self, generator: torch.Generator, batch: Batch) -> Chance:
+    def draw(self, generator: torch.Generator, batch: Batch) -> VaeDraws:
         """Nothing but whether it takes part yet."""
         size, device = batch.image.shape[0], generator.device
-        return Chance(torch.zeros(size, 0, device=device), joined(size, self.step >= self.start_step, device))
+        return VaeDraws(torch.zeros(size, 0, device=device), joined(size, self.step >= self.start_step, device))
 
-    def forward(self, batch: Batch, draws: Chance, before: Step | None = None) -> Step:
+    def forward(self, batch: Batch, draws: VaeDraws, before: TurnOutput | None = None) -> TurnOutput:
         """Its own loss; `before` is the autoencoder's."""
         assert before is not None
         real, fake = (self.discriminator(each).float() for each in (batch.image.float(), before.prediction.x0))
-        return Step({self.name: draws.joined * self.loss.critic(real, fake)}, before.prediction, before.noisy)
+        return TurnOutput({self.name: draws.joined * self.loss.critic(real, fake)}, before.prediction, before.noisy)
 
-    def measure(self, step: Step, truth: Tensor, lesion: Tensor | None) -> list[tuple[str, Tensor]]:
+    def validation_metrics(self, step: TurnOutput, truth: Tensor, lesion: Tensor | None) -> list[tuple[str, Tensor]]:
         """Its loss says all."""
         return []
 

@@ -13,7 +13,7 @@ from medgen_builtins.commands.verify_resume import differences
 from medgen_builtins.strategies.rflow import RflowStrategy
 from PIL import ImageColor
 
-from medgen import Step
+from medgen import TurnOutput
 from medgen.config.recipe import load
 from medgen.run.assemble import assemble
 from medgen.training.trainer import Trainer
@@ -155,7 +155,7 @@ class Chasing(torch.nn.Module):
     def forward(self, batch, draws, before):
         self.calls += 1
         losses = (self.place - before.prediction.x0.flatten(1).mean(1)).square()
-        return Step({"mse": losses}, before.prediction, before.noisy)
+        return TurnOutput({"mse": losses}, before.prediction, before.noisy)
 
 
 def test_every_turn_is_driven_at_the_rate_and_the_first_one_is_scored(tiny, tmp_path, monkeypatch):

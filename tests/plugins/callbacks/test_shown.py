@@ -117,7 +117,7 @@ def test_lines_that_a_full_disk_does_not_take_are_written_later(tmp_path, monkey
     from medgen.run import metrics_file
 
     monkeypatch.setattr(metrics_file, "ENOUGH", 1)
-    kept = metrics_file.Journal(tmp_path / "metrics.jsonl")
+    kept = metrics_file.MetricsFile(tmp_path / "metrics.jsonl")
     file = kept._file
 
     class Full:

@@ -13,7 +13,7 @@ from medgen_builtins.losses.kl import Kl
 from medgen_builtins.losses.l1 import L1
 from medgen_builtins.losses.perceptual import PACKAGE, Perceptual
 
-from medgen.api.interfaces import AutoencoderPrediction, Original
+from medgen.api.interfaces import AutoencoderPrediction, Clean
 from medgen.config.recipe import load
 from medgen.errors import MedgenError, RecipeError
 
@@ -28,7 +28,7 @@ def prediction(x0, mean=None, logvar=None, logits=None):
 def test_l1_is_the_mean_absolute_error_of_each_sample():
     truth = torch.zeros(2, 1, 2, 2)
     made = torch.tensor([0.5, -1.0]).view(2, 1, 1, 1).expand_as(truth)
-    assert L1().build(CPU)(prediction(made), Original(truth)).tolist() == [0.5, 1.0]
+    assert L1().build(CPU)(prediction(made), Clean(truth)).tolist() == [0.5, 1.0]
 
 
 def test_kl_is_zero_for_a_standard_normal_and_equals_torchs_elsewhere():
@@ -37,16 +37,16 @@ def test_kl_is_zero_for_a_standard_normal_and_equals_torchs_elsewhere():
     normal = torch.distributions.Normal(torch.zeros(()), torch.ones(()))
     given = torch.distributions.Normal(mean, (0.5 * logvar).exp())
     wanted = torch.distributions.kl_divergence(given, normal).flatten(1).mean(1)
-    assert torch.allclose(loss(prediction(image, mean, logvar), Original(image)), wanted, atol=1e-6)
+    assert torch.allclose(loss(prediction(image, mean, logvar), Clean(image)), wanted, atol=1e-6)
     zero = torch.zeros_like(mean)
-    assert loss(prediction(image, zero, zero), Original(image)).tolist() == [0, 0, 0]
+    assert loss(prediction(image, zero, zero), Clean(image)).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("loss", [Bce(), Dice()])
 def test_a_mask_loss_falls_as_the_mask_comes_nearer_and_bears_empty_masks(loss):
     truth = torch.full((2, 1, 4, 4), -1.0)
     truth[0, 0, 1:3, 1:3] = 1
-    values = [loss.build(CPU)(prediction(scale * truth), Original(truth)) for scale in (-3, 0, 1, 8)]
+    values = [loss.build(CPU)(prediction(scale * truth), Clean(truth)) for scale in (-3, 0, 1, 8)]
     assert all((a > b).all() for a, b in pairwise(values))
     assert values[-1].max() < 1e-3
 
@@ -99,10 +99,10 @@ def test_the_perceptual_distance_is_zero_of_equals_grows_with_noise_and_has_a_gr
     loss = Perceptual(path=tmp_path / "weights.pth").build(CPU)
     truth = torch.rand(2, 2, 32, 32) * 2 - 1
     noise = torch.randn_like(truth)
-    values = [loss(prediction(truth + scale * noise), Original(truth)).mean() for scale in (0, 0.1, 0.5)]
+    values = [loss(prediction(truth + scale * noise), Clean(truth)).mean() for scale in (0, 0.1, 0.5)]
     assert values[0] < 1e-6 < values[1] < values[2]
     made = (truth + 0.1 * noise).requires_grad_()
-    loss(prediction(made), Original(truth)).sum().backward()
+    loss(prediction(made), Clean(truth)).sum().backward()
     assert made.grad is not None
     assert made.grad.abs().sum() > 0
 

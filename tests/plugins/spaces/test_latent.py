@@ -177,7 +177,7 @@ def test_the_optimizer_steps_the_network_alone(short, tmp_path):
 
 def test_validation_compares_with_the_image_and_not_with_what_comes_back_of_it(short, bravo, tmp_path):
     """An autoencoder that loses much bounds the PSNR, however well its latents are predicted."""
-    from medgen.api.interfaces import Prediction, Step
+    from medgen.api.interfaces import Prediction, TurnOutput
     from medgen.training.validation import Validation
 
     poor = latents.write_autoencoder(tmp_path / "poor.pt", "bravo", "network.patches.latent_channels=1")
@@ -186,7 +186,7 @@ def test_validation_compares_with_the_image_and_not_with_what_comes_back_of_it(s
     batch, truth = run.to_device(run.val.stored(samples)), run.val.read(samples).image.float()
     turn = run.turns["network"]
     step = turn(batch, turn.draw(torch.Generator().manual_seed(0), batch), None)
-    perfect = Step(step.losses, Prediction(step.noisy.target, step.noisy.x0), step.noisy)
+    perfect = TurnOutput(step.losses, Prediction(step.noisy.target, step.noisy.x0), step.noisy)
     psnr = dict(Validation(run)._measure(turn, batch, perfect, truth))["psnr/x0"]
     back = run.space.decode(step.noisy.x0).clamp(-1, 1)
     expected = 10 * torch.log10(4 / (back - truth).square().flatten(1).mean(1))

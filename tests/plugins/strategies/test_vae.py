@@ -100,7 +100,7 @@ def test_the_depth_of_the_discriminator_follows_the_size_of_the_images(size, dep
 def noticed(curve):
     """The steps at which a sentence came. curve: pairs of the losses of reconstruction and discriminator."""
     _, (first, _) = turns()
-    said = [first.notice(n + 1, {"loss/l1": l1, "loss/discriminator": d}) for n, (l1, d) in enumerate(curve)]
+    said = [first.warning(n + 1, {"loss/l1": l1, "loss/discriminator": d}) for n, (l1, d) in enumerate(curve)]
     return [n + 1 for n, each in enumerate(said) if each]
 
 
