@@ -14,8 +14,8 @@ import torch
 
 from medgen import seeds
 from medgen.api.interfaces import Mode
+from medgen.api.recipe import DataSettings
 from medgen.cli import main
-from medgen.config.data import DataSettings
 from medgen.config.recipe import load, public_toml
 from medgen.data.scans.layouts import mask_names
 from medgen.data.store.latent_store import open_latent_store

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from medgen.api.recipe import DataSettings
 from medgen.api.settings import structure, unstructure
-from medgen.config.data import DataSettings
 from medgen.config.overlay import Layers
 
 SMALL = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from medgen import field, gt, settings
+from medgen.api.recipe import Recipe
 from medgen.config.overlay import recipes_dir
-from medgen.config.recipe import Recipe, from_toml, load, public_toml, shipped, to_toml
+from medgen.config.recipe import from_toml, load, public_toml, shipped, to_toml
 from medgen.config.registry import Entry, Plugin, Registry
 from medgen.errors import MedgenError, PluginError, RecipeError
 

@@ -14,7 +14,8 @@ from medgen_builtins.callbacks.progress import left, training_line
 from torch import Tensor, nn
 
 from medgen.api.interfaces import Batch, TurnOutput
-from medgen.config.recipe import TrainingSettings, load
+from medgen.api.recipe import TrainingSettings
+from medgen.config.recipe import load
 from medgen.run.assemble import assemble
 from medgen.training import throughput
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from medgen.config.recipe import Recipe
+    from medgen.api.recipe import Recipe
     from medgen.run.run import Run
     from medgen.training.phases import PhasedRun
 

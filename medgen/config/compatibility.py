@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import attrs
 
 from medgen.api.interfaces import SEVERAL, SINGLE
+from medgen.api.recipe import Recipe
 from medgen.api.settings import as_toml, unstructure
-from medgen.config.recipe import CORE, Recipe
+from medgen.config.recipe import CORE
 from medgen.errors import CheckpointError
 
 MORE_ONLY = ("training.steps", "training.epochs")

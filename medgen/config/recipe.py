@@ -6,114 +6,30 @@ Nothing here imports torch.
 from __future__ import annotations
 
 import re
-import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import attrs
 import tomli_w
 
 from medgen.api.interfaces import KINDS, SEVERAL, SINGLE
+from medgen.api.recipe import DataSettings, DistributedSettings, Recipe, RunSettings, TrainingSettings
 from medgen.api.settings import (
-    Check,
     Key,
     as_toml,
-    between,
     did_you_mean,
-    field,
-    ge,
-    gt,
     key_path,
-    settings,
     structure,
     unknown_key,
     unstructure,
 )
-from medgen.config.data import DataSettings
 from medgen.config.overlay import Layers, find, parse, recipes_dir
 from medgen.config.registry import Registry
 from medgen.config.slurm import SlurmSettings
 from medgen.errors import PluginError, RecipeError
 
-FOLDER_FIELDS = ("mode", "name", "strategy", "size", "timestamp")
 PREDICTION = ("target", "x0")
 """What a strategy gives to losses unless its settings class has `gives`."""
-_FOLDER = Check(lambda pattern: _is_folder_pattern(pattern), "made of {" + "}, {".join(FOLDER_FIELDS) + "} and text")
-_NAME = Check(lambda name: "/" not in name and name.isprintable() and name != "..", "without a slash")
-
-
-@settings
-class TrainingSettings:
-    """How long and how a network is trained. Either `steps` or `epochs` is given."""
-
-    steps: int = field(0, help="optimizer steps of the whole run", check=ge(0))
-    epochs: int = field(0, help="passes over the data, instead of steps", check=ge(0))
-    epoch_steps: int = field(0, help="optimizer steps after which an epoch ends early; 0: never", check=ge(0))
-    batch_size: int = field(16, help="samples of an optimizer step, over all ranks", check=gt(0))
-    accumulate: int = field(
-        1, help="parts that a batch is computed in, to save memory; divides batch_size", check=gt(0)
-    )
-    learning_rate: float = field(1e-4, help="the highest, after warm-up", check=gt(0))
-    warmup_steps: int = field(0, help="steps over which the learning rate rises", check=ge(0))
-    schedule: Literal["cosine", "linear", "constant"] = field(
-        "cosine", help="how the learning rate falls after warm-up"
-    )
-    min_lr: float = field(0.0, help="where it ends, as a share of learning_rate", check=between(0, 1))
-    weight_decay: float = field(0.01, help="AdamW's", check=ge(0))
-    clip: float = field(1.0, help="largest norm of the gradient; 0: not clipped", check=ge(0))
-    precision: Literal["auto", "bf16", "fp32"] = field(
-        "auto",
-        help="of the network; losses and weights are fp32 always. auto: bf16 if the device that a run begins on has "
-        "units for it",
-    )
-    compile: Literal["auto", True, False] = field(
-        "auto", help="torch.compile: faster after a minute of compiling. auto: if it works where a run begins"
-    )
-    memory_format: Literal["auto", "contiguous", "channels_last"] = field(
-        "auto", help="auto: channels_last for bf16 and widths of 128 and more"
-    )
-    validate_every: int = field(1, help="epochs between validations; 0: never", check=ge(0))
-    val_batches: int = field(0, help="batches that validation reads; 0: the whole validation set", check=ge(0))
-    deterministic: bool = field(False, help="only deterministic GPU kernels; slower")
-    max_skipped: int = field(10, help="steps in a row that may be not finite and are left out", check=ge(0))
-    init_from: Path | None = field(None, help="checkpoint whose weights a new run begins with")
-    time_limit: float = field(0.0, help="minutes after which to save and stop; 0: SLURM's limit, if any", check=ge(0))
-    devices: int = field(1, help="devices of each node, one process on each", check=gt(0))
-    may_change = ("steps", "epochs", "accumulate", "max_skipped", "init_from", "time_limit", "devices", "compile")
-
-    def check(self, recipe: Recipe) -> Iterator[str]:
-        if not self.steps and not self.epochs:
-            yield "training.steps: got 0, and training.epochs is 0 too, expected one greater than 0. Give one."
-        if self.steps and self.epochs:
-            yield f"training.steps: got {self.steps}, expected none beside training.epochs = {self.epochs}. Remove one."
-        if self.batch_size % self.accumulate:
-            yield (
-                f"training.accumulate: got {self.accumulate}, expected a divisor of training.batch_size = "
-                f"{self.batch_size}. Change one of them."
-            )
-
-
-@settings
-class RunSettings:
-    """Where a run's folder is, and what all its randomness comes from."""
-
-    name: str = field("", help="start of the name of the run's folder", check=_NAME)
-    seed: int = field(0, help="all randomness is a function of it", check=ge(0))
-    root: Path = field(Path("runs"), help="folder of all runs")
-    dir: Path | None = field(None, help="the run's own folder, instead of one below root")
-    folder: str = field(
-        "diffusion_2d/{mode}/{name}{strategy}_{size}_{timestamp}", help="the run's folder below root", check=_FOLDER
-    )
-    may_change = ("name", "root", "dir", "folder")
-
-
-@settings
-class DistributedSettings:
-    """Processes that train together."""
-
-    timeout: float = field(600.0, help="seconds that one may be silent before all are ended", check=gt(0))
-    may_change = ("timeout",)
 
 
 CORE: dict[str, type] = {
@@ -124,29 +40,6 @@ CORE: dict[str, type] = {
     "slurm": SlurmSettings,
 }
 """The tables that are no plugin's."""
-
-
-@attrs.frozen(kw_only=True)
-class Recipe:
-    """An experiment: settings objects, all defaults filled in. `names` has the plugin's name for each single kind."""
-
-    data: DataSettings
-    training: TrainingSettings
-    run: RunSettings
-    distributed: DistributedSettings
-    slurm: SlurmSettings
-    mode: Any
-    strategy: Any
-    space: Any
-    network: Any
-    losses: dict[str, Any]
-    callbacks: dict[str, Any]
-    names: dict[str, str]
-
-    @property
-    def loss_weights(self) -> dict[str, float]:
-        """What each loss is multiplied by."""
-        return {name: loss.weight for name, loss in self.losses.items()}
 
 
 def load(
@@ -339,12 +232,3 @@ def _mentions(message: str, key: str) -> bool:
 def _plain(recipe: Recipe, paths: bool = True) -> dict[str, Any]:
     single = {kind: {name: unstructure(getattr(recipe, kind), paths)} for kind, name in recipe.names.items()}
     return single | {name: unstructure(getattr(recipe, name), paths) for name in (*SEVERAL, *CORE)}
-
-
-def _is_folder_pattern(pattern: str) -> bool:
-    try:
-        fields = {name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None}
-    except ValueError:
-        return False
-    path = Path(pattern)
-    return fields <= set(FOLDER_FIELDS) and not path.is_absolute() and ".." not in path.parts and pattern.isprintable()

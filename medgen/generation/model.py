@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from medgen.api.interfaces import Mode
-from medgen.config.recipe import Recipe, from_toml
+from medgen.api.recipe import Recipe
+from medgen.config.recipe import from_toml
 from medgen.config.registry import Registry
 from medgen.data.scans.layouts import mask_names
 from medgen.data.store.mask_grid import Grid

@@ -22,7 +22,7 @@ from medgen.ranks.process_group import AFTER, check
 from medgen.system.signals import NAMES, answered
 
 if TYPE_CHECKING:
-    from medgen.config.recipe import Recipe
+    from medgen.api.recipe import Recipe
 
 
 def supervise(arguments: list[str], recipe: Recipe) -> int:

@@ -22,7 +22,7 @@ from medgen.ranks import heartbeat, rendezvous
 from medgen.system import console
 
 if TYPE_CHECKING:
-    from medgen.config.recipe import Recipe
+    from medgen.api.recipe import Recipe
 from medgen.ranks.collectives import State, barrier, broadcast_object, is_rank_zero, rank, size
 from medgen.ranks.place import NOTES, PARENT, Place, place, take_device
 

@@ -15,7 +15,7 @@ from torch import nn
 from medgen import seeds
 from medgen.api.hooks import Lifecycle
 from medgen.api.interfaces import Batch, Mode, Space, StoringSpace
-from medgen.config.recipe import Recipe
+from medgen.api.recipe import Recipe
 from medgen.data.scans.layouts import mask_names
 from medgen.data.store.latent_store import LatentStore, open_latent_store
 from medgen.data.store.loader import Loader

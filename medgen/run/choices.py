@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import torch
 
-from medgen.config.recipe import Recipe
+from medgen.api.recipe import Recipe
 from medgen.ranks import collectives
 from medgen.system.console import say, warn
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import attrs
 
-from medgen.config.recipe import Recipe, public_toml, to_toml
+from medgen.api.recipe import Recipe
+from medgen.config.recipe import public_toml, to_toml
 from medgen.errors import CheckpointError, MedgenError, RecipeError, RunInUseError, StoppedError, StorageError
 from medgen.run import checkpoint, choices
 from medgen.run.versions import versions

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from medgen.api.recipe import Recipe
 from medgen.config import compatibility
-from medgen.config.recipe import Recipe, from_toml
+from medgen.config.recipe import from_toml
 from medgen.errors import DataError
 from medgen.run import checkpoint, choices, folder
 from medgen.run.assemble import Saved, assemble

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from medgen.api.interfaces import Batch, Mode, Space, Turn
-from medgen.config.recipe import Recipe, TrainingSettings, public_toml
+from medgen.api.recipe import Recipe, TrainingSettings
+from medgen.config.recipe import public_toml
 from medgen.data.store.loader import Loader
 from medgen.errors import CheckpointError, StorageError
 from medgen.ranks import collectives, heartbeat

@@ -14,7 +14,7 @@ import pluggy
 
 from medgen.api.hooks import Lifecycle
 from medgen.api.interfaces import PhasedSettings
-from medgen.config.recipe import Recipe
+from medgen.api.recipe import Recipe
 from medgen.errors import StoppedError, continue_command
 from medgen.ranks import collectives
 from medgen.run import choices, folder

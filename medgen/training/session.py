@@ -16,8 +16,9 @@ from typing import Any
 
 import torch
 
+from medgen.api.recipe import Recipe, TrainingSettings
 from medgen.config import compatibility
-from medgen.config.recipe import Recipe, TrainingSettings, load
+from medgen.config.recipe import load
 from medgen.data.store import cache_folder
 from medgen.errors import (
     CheckpointError,

@@ -24,7 +24,8 @@ from bench_step import RECIPE, compare, interval, overrides, seconds
 from data.cohort import write_cohort
 
 from medgen import seeds
-from medgen.config.recipe import Recipe, load, public_toml
+from medgen.api.recipe import Recipe
+from medgen.config.recipe import load, public_toml
 from medgen.run import checkpoint
 from medgen.run.assemble import Parts, assemble, build, default_device
 from medgen.run.run import Run

@@ -24,7 +24,7 @@ class Case(NamedTuple):
     """It announces or inflates to far more than it should cost to refuse it."""
 
 
-def voxels(dtype: str = "f4", shape: tuple[int, ...] = TINY) -> np.ndarray:
+def made_voxels(dtype: str = "f4", shape: tuple[int, ...] = TINY) -> np.ndarray:
     """Values 1 to 99, no two slices alike."""
     return np.random.default_rng(0).integers(1, 100, shape).astype(dtype)
 
@@ -33,7 +33,7 @@ def nifti(
     data: np.ndarray | None = None, affine: np.ndarray | None = None, version: int = 1, order: str = "<", **fields: Any
 ) -> bytes:
     """A volume as the bytes of a .nii, fields of its header set to anything (`pixdim=[...]` sets the first few)."""
-    data = voxels() if data is None else data
+    data = made_voxels() if data is None else data
     kind = nib.Nifti1Image if version == 1 else nib.Nifti2Image
     header = kind.header_class(endianness=order)
     header.set_data_dtype(data.dtype)
@@ -71,7 +71,7 @@ def turned(degrees: float, shear: float = 0.0) -> np.ndarray:
 
 def changed(index: tuple[int, int, int], value: float, dtype: str = "f4") -> np.ndarray:
     """The voxels with one of them set."""
-    data = voxels(dtype)
+    data = made_voxels(dtype)
     data[index] = value
     return data
 
@@ -191,7 +191,7 @@ def valued() -> Rows:
         zipped(nifti(changed((4, 5, 6), np.nan))),
         "has 1 voxels that are NaN or infinite, the first at [4, 5, 6]",
     )
-    yield "all_nan.nii.gz", zipped(nifti(voxels() * np.nan)), "has 336 voxels that are NaN or infinite"
+    yield "all_nan.nii.gz", zipped(nifti(made_voxels() * np.nan)), "has 336 voxels that are NaN or infinite"
     yield (
         "inf.nii.gz",
         zipped(nifti(changed((0, 0, 7), -np.inf))),
@@ -201,11 +201,11 @@ def valued() -> Rows:
     yield "black.nii.gz", zipped(nifti(np.zeros(TINY, "f4"))), "is constant, every voxel is 0"
     yield "large.nii.gz", zipped(nifti(changed((0, 0, 0), 2e6))), "has values from 1 to 2e+06, beyond 1,000,000"
     yield "large_negative.nii.gz", zipped(nifti(changed((0, 0, 0), -3e7))), "has values from -3e+07 to 99"
-    yield "large_scaled.nii.gz", zipped(nifti(voxels("i2"), scl_slope=1e6)), "has values from 1e+06 to 9.9e+07"
+    yield "large_scaled.nii.gz", zipped(nifti(made_voxels("i2"), scl_slope=1e6)), "has values from 1e+06 to 9.9e+07"
     yield "overflow.nii.gz", zipped(nifti(changed((0, 0, 0), 1e300, "f8"))), "has values beyond 3.4e+38"
     yield "overflow_scaled.nii.gz", zipped(nifti(scl_slope=3e38)), "has values beyond 3.4e+38"
-    yield "complex.nii.gz", zipped(nifti(voxels("c8"))), "has complex voxels (datatype 32)"
-    yield "complex_wide.nii", nifti(voxels("c16")), "has complex voxels (datatype 1792)"
+    yield "complex.nii.gz", zipped(nifti(made_voxels("c8"))), "has complex voxels (datatype 32)"
+    yield "complex_wide.nii", nifti(made_voxels("c16")), "has complex voxels (datatype 1792)"
     yield "rgb.nii.gz", zipped(nifti(datatype=128, bitpix=24)), "has RGB voxels (datatype 128)"
     yield "rgba.nii.gz", zipped(nifti(datatype=2304, bitpix=32)), "has RGB voxels (datatype 2304)"
 
@@ -243,14 +243,14 @@ def misplaced() -> Rows:
 
 
 def unusual() -> Rows:
-    yield "4d.nii.gz", zipped(nifti(voxels(shape=(*TINY, 3)))), "is 4-D (6 x 7 x 8 x 3), 3 volumes"
-    yield "5d.nii.gz", zipped(nifti(voxels(shape=(*TINY, 1, 3)))), "is 5-D (6 x 7 x 8 x 1 x 3), 3 volumes"
-    yield "2d.nii.gz", zipped(nifti(voxels(shape=(6, 7)))), "is 2-D (6 x 7)"
+    yield "4d.nii.gz", zipped(nifti(made_voxels(shape=(*TINY, 3)))), "is 4-D (6 x 7 x 8 x 3), 3 volumes"
+    yield "5d.nii.gz", zipped(nifti(made_voxels(shape=(*TINY, 1, 3)))), "is 5-D (6 x 7 x 8 x 1 x 3), 3 volumes"
+    yield "2d.nii.gz", zipped(nifti(made_voxels(shape=(6, 7)))), "is 2-D (6 x 7)"
     yield "1d.nii.gz", zipped(nifti(dim=[1, 336])), "is 1-D (336)"
 
 
 def unlabelled() -> Rows:
-    half, negative = voxels("f4") > 50, voxels("i2") > 50
+    half, negative = made_voxels("f4") > 50, made_voxels("i2") > 50
     yield "half.nii.gz", zipped(nifti(half * np.float32(0.5))), "is not a label image, it holds 0.5"
     yield "smooth.nii.gz", zipped(nifti(half * np.float32(0.99))), "is not a label image, it holds 0.99"
     yield "negative.nii.gz", zipped(nifti(-negative.astype("i2"))), "is not a label image, it holds -1"

@@ -13,9 +13,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from data.corpus import Case, changed, faulty, flipped, nifti, odd, turned, voxels, zipped
+from data.corpus import Case, changed, faulty, flipped, made_voxels, nifti, odd, turned, zipped
 
-from medgen.data.scans import nifti as gate
+from medgen.data.scans.nifti import gate, stream, voxels
 from medgen.errors import DataError
 
 HEAD = np.random.default_rng(1).normal(100, 20, (24, 26, 16)).astype("f4")
@@ -142,20 +142,22 @@ def test_I2_bombs_cost_nothing(corpus: list[Case]) -> None:
     code = """
 import json, resource, sys, time, zlib
 from pathlib import Path
-from medgen.data.scans import nifti
+from medgen.data.scans.nifti import gate
+from medgen.data.scans.nifti import stream
+from medgen.data.scans.nifti import voxels
 
 def peak():  # not ru_maxrss, which starts from the parent's
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) >> 10
 
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30),) * 2)
-nifti.inspect(Path(sys.argv[1]))
+gate.inspect(Path(sys.argv[1]))
 idle, times = peak(), {}
 for name in sys.argv[1:]:
     taken = []
     for _ in range(3):
         start = time.process_time()
-        assert nifti.inspect(Path(name)).faults
+        assert gate.inspect(Path(name)).faults
         taken.append(time.process_time() - start)
     times[name] = min(taken)
 used = peak() - idle
@@ -209,7 +211,7 @@ def head_in(orientation: np.ndarray, form: str, bad: tuple[int, int, int] | None
     """One head, stored in another orientation; `bad` is a voxel, as stored, that is NaN."""
     affine = np.diag([0.5, 2.0, 3.0, 1.0])
     affine[:3, 3] = -8, 4, 16
-    image = nib.Nifti1Image(voxels(), affine).as_reoriented(orientation)
+    image = nib.Nifti1Image(made_voxels(), affine).as_reoriented(orientation)
     data = np.array(image.dataobj)
     if bad:
         data[bad] = np.nan
@@ -224,7 +226,7 @@ def test_I5_all_48_orientations_are_one_head(tmp_path: Path, form: str) -> None:
     for orientation in ORIENTATIONS:
         path = write(tmp_path, head_in(orientation, form))
         volume, report = gate.read(path), gate.inspect(path)
-        np.testing.assert_array_equal(volume.data, voxels())
+        np.testing.assert_array_equal(volume.data, made_voxels())
         np.testing.assert_allclose(volume.spacing, (0.5, 2, 3), rtol=1e-6)
         np.testing.assert_allclose(volume.affine[:3, 3], (-8, 4, 16), atol=1e-5)
         assert volume.data.flags.f_contiguous
@@ -250,7 +252,7 @@ def test_I5_slightly_oblique_is_not_worth_a_word(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", [(6, 7, 8, 1), (6, 7, 8, 1, 1), (6, 7, 1)])
 def test_I6_axes_of_length_one_do_no_harm(tmp_path: Path, shape: tuple[int, ...]) -> None:
     """Trailing axes of length 1 are dropped; a single slice is a volume."""
-    data = voxels(shape=shape)
+    data = made_voxels(shape=shape)
     np.testing.assert_array_equal(gate.read(write(tmp_path, zipped(nifti(data)))).data, data.reshape(shape[:3]))
 
 
@@ -259,7 +261,7 @@ def test_I6_axes_of_length_one_do_no_harm(tmp_path: Path, shape: tuple[int, ...]
 def test_I8_every_real_type_reads_as_nibabel_reads_it(tmp_path: Path, dtype: str, version: int, order: str) -> None:
     """All types, both byte orders and both versions, scaled and not, .nii and .nii.gz: the values are nibabel's."""
     for fields in ({}, {"scl_slope": 0.25, "scl_inter": -3.5}, {"scl_slope": 0, "scl_inter": 7}):
-        raw = nifti(voxels(dtype), version=version, order=order, **fields)
+        raw = nifti(made_voxels(dtype), version=version, order=order, **fields)
         for path in (write(tmp_path, raw, "scan.nii"), write(tmp_path, zipped(raw))):
             volume = gate.read(path)
             assert volume.data.dtype == np.float32
@@ -268,9 +270,9 @@ def test_I8_every_real_type_reads_as_nibabel_reads_it(tmp_path: Path, dtype: str
 
 def test_I8_scaling_is_exact_where_float32_would_round(tmp_path: Path) -> None:
     """Large integers are scaled in float64: what is left of them is right to the last bit of float32."""
-    data = 2**30 + voxels("i4")
+    data = 2**30 + made_voxels("i4")
     path = write(tmp_path, zipped(nifti(data, scl_slope=0.5, scl_inter=-(2.0**29))))
-    np.testing.assert_array_equal(gate.read(path).data, voxels() * 0.5)
+    np.testing.assert_array_equal(gate.read(path).data, made_voxels() * 0.5)
 
 
 def test_I4_qfac_zero_is_one(tmp_path: Path) -> None:
@@ -281,7 +283,7 @@ def test_I4_qfac_zero_is_one(tmp_path: Path) -> None:
 
 def test_extensions_members_and_names_are_read(tmp_path: Path) -> None:
     """Header extensions, several gzip members, an unset offset and capitals in the name are legal."""
-    image = nib.Nifti1Image(voxels(), np.eye(4))
+    image = nib.Nifti1Image(made_voxels(), np.eye(4))
     image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"x" * 5000))
     raw = nifti()
     members = zipped(raw[:100]) + zipped(raw[100:]) + zipped(b"")
@@ -291,16 +293,16 @@ def test_extensions_members_and_names_are_read(tmp_path: Path) -> None:
         write(tmp_path, nifti(vox_offset=0), "offset.nii"),
         write(tmp_path, zipped(raw), "SCAN.NII.GZ"),
     ):
-        np.testing.assert_array_equal(gate.read(path).data, voxels())
+        np.testing.assert_array_equal(gate.read(path).data, made_voxels())
 
 
 def test_I8_masks_with_a_scale_factor_or_rounding_are_labels(tmp_path: Path) -> None:
     """A "one" of 0.99999997 and a 0.9999 are 1; the report counts voxels per label."""
-    mask = (voxels("i4") > 50).astype("i4")
+    mask = (made_voxels("i4") > 50).astype("i4")
     scaled = nifti(mask * (2**31 - 1), scl_slope=1 / 2**31)
     for raw in (nifti(mask), scaled, nifti(mask.astype("f4") * np.float32(0.9999))):
         path = write(tmp_path, zipped(raw))
-        whole = gate.labels(gate.read(path, mask=True).data)
+        whole = voxels.labels(gate.read(path, mask=True).data)
         np.testing.assert_array_equal(whole, mask)
         assert whole.dtype == np.int32
         assert gate.inspect(path, mask=True).labels == {0: int((mask == 0).sum()), 1: int(mask.sum())}
@@ -318,30 +320,30 @@ def test_I8_empty_and_full_masks_are_masks(tmp_path: Path, value: int) -> None:
 def test_I8_labels_refuses_what_is_none(value: float) -> None:
     """`labels` names the file and a value that is no label."""
     with pytest.raises(DataError, match=r"^seg\.nii\.gz: is not a label image, it holds"):
-        gate.labels(np.array([[[0, 1, value]]], np.float32), "seg.nii.gz")
+        voxels.labels(np.array([[[0, 1, value]]], np.float32), "seg.nii.gz")
 
 
 def test_images_have_no_labels(tmp_path: Path) -> None:
     """Labels are reported of whole numbers only."""
     assert gate.inspect(write(tmp_path, zipped(nifti(HEAD)))).labels == {}
-    assert sum(gate.inspect(write(tmp_path, zipped(nifti(voxels("i2"))))).labels.values()) == 336
+    assert sum(gate.inspect(write(tmp_path, zipped(nifti(made_voxels("i2"))))).labels.values()) == 336
 
 
 def test_I9_content_knows_the_image_however_it_was_saved(tmp_path: Path) -> None:
     """Other type, compression, place and spacing: the same content. One other voxel: another one."""
-    first = gate.inspect(write(tmp_path, zipped(nifti(voxels("f4"))))).content
-    again = write(tmp_path, nifti(voxels("u1"), affine=np.diag([2, 2, 2, 1])), "again.nii")
+    first = gate.inspect(write(tmp_path, zipped(nifti(made_voxels("f4"))))).content
+    again = write(tmp_path, nifti(made_voxels("u1"), affine=np.diag([2, 2, 2, 1])), "again.nii")
     other = write(tmp_path, nifti(changed((0, 0, 0), 55.5)), "other.nii")
-    reshaped = write(tmp_path, nifti(voxels().reshape((7, 6, 8), order="F")), "reshaped.nii")
+    reshaped = write(tmp_path, nifti(made_voxels().reshape((7, 6, 8), order="F")), "reshaped.nii")
     assert gate.inspect(again).content == first
     assert len({first, gate.inspect(other).content, gate.inspect(reshaped).content}) == 3
 
 
 def test_digest_is_the_files_sha256(tmp_path: Path) -> None:
     """`digest` is what sha256sum prints, and a missing file is a line, not a traceback."""
-    assert gate.digest(write(tmp_path, b"abc")).startswith("ba7816bf8f01cfea414140de5dae2223")
+    assert stream.digest(write(tmp_path, b"abc")).startswith("ba7816bf8f01cfea414140de5dae2223")
     with pytest.raises(DataError, match=r"gone\.nii: cannot be read \(No such file or directory\)\. Check"):
-        gate.digest(tmp_path / "gone.nii")
+        stream.digest(tmp_path / "gone.nii")
 
 
 def test_I7_a_file_without_permission_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -362,7 +364,7 @@ def test_I7_a_disk_that_fails_while_reading_is_a_fault(tmp_path: Path, monkeypat
         raise OSError(5, "Input/output error")
 
     path = write(tmp_path, zipped(nifti()))
-    monkeypatch.setattr(gate, "_inflate", fail)
+    monkeypatch.setattr(stream, "_inflate", fail)
     assert "scan.nii.gz: cannot be read (Input/output error). Check" in refused(path)
 
 

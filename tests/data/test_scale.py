@@ -9,9 +9,9 @@ import pytest
 from data.cohort import write_volume
 from scipy import ndimage
 
-from medgen.config.data import DataSettings
+from medgen.api.recipe import DataSettings
 from medgen.data.scans.layouts import mask_names
-from medgen.data.scans.nifti import Volume
+from medgen.data.scans.nifti.gate import Volume
 from medgen.data.store.heads import locate
 from medgen.data.store.preprocess import Channel, cut
 from medgen.data.store.store import SliceStore, open_store

@@ -15,10 +15,10 @@ import attrs
 import numpy as np
 
 from medgen import __version__
-from medgen.config.data import AXES, DataSettings, MaskSettings
+from medgen.api.recipe import AXES, DataSettings, MaskSettings
 from medgen.data.scans import layouts
 from medgen.data.scans.layouts import SPLITS, Patient
-from medgen.data.scans.nifti import Fault
+from medgen.data.scans.nifti.problems import Fault
 from medgen.data.store import concerns, heads, processes, spacing
 from medgen.data.store.concerns import Figures, Files
 from medgen.data.store.file_memo import Memory

@@ -16,11 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medgen import __version__
-from medgen.config.data import DEFAULT_MASK, DataSettings
-from medgen.data.scans import audit, layouts, likeness, nifti
+from medgen.api.recipe import DEFAULT_MASK, DataSettings
+from medgen.data.scans import audit, layouts, likeness
 from medgen.data.scans.consistency import Place, Scan, across_thick, mismatches, overlaps, twins
 from medgen.data.scans.layouts import SPELLINGS, Patient, Survey
-from medgen.data.scans.nifti import Fault, Volume
+from medgen.data.scans.nifti import gate
+from medgen.data.scans.nifti.gate import Volume
+from medgen.data.scans.nifti.problems import Fault
 from medgen.data.store import processes
 from medgen.data.store.file_memo import Memory, cache_root
 from medgen.errors import DataError
@@ -237,7 +239,7 @@ def examine(job: _Job) -> Finding:
     """Read one file."""
     from medgen.data.store.foreground import detect
 
-    report, volume = nifti.examine(job.path, job.settings.max_voxels, job.settings.nan, mask=bool(job.masks))
+    report, volume = gate.examine(job.path, job.settings.max_voxels, job.settings.nan, mask=bool(job.masks))
     faults = list(report.faults)
     lesions: dict[str, Sequence[tuple[int, int]]] = {}
     sketch = None

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from medgen.config.data import AXES
+from medgen.api.recipe import AXES
 from medgen.data.scans.likeness import Likeness, alike
-from medgen.data.scans.nifti import Fault
+from medgen.data.scans.nifti.problems import Fault
 
 SAME_PLACE = 1e-3
 """How far the corners of a patient's volumes may be apart, as a share of the volume's diagonal."""

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from medgen.data.scans.check import Background, Lesions, Report
 from medgen.data.scans.layouts import SPLITS
-from medgen.data.scans.nifti import Fault
+from medgen.data.scans.nifti.problems import Fault
 from medgen.system.console import printable
 
 PERCENTILES = (5, 50, 95)

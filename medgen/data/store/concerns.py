@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from medgen.data.scans.nifti import Fault
+from medgen.data.scans.nifti.problems import Fault
 
 ODD_SIZE = 0.25
 """By how much of the median a head is wider or narrower than people's differ: most likely a unit, or a neck."""

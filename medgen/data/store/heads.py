@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from medgen.config.data import DataSettings
-from medgen.data.scans import layouts, nifti
+from medgen.api.recipe import DataSettings
+from medgen.data.scans import layouts
 from medgen.data.scans.consistency import Place, mismatches
 from medgen.data.scans.layouts import SPELLINGS, Patient
+from medgen.data.scans.nifti import gate, voxels
 from medgen.data.store import processes
 from medgen.data.store.file_memo import Memory
 from medgen.errors import DataError
@@ -152,19 +153,19 @@ def look(sought: Sought) -> Head:
     """A patient's head; the whole volume where no scan shows one."""
     for path in sought.scans:
         try:
-            volume = nifti.read(path, sought.settings.max_voxels, nan=sought.settings.nan)
+            volume = gate.read(path, sought.settings.max_voxels, nan=sought.settings.nan)
         except DataError:  # whoever trains on it says so
             continue
         if sought.known or not _is_segmentation(volume.data):
             return locate(volume)
     try:
-        place = nifti.place(sought.own)
+        place = gate.place(sought.own)
     except DataError:
         return Head((1, 1, 1), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     return Head(place.shape, place.spacing, (0.0, 0.0, 0.0), [float(count) for count in place.shape])
 
 
-def locate(volume: nifti.Volume) -> Head:
+def locate(volume: gate.Volume) -> Head:
     """The head in a scan."""
     from scipy import ndimage
 
@@ -221,7 +222,7 @@ def _same_grid(own: Path, other: Path) -> bool:
     if own == other:
         return True
     try:
-        places = [nifti.place(path) for path in (own, other)]
+        places = [gate.place(path) for path in (own, other)]
     except DataError:
         return False
     first, second = (Place(path, each.shape, each.affine) for path, each in zip((own, other), places, strict=True))
@@ -231,7 +232,7 @@ def _same_grid(own: Path, other: Path) -> bool:
 def _is_segmentation(data: np.ndarray) -> bool:
     some = data[tuple(slice(None, None, max(1, count // 64)) for count in data.shape)]
     values = np.unique(some)
-    return len(values) <= LABELS and bool(np.allclose(values, np.rint(values), atol=nifti.LABEL_TOLERANCE))
+    return len(values) <= LABELS and bool(np.allclose(values, np.rint(values), atol=voxels.LABEL_TOLERANCE))
 
 
 def _without_specks(inside: np.ndarray) -> np.ndarray:

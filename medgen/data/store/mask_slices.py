@@ -15,10 +15,12 @@ from typing import Any, NamedTuple
 import attrs
 import numpy as np
 
-from medgen.config.data import AXES, DataSettings
-from medgen.data.scans import layouts, nifti
+from medgen.api.recipe import AXES, DataSettings
+from medgen.data.scans import layouts
 from medgen.data.scans.consistency import Place, mismatches
-from medgen.data.scans.nifti import Fault, Volume
+from medgen.data.scans.nifti import gate
+from medgen.data.scans.nifti.gate import Volume
+from medgen.data.scans.nifti.problems import Fault
 from medgen.data.store import cache_folder, heads, processes
 from medgen.data.store.file_memo import cache_root
 from medgen.data.store.heads import Head
@@ -137,7 +139,7 @@ def _cut(job: _Job) -> _Cut | list[str]:
     volumes: dict[Path, Volume] = {}
     for path in dict.fromkeys(source.path for source in job.sources):
         try:
-            volumes[path] = nifti.read(path, job.settings.max_voxels, nan=job.settings.nan, mask=True)
+            volumes[path] = gate.read(path, job.settings.max_voxels, nan=job.settings.nan, mask=True)
             problems += _misfits(path, volumes[path], job)
         except DataError as error:
             problems += error.problems

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from medgen.config.data import AXES, DataSettings
-from medgen.data.scans.nifti import Volume
+from medgen.api.recipe import AXES, DataSettings
+from medgen.data.scans.nifti.gate import Volume
 from medgen.data.store.heads import Head
 from medgen.data.store.resample import resample, weights
 from medgen.data.store.small_lesions import Shrunk, Sides, shrink

@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from medgen.config.data import DataSettings, MaskSettings
-from medgen.data.scans import nifti
+from medgen.api.recipe import DataSettings, MaskSettings
 from medgen.data.scans.consistency import Place, mismatches
 from medgen.data.scans.likeness import Likeness, packed, sketch
-from medgen.data.scans.nifti import Fault, Volume
+from medgen.data.scans.nifti import gate, voxels
+from medgen.data.scans.nifti.gate import Volume
+from medgen.data.scans.nifti.problems import Fault
 from medgen.data.store.foreground import detect, without_rim
 from medgen.data.store.foreground import foreground as foreground
 from medgen.data.store.heads import Head
@@ -89,12 +90,12 @@ def cut(channels: Sequence[Channel], settings: DataSettings, head: Head | None =
     for path in dict.fromkeys(channel.path for channel in channels):
         wanted = [channel for channel in channels if channel.path == path]
         try:
-            volume = nifti.read(
+            volume = gate.read(
                 path, settings.max_voxels, nan=settings.nan, mask=any(c.labels is not None for c in wanted)
             )
             places.append(Place(path, volume.data.shape, volume.affine))
             planes.append(Plane.of(volume, settings, head))
-            content = nifti.content(volume.data) if np.ptp(volume.data) else ""
+            content = voxels.content(volume.data) if np.ptp(volume.data) else ""
             cuts |= {each: _cut(each, volume, planes[-1], settings, content, head, each == first) for each in wanted}
         except DataError as error:
             problems += error.problems

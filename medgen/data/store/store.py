@@ -22,10 +22,11 @@ from typing import BinaryIO, NamedTuple
 import attrs
 import numpy as np
 
-from medgen.config.data import AXES, DataSettings
-from medgen.data.scans import consistency, layouts, nifti
+from medgen.api.recipe import AXES, DataSettings
+from medgen.data.scans import consistency, layouts
 from medgen.data.scans.layouts import SPLITS, Patient
 from medgen.data.scans.likeness import unpacked
+from medgen.data.scans.nifti import stream
 from medgen.data.store import cache_folder, concerns, heads, processes, spacing
 from medgen.data.store.concerns import Figures
 from medgen.data.store.file_memo import Memory, cache_root
@@ -278,7 +279,7 @@ def digests(paths: Iterable[Path], cache: Path) -> dict[Path, str]:
 
 def _digest(path: Path) -> str | list[str]:
     try:
-        return nifti.digest(path)
+        return stream.digest(path)
     except DataError as error:
         return error.problems
 

@@ -17,7 +17,7 @@ from medgen.api.settings import unstructure
 if TYPE_CHECKING:
     import torch
 
-    from medgen.config.recipe import Recipe
+    from medgen.api.recipe import Recipe
     from medgen.run.run import Run
 
 medgen_api = 1

@@ -14,7 +14,7 @@ from medgen import field, ge, gt, hookimpl, settings
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from medgen.config.recipe import Recipe
+    from medgen.api.recipe import Recipe
     from medgen.run.run import Run
     from medgen.training.phases import PhasedRun
 

@@ -12,7 +12,7 @@ import click
 from medgen import hookimpl
 
 if TYPE_CHECKING:
-    from medgen.config.recipe import Recipe
+    from medgen.api.recipe import Recipe
 
 medgen_api = 1
 

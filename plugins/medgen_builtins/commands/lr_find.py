@@ -12,7 +12,7 @@ from medgen import hookimpl
 from medgen_builtins.callbacks.lr_find import Finder
 
 if TYPE_CHECKING:
-    from medgen.config.recipe import Recipe
+    from medgen.api.recipe import Recipe
 
 medgen_api = 1
 NAME = "lr_find"

@@ -18,7 +18,7 @@ from medgen import hookimpl
 from medgen.errors import RecipeError
 
 if TYPE_CHECKING:
-    from medgen.config.recipe import Recipe
+    from medgen.api.recipe import Recipe
 
 medgen_api = 1
 BODY = "\nset -u\n"

@@ -9,7 +9,7 @@ from medgen import Mode, field, hookimpl, settings
 from medgen.api.settings import as_toml
 
 if TYPE_CHECKING:
-    from medgen.config.recipe import Recipe
+    from medgen.api.recipe import Recipe
 
 medgen_api = 1
 

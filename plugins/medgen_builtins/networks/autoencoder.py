@@ -11,7 +11,7 @@ from medgen_builtins.networks._norms import count_groups
 if TYPE_CHECKING:
     from torch import nn
 
-    from medgen.config.recipe import Recipe
+    from medgen.api.recipe import Recipe
 
 medgen_api = 1
 

@@ -11,7 +11,7 @@ from medgen import between, field, ge, gt, hookimpl, settings
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from medgen.config.recipe import Recipe
+    from medgen.api.recipe import Recipe
 
 medgen_api = 1
 

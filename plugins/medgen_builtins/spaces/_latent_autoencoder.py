@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from medgen.config.recipe import Recipe, from_toml
+from medgen.api.recipe import Recipe
+from medgen.config.recipe import from_toml
 from medgen.errors import CheckpointError, RecipeError
 from medgen.run import checkpoint
 from medgen.run.run import load_into

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from medgen.config.recipe import Recipe
+    from medgen.api.recipe import Recipe
     from medgen_builtins.spaces._latent_autoencoder import Codec
 
 medgen_api = 1

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from medgen.api.interfaces import LossFunction, Mode, Space, Turn
-    from medgen.config.recipe import Recipe
+    from medgen.api.recipe import Recipe
 
 medgen_api = 1
 

@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from medgen.data.scans import nifti
 from medgen.data.scans.layouts.types import Patient
-from medgen.data.scans.nifti import Fault
+from medgen.data.scans.nifti import stream
+from medgen.data.scans.nifti.problems import Fault
 
 FEW = 2
 """Files that are told one by one at most."""
@@ -37,9 +37,9 @@ def _lines(root: Path, groups: dict[tuple[str, str], dict[Path, str]]) -> Iterat
 def _stand_in(path: Path) -> tuple[str, str] | None:
     try:
         if path.is_symlink() and not path.exists():
-            return nifti.stand_in(os.readlink(path).encode("utf-8", "surrogateescape"))
-        if path.is_file() and path.stat().st_size <= nifti.POINTER_BYTES:
-            return nifti.stand_in(path.read_bytes())
+            return stream.stand_in(os.readlink(path).encode("utf-8", "surrogateescape"))
+        if path.is_file() and path.stat().st_size <= stream.POINTER_BYTES:
+            return stream.stand_in(path.read_bytes())
     except OSError:  # the gate says what is wrong with it
         pass
     return None

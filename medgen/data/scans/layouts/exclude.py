@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from medgen.data.scans.layouts.types import Scans
-from medgen.data.scans.nifti import Fault, printable
+from medgen.data.scans.nifti.problems import Fault, printable
 
 
 def without_excluded(root: Path, everyone: Sequence[Scans], exclude: Iterable[Path]) -> tuple[list[Scans], list[Fault]]:

@@ -7,11 +7,11 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from medgen.config.data import DEFAULT_MASK
+from medgen.api.recipe import DEFAULT_MASK
 from medgen.data.scans.layouts.patterns import Pattern
 from medgen.data.scans.layouts.types import Scans, listed
 from medgen.data.scans.layouts.words import SPELLINGS, split_of
-from medgen.data.scans.nifti import Fault
+from medgen.data.scans.nifti.problems import Fault
 
 Pairs = Sequence[tuple[Scans, list[str]]]
 """Patients, each with the names of its files for a source."""

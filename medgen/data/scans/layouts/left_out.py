@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from medgen.data.scans.layouts.types import Left, listed
-from medgen.data.scans.nifti import Fault
+from medgen.data.scans.nifti.problems import Fault
 
 CONVERT = {
     "DICOM files": "with dcm2niix",

@@ -13,7 +13,7 @@ from medgen.data.scans.layouts.patterns import Pattern
 from medgen.data.scans.layouts.types import Left, Listing, Scans, Split, listed
 from medgen.data.scans.layouts.walk import Contents, direct, folders, format_of, is_nifti, look
 from medgen.data.scans.layouts.words import split_of
-from medgen.data.scans.nifti import Fault
+from medgen.data.scans.nifti.problems import Fault
 from medgen.errors import DataError
 
 Patterns = Callable[[str, Sequence[Scans]], list[Pattern]]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from medgen.data.scans.layouts.walk import direct, folders, is_nifti
 from medgen.data.scans.layouts.words import split_of
-from medgen.data.scans.nifti import Fault
+from medgen.data.scans.nifti.problems import Fault
 
 DEPTH = 2
 """How far below `data.root` a dataset is looked for."""

@@ -10,10 +10,10 @@ from fnmatch import translate
 from pathlib import Path
 from typing import NamedTuple
 
-from medgen.config.data import DEFAULT_MASK, DataSettings
+from medgen.api.recipe import DEFAULT_MASK, DataSettings
 from medgen.data.scans.layouts.types import Scans
 from medgen.data.scans.layouts.words import IMAGE_WORDS, MASK_WORDS, SPELLINGS, spellings
-from medgen.data.scans.nifti import Fault
+from medgen.data.scans.nifti.problems import Fault
 from medgen.errors import DataError
 from medgen.system.names import native
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from medgen.data.scans.layouts.types import Scans, listed
-from medgen.data.scans.nifti import Fault
+from medgen.data.scans.nifti.problems import Fault
 from medgen.system.names import raw
 
 ORDER = (None, "train", "val", "test")

@@ -10,7 +10,8 @@ from medgen.data.scans.layouts.listing import leave
 from medgen.data.scans.layouts.types import Left, Listing, Scans, Split
 from medgen.data.scans.layouts.walk import Contents, folders, look
 from medgen.data.scans.layouts.words import stem
-from medgen.data.scans.nifti import Fault, inspect
+from medgen.data.scans.nifti.gate import inspect
+from medgen.data.scans.nifti.problems import Fault
 from medgen.errors import DataError
 
 TISSUE = re.compile(

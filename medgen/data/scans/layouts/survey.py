@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from medgen.config.data import DataSettings
+from medgen.api.recipe import DataSettings
 from medgen.data.scans.layouts import faults, left_out
 from medgen.data.scans.layouts.absent import absent
 from medgen.data.scans.layouts.exclude import without_excluded
@@ -19,7 +19,7 @@ from medgen.data.scans.layouts.splits import drawn_for_val, split_faults
 from medgen.data.scans.layouts.standards import by_case, by_file, by_subject
 from medgen.data.scans.layouts.types import SPLITS, Listing, Patient, Scans, Survey, expand
 from medgen.data.scans.layouts.walk import folders
-from medgen.data.scans.nifti import Fault
+from medgen.data.scans.nifti.problems import Fault
 from medgen.errors import DataError
 from medgen.system.names import raw
 
