@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import click
     from torch import Tensor
 
-    from medgen.run.run import Run
+    from medgen.api.run import Run
 
 hookspec = pluggy.HookspecMarker("medgen")
 hookimpl = pluggy.HookimplMarker("medgen")
@@ -64,7 +64,7 @@ class Lifecycle:
     def medgen_fit(self, run: Run) -> bool | None:
         """Return True to own the whole fit; the core's loop is then not entered.
 
-        Where it consists of child runs, see `kinds.PhasedSettings`, run is an `outer.PhasedRun`.
+        For a callback with `PhasedSettings`, whose run consists of child runs, run is a `PhasedRun`.
         """
 
     @hookspec
@@ -75,7 +75,7 @@ class Lifecycle:
     def medgen_memory_check(self, run: Run) -> None:
         """On a GPU, before the first step: do once, and leave no trace of it, what may need more memory than a step.
 
-        Set `run.trial` first, so that a message can say what did not fit.
+        Do it within `run.trying(...)`, so that an error's line says what did not fit.
         """
 
     @hookspec

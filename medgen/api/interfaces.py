@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from medgen.api.recipe import Recipe
-    from medgen.run.run import Run
-    from medgen.training.phases import PhasedRun
 
 SINGLE = ("mode", "strategy", "space", "network")
 """Kinds of which a recipe has exactly one; a later one replaces an earlier one."""
@@ -265,28 +263,5 @@ class Settings(Protocol):
         """Mistakes, each as `<key path>: <what is wrong>. <What to do>.`"""
 
 
-class Callback(Protocol):
-    """An object with `@hookimpl` methods (see `medgen.api.hooks`), and these two if it has state."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Plain values and tensors only."""
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
-
-
-class PhasedSettings(Protocol):
-    """Settings of a callback that owns the fit with `medgen_fit`: its run, an `outer.PhasedRun`, consists of child runs."""
-
-    def phases(self, recipe: Recipe) -> Mapping[str, Recipe]:
-        """The recipe of each child run by the name of its folder, in order."""
-
-    def build(self, run: PhasedRun) -> object:
-        """The object that trains them."""
-
-
-class CallbackSettings(Protocol):
-    """A callback's settings."""
-
-    def build(self, run: Run) -> object:
-        """The object that takes part in the run."""
+class StopFit(Exception):
+    """Raised inside an epoch's end when the run is to stop; whoever resumes works that end off again."""

@@ -24,7 +24,7 @@ from medgen.errors import CheckpointError
 from medgen.ranks import collectives
 from medgen.run import choices
 from medgen.run.metrics_file import MetricsFile
-from medgen.run.run import Run
+from medgen.run.run import TrainingRun
 from medgen.system.console import progress
 
 
@@ -74,7 +74,7 @@ def assemble(
     device: torch.device | None = None,
     saved: Saved | None = None,
     callbacks: Mapping[str, object] | None = None,
-) -> Run:
+) -> TrainingRun:
     """A run that can be trained, its callbacks registered on a plugin manager of its own.
 
     saved: the checkpoint that is about to be loaded. callbacks: more than the recipe has, by name.
@@ -88,7 +88,7 @@ def assemble(
     losses = {name: settings.build(device) for name, settings in recipe.losses.items()}
     seeds.seed_globals(recipe.run.seed, "init/turns")
     turns = {turn.name: turn for turn in parts.strategy.turns(parts.mode, parts.space, parts.network, losses, device)}
-    run = Run(recipe, folder, device, store, *parts, turns, prepared)
+    run = TrainingRun(recipe, folder, device, store, *parts, turns, prepared)
     if run.channels_last:
         parts.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     journal = folder / "metrics.jsonl" if run.is_rank_zero else Path(os.devnull)
@@ -137,13 +137,10 @@ def _restore_space(space: Space, saved: Saved) -> None:
         raise CheckpointError(f"{saved.source}: {what}. Use a checkpoint that medgen wrote.") from error
 
 
-def _add_callbacks(run: Run, more: Mapping[str, object]) -> None:
-    from medgen.training.validation import Validation
-
+def _add_callbacks(run: TrainingRun, more: Mapping[str, object]) -> None:
     manager = pluggy.PluginManager("medgen")
     manager.add_hookspecs(Lifecycle)
-    run.hooks = manager.hook
-    manager.register(Validation(run), name="validation")
+    run.plugins = manager
     for name, settings in run.recipe.callbacks.items():
         run.callbacks[name] = settings.build(run)
     run.callbacks |= more

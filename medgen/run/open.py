@@ -12,10 +12,10 @@ from medgen.config.recipe import from_toml
 from medgen.errors import DataError
 from medgen.run import checkpoint, choices, folder
 from medgen.run.assemble import Saved, assemble
-from medgen.run.run import Run
+from medgen.run.run import TrainingRun
 
 
-def begin(recipe: Recipe, where: Path, callbacks: Mapping[str, object] | None = None) -> Run:
+def begin(recipe: Recipe, where: Path, callbacks: Mapping[str, object] | None = None) -> TrainingRun:
     """A new run, with the weights that the recipe names, if any."""
     run = assemble(recipe, where, callbacks=callbacks)
     source = recipe.training.init_from
@@ -24,7 +24,7 @@ def begin(recipe: Recipe, where: Path, callbacks: Mapping[str, object] | None = 
     return run
 
 
-def restore(recipe: Recipe, where: Path, callbacks: Mapping[str, object] | None = None) -> Run:
+def restore(recipe: Recipe, where: Path, callbacks: Mapping[str, object] | None = None) -> TrainingRun:
     """The run in a folder as its newest whole checkpoint has it, as far as the recipe and the data still fit."""
     state, source = folder.latest_state(where)
     old = from_toml(state["recipe"], source=str(source))
@@ -36,7 +36,7 @@ def restore(recipe: Recipe, where: Path, callbacks: Mapping[str, object] | None 
     return run
 
 
-def _check_data(run: Run, state: dict[str, Any], source: Path) -> None:
+def _check_data(run: TrainingRun, state: dict[str, Any], source: Path) -> None:
     was, now = state["data"], run.store.fingerprint
     if was["fingerprint"] == now or run.recipe.data.accept_changes:
         return

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -51,14 +52,14 @@ class MemoryTrial(NamedTuple):
     smaller: str = ""
 
 
-class Run:
+class TrainingRun:
     """Everything that trains, where it stands, and how to save it. `network` is the raw module, never a wrapper.
 
     `averaged` is a slot that a callback may fill with a module; checkpoints store it and `generate` prefers it.
     """
 
     averaged: nn.Module | None = None
-    hooks: pluggy.HookRelay
+    plugins: pluggy.PluginManager
     metrics_file: MetricsFile
     flush: Callable[[], None]
     """Reads what has been measured from the device; whoever trains sets it, so that a save misses no line."""
@@ -102,6 +103,23 @@ class Run:
         self._measures = False
         self._vote, self._decided = collectives.AsyncAny(), False
         self.flush = lambda: None
+
+    @property
+    def hooks(self) -> pluggy.HookRelay:
+        """The hooks of everything that takes part in this run."""
+        return self.plugins.hook
+
+    @contextmanager
+    def trying(self, what: str, smaller: str = "") -> Iterator[None]:
+        """Name what is tried before the first step; after an error the name stays, for its line."""
+        self.trial = MemoryTrial(what, smaller)
+        yield
+        self.trial = None
+
+    @property
+    def masks(self) -> frozenset[str]:
+        """Names of the channels that are masks."""
+        return self.store.masks
 
     @property
     def epoch_samples(self) -> int:

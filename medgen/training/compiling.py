@@ -13,7 +13,7 @@ import torch
 from medgen.errors import MedgenError, RecipeError, StoppedError
 from medgen.ranks import collectives, heartbeat
 from medgen.run import choices
-from medgen.run.run import Run
+from medgen.run.run import TrainingRun
 from medgen.system.console import warn
 from medgen.system.signals import NAMES
 from medgen.training import memory_check
@@ -42,7 +42,7 @@ class Fault(NamedTuple):
     advice: str
 
 
-def settle(run: Run, compiled: Callable[[], None], eager: Callable[[], None]) -> bool:
+def settle(run: TrainingRun, compiled: Callable[[], None], eager: Callable[[], None]) -> bool:
     """Whether to compile, as tried once a process. Collective. Raises RecipeError if it fails and has to work.
 
     compiled, eager: compute what a step does, but for its updates.
@@ -68,7 +68,7 @@ def settle(run: Run, compiled: Callable[[], None], eager: Callable[[], None]) ->
     return False
 
 
-def _fault(run: Run, work: Callable[[], None]) -> Fault | None:
+def _fault(run: TrainingRun, work: Callable[[], None]) -> Fault | None:
     """What is wrong, as the first rank has it for which something is."""
     mine = None
     with heartbeat.busy(), memory_check.untouched(run):
@@ -97,13 +97,13 @@ def _probe(device: torch.device) -> None:
     torch.compile(work)(torch.ones(4096, device=device, requires_grad=True)).backward()  # type: ignore[no-untyped-call]
 
 
-def error(fault: Fault, run: Run) -> RecipeError:
+def error(fault: Fault, run: TrainingRun) -> RecipeError:
     """The one line for a run that cannot be compiled but has to be."""
     began = f", and {run.dir} has been compiled up to step {run.step}" if run.step else ""
     return RecipeError(f"training.compile: {fault.what}{began}. {fault.advice}, or use training.compile=false.")
 
 
-def is_failure(caught: BaseException, run: Run) -> bool:
+def is_failure(caught: BaseException, run: TrainingRun) -> bool:
     """Whether an error is one of torch's compiler, which may compile in the midst of a run, too."""
     if not run.compiles:
         return False

@@ -10,7 +10,7 @@ import attrs
 import torch
 
 from medgen.api.recipe import TrainingSettings
-from medgen.run.run import Run
+from medgen.run.run import TrainingRun
 from medgen.training import device_memory
 from medgen.training.throughput import finish, flops_per_image, peak
 from medgen.training.trainer import Trainer
@@ -31,7 +31,7 @@ class Measured(NamedTuple):
     memory: float
 
 
-def lines(run: Run) -> Iterator[str]:
+def lines(run: TrainingRun) -> Iterator[str]:
     """FLOPs of an image, a step, its memory, the whole run, and the batch size that would fit.
 
     The run is used up. Of several devices, what one of them will have to do is measured.
@@ -54,7 +54,7 @@ def lines(run: Run) -> Iterator[str]:
     yield from _fits(run, training, step, other or _measure_more(run, 2 * images))
 
 
-def _from_few(run: Run, training: TrainingSettings, images: int, one: float) -> Iterator[str]:
+def _from_few(run: TrainingRun, training: TrainingSettings, images: int, one: float) -> Iterator[str]:
     """What a step that would take long to try on a CPU may cost; one: seconds that an image took, the first time."""
     few = min(images // 4, int(LONG / (6 * one))) // training.accumulate * training.accumulate  # tried six times in all
     why = "as it would take long to try on a CPU"
@@ -71,7 +71,7 @@ def _from_few(run: Run, training: TrainingSettings, images: int, one: float) -> 
     yield from _fits(run, training, step, small)
 
 
-def measure(run: Run, images: int) -> Measured:
+def measure(run: TrainingRun, images: int) -> Measured:
     """Train a step of so many images to warm up, and then measure; for a second, if they are short."""
     torch._dynamo.reset()  # else it would be compiled for images of any number, which takes other memory
     run.recipe = attrs.evolve(run.recipe, training=attrs.evolve(run.recipe.training, batch_size=images))
@@ -87,7 +87,7 @@ def measure(run: Run, images: int) -> Measured:
     return Measured(images, (time.perf_counter() - began) / count, device_memory.peak(run.device))
 
 
-def _measure_more(run: Run, images: int) -> Measured | None:
+def _measure_more(run: TrainingRun, images: int) -> Measured | None:
     """None if so many do not fit."""
     try:
         return measure(run, images)
@@ -106,7 +106,7 @@ def largest(one: Measured, other: Measured, free: float) -> int:
     return max(0, int((free - one.memory) / each) + one.images) if each > 0 else 0
 
 
-def _step(run: Run, step: Measured, flops: float) -> str:
+def _step(run: TrainingRun, step: Measured, flops: float) -> str:
     training, speed = run.recipe.training, step.images / step.seconds
     limit = peak(run.device, training.precision)
     how = "compiled" if training.compile else "not compiled"
@@ -121,7 +121,7 @@ def _total(steps: int, seconds: float) -> str:
     return f"total    {steps} steps take {steps * seconds / 3600:.2f} hours, without validation and previews"
 
 
-def _fits(run: Run, training: TrainingSettings, step: Measured, other: Measured | None) -> Iterator[str]:
+def _fits(run: TrainingRun, training: TrainingSettings, step: Measured, other: Measured | None) -> Iterator[str]:
     """From two steps, if one can tell from them. The processes of a CPU share its memory."""
     room, sharing = device_memory.room(run.device), training.devices if run.device.type == "cpu" else 1
     if room is None or other is None:

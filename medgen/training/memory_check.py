@@ -10,15 +10,15 @@ import torch
 from torch import nn
 
 from medgen.ranks import heartbeat
-from medgen.run.run import MemoryTrial, Run
+from medgen.run.run import TrainingRun
 
 
-def due(run: Run) -> bool:
+def due(run: TrainingRun) -> bool:
     """Only where memory is a fixed budget that tells when it is used up; a CPU's is not, and a step there is slow."""
     return run.device.type == "cuda" and not run.complete
 
 
-def check(run: Run, passes: Callable[[], None]) -> None:
+def check(run: TrainingRun, passes: Callable[[], None]) -> None:
     """Train a step without its update, then all that callbacks rehearse, as to `medgen_memory_check`. Changes nothing.
 
     passes: every turn's forward and backward pass, at the size of a real step.
@@ -33,15 +33,13 @@ def check(run: Run, passes: Callable[[], None]) -> None:
 
 
 @contextmanager
-def untouched(run: Run) -> Iterator[None]:
+def untouched(run: TrainingRun) -> Iterator[None]:
     """While something is tried out: generators, buffers and gradients are as before afterwards."""
     turns = [cast(nn.Module, turn) for turn in run.turns.values()]
     buffers = [(each, each.clone()) for turn in turns for each in turn.buffers()]
     cuda = [run.device] if run.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
-        run.trial = MemoryTrial("training")
-        yield  # after an error the trial stays, as it says where
-    run.trial = None
+    with torch.random.fork_rng(devices=cuda), run.trying("training"):
+        yield
     for optimizer in run.optimizers.values():
         optimizer.zero_grad(set_to_none=True)
     with torch.no_grad():
@@ -49,7 +47,7 @@ def untouched(run: Run) -> Iterator[None]:
             each.copy_(was)
 
 
-def _moments(run: Run) -> list[torch.Tensor]:
+def _moments(run: TrainingRun) -> list[torch.Tensor]:
     """What AdamW will hold from the first update on."""
     new = [p for name, each in run.turns.items() for p in each.parameters() if p not in run.optimizers[name].state]
     return [torch.empty_like(parameter) for parameter in new for _ in range(2)]

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, cast
 import pluggy
 
 from medgen.api.hooks import Lifecycle
-from medgen.api.interfaces import PhasedSettings
 from medgen.api.recipe import Recipe
+from medgen.api.run import PhasedSettings
 from medgen.errors import StoppedError, continue_command
 from medgen.ranks import collectives
 from medgen.run import choices, folder
@@ -23,7 +23,7 @@ from medgen.system.signals import NAMES
 from medgen.training import trainer
 
 if TYPE_CHECKING:
-    from medgen.run.run import Run
+    from medgen.run.run import TrainingRun
 
 
 def owner(recipe: Recipe) -> PhasedSettings | None:
@@ -51,7 +51,7 @@ class PhasedRun:
 
     def __init__(self, recipe: Recipe, where: Path):
         self.recipe, self.dir = recipe, where
-        self.inner: Run | None = None
+        self.inner: TrainingRun | None = None
         """The child that is trained now."""
         self.stopping: str | None = None
         self._preparing = False
@@ -70,7 +70,9 @@ class PhasedRun:
         elif self._preparing:
             raise stopped(self.dir, reason, "between two phases")
 
-    def child(self, recipe: Recipe, name: str, callbacks: Mapping[str, object] | None = None) -> tuple[Run, bool]:
+    def child(
+        self, recipe: Recipe, name: str, callbacks: Mapping[str, object] | None = None
+    ) -> tuple[TrainingRun, bool]:
         """A run in the folder `name` below this one's, and whether it is new; else it goes on where it was saved.
 
         callbacks: more of them, by name; their state is in the child's checkpoints.
@@ -86,7 +88,7 @@ class PhasedRun:
         run.deadline, run.until = self.deadline, self.until
         return run, new
 
-    def fit(self, child: Run) -> None:
+    def fit(self, child: TrainingRun) -> None:
         """Train a child until it is done or stopped; a stop that was asked of this run reaches it."""
         self.inner = child
         if self.stopping:

@@ -34,7 +34,7 @@ from medgen.ranks import collectives, process_group
 from medgen.run import choices, folder
 from medgen.run.assemble import default_device
 from medgen.run.open import begin, restore
-from medgen.run.run import REQUEST, TIME_LIMIT, Run
+from medgen.run.run import REQUEST, TIME_LIMIT, TrainingRun
 from medgen.system import files, streams
 from medgen.system.console import say
 from medgen.system.signals import NAMES, RepeatFilter, answered
@@ -111,7 +111,7 @@ def dry_run(recipe: Recipe) -> None:
 
 
 @contextmanager
-def rehearsal(recipe: Recipe) -> Iterator[Run]:
+def rehearsal(recipe: Recipe) -> Iterator[TrainingRun]:
     """A run in a temporary folder, of which nothing stays."""
     with tempfile.TemporaryDirectory() as where:
         run = begin(recipe, Path(where))
@@ -123,7 +123,7 @@ def rehearsal(recipe: Recipe) -> Iterator[Run]:
             run.metrics_file.close()
 
 
-def _train(run: Run, began: float, signals: Signals) -> Path:
+def _train(run: TrainingRun, began: float, signals: Signals) -> Path:
     run.deadline = deadline(run.recipe.training, began)
     signals.attach(run)
     process_group.start_heartbeat(run.dir, run.recipe.distributed.timeout, run.step)
@@ -160,7 +160,7 @@ def _train_children(recipe: Recipe, where: Path, began: float, signals: Signals,
     return where if work.complete else _unfinished(work, began, "between two steps")
 
 
-def _unfinished(work: Run | PhasedRun, began: float, at: str) -> Path:
+def _unfinished(work: TrainingRun | PhasedRun, began: float, at: str) -> Path:
     """The folder, where the caller asked for no more; else raises what makes a scheduler continue, or not try again."""
     reason = work.stopping or ""
     if reason.startswith(REQUEST):
@@ -170,7 +170,7 @@ def _unfinished(work: Run | PhasedRun, began: float, at: str) -> Path:
     raise stopped(work.dir, work.stopping, at)
 
 
-def _too_short(work: Run | PhasedRun, began: float) -> str:
+def _too_short(work: TrainingRun | PhasedRun, began: float) -> str:
     """A run that would stop at the same step whenever it is continued."""
     own, took = work.recipe.training.time_limit, f"starting took {time.time() - began:.0f} s"
     if own and began + 60 * own == work.deadline:
@@ -187,7 +187,7 @@ def deadline(training: TrainingSettings, began: float) -> float:
     return min(own, float(slurm) if slurm.isascii() and slurm.isdigit() else math.inf)
 
 
-def _introduce(run: Run) -> None:
+def _introduce(run: TrainingRun) -> None:
     folder.write_metadata(
         run.dir,
         "running",
@@ -202,14 +202,14 @@ def _introduce(run: Run) -> None:
     say(f"run      {run.dir}" + (f", from step {run.step}" if run.step else ""))
 
 
-def _describe(run: Run) -> None:
+def _describe(run: TrainingRun) -> None:
     parameters = sum(each.numel() for each in run.network.parameters())
     patients = f"{run.store.patients('train')} + {run.store.patients('val')} patients"
     say(f"data     {run.train.size} slices to train on, {run.val.size} held out ({patients})")
     say(f"network  {parameters / 1e6:.1f} M parameters on {run.device}, {run.recipe.training.precision}")
 
 
-def _result(run: Run) -> dict[str, Any]:
+def _result(run: TrainingRun) -> dict[str, Any]:
     return {"step": run.step, "total_steps": run.total_steps, "training_seconds": round(run.seconds, 1)}
 
 
@@ -218,11 +218,11 @@ class Signals:
 
     def __init__(self, where: Path):
         self.where = where
-        self.run: Run | PhasedRun | None = None
+        self.run: TrainingRun | PhasedRun | None = None
         self._ear = RepeatFilter()
         self._asked: str | None = None
 
-    def attach(self, run: Run | PhasedRun) -> None:
+    def attach(self, run: TrainingRun | PhasedRun) -> None:
         """From now on it is the run that stops; at once, if some library has swallowed what was raised before."""
         self.run = run
         if self._asked:
@@ -276,7 +276,7 @@ def _recorded(where: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _memory(run: Run | PhasedRun, kept: bool = True) -> Iterator[None]:
+def _memory(run: TrainingRun | PhasedRun, kept: bool = True) -> Iterator[None]:
     """Out of memory is no bug: say what would fit, without changing the result."""
     try:
         yield
@@ -288,7 +288,7 @@ def _memory(run: Run | PhasedRun, kept: bool = True) -> Iterator[None]:
         raise OutOfMemoryError(_too_large(run, str(error), kept)) from error
 
 
-def _too_large(work: Run | PhasedRun, text: str, kept: bool) -> str:
+def _too_large(work: TrainingRun | PhasedRun, text: str, kept: bool) -> str:
     run = work.inner if isinstance(work, PhasedRun) else work
     if run is None:  # it was no step that took too much
         return f"{work.dir}: out of memory ({text.splitlines()[0]}). Use a smaller network or image."
@@ -306,7 +306,7 @@ def _too_large(work: Run | PhasedRun, text: str, kept: bool) -> str:
     return f"{run.dir}: {said}, then continue: {again}"
 
 
-def _smaller(run: Run) -> tuple[str, str]:
+def _smaller(run: TrainingRun) -> tuple[str, str]:
     """A change that needs less memory and changes no result, if there is one, and the advice."""
     if run.trial and run.trial.what != "training":
         change = run.trial.smaller

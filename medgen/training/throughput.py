@@ -16,7 +16,7 @@ from torch.utils import flop_counter
 from medgen import seeds
 from medgen.api.interfaces import Batch, Turn, TurnOutput
 from medgen.ranks import collectives, heartbeat
-from medgen.run.run import Run
+from medgen.run.run import TrainingRun
 from medgen.training.objective import detach
 from medgen.training.sampling import autocast, evaluation
 
@@ -48,7 +48,7 @@ ON_CPU: dict[Any, Callable[..., int]] = {
 class Throughput:
     """What this process has done since `restart`."""
 
-    def __init__(self, run: Run):
+    def __init__(self, run: TrainingRun):
         self.run, self.recompiles = run, Recompiles() if run.recipe.training.compile else None
         self._flops = self._peak = 0.0
         self.restart()
@@ -95,7 +95,7 @@ class Throughput:
         return values if self.recompiles is None else values | {"recompiles": float(self.recompiles.count)}
 
 
-def flops_per_image(run: Run) -> float:
+def flops_per_image(run: TrainingRun) -> float:
     """FLOPs of the products and convolutions that an image takes on its way through all turns, forward and backward.
 
     What gradient checkpointing computes again is not counted. One image is sent through in evaluation mode, so that
@@ -111,7 +111,7 @@ def flops_per_image(run: Run) -> float:
     return float(counter.get_total_flops())
 
 
-def _pass(run: Run, turn: Turn, batch: Batch, before: TurnOutput | None) -> TurnOutput:
+def _pass(run: TrainingRun, turn: Turn, batch: Batch, before: TurnOutput | None) -> TurnOutput:
     """A turn's result without a graph, after a backward pass whose gradients are dropped."""
     draws = turn.draw(seeds.stream(run.recipe.run.seed, "flops", device=run.device), batch)
     with autocast(run.device, run.recipe.training.precision):

@@ -13,22 +13,19 @@ import torch
 from torch import Tensor
 
 from medgen import seeds
-from medgen.api.interfaces import Batch, Turn, TurnOutput
+from medgen.api.interfaces import Batch, StopFit, Turn, TurnOutput
 from medgen.errors import MedgenError, NotFiniteError, PluginError, StorageError
 from medgen.ranks import collectives, ddp, heartbeat, process_group
-from medgen.run.run import Run
+from medgen.run.run import TrainingRun
 from medgen.system.console import warn
 from medgen.training import compiling, device_memory, memory_check
 from medgen.training.objective import detach
 from medgen.training.sampling import autocast
 from medgen.training.throughput import Throughput
+from medgen.training.validation import register_validation
 
 
-class StopFit(Exception):
-    """Raised inside an epoch's end when the run is to stop; that end is then worked off by whoever resumes."""
-
-
-def fit(run: Run) -> None:
+def fit(run: TrainingRun) -> None:
     """Train until every step is done or someone stops the run; callbacks hear of the end either way."""
     error: BaseException | None = None
     try:
@@ -59,7 +56,7 @@ def fit(run: Run) -> None:
             run.metrics_file.close()
 
 
-def callback_at_fault(run: Run, error: BaseException) -> str | None:
+def callback_at_fault(run: TrainingRun, error: BaseException) -> str | None:
     """The innermost callback that an error came through, and the hook it was in: `previews: medgen_validate`."""
     names = {id(callback): name for name, callback in run.callbacks.items()}
     frames = [frame for frame, _ in walk_tb(error.__traceback__)]
@@ -71,8 +68,9 @@ def callback_at_fault(run: Run, error: BaseException) -> str | None:
 class Trainer:
     """The core's own fit."""
 
-    def __init__(self, run: Run):
+    def __init__(self, run: TrainingRun):
         self.run, self.training = run, run.recipe.training
+        register_validation(run)
         self.rows = ddp.local_rows(self.training.batch_size, self.training.accumulate)
         self.weights = run.recipe.loss_weights
         self.forward: dict[str, Any] = dict(run.turns)
@@ -291,8 +289,9 @@ class Trainer:
             )
 
 
-def validate(run: Run) -> dict[str, float]:
+def validate(run: TrainingRun) -> dict[str, float]:
     """Ask everyone who measures, merge the answers; what rank 0 says counts for all."""
+    register_validation(run)
     metrics: dict[str, float] = {}
     for answer in run.hooks.medgen_validate(run=run):
         metrics.update(answer or {})

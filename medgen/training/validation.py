@@ -12,13 +12,12 @@ from torch import Tensor
 
 from medgen import seeds
 from medgen.api.hooks import hookimpl
-from medgen.api.interfaces import TIME_SCALE, Batch, MeasuringTurn, Turn, TurnOutput
+from medgen.api.interfaces import TIME_SCALE, Batch, MeasuringTurn, StopFit, Turn, TurnOutput
 from medgen.ranks import collectives
-from medgen.run.run import MemoryTrial, Run
+from medgen.run.run import TrainingRun
 from medgen.training.lesion_masks import lesion_masks
 from medgen.training.objective import detach
 from medgen.training.sampling import autocast, evaluation
-from medgen.training.trainer import StopFit
 
 BINS = 5
 
@@ -29,11 +28,11 @@ class Validation:
     Lesions are where a mask is set that the model is given or generates; without a mask there are no such figures.
     """
 
-    def __init__(self, run: Run):
+    def __init__(self, run: TrainingRun):
         self.run = run
 
-    @hookimpl
-    def medgen_validate(self, run: Run) -> Mapping[str, float] | None:
+    @hookimpl(trylast=True)
+    def medgen_validate(self, run: TrainingRun) -> Mapping[str, float] | None:
         if run.val.size == 0:
             return None
         sums = self._sums()
@@ -50,11 +49,10 @@ class Validation:
             metrics = turn.summarise(metrics) if hasattr(turn, "summarise") else metrics
         return metrics
 
-    @hookimpl
-    def medgen_memory_check(self, run: Run) -> None:
+    @hookimpl(trylast=True)
+    def medgen_memory_check(self, run: TrainingRun) -> None:
         if run.val.size and run.recipe.training.validate_every:
-            run.trial = MemoryTrial("validation")
-            with evaluation(run.network), torch.no_grad():
+            with run.trying("validation"), evaluation(run.network), torch.no_grad():
                 self._add(self._sums(), 0, 0)
 
     def _sums(self) -> dict[str, Tensor]:
@@ -111,3 +109,9 @@ class Validation:
     def _lesion(self, batch: Batch, truth: Tensor) -> Tensor | None:
         masks = lesion_masks(self.run.mode, self.run.store.masks, truth, batch.condition)
         return None if masks is None else masks.any(1)
+
+
+def register_validation(run: TrainingRun) -> None:
+    """Make the core's own validation one of the run's hooks, once."""
+    if not run.plugins.has_plugin("validation"):
+        run.plugins.register(Validation(run), name="validation")

@@ -28,7 +28,7 @@ from medgen.api.recipe import Recipe
 from medgen.config.recipe import load, public_toml
 from medgen.run import checkpoint
 from medgen.run.assemble import Parts, assemble, build, default_device
-from medgen.run.run import Run
+from medgen.run.run import TrainingRun
 from medgen.training import sampling
 from medgen.training.trainer import Trainer
 
@@ -46,7 +46,9 @@ def recipe(folder: Path, options: argparse.Namespace, *more: str) -> Recipe:
     return load(RECIPE, overrides(folder, options, "callbacks.previews=false", *more))
 
 
-def training_step(folder: Path, name: str, options: argparse.Namespace, cached: bool) -> tuple[Callable[[], None], Run]:
+def training_step(
+    folder: Path, name: str, options: argparse.Namespace, cached: bool
+) -> tuple[Callable[[], None], TrainingRun]:
     """medgen's own step; without the cache, each batch of images goes through the encoder."""
     (folder / name).mkdir()
     run = assemble(recipe(folder, options, "space=latent", f"space.latent.checkpoint={folder}/ae.pt"), folder / name)

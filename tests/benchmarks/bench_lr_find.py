@@ -19,7 +19,7 @@ from rich.table import Table
 
 from medgen.config.recipe import load
 from medgen.run.assemble import assemble
-from medgen.run.run import Run
+from medgen.run.run import TrainingRun
 from medgen.training.trainer import Trainer
 
 FACTORS = (0.1, 1.0, 10.0)
@@ -60,7 +60,7 @@ def measure(options: argparse.Namespace, seed: int, console: Console) -> tuple[f
     return rate, losses
 
 
-def trained(run: Run, rate: float, steps: int) -> float:
+def trained(run: TrainingRun, rate: float, steps: int) -> float:
     """The probe's score after some steps at a rate; the run is as before afterwards."""
     with unchanged(run):
         trainer = Trainer(run)

@@ -18,7 +18,7 @@ from medgen_builtins.commands import verify_resume
 
 from medgen.config.recipe import load
 from medgen.run import checkpoint, folder
-from medgen.run.run import Run
+from medgen.run.run import TrainingRun
 from medgen.training.trainer import Trainer
 
 SHORT = (*SMALL, "training.val_batches=1")
@@ -58,9 +58,9 @@ def stop_at(patch, step):
 
 def keep_every_checkpoint(patch, folder):
     """A copy of `latest.pt` for each step, as it is when that step is done and before an epoch's end."""
-    from medgen.run.run import Run
+    from medgen.run.run import TrainingRun
 
-    real = Run.save
+    real = TrainingRun.save
 
     def save(self, name="latest.pt"):
         path = real(self, name)
@@ -70,7 +70,7 @@ def keep_every_checkpoint(patch, folder):
                 shutil.copy(each, folder / str(self.step))
         return path
 
-    patch.setattr(Run, "save", save)
+    patch.setattr(TrainingRun, "save", save)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -418,14 +418,14 @@ def test_R12_no_step_is_shown_twice_or_missing_after_a_crash_behind_the_checkpoi
 
 def die_validated(step):
     """Die after the measurements of an epoch's end are shown, before it is saved."""
-    real = Run.log
+    real = TrainingRun.log
 
     def log(self, scalars, images=None):
         real(self, scalars, images)
         if self.step == step and "loss/val" in scalars:
             os._exit(137)
 
-    Run.log = log  # type: ignore[method-assign]
+    TrainingRun.log = log  # type: ignore[method-assign]
 
 
 def test_R12_no_measurement_is_shown_twice_after_a_crash_before_it_was_saved(server, tiny, tmp_path):

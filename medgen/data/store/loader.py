@@ -60,6 +60,14 @@ class Loader:
         rows: list[int] = self.rows[self._numbers(position, count) // self.views].tolist()
         return rows
 
+    def with_large_lesions(self, count: int) -> np.ndarray:
+        """Numbers of `count` slices, spread over the half that has the larger lesions."""
+        area = sum((each[self.rows] for each in self.store.lesion_area.values()), np.zeros(len(self.rows)))
+        order = np.argsort(-area, kind="stable")
+        half = order[: max(1, len(order) // 2)]  # the very largest are neighbours in one patient
+        chosen = half[np.linspace(0, len(half) - 1, count).astype(int)]
+        return np.asarray(chosen * self.views)
+
     def close(self) -> None:
         """Let the reading thread end."""
         self._thread.shutdown(wait=True, cancel_futures=True)

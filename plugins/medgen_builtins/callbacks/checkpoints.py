@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from medgen import field, ge, hookimpl, settings
 
 if TYPE_CHECKING:
-    from medgen.run.run import Run
+    from medgen.api.run import Run
 
 medgen_api = 1
 FILES = 4

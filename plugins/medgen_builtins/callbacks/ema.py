@@ -12,7 +12,7 @@ from medgen import between, field, ge, hookimpl, settings
 if TYPE_CHECKING:
     from torch import nn
 
-    from medgen.run.run import Run
+    from medgen.api.run import Run
 
 medgen_api = 1
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from medgen.api.recipe import Recipe
-    from medgen.run.run import Run
+    from medgen.run.run import TrainingRun
 
 medgen_api = 1
 
@@ -76,7 +76,7 @@ class LrFind:
                 f"{self.min_lr:g}. Raise it."
             )
 
-    def build(self, run: Run) -> Finder:
+    def build(self, run: TrainingRun) -> Finder:
         return Finder(self)
 
 
@@ -87,19 +87,19 @@ class Finder:
         self.settings = settings
 
     @hookimpl(tryfirst=True)
-    def medgen_fit(self, run: Run) -> None:
+    def medgen_fit(self, run: TrainingRun) -> None:
         """Has the fit until the sweep is over, and then leaves it to whoever would have had it."""
         if run.step == 0:
             self.measure(run, run.dir)
 
-    def measure(self, run: Run, folder: Path) -> None:
+    def measure(self, run: TrainingRun, folder: Path) -> None:
         """Sweep the rates, say what was found, and leave the picture and the numbers in a folder."""
         finding = self.find(run)
         if run.is_rank_zero and not run.stopping:
             report(finding)
             write(finding, self.settings, run, folder)
 
-    def find(self, run: Run) -> Finding:
+    def find(self, run: TrainingRun) -> Finding:
         """Sweep the rates; weights, optimizers and position of the run are as before afterwards."""
         from medgen.system.console import progress
 
@@ -118,7 +118,7 @@ def ramp(settings: LrFind) -> list[float]:
     return [settings.min_lr * ratio ** (index / (settings.steps - 1)) for index in range(settings.steps)]
 
 
-def sweep(run: Run, rates: Sequence[float]) -> Iterator[float]:
+def sweep(run: TrainingRun, rates: Sequence[float]) -> Iterator[float]:
     """Train a step at each rate and give the probe's score after it, until it is not finite or has diverged."""
     import torch
 
@@ -140,7 +140,7 @@ def sweep(run: Run, rates: Sequence[float]) -> Iterator[float]:
 
 
 @contextmanager
-def unchanged(run: Run) -> Iterator[None]:
+def unchanged(run: TrainingRun) -> Iterator[None]:
     """Put back weights, optimizers and position at the end, whatever happened in between."""
     import torch
 
@@ -167,7 +167,7 @@ def unchanged(run: Run) -> Iterator[None]:
 class Probe:
     """Training samples and draws that are the same at every rate: the score is the first turn's weighted loss."""
 
-    def __init__(self, run: Run):
+    def __init__(self, run: TrainingRun):
         import numpy as np
         import torch
 
@@ -298,7 +298,7 @@ def report(finding: Finding) -> None:
     return say(override(finding))
 
 
-def write(finding: Finding, settings: LrFind, run: Run, folder: Path) -> None:
+def write(finding: Finding, settings: LrFind, run: TrainingRun, folder: Path) -> None:
     """`lr_finder.png` and `lr_finder.json`. Raises StorageError."""
     from medgen import pictures
     from medgen.errors import StorageError

@@ -9,7 +9,7 @@ from medgen import field, ge, gt, hookimpl, settings
 
 if TYPE_CHECKING:
     from medgen.api.interfaces import Batch
-    from medgen.run.run import Run
+    from medgen.api.run import Run
 
 medgen_api = 1
 
@@ -46,13 +46,10 @@ class Previewing:
 
     @hookimpl
     def medgen_memory_check(self, run: Run) -> None:
-        from medgen.run.run import MemoryTrial
-
-        if run.recipe.training.validate_every:
-            fewer = self.settings.count // 2
-            run.trial = MemoryTrial(
-                "previews", f"callbacks.previews.count={fewer}" if fewer else "callbacks.previews=false"
-            )
+        if not run.recipe.training.validate_every:
+            return
+        fewer = self.settings.count // 2
+        with run.trying("previews", f"callbacks.previews.count={fewer}" if fewer else "callbacks.previews=false"):
             if hasattr(run.strategy, "reconstruct"):
                 self._reconstruct(run)
             else:
@@ -83,21 +80,14 @@ class Previewing:
         return collectives.local_indices(self.settings.count) or [0]
 
     def _examples(self, run: Run, rows: Sequence[int]) -> Batch:
-        import numpy as np
-
-        feed = run.val if run.val.size else run.train
-        area = sum((each[feed.rows] for each in run.store.lesion_area.values()), np.zeros(len(feed.rows)))
-        order = np.argsort(-area, kind="stable")
-        # spread over the larger half: the very largest are neighbours in one patient
-        half = order[: max(1, len(order) // 2)]
-        chosen = half[np.linspace(0, len(half) - 1, self.settings.count).astype(int)]
-        return feed.read(chosen[list(rows)] * feed.views)
+        slices = run.val if run.val.size else run.train
+        return slices.read(slices.with_large_lesions(self.settings.count)[list(rows)])
 
     def _outlined(self, run: Run, batch: Batch) -> Any:
         """The masks among the condition, `[count, mask, *space]`; scans that are given have no outline."""
         from medgen.training.lesion_masks import mask_channels
 
-        return batch.condition.numpy()[:, mask_channels(run.mode.condition, run.store.masks)]
+        return batch.condition[:, mask_channels(run.mode.condition, run.masks)].numpy()
 
     def _reconstruct(self, run: Run) -> Any:
         """What comes back of the examples, `[count, channel, *space]`."""

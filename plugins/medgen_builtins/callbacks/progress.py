@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from medgen import field, gt, hookimpl, settings
 
 if TYPE_CHECKING:
-    from medgen.run.run import Run
+    from medgen.api.run import Run
 
 medgen_api = 1
 SILENT = 30.0

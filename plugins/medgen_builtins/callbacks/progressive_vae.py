@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from medgen.api.recipe import Recipe
-    from medgen.run.run import Run
+    from medgen.run.run import TrainingRun
     from medgen.training.phases import PhasedRun
 
 medgen_api = 1
@@ -132,7 +132,7 @@ class Plateau:
         return better
 
     @hookimpl
-    def medgen_run_start(self, run: Run) -> None:
+    def medgen_run_start(self, run: TrainingRun) -> None:
         from medgen.errors import DataError
 
         if run.val.size == 0:
@@ -141,7 +141,7 @@ class Plateau:
             run.stop("a plateau")
 
     @hookimpl
-    def medgen_epoch_end(self, run: Run, metrics: Mapping[str, float]) -> None:
+    def medgen_epoch_end(self, run: TrainingRun, metrics: Mapping[str, float]) -> None:
         if metrics and self.add(self._value(metrics)):
             run.stop("a plateau")
 
@@ -230,7 +230,7 @@ class Progressive:
         run.complete = True
 
 
-def carry_over(child: Run, before: Path) -> None:
+def carry_over(child: TrainingRun, before: Path) -> None:
     """Begin with the weights of the phase before, averaged ones if it has them; and its discriminator, if it fits."""
     import torch
 

@@ -13,7 +13,7 @@ from medgen import field, gt, hookimpl, settings
 from medgen.system.names import is_utf8
 
 if TYPE_CHECKING:
-    from medgen.run.run import Run
+    from medgen.api.run import Run
 
 medgen_api = 1
 
