@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from medgen_builtins.callbacks.lr_find import Finder, LrFind, Probe, unchanged
+from medgen_builtins.callbacks._lr_sweep import Finder, Probe, unchanged
+from medgen_builtins.callbacks.lr_find import LrFind
 from rich.console import Console
 from rich.table import Table
 

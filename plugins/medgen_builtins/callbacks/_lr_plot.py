@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from medgen_builtins.callbacks.lr_find import Finding, number
+from medgen_builtins.callbacks._lr_finding import Finding, number
 
 WIDTH, HEIGHT = 960, 600
 LEFT, RIGHT, TOP, BOTTOM = 90, 930, 70, 530

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from medgen import hookimpl
-from medgen_builtins.callbacks.lr_find import Finder
+from medgen_builtins.callbacks._lr_sweep import Finder
 
 if TYPE_CHECKING:
     from medgen.api.recipe import Recipe

@@ -15,7 +15,7 @@ from medgen_builtins.losses.kl import divergence
 from medgen_builtins.networks._norms import count_groups
 
 if TYPE_CHECKING:
-    from medgen_builtins.strategies.vae import Discriminator
+    from medgen_builtins.strategies._discriminator import Discriminator
 
 HEAD = -0.95
 """A pixel is of the head where any channel of the real image is above."""

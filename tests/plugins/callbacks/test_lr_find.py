@@ -6,9 +6,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from medgen_builtins.callbacks import lr_find
+from medgen_builtins.callbacks import _lr_finding
+from medgen_builtins.callbacks._lr_finding import judge, smooth
 from medgen_builtins.callbacks._lr_plot import CHOICE, GOOD, HEIGHT, LIMIT, WIDTH, Chart, plot
-from medgen_builtins.callbacks.lr_find import Finder, LrFind, Probe, judge, ramp, smooth
+from medgen_builtins.callbacks._lr_sweep import Finder, Probe, ramp
+from medgen_builtins.callbacks.lr_find import LrFind
 from medgen_builtins.commands.verify_resume import differences
 from medgen_builtins.strategies.rflow import RflowStrategy
 from PIL import ImageColor
@@ -80,7 +82,7 @@ def test_a_curve_that_says_nothing_is_inconclusive_and_the_verdict_says_why(scor
     found = judge(RATES, scores)
     assert (found.suggestion, found.steepest, found.bound) == (None, None, None)
     assert says in found.verdict
-    assert lr_find.override(found) == ""
+    assert _lr_finding.override(found) == ""
 
 
 def test_noise_of_a_hundredth_moves_the_suggestion_by_less_than_a_factor_of_two():

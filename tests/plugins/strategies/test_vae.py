@@ -10,7 +10,8 @@ from medgen_builtins.losses.adversarial import Adversarial
 from medgen_builtins.losses.kl import Kl
 from medgen_builtins.losses.l1 import L1
 from medgen_builtins.networks.autoencoder import Autoencoder
-from medgen_builtins.strategies.vae import Discriminator, Vae
+from medgen_builtins.strategies._discriminator import Discriminator
+from medgen_builtins.strategies.vae import Vae
 
 from medgen import Batch, Mode
 from medgen.config.recipe import load

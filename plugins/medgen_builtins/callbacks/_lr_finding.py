@@ -1,0 +1,130 @@
+"""What a curve of scores over rates says."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    pass
+
+
+SMOOTHING = 0.6
+"""Share of the past in the smoothed score; the probe is fixed, so that little is left to smooth."""
+
+
+DIVERGED = 3.0
+"""The sweep ends where the smoothed score is so many times the best."""
+
+
+FEWEST = 10
+"""Points below which a curve says nothing."""
+
+
+RISE = 0.1
+"""Share of the whole fall by which the smoothed score must rise to count as having turned."""
+
+
+LEVEL = 0.02
+"""A share of the score, or of its fall, so small that it is none."""
+
+
+MARGIN = 0.5
+"""Of the highest rate at which the score still falls."""
+
+
+EDGE = 4
+"""A fall that is steepest among so many first points began before them; smoothing moves it by one or two."""
+
+
+class Finding(NamedTuple):
+    """What a sweep found. rates, scores, smoothed: one per rate measured; without a suggestion, `verdict` says why.
+
+    steepest: where the score falls fastest. bound: up to where it falls. suggestion: half of it, or `steepest`.
+    """
+
+    rates: list[float]
+    scores: list[float]
+    smoothed: list[float]
+    verdict: str = ""
+    steepest: float | None = None
+    bound: float | None = None
+    suggestion: float | None = None
+
+
+def smooth(scores: Sequence[float]) -> list[float]:
+    """Exponential averages, corrected for their start as in Kingma and Ba 2015, section 3."""
+    average, smoothed = 0.0, list[float]()
+    for count, score in enumerate(scores, 1):
+        average = SMOOTHING * average + (1 - SMOOTHING) * score
+        smoothed.append(average / (1 - SMOOTHING**count))
+    return smoothed
+
+
+def diverged(smoothed: Sequence[float]) -> bool:
+    """Whether the last is several times the best."""
+    return smoothed[-1] > DIVERGED * min(smoothed)
+
+
+def judge(rates: Sequence[float], scores: Sequence[float]) -> Finding:
+    """Where the smoothed score falls fastest per decade, and the rate at which it first falls no more after that.
+
+    The suggestion is half of the latter, or the former if that is more. It alone would not do: an autoencoder's fastest
+    fall is that of its brightness, at a tenth of the rates that train the rest.
+    """
+    finite = list(itertools.takewhile(math.isfinite, scores))
+    smoothed = smooth(finite)
+    found = Finding(list(rates[: len(scores)]), list(scores), smoothed)
+    if len(finite) < FEWEST:
+        few = f"rates before the loss was lost: {len(finite)}, expected {FEWEST} or more"
+        return found._replace(verdict=f"{few}. Lower min_lr, or give more steps.")
+    best = lowest(smoothed)
+    steepest = max(range(1, best + 1), key=lambda index: fall(smoothed, index), default=0)
+    verdict = _doubt(rates, smoothed, best, steepest)
+    if verdict:
+        return found._replace(verdict=verdict)
+    bound = next(
+        index for index in range(steepest, best + 1) if index == best or smoothed[index + 1] >= smoothed[index]
+    )
+    suggestion = max(rates[steepest], MARGIN * rates[bound])
+    return found._replace(steepest=rates[steepest], bound=rates[bound], suggestion=suggestion, verdict="conclusive")
+
+
+def lowest(smoothed: Sequence[float]) -> int:
+    """Where the score is level with its lowest before the first rise: what comes after a rise is luck."""
+    start = smoothed[0]
+    rise, least = RISE * (start - min(smoothed)), start
+    for score in smoothed:
+        if score > least + rise:
+            break
+        least = min(least, score)
+    return next(index for index, score in enumerate(smoothed) if score <= least + LEVEL * (start - least))
+
+
+def fall(smoothed: Sequence[float], index: int) -> float:
+    """How much the score falls from the rate before to the rate after; rates are evenly spaced in their logarithm."""
+    return smoothed[index - 1] - smoothed[min(index + 1, len(smoothed) - 1)]
+
+
+def _doubt(rates: Sequence[float], smoothed: Sequence[float], best: int, steepest: int) -> str:
+    """Why there is no suggestion; empty if there is one."""
+    if smoothed[0] - smoothed[best] < LEVEL * abs(smoothed[0]):
+        return f"the loss stayed at {smoothed[0]:.3g}. Widen min_lr to max_lr, or give more steps."
+    if best == len(rates) - 1:
+        return f"the loss was still falling at {rates[-1]:.2g}. Raise max_lr."
+    if steepest < EDGE:
+        return f"the loss fell fastest at {rates[0]:.2g}, the first. Lower min_lr."
+    return ""
+
+
+def override(finding: Finding) -> str:
+    """What to paste after the recipe, such as `training.learning_rate=1.2e-3`; empty without a suggestion."""
+    return f"training.learning_rate={number(finding.suggestion)}" if finding.suggestion else ""
+
+
+def number(rate: float) -> str:
+    """`1.2e-3`"""
+    mantissa, exponent = f"{rate:.1e}".split("e")
+    return f"{mantissa}e{int(exponent)}"

@@ -1,0 +1,220 @@
+"""Trains a few steps at rising rates, scores each on one probe, and puts the run back."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from medgen import Draws, hookimpl
+from medgen.api.settings import unstructure
+
+if TYPE_CHECKING:
+    import torch
+
+    from medgen.run.run import TrainingRun
+from medgen_builtins.callbacks._lr_finding import (
+    DIVERGED,
+    SMOOTHING,
+    Finding,
+    diverged,
+    judge,
+    number,
+    override,
+    smooth,
+)
+
+PROBE_BATCHES, PROBE_SAMPLES = 4, 64
+"""The probe has so many batches, and at least so many samples."""
+
+
+STRATA = 16
+"""So many draws of the times are pooled, of which the probe takes evenly spaced quantiles."""
+
+
+class Ramp(Protocol):
+    """The rates of a sweep: from `min_lr` to `max_lr` in `steps`, evenly spaced in their logarithm."""
+
+    @property
+    def min_lr(self) -> float: ...
+    @property
+    def max_lr(self) -> float: ...
+    @property
+    def steps(self) -> int: ...
+
+
+class Finder:
+    """Trains a few steps at rising rates, then puts the run back."""
+
+    def __init__(self, settings: Ramp):
+        self.settings = settings
+
+    @hookimpl(tryfirst=True)
+    def medgen_fit(self, run: TrainingRun) -> None:
+        """Has the fit until the sweep is over, and then leaves it to whoever would have had it."""
+        if run.step == 0:
+            self.measure(run, run.dir)
+
+    def measure(self, run: TrainingRun, folder: Path) -> None:
+        """Sweep the rates, say what was found, and leave the picture and the numbers in a folder."""
+        finding = self.find(run)
+        if run.is_rank_zero and not run.stopping:
+            report(finding)
+            write(finding, self.settings, run, folder)
+
+    def find(self, run: TrainingRun) -> Finding:
+        """Sweep the rates; weights, optimizers and position of the run are as before afterwards."""
+        from medgen.system.console import progress
+
+        rates = ramp(self.settings)
+        with unchanged(run), progress("learning rates", len(rates)) as bar:
+            scores = []
+            for score in sweep(run, rates):
+                scores.append(score)
+                bar.advance()
+        return judge(rates, scores)
+
+
+def ramp(settings: Ramp) -> list[float]:
+    """The rates, evenly spaced in their logarithm."""
+    ratio = settings.max_lr / settings.min_lr
+    return [settings.min_lr * ratio ** (index / (settings.steps - 1)) for index in range(settings.steps)]
+
+
+def sweep(run: TrainingRun, rates: Sequence[float]) -> Iterator[float]:
+    """Train a step at each rate and give the probe's score after it, until it is not finite or has diverged."""
+    import torch
+
+    from medgen.ranks import collectives
+    from medgen.training.trainer import Trainer
+
+    trainer, probe, first, scores = Trainer(run), Probe(run), run.step, list[float]()
+    run.learning_rate = lambda step: rates[step - first]  # type: ignore[method-assign]  # given back by `unchanged`
+    for _ in rates:
+        if run.stop_agreed():
+            return
+        measured = torch.stack(list(trainer.step().values()))
+        trainer.pending.clear()  # these steps are no part of the run, so no line of its journal
+        score = probe.score() if measured.isfinite().all() else math.nan
+        scores.append(collectives.broadcast_object(score))
+        yield scores[-1]
+        if not math.isfinite(scores[-1]) or diverged(smooth(scores)):
+            return
+
+
+@contextmanager
+def unchanged(run: TrainingRun) -> Iterator[None]:
+    """Put back weights, optimizers and position at the end, whatever happened in between."""
+    import torch
+
+    from medgen.run.run import PROGRESS_FIELDS
+
+    modules: list[Any] = [run.network, *run.turns.values()]
+    live = list({id(each): each for module in modules for each in (*module.parameters(), *module.buffers())}.values())
+    kept = [each.detach().clone() for each in live]
+    optimizers = {name: copy.deepcopy(each.state_dict()) for name, each in run.optimizers.items()}
+    position = {name: getattr(run, name) for name in (*PROGRESS_FIELDS, "until")}
+    run.until = None  # a step of the run, not of this
+    try:
+        yield
+    finally:
+        vars(run).pop("learning_rate", None)
+        with torch.no_grad():
+            torch._foreach_copy_(live, kept)
+        for name, state in optimizers.items():
+            run.optimizers[name].load_state_dict(state)
+        for name, value in position.items():
+            setattr(run, name, value)
+
+
+class Probe:
+    """Training samples and draws that are the same at every rate: the score is the first turn's weighted loss."""
+
+    def __init__(self, run: TrainingRun):
+        import numpy as np
+        import torch
+
+        self.run, (self.name, self.turn) = run, next(iter(run.turns.items()))
+        size = run.recipe.training.batch_size
+        self.count = max(PROBE_BATCHES * size, PROBE_SAMPLES)
+        chosen = torch.randperm(run.train.size, generator=self._stream("samples", "cpu")).numpy()
+        self.batch = run.to_device(run.train.stored(np.resize(chosen, self.count)))
+        self.draws = self._draws()
+
+    def score(self) -> float:
+        """The mean over the probe."""
+        import torch
+
+        from medgen.training.sampling import autocast, evaluation
+        from medgen.training.trainer import cut
+
+        training, weights = self.run.recipe.training, self.run.recipe.loss_weights
+        size, total = training.batch_size // training.accumulate, torch.zeros((), device=self.run.device)
+        turn = cast("torch.nn.Module", self.turn)
+        with evaluation(turn), torch.no_grad(), autocast(self.run.device, training.precision):
+            for start in range(0, self.count, size):
+                rows = slice(start, min(start + size, self.count))
+                losses = self.turn(cut(self.batch, rows), cut(self.draws, rows), None).losses
+                total += torch.stack([weights[name] * each.sum() for name, each in losses.items()]).sum()
+        return float(total) / self.count
+
+    def _draws(self) -> Any:
+        """Draws of the turn; times, where it has any, are quantiles of many, since the loss depends on them most."""
+        import torch
+
+        generator = self._stream("draws", self.run.device)
+        draws = self.turn.draw(generator, self.batch)
+        if not isinstance(draws, Draws):
+            return draws
+        pooled = torch.cat([self.turn.draw(generator, self.batch).t for _ in range(STRATA)])
+        return draws._replace(t=pooled.sort().values[STRATA // 2 :: STRATA])
+
+    def _stream(self, purpose: str, device: torch.device | str) -> torch.Generator:
+        from medgen import seeds
+
+        return seeds.stream(self.run.recipe.run.seed, f"lr_find/{self.name}/{purpose}", device=device)
+
+
+def report(finding: Finding) -> None:
+    """Say what was found, last the override to paste."""
+    from medgen.system.console import say
+
+    if finding.steepest is None or finding.bound is None:
+        return say(f"learning rate: inconclusive, {finding.verdict}")
+    say(f"learning rate: the loss falls fastest at {number(finding.steepest)}, safe up to {number(finding.bound)}")
+    return say(override(finding))
+
+
+def write(finding: Finding, settings: Ramp, run: TrainingRun, folder: Path) -> None:
+    """`lr_finder.png` and `lr_finder.json`. Raises StorageError."""
+    from medgen import pictures
+    from medgen.errors import StorageError
+    from medgen.run.folder import identity
+    from medgen.system import files
+    from medgen_builtins.callbacks._lr_plot import plot
+
+    pictures.save(plot(finding), folder / "lr_finder.png")
+    path = folder / "lr_finder.json"
+    table = {"recipe": identity(run.recipe), "seed": run.recipe.run.seed, **as_table(finding, settings)}
+    try:
+        files.write(path, json.dumps(table, indent=1) + "\n")
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror}. Free space or choose another folder.") from error
+
+
+def as_table(finding: Finding, settings: Ramp) -> dict[str, Any]:
+    """Plain values; what is not finite, which JSON lacks, becomes null."""
+    curve = {"learning_rate": finding.rates, "loss": finding.scores, "smoothed": finding.smoothed}
+    return {
+        "suggestion": finding.suggestion,
+        "steepest": finding.steepest,
+        "bound": finding.bound,
+        "verdict": finding.verdict,
+        "override": override(finding),
+        "settings": {**unstructure(settings), "smoothing": SMOOTHING, "diverged": DIVERGED},
+        "curve": {name: [each if math.isfinite(each) else None for each in row] for name, row in curve.items()},
+    }
