@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from medgen import seeds
-from medgen.api.interfaces import Mode
-from medgen.api.recipe import DataSettings
+from medgen.api.tables import DataSettings
+from medgen.api.values import Mode
 from medgen.cli import main
 from medgen.config.recipe import load, public_toml
 from medgen.data.scans.layouts import mask_names

@@ -2,7 +2,7 @@
 
 import pytest
 
-from medgen.api.interfaces import Mode
+from medgen.api.values import Mode
 from medgen.errors import RecipeError
 from medgen.generation import combination, pairs
 

@@ -11,7 +11,7 @@ import torch
 from faults.forkserver import Server
 from faults.variants import AUTOENCODER, SMALL
 
-from medgen.api.recipe import TrainingSettings
+from medgen.api.tables import TrainingSettings
 from medgen.training import device_memory, dry_run
 from medgen.training.dry_run import Measured, largest
 from medgen.training.trainer import Trainer

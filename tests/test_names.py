@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from medgen.api.recipe import DataSettings
 from medgen.api.settings import structure, unstructure
+from medgen.api.tables import DataSettings
 from medgen.config.overlay import Layers
 
 SMALL = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

@@ -13,8 +13,8 @@ from faults.variants import SMALL
 from medgen_builtins.callbacks.progress import left, training_line
 from torch import Tensor, nn
 
-from medgen.api.interfaces import Batch, TurnOutput
-from medgen.api.recipe import TrainingSettings
+from medgen.api.tables import TrainingSettings
+from medgen.api.values import Batch, TurnOutput
 from medgen.config.recipe import load
 from medgen.run.assemble import assemble
 from medgen.training import throughput

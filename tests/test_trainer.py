@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from medgen.api.recipe import TrainingSettings
+from medgen.api.tables import TrainingSettings
 from medgen.run import checkpoint
 from medgen.run.run import learning_rate
 from medgen.training.trainer import Trainer

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from medgen import pictures
-from medgen.api.interfaces import Mode, Prediction
+from medgen.api.values import Mode, Prediction
 from medgen.config.recipe import load
 from medgen.run.assemble import assemble
 from medgen.training.lesion_masks import lesion_masks

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import click
     from torch import Tensor
 
-    from medgen.api.run import Run
+    from medgen.api.recipe import Run
 
 hookspec = pluggy.HookspecMarker("medgen")
 hookimpl = pluggy.HookimplMarker("medgen")
@@ -23,30 +23,34 @@ class Registration:
 
     @hookspec
     def medgen_modes(self) -> Mapping[str, type]:
-        """Settings classes of modes by name; `build()` gives a `kinds.Mode`."""
+        """Settings classes of modes by name; `build()` gives a `Mode`."""
 
     @hookspec
     def medgen_strategies(self) -> Mapping[str, type]:
-        """Settings classes of strategies by name; `build()` gives a `kinds.Strategy` or `kinds.DiffusionStrategy`."""
+        """Settings classes of strategies by name; `build()` gives a `Strategy` or `DiffusionStrategy`."""
 
     @hookspec
     def medgen_spaces(self) -> Mapping[str, type]:
-        """Settings classes of spaces by name; `build(mode, device)` gives a `kinds.Space`."""
+        """Settings classes of spaces by name; `build(mode, device)` gives a `Space`."""
 
     @hookspec
     def medgen_networks(self) -> Mapping[str, type]:
         """Settings classes of networks by name; `build(in_channels, out_channels)` gives a module `network(x, t)`.
 
-        An autoencoder gives one with `encode` and `decode` instead; see `kinds.Autoencoder`.
+        An autoencoder gives one with `encode` and `decode` instead; see `Autoencoder`.
         """
 
     @hookspec
     def medgen_losses(self) -> Mapping[str, type]:
-        """Settings classes of losses by name; `build(device)` gives a `kinds.LossFunction`."""
+        """Settings classes of losses by name; `build(device)` gives a `LossFunction`."""
 
     @hookspec
     def medgen_callbacks(self) -> Mapping[str, type]:
         """Settings classes of callbacks by name; `build(run)` gives an object with lifecycle hooks."""
+
+    @hookspec
+    def medgen_tables(self) -> Mapping[str, type]:
+        """Settings classes of tables that commands of the plugin read, by the table's name."""
 
     @hookspec
     def medgen_commands(self) -> Sequence[click.Command]:

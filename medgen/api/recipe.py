@@ -1,107 +1,116 @@
-"""What a recipe is: the tables that are no plugin's, and the settings of the plugins it composes."""
+"""What a recipe is, and what the settings classes derive from that it composes."""
+# mypy: disable-error-code="empty-body"
 
 from __future__ import annotations
 
-import re
-import string
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import attrs
 
-from medgen.api.settings import (
-    Check,
-    between,
-    did_you_mean,
-    field,
-    ge,
-    gt,
-    one_of,
-    settings,
-)
-from medgen.config.slurm import SlurmSettings
+from medgen.api.contract import Contract
+from medgen.api.interfaces import Callback, LossFunction, Space, Strategy, Turn
+from medgen.api.tables import DataSettings, DistributedSettings, RunSettings, TrainingSettings
+from medgen.api.values import Batch, Mode
 
-FOLDER_FIELDS = ("mode", "name", "strategy", "size", "timestamp")
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import nn
 
 
-_FOLDER = Check(lambda pattern: _is_folder_pattern(pattern), "made of {" + "}, {".join(FOLDER_FIELDS) + "} and text")
+class Settings(Contract):
+    """A table of a recipe. Fields are its keys; all else are the members of a kind."""
+
+    may_change: ClassVar[tuple[str, ...]] = ()
+    """Names of the keys that a resumed run may alter; all others are refused."""
+
+    def check(self, recipe: Recipe) -> Iterable[str]:
+        """Find mistakes that only several keys or tables together can tell.
+
+        Each reads `<key path>: <what is wrong>. <What to do>.`
+        """
+        return ()
 
 
-_NAME = Check(lambda name: "/" not in name and name.isprintable() and name != "..", "without a slash")
+class ModeSettings(Settings):
+    """What is generated, given what."""
+
+    def build(self) -> Mode:
+        """Return names of channels."""
 
 
-@settings
-class TrainingSettings:
-    """How long and how a network is trained. Either `steps` or `epochs` is given."""
+class StrategySettings(Settings):
+    """How a model is trained and sampled."""
 
-    steps: int = field(0, help="optimizer steps of the whole run", check=ge(0))
-    epochs: int = field(0, help="passes over the data, instead of steps", check=ge(0))
-    epoch_steps: int = field(0, help="optimizer steps after which an epoch ends early; 0: never", check=ge(0))
-    batch_size: int = field(16, help="samples of an optimizer step, over all ranks", check=gt(0))
-    accumulate: int = field(
-        1, help="parts that a batch is computed in, to save memory; divides batch_size", check=gt(0)
-    )
-    learning_rate: float = field(1e-4, help="the highest, after warm-up", check=gt(0))
-    warmup_steps: int = field(0, help="steps over which the learning rate rises", check=ge(0))
-    schedule: Literal["cosine", "linear", "constant"] = field(
-        "cosine", help="how the learning rate falls after warm-up"
-    )
-    min_lr: float = field(0.0, help="where it ends, as a share of learning_rate", check=between(0, 1))
-    weight_decay: float = field(0.01, help="AdamW's", check=ge(0))
-    clip: float = field(1.0, help="largest norm of the gradient; 0: not clipped", check=ge(0))
-    precision: Literal["auto", "bf16", "fp32"] = field(
-        "auto",
-        help="of the network; losses and weights are fp32 always. auto: bf16 if the device that a run begins on has "
-        "units for it",
-    )
-    compile: Literal["auto", True, False] = field(
-        "auto", help="torch.compile: faster after a minute of compiling. auto: if it works where a run begins"
-    )
-    memory_format: Literal["auto", "contiguous", "channels_last"] = field(
-        "auto", help="auto: channels_last for bf16 and widths of 128 and more"
-    )
-    validate_every: int = field(1, help="epochs between validations; 0: never", check=ge(0))
-    val_batches: int = field(0, help="batches that validation reads; 0: the whole validation set", check=ge(0))
-    deterministic: bool = field(False, help="only deterministic GPU kernels; slower")
-    max_skipped: int = field(10, help="steps in a row that may be not finite and are left out", check=ge(0))
-    init_from: Path | None = field(None, help="checkpoint whose weights a new run begins with")
-    time_limit: float = field(0.0, help="minutes after which to save and stop; 0: SLURM's limit, if any", check=ge(0))
-    devices: int = field(1, help="devices of each node, one process on each", check=gt(0))
-    may_change = ("steps", "epochs", "accumulate", "max_skipped", "init_from", "time_limit", "devices", "compile")
+    unconditional: ClassVar[bool] = False
+    """True if the network gets no condition channels."""
+    gives: ClassVar[tuple[str, ...]] = ("target", "x0")
+    """Names of what its predictions have, for losses to read."""
 
-    def check(self, recipe: Recipe) -> Iterator[str]:
-        if not self.steps and not self.epochs:
-            yield "training.steps: got 0, and training.epochs is 0 too, expected one greater than 0. Give one."
-        if self.steps and self.epochs:
-            yield f"training.steps: got {self.steps}, expected none beside training.epochs = {self.epochs}. Remove one."
-        if self.batch_size % self.accumulate:
-            yield (
-                f"training.accumulate: got {self.accumulate}, expected a divisor of training.batch_size = "
-                f"{self.batch_size}. Change one of them."
-            )
+    def build(self) -> Strategy:
+        """Return the strategy."""
 
 
-@settings
-class RunSettings:
-    """Where a run's folder is, and what all its randomness comes from."""
+class SpaceSettings(Settings):
+    """Where samples are diffused."""
 
-    name: str = field("", help="start of the name of the run's folder", check=_NAME)
-    seed: int = field(0, help="all randomness is a function of it", check=ge(0))
-    root: Path = field(Path("runs"), help="folder of all runs")
-    dir: Path | None = field(None, help="the run's own folder, instead of one below root")
-    folder: str = field(
-        "diffusion_2d/{mode}/{name}{strategy}_{size}_{timestamp}", help="the run's folder below root", check=_FOLDER
-    )
-    may_change = ("name", "root", "dir", "folder")
+    def spatial(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Return the spatial size of an encoded sample, for the checks of a recipe."""
+        return tuple(size)
+
+    def build(self, mode: Mode, device: torch.device) -> Space:
+        """Return the space."""
 
 
-@settings
-class DistributedSettings:
-    """Processes that train together."""
+class NetworkSettings(Settings):
+    """What learns."""
 
-    timeout: float = field(600.0, help="seconds that one may be silent before all are ended", check=gt(0))
-    may_change = ("timeout",)
+    checkpointing: bool = True
+    """A field of this name, if it has one, saves memory by computing activations again; True: nothing more to save."""
+    latent_channels: int = 0
+    """Channels of the latents of an autoencoder; 0: the network is none."""
+
+    def build(self, in_channels: int, out_channels: int) -> nn.Module:
+        """Return a module `network(x, t)` with t in 0..1000; an autoencoder: one with `encode` and `decode`."""
+
+
+class LossSettings(Settings):
+    """What is minimised. The core gives every class of this kind a field `weight`."""
+
+    needs: ClassVar[tuple[str, ...]] = ("target",)
+    """Names of what it reads of a prediction."""
+    weight: float = 1.0
+    """What the core multiplies the loss by."""
+
+    def build(self, device: torch.device) -> LossFunction:
+        """Return `loss(prediction, noisy)`: `[batch]`, fp32."""
+
+
+class CallbackSettings(Settings):
+    """What takes part in a run."""
+
+    def build(self, run: Run) -> Callback:
+        """Return the object with lifecycle hooks."""
+
+
+class PhasedSettings(Settings):
+    """A callback that owns the fit with `medgen_fit`: its run, a `PhasedRun`, consists of child runs."""
+
+    def phases(self, recipe: Recipe) -> Mapping[str, Recipe]:
+        """Return the recipe of each child run by the name of its folder, in order."""
+
+    def build(self) -> Callback:
+        """Return the object that trains them."""
+
+
+class TableSettings(Settings):
+    """A table that a plugin's command reads."""
+
+    public: ClassVar[bool] = True
+    """False: left out of checkpoints, as it names users or folders and changes no result."""
 
 
 @attrs.frozen(kw_only=True)
@@ -112,13 +121,13 @@ class Recipe:
     training: TrainingSettings
     run: RunSettings
     distributed: DistributedSettings
-    slurm: SlurmSettings
-    mode: Any
-    strategy: Any
-    space: Any
-    network: Any
-    losses: dict[str, Any]
-    callbacks: dict[str, Any]
+    mode: ModeSettings
+    strategy: StrategySettings
+    space: SpaceSettings
+    network: NetworkSettings
+    losses: dict[str, LossSettings]
+    callbacks: dict[str, CallbackSettings | PhasedSettings]
+    tables: dict[str, TableSettings]
     names: dict[str, str]
 
     @property
@@ -127,83 +136,123 @@ class Recipe:
         return {name: loss.weight for name, loss in self.losses.items()}
 
 
-def _is_folder_pattern(pattern: str) -> bool:
-    try:
-        fields = {name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None}
-    except ValueError:
-        return False
-    path = Path(pattern)
-    return fields <= set(FOLDER_FIELDS) and not path.is_absolute() and ".." not in path.parts and pattern.isprintable()
+class Slices(Protocol):
+    """The slices of one split, in the order of their numbers."""
+
+    @property
+    def size(self) -> int:
+        """Number of slices."""
+
+    def read(self, numbers: np.ndarray) -> Batch:
+        """Images and conditions of these slices, in [-1, 1], on the CPU."""
+
+    def stored(self, numbers: np.ndarray) -> Batch:
+        """The same, with images as the space's `prepare` stores them."""
+
+    def with_large_lesions(self, count: int) -> np.ndarray:
+        """Numbers of `count` slices, spread over the half that has the larger lesions."""
 
 
-LAYOUTS = ("auto", "folders", "brats", "modalities", "nnunet", "bids", "files")
-AXES = ("sagittal", "coronal", "axial")
-"""The axes of a canonical (RAS) volume, in order."""
+class Run(Protocol):
+    """Everything that trains, and how far it is. `network` is the raw module, never a wrapper.
 
-DEFAULT_MASK = "seg"
-"""The mask where none are named: every label but 0 of the file of this name."""
+    averaged: a slot that a callback may fill with a module; checkpoints store it and `generate` prefers it.
+    """
 
+    averaged: nn.Module | None
 
-def _compiles(regex: str) -> bool:
-    try:
-        re.compile(regex)
-    except re.error:
-        return False
-    return True
+    @property
+    def recipe(self) -> Recipe:
+        """The resolved recipe."""
 
+    @property
+    def dir(self) -> Path:
+        """The run's folder."""
 
-REGEX = Check(_compiles, "a regular expression of Python")
+    @property
+    def device(self) -> torch.device:
+        """The device that this rank trains on."""
 
+    @property
+    def mode(self) -> Mode:
+        """What is generated, given what."""
 
-@settings
-class MaskSettings:
-    """A mask: the voxels of a segmentation that have certain labels."""
+    @property
+    def space(self) -> Space:
+        """Where it is diffused."""
 
-    file: str = field("seg", help="the segmentation: a name as in [data.files], or a file pattern")
-    labels: list[int] = field([], help="labels that belong to the mask; none given: every label but 0")
+    @property
+    def strategy(self) -> Any:
+        """What the strategy's `build` gave."""
 
+    @property
+    def network(self) -> nn.Module:
+        """The network that is trained."""
 
-@settings
-class DataSettings:
-    """Where the scans are, and which slices of them are used."""
+    @property
+    def turns(self) -> Mapping[str, Turn]:
+        """The turns of a step by name, in order."""
 
-    root: Path = field(Path("data"), help="folder with a folder per patient, or with train/ and val/ above them")
-    layout: str = field(
-        "auto", help="how the files are arranged; auto looks at them; files: each is a patient", check=one_of(*LAYOUTS)
-    )
-    files: dict[str, str] = field({}, help='pattern of a file in the patient\'s folder, by modality: flair = "FLAIR_*"')
-    masks: dict[str, MaskSettings] = field({}, help="masks by name; none given: seg, every label but 0 of the file seg")
-    person: str = field(
-        "", help="regular expression of the person in a patient's id; none: usual names of visits", check=REGEX
-    )
-    image_size: int = field(128, help="width and height of a slice, px", check=ge(8))
-    spacing: float = field(
-        0.0, help="mm per pixel of a slice; 0: the least at which every patient's head fits", check=between(0, 50)
-    )
-    axis: str = field("axial", help="direction that the slices are stacked in", check=one_of(*AXES))
-    min_foreground: float = field(0.05, help="least share of a slice that is head, 0 to 1", check=between(0, 1))
-    lesion_only: bool = field(False, help="use only slices that show a lesion in any mask")
-    min_lesion: int = field(1, help="px of the stored slice that count as a lesion, for lesion_only", check=ge(1))
-    val_fraction: float = field(
-        0.1, help="share of the patients to validate on; 0: none, and no best.pt", check=between(0, 0.9)
-    )
-    lower: float = field(0.5, help="percentile of the head's intensities that becomes -1", check=between(0, 49))
-    upper: float = field(99.5, help="percentile of the head's intensities that becomes 1", check=between(51, 100))
-    workers: int = field(0, help="processes that fill the slice store; 0: as many as pay, up to all cores", check=ge(0))
-    nan: Literal["error", "zero"] = field(
-        "error", help="voxels that are NaN or infinite: refuse the file, or zero them"
-    )
-    max_voxels: int = field(512**3, help="voxels beyond which a file is refused", check=gt(0))
-    # paths, so that checkpoints name no patient
-    exclude: list[Path] = field([], help="patients to leave out: ids, or paths below root of a folder or a file")
-    allow_patient_overlap: bool = field(False, help="a patient may be for training and for validation or test at once")
-    accept_changes: bool = field(False, help="go on with a run whose data have changed")
-    may_change = ("workers", "max_voxels", "exclude", "allow_patient_overlap", "accept_changes")
+    @property
+    def train(self) -> Slices:
+        """The slices to train on."""
 
-    def check(self, recipe: Recipe) -> Iterator[str]:
-        if self.masks and DEFAULT_MASK not in self.masks and DEFAULT_MASK in recipe.mode.build().names:
-            likely = did_you_mean(DEFAULT_MASK, self.masks) or f' Add masks.{DEFAULT_MASK} = {{ file = "..." }}.'
-            yield (
-                f"data.masks: got {', '.join(self.masks)}, expected {DEFAULT_MASK} among them, which "
-                f"mode.{recipe.names['mode']} reads.{likely}"
-            )
+    @property
+    def val(self) -> Slices:
+        """The held-out slices."""
+
+    @property
+    def masks(self) -> frozenset[str]:
+        """Names of the channels that are masks."""
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the last sample seen, from 1."""
+
+    @property
+    def epochs_ended(self) -> int:
+        """Epochs whose end has been worked off."""
+
+    @property
+    def epoch_due(self) -> bool:
+        """True between the last sample of an epoch and the work at its end."""
+
+    @property
+    def complete(self) -> bool:
+        """True once every step is done."""
+
+    @property
+    def is_rank_zero(self) -> bool:
+        """True in the one process that writes files and shows progress."""
+
+    def to_device(self, batch: Batch) -> Batch:
+        """Move a batch to the device, prepared by the space."""
+
+    def log(self, scalars: Mapping[str, float], images: Mapping[str, Any] | None = None) -> None:
+        """Show numbers and pictures (uint8 `[height, width, 3]`); the numbers also go to `metrics.jsonl`."""
+
+    def show_every(self, steps: int) -> None:
+        """Request that measured numbers pass through `medgen_log` at least every `steps` steps."""
+
+    def flush(self) -> None:
+        """Read what has been measured since the last time from the device, and show it. Collective."""
+
+    def save(self, name: str = "latest.pt") -> Path:
+        """Write a checkpoint into the run's folder. Collective."""
+
+    def stop(self, reason: str) -> None:
+        """End the fit before the next step."""
+
+    def trying(self, what: str, smaller: str = "") -> AbstractContextManager[None]:
+        """Name what is tried before the first step, and `KEY=VALUE` that would need less memory, for an error's line."""
+
+    def stop_agreed(self) -> bool:
+        """True if all ranks agree to stop now. Collective."""

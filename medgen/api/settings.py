@@ -33,7 +33,7 @@ else:
 
         Fields may be `bool, int, float, str, Path, tuple[X, ...], list[X], dict[str, X], Literal[...]`, another
         settings class, or `X | None`, where leaving the key out means None. `~` and `$VARS` are expanded in paths.
-        For `check(recipe)` see `kinds.Settings`.
+        For `check(recipe)` see `Settings`.
         """
         return attrs.frozen(cls, kw_only=True)
 

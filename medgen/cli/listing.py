@@ -10,8 +10,8 @@ import click
 import tomli_w
 from rich.table import Table
 
-from medgen.api.interfaces import KINDS
 from medgen.api.settings import Field, did_you_mean, fields, unstructure
+from medgen.api.values import KINDS
 from medgen.config.registry import Entry, Given, Registry, describe
 from medgen.errors import PluginError
 from medgen.system.console import out, printable, warn

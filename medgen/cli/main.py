@@ -26,7 +26,8 @@ from medgen.errors import (
 from medgen.system import streams, surroundings
 
 if TYPE_CHECKING:
-    from medgen.api.recipe import DataSettings, Recipe
+    from medgen.api.recipe import Recipe
+    from medgen.api.tables import DataSettings
     from medgen.config.registry import Registry
     from medgen.generation.pairs import Generator, Outcome
 
@@ -411,8 +412,8 @@ def _data_settings(
 
         resolved = load(recipe, overrides, (), registry())
         return attrs.evolve(resolved.data, root=folder), resolved.mode.build().names
-    from medgen.api.recipe import DataSettings
     from medgen.api.settings import structure, unknown_key
+    from medgen.api.tables import DataSettings
     from medgen.config.overlay import Layers
 
     laid = Layers()

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import attrs
 
-from medgen.api.interfaces import SEVERAL, SINGLE
 from medgen.api.recipe import Recipe
 from medgen.api.settings import as_toml, unstructure
+from medgen.api.values import SEVERAL, SINGLE
 from medgen.config.recipe import CORE
 from medgen.errors import CheckpointError
 
@@ -51,7 +51,7 @@ def _settings(recipe: Recipe) -> Iterator[tuple[str, Setting]]:
     """Every key with its value, paths emptied; each table is a key too, so that an empty one counts."""
     for table, part in _tables(recipe):
         names = [each.name for each in attrs.fields(type(part))]
-        free = getattr(part, "may_change", ())
+        free = part.may_change
         yield table, Setting({}, bool(names) and set(names) <= set(free))
         for name in names:
             yield f"{table}.{name}", Setting(unstructure(getattr(part, name), paths=False), name in free)
@@ -59,6 +59,7 @@ def _settings(recipe: Recipe) -> Iterator[tuple[str, Setting]]:
 
 def _tables(recipe: Recipe) -> Iterator[tuple[str, Any]]:
     yield from ((name, getattr(recipe, name)) for name in CORE)
+    yield from recipe.tables.items()
     yield from ((f"{kind}.{recipe.names[kind]}", getattr(recipe, kind)) for kind in SINGLE)
     yield from ((f"{kind}.{name}", each) for kind in SEVERAL for name, each in getattr(recipe, kind).items())
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import tomli
 
-from medgen.api.interfaces import SEVERAL, SINGLE
 from medgen.api.settings import Key, as_toml, did_you_mean
+from medgen.api.values import SEVERAL, SINGLE
 from medgen.errors import RecipeError
 from medgen.system.names import is_utf8, portable
 

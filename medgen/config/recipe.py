@@ -12,8 +12,7 @@ from typing import Any
 
 import tomli_w
 
-from medgen.api.interfaces import KINDS, SEVERAL, SINGLE
-from medgen.api.recipe import DataSettings, DistributedSettings, Recipe, RunSettings, TrainingSettings
+from medgen.api.recipe import Recipe
 from medgen.api.settings import (
     Key,
     as_toml,
@@ -23,21 +22,18 @@ from medgen.api.settings import (
     unknown_key,
     unstructure,
 )
+from medgen.api.tables import DataSettings, DistributedSettings, RunSettings, TrainingSettings
+from medgen.api.values import KINDS, SEVERAL, SINGLE
+from medgen.config.checks import Check, checks
 from medgen.config.overlay import Layers, find, parse, recipes_dir
 from medgen.config.registry import Registry
-from medgen.config.slurm import SlurmSettings
 from medgen.errors import PluginError, RecipeError
-
-PREDICTION = ("target", "x0")
-"""What a strategy gives to losses unless its settings class has `gives`."""
-
 
 CORE: dict[str, type] = {
     "data": DataSettings,
     "training": TrainingSettings,
     "run": RunSettings,
     "distributed": DistributedSettings,
-    "slurm": SlurmSettings,
 }
 """The tables that are no plugin's."""
 
@@ -78,7 +74,9 @@ def to_toml(recipe: Recipe, only: str | None = None) -> str:
 def public_toml(recipe: Recipe) -> str:
     """The same with all paths emptied and without [slurm], for what leaves the machine; it still loads."""
     table = _plain(recipe, paths=False)
-    del table["slurm"]  # names users and folders, and changes no result
+    for name, settings in recipe.tables.items():
+        if not settings.public:
+            del table[name]
     return tomli_w.dumps(table)
 
 
@@ -99,7 +97,7 @@ class _Resolver:
     def recipe(self) -> Recipe:
         """The recipe. Raises RecipeError, or PluginError if all that is wrong is plugins."""
         tables = self.layers.tables
-        known = (*CORE, *KINDS)
+        known = (*CORE, *KINDS, *self.registry.names("tables"))
         for name in (name for name in tables if name not in known):
             self._report((name,), unknown_key(name, known))
         for kind, name in self.layers.removed:
@@ -109,7 +107,8 @@ class _Resolver:
         names = {kind: name for kind, (name, _) in single.items()}
         parts: dict[str, Any] = {kind: made for kind, (_, made) in single.items()}
         parts |= {kind: self._several(kind) for kind in SEVERAL}
-        recipe = Recipe(**core, **parts, names=names)
+        own = {name: self._plugin("tables", name, tables.get(name, {})) for name in self.registry.names("tables")}
+        recipe = Recipe(**core, **parts, tables=own, names=names)
         self._check(recipe)
         if self.problems:
             raise RecipeError(self.problems + self.broken)
@@ -151,7 +150,7 @@ class _Resolver:
             self.broken += [f"{self._origin((kind, name))}: {problem}" for problem in error.problems]
             return None
         if entry:
-            return self._structure(entry.settings_class, table, f"{kind}.{name}")
+            return self._structure(entry.settings_class, table, name if kind == "tables" else f"{kind}.{name}")
         self._require_known(kind, name)
         return None
 
@@ -176,14 +175,14 @@ class _Resolver:
         parts = {name: getattr(recipe, name) for name in CORE}
         parts |= {f"{kind}.{name}": getattr(recipe, kind) for kind, name in recipe.names.items()}
         parts |= {f"{kind}.{name}": each for kind in SEVERAL for name, each in getattr(recipe, kind).items()}
-        messages = [message for where, part in parts.items() for message in self._ask(where, part, recipe)]
-        for message in [*messages, *_not_slices(parts), *_not_given(recipe)]:
+        messages = [message for where, check in checks(recipe) for message in self._ask(where, check, recipe)]
+        for message in [*messages, *_not_slices(parts)]:
             if not any(_mentions(message, key) for key in self._keys):  # else it may only follow from that mistake
                 self.problems.append(f"{self._origin(_path(message))}: {message}")
 
-    def _ask(self, where: str, part: Any, recipe: Recipe) -> list[str]:
+    def _ask(self, where: str, check: Check, recipe: Recipe) -> list[str]:
         try:
-            return list(part.check(recipe)) if hasattr(part, "check") else []
+            return list(check(recipe))
         except Exception as error:
             if self.problems or self.broken:  # it may have met with what could not be made
                 return []
@@ -206,20 +205,6 @@ def _not_slices(parts: Mapping[str, Any]) -> Iterator[str]:
             yield f"{where}.spatial_dims: got {axes}, expected 2, as the data are slices. Leave it out."
 
 
-def _not_given(recipe: Recipe) -> Iterator[str]:
-    """Losses that read what the strategy's prediction does not have."""
-    if recipe.strategy is None:
-        return
-    gives = getattr(recipe.strategy, "gives", PREDICTION)
-    for name, loss in recipe.losses.items():
-        lacking = [each for each in getattr(loss, "needs", ()) if each not in gives]
-        if lacking:
-            yield (
-                f"losses.{name}: reads {', '.join(lacking)}, but strategy.{recipe.names['strategy']} gives only "
-                f"{', '.join(gives)}. Choose another loss or strategy."
-            )
-
-
 def _path(message: str) -> tuple[Key, ...]:
     """The key path that a message starts with, up to a position in a list."""
     return tuple(re.split(r":|\[", message, maxsplit=1)[0].split("."))
@@ -231,4 +216,5 @@ def _mentions(message: str, key: str) -> bool:
 
 def _plain(recipe: Recipe, paths: bool = True) -> dict[str, Any]:
     single = {kind: {name: unstructure(getattr(recipe, kind), paths)} for kind, name in recipe.names.items()}
-    return single | {name: unstructure(getattr(recipe, name), paths) for name in (*SEVERAL, *CORE)}
+    tables = {name: unstructure(each, paths) for name, each in recipe.tables.items()}
+    return single | {name: unstructure(getattr(recipe, name), paths) for name in (*SEVERAL, *CORE)} | tables

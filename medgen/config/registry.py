@@ -36,6 +36,7 @@ _HOOKS = {
     "network": "medgen_networks",
     "losses": "medgen_losses",
     "callbacks": "medgen_callbacks",
+    "tables": "medgen_tables",
 }
 _LONGEST = 500
 """Characters of a reason; some errors have pages."""

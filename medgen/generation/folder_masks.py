@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from medgen import seeds
-from medgen.api.recipe import DataSettings
+from medgen.api.tables import DataSettings
 from medgen.data.scans.layouts import mask, source
 from medgen.data.store.mask_slices import MaskSlices, open_masks
 from medgen.errors import DataError

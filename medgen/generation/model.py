@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from medgen.api.interfaces import Mode
 from medgen.api.recipe import Recipe
+from medgen.api.values import Mode
 from medgen.config.recipe import from_toml
 from medgen.config.registry import Registry
 from medgen.data.scans.layouts import mask_names
@@ -59,7 +59,7 @@ def load_model(path: Path, registry: Registry | None = None, device: torch.devic
     if digest is None or sha256(path) != digest:  # a training may have saved anew in the meantime
         raise CheckpointError(f"{path}: was replaced as it was read. Try again, or give a copy of it.")
     recipe = _recipe(path, state, registry)
-    if getattr(recipe.strategy, "unconditional", False):
+    if recipe.strategy.unconditional:
         what = f"holds an autoencoder (strategy.{recipe.names['strategy']}), which generates nothing by itself"
         raise CheckpointError(f"{path}: {what}. Train a model in its latents with [space.latent], and give that.")
     parts = build(recipe, device, Saved(state, path))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import pluggy
@@ -14,8 +14,9 @@ from torch import nn
 
 from medgen import seeds
 from medgen.api.hooks import Lifecycle
-from medgen.api.interfaces import Batch, Mode, Space, StoringSpace
-from medgen.api.recipe import Recipe
+from medgen.api.interfaces import Callback, Space
+from medgen.api.recipe import CallbackSettings, Recipe
+from medgen.api.values import Batch, Mode
 from medgen.data.scans.layouts import mask_names
 from medgen.data.store.latent_store import LatentStore, open_latent_store
 from medgen.data.store.loader import Loader
@@ -59,12 +60,11 @@ def build(recipe: Recipe, device: torch.device, saved: Saved | None = None) -> P
     if saved is not None:
         _restore_space(space, saved)
     channels = space.channels
-    given = 0 if getattr(recipe.strategy, "unconditional", False) else space.condition_channels
+    given = 0 if recipe.strategy.unconditional else space.condition_channels
     seeds.seed_globals(recipe.run.seed, "init")
     network = recipe.network.build(channels + given, channels)
     strategy = recipe.strategy.build()
-    if hasattr(strategy, "image_size"):
-        strategy.image_size = recipe.data.image_size
+    strategy.image_size = recipe.data.image_size
     return Parts(mode, space, strategy, network.to(device))
 
 
@@ -73,7 +73,7 @@ def assemble(
     folder: Path,
     device: torch.device | None = None,
     saved: Saved | None = None,
-    callbacks: Mapping[str, object] | None = None,
+    callbacks: Mapping[str, Callback] | None = None,
 ) -> TrainingRun:
     """A run that can be trained, its callbacks registered on a plugin manager of its own.
 
@@ -110,9 +110,9 @@ def prepare_images(
 
     new: let the space calibrate itself on the slices to train on.
     """
-    if not hasattr(parts.space, "calibrate"):
+    space = parts.space
+    if space.key is None:
         return None
-    space = cast("StoringSpace", parts.space)
     space.shape((recipe.data.image_size,) * 2)  # it may not fit, and the images take a while to prepare
     with progress("prepared slices", unit="slices") as bar:
         prepared = open_latent_store(store, parts.mode, space, device, progress=bar.update)
@@ -137,12 +137,13 @@ def _restore_space(space: Space, saved: Saved) -> None:
         raise CheckpointError(f"{saved.source}: {what}. Use a checkpoint that medgen wrote.") from error
 
 
-def _add_callbacks(run: TrainingRun, more: Mapping[str, object]) -> None:
+def _add_callbacks(run: TrainingRun, more: Mapping[str, Callback]) -> None:
     manager = pluggy.PluginManager("medgen")
     manager.add_hookspecs(Lifecycle)
     run.plugins = manager
     for name, settings in run.recipe.callbacks.items():
-        run.callbacks[name] = settings.build(run)
+        if isinstance(settings, CallbackSettings):
+            run.callbacks[name] = settings.build(run)
     run.callbacks |= more
     # pluggy calls what was registered last first; recipes are read from the top
     for name in reversed(run.callbacks):

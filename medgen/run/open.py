@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from medgen.api.interfaces import Callback
 from medgen.api.recipe import Recipe
 from medgen.config import compatibility
 from medgen.config.recipe import from_toml
@@ -15,7 +16,7 @@ from medgen.run.assemble import Saved, assemble
 from medgen.run.run import TrainingRun
 
 
-def begin(recipe: Recipe, where: Path, callbacks: Mapping[str, object] | None = None) -> TrainingRun:
+def begin(recipe: Recipe, where: Path, callbacks: Mapping[str, Callback] | None = None) -> TrainingRun:
     """A new run, with the weights that the recipe names, if any."""
     run = assemble(recipe, where, callbacks=callbacks)
     source = recipe.training.init_from
@@ -24,7 +25,7 @@ def begin(recipe: Recipe, where: Path, callbacks: Mapping[str, object] | None = 
     return run
 
 
-def restore(recipe: Recipe, where: Path, callbacks: Mapping[str, object] | None = None) -> TrainingRun:
+def restore(recipe: Recipe, where: Path, callbacks: Mapping[str, Callback] | None = None) -> TrainingRun:
     """The run in a folder as its newest whole checkpoint has it, as far as the recipe and the data still fit."""
     state, source = folder.latest_state(where)
     old = from_toml(state["recipe"], source=str(source))

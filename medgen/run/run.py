@@ -13,8 +13,10 @@ import pluggy
 import torch
 from torch import Tensor, nn
 
-from medgen.api.interfaces import Batch, Mode, Space, Turn
-from medgen.api.recipe import Recipe, TrainingSettings
+from medgen.api.interfaces import Callback, Space, Turn
+from medgen.api.recipe import Recipe
+from medgen.api.tables import TrainingSettings
+from medgen.api.values import Batch, Mode
 from medgen.config.recipe import public_toml
 from medgen.data.store.loader import Loader
 from medgen.errors import CheckpointError, StorageError
@@ -93,7 +95,7 @@ class TrainingRun:
         self.val = Loader(store, mode, "val", prepared=prepared)
         self.channels_last = channels_last(recipe.training, network)
         self.optimizers = {name: optimizer(turn, recipe.training) for name, turn in turns.items()}
-        self.callbacks: dict[str, object] = {}
+        self.callbacks: dict[str, Callback] = {}
         self.cadences: set[int] = {50}
         self.step = self.samples = self.epochs_ended = self.skipped = 0
         self.stopping: str | None = None
@@ -313,7 +315,9 @@ class TrainingRun:
         return checkpoint.save(self.state_dict(), path, previous)
 
     def _with_state(self) -> list[tuple[str, Any]]:
-        return [(name, each) for name, each in self.callbacks.items() if hasattr(each, "state_dict")]
+        return [
+            (name, each) for name, each in self.callbacks.items() if type(each).state_dict is not Callback.state_dict
+        ]
 
 
 PROGRESS_FIELDS = ("step", "samples", "epochs_ended", "skipped")

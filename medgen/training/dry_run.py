@@ -9,7 +9,7 @@ from typing import NamedTuple
 import attrs
 import torch
 
-from medgen.api.recipe import TrainingSettings
+from medgen.api.tables import TrainingSettings
 from medgen.run.run import TrainingRun
 from medgen.training import device_memory
 from medgen.training.throughput import finish, flops_per_image, peak

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from medgen.api.interfaces import Mode
+from medgen.api.values import Mode
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,17 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from medgen.api.interfaces import Batch, DiffusionStrategy, Draws, LossFunction, Mode, Space, TurnOutput
+from medgen.api.interfaces import DiffusionStrategy, LossFunction, Space, Turn
+from medgen.api.values import TIME_SCALE, Batch, Draws, Mode, TurnOutput
+
+BINS = 5
+"""Parts of the time axis of which validation shows the loss."""
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, Turn):
     """The one turn of a diffusion strategy. It owns the network's parameters and draws nothing itself."""
 
     name = "network"
-    betas = (0.9, 0.999)
-    step = 0
 
     def __init__(
         self,
@@ -33,7 +35,7 @@ class Objective(nn.Module):
         """Timesteps and noise for a whole batch, on the generator's device; and the noise of a space that samples."""
         size, shape = batch.condition.shape[0], self.space.shape(batch.condition.shape[2:])
         draws = self.strategy.draw(generator, size, shape)
-        if not hasattr(self.space, "calibrate"):
+        if self.space.key is None:
             return draws
         return draws._replace(latent=torch.randn(size, *shape, generator=generator, device=generator.device))
 
@@ -44,6 +46,23 @@ class Objective(nn.Module):
         output = self.network(torch.cat([noisy.x, self.space.condition(condition)], dim=1), noisy.t)
         prediction = self.strategy.read(output, noisy.x, noisy.t)  # fp32: in the target's units, and x0
         return TurnOutput({name: loss(prediction, noisy) for name, loss in self.losses.items()}, prediction, noisy)
+
+    def validation_metrics(
+        self, output: TurnOutput, total: Tensor, truth: Tensor, lesion: Tensor | None
+    ) -> list[tuple[str, Tensor]]:
+        """Return the loss by time, the PSNR of the one-step estimate of x0, and its error inside and outside lesions."""
+        rows = []
+        bins = (output.noisy.t / TIME_SCALE * BINS).long().clamp(0, BINS - 1)
+        for index in range(BINS):
+            low, high = (int(edge * TIME_SCALE / BINS) for edge in (index, index + 1))
+            rows.append((f"loss/val/t_{low:03d}_{high:04d}", total[bins == index]))
+        estimate = self.space.decode(output.prediction.x0.float()).clamp(-1, 1)
+        squared = (estimate - truth).square()
+        rows.append(("psnr/x0", 10 * torch.log10(4.0 / squared.flatten(1).mean(1).clamp_min(1e-10))))
+        if lesion is not None:
+            squared, lesion = squared.mean(1), lesion.expand(truth.shape[0], *truth.shape[2:])
+            rows += [("mse/lesion", squared[lesion]), ("mse/outside", squared[~lesion])]
+        return rows
 
 
 def detach(step: TurnOutput) -> TurnOutput:

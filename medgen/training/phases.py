@@ -8,13 +8,13 @@ import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import pluggy
 
 from medgen.api.hooks import Lifecycle
-from medgen.api.recipe import Recipe
-from medgen.api.run import PhasedSettings
+from medgen.api.interfaces import Callback
+from medgen.api.recipe import PhasedSettings, Recipe
 from medgen.errors import StoppedError, continue_command
 from medgen.ranks import collectives
 from medgen.run import choices, folder
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def owner(recipe: Recipe) -> PhasedSettings | None:
     """The callback's settings, if any, that make a run of this recipe one of child runs."""
-    return next((cast("PhasedSettings", each) for each in recipe.callbacks.values() if hasattr(each, "phases")), None)
+    return next((each for each in recipe.callbacks.values() if isinstance(each, PhasedSettings)), None)
 
 
 def recipes(recipe: Recipe) -> list[Recipe]:
@@ -58,8 +58,8 @@ class PhasedRun:
         manager = pluggy.PluginManager("medgen")
         manager.add_hookspecs(Lifecycle)
         for name, settings in recipe.callbacks.items():
-            if hasattr(settings, "phases"):
-                manager.register(settings.build(self), name=name)
+            if isinstance(settings, PhasedSettings):
+                manager.register(settings.build(), name=name)
         self.hooks = manager.hook
 
     def stop(self, reason: str) -> None:
@@ -71,7 +71,7 @@ class PhasedRun:
             raise stopped(self.dir, reason, "between two phases")
 
     def child(
-        self, recipe: Recipe, name: str, callbacks: Mapping[str, object] | None = None
+        self, recipe: Recipe, name: str, callbacks: Mapping[str, Callback] | None = None
     ) -> tuple[TrainingRun, bool]:
         """A run in the folder `name` below this one's, and whether it is new; else it goes on where it was saved.
 

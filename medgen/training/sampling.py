@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medgen.api.interfaces import DiffusionStrategy, DrawNoise, Predict, Prediction, Space
+from medgen.api.interfaces import DiffusionStrategy, Space
+from medgen.api.values import DrawNoise, Predict, Prediction
 
 Watch = Callable[[float, Tensor], None]
 """Is told the time (1000 to 0) and the estimate of x0 in the space, at every evaluation of the network."""

@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from medgen.api.recipe import Recipe, TrainingSettings
+from medgen.api.recipe import Recipe
+from medgen.api.tables import TrainingSettings
 from medgen.config import compatibility
 from medgen.config.recipe import load
 from medgen.data.store import cache_folder
@@ -314,7 +315,7 @@ def _smaller(run: TrainingRun) -> tuple[str, str]:
     size, parts = run.recipe.training.batch_size, run.recipe.training.accumulate
     more = next((n for n in range(parts + 1, size + 1) if size % n == 0), None)
     ways = [(f"training.accumulate={more}", "same batch, less memory")] if more else []
-    if not getattr(run.recipe.network, "checkpointing", True):  # the network has this setting, and it is off
+    if not run.recipe.network.checkpointing:  # the network has this setting, and it is off
         ways.append((f"network.{run.recipe.names['network']}.checkpointing=true", "same result, slower"))
     if not ways:
         return "", "Use a smaller network or image"

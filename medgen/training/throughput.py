@@ -14,7 +14,8 @@ from torch import nn
 from torch.utils import flop_counter
 
 from medgen import seeds
-from medgen.api.interfaces import Batch, Turn, TurnOutput
+from medgen.api.interfaces import Turn
+from medgen.api.values import Batch, TurnOutput
 from medgen.ranks import collectives, heartbeat
 from medgen.run.run import TrainingRun
 from medgen.training.objective import detach

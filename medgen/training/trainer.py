@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from medgen import seeds
-from medgen.api.interfaces import Batch, StopFit, Turn, TurnOutput
+from medgen.api.interfaces import Turn
+from medgen.api.values import Batch, StopFit, TurnOutput
 from medgen.errors import MedgenError, NotFiniteError, PluginError, StorageError
 from medgen.ranks import collectives, ddp, heartbeat, process_group
 from medgen.run.run import TrainingRun
@@ -174,7 +175,7 @@ class Trainer:
         status = self._status()
         run.metrics_file.write(step, epoch, {**last, **status})
         run.hooks.medgen_log(run=run, scalars={**means, **status}, images={})
-        noticed = [turn.warning(step, means) for turn in run.turns.values() if hasattr(turn, "warning")]
+        noticed = [turn.warning(step, means) for turn in run.turns.values()]
         for each in filter(None, [*noticed, self.speed.notice()]):
             warn(each)
         self.speed.restart()
@@ -225,7 +226,7 @@ class Trainer:
         self.skipped = (self.skipped + bad) * bad
         # fused AdamW reads this flag on the device and leaves weights, moments and counter alone if it is set
         optimizer.found_inf = bad  # type: ignore[attr-defined]
-        optimizer.param_groups[0]["lr"] = run.learning_rate(run.step) * getattr(turn, "rate", 1.0)
+        optimizer.param_groups[0]["lr"] = run.learning_rate(run.step) * turn.rate
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         record["grad_norm" if len(run.turns) == 1 else f"grad_norm/{name}"] = norm.detach()

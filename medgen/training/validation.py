@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import cast
 
 import numpy as np
 import torch
@@ -12,14 +11,13 @@ from torch import Tensor
 
 from medgen import seeds
 from medgen.api.hooks import hookimpl
-from medgen.api.interfaces import TIME_SCALE, Batch, MeasuringTurn, StopFit, Turn, TurnOutput
+from medgen.api.interfaces import Turn
+from medgen.api.values import Batch, StopFit, TurnOutput
 from medgen.ranks import collectives
 from medgen.run.run import TrainingRun
 from medgen.training.lesion_masks import lesion_masks
 from medgen.training.objective import detach
 from medgen.training.sampling import autocast, evaluation
-
-BINS = 5
 
 
 class Validation:
@@ -46,7 +44,7 @@ class Validation:
         table = collectives.all_reduce_sum(torch.stack([sums[name] for name in names])).tolist()
         metrics = {name: total / count for name, (total, count) in zip(names, table, strict=True) if count}
         for turn in run.turns.values():
-            metrics = turn.summarise(metrics) if hasattr(turn, "summarise") else metrics
+            metrics = turn.summarise(metrics)
         return metrics
 
     @hookimpl(trylast=True)
@@ -86,25 +84,7 @@ class Validation:
         total = torch.stack([weights.get(name, 1.0) * each for name, each in step.losses.items()]).sum(0)
         rows = [("loss/val", total)] if turn is next(iter(self.run.turns.values())) else []
         rows += [(f"loss/val/{name}", each) for name, each in step.losses.items()]
-        if hasattr(turn, "validation_metrics"):
-            return rows + cast("MeasuringTurn", turn).validation_metrics(step, truth, lesion)
-        return rows + self._diffusion(step, total, truth, lesion)
-
-    def _diffusion(
-        self, step: TurnOutput, total: Tensor, truth: Tensor, lesion: Tensor | None
-    ) -> list[tuple[str, Tensor]]:
-        rows = []
-        bins = (step.noisy.t / TIME_SCALE * BINS).long().clamp(0, BINS - 1)
-        for index in range(BINS):
-            low, high = (int(edge * TIME_SCALE / BINS) for edge in (index, index + 1))
-            rows.append((f"loss/val/t_{low:03d}_{high:04d}", total[bins == index]))
-        estimate = self.run.space.decode(step.prediction.x0.float()).clamp(-1, 1)
-        squared = (estimate - truth).square()
-        rows.append(("psnr/x0", 10 * torch.log10(4.0 / squared.flatten(1).mean(1).clamp_min(1e-10))))
-        if lesion is not None:
-            squared, lesion = squared.mean(1), lesion.expand(truth.shape[0], *truth.shape[2:])
-            rows += [("mse/lesion", squared[lesion]), ("mse/outside", squared[~lesion])]
-        return rows
+        return rows + turn.validation_metrics(step, total, truth, lesion)
 
     def _lesion(self, batch: Batch, truth: Tensor) -> Tensor | None:
         masks = lesion_masks(self.run.mode, self.run.store.masks, truth, batch.condition)

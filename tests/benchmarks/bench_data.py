@@ -35,7 +35,7 @@ from monai.transforms import (
 )
 from torch.utils.data import RandomSampler
 
-from medgen.api.recipe import DataSettings
+from medgen.api.tables import DataSettings
 from medgen.data.store.store import SliceStore, open_store
 
 NAMES = ("t1_pre", "t1_gd", "flair", "t2")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from data.cohort import write_volume
 
-from medgen.api.recipe import DataSettings
+from medgen.api.tables import DataSettings
 from medgen.data.scans.check import check
 from medgen.data.scans.layouts import Survey, find, person, survey
 from medgen.errors import DataError

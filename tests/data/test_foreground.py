@@ -5,7 +5,7 @@ import pytest
 from data.cohort import write_volume
 from scipy import ndimage
 
-from medgen.api.recipe import DataSettings
+from medgen.api.tables import DataSettings
 from medgen.data.store.foreground import BORDERED, CONSTANT, CONSTANTS, NOISE, NONE, detect
 from medgen.data.store.nifti_writer import write_slice
 from medgen.data.store.preprocess import Channel, Slices, cut, window

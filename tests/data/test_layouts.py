@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from data.cohort import write_cohort, write_volume
 
-from medgen.api.recipe import DataSettings, MaskSettings
+from medgen.api.tables import DataSettings, MaskSettings
 from medgen.data.scans.layouts import find, mask_names, source
 from medgen.errors import DataError
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from medgen.api.recipe import DataSettings
+from medgen.api.tables import DataSettings
 from medgen.data.scans.check import check
 from medgen.data.scans.consistency import across_thick
 from medgen.data.scans.layouts import mask_names

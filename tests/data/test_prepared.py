@@ -17,7 +17,7 @@ from faults.forkserver import HANG, PRELOAD
 from latents import BRAVO, CPU, Counting, store_of
 from medgen_builtins.spaces.latent import Latent
 
-from medgen.api.interfaces import Mode
+from medgen.api.values import Mode
 from medgen.config.recipe import load
 from medgen.data.store import latent_store as prepared_module
 from medgen.data.store.latent_store import open_latent_store

@@ -9,7 +9,7 @@ import pytest
 from data.cohort import write_volume
 from scipy import ndimage
 
-from medgen.api.recipe import DataSettings
+from medgen.api.tables import DataSettings
 from medgen.data.scans.layouts import mask_names
 from medgen.data.scans.nifti.gate import Volume
 from medgen.data.store.heads import locate

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from data.cohort import write_volume
 
-from medgen.api.recipe import DataSettings, MaskSettings
+from medgen.api.tables import DataSettings, MaskSettings
 from medgen.data.store.preprocess import Channel, Slices, binary, cut, foreground, scale
 from medgen.data.store.resample import resample, weights
 from medgen.errors import DataError

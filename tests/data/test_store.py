@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from data.cohort import make_patient, write_cohort, write_volume
 
-from medgen.api.recipe import DataSettings, MaskSettings
+from medgen.api.tables import DataSettings, MaskSettings
 from medgen.data.scans.layouts import mask_names
 from medgen.data.store import cache_folder, file_memo
 from medgen.data.store import store as store_module

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from medgen.api.recipe import DataSettings
+from medgen.api.tables import DataSettings
 from medgen.data.scans.layouts import mask_names
 from medgen.data.store import store as store_module
 from medgen.data.store.store import SliceStore, open_store

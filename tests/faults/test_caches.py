@@ -20,7 +20,7 @@ from data.cohort import write_cohort
 from faults.filling import CHANNELS, everything, fill, opened, wanted
 from faults.forkserver import HANG, PRELOAD
 
-from medgen.api.recipe import DataSettings, MaskSettings
+from medgen.api.tables import DataSettings, MaskSettings
 from medgen.data.store import cache_folder, file_memo
 from medgen.data.store import store as store_module
 from medgen.errors import OutOfMemoryError, StorageError

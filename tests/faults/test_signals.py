@@ -11,7 +11,7 @@ import pytest
 from faults.forkserver import Server, differences
 from faults.variants import SMALL
 
-from medgen.api.recipe import TrainingSettings
+from medgen.api.tables import TrainingSettings
 from medgen.config.recipe import load
 from medgen.errors import StoppedError
 from medgen.run import checkpoint, folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from medgen import between, field, ge, gt, hookimpl, settings
+from medgen import NetworkSettings, between, field, ge, gt, hookimpl, settings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -16,7 +16,7 @@ medgen_api = 1
 
 
 @settings
-class Fsq:
+class Fsq(NetworkSettings):
     """Each latent value is one of a few levels; the encoder halves by strided convolutions, as often as asked."""
 
     halvings: int = field(3, help="how often a side is halved", check=between(1, 6))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from medgen import Noisy, Prediction, field, gt, hookimpl, settings
+from medgen import LossSettings, Noisy, Prediction, field, gt, hookimpl, settings
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +16,7 @@ medgen_api = 1
 
 
 @settings
-class Huber:
+class Huber(LossSettings):
     """Squared error near zero, absolute error far from it."""
 
     delta: float = field(0.1, help="where the two meet", check=gt(0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from medgen import field, ge, hookimpl, settings
+from medgen import NetworkSettings, field, ge, hookimpl, settings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -13,7 +13,7 @@ medgen_api = 1
 
 
 @settings
-class Patches:
+class Patches(NetworkSettings):
     """Patches of factor x factor pixels, rotated; nothing is lost while latent_channels are as many as their pixels."""
 
     factor: int = field(4, help="edge of a patch, px", check=ge(1))

@@ -15,7 +15,7 @@ import attrs
 import numpy as np
 
 from medgen import __version__
-from medgen.api.recipe import AXES, DataSettings, MaskSettings
+from medgen.api.tables import AXES, DataSettings, MaskSettings
 from medgen.data.scans import layouts
 from medgen.data.scans.layouts import SPLITS, Patient
 from medgen.data.scans.nifti.problems import Fault

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medgen import __version__
-from medgen.api.recipe import DEFAULT_MASK, DataSettings
+from medgen.api.tables import DEFAULT_MASK, DataSettings
 from medgen.data.scans import audit, layouts, likeness
 from medgen.data.scans.consistency import Place, Scan, across_thick, mismatches, overlaps, twins
 from medgen.data.scans.layouts import SPELLINGS, Patient, Survey

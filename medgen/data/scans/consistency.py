@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from medgen.api.recipe import AXES
+from medgen.api.tables import AXES
 from medgen.data.scans.likeness import Likeness, alike
 from medgen.data.scans.nifti.problems import Fault
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from medgen.api.recipe import DataSettings
+from medgen.api.tables import DataSettings
 from medgen.data.scans import layouts
 from medgen.data.scans.consistency import Place, mismatches
 from medgen.data.scans.layouts import SPELLINGS, Patient

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medgen.api.interfaces import Mode, StoringSpace
+from medgen.api.interfaces import Space
+from medgen.api.values import Mode
 from medgen.data.store import cache_folder
 from medgen.data.store.file_memo import cache_root
 from medgen.data.store.store import SliceStore
@@ -55,7 +56,7 @@ class LatentStore:
 def open_latent_store(
     store: SliceStore,
     mode: Mode,
-    space: StoringSpace,
+    space: Space,
     device: torch.device,
     progress: Progress | None = None,
     cache: Path | None = None,
@@ -77,7 +78,7 @@ def open_latent_store(
     )
 
 
-def _key(store: SliceStore, mode: Mode, space: StoringSpace) -> str:
+def _key(store: SliceStore, mode: Mode, space: Space) -> str:
     """Everything that decides what is kept: the slices, which channels of them, and the space."""
     parts = [FORMAT, store.fingerprint, mode.images, mode.pooled, space.key]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
@@ -88,7 +89,7 @@ def _build(
     rows: np.ndarray,
     store: SliceStore,
     mode: Mode,
-    space: StoringSpace,
+    space: Space,
     device: torch.device,
     progress: Progress | None,
 ) -> None:
@@ -108,7 +109,7 @@ def _build(
 
 
 def _blocks(
-    rows: np.ndarray, store: SliceStore, mode: Mode, space: StoringSpace, device: torch.device
+    rows: np.ndarray, store: SliceStore, mode: Mode, space: Space, device: torch.device
 ) -> Iterator[tuple[int, np.ndarray]]:
     """How many rows are done, and `[sample, ...]` of the last few of them."""
     for start in range(0, len(rows), BLOCK):

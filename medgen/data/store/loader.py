@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from medgen import seeds
-from medgen.api.interfaces import Batch, Mode
+from medgen.api.values import Batch, Mode
 from medgen.data.store.latent_store import LatentStore
 from medgen.data.store.store import SliceStore
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import attrs
 import numpy as np
 
-from medgen.api.recipe import AXES, DataSettings
+from medgen.api.tables import AXES, DataSettings
 from medgen.data.scans import layouts
 from medgen.data.scans.consistency import Place, mismatches
 from medgen.data.scans.nifti import gate

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from medgen.api.recipe import AXES, DataSettings
+from medgen.api.tables import AXES, DataSettings
 from medgen.data.scans.nifti.gate import Volume
 from medgen.data.store.heads import Head
 from medgen.data.store.resample import resample, weights

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from medgen.api.recipe import DataSettings, MaskSettings
+from medgen.api.tables import DataSettings, MaskSettings
 from medgen.data.scans.consistency import Place, mismatches
 from medgen.data.scans.likeness import Likeness, packed, sketch
 from medgen.data.scans.nifti import gate, voxels

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medgen.api.recipe import AXES, DataSettings
+from medgen.api.tables import AXES, DataSettings
 from medgen.data.store.heads import Head
 
 SAME = 1e-4

@@ -22,7 +22,7 @@ from typing import BinaryIO, NamedTuple
 import attrs
 import numpy as np
 
-from medgen.api.recipe import AXES, DataSettings
+from medgen.api.tables import AXES, DataSettings
 from medgen.data.scans import consistency, layouts
 from medgen.data.scans.layouts import SPLITS, Patient
 from medgen.data.scans.likeness import unpacked

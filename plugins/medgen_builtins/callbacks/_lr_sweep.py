@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from medgen import Draws, hookimpl
+from medgen import Callback, Draws, hookimpl
 from medgen.api.settings import unstructure
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Ramp(Protocol):
     def steps(self) -> int: ...
 
 
-class Finder:
+class Finder(Callback):
     """Trains a few steps at rising rates, then puts the run back."""
 
     def __init__(self, settings: Ramp):

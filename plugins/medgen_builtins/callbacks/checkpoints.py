@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from medgen import field, ge, hookimpl, settings
+from medgen import Callback, CallbackSettings, field, ge, hookimpl, settings
 
 if TYPE_CHECKING:
-    from medgen.api.run import Run
+    from medgen.api.recipe import Run
 
 medgen_api = 1
 FILES = 4
@@ -18,7 +18,7 @@ FILES = 4
 
 
 @settings
-class Checkpoints:
+class Checkpoints(CallbackSettings):
     """`latest.pt` and `prev.pt` for resuming, `best.pt` by a metric, `epoch_*.pt` now and then."""
 
     every_steps: int = field(
@@ -36,7 +36,7 @@ class Checkpoints:
         return Saving(self, AsyncAny())
 
 
-class Saving:
+class Saving(Callback):
     """Saves last of all callbacks, so that their state of this moment is in the file."""
 
     def __init__(self, settings: Checkpoints, due: Callable[[bool], bool]):

@@ -7,18 +7,18 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from medgen import between, field, ge, hookimpl, settings
+from medgen import Callback, CallbackSettings, between, field, ge, hookimpl, settings
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from medgen.api.run import Run
+    from medgen.api.recipe import Run
 
 medgen_api = 1
 
 
 @settings
-class Ema:
+class Ema(CallbackSettings):
     """An exponential moving average of the weights, in fp32. Validation, previews and `generate` use it."""
 
     decay: float = field(0.9999, help="share of the old average that each step keeps", check=between(0, 1))
@@ -30,7 +30,7 @@ class Ema:
         return Averaging(self, run)
 
 
-class Averaging:
+class Averaging(Callback):
     """Fills `run.averaged`. Its weights are in the checkpoint; all else is a function of the step."""
 
     def __init__(self, settings: Ema, run: Run):

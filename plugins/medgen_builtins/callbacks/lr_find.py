@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from medgen import field, ge, gt, hookimpl, settings
+from medgen import CallbackSettings, field, ge, gt, hookimpl, settings
 
 if TYPE_CHECKING:
+    from medgen import Run
     from medgen.api.recipe import Recipe
-    from medgen.run.run import TrainingRun
 from medgen_builtins.callbacks._lr_finding import FEWEST
 from medgen_builtins.callbacks._lr_sweep import Finder
 
@@ -17,7 +17,7 @@ medgen_api = 1
 
 
 @settings
-class LrFind:
+class LrFind(CallbackSettings):
     """Before the first step, measures which learning rates train, into lr_finder.png and lr_finder.json.
 
     Everything is put back afterwards: the run goes on as it would have without.
@@ -35,7 +35,7 @@ class LrFind:
                 f"{self.min_lr:g}. Raise it."
             )
 
-    def build(self, run: TrainingRun) -> Finder:
+    def build(self, run: Run) -> Finder:
         return Finder(self)
 
 

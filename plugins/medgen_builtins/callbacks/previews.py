@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from medgen import field, ge, gt, hookimpl, settings
+from medgen import Callback, CallbackSettings, field, ge, gt, hookimpl, settings
 
 if TYPE_CHECKING:
-    from medgen.api.interfaces import Batch
-    from medgen.api.run import Run
+    from medgen.api.recipe import Run
+    from medgen.api.values import Batch
 
 medgen_api = 1
 
@@ -18,7 +18,7 @@ FOLLOWED, TIMES = 3, 8
 
 
 @settings
-class Previews:
+class Previews(CallbackSettings):
     """A grid of samples as PNG in the run's folder `previews/` and in TensorBoard, and a denoising trajectory."""
 
     every: int = field(1, help="with each so many validations", check=gt(0))
@@ -30,7 +30,7 @@ class Previews:
         return Previewing(self)
 
 
-class Previewing:
+class Previewing(Callback):
     """Takes part in validation, so that averaged weights are used where there are any."""
 
     def __init__(self, settings: Previews):
@@ -50,7 +50,7 @@ class Previewing:
             return
         fewer = self.settings.count // 2
         with run.trying("previews", f"callbacks.previews.count={fewer}" if fewer else "callbacks.previews=false"):
-            if hasattr(run.strategy, "reconstruct"):
+            if run.strategy.reconstructs:
                 self._reconstruct(run)
             else:
                 self._sample(run, steps=1)
@@ -68,7 +68,7 @@ class Previewing:
         """By name. All ranks share the work, and have them."""
         examples = self._examples(run, range(self.settings.count))
         outlined = self._outlined(run, examples)
-        if hasattr(run.strategy, "reconstruct"):
+        if run.strategy.reconstructs:
             return {"reconstructions": self._reconstructions(examples, self._reconstruct(run), outlined)}
         samples, path = self._sample(run, self.settings.steps or None)
         return {"samples": self._grid(examples, samples, outlined), "trajectory": self._trajectory(run, path)}

@@ -6,10 +6,10 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from medgen import field, gt, hookimpl, settings
+from medgen import Callback, CallbackSettings, field, gt, hookimpl, settings
 
 if TYPE_CHECKING:
-    from medgen.api.run import Run
+    from medgen.api.recipe import Run
 
 medgen_api = 1
 SILENT = 30.0
@@ -17,7 +17,7 @@ SILENT = 30.0
 
 
 @settings
-class Progress:
+class Progress(CallbackSettings):
     """Step, epoch, loss, rate, throughput, memory and the time left; and a line for each validation."""
 
     every_steps: int = field(50, help="a line each so many steps, and one each half minute at least", check=gt(0))
@@ -30,7 +30,7 @@ class Progress:
         return Reporting(self.every_steps, alone=size() == 1)
 
 
-class Reporting:
+class Reporting(Callback):
     """Shows what passes through `medgen_log`."""
 
     def __init__(self, every_steps: int, alone: bool):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from medgen import field, ge, gt, hookimpl, settings
+from medgen import Callback, PhasedSettings, field, ge, gt, hookimpl, settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +24,7 @@ STATE, FINAL = "progressive_state.pt", "final_model.pt"
 
 
 @settings
-class ProgressiveVae:
+class ProgressiveVae(PhasedSettings):
     """Trains at one image size after the other, each phase a run of its own in `phase_64/` and the like.
 
     A phase ends on a plateau, the last one after `final_epochs`; none takes more than `training.steps` or `epochs`.
@@ -64,7 +64,7 @@ class ProgressiveVae:
             found[f"phase_{size}"] = attrs.evolve(recipe, data=data, training=training, callbacks=others)
         return found
 
-    def build(self, run: PhasedRun) -> Progressive:
+    def build(self) -> Progressive:
         return Progressive(self)
 
     def _check_lists(self) -> Iterator[str]:
@@ -80,21 +80,18 @@ class ProgressiveVae:
 
     def _check_phases(self, recipe: Recipe) -> Iterator[str]:
         """What is wrong with a phase's recipe because of its size or batch size, and not anyhow."""
-        known = set(_mistakes(recipe))
+        from medgen.config.checks import mistakes
+
+        known = set(mistakes(recipe))
         for index, phase in enumerate(self.phases(recipe).values()):
-            for message in _mistakes(phase):
+            for message in mistakes(phase):
                 if message not in known:
                     known.add(message)
                     message = message.replace("data.image_size", f"{KEY}.sizes[{index}]")
                     yield message.replace("training.batch_size", f"{KEY}.batch_sizes[{index}]")
 
 
-def _mistakes(recipe: Recipe) -> Iterator[str]:
-    parts = (recipe.training, recipe.mode, recipe.strategy, recipe.space, recipe.network)
-    return (message for part in parts if hasattr(part, "check") for message in part.check(recipe))
-
-
-class Plateau:
+class Plateau(Callback):
     """Notices when a curve no longer falls; a callback of a phase, so that its state is in the phase's checkpoints.
 
     The mean is that of the last `window` values, or of as many as there are. Up to the epoch `min_epochs`, the best
@@ -161,7 +158,7 @@ class Plateau:
         return -metrics[name[1:]] if name.startswith("-") else metrics[name]
 
 
-class Progressive:
+class Progressive(Callback):
     """Trains the phases in order, and keeps which are done."""
 
     def __init__(self, settings: ProgressiveVae):

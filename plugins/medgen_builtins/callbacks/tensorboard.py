@@ -9,17 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medgen import field, gt, hookimpl, settings
+from medgen import Callback, CallbackSettings, field, gt, hookimpl, settings
 from medgen.system.names import is_utf8
 
 if TYPE_CHECKING:
-    from medgen.api.run import Run
+    from medgen.api.recipe import Run
 
 medgen_api = 1
 
 
 @settings
-class TensorBoard:
+class TensorBoard(CallbackSettings):
     """Numbers, pictures and the resolved recipe, in the run's folder `tensorboard/`."""
 
     every_steps: int = field(50, help="read the losses at least this often", check=gt(0))
@@ -30,7 +30,7 @@ class TensorBoard:
         return Writing()
 
 
-class Writing:
+class Writing(Callback):
     """Opens the writer once the run's state is restored, so that what a crash left beyond it is dropped.
 
     Where events cannot be written, training goes on without them, and they are tried again after each epoch.

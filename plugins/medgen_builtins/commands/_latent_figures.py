@@ -14,7 +14,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from medgen import seeds
-from medgen.api.interfaces import Draws
+from medgen.api.values import Draws
 from medgen.data.store.loader import Loader
 from medgen.run.assemble import Parts
 from medgen.system.console import progress

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import click
 
 from medgen import hookimpl
+from medgen.api.recipe import TableSettings
+from medgen.api.settings import Check, between, field, ge, gt, settings
 from medgen.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -33,6 +35,55 @@ REPORTED = (
 """Shell that says when `slurm.setup` fails."""
 OF_THE_CLUSTER = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_TIME_FORMAT")
 """Variables that are not of the job in which they are found."""
+
+
+_WORD = Check(lambda value: not value or _matches(r"[\w.,:@+-]+", value), "of letters, digits and . , : @ + - _")
+_MEMORY = Check(lambda value: not value or _matches(r"\d+[KMGT]?", value), "such as 64G")
+_OPTION = Check(
+    lambda value: value.startswith("--") and value.isprintable() and _closed(value),
+    "that begins with --, is one line, and closes its quotes",
+)
+_LINE = Check(lambda value: value.isprintable(), "that is one line of shell")
+
+
+@settings
+class SlurmSettings(TableSettings):
+    """What a job asks Slurm for; `medgen slurm RECIPE` writes it. Devices of a node: `training.devices`."""
+
+    hours: float = field(24.0, help="time limit of a job; a run goes on in the next", check=between(0.02, 8760))
+    nodes: int = field(1, help="machines", check=gt(0))
+    cpus: int = field(8, help="cores for each device", check=gt(0))
+    memory: str = field("", help="of each node, such as 64G; empty: what the cluster gives", check=_MEMORY)
+    gpu: str = field("any", help="kind of GPU, such as a100; any: whichever; none: devices are CPUs", check=_WORD)
+    partition: str = field("", help="queue; empty: the cluster's own choice", check=_WORD)
+    account: str = field("", help="who pays; empty: the user's own", check=_WORD)
+    notice: int = field(120, help="seconds before the limit at which a run is asked to save", check=between(1, 65535))
+    restarts: int = field(50, help="times that a job is queued again, then it stops", check=ge(0))
+    options: tuple[str, ...] = field((), help='further sbatch options: ["--constraint=ib"]', check=_OPTION)
+    setup: tuple[str, ...] = field((), help='shell before the work: ["module load cuda"]', check=_LINE)
+    may_change = (
+        "hours", "nodes", "cpus", "memory", "gpu", "partition", "account", "notice", "restarts", "options", "setup"
+    )  # fmt: skip
+    public = False
+
+
+def _matches(pattern: str, value: str) -> bool:
+    return re.fullmatch(pattern, value, re.ASCII) is not None
+
+
+def _closed(value: str) -> bool:
+    """Whether sbatch, which splits a line as a shell does, finds the end of each quote."""
+    try:
+        return bool(shlex.split(value))
+    except ValueError:
+        return False
+
+
+def slurm_table(recipe: Recipe) -> SlurmSettings:
+    """Return the recipe's table [slurm]."""
+    table = recipe.tables["slurm"]
+    assert isinstance(table, SlurmSettings)
+    return table
 
 
 @click.command()
@@ -58,7 +109,7 @@ def check(recipe: Recipe) -> None:
     """Raise RecipeError for what would only show when the job has waited for its turn."""
     from medgen.ranks import process_group
 
-    wanted, limit = recipe.slurm, 60 * minutes(recipe)
+    wanted, limit = slurm_table(recipe), 60 * minutes(recipe)
     process_group.check(recipe, recipe.training.devices * wanted.nodes)
     if 2 * wanted.notice > limit:
         raise RecipeError(
@@ -69,7 +120,7 @@ def check(recipe: Recipe) -> None:
 
 def minutes(recipe: Recipe) -> int:
     """A job's limit."""
-    return math.ceil(60 * recipe.slurm.hours)
+    return math.ceil(60 * slurm_table(recipe).hours)
 
 
 def script(recipe: Recipe, given: Sequence[str]) -> str:
@@ -80,8 +131,8 @@ def script(recipe: Recipe, given: Sequence[str]) -> str:
     for word in (word for word in (*given, str(run_dir(recipe))) if not word.isprintable()):
         raise RecipeError(f"{word!r}: has a character that cannot be printed. Rename the file or folder.")
     header = ["#!/bin/bash", *(f"#SBATCH {each}" for each in options(recipe, given[0]))]
-    values = [f"set -- {shlex.join(given)}", f"run_dir={run_dir(recipe)}", f"restarts={recipe.slurm.restarts}"]
-    return "\n".join([*header, "", *_setup(recipe.slurm.setup), *values, "", body()])
+    values = [f"set -- {shlex.join(given)}", f"run_dir={run_dir(recipe)}", f"restarts={slurm_table(recipe).restarts}"]
+    return "\n".join([*header, "", *_setup(slurm_table(recipe).setup), *values, "", body()])
 
 
 def _setup(lines: Sequence[str]) -> list[str]:
@@ -91,7 +142,7 @@ def _setup(lines: Sequence[str]) -> list[str]:
 
 def options(recipe: Recipe, name: str) -> Iterator[str]:
     """What to ask sbatch for; a later option replaces an earlier one."""
-    wanted, devices = recipe.slurm, recipe.training.devices
+    wanted, devices = slurm_table(recipe), recipe.training.devices
     yield "--job-name=medgen-" + re.sub(r"[^\w.-]", "_", Path(name).stem, flags=re.ASCII)
     yield f"--time={minutes(recipe)}"
     yield f"--nodes={wanted.nodes}"
@@ -156,3 +207,8 @@ def _own_environment() -> dict[str, str]:
 @hookimpl
 def medgen_commands() -> Sequence[click.Command]:
     return [slurm]
+
+
+@hookimpl
+def medgen_tables() -> dict[str, type]:
+    return {"slurm": SlurmSettings}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from medgen import field, hookimpl, settings
+from medgen import CriticLoss, LossSettings, field, hookimpl, settings
 
 if TYPE_CHECKING:
     import torch
@@ -14,7 +14,7 @@ medgen_api = 1
 
 
 @settings
-class Adversarial:
+class Adversarial(LossSettings):
     """What the discriminator of `[strategy.vae.discriminator]` holds against the reconstruction."""
 
     form: Literal["least_squares", "hinge"] = field("least_squares", help="hinge pushes harder")
@@ -25,7 +25,7 @@ class Adversarial:
         return LeastSquares() if self.form == "least_squares" else Hinge()
 
 
-class LeastSquares:
+class LeastSquares(CriticLoss):
     """Real is 1, fake is 0 (Mao et al. 2017, equation 9)."""
 
     def __call__(self, prediction: Any, noisy: Any) -> Tensor:
@@ -39,7 +39,7 @@ class LeastSquares:
         return 0.5 * each
 
 
-class Hinge:
+class Hinge(CriticLoss):
     """Real is above 1, fake below -1 (Lim and Ye 2017, section 2)."""
 
     def __call__(self, prediction: Any, noisy: Any) -> Tensor:

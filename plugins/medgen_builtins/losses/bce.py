@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from medgen import hookimpl, settings
+from medgen import LossSettings, hookimpl, settings
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +16,7 @@ medgen_api = 1
 
 
 @settings
-class Bce:
+class Bce(LossSettings):
     """Binary cross-entropy of each pixel of a mask, where 2 x0 is the logit: 0 is undecided, as where masks are cut."""
 
     needs = ("x0",)

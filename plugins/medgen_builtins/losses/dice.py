@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from medgen import field, gt, hookimpl, settings
+from medgen import LossSettings, field, gt, hookimpl, settings
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +16,7 @@ medgen_api = 1
 
 
 @settings
-class Dice:
+class Dice(LossSettings):
     """One minus the overlap of masks, where sigmoid(2 x0) is the probability of a pixel."""
 
     smooth: float = field(1.0, help="pixels added to both masks, so that two empty ones agree", check=gt(0))

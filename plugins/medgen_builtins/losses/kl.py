@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from medgen import hookimpl, settings
+from medgen import LossSettings, hookimpl, settings
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +16,7 @@ medgen_api = 1
 
 
 @settings
-class Kl:
+class Kl(LossSettings):
     """KL divergence from a standard normal, in nats per latent value: the mean, so that no size changes its share.
 
     The sum over a sample, which others weight with 1e-6, is this times the number of its latent values.

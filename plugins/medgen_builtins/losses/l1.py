@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from medgen import hookimpl, settings
+from medgen import LossSettings, hookimpl, settings
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +16,7 @@ medgen_api = 1
 
 
 @settings
-class L1:
+class L1(LossSettings):
     """Mean absolute error of the clean sample."""
 
     needs = ("x0",)

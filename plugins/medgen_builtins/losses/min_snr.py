@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from medgen import Noisy, Prediction, field, gt, hookimpl, settings
+from medgen import LossSettings, Noisy, Prediction, field, gt, hookimpl, settings
 from medgen_builtins.losses.mse import mean_squared_error
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ medgen_api = 1
 
 
 @settings
-class MinSnr:
+class MinSnr(LossSettings):
     """Squared error of x0 times min(SNR, gamma), written for whatever the target is. Use it instead of mse."""
 
     gamma: float = field(5.0, help="the SNR from which on all times count the same", check=gt(0))

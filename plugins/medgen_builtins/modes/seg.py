@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from medgen import Mode, hookimpl, settings
+from medgen import Mode, ModeSettings, hookimpl, settings
 
 medgen_api = 1
 
 
 @settings
-class Seg:
+class Seg(ModeSettings):
     """The lesion mask, from noise alone."""
 
     def build(self) -> Mode:

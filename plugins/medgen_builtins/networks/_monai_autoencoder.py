@@ -1,4 +1,4 @@
-"""MONAI's autoencoder with the two functions that medgen calls an autoencoder by (see `kinds.Autoencoder`)."""
+"""MONAI's autoencoder with the two functions that medgen calls an autoencoder by (see `Autoencoder`)."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from medgen import between, field, ge, gt, hookimpl, settings
+from medgen import NetworkSettings, between, field, ge, gt, hookimpl, settings
 from medgen_builtins.networks._norms import count_groups
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ medgen_api = 1
 
 
 @settings
-class Autoencoder:
+class Autoencoder(NetworkSettings):
     """Residual blocks, each level but the last halving, around latents of few channels (MONAI's AutoencoderKL)."""
 
     channels: tuple[int, ...] = field((64, 128, 256), help="width of each level; each but the last halves", check=gt(0))
@@ -49,7 +49,7 @@ class Autoencoder:
                 )
 
     def build(self, in_channels: int, out_channels: int) -> nn.Module:
-        """See `kinds.Autoencoder`."""
+        """See `Autoencoder`."""
         from monai.networks.nets import AutoencoderKL
 
         from medgen_builtins.networks._monai_autoencoder import Convolutional

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from medgen import between, field, ge, gt, hookimpl, settings
+from medgen import NetworkSettings, between, field, ge, gt, hookimpl, settings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -20,7 +20,7 @@ _MAX_HEAD_CHANNELS = 64
 
 
 @settings
-class Unet:
+class Unet(NetworkSettings):
     """A U-Net of residual blocks with attention at the deepest level (MONAI's DiffusionModelUNet)."""
 
     channels: tuple[int, ...] = field(
@@ -82,8 +82,7 @@ class Unet:
 
     def _check_size(self, recipe: Recipe) -> Iterator[str]:
         size, halvings = recipe.data.image_size, len(self.channels) - 1
-        spatial = getattr(recipe.space, "spatial", tuple)  # a space that changes no sizes need not say so
-        inside = spatial((size,) * self.spatial_dims)
+        inside = recipe.space.spatial((size,) * self.spatial_dims)
         if any(length % 2**halvings for length in inside):
             yield (
                 f"data.image_size: got {size}, which is {' x '.join(map(str, inside))} in the space, expected a "

@@ -17,12 +17,13 @@ from medgen.run import checkpoint
 from medgen.run.run import load_into
 
 if TYPE_CHECKING:
-    from medgen.api.interfaces import Autoencoder, Mode
+    from medgen.api.interfaces import Autoencoder
+    from medgen.api.values import Mode
 
 NEWEST = ("final_model.pt", "best.pt", "latest.pt")
 """Which checkpoint of a run's folder is used: the first that is there."""
 CONTRACT = ("encode", "decode", "latent_channels", "factor")
-"""What a network needs to be an autoencoder, see `kinds.Autoencoder`."""
+"""What a network needs to be an autoencoder, see `Autoencoder`."""
 LEAST_SCALE = 1e-6
 """A channel that is the same everywhere has no scale."""
 

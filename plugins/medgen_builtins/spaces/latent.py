@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from medgen import Batch, Draws, Mode, field, ge, hookimpl, settings
+from medgen import Batch, Draws, Mode, Space, SpaceSettings, field, ge, hookimpl, settings
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +19,7 @@ medgen_api = 1
 
 
 @settings
-class Latent:
+class Latent(SpaceSettings):
     """What an autoencoder makes of the images, encoded once; its weights are kept in every checkpoint."""
 
     checkpoint: Path = field(help="a checkpoint of an autoencoder, or the folder of its run")
@@ -55,8 +55,8 @@ class Latent:
         return LatentSpace(mode, self, device)
 
 
-class LatentSpace:
-    """See `kinds.StoringSpace`. What is stored are means and log-variances, `[batch, 2 * channels, *space]`.
+class LatentSpace(Space):
+    """See `StoringSpace`. What is stored are means and log-variances, `[batch, 2 * channels, *space]`.
 
     The autoencoders are read from the recipe's files when they are first needed, unless `load_state_dict` brought them.
     """
@@ -83,16 +83,16 @@ class LatentSpace:
         return self._masks
 
     @property
-    def channels(self) -> int:
+    def channels(self) -> int:  # type: ignore[override]  # known once the autoencoder is read
         return self.images.channels
 
     @property
-    def condition_channels(self) -> int:
+    def condition_channels(self) -> int:  # type: ignore[override]  # known once the autoencoder is read
         folded = len(self.mode.condition) * self.options.factor**self.options.spatial_dims
         return self.masks.channels if self.masks else folded
 
     @property
-    def key(self) -> str:
+    def key(self) -> str:  # type: ignore[override]  # known once the autoencoder is read
         """Names the images' autoencoder."""
         return f"latent {self.images.digest}"
 

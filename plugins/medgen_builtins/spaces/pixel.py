@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from medgen import Draws, Mode, hookimpl, settings
+from medgen import Draws, Mode, Space, SpaceSettings, hookimpl, settings
 
 if TYPE_CHECKING:
     import torch
@@ -15,7 +15,7 @@ medgen_api = 1
 
 
 @settings
-class Pixel:
+class Pixel(SpaceSettings):
     """The images as they are."""
 
     def spatial(self, size: Sequence[int]) -> tuple[int, ...]:
@@ -26,8 +26,8 @@ class Pixel:
         return PixelSpace(mode)
 
 
-class PixelSpace:
-    """See `kinds.Space`."""
+class PixelSpace(Space):
+    """See `Space`."""
 
     def __init__(self, mode: Mode):
         self.channels, self.condition_channels = mode.channels, len(mode.condition)

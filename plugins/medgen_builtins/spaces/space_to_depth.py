@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from medgen import Draws, Mode, field, ge, hookimpl, settings
+from medgen import Draws, Mode, Space, SpaceSettings, field, ge, hookimpl, settings
 
 if TYPE_CHECKING:
     import torch
@@ -17,7 +17,7 @@ medgen_api = 1
 
 
 @settings
-class SpaceToDepth:
+class SpaceToDepth(SpaceSettings):
     """Blocks of pixels as channels of one pixel: lossless, and factor^2 times fewer positions to compute."""
 
     factor: int = field(2, help="edge of a block in pixels", check=ge(1))
@@ -39,8 +39,8 @@ class SpaceToDepth:
         return SpaceToDepthSpace(mode, self)
 
 
-class SpaceToDepthSpace:
-    """See `kinds.Space`. Channel c of the image becomes channels c factor^axes and on."""
+class SpaceToDepthSpace(Space):
+    """See `Space`. Channel c of the image becomes channels c factor^axes and on."""
 
     def __init__(self, mode: Mode, options: SpaceToDepth):
         self.options, self.factor = options, options.factor

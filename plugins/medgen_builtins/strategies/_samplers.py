@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from medgen.api.interfaces import DrawNoise, Predict
+from medgen.api.values import DrawNoise, Predict
 
 Level = Callable[[float], tuple[float, float]]
 

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from medgen.api.interfaces import AutoencoderPrediction, Batch, Clean, LossFunction, Mode, TurnOutput
+from medgen import Turn
+from medgen.api.interfaces import CriticLoss, LossFunction
+from medgen.api.values import AutoencoderPrediction, Batch, Clean, Mode, TurnOutput
 from medgen_builtins.losses.kl import divergence
 from medgen_builtins.networks._norms import count_groups
 
@@ -32,12 +34,10 @@ class VaeDraws(NamedTuple):
     joined: Tensor
 
 
-class AutoencoderTurn(nn.Module):
+class AutoencoderTurn(nn.Module, Turn):
     """Reconstructs the images of a batch; it reads no condition."""
 
     name = "autoencoder"
-    betas = (0.9, 0.999)
-    step = 0
 
     def __init__(self, mode: Mode, network: Any, losses: Mapping[str, LossFunction], start_step: int):
         super().__init__()
@@ -65,7 +65,7 @@ class AutoencoderTurn(nn.Module):
         prediction = AutoencoderPrediction(made, mean, logvar, self._logits(made))
         original = Clean(batch.image.float())
         losses = {name: loss(prediction, original) for name, loss in self.losses.items()}
-        critics = [name for name, loss in self.losses.items() if hasattr(loss, "critic")]
+        critics = [name for name, loss in self.losses.items() if isinstance(loss, CriticLoss)]
         return TurnOutput(losses | {name: draws.joined * losses[name] for name in critics}, prediction, original)
 
     def _logits(self, image: Tensor) -> Tensor:
@@ -75,11 +75,13 @@ class AutoencoderTurn(nn.Module):
             return functional_call(discriminator, fixed, (image,)).float()  # type: ignore[no-any-return]
         return image.new_zeros(len(image), 0)
 
-    def validation_metrics(self, step: TurnOutput, truth: Tensor, lesion: Tensor | None) -> list[tuple[str, Tensor]]:
-        """Likeness of a sampled reconstruction, and what its latents are like; see `kinds.MeasuringTurn`."""
+    def validation_metrics(
+        self, output: TurnOutput, total: Tensor, truth: Tensor, lesion: Tensor | None
+    ) -> list[tuple[str, Tensor]]:
+        """Likeness of a sampled reconstruction, and what its latents are like; see `MeasuringTurn`."""
         from medgen_builtins._similarity import ssim
 
-        made = step.prediction.x0.clamp(-1, 1)
+        made = output.prediction.x0.clamp(-1, 1)
         error, head = made - truth, (truth > HEAD).any(1, keepdim=True).expand_as(truth)
         rows = [("psnr/image", psnr(error.square().flatten(1).mean(1))), ("ssim", ssim(made, truth).flatten(1).mean(1))]
         rows += self._inside("psnr/head", error, head)
@@ -88,7 +90,7 @@ class AutoencoderTurn(nn.Module):
             absolute = error.abs().mean(1)
             rows += [("l1/lesion", absolute[lesion]), ("l1/outside", absolute[~lesion])]
             rows += [("dice", overlap(made, truth))] if self.makes_masks else []
-        return rows + list(latents(step.prediction))
+        return rows + list(latents(output.prediction))
 
     def _inside(self, name: str, error: Tensor, region: Tensor) -> list[tuple[str, Tensor]]:
         """The PSNR in a region, of those samples that have it."""
@@ -108,7 +110,7 @@ class AutoencoderTurn(nn.Module):
 
     def warning(self, step: int, means: Mapping[str, float]) -> str | None:
         """A sentence, once, when the discriminator has won. means: over the steps since the last call."""
-        parts = [name for name, loss in self.losses.items() if name != "kl" and not hasattr(loss, "critic")]
+        parts = [name for name, loss in self.losses.items() if name != "kl" and not isinstance(loss, CriticLoss)]
         if not self._asked or step <= self.start_step or not parts or "loss/discriminator" not in means:
             return None
         error, critic = sum(means[f"loss/{name}"] for name in parts), means["loss/discriminator"]
@@ -123,11 +125,10 @@ class AutoencoderTurn(nn.Module):
         )
 
 
-class DiscriminatorTurn(nn.Module):
+class DiscriminatorTurn(nn.Module, Turn):
     """Tells images from the reconstructions that the turn before made."""
 
     name = "discriminator"
-    step = 0
 
     def __init__(self, discriminator: nn.Module, loss: Any, options: Discriminator):
         super().__init__()
@@ -145,7 +146,9 @@ class DiscriminatorTurn(nn.Module):
         real, fake = (self.discriminator(each).float() for each in (batch.image.float(), before.prediction.x0))
         return TurnOutput({self.name: draws.joined * self.loss.critic(real, fake)}, before.prediction, before.noisy)
 
-    def validation_metrics(self, step: TurnOutput, truth: Tensor, lesion: Tensor | None) -> list[tuple[str, Tensor]]:
+    def validation_metrics(
+        self, output: TurnOutput, total: Tensor, truth: Tensor, lesion: Tensor | None
+    ) -> list[tuple[str, Tensor]]:
         """Its loss says all."""
         return []
 

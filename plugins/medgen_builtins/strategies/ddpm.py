@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from medgen import Draws, Noisy, Prediction, field, ge, gt, hookimpl, settings
-from medgen.api.interfaces import TIME_SCALE
+from medgen import DiffusionStrategy, Draws, Noisy, Prediction, StrategySettings, field, ge, gt, hookimpl, settings
+from medgen.api.values import TIME_SCALE
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from medgen.api.interfaces import DrawNoise, LossFunction, Mode, Predict, Space
+    from medgen.api.interfaces import LossFunction, Space
+    from medgen.api.values import DrawNoise, Mode, Predict
     from medgen.training.objective import Objective
 
 medgen_api = 1
 
 
 @settings
-class Ddpm:
+class Ddpm(StrategySettings):
     """Denoising diffusion on a discrete, variance-preserving schedule (Ho et al. 2020)."""
 
     schedule: Literal["linear", "cosine"] = field("cosine", help="how alpha_bar falls over the timesteps")
@@ -34,8 +35,8 @@ class Ddpm:
         return DdpmStrategy(self)
 
 
-class DdpmStrategy:
-    """See `kinds.DiffusionStrategy`. Timestep k = 1..timesteps of the schedule is t = 1000 k / timesteps."""
+class DdpmStrategy(DiffusionStrategy):
+    """See `DiffusionStrategy`. Timestep k = 1..timesteps of the schedule is t = 1000 k / timesteps."""
 
     def __init__(self, options: Ddpm):
         from medgen_builtins.strategies import _schedules

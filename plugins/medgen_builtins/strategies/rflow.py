@@ -5,21 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from medgen import Draws, Noisy, Prediction, between, field, ge, gt, hookimpl, settings
-from medgen.api.interfaces import TIME_SCALE
+from medgen import (
+    DiffusionStrategy,
+    Draws,
+    Noisy,
+    Prediction,
+    StrategySettings,
+    between,
+    field,
+    ge,
+    gt,
+    hookimpl,
+    settings,
+)
+from medgen.api.values import TIME_SCALE
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from medgen.api.interfaces import DrawNoise, LossFunction, Mode, Predict, Space
+    from medgen.api.interfaces import LossFunction, Space
+    from medgen.api.values import DrawNoise, Mode, Predict
     from medgen.training.objective import Objective
 
 medgen_api = 1
 
 
 @settings
-class Rflow:
+class Rflow(StrategySettings):
     """Rectified flow: straight lines from data to noise (Liu et al. 2023), the loss on their velocity."""
 
     time: Literal["uniform", "logit-normal", "shifted"] = field("logit-normal", help="how training draws t in 0..1")
@@ -37,8 +50,8 @@ class Rflow:
         return RflowStrategy(self)
 
 
-class RflowStrategy:
-    """See `kinds.DiffusionStrategy`. xt = (1 - t) x0 + t epsilon with t in 0..1, a thousandth of the network's t."""
+class RflowStrategy(DiffusionStrategy):
+    """See `DiffusionStrategy`. xt = (1 - t) x0 + t epsilon with t in 0..1, a thousandth of the network's t."""
 
     def __init__(self, options: Rflow):
         self.options, self.prediction, self.t_min = options, options.prediction, options.t_min

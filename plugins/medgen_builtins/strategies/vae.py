@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from medgen import field, hookimpl, settings
+from medgen import CriticLoss, Strategy, StrategySettings, field, hookimpl, settings
 from medgen.errors import RecipeError
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from medgen.api.interfaces import LossFunction, Mode, Space, Turn
+    from medgen.api.interfaces import LossFunction, Space, Turn
     from medgen.api.recipe import Recipe
+    from medgen.api.values import Mode
 from medgen_builtins.strategies._discriminator import Discriminator
 
 medgen_api = 1
 
 
 @settings
-class Vae:
+class Vae(StrategySettings):
     """An autoencoder with normal latents; with a loss such as `adversarial`, a discriminator is its second turn."""
 
     discriminator: Discriminator = field(Discriminator(), help="the second turn's")
@@ -38,7 +39,7 @@ class Vae:
                 "Leave it out, or use larger images."
             )
         network = recipe.network
-        if network is not None and not hasattr(network, "latent_channels"):
+        if network is not None and not network.latent_channels:
             yield (
                 f"network.{recipe.names['network']}: is no autoencoder, as strategy.vae needs one. "
                 "Use [network.autoencoder]."
@@ -48,8 +49,8 @@ class Vae:
         return VaeStrategy(self)
 
 
-class VaeStrategy:
-    """See `kinds.Strategy`. It generates nothing by itself."""
+class VaeStrategy(Strategy):
+    """See `Strategy`. It generates nothing by itself."""
 
     image_size = 128
     """That of the recipe; the core sets it before `turns`."""
@@ -63,7 +64,7 @@ class VaeStrategy:
         """The autoencoder's; and, if there is a loss with a `critic`, the discriminator's."""
         from medgen_builtins.strategies import _vae_turns
 
-        critics = {name: each for name, each in losses.items() if hasattr(each, "critic")}
+        critics = {name: each for name, each in losses.items() if isinstance(each, CriticLoss)}
         if len(critics) > 1:
             raise RecipeError(f"losses: {' and '.join(critics)} each train a discriminator, there is one. Remove one.")
         first = _vae_turns.AutoencoderTurn(mode, network, losses, self.options.discriminator.start_step)

@@ -13,7 +13,7 @@ from medgen_builtins.losses.kl import Kl
 from medgen_builtins.losses.l1 import L1
 from medgen_builtins.losses.perceptual import PACKAGE, Perceptual
 
-from medgen.api.interfaces import AutoencoderPrediction, Clean
+from medgen.api.values import AutoencoderPrediction, Clean
 from medgen.config.recipe import load
 from medgen.errors import MedgenError, RecipeError
 

@@ -12,7 +12,7 @@ from medgen_builtins.strategies.ddpm import Ddpm
 from medgen_builtins.strategies.rflow import Rflow
 from torch import Tensor
 
-from medgen.api.interfaces import Draws, Prediction
+from medgen.api.values import Draws, Prediction
 
 TIMES = [1.0, 50.0, 200.0, 400.0, 600.0, 900.0, 1000.0]
 GAMMA = 5.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from medgen_builtins.losses.mse import Mse
 
-from medgen.api.interfaces import Noisy, Prediction
+from medgen.api.values import Noisy, Prediction
 
 
 def test_mean_over_each_sample() -> None:

@@ -10,7 +10,7 @@ import pytest
 from medgen_builtins.modes.bravo import Bravo
 from medgen_builtins.modes.images import Images
 
-from medgen.api.interfaces import Mode
+from medgen.api.values import Mode
 
 CHANNELS = [
     ("seg", ("seg",), ()),

@@ -12,7 +12,7 @@ import torch
 from faults.forkserver import differences
 from medgen_builtins.spaces.latent import Latent, LatentSpace
 
-from medgen.api.interfaces import Batch, Draws, Mode
+from medgen.api.values import Batch, Draws, Mode
 from medgen.config.recipe import load
 from medgen.errors import CheckpointError, RecipeError
 from medgen.run import checkpoint
@@ -177,7 +177,7 @@ def test_the_optimizer_steps_the_network_alone(short, tmp_path):
 
 def test_validation_compares_with_the_image_and_not_with_what_comes_back_of_it(short, bravo, tmp_path):
     """An autoencoder that loses much bounds the PSNR, however well its latents are predicted."""
-    from medgen.api.interfaces import Prediction, TurnOutput
+    from medgen.api.values import Prediction, TurnOutput
     from medgen.training.validation import Validation
 
     poor = latents.write_autoencoder(tmp_path / "poor.pt", "bravo", "network.patches.latent_channels=1")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from medgen_builtins.spaces.pixel import Pixel
 
-from medgen.api.interfaces import Draws, Mode
+from medgen.api.values import Draws, Mode
 
 
 def test_changes_nothing() -> None:

@@ -10,7 +10,7 @@ import torch
 from medgen_builtins.spaces.space_to_depth import SpaceToDepth, SpaceToDepthSpace, fold
 from torch import nn
 
-from medgen.api.interfaces import Draws, Mode
+from medgen.api.values import Draws, Mode
 
 DRAWS = Draws(torch.zeros(2), torch.zeros(2))
 

@@ -10,7 +10,7 @@ import torch
 from medgen_builtins.strategies.ddpm import Ddpm, DdpmStrategy
 from torch import Tensor
 
-from medgen.api.interfaces import Draws
+from medgen.api.values import Draws
 
 TARGETS = ["epsilon", "x0", "velocity"]
 SCHEDULES = ["linear", "cosine"]

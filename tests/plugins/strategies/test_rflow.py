@@ -9,7 +9,7 @@ import torch
 from medgen_builtins.strategies.rflow import Rflow
 from torch import Tensor
 
-from medgen.api.interfaces import Draws
+from medgen.api.values import Draws
 
 OUTPUTS = ["velocity", "x0"]
 

@@ -15,7 +15,7 @@ from medgen_builtins.strategies.ddpm import Ddpm
 from medgen_builtins.strategies.rflow import Rflow
 from torch import Tensor
 
-from medgen.api.interfaces import Draws, Mode, Predict, Prediction
+from medgen.api.values import Draws, Mode, Predict, Prediction
 
 SD = 0.15
 STEPS = [10, 25, 50, 1000]

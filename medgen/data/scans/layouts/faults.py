@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from medgen.api.recipe import DEFAULT_MASK
+from medgen.api.tables import DEFAULT_MASK
 from medgen.data.scans.layouts.patterns import Pattern
 from medgen.data.scans.layouts.types import Scans, listed
 from medgen.data.scans.layouts.words import SPELLINGS, split_of

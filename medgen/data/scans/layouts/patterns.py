@@ -10,7 +10,7 @@ from fnmatch import translate
 from pathlib import Path
 from typing import NamedTuple
 
-from medgen.api.recipe import DEFAULT_MASK, DataSettings
+from medgen.api.tables import DEFAULT_MASK, DataSettings
 from medgen.data.scans.layouts.types import Scans
 from medgen.data.scans.layouts.words import IMAGE_WORDS, MASK_WORDS, SPELLINGS, spellings
 from medgen.data.scans.nifti.problems import Fault

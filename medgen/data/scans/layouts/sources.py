@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medgen.api.recipe import DEFAULT_MASK, DataSettings, MaskSettings
+from medgen.api.tables import DEFAULT_MASK, DataSettings, MaskSettings
 
 
 def mask_names(settings: DataSettings) -> frozenset[str]:

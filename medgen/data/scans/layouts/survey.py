@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from medgen.api.recipe import DataSettings
+from medgen.api.tables import DataSettings
 from medgen.data.scans.layouts import faults, left_out
 from medgen.data.scans.layouts.absent import absent
 from medgen.data.scans.layouts.exclude import without_excluded

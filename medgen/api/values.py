@@ -1,0 +1,130 @@
+"""The values that pass between the core and plugins. Tensors are `[batch, channel, *space]`.
+
+Importing this module imports no torch, so that recipes are checked and plugins listed at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+SINGLE = ("mode", "strategy", "space", "network")
+"""Kinds of which a recipe has exactly one; a later one replaces an earlier one."""
+
+
+SEVERAL = ("losses", "callbacks")
+"""Kinds of which a recipe has any number; they merge."""
+
+
+KINDS = SINGLE + SEVERAL
+
+
+TIME_SCALE = 1000.0
+"""Networks, draws and samplers speak of times on a scale of 0 (clean) to 1000 (noise)."""
+
+
+class Mode(NamedTuple):
+    """What is generated, given what: names of channels, as `[data]` names them."""
+
+    images: tuple[str, ...]
+    condition: tuple[str, ...] = ()
+    pooled: bool = False
+    """Each image is a sample of its own with one channel, instead of all being channels of one sample."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of one generated sample."""
+        return 1 if self.pooled else len(self.images)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every channel that is read from the data."""
+        return self.images + self.condition
+
+
+class Batch(NamedTuple):
+    """A batch as it leaves the data: everything in [-1, 1], masks -1 or +1.
+
+    `image` is `[batch, channel, *space]`, or what the space's `prepare` made of it; `condition` may have no channels.
+    """
+
+    image: Tensor
+    condition: Tensor
+
+
+class Draws(NamedTuple):
+    """The random numbers of one step, drawn outside whatever is compiled.
+
+    t: `[batch]`, 0 (clean) to 1000 (noise), as the network sees it. noise: `[batch, *shape]`, standard normal.
+    latent: the same, for spaces that draw a new sample of what is stored in each step; empty for all others.
+    """
+
+    t: Tensor
+    noise: Tensor
+    latent: Any = ()
+
+
+class Noisy(NamedTuple):
+    """A corrupted sample and what the loss needs to know of it. All but `t` and `x` may be read by losses, in fp32.
+
+    x: `[batch, channel, *space]`, what the network sees. t: `[batch]` in 0..1000, as the network sees it.
+    target: what is regressed on. x0: the clean sample. snr: `[batch]`, alpha^2/sigma^2.
+    gain: `[batch]`, (dx0/dtarget)^2.
+    """
+
+    x: Tensor
+    t: Tensor
+    target: Tensor
+    x0: Tensor
+    snr: Tensor
+    gain: Tensor
+
+
+class Prediction(NamedTuple):
+    """A network's output, read: `target` in the units of `Noisy.target`, and the clean sample it implies, in fp32."""
+
+    target: Tensor
+    x0: Tensor
+
+
+class AutoencoderPrediction(NamedTuple):
+    """What an autoencoder made of images, fp32. Losses read it beside an `Clean`.
+
+    x0: the reconstruction, about in [-1, 1]; of a mask, sigmoid(2 x0) is the probability of +1.
+    mean, logvar: `[batch, latent channel, *latent space]`. logits: what a discriminator says of x0, no values without.
+    """
+
+    x0: Tensor
+    mean: Tensor
+    logvar: Tensor
+    logits: Tensor
+
+
+class Clean(NamedTuple):
+    """What an autoencoder is to give back; what its losses get instead of a `Noisy`."""
+
+    x0: Tensor
+
+
+class TurnOutput(NamedTuple):
+    """What one pass of a turn gives. losses: by name, each `[batch]`, fp32, unweighted."""
+
+    losses: dict[str, Tensor]
+    prediction: Any
+    noisy: Any
+
+
+Predict = Callable[["Tensor", float], Prediction]
+"""`predict(xt, t)`: xt `[batch, channel, *space]`, t a float in 0..1000, the same for the whole batch."""
+
+
+DrawNoise = Callable[[], "Tensor"]
+"""Fresh standard normal noise of the batch's shape, for samplers that are stochastic."""
+
+
+class StopFit(Exception):
+    """Raised inside an epoch's end when the run is to stop; whoever resumes works that end off again."""
