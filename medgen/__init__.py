@@ -43,6 +43,7 @@ from medgen.errors import CheckpointError, DataError, MedgenError, PluginError, 
 
 __version__ = "0.1.0"
 __all__ = [
+    "TIME_SCALE",
     "Autoencoder",
     "AutoencoderPrediction",
     "Batch",
@@ -77,7 +78,6 @@ __all__ = [
     "StorageError",
     "Strategy",
     "StrategySettings",
-    "TIME_SCALE",
     "TableSettings",
     "Turn",
     "TurnOutput",

@@ -15,7 +15,7 @@ import torch
 from medgen import seeds
 from medgen.api.tables import DataSettings
 from medgen.api.values import Mode
-from medgen.cli import main
+from medgen.cli import options
 from medgen.config.recipe import load, public_toml
 from medgen.data.scans.layouts import mask_names
 from medgen.data.store.latent_store import open_latent_store
@@ -36,7 +36,7 @@ def install(folder: Path, patch: pytest.MonkeyPatch, name: str = "patches") -> N
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: medgen-{name}\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text(f"[medgen]\n{name} = medgen_{name}\n")
     patch.syspath_prepend(str(folder))
-    patch.setattr(main, "registry", lru_cache(main.registry.__wrapped__))  # what is found is forgotten afterwards
+    patch.setattr(options, "registry", lru_cache(options.registry.__wrapped__))  # what is found is forgotten afterwards
 
 
 def write_autoencoder(path: Path, mode: str, *overrides: str, seed: int = 0) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 import pytest
 
-from medgen.cli import main as cli_module
+from medgen.cli import main
 from medgen.cli.main import cli
 from medgen.config.recipe import from_toml, load
 from medgen.config.registry import Registry
@@ -155,7 +155,7 @@ def test_the_block_to_paste_is_a_table_that_loads(name: str, medgen: Run, tmp_pa
 
 
 def test_a_question_of_click_ends_as_one() -> None:
-    assert cli_module._usage(click.UsageError("No such x. Did you mean y?")).endswith("y? See `medgen --help`.")
+    assert main._usage(click.UsageError("No such x. Did you mean y?")).endswith("y? See `medgen --help`.")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from medgen import field, gt, settings
+from medgen import CallbackSettings, LossSettings, NetworkSettings, StrategySettings, field, gt, settings
 from medgen.api.recipe import Recipe
 from medgen.config.overlay import recipes_dir
 from medgen.config.recipe import from_toml, load, public_toml, shipped, to_toml
@@ -19,18 +19,18 @@ from medgen.errors import MedgenError, PluginError, RecipeError
 
 
 @settings
-class Plain:
+class Plain(StrategySettings):
     a: int = field(1, check=gt(0))
     where: Path | None = field(None)
 
 
 @settings
-class Other:
+class Other(StrategySettings):
     b: tuple[int, ...] = field((1, 2))
 
 
 @settings
-class Careful:
+class Careful(NetworkSettings):
     parts: int = field(4)
 
     def check(self, recipe: Recipe) -> Iterator[str]:
@@ -40,18 +40,18 @@ class Careful:
 
 
 @settings
-class Greedy:
+class Greedy(LossSettings):
     needs = ("logvar",)
     weight: float = field(1.0)
 
 
 @settings
-class Weighed:
+class Weighed(LossSettings):
     weight: float = field(1.0)
 
 
 @settings
-class Raising:
+class Raising(CallbackSettings):
     def check(self, recipe: Recipe) -> Iterator[str]:
         raise TypeError("no")
 

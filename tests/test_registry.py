@@ -19,11 +19,11 @@ from medgen.config.registry import Registry
 from medgen.errors import PluginError
 
 GOOD = """
-from medgen import field, hookimpl, settings
+from medgen import LossSettings, field, hookimpl, settings
 medgen_api = 1
 
 @settings
-class {cls}:
+class {cls}(LossSettings):
     a: int = field(1, help="a number")
     def build(self, device): ...
 

@@ -12,7 +12,7 @@ from faults.variants import SMALL
 
 from medgen.cli import main
 from medgen.config.recipe import load
-from medgen.errors import NotFiniteError
+from medgen.errors import NotFiniteError, StorageError
 from medgen.run import folder, run
 from medgen.training import session, trainer
 
@@ -98,7 +98,7 @@ def test_debug_keeps_the_code_of_whatever_ends_a_command(code: int, capsys: pyte
     """Point 21."""
 
     def end() -> None:
-        raise main.StorageError("x") if code == 8 else session.StoppedError("x: stopped.", code)
+        raise StorageError("x") if code == 8 else session.StoppedError("x: stopped.", code)
 
     assert main.guarded(end, debug=True) == code
     err = capsys.readouterr().err

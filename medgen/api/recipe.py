@@ -252,7 +252,7 @@ class Run(Protocol):
         """End the fit before the next step."""
 
     def trying(self, what: str, smaller: str = "") -> AbstractContextManager[None]:
-        """Name what is tried before the first step, and `KEY=VALUE` that would need less memory, for an error's line."""
+        """Name what is tried before the first step, and a `KEY=VALUE` that needs less memory, for errors."""
 
     def stop_agreed(self) -> bool:
         """True if all ranks agree to stop now. Collective."""

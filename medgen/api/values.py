@@ -92,7 +92,7 @@ class Prediction(NamedTuple):
 
 
 class AutoencoderPrediction(NamedTuple):
-    """What an autoencoder made of images, fp32. Losses read it beside an `Clean`.
+    """What an autoencoder made of images, fp32. Losses read it beside a `Clean`.
 
     x0: the reconstruction, about in [-1, 1]; of a mask, sigmoid(2 x0) is the probability of +1.
     mean, logvar: `[batch, latent channel, *latent space]`. logits: what a discriminator says of x0, no values without.

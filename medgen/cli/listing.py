@@ -22,7 +22,7 @@ def table(registry: Registry) -> None:
     rows = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("kind", "name", "from", "what"):
         rows.add_column(title, overflow="fold", no_wrap=title != "what")
-    for entry in sorted(registry.entries, key=lambda each: (KINDS.index(each.kind), each.name)):
+    for entry in sorted(registry.entries, key=lambda each: ((*KINDS, "tables").index(each.kind), each.name)):
         rows.add_row(entry.kind, entry.name, f"{entry.distribution} {entry.version}", _summary(entry.settings_class))
     for given in sorted(registry.given, key=lambda each: str(each.command.name)):
         what = given.command.get_short_help_str(limit=100)

@@ -49,7 +49,8 @@ def check_training(recipe: Recipe) -> Iterator[str]:
     if not training.steps and not training.epochs:
         yield "training.steps: got 0, and training.epochs is 0 too, expected one greater than 0. Give one."
     if training.steps and training.epochs:
-        yield f"training.steps: got {training.steps}, expected none beside training.epochs = {training.epochs}. Remove one."
+        both = f"got {training.steps}, expected none beside training.epochs = {training.epochs}"
+        yield f"training.steps: {both}. Remove one."
     if training.batch_size % training.accumulate:
         yield (
             f"training.accumulate: got {training.accumulate}, expected a divisor of training.batch_size = "

@@ -18,6 +18,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import attrs
 
 from medgen import __version__
+from medgen.api.recipe import (
+    CallbackSettings,
+    LossSettings,
+    ModeSettings,
+    NetworkSettings,
+    PhasedSettings,
+    SpaceSettings,
+    StrategySettings,
+    TableSettings,
+)
 from medgen.api.settings import field, fields, ge, settings
 from medgen.config import installed, registration
 from medgen.config.installed import Source
@@ -37,6 +47,15 @@ _HOOKS = {
     "losses": "medgen_losses",
     "callbacks": "medgen_callbacks",
     "tables": "medgen_tables",
+}
+_BASES: dict[str, tuple[type, ...]] = {
+    "mode": (ModeSettings,),
+    "strategy": (StrategySettings,),
+    "space": (SpaceSettings,),
+    "network": (NetworkSettings,),
+    "losses": (LossSettings,),
+    "callbacks": (CallbackSettings, PhasedSettings),
+    "tables": (TableSettings,),
 }
 _LONGEST = 500
 """Characters of a reason; some errors have pages."""
@@ -242,8 +261,11 @@ def _weighted(cls: type) -> type:
 
 
 def _require_settings(kind: str, name: str, cls: type) -> None:
-    if not attrs.has(cls) or not callable(getattr(cls, "build", None)):
-        raise BrokenPluginError(f"{kind}.{name} is no settings class: it needs @settings and a method build")
+    if not attrs.has(cls):
+        raise BrokenPluginError(f"{kind}.{name} is no settings class: it needs @settings")
+    if not issubclass(cls, _BASES[kind]):
+        bases = " or ".join(base.__name__ for base in _BASES[kind])
+        raise BrokenPluginError(f"{kind}.{name} does not derive from medgen.{bases}")
     names = [each.name for each in fields(cls)]  # raises NameError for an annotation that cannot be read
     if kind == "losses" and "weight" in names:
         raise BrokenPluginError(f"{kind}.{name} has a field weight, which the core gives to every loss")

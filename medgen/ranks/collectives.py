@@ -1,6 +1,6 @@
 """What ranks share and decide together. Alone, each function returns at once.
 
-Every function but `rank`, `size`, `is_rank_zero` and `local_indices` is collective: all ranks must call it, in the same order.
+All but `rank`, `size`, `is_rank_zero` and `local_indices` are collective: every rank must call them, in the same order.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class State:
 
 
 def broadcast_object(value: Any, source: int = 0) -> Any:
-    """The value that one rank has, for all; of JSON's types."""
+    """Broadcast a value of JSON's types from one rank."""
     if size() == 1:
         return value
     text = json.dumps(value).encode() if rank() == source else b""
@@ -60,19 +60,19 @@ def broadcast_object(value: Any, source: int = 0) -> Any:
 
 
 def on_rank_zero(work: Callable[[], Any]) -> Any:
-    """Let rank 0 do it; its result, of JSON's types, for all."""
+    """Run `work` on rank 0 and broadcast its result, of JSON's types."""
     return broadcast_object(work() if is_rank_zero() else None)
 
 
 def barrier() -> None:
-    """Until all ranks are here, however long one of them saves."""
+    """Wait for all ranks, however long one of them saves."""
     if size() > 1:
         with heartbeat.waiting():
             dist.barrier(group=State.control)
 
 
 def all_reduce_sum(values: Tensor) -> Tensor:
-    """The sum over the ranks, added in their order wherever in `values` it stands."""
+    """Sum over ranks in rank order, so that the bits do not depend on the position in the buffer."""
     if size() == 1:
         return values.clone()
     shares = [torch.empty_like(values) for _ in range(size())]
@@ -97,7 +97,7 @@ def local_indices(count: int) -> range:
 
 
 def all_gather_rows(mine: Tensor, count: int) -> Tensor:
-    """The rows of all ranks, `[count, ...]`, of which each made those `local_indices` to it; one that had none gives any."""
+    """Gather the rows of all ranks, `[count, ...]`; each made its `local_indices`, or any one row if it had none."""
     own = local_indices(count)
     whole = mine.new_zeros(count, *mine.shape[1:])
     whole[list(own)] = mine[: len(own)]
@@ -116,7 +116,7 @@ def first_on_node() -> Iterator[None]:
 
 
 class AsyncAny:
-    """Whether any rank says yes, as asked one call before, so that no call waits; alone, the answer is at once."""
+    """Non-blocking any(): each call returns the answer to the call before. With one process it answers at once."""
 
     def __init__(self) -> None:
         self._asked: tuple[Tensor, dist.Work] | None = None

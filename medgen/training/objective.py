@@ -50,7 +50,7 @@ class Objective(nn.Module, Turn):
     def validation_metrics(
         self, output: TurnOutput, total: Tensor, truth: Tensor, lesion: Tensor | None
     ) -> list[tuple[str, Tensor]]:
-        """Return the loss by time, the PSNR of the one-step estimate of x0, and its error inside and outside lesions."""
+        """Return the loss by time, and PSNR and error inside lesions of the one-step estimate of x0."""
         rows = []
         bins = (output.noisy.t / TIME_SCALE * BINS).long().clamp(0, BINS - 1)
         for index in range(BINS):

@@ -15,11 +15,11 @@ from medgen.run import checkpoint
 
 Run = Callable[..., Any]
 GOOD = """
-from medgen import field, gt, hookimpl, settings
+from medgen import LossSettings, field, gt, hookimpl, settings
 medgen_api = 1
 
 @settings
-class Loss:
+class Loss(LossSettings):
     '''A loss.'''
     a: float = field(1.0, help="a number", check=gt(0))
     def build(self, device):
@@ -30,7 +30,7 @@ def medgen_losses():
     return {"NAME": Loss}
 """
 CALLBACK = """
-from medgen import field, hookimpl, settings
+from medgen import CallbackSettings, field, hookimpl, settings
 medgen_api = 1
 
 class Failing:
@@ -40,7 +40,7 @@ class Failing:
             raise ZeroDivisionError("division by zero")
 
 @settings
-class Settings:
+class Settings(CallbackSettings):
     '''Fails.'''
     def build(self, run):
         return Failing()

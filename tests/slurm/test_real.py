@@ -27,7 +27,7 @@ FEW = (f"training.steps={STEPS}", "callbacks.previews=false", "callbacks.tensorb
 HELD = """#!{python}
 import os, sys, time
 from pathlib import Path
-from medgen.cli import main
+
 if "train" in sys.argv and "SLURM_RESTART_COUNT" not in os.environ:  # train until a signal comes, however slow all is
     from medgen.training import session
     from medgen.training import trainer

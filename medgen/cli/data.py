@@ -1,0 +1,114 @@
+"""`medgen data`: find what is wrong with a dataset, fill the slice store, make a demo one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from medgen.cli import options
+from medgen.errors import (
+    DataError,
+    RecipeError,
+    StorageError,
+)
+from medgen.system import streams
+
+if TYPE_CHECKING:
+    from medgen.api.tables import DataSettings
+from medgen.cli.options import FOLDER, overrides_argument, say_result, with_option
+
+
+@click.group()
+def data() -> None:
+    """Datasets: find what is wrong with one, fill the slice store, make a demo one."""
+
+
+@data.command("demo")
+@click.argument("out", type=FOLDER)
+@click.option("--patients", type=click.IntRange(1), default=30, show_default=True, help="How many to make.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same patients.")
+def data_demo(out: Path, patients: int, seed: int) -> None:
+    """Write made-up patients with brain metastases to OUT: T1 before and after contrast, BRAVO, FLAIR and masks."""
+    from medgen.data.demo import make_demo
+    from medgen.system.console import progress
+
+    streams.only_log()
+    with progress("demo patients", patients) as bar:
+        make_demo(out, patients, seed, advance=bar.advance)
+    say_result(out)
+
+
+@data.command("check")
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@overrides_argument
+@click.option("--recipe", metavar="RECIPE", help="Check the channels, masks and settings of a recipe.")
+@click.option("--json", "target", metavar="FILE", help="Write the result as JSON too; -: to stdout.")
+def data_check(folder: Path, overrides: tuple[str, ...], recipe: str | None, target: str | None) -> int:
+    """Find all that is wrong with the scans in DIR, and what is legal but odd.
+
+    KEY=VALUE are settings as in a recipe: data.files.bravo='T1c_*.nii.gz'. The exit code is 3 if there are faults.
+    """
+    from medgen.data.scans.check import check
+    from medgen.data.scans.report import as_json, show
+    from medgen.system import console
+
+    settings, channels = _data_settings(folder, overrides, recipe)
+    with console.progress("check", unit="files") as bar:
+        report = check(settings, channels, bar.update)
+    show(report, console.err if target == "-" else console.out)
+    if target:
+        _write_text(target, as_json(report))
+    return DataError.exit_code if report.faults else 0
+
+
+def _data_settings(
+    folder: Path, overrides: Sequence[str], recipe: str | None
+) -> tuple[DataSettings, Sequence[str] | None]:
+    """Settings for the scans in a folder, and the channels that a recipe wants, if there is one."""
+    import attrs
+
+    if recipe:
+        from medgen.config.recipe import load
+
+        resolved = load(recipe, overrides, (), options.registry())
+        return attrs.evolve(resolved.data, root=folder), resolved.mode.build().names
+    from medgen.api.settings import structure, unknown_key
+    from medgen.api.tables import DataSettings
+    from medgen.config.overlay import Layers
+
+    laid = Layers()
+    wrong = [problem for each in overrides for problem in laid.lay_override(each)]
+    wrong += [f"{name}: {unknown_key(name, ['data'])}" for name in laid.tables.keys() - {"data"}]
+    settings, problems = structure(laid.tables.get("data", {}), DataSettings, "data")
+    if wrong or settings is None:
+        raise RecipeError([*wrong, *map(str, problems)])
+    return attrs.evolve(settings, root=folder), None
+
+
+def _write_text(target: str, text: str) -> None:
+    """To a file, or to stdout for `-`."""
+    try:
+        with click.open_file(target, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise StorageError(f"{target}: cannot be written ({error.strerror}). Name another file.") from None
+
+
+@data.command("prepare")
+@click.argument("recipe")
+@overrides_argument
+@with_option
+def data_prepare(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...]) -> None:
+    """Fill the slice store of RECIPE's data, so that training starts at once."""
+    from medgen.config.recipe import load
+
+    resolved = load(recipe, overrides, layers, options.registry())
+    from medgen.run.assemble import prepare_data
+
+    streams.only_log()
+    store = prepare_data(resolved, resolved.mode.build())
+    for split in ("train", "val"):
+        click.echo(f"{split:<6} {len(store.select(split))} slices of {store.patients(split)} patients")

@@ -1,0 +1,180 @@
+"""`medgen generate`."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from medgen.cli import options
+from medgen.errors import (
+    IncompleteError,
+    RecipeError,
+)
+from medgen.system import streams
+
+if TYPE_CHECKING:
+    from medgen.generation.pairs import Generator, Outcome
+from medgen.cli.options import FOLDER, say_result
+
+MOST_PAIRS = 10**18
+"""Beyond this there are no bytes left to lock; see `manifest`."""
+
+
+class Shard(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
+    """`3/8`: the third of eight parts."""
+
+    name = "I/N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", str(value), re.ASCII)
+        if not match or not 1 <= int(match[1]) <= int(match[2]):
+            self.fail(f"{value!r} is not I/N with I from 1 to N, such as 3/8.", param, ctx)
+        return int(match[1]), int(match[2])
+
+
+@click.command()
+@click.option("--image-model", type=FOLDER, metavar="CKPT", help="Checkpoint or run folder of the image model.")
+@click.option(
+    "--seg-model",
+    type=FOLDER,
+    metavar="CKPT|DIR",
+    help="The same of a mask model, or a folder of masks: files, or patients.",
+)
+@click.option("--num-images", type=click.IntRange(1, MOST_PAIRS), required=True, help="How many pairs there shall be.")
+@click.option(
+    "--output-dir", type=FOLDER, required=True, metavar="OUT", help="Folder for OUT/train/syn_00000/... and pairs.png."
+)
+@click.option("--steps", type=click.IntRange(1), help="Sampling steps; without it, what each model's recipe says.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same pairs.")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    default=16,
+    show_default=True,
+    help="Pairs made at a time; part of the result.",
+)
+@click.option("--shard", type=Shard(), default="1/1", help="Make the Ith of N parts, as one of N jobs.")
+@click.option("--devices", type=click.IntRange(1), default=1, metavar="N", help="Share it among so many devices.")
+@click.option(
+    "--max-area",
+    type=click.FloatRange(0, 1),
+    default=0.04,
+    show_default=True,
+    help="Largest valid mask, share of the slice; the default suits metastases.",
+)
+@click.option(
+    "--max-attempts",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="Draws of a mask until it is left out.",
+)
+@click.pass_context
+def generate(
+    context: click.Context, image_model: Path | None, seg_model: Path | None, num_images: int, output_dir: Path,
+    steps: int | None, seed: int, batch_size: int, shard: tuple[int, int], devices: int, max_area: float,
+    max_attempts: int,
+) -> int:  # fmt: skip
+    """Write image and mask pairs; goes on where it was stopped.
+
+    The folder OUT is a dataset that medgen and others can train on.
+    """
+    from medgen.generation import pairs as work
+    from medgen.generation import workers
+    from medgen.system.signals import asked_to_stop
+
+    streams.only_log()
+    shard, arguments = workers.share(*shard), context.find_root().obj
+    indices = work.shard(num_images, batch_size, *shard)
+    if not indices:
+        _say_nothing(num_images, batch_size, shard)
+        return 0
+    command, devices = shlex.join(["medgen", *arguments]), workers.processes(devices, indices)
+    if devices > 1:
+        if code := workers.supervise(arguments, devices, len(indices), output_dir, command):
+            return code
+    else:
+        with workers.joined(), asked_to_stop(command) as stop:
+            make = _generator(image_model, seg_model, seed, steps, batch_size, max_area, max_attempts)
+            with workers.progress(len(indices)) as advance:
+                work.generate(make, indices, output_dir, stop, advance)
+    if not workers.notes():
+        _conclude(output_dir, indices, max_area, max_attempts)
+    return 0
+
+
+def _say_nothing(num_images: int, batch_size: int, shard: tuple[int, int]) -> None:
+    from medgen.system.console import say
+
+    blocks = -(-num_images // batch_size)
+    counted = f"{blocks} blocks" if blocks > 1 else "one block"
+    what = f"{num_images} pairs are {counted} of --batch-size {batch_size}"
+    say(f"shard {shard[0]}/{shard[1]}: nothing of its own: {what}")
+
+
+def _conclude(output_dir: Path, indices: Sequence[int], max_area: float, max_attempts: int) -> None:
+    """Where the result is, and what is not in it."""
+    from medgen.generation import pairs as work
+
+    outcome = work.outcome(output_dir, indices)
+    picture = output_dir / "pairs.png"
+    say_result(picture if picture.exists() else output_dir)
+    if outcome.failed:
+        what = f"{outcome.failed} of {len(indices)} masks were invalid {max_attempts} times"
+        raise IncompleteError(f"{output_dir}: {what} {_why_invalid(outcome, max_area)}.")
+
+
+def _why_invalid(outcome: Outcome, max_area: float) -> str:
+    """What was wrong with the masks, and what helps."""
+    listed = "indices " + ", ".join(map(str, outcome.first)) + (", ..." if outcome.failed > 10 else "")
+    empty, large, outside = (outcome.rejected[why] for why in ("empty", "too_large", "outside"))
+    draws = f"draws: {empty} empty, {large} larger than {max_area:.3g} of the slice"
+    draws += f", {outside} in part outside the image model's slices" if outside else ""
+    raised = "--max-area or --max-attempts" if large else "--max-attempts"
+    where = "" if outcome.empty else ", in a new --output-dir"
+    return f"({listed}; {draws}). Train the mask model longer, or raise {raised}{where}"
+
+
+def _generator(
+    image_model: Path | None, seg_model: Path | None, seed: int, steps: int | None, batch_size: int, max_area: float,
+    max_attempts: int,
+) -> Generator:  # fmt: skip
+    from medgen.generation import pairs as work
+    from medgen.generation.combination import require_image_model, require_mask_model
+    from medgen.generation.folder_masks import FolderMasks
+    from medgen.generation.masks import MaskSource, ModelMasks
+    from medgen.generation.model import load_model
+
+    image_model, seg_model = _in_run("--image-model", image_model), _in_run("--seg-model", seg_model)
+    image = load_model(image_model, options.registry()) if image_model else None
+    masks: MaskSource | None = None
+    if seg_model and seg_model.is_dir():
+        if image is None:
+            raise RecipeError(f"--seg-model: {seg_model} is a folder of masks, which needs images. Give --image-model.")
+        masks = FolderMasks(seg_model, image, seed)
+    elif seg_model:
+        seg = load_model(seg_model, options.registry())
+        require_mask_model(seg)
+        if image:
+            require_image_model(image, with_masks=True)
+        masks = ModelMasks(seg, seed, steps, max_area, max_attempts, image)
+    return work.Generator(image, masks, seed, steps, batch_size)
+
+
+def _in_run(option: str, model: Path | None) -> Path | None:
+    """The newest checkpoint, where a run's folder is given. Raises RecipeError for what can be no model."""
+    if model is None or (model / "latest.pt").is_file():
+        return model and model / "latest.pt"
+    if model.is_dir() and option == "--image-model":
+        raise RecipeError(
+            f"{option}: {model} is a folder without latest.pt. Give a checkpoint, or the folder of a run."
+        )
+    if model.name.lower().endswith((".nii", ".nii.gz")):
+        masks = ", or the folder that the masks lie in" if option == "--seg-model" else ""
+        raise RecipeError(f"{option}: {model} is a scan or a mask, not a model. Give a checkpoint{masks}.")
+    return model

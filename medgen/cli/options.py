@@ -1,0 +1,36 @@
+"""What several commands take, and the plugins that all of them know."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from medgen.config.registry import Registry
+
+
+FOLDER = click.Path(path_type=Path)
+
+
+with_option = click.option("--with", "layers", multiple=True, metavar="FILE", help="Lay another recipe over this one.")
+
+
+overrides_argument = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+
+
+@lru_cache
+def registry() -> Registry:
+    """The plugins that are installed, walked once a process."""
+    from medgen.config.registry import Registry
+
+    return Registry.load()
+
+
+def say_result(path: Path) -> None:
+    """The last line of everything that takes long: where the result is."""
+    from medgen.system.console import say
+
+    say(str(path))

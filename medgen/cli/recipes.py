@@ -1,0 +1,42 @@
+"""`medgen recipe`: experiments, as TOML."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from medgen.cli import options
+
+if TYPE_CHECKING:
+    pass
+from medgen.cli.options import overrides_argument, with_option
+
+
+@click.group()
+def recipe() -> None:
+    """Experiments, as TOML."""
+
+
+@recipe.command("list")
+def recipe_list() -> None:
+    """The recipes that come along."""
+    from medgen.config.recipe import shipped
+
+    for name, summary in shipped():
+        click.echo(f"{name:<24} {summary}")
+
+
+@recipe.command("show")
+@click.argument("recipe")
+@overrides_argument
+@with_option
+@click.option("--only", metavar="TABLE", help="Print one table only, such as training.")
+def recipe_show(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...], only: str | None) -> None:
+    """The resolved recipe with all defaults, as TOML that loads again."""
+    from medgen.config.recipe import load, to_toml
+
+    text = to_toml(load(recipe, overrides, layers, options.registry()), only)
+    click.echo(
+        "".join(each if each.isprintable() or each == "\n" else f"\\U{ord(each):08x}" for each in text), nl=False
+    )

@@ -1,0 +1,82 @@
+"""`medgen train`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from medgen.cli import options
+from medgen.errors import (
+    RecipeError,
+)
+
+if TYPE_CHECKING:
+    from medgen.api.recipe import Recipe
+from medgen.cli.options import overrides_argument, say_result, with_option
+
+
+@click.command()
+@click.argument("recipe", required=False)
+@overrides_argument
+@with_option
+@click.option(
+    "--resume", metavar="RUN|auto", help="Continue a run; auto: the newest unfinished one of this recipe, if any."
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be trained and what it costs, and keep nothing.")
+@click.option("--devices", type=click.IntRange(1), metavar="N", help="Use so many devices, one process on each.")
+@click.pass_context
+def train(
+    context: click.Context, recipe: str | None, overrides: tuple[str, ...], layers: tuple[str, ...],
+    resume: str | None, dry_run: bool, devices: int | None,
+) -> int:  # fmt: skip
+    """Train RECIPE, a TOML file or the name of one that comes along."""
+    more = [f"training.devices={devices}"] if devices else []
+    if resume and resume != "auto":
+        given = [recipe, *overrides] if recipe else []
+        resolved = _recipe_of(Path(resume), [*given, *more], layers)
+    elif recipe:
+        from medgen.config.recipe import load
+
+        resolved = load(recipe, [*overrides, *more], layers, options.registry())
+    else:
+        raise RecipeError(
+            "RECIPE: none given. Name one (`medgen recipe list` shows those that come along), or --resume RUN."
+        )
+    from medgen.training import session
+
+    if dry_run:
+        session.dry_run(resolved)
+        return 0
+    from medgen.ranks import place, process_group
+
+    if resolved.training.devices > 1 and place.place() is None:
+        from medgen.ranks import launcher
+
+        return launcher.supervise(context.find_root().obj, resolved)
+    with process_group.member(resolved):
+        say_result(_train(resolved, resume))
+    return 0
+
+
+def _recipe_of(folder: Path, overrides: Sequence[str], layers: Sequence[str]) -> Recipe:
+    """The recipe with which a run is continued."""
+    strange = [each for each in overrides if "=" not in each]
+    if strange:
+        raise RecipeError(
+            f"{strange[0]}: a run is resumed with its own recipe. Give only --resume {folder} and KEY=VALUE."
+        )
+    from medgen.training import session
+
+    return session.own_recipe(folder, overrides, layers)
+
+
+def _train(recipe: Recipe, resume: str | None) -> Path:
+    from medgen.ranks import collectives
+    from medgen.run import folder
+    from medgen.training import session
+
+    found = collectives.on_rank_zero(lambda: str(folder.find_unfinished(recipe) or "")) if resume == "auto" else resume
+    return session.resume_with(recipe, Path(found)) if found else session.start(recipe)
