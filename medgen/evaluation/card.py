@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +46,7 @@ class Card:
 
     def to_json(self) -> str:
         """Return JSON that `read` reads; what is not known is null."""
-        plain = {"format": FORMAT, **attrs.asdict(self)}
-        return json.dumps(
-            _mapped(plain, lambda x: None if isinstance(x, float) and not math.isfinite(x) else x), indent=1
-        )
+        return json.dumps(_plain({"format": FORMAT, **attrs.asdict(self)}), indent=1)
 
 
 def read(path: Path) -> Card:
@@ -83,9 +80,10 @@ def _numbers(plain: Mapping[str, Any]) -> dict[str, Any]:
     return {key: math.nan if value is None else value for key, value in plain.items()}
 
 
-def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
+def _plain(value: Any) -> Any:
+    """The same with null for what JSON has no number for."""
     if isinstance(value, Mapping):
-        return {key: _mapped(each, change) for key, each in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_mapped(each, change) for each in value]
-    return change(value)
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

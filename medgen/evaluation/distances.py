@@ -17,8 +17,7 @@ NEIGHBOURS = 5
 
 def polynomial(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return `[n, m]` of the kernel (x y / d + 1)^3 (Binkowski et al. 2018, eq. 3)."""
-    product: np.ndarray = x @ y.T
-    return (product / x.shape[1] + 1) ** 3
+    return np.asarray((x @ y.T / x.shape[1] + 1) ** 3)
 
 
 class Kernels(NamedTuple):
@@ -121,7 +120,7 @@ def manifold(real: np.ndarray, made: np.ndarray, neighbours: int = NEIGHBOURS) -
 def distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return `[n, m]` Euclidean distances."""
     square = (x**2).sum(axis=1)[:, None] + (y**2).sum(axis=1)[None] - 2 * x @ y.T
-    return np.sqrt(np.maximum(square, 0))
+    return np.asarray(np.sqrt(np.maximum(square, 0)))
 
 
 def _radius(x: np.ndarray, k: int) -> np.ndarray:

@@ -47,7 +47,7 @@ def figures_of(comparison: Comparison) -> list[Figure]:
 
         found.append(intervals(statistic, [samples.people], comparison.draws, rng)[:, 0].clip(-1, 1))
         comparison.tell("diversity")
-    return [Figure("diversity", "MS-SSIM among samples", *map(float, (*found[0], *found[1])), "", "near")]
+    return [Figure.of("diversity", "MS-SSIM among samples", found[0], found[1])]
 
 
 def _pairs(samples: Samples, rng: np.random.Generator) -> np.ndarray:

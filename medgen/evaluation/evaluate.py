@@ -76,8 +76,7 @@ def measure(comparison: Comparison, source: Source, asked: Asked) -> Card:
 
 def _whole_heads(data: DataSettings) -> DataSettings:
     """From neck to crown, as a place in the head is only told in whole heads."""
-    least = attrs.fields(DataSettings).min_foreground.default
-    return attrs.evolve(data, min_foreground=min(data.min_foreground, float(least)))
+    return attrs.evolve(data, min_foreground=min(data.min_foreground, DataSettings().min_foreground))
 
 
 def _about(samples: Samples) -> dict[str, Any]:

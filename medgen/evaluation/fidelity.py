@@ -26,6 +26,14 @@ MOST = 500
 """Samples of a set in all but KID, whose other figures change with the number."""
 
 
+class _Side(NamedTuple):
+    """A set of slices. use: which of them the figures use that change with the number of samples."""
+
+    features: np.ndarray
+    people: np.ndarray
+    use: np.ndarray
+
+
 class _Pair(NamedTuple):
     """Two sets of features, and which rows the figures that change with the number of samples use."""
 
@@ -57,11 +65,10 @@ def figures_of(comparison: Comparison, name: str, extractor: Extractor) -> tuple
             fold.heads.images, fold.heads.people, fold.heads.position, comparison.number(f"features/{name}", number)
         )
         hashes.append(extractor.hash)
-        made, one, two = (extractor(each.images) for each in (comparison.made, fold.one, fold.two))
-        first, second, pairs = kept[2 * number], kept[2 * number + 1], kept[-1]
-        sides = [(one, fold.one.people, first), (two, fold.two.people, second)]
-        against += [_pair(*side, made, comparison.made.people, pairs) for side in sides]
-        between += [_pair(*sides[0], *sides[1]), _pair(*sides[1], *sides[0])]
+        sets = zip((fold.one, fold.two, comparison.made), (*kept[2 * number : 2 * number + 2], kept[-1]), strict=True)
+        one, two, made = (_Side(extractor(each.images), each.people, use) for each, use in sets)
+        against += [_pair(one, made), _pair(two, made)]
+        between += [_pair(one, two), _pair(two, one)]
         comparison.tell(name)
     return _lines(comparison, name, against, between), "+".join(dict.fromkeys(hashes))
 
@@ -80,7 +87,7 @@ def _lines(comparison: Comparison, name: str, against: list[_Pair], between: lis
     value = intervals(generated, [comparison.made.people, *sides], comparison.draws, rng).clip(LEAST, LARGEST)
     beside = intervals(reference, sides, comparison.draws, rng).clip(LEAST, LARGEST)
     return [
-        Figure(f"features: {name}", line, *map(float, (*value[:, number], *beside[:, number])), "", better)
+        Figure.of(f"features: {name}", line, value[:, number], beside[:, number], better=better)
         for number, (line, better) in enumerate(LINES)
     ]
 
@@ -89,15 +96,12 @@ def _mean(found: list[np.ndarray]) -> np.ndarray:
     return np.asarray(np.mean(found, axis=0))
 
 
-def _pair(
-    real: np.ndarray,
-    people: np.ndarray,
-    use: np.ndarray,
-    made: np.ndarray,
-    made_people: np.ndarray,
-    use_made: np.ndarray,
-) -> _Pair:
-    return _Pair(real, made, Kernels.of(real, made, people, made_people), use, use_made)
+def _pair(real: _Side, made: _Side) -> _Pair:
+    return _Pair(real.features, made.features, _kernels(real, made), real.use, made.use)
+
+
+def _kernels(real: _Side, made: _Side) -> Kernels:
+    return Kernels.of(real.features, made.features, real.people, made.people)
 
 
 def _kept(comparison: Comparison, name: str) -> list[np.ndarray]:

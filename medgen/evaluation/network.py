@@ -56,7 +56,7 @@ def teach(network: nn.Module, loss: Callable[[], Tensor], steps: int, rate: floa
     network.train()
     for _ in range(steps):
         optimizer.zero_grad(set_to_none=True)
-        loss().backward()
+        loss().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
     network.eval()

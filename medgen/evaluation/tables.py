@@ -17,7 +17,7 @@ def number(value: float) -> str:
         return "-"
     if value and not 1e-3 <= abs(value) < 1e5:
         return f"{value:.1e}"
-    return f"{value:.{max(0, 2 - int(math.floor(math.log10(abs(value)))))}f}" if value else "0"
+    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}" if value else "0"
 
 
 def span(low: float, high: float) -> str:

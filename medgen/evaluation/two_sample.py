@@ -40,7 +40,7 @@ def figures_of(comparison: Comparison, device: torch.device, steps: int = STEPS)
 
         found.append(intervals(statistic, [real.people, other.people], comparison.draws, rng)[:, 0].clip(0, 1))
         comparison.tell("two samples")
-    return [Figure("two samples", "AUC of a classifier", *map(float, (*found[0], *found[1])), "", "low")]
+    return [Figure.of("two samples", "AUC of a classifier", found[0], found[1], better="low")]
 
 
 def cross_fit(
@@ -51,11 +51,11 @@ def cross_fit(
     folds = [_deal(each, rng) for each in (first, second)]
     scores = [np.zeros(len(first)), np.zeros(len(second))]
     for number in range(FOLDS):
-        parts = [(each.images[fold != number], label) for label, (each, fold) in enumerate(zip((first, second), folds))]
-        taught = _teach([images for images, _ in parts], steps, seed + number, device)
-        held = [_scores(taught, each.images[fold == number], device) for each, fold in zip((first, second), folds)]
-        together = np.concatenate(held)
-        for score, fold, mine in zip(scores, folds, held, strict=True):
+        sides = [(each.images, fold == number) for each, fold in zip((first, second), folds, strict=True)]
+        taught = _teach([images[~held] for images, held in sides], steps, seed + number, device)
+        found = [_scores(taught, images[held], device) for images, held in sides]
+        together = np.concatenate(found)
+        for score, fold, mine in zip(scores, folds, found, strict=True):
             score[fold == number] = (mine - together.mean()) / (together.std() + 1e-12)
     return scores[0], scores[1]
 

@@ -21,7 +21,7 @@ WORST = ("bad", "they are very far from real; do not train on them")
 
 @attrs.frozen
 class Verdict:
-    """word: how good the pairs are. text: a sentence. by: whose features say so. times: see `WORDS`; low, high: of it."""
+    """word: how good the pairs are. text: a sentence. by: whose features say so. times, low, high: see `WORDS`."""
 
     word: str
     text: str
@@ -43,15 +43,13 @@ def judge(figures: Sequence[Figure], features: Mapping[str, FeaturesSettings]) -
     floor = kid.reference_high
     if not floor > 0 or math.isnan(kid.low):
         nan = float("nan")
-        return Verdict(
-            "not known", "Too few patients to tell how far real ones are from each other.", by, nan, nan, nan
-        )
+        return Verdict("not known", "Too few patients to tell how far real ones are apart.", by, nan, nan, nan)
     times, low, high = (each / floor for each in (kid.value, kid.low, kid.high))
     word, why = _words(times, low)
     blind = "" if knowing else f" {by} does not know heads: add features of anatomy, such as taught."
     text = (
-        f"The pairs are {word}: {why}. By KID on {by} they are {times:.2g} times ({max(low, 0):.2g} to {high:.2g}) as far "
-        f"from real slices as real patients are from each other at most.{blind}"
+        f"The pairs are {word}: {why}. By KID on {by} they are {times:.2g} times ({max(low, 0):.2g} to {high:.2g}) "
+        f"as far from real slices as real patients are from each other at most.{blind}"
     )
     return Verdict(word, text, by, times, low, high)
 

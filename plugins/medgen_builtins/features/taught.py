@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 medgen_api = 1
 
 RATE = 4e-3
-POSITION, NOISE = 0.3, 0.1
-"""Spread of the place in the head (0 to 1) and of the noise, by which errors are divided."""
+SPREAD = 0.3
+"""Of the place in the head and of strengths, 0 to 1, by which errors are divided."""
+HARMED = 0.6
+"""Share of the slices that have each harm."""
+SCALES = (1.0, 4.0)
+"""px; what is scrambled is finer than a Gaussian of one in this range."""
 FLOOR = 0.1
 """Of the spread of a feature, as a share of the median one: what hardly ever varies must not decide."""
 FARTHEST = 5.0
@@ -26,11 +30,12 @@ FARTHEST = 5.0
 
 @settings
 class Taught(FeaturesSettings):
-    """Four halvings taught on real heads to tell the place of a slice, up from down, and how much noise was added."""
+    """Four halvings taught on real heads to tell a slice's place, up from down, scrambled anatomy, blur and noise."""
 
     steps: int = field(700, help="training steps", check=ge(1))
     batch_size: int = field(64, help="slices of a step", check=gt(0))
     noise: float = field(0.3, help="largest standard deviation of the noise added, of a range of 2", check=gt(0))
+    blur: float = field(1.5, help="largest standard deviation of the blur, px", check=gt(0))
 
     anatomy = True
 
@@ -45,12 +50,10 @@ class _Extractor(Extractor):
         self._chosen, self._device = chosen, device
 
     def fit(self, images: np.ndarray, people: np.ndarray, position: np.ndarray, seed: int) -> None:
-        import torch
-
         from medgen.evaluation.network import digest, made, teach
 
-        self._network = made(images.shape[1], 3, seed, self._device)
-        batches = _Batches(self._chosen, images, position, torch.Generator().manual_seed(seed), self._device)
+        self._network = made(images.shape[1], 5, seed, self._device)
+        batches = _Batches(self._chosen, images, position, seed, self._device)
         teach(self._network, lambda: batches.loss(self._network), self._chosen.steps, RATE)
         found = self._pooled(images)
         self._mean, spread = found.mean(axis=0), found.std(axis=0)
@@ -68,45 +71,47 @@ class _Extractor(Extractor):
         from medgen.evaluation.network import parts
 
         with torch.no_grad():
-            found = [torch.cat(self._network.pooled(part)[-2:], dim=1) for part in parts(images, self._device)]
+            found = [self._network.pooled(part)[-1] for part in parts(images, self._device)]
         return np.asarray(torch.cat(found).cpu().numpy(), np.float32)
 
 
 class _Batches:
-    """Draws slices, turns half of them upside down and adds noise; knows the answers."""
+    """Draws slices and harms them; knows the answers."""
 
-    def __init__(
-        self, chosen: Taught, images: np.ndarray, position: np.ndarray, generator: torch.Generator, device: torch.device
-    ):
+    def __init__(self, chosen: Taught, images: np.ndarray, position: np.ndarray, seed: int, device: torch.device):
         import torch
 
-        self._chosen, self._generator, self._device = chosen, generator, device
+        self._chosen, self._device = chosen, device
+        self._generator = torch.Generator().manual_seed(seed)
         self._images, self._position = torch.from_numpy(images), torch.from_numpy(position)
 
     def loss(self, network: Halvings) -> Tensor:
-        """Return the sum of three losses: place and noise, squared and in units of their spread; up from down."""
+        """Return a sum of losses: place and three strengths, squared and over their spread; up from down."""
         import torch
         from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
-        count = self._chosen.batch_size
-        rows = torch.randint(len(self._images), (count,), generator=self._generator)
-        down, mirrored, level = torch.rand(3, count, generator=self._generator)
-        x = _turned(_turned(self._images[rows], down < 0.5, -1), mirrored < 0.5, -2)
-        level = level * self._chosen.noise
-        x = x + level[:, None, None, None] * torch.randn(x.shape, generator=self._generator)
-        place, turned, noise = network(x.to(self._device)).cpu().unbind(1)
+        rows = torch.randint(len(self._images), (self._chosen.batch_size,), generator=self._generator)
+        x, down, harms = self._harmed(self._images[rows])
+        place, turned, *told = network(x.to(self._device)).cpu().unbind(1)
         position = self._position[rows]
         known = ~position.isnan()
-        off = torch.where(known, place - (position.nan_to_num(0.5) - 0.5) / POSITION, 0)
-        lost = off.square().sum() / known.sum().clamp(min=1)
-        return lost + cross_entropy(turned, (down < 0.5).float()) + (noise - level / NOISE).square().mean()
+        off = torch.where(known, place - (position.nan_to_num(0.5) - 0.5) / SPREAD, 0)
+        loss = off.square().sum() / known.sum().clamp(min=1) + cross_entropy(turned, down.float())
+        return loss + (torch.stack(told) - harms / SPREAD).square().mean(1).sum()
 
+    def _harmed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Slices turned and harmed, which are upside down, and `[3, n]` strengths, 0 to 1."""
+        import torch
 
-def _turned(x: Tensor, which: Tensor, axis: int) -> Tensor:
-    """Flip those of `x` `[n, c, x, y]` that are named."""
-    import torch
+        from medgen_builtins.features import _harms as harm
 
-    return torch.where(which[:, None, None, None], x.flip(axis), x)
+        count, generator = len(x), self._generator
+        down, mirrored = torch.rand(2, count, generator=generator) < 0.5
+        x = harm.flipped(harm.flipped(x, down, -1), mirrored, -2)
+        share, blur, noise = (harm.strengths(count, HARMED, generator) for _ in range(3))
+        scale = SCALES[0] + (SCALES[1] - SCALES[0]) * torch.rand(count, generator=generator)
+        x = harm.blurred(harm.scrambled(x, share, scale, generator), blur * self._chosen.blur)
+        return harm.noisy(x, noise * self._chosen.noise, generator), down, torch.stack([share, blur, noise])
 
 
 @hookimpl

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 medgen_api = 1
 
+WANTED = "Give a file of TorchScript, or of torch.export (.pt2)"
+
 
 @settings
 class TorchFile(FeaturesSettings):
@@ -63,7 +65,8 @@ class _Extractor(Extractor):
         try:
             found = self._network(views)
             found = found.flatten(2).mean(2) if found.ndim > 2 else found
-            return found.reshape(len(part), count * found.shape[1]).float()
+            out: torch.Tensor = found.reshape(len(part), count * found.shape[1]).float()
+            return out
         except (RuntimeError, AttributeError, TypeError, IndexError, AssertionError) as error:
             what = f"does not turn images {list(views.shape)} into features ({_said(error)})"
             advice = "Set features.torch_file.channels and side"
@@ -75,7 +78,7 @@ def _load(path: Path) -> Callable[[Any], Any]:
     import torch
 
     if not path.is_file():
-        raise RecipeError(f"features.torch_file.path: {path} is no file. Give one of TorchScript or torch.export.")
+        raise RecipeError(f"features.torch_file.path: {path} is no file. {WANTED}.")
     try:
         if path.suffix == ".pt2":
             exported: Callable[[Any], Any] = torch.export.load(path).module()
@@ -84,9 +87,7 @@ def _load(path: Path) -> Callable[[Any], Any]:
         return scripted
     except (RuntimeError, ValueError, OSError, KeyError) as error:
         what = f"cannot be read ({_said(error)})"
-        raise RecipeError(
-            f"features.torch_file.path: {path} {what}. Give TorchScript or torch.export (.pt2)."
-        ) from None
+        raise RecipeError(f"features.torch_file.path: {path} {what}. {WANTED}.") from None
 
 
 def _said(error: Exception) -> str:
