@@ -11,6 +11,7 @@ import click
 from medgen.cli import options
 from medgen.cli.options import overrides_argument
 from medgen.errors import RecipeError, StorageError
+from medgen.system import streams
 
 if TYPE_CHECKING:
     from medgen.evaluation.card import Card
@@ -50,6 +51,8 @@ def evaluate(
     if compare:
         _show_both(Path(real), pairs, overrides)
         return
+    if output or html:
+        streams.only_log()
     from medgen.evaluation import evaluate as work
     from medgen.evaluation import page, sources
     from medgen.evaluation.sources import measure
