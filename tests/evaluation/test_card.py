@@ -23,6 +23,7 @@ from medgen.evaluation.figures import Figure
 from medgen.evaluation.verdict import judge
 
 QUICK = ("data.workers=1", "features.taught.steps=2", "features.taught.batch_size=4", "--features", "taught")
+"""Options of a card on features that nobody would trust."""
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -1,4 +1,4 @@
-"""Likeness to real heads of other persons, height by height: arrangement, where texture may be perfect and anatomy wrong.
+"""Likeness to the real heads of others: arrangement, where texture may be perfect and anatomy wrong.
 
 Networks that average over space are content with mottle of the right spectrum; an eye looks for ventricles and a
 midline where other heads have them. No weights, no training.
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 medgen_api = 1
 
-AIR = -0.9
-"""Below it a pixel is background."""
+AIR, RIM = -0.9, 1 / 64
+"""Below it a pixel is background, and so it is where its surroundings are, blurred by this share of the width: noise."""
 SCALES = (1 / 128, 1 / 64, 1 / 32)
 """Of the image's width, the standard deviation of the blur before heads are compared: fine and coarse anatomy."""
 SEVERAL = 10
@@ -112,7 +112,9 @@ def _plain(images: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
     from scipy.ndimage import gaussian_filter
 
     sigma = scale * images.shape[-1]
-    head = (images > AIR).astype(np.float32)
+    rim = RIM * images.shape[-1]
+    around = gaussian_filter(images, (0, 0, rim, rim))
+    head = ((images > AIR) & (around > AIR + 0.1)).astype(np.float32)
     reach = (0, 0, sigma, sigma)
     soft = gaussian_filter(images * head, reach) / np.maximum(gaussian_filter(head, reach), 1e-3)
     step = max(1, int(sigma))
