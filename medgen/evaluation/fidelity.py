@@ -93,7 +93,11 @@ def _lines(comparison: Comparison, name: str, against: list[_Pair], between: lis
 
 
 def _mean(found: list[np.ndarray]) -> np.ndarray:
-    return np.asarray(np.mean(found, axis=0))
+    """The mean over sets; without those of which so few persons were drawn that they tell nothing."""
+    together = np.array(found)
+    told = ~np.isnan(together)
+    count = told.sum(axis=0)
+    return np.where(count > 0, np.where(told, together, 0).sum(axis=0) / np.maximum(count, 1), np.nan)
 
 
 def _pair(real: _Side, made: _Side) -> _Pair:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import re
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
@@ -81,7 +82,7 @@ def _plot(figures: Sequence[Figure]) -> Markup:
             _interval(axes, row + 0.13, each, values, REAL)
         buffer = io.StringIO()
         canvas.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.S)
     for stand_in, variable in VARIABLES.items():
         text = text.replace(stand_in, variable)
     return Markup(text[text.index("<svg") :])  # matplotlib escapes what it writes

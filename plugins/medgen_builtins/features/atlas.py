@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 medgen_api = 1
 
 AIR, RIM = -0.9, 1 / 64
-"""Below it a pixel is background, and so it is where its surroundings are, blurred by this share of the width: noise."""
+"""Below it a pixel is background, and where its surroundings are, blurred by this share of the width: noise in air."""
 SCALES = (1 / 128, 1 / 64, 1 / 32)
 """Of the image's width, the standard deviation of the blur before heads are compared: fine and coarse anatomy."""
 SEVERAL = 10
@@ -136,7 +136,8 @@ def _likeness(plain: np.ndarray, atlas: np.ndarray) -> np.ndarray:
 
     flat = atlas.reshape(len(atlas), -1).T
     shifts = [(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1)]
-    return np.max([np.roll(plain, shift, (2, 3)).reshape(len(plain), -1) @ flat for shift in shifts], axis=0)
+    found = [np.roll(plain, shift, (2, 3)).reshape(len(plain), -1) @ flat for shift in shifts]
+    return np.asarray(np.max(found, axis=0))
 
 
 def _symmetry(plain: np.ndarray) -> np.ndarray:
@@ -145,7 +146,7 @@ def _symmetry(plain: np.ndarray) -> np.ndarray:
 
     reach = plain.shape[2] // 12
     mirrored = [np.roll(plain[:, :, ::-1], shift, 2) for shift in range(-reach, reach + 1)]
-    return np.max([(plain * each).sum((1, 2, 3)) for each in mirrored], axis=0)
+    return np.asarray(np.max([(plain * each).sum((1, 2, 3)) for each in mirrored], axis=0))
 
 
 @hookimpl
