@@ -34,6 +34,8 @@ class Verdict:
 def judge(figures: Sequence[Figure], features: Mapping[str, FeaturesSettings]) -> Verdict:
     """Return the verdict of KID on the first extractor that knows anatomy, or, without any, on the first.
 
+    The others only forbid praise: what any of them tells from real is at best near real.
+
     The measure is the generated's distance over the upper end of the interval of real against real, which few
     patients make wide: with them hardly anything can be told, and the words say so.
     """
@@ -46,12 +48,21 @@ def judge(figures: Sequence[Figure], features: Mapping[str, FeaturesSettings]) -
         return Verdict("not known", "Too few patients to tell how far real ones are apart.", by, nan, nan, nan)
     times, low, high = (each / floor for each in (kid.value, kid.low, kid.high))
     word, why = _words(times, low)
+    seen = [name for name in features if name != by and not _as_good(figures, name)]
+    if word == WORDS[0][1] and seen:
+        word, why = WORDS[1][1], f"anatomy is as in other patients, but {' and '.join(seen)} tell them apart"
     blind = "" if knowing else f" {by} does not know heads: add features of anatomy, such as taught."
     text = (
         f"The pairs are {word}: {why}. By KID on {by} they are {times:.2g} times ({max(low, 0):.2g} to {high:.2g}) "
         f"as far from real slices as real patients are from each other at most.{blind}"
     )
     return Verdict(word, text, by, times, low, high)
+
+
+def _as_good(figures: Sequence[Figure], name: str) -> bool:
+    """Whether KID on an extractor does not tell the pairs from real; so too if it cannot tell."""
+    kid = [each for each in figures if (each.section, each.name) == (f"features: {name}", "KID")]
+    return not kid or math.isnan(kid[0].low) or math.isnan(kid[0].reference_high) or kid[0].as_good
 
 
 def _words(times: float, low: float) -> tuple[str, str]:
