@@ -13,7 +13,7 @@ from faults.variants import SMALL
 from medgen.cli import main
 from medgen.config.recipe import load
 from medgen.errors import NotFiniteError, StorageError
-from medgen.run import folder, run
+from medgen.run import checkpoint, folder, run
 from medgen.training import session, trainer
 
 SHORT = (*SMALL, "training.steps=3", "training.validate_every=0")
@@ -114,7 +114,7 @@ class Clock:
 
     def __init__(self, patch: pytest.MonkeyPatch, start: float, first: float, step: float, save: float = 0.0):
         self.now, self.first = 1000.0, first
-        begin, restore, real, write = session.begin, session.restore, trainer.Trainer.step, run.checkpoint.save
+        begin, restore, real, write = session.begin, session.restore, trainer.Trainer.step, checkpoint.save
         steps: list[int] = []
 
         def starting(work: Callable[..., Any]) -> Callable[..., Any]:
@@ -139,7 +139,7 @@ class Clock:
         patch.setattr(session, "begin", starting(begin))
         patch.setattr(session, "restore", starting(restore))
         patch.setattr(trainer.Trainer, "step", stepping)
-        patch.setattr(run.checkpoint, "save", saving)
+        patch.setattr(checkpoint, "save", saving)
 
 
 @pytest.fixture
