@@ -116,7 +116,7 @@ def test_a_process_with_a_closed_full_or_unread_stdout_ends_in_order(shell: str,
 def test_a_file_that_is_opened_does_not_become_a_closed_stdout(tmp_path: Path) -> None:
     """Point 14: a checkpoint must not hold what a library prints."""
     code = (
-        "import os, sys; from medgen import streams\n"
+        "import os, sys; from medgen.system import streams\n"
         "with streams.steady():\n"
         f"    file = open({str(tmp_path / 'checkpoint')!r}, 'wb')\n"
         "    os.write(1, b'printed by a library'); file.close()"

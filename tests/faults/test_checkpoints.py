@@ -279,14 +279,14 @@ def test_K6_a_folder_that_cannot_be_written_or_goes_away_is_said_in_one_line(med
         result = medgen("train", *common, *FULL, f"run.dir={folder}")
         assert (result.code, len(problems(result))) == (8, 1)
     monkeypatch.setattr(run, "RETRY_AFTER", ())
-    step = run.Run.stop_agreed
+    step = run.TrainingRun.stop_agreed
 
     def gone(self):
         if self.step == 1:
             shutil.rmtree(self.dir)
         return step(self)
 
-    monkeypatch.setattr(run.Run, "must_stop", gone)
+    monkeypatch.setattr(run.TrainingRun, "stop_agreed", gone)
     result = medgen("train", *common, *FULL, f"run.dir={tmp_path}/r")
     assert (result.code, len(problems(result))) == (8, 1)
     assert "No such file" in problems(result)[0]
