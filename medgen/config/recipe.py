@@ -186,6 +186,8 @@ class _Resolver:
         except Exception as error:
             if self.problems or self.broken:  # it may have met with what could not be made
                 return []
+            if isinstance(error, PluginError):
+                raise
             reason = f"{type(error).__name__}: {error}"
             raise PluginError(f"{where}: its check(recipe) failed: {reason}. Report it to its authors.") from error
 

@@ -17,6 +17,7 @@ from medgen.api.hooks import Lifecycle
 from medgen.api.interfaces import Callback, Space
 from medgen.api.recipe import CallbackSettings, Recipe
 from medgen.api.values import Batch, Mode
+from medgen.config.blame import building, require
 from medgen.data.scans.layouts import mask_names
 from medgen.data.store.latent_store import LatentStore, open_latent_store
 from medgen.data.store.loader import Loader
@@ -55,15 +56,21 @@ def build(recipe: Recipe, device: torch.device, saved: Saved | None = None) -> P
 
     saved: what the space takes its state from, before the network is built, as it may not know its channels without.
     """
-    mode = recipe.mode.build()
-    space = recipe.space.build(mode, device)
+    names = recipe.names
+    with building(f"mode.{names['mode']}"):
+        mode = recipe.mode.build()
+    with building(f"space.{names['space']}"):
+        space = recipe.space.build(mode, device)
     if saved is not None:
         _restore_space(space, saved)
     channels = space.channels
     given = 0 if recipe.strategy.unconditional else space.condition_channels
     seeds.seed_globals(recipe.run.seed, "init")
-    network = recipe.network.build(channels + given, channels)
-    strategy = recipe.strategy.build()
+    with building(f"network.{names['network']}"):
+        network = recipe.network.build(channels + given, channels)
+        require(f"network.{names['network']}", network, nn.Module)
+    with building(f"strategy.{names['strategy']}"):
+        strategy = recipe.strategy.build()
     strategy.image_size = recipe.data.image_size
     return Parts(mode, space, strategy, network.to(device))
 
@@ -85,7 +92,7 @@ def assemble(
     with collectives.first_on_node():
         store = prepare_data(recipe, parts.mode)
         prepared = prepare_images(recipe, parts, store, device, new=saved is None)
-    losses = {name: settings.build(device) for name, settings in recipe.losses.items()}
+    losses = dict(_losses(recipe, device))
     seeds.seed_globals(recipe.run.seed, "init/turns")
     turns = {turn.name: turn for turn in parts.strategy.turns(parts.mode, parts.space, parts.network, losses, device)}
     run = TrainingRun(recipe, folder, device, store, *parts, turns, prepared)
@@ -95,6 +102,12 @@ def assemble(
     run.metrics_file = MetricsFile(journal, saved.state["journal"] if saved else 0)
     _add_callbacks(run, callbacks or {})
     return run
+
+
+def _losses(recipe: Recipe, device: torch.device) -> Iterator[tuple[str, Any]]:
+    for name, settings in recipe.losses.items():
+        with building(f"losses.{name}"):
+            yield name, settings.build(device)
 
 
 def prepare_data(recipe: Recipe, mode: Mode) -> SliceStore:
@@ -143,7 +156,9 @@ def _add_callbacks(run: TrainingRun, more: Mapping[str, Callback]) -> None:
     run.plugins = manager
     for name, settings in run.recipe.callbacks.items():
         if isinstance(settings, CallbackSettings):
-            run.callbacks[name] = settings.build(run)
+            with building(f"callbacks.{name}"):
+                run.callbacks[name] = settings.build(run)
+                require(f"callbacks.{name}", run.callbacks[name], Callback)
     run.callbacks |= more
     # pluggy calls what was registered last first; recipes are read from the top
     for name in reversed(run.callbacks):
