@@ -98,7 +98,12 @@ def _mode(recipe: Recipe) -> Mode:
 
 
 def _write_text(target: str, text: str) -> None:
-    """To a file, or to stdout for `-`."""
+    """Write to a file, or to stdout for `-`. Raises StorageError."""
+    if target == "-":
+        click.echo(text, nl=False)
+        if cut := streams.cut_result():
+            raise StorageError(cut)
+        return
     try:
         with click.open_file(target, "w", encoding="utf-8") as file:
             file.write(text)
