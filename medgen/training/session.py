@@ -41,7 +41,7 @@ from medgen.run.run import REQUEST, TIME_LIMIT, TrainingRun
 from medgen.system import files, streams
 from medgen.system.console import say
 from medgen.system.signals import NAMES, RepeatFilter, answered
-from medgen.training import trainer
+from medgen.training import compiling, trainer
 from medgen.training.dry_run import lines as cost_lines
 from medgen.training.phases import PhasedRun, owner, recipes, stopped
 
@@ -237,7 +237,8 @@ class Signals:
         name = NAMES[signal.Signals(number)]
         if self.run is not None:
             self.run.stop(name)
-            return
+            if not compiling.is_underway():
+                return
         self._asked = name
         raise StoppedError(
             f"{self.where}: stopped by {name} before it trained. Give the same command again.",
