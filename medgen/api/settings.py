@@ -51,6 +51,7 @@ __all__ = [
     "fields",
     "ge",
     "gt",
+    "inline_toml",
     "key_path",
     "le",
     "one_of",
@@ -202,7 +203,7 @@ def key_path(path: Iterable[Key]) -> str:
 def as_toml(value: object) -> str:
     """A value as it stands in TOML, on one line and shortened."""
     try:
-        text = _as_toml(value)
+        text = inline_toml(value)
     except (ValueError, RecursionError):  # Python writes no decimal integer beyond 4,300 digits
         text = "a value too large to show"
     return text if len(text) <= _MESSAGE_VALUE_LENGTH else text[: _MESSAGE_VALUE_LENGTH - 1] + "…"
@@ -228,17 +229,18 @@ def _bare(key: str) -> str:
     return key if re.fullmatch("[A-Za-z0-9_-]+", key) else json.dumps(key, ensure_ascii=False)
 
 
-def _as_toml(value: object) -> str:
+def inline_toml(value: object) -> str:
+    """Write a value as TOML on one line, whole."""
     if isinstance(value, (bool, str)):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, Mapping):
         return (
-            "{ " + ", ".join(f"{_bare(key)} = {_as_toml(each)}" for key, each in value.items()) + " }"
+            "{ " + ", ".join(f"{_bare(key)} = {inline_toml(each)}" for key, each in value.items()) + " }"
             if value
             else "{}"
         )
     if isinstance(value, Sequence):
-        return "[" + ", ".join(map(_as_toml, value)) + "]"
+        return "[" + ", ".join(map(inline_toml, value)) + "]"
     return json.dumps(str(value), ensure_ascii=False) if isinstance(value, Path) else str(value)
 
 

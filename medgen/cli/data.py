@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 from medgen.cli.options import FOLDER, overrides_argument, say_result, with_option
 
 
-@click.group()
+@click.group(cls=options.Group)
 def data() -> None:
     """Datasets: find what is wrong with one, fill the slice store, make a demo one."""
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 import attrs
 import click
-import tomli_w
 from rich.table import Table
 
-from medgen.api.settings import Field, did_you_mean, fields, unstructure
+from medgen.api.settings import Field, did_you_mean, fields, inline_toml, unstructure
 from medgen.api.values import KINDS
 from medgen.config.registry import Entry, Given, Registry, describe
 from medgen.errors import PluginError
@@ -75,17 +74,24 @@ def _help(given: Given) -> str:
 def _page(entry: Entry) -> str:
     lines = [f"# {entry.kind} {entry.name}, from {entry.distribution} {entry.version}"]
     lines += [f"# {line}".rstrip() for line in inspect.cleandoc(entry.settings_class.__doc__ or "").splitlines()]
-    lines.append(f"[{entry.kind}.{entry.name}]")
-    for each in fields(entry.settings_class):
-        lines.append(f"{_default(each):<32} # {each.help} ({each.expected})")
+    lines += _block(entry.settings_class, entry.name if entry.kind == "tables" else f"{entry.kind}.{entry.name}")
     return "\n".join(lines) + "\n"
+
+
+def _block(cls: type, table: str) -> Iterator[str]:
+    """Write a table of TOML with its defaults and what each key means, and the tables in it after its own keys."""
+    yield f"[{table}]"
+    inner = [each for each in fields(cls) if attrs.has(type(each.default))]
+    for each in fields(cls):
+        if each not in inner:
+            yield f"{_default(each):<32} # {each.help} ({each.expected})"
+    for each in inner:
+        yield from ("", f"# {each.help}", *_block(type(each.default), f"{table}.{each.name}"))
 
 
 def _default(each: Field) -> str:
     plain = unstructure(each.default) if each.default is not attrs.NOTHING else None
-    if plain is None:
-        return f"# {each.name} ="
-    return tomli_w.dumps({each.name: plain}).strip().replace("\n", " ")
+    return f"# {each.name} =" if plain is None else f"{each.name} = {inline_toml(plain)}"
 
 
 def _summary(cls: type) -> str:

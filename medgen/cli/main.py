@@ -26,7 +26,7 @@ from medgen.errors import (
 from medgen.system import streams, surroundings
 
 
-class Commands(click.Group):
+class Commands(options.Group):
     """The core's commands, and those that plugins bring."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -79,12 +79,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point: every mistake and fault is one line on stderr and an exit code."""
     surroundings.prepare()
     given = list(sys.argv[1:] if arguments is None else arguments)
-    code = guarded(lambda: cli.main(given, prog_name="medgen", standalone_mode=False, obj=given), "--debug" in given)
+    code = guarded(lambda: _run(given), "--debug" in given)
     if "medgen.ranks.distributed" in sys.modules:
         from medgen.ranks import process_group
 
         process_group.exit_now(code)
     sys.exit(code)
+
+
+def _run(given: list[str]) -> Any:
+    """Run the command. An option of medgen itself, such as --debug, may also stand after the command."""
+    try:
+        return cli.main(list(given), prog_name="medgen", standalone_mode=False, obj=given)
+    except click.NoSuchOption as error:
+        own = {name for each in cli.params for name in each.opts}
+        if error.option_name not in own or error.option_name not in given:
+            raise
+        rest = [each for each in given if each != error.option_name]
+        return cli.main([error.option_name, *rest], prog_name="medgen", standalone_mode=False, obj=given)
 
 
 def _usage(error: click.ClickException) -> str:

@@ -21,6 +21,24 @@ with_option = click.option("--with", "layers", multiple=True, metavar="FILE", he
 overrides_argument = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 
 
+class Group(click.Group):
+    """Commands, of which a likely one is named where a name is unknown."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """See click. Raises UsageError with the likely name."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.NoSuchOption:
+            raise
+        except click.UsageError as error:
+            from medgen.api.settings import did_you_mean
+
+            hint = did_you_mean(args[0], self.list_commands(ctx))
+            raise click.UsageError(f"{error.message}{hint}", ctx) from None
+
+
 @lru_cache
 def registry() -> Registry:
     """The plugins that are installed, walked once a process."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     pass
 
 
-@click.group()
+@click.group(cls=options.Group)
 def plugins() -> None:
     """What is installed, and by whom."""
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 from medgen.cli.options import overrides_argument, with_option
 
 
-@click.group()
+@click.group(cls=options.Group)
 def recipe() -> None:
     """Experiments, as TOML."""
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from medgen.errors import RecipeError
 from medgen.system.names import is_utf8, portable
 
 COMMAND_LINE = "command line"
+WITH = "with"
+"""The folder, below that of the recipes, of layers to be laid over any recipe."""
 NOT_UTF8 = "Rename it, or name it by a variable: export SCANS=..., then data.root='$SCANS'."
 """What to do about a folder on the command line whose name is not UTF-8."""
 _DEEPEST = 50
@@ -62,7 +66,8 @@ class Layers:
             yield f"{COMMAND_LINE}: got {as_toml(text)}, which is not UTF-8, as recipes are. {NOT_UTF8}"
             return
         if not equals or not all(path) or len(path) > _DEEPEST or not text.isprintable():
-            yield f"{COMMAND_LINE}: got {as_toml(text)}, expected KEY=VALUE such as training.epochs=3."
+            hint = f" A layer goes after --with: --with {text}." if text.isprintable() and layer(text) else ""
+            yield f"{COMMAND_LINE}: got {as_toml(text)}, expected KEY=VALUE such as training.epochs=3.{hint}"
             return
         table = _value(value)
         for part in reversed(path):
@@ -111,6 +116,25 @@ class Layers:
         return merged
 
 
+@contextmanager
+def given_as(options: Mapping[str, str]) -> Iterator[None]:
+    """Name keys of a recipe by the options that set them, in what is wrong with the command line: `--steps: got 5`."""
+    try:
+        yield
+    except RecipeError as error:
+        raise RecipeError([_renamed(problem, options) for problem in error.problems]) from None
+
+
+def _renamed(problem: str, options: Mapping[str, str]) -> str:
+    start = next((key for key in options if problem.startswith(f"{COMMAND_LINE}: {key}:")), None)
+    if start is None:
+        return problem
+    problem = problem.removeprefix(f"{COMMAND_LINE}: ")
+    for key, option in options.items():
+        problem = re.sub(rf"(?<![\w.]){re.escape(key)}(?![\w.])", option, problem)
+    return problem
+
+
 def _value(text: str) -> Any:
     """The right side of an override: TOML, or, where it is not, a string as it stands."""
     try:
@@ -141,8 +165,24 @@ def find(given: str | Path, folders: Sequence[Path] = (Path(),), where: str = ""
                 return candidate
     if os.path.isdir(places[0]):
         raise RecipeError(f"{where}{path}: is a folder. Name a recipe in it.")
+    if layer(path):
+        raise RecipeError(f"{where}{not_alone(path)}")
     hint = did_you_mean(path.name, _names_beside(places)) or " `medgen recipe list` shows those that come along."
     raise RecipeError(f"{where}{path}: no such recipe.{hint}")
+
+
+def layer(given: str | Path) -> str | None:
+    """Return the name of a layer that comes along, such as `fast_debug`, where this names one or its file."""
+    path = Path(given)
+    file = recipes_dir() / WITH / f"{path.stem}.toml"
+    if path.parent.name not in ("", WITH) or path.suffix not in ("", ".toml") or not os.path.isfile(file):
+        return None
+    return path.stem
+
+
+def not_alone(path: Path) -> str:
+    """Say that a layer is no recipe."""
+    return f"{path}: is a layer to lay over a recipe. Use it as `medgen train RECIPE --with {layer(path)}`."
 
 
 def recipes_dir() -> Path:

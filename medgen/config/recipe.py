@@ -24,8 +24,9 @@ from medgen.api.settings import (
 )
 from medgen.api.tables import DataSettings, DistributedSettings, RunSettings, TrainingSettings
 from medgen.api.values import KINDS, SEVERAL, SINGLE
+from medgen.config import advice
 from medgen.config.checks import Check, checks
-from medgen.config.overlay import Layers, find, parse, recipes_dir
+from medgen.config.overlay import WITH, Layers, find, not_alone, parse, recipes_dir
 from medgen.config.registry import Registry
 from medgen.errors import PluginError, RecipeError
 
@@ -47,9 +48,11 @@ def load(
     Raises RecipeError with every mistake, or PluginError if all that is wrong is plugins.
     """
     main, laid = find(path), Layers()
+    if main.resolve().parent == (recipes_dir() / WITH).resolve():
+        raise RecipeError(not_alone(main))
     laid.lay_file(main)
     for each in layers:
-        laid.lay_file(find(each, [Path(), recipes_dir() / "with"], "--with: "))
+        laid.lay_file(find(each, [Path(), recipes_dir() / WITH], "--with: "))
     wrong = [problem for each in overrides for problem in laid.lay_override(each)]
     return _Resolver(laid, str(main), registry or Registry.load(), wrong).recipe()
 
@@ -108,7 +111,7 @@ class _Resolver:
         parts: dict[str, Any] = {kind: made for kind, (_, made) in single.items()}
         parts |= {kind: self._several(kind) for kind in SEVERAL}
         own = {name: self._plugin("tables", name, tables.get(name, {})) for name in self.registry.names("tables")}
-        recipe = Recipe(**core, **parts, tables=own, names=names)
+        recipe = Recipe(**core, **parts, tables={name: each for name, each in own.items() if each}, names=names)
         self._check(recipe)
         if self.problems:
             raise RecipeError(self.problems + self.broken)
@@ -134,7 +137,7 @@ class _Resolver:
     def _several(self, kind: str) -> dict[str, Any]:
         table = self.layers.tables.get(kind, {})
         if not isinstance(table, dict):
-            self._report((kind,), f"got {as_toml(table)}, expected tables such as [{kind}.NAME].")
+            self._report((kind,), advice.not_tables(kind, table, self.registry.names(kind)))
         elif not table and kind == "losses":
             tables = ", ".join(f"[{kind}.{name}]" for name in self.registry.names(kind))
             self._report((kind,), f"missing, expected at least one of the tables {tables}. Add one.")
@@ -148,6 +151,10 @@ class _Resolver:
             entry = self.registry.find(kind, name)
         except PluginError as error:
             self.broken += [f"{self._origin((kind, name))}: {problem}" for problem in error.problems]
+            return None
+        if entry and not isinstance(table, dict):
+            path = (name,) if kind == "tables" else (kind, name)
+            self._report(path, advice.not_a_table(kind, name, table))
             return None
         if entry:
             return self._structure(entry.settings_class, table, name if kind == "tables" else f"{kind}.{name}")

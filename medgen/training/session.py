@@ -21,6 +21,7 @@ from medgen.api.tables import TrainingSettings
 from medgen.config import compatibility
 from medgen.config.recipe import load
 from medgen.data.store import cache_folder
+from medgen.data.store.file_memo import cache_root
 from medgen.errors import (
     CheckpointError,
     OutOfMemoryError,
@@ -98,8 +99,11 @@ def resume_with(recipe: Recipe, where: Path) -> Path:
 
 
 def dry_run(recipe: Recipe) -> None:
-    """Train a step or two in a temporary folder, and say what would be trained and what it would cost."""
-    device, asked = default_device(), recipe.training.precision
+    """Train a step or two in a temporary folder, and print what would be trained and what it costs.
+
+    The slice store is filled and kept, as training reads the same.
+    """
+    began, device, asked = time.time(), default_device(), recipe.training.precision
     recipe = choices.settle(recipe, device)
     choices.tell(recipe, device, asked)
     for each in recipes(recipe):
@@ -109,6 +113,8 @@ def dry_run(recipe: Recipe) -> None:
             say(f"plan     {run.total_steps} steps of {each.training.batch_size}, {run.epoch_samples} samples an epoch")
             for line in cost_lines(run):
                 say(line)
+    if cache_folder.has_built(began):
+        say(f"kept     the slice store, which training reads, in {cache_root()}")
 
 
 @contextmanager

@@ -37,12 +37,15 @@ def lr_find(
 
     Every rate trains on the next batch and is scored on one fixed probe. No checkpoint is written.
     """
+    from medgen.config.overlay import given_as
     from medgen.config.recipe import load
     from medgen.system.console import say
 
     given = {"min_lr": min_lr, "max_lr": max_lr, "steps": steps}
     options = [f"callbacks.{NAME}.{key}={value}" for key, value in given.items() if value is not None]
-    resolved = alone(load(recipe, [*overrides, f"callbacks.{NAME}={{}}", *options], layers))
+    names = {f"callbacks.{NAME}.{key}": f"--{key.replace('_', '-')}" for key in given}
+    with given_as(names):
+        resolved = alone(load(recipe, [*overrides, f"callbacks.{NAME}={{}}", *options], layers))
     say(str(find(resolved)))
 
 
