@@ -66,6 +66,8 @@ Key = str | int
 
 LARGEST = 3e38
 """Of numbers in a recipe."""
+LARGEST_INTEGER = 2**63 - 1
+"""Of integers in a recipe; torch and numpy hold 64 bits."""
 _MESSAGE_VALUE_LENGTH = 80
 _NOUNS = {
     bool: ("true or false", "true or false"),
@@ -329,7 +331,10 @@ def _scalar(value: Any, kind: type) -> Any:
         if abs(value) > LARGEST:  # torch computes in float32
             raise Mismatch(value, f"a number of at most {LARGEST:g}")
         return float(value)
-    if kind is int and type(value) is int and -(2**63) <= value < 2**63:
+    if kind is int and type(value) is int:
+        if abs(value) > LARGEST_INTEGER:
+            bound = f"of at most {LARGEST_INTEGER}" if value > 0 else f"of at least -{LARGEST_INTEGER}"
+            raise Mismatch(value, f"an integer {bound}")
         return value
     if kind in (bool, str) and type(value) is kind:
         return value

@@ -17,6 +17,8 @@ from medgen.api.settings import (
     settings,
 )
 
+LARGEST_SIZE = 4096
+"""Of the images that a network is trained on, px."""
 FOLDER_FIELDS = ("mode", "name", "strategy", "size", "timestamp")
 
 
@@ -33,7 +35,7 @@ class TrainingSettings:
     steps: int = field(0, help="optimizer steps of the whole run", check=ge(0))
     epochs: int = field(0, help="passes over the data, instead of steps", check=ge(0))
     epoch_steps: int = field(0, help="optimizer steps after which an epoch ends early; 0: never", check=ge(0))
-    batch_size: int = field(16, help="samples of an optimizer step, over all ranks", check=gt(0))
+    batch_size: int = field(16, help="samples of an optimizer step, over all ranks", check=between(1, 10**6))
     accumulate: int = field(
         1, help="parts that a batch is computed in, to save memory; divides batch_size", check=gt(0)
     )
@@ -62,7 +64,7 @@ class TrainingSettings:
     max_skipped: int = field(10, help="steps in a row that may be not finite and are left out", check=ge(0))
     init_from: Path | None = field(None, help="checkpoint whose weights a new run begins with")
     time_limit: float = field(0.0, help="minutes after which to save and stop; 0: SLURM's limit, if any", check=ge(0))
-    devices: int = field(1, help="devices of each node, one process on each", check=gt(0))
+    devices: int = field(1, help="devices of each node, one process on each", check=between(1, 1024))
     may_change = ("steps", "epochs", "accumulate", "max_skipped", "init_from", "time_limit", "devices", "compile")
 
 
@@ -84,7 +86,7 @@ class RunSettings:
 class DistributedSettings:
     """Processes that train together."""
 
-    timeout: float = field(600.0, help="seconds that one may be silent before all are ended", check=gt(0))
+    timeout: float = field(600.0, help="seconds that one may be silent before all are ended", check=between(0.1, 10**7))
     may_change = ("timeout",)
 
 
@@ -140,7 +142,7 @@ class DataSettings:
     person: str = field(
         "", help="regular expression of the person in a patient's id; none: usual names of visits", check=REGEX
     )
-    image_size: int = field(128, help="width and height of a slice, px", check=ge(8))
+    image_size: int = field(128, help="width and height of a slice, px", check=between(8, LARGEST_SIZE))
     spacing: float = field(
         0.0, help="mm per pixel of a slice; 0: the least at which every patient's head fits", check=between(0, 50)
     )
@@ -153,7 +155,9 @@ class DataSettings:
     )
     lower: float = field(0.5, help="percentile of the head's intensities that becomes -1", check=between(0, 49))
     upper: float = field(99.5, help="percentile of the head's intensities that becomes 1", check=between(51, 100))
-    workers: int = field(0, help="processes that fill the slice store; 0: as many as pay, up to all cores", check=ge(0))
+    workers: int = field(
+        0, help="processes that fill the slice store; 0: as many as pay, up to all cores", check=between(0, 1024)
+    )
     nan: Literal["error", "zero"] = field(
         "error", help="voxels that are NaN or infinite: refuse the file, or zero them"
     )

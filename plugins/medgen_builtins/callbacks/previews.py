@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from medgen import Callback, CallbackSettings, field, ge, gt, hookimpl, settings
+from medgen import Callback, CallbackSettings, between, field, gt, hookimpl, settings
 
 if TYPE_CHECKING:
     from medgen.api.recipe import Run
@@ -22,8 +22,8 @@ class Previews(CallbackSettings):
     """A grid of samples as PNG in the run's folder `previews/` and in TensorBoard, and a denoising trajectory."""
 
     every: int = field(1, help="with each so many validations", check=gt(0))
-    count: int = field(8, help="samples in the grid", check=gt(0))
-    steps: int = field(0, help="sampling steps; 0: the strategy's own", check=ge(0))
+    count: int = field(8, help="samples in the grid", check=between(1, 1024))
+    steps: int = field(0, help="sampling steps; 0: the strategy's own", check=between(0, 10**6))
     may_change = ("every", "count", "steps")
 
     def build(self, run: Run) -> Previewing:

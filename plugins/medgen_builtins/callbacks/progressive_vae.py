@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from medgen import Callback, PhasedSettings, field, ge, gt, hookimpl, settings
+from medgen import Callback, PhasedSettings, between, field, ge, gt, hookimpl, settings
+from medgen.api.tables import LARGEST_SIZE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,10 +33,12 @@ class ProgressiveVae(PhasedSettings):
     of each phase. Epochs are counted here where they were validated, so all of them with `training.validate_every=1`.
     """
 
-    sizes: tuple[int, ...] = field((64, 128, 256), help="image size of each phase, px, rising", check=ge(8))
-    batch_sizes: tuple[int, ...] = field((32, 16, 8), help="training.batch_size of each phase", check=gt(0))
+    sizes: tuple[int, ...] = field(
+        (64, 128, 256), help="image size of each phase, px, rising", check=between(8, LARGEST_SIZE)
+    )
+    batch_sizes: tuple[int, ...] = field((32, 16, 8), help="training.batch_size of each phase", check=between(1, 10**6))
     metric: str = field("loss/val", help="falls while there is progress; psnr and other gains: a leading minus")
-    window: int = field(10, help="epochs that the metric is averaged over", check=ge(1))
+    window: int = field(10, help="epochs that the metric is averaged over", check=between(1, 10**6))
     min_improvement: float = field(0.5, help="percent below the best mean that count as better", check=ge(0))
     min_epochs: int = field(20, help="epochs before any counts as without progress", check=ge(1))
     patience: int = field(10, help="epochs in a row without progress that end a phase", check=ge(1))
@@ -70,6 +73,7 @@ class ProgressiveVae(PhasedSettings):
     def _check_lists(self) -> Iterator[str]:
         if not self.sizes:
             yield f"{KEY}.sizes: got [], expected at least one. Give the image size of each phase."
+            return
         if len(self.batch_sizes) != len(self.sizes):
             yield (
                 f"{KEY}.batch_sizes: got {len(self.batch_sizes)} values, expected {len(self.sizes)}, one per size of "
@@ -79,16 +83,20 @@ class ProgressiveVae(PhasedSettings):
             yield f"{KEY}.sizes: got {list(self.sizes)}, expected rising sizes. Sort them."
 
     def _check_phases(self, recipe: Recipe) -> Iterator[str]:
-        """What is wrong with a phase's recipe because of its size or batch size, and not anyhow."""
+        """Find what is wrong with a phase's recipe because of its size or batch size, and not anyhow; each key once."""
         from medgen.config.checks import mistakes
 
-        known = set(mistakes(recipe))
+        known = {_key(message) for message in mistakes(recipe)}
         for index, phase in enumerate(self.phases(recipe).values()):
             for message in mistakes(phase):
-                if message not in known:
-                    known.add(message)
+                if _key(message) not in known:
+                    known.add(_key(message))
                     message = message.replace("data.image_size", f"{KEY}.sizes[{index}]")
                     yield message.replace("training.batch_size", f"{KEY}.batch_sizes[{index}]")
+
+
+def _key(message: str) -> str:
+    return message.partition(":")[0]
 
 
 class Plateau(Callback):

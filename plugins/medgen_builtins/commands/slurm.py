@@ -16,7 +16,7 @@ import click
 
 from medgen import hookimpl
 from medgen.api.recipe import TableSettings
-from medgen.api.settings import Check, between, field, ge, gt, settings
+from medgen.api.settings import Check, between, field, ge, settings
 from medgen.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ class SlurmSettings(TableSettings):
     """What a job asks Slurm for; `medgen slurm RECIPE` writes it. Devices of a node: `training.devices`."""
 
     hours: float = field(24.0, help="time limit of a job; a run goes on in the next", check=between(0.02, 8760))
-    nodes: int = field(1, help="machines", check=gt(0))
-    cpus: int = field(8, help="cores for each device", check=gt(0))
+    nodes: int = field(1, help="machines", check=between(1, 65536))
+    cpus: int = field(8, help="cores for each device", check=between(1, 4096))
     memory: str = field("", help="of each node, such as 64G; empty: what the cluster gives", check=_MEMORY)
     gpu: str = field("any", help="kind of GPU, such as a100; any: whichever; none: devices are CPUs", check=_WORD)
     partition: str = field("", help="queue; empty: the cluster's own choice", check=_WORD)

@@ -21,8 +21,8 @@ class Autoencoder(NetworkSettings):
     """Residual blocks, each level but the last halving, around latents of few channels (MONAI's AutoencoderKL)."""
 
     channels: tuple[int, ...] = field((64, 128, 256), help="width of each level; each but the last halves", check=gt(0))
-    latent_channels: int = field(4, help="values kept of each latent pixel", check=ge(1))
-    num_res_blocks: int = field(2, help="residual blocks per level", check=ge(1))
+    latent_channels: int = field(4, help="values kept of each latent pixel", check=between(1, 4096))
+    num_res_blocks: int = field(2, help="residual blocks per level", check=between(1, 100))
     attention: bool = field(False, help="attention among all positions of the deepest level")
     norm_groups: int | None = field(
         None, help="groups of the norms; unless given, as many as fit, up to 32, of at least 4 channels", check=ge(1)

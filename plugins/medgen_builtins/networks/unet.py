@@ -26,7 +26,7 @@ class Unet(NetworkSettings):
     channels: tuple[int, ...] = field(
         (128, 256, 256), help="width of each level; each but the last halves", check=gt(0)
     )
-    num_res_blocks: int = field(2, help="residual blocks per level", check=ge(1))
+    num_res_blocks: int = field(2, help="residual blocks per level", check=between(1, 100))
     attention: tuple[bool, ...] | None = field(None, help="which levels have attention; the deepest unless given")
     norm_groups: int | None = field(
         None, help="groups of the norms; unless given, as many as fit, up to 32", check=ge(1)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Discriminator:
     """Looks at patches (Isola et al. 2017). It takes part only if the recipe has a loss such as `adversarial`."""
 
-    channels: int = field(64, help="width of its first layer; each further layer doubles it", check=ge(1))
+    channels: int = field(64, help="width of its first layer; each further layer doubles it", check=between(1, 65536))
     layers: int | None = field(
         None, help="layers between the first and the last; unless given, as patches of half the image need", check=ge(1)
     )

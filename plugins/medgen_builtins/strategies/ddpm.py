@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from medgen import DiffusionStrategy, Draws, Noisy, Prediction, StrategySettings, field, ge, gt, hookimpl, settings
+from medgen import (
+    DiffusionStrategy,
+    Draws,
+    Noisy,
+    Prediction,
+    StrategySettings,
+    between,
+    field,
+    gt,
+    hookimpl,
+    settings,
+)
 from medgen.api.values import TIME_SCALE
 
 if TYPE_CHECKING:
@@ -25,11 +36,13 @@ class Ddpm(StrategySettings):
 
     schedule: Literal["linear", "cosine"] = field("cosine", help="how alpha_bar falls over the timesteps")
     prediction: Literal["epsilon", "x0", "velocity"] = field("velocity", help="what the network predicts")
-    timesteps: int = field(1000, help="length of the schedule", check=ge(2))
+    timesteps: int = field(1000, help="length of the schedule", check=between(2, 10**6))
     beta_start: float = field(1e-4, help="first beta of the linear schedule, as for 1000 timesteps", check=gt(0))
     beta_end: float = field(0.02, help="last beta of the linear schedule, as for 1000 timesteps", check=gt(0))
     sampler: Literal["ddim", "dpm_solver", "ancestral"] = field("dpm_solver", help="how samples are drawn")
-    sampling_steps: int = field(50, help="steps of the sampler, at most the length of the schedule", check=ge(1))
+    sampling_steps: int = field(
+        50, help="steps of the sampler, at most the length of the schedule", check=between(1, 10**6)
+    )
 
     def build(self) -> DdpmStrategy:
         return DdpmStrategy(self)

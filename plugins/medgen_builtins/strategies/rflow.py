@@ -13,7 +13,6 @@ from medgen import (
     StrategySettings,
     between,
     field,
-    ge,
     gt,
     hookimpl,
     settings,
@@ -44,7 +43,7 @@ class Rflow(StrategySettings):
     )
     t_min: float = field(0.05, help="with x0, the velocity is (x0 - xt) / max(t, t_min)", check=between(1e-6, 1))
     sampler: Literal["euler", "heun"] = field("euler", help="heun evaluates the network twice per step")
-    sampling_steps: int = field(25, help="steps of the sampler", check=ge(1))
+    sampling_steps: int = field(25, help="steps of the sampler", check=between(1, 10**6))
 
     def build(self) -> RflowStrategy:
         return RflowStrategy(self)
