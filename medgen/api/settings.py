@@ -411,7 +411,8 @@ def _field_hook(converter: Converter, attribute: attrs.Attribute[Any]) -> Callab
         try:
             structured = converter.structure(value, kind)
         except Mismatch as mismatch:
-            if mismatch.expected != _noun(attribute.type):  # it knows better than the type does
+            too_large = check is not None and type(value) is int and not check.test(value)
+            if mismatch.expected != _noun(attribute.type) and not too_large:  # it knows better than the type does
                 raise
             raise Mismatch(value, expected, check.values if check else mismatch.options) from None
         if check is not None:

@@ -31,6 +31,7 @@ from medgen.errors import (
     StorageError,
     continue_command,
     exit_code_of,
+    is_out_of_memory,
 )
 from medgen.ranks import collectives, process_group
 from medgen.run import choices, folder
@@ -290,7 +291,7 @@ def _memory(run: TrainingRun | PhasedRun, kept: bool = True) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise OutOfMemoryError(_too_large(run, str(error), kept)) from error
     except RuntimeError as error:
-        if "can't allocate memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
         raise OutOfMemoryError(_too_large(run, str(error), kept)) from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from medgen import NetworkSettings, between, field, ge, gt, hookimpl, settings
+from medgen import NetworkSettings, between, field, ge, hookimpl, settings
 from medgen_builtins.networks._norms import count_groups
 
 if TYPE_CHECKING:
@@ -20,7 +20,9 @@ medgen_api = 1
 class Autoencoder(NetworkSettings):
     """Residual blocks, each level but the last halving, around latents of few channels (MONAI's AutoencoderKL)."""
 
-    channels: tuple[int, ...] = field((64, 128, 256), help="width of each level; each but the last halves", check=gt(0))
+    channels: tuple[int, ...] = field(
+        (64, 128, 256), help="width of each level; each but the last halves", check=between(1, 10**6)
+    )
     latent_channels: int = field(4, help="values kept of each latent pixel", check=between(1, 4096))
     num_res_blocks: int = field(2, help="residual blocks per level", check=between(1, 100))
     attention: bool = field(False, help="attention among all positions of the deepest level")

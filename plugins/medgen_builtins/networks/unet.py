@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from medgen import NetworkSettings, between, field, ge, gt, hookimpl, settings
+from medgen import NetworkSettings, between, field, ge, hookimpl, settings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,7 +24,7 @@ class Unet(NetworkSettings):
     """A U-Net of residual blocks with attention at the deepest level (MONAI's DiffusionModelUNet)."""
 
     channels: tuple[int, ...] = field(
-        (128, 256, 256), help="width of each level; each but the last halves", check=gt(0)
+        (128, 256, 256), help="width of each level; each but the last halves", check=between(1, 10**6)
     )
     num_res_blocks: int = field(2, help="residual blocks per level", check=between(1, 100))
     attention: tuple[bool, ...] | None = field(None, help="which levels have attention; the deepest unless given")
