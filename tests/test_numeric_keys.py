@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import tomli
+import torch
 from conftest import Result
+from faults.variants import AUTOENCODER, SMALL
 
 from medgen.config.recipe import load, to_toml
 from medgen.config.registry import Registry
-from medgen.errors import RecipeError
+from medgen.errors import OutOfMemoryError, RecipeError, exit_code_of
 from medgen.training.phases import recipes
 
 REGISTRY = Registry.load()
 RECIPES = ("vae_progressive", "vae_bravo", "seg_ddpm", "bravo_rflow", "dual_rflow")
+UNSET = {
+    "vae_bravo": (
+        "network.autoencoder.norm_groups",
+        "strategy.vae.discriminator.layers",
+    ),
+    "bravo_rflow": ("network.unet.norm_groups", "network.unet.head_channels"),
+}
+"""Numbers that a resolved recipe lacks, as nothing is their default."""
 VALUES = ("0", "-1", "nan", "inf", "-inf", "1e-300", "1e300", str(2**63 - 1), str(2**63), str(10**30), "true", '"x"')
 VALUES += ("[]", "{}")
 
@@ -43,6 +54,8 @@ def cases() -> Iterator[Any]:
             marks = [pytest.mark.slow] if key in seen else []
             yield pytest.param(recipe, key, members, marks=marks, id=f"{recipe}-{key}")
             seen.add(key)
+        for key in UNSET.get(recipe, ()):
+            yield pytest.param(recipe, key, [], id=f"{recipe}-{key}")
 
 
 def values(members: list[Any]) -> Iterator[str]:
@@ -71,6 +84,47 @@ def test_a_number_is_accepted_or_refused_in_one_line_that_names_its_key(
         assert line is None or f"{key}" in line, value
     for value in ("true", '"x"', "nan"):
         assert mistake(recipe, key, value), f"{value} is no number"
+
+
+STEPS = {
+    "vae_bravo": (
+        "strategy.vae.discriminator.betas=[0, 0.9]",
+        "strategy.vae.discriminator.learning_rate=1e30",
+        "losses.kl.weight=1e30",
+    ),
+    "seg_ddpm": ("strategy.ddpm.beta_start=1e-300", "strategy.ddpm.beta_end=1e30", "callbacks.previews.count=1024"),
+    "bravo_rflow": (
+        "strategy.rflow.logit_std=1e-300",
+        "strategy.rflow.logit_mean=-1e30",
+        "strategy.rflow.shift=1e30",
+        "network.unet.channels=[1000000, 8]",
+        "training.learning_rate=1e30",
+        "training.clip=1e-300",
+        f"training.warmup_steps={2**63 - 1}",
+        f"callbacks.ema.warmup={2**63 - 1}",
+    ),
+}
+"""The largest and smallest numbers that are accepted and take part in a step."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("recipe", "setting"), [(recipe, each) for recipe in STEPS for each in STEPS[recipe]])
+def test_a_step_with_an_extreme_number_that_is_accepted_is_no_bug(
+    recipe: str, setting: str, medgen: Callable[..., Result], tiny: tuple[str, ...], tmp_path: Path
+) -> None:
+    small = (*SMALL, *AUTOENCODER) if recipe == "vae_bravo" else ()
+    short = ("training.steps=1", "training.epoch_steps=1", "training.val_batches=1", f"run.dir={tmp_path}/run")
+    assert mistake(recipe, *setting.split("=")) is None
+    ended = medgen("train", recipe, "--with", "fast_debug", *tiny, *small, *short, setting)
+    assert ended.code in (0, 6, 7), ended.err
+    assert "bug in medgen" not in ended.err
+
+
+def test_an_accepted_number_may_be_too_large_for_memory_and_is_told_as_that() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**62, 2**4)
+    assert exit_code_of(caught.value) == OutOfMemoryError.exit_code
+    assert exit_code_of(RuntimeError("shapes do not match")) == 1
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,19 @@ def test_fields_tell_people_what_there_is() -> None:
     assert first == ("count", int, "an integer greater than 0", 3, "how many")
 
 
+@settings
+class Pair:
+    both: tuple[float, float] = field((0.5, 0.9))
+
+
+@pytest.mark.parametrize("given", [[], [0.1], [0.1, 0.2, 0.3]])
+def test_a_tuple_of_two_takes_no_other_number_of_values(given: list[float]) -> None:
+    made, [problem] = structure({"both": given}, Pair, "pair")
+    assert made is None
+    assert str(problem) == f"pair.both: got {given}, expected a list of 2 numbers."
+    assert structure({"both": [0, 1]}, Pair)[0] == Pair(both=(0.0, 1.0))
+
+
 def test_a_class_that_refuses_its_values_is_told_like_any_other_mistake() -> None:
     @settings
     class Picky:

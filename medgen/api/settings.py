@@ -31,9 +31,9 @@ else:
     def settings(cls):
         """Make a class a settings class: frozen, with keyword-only fields.
 
-        Fields may be `bool, int, float, str, Path, tuple[X, ...], list[X], dict[str, X], Literal[...]`, another
-        settings class, or `X | None`, where leaving the key out means None. `~` and `$VARS` are expanded in paths.
-        For `check(recipe)` see `Settings`.
+        Fields may be `bool, int, float, str, Path, tuple[X, ...], tuple[X, X], list[X], dict[str, X], Literal[...]`,
+        another settings class, or `X | None`, where leaving the key out means None. `~` and `$VARS` are expanded in
+        paths. For `check(recipe)` see `Settings`.
         """
         return attrs.frozen(cls, kw_only=True)
 
@@ -291,8 +291,15 @@ def _noun(kind: Any, plural: bool = False) -> str:
     if _is_union(kind):
         return " or ".join(_noun(member, plural) for member in members)
     if origin in (list, tuple):
-        return f"{'lists' if plural else 'a list'} of {_noun(members[0], True) if members else 'values'}"
+        count = f"{len(members)} " if _fixed_length(kind) else ""
+        return f"{'lists' if plural else 'a list'} of {count}{_noun(members[0], True) if members else 'values'}"
     return "tables" if plural else "a table"
+
+
+def _fixed_length(kind: Any) -> int | None:
+    """Return the length that `tuple[X, X]` demands; None for `tuple[X, ...]` and `list[X]`, which have any."""
+    members = get_args(kind)
+    return len(members) if _origin(kind) is tuple and Ellipsis not in members else None
 
 
 def _members_of(kind: Any) -> tuple[Any, ...]:
@@ -383,8 +390,15 @@ def _list_hook(converter: Converter, kind: Any) -> Callable[[Any, Any], Any]:
     from cattrs.cols import list_structure_factory
 
     members: Any = list[get_args(kind)[0]]  # type: ignore[misc]
-    read = list_structure_factory(members, converter)
-    return lambda value, _: _origin(kind)(read(_only(list, value, kind), members))
+    read, count = list_structure_factory(members, converter), _fixed_length(kind)
+
+    def structured(value: Any, _: Any) -> Any:
+        found = read(_only(list, value, kind), members)
+        if count is not None and len(found) != count:
+            raise Mismatch(value, _noun(kind))
+        return _origin(kind)(found)
+
+    return structured
 
 
 def _table_hook(converter: Converter, kind: Any) -> Callable[[Any, Any], Any]:

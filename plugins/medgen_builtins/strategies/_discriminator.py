@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from medgen import between, field, ge, gt, settings
+from medgen import Check, between, field, ge, gt, settings
 
-if TYPE_CHECKING:
-    pass
+_DECAY = Check(lambda decay: 0 <= decay < 1, "from 0 to below 1")
 
 
 @settings
@@ -22,7 +21,7 @@ class Discriminator:
     norm: Literal["group", "instance"] = field("group", help="either works for batches of any size")
     learning_rate: float = field(1.0, help="its rate, as a multiple of training.learning_rate", check=gt(0))
     start_step: int = field(1000, help="optimizer steps before it joins", check=ge(0))
-    betas: tuple[float, float] = field((0.5, 0.9), help="of its AdamW", check=between(0, 1))
+    betas: tuple[float, float] = field((0.5, 0.9), help="decay rates of its AdamW's two averages", check=_DECAY)
 
     def depth(self, image_size: int) -> int:
         """Layers whose patches are about half an image: 34 px of 64, 70 px of 128, 142 px of 256."""
