@@ -23,12 +23,12 @@ from medgen.cli.options import FOLDER, overrides_argument, say_result, with_opti
 
 @click.group(cls=options.Group)
 def data() -> None:
-    """Datasets: find what is wrong with one, fill the slice store, make a demo one."""
+    """Check a dataset, fill the slice store, make a demo dataset."""
 
 
 @data.command("demo")
 @click.argument("out", type=FOLDER)
-@click.option("--patients", type=click.IntRange(1), default=30, show_default=True, help="How many to make.")
+@click.option("--patients", type=click.IntRange(1), default=30, show_default=True, help="Number of patients.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same patients.")
 def data_demo(out: Path, patients: int, seed: int) -> None:
     """Write made-up patients with brain metastases to OUT: T1 before and after contrast, BRAVO, FLAIR and masks."""
@@ -45,9 +45,9 @@ def data_demo(out: Path, patients: int, seed: int) -> None:
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @overrides_argument
 @click.option("--recipe", metavar="RECIPE", help="Check the channels, masks and settings of a recipe.")
-@click.option("--json", "target", metavar="FILE", help="Write the result as JSON too; -: to stdout.")
+@click.option("--json", "target", metavar="FILE", help="Also write the result as JSON; -: to stdout.")
 def data_check(folder: Path, overrides: tuple[str, ...], recipe: str | None, target: str | None) -> int:
-    """Find all that is wrong with the scans in DIR, and what is legal but odd.
+    """List every fault of the scans in DIR, and what is legal but odd.
 
     KEY=VALUE are settings as in a recipe: data.files.bravo='T1c_*.nii.gz'. The exit code is 3 if there are faults.
     """
@@ -67,7 +67,7 @@ def data_check(folder: Path, overrides: tuple[str, ...], recipe: str | None, tar
 def _data_settings(
     folder: Path, overrides: Sequence[str], recipe: str | None
 ) -> tuple[DataSettings, Sequence[str] | None]:
-    """Settings for the scans in a folder, and the channels that a recipe wants, if there is one."""
+    """Return settings for the scans in a folder, and the channels that the recipe reads, None without a recipe."""
     import attrs
 
     if recipe:
@@ -89,7 +89,7 @@ def _data_settings(
 
 
 def _write_text(target: str, text: str) -> None:
-    """To a file, or to stdout for `-`."""
+    """Write to a file, or to stdout for `-`. Raises StorageError."""
     try:
         with click.open_file(target, "w", encoding="utf-8") as file:
             file.write(text)

@@ -1,4 +1,4 @@
-"""What `medgen plugins` prints."""
+"""Print the list and the pages of `medgen plugins`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from medgen.system.console import out, printable, warn
 
 
 def table(registry: Registry) -> None:
-    """Print a row per plugin: kind, name, distribution, and what it is for; for broken ones the reason and the file."""
+    """Print a row per plugin: kind, name, distribution and purpose; for broken ones the reason and the file."""
     rows = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("kind", "name", "from", "what"):
         rows.add_column(title, overflow="fold", no_wrap=title != "what")
@@ -36,14 +36,14 @@ def table(registry: Registry) -> None:
 
 
 def _core() -> Collection[str]:
-    """The names of the commands of medgen's core."""
+    """Return the names of the core's commands."""
     context = click.get_current_context(silent=True)
     group = context.find_root().command if context else None
     return group.commands.keys() if isinstance(group, click.Group) else ()
 
 
 def page(registry: Registry, name: str) -> None:
-    """Print what each plugin of that name is for: a block with its defaults for a recipe, or a command's help."""
+    """Print a block with defaults to paste for each plugin of this name, and the help of each command."""
     found = [entry for entry in registry.entries if entry.name == name]
     given = [each for each in registry.given if each.command.name == name]
     if not found and not given:
@@ -55,7 +55,7 @@ def page(registry: Registry, name: str) -> None:
 
 
 def _unknown(registry: Registry, name: str) -> list[str]:
-    """Why there is no plugin of that name."""
+    """Explain why no plugin has this name."""
     if name in _core():
         return [f"{name}: a command of medgen itself, no plugin. See `medgen {name} --help`."]
     broken = [plugin for plugin in registry.plugins if plugin.name == name and plugin.error]

@@ -1,4 +1,4 @@
-"""The command line. A command imports torch only once it runs, so that `medgen --help` answers at once."""
+"""Run the command line. A command imports torch only when it runs, so that `medgen --help` answers at once."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from medgen.system import streams, surroundings
 
 
 class Commands(options.Group):
-    """The core's commands, and those that plugins bring."""
+    """The commands of the core and of plugins."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted({*super().list_commands(ctx), *(str(each.name) for each in options.registry().commands())})
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """The command; where several have that name, one that only says so, as the list of all asks for each."""
+        """Return the command. If several have this name, return one that raises; `medgen --help` asks for each."""
         own, added = (
             super().get_command(ctx, name),
             [each for each in options.registry().given if each.command.name == name],
@@ -43,7 +43,7 @@ class Commands(options.Group):
         return _Ambiguous(name, options.registry().givers(name, core=bool(own)))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """click takes any broken pipe for that of stdout, which cannot fail here, and ends without a word."""
+        """Run the command. Raises RuntimeError for a broken pipe, where click would exit silently."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:
@@ -51,7 +51,7 @@ class Commands(options.Group):
 
 
 class _Ambiguous(click.Command):
-    """A name that several distributions give a command."""
+    """A command whose name several distributions use."""
 
     def __init__(self, name: str, givers: Sequence[str]):
         from medgen.config.registry import ambiguous
@@ -76,7 +76,7 @@ for each in (train, generate, plugins, recipe, data):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The entry point: every mistake and fault is one line on stderr and an exit code."""
+    """Run medgen and exit; every error is one line on stderr and an exit code."""
     surroundings.prepare()
     given = list(sys.argv[1:] if arguments is None else arguments)
     code = guarded(lambda: _run(given), "--debug" in given)
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(given: list[str]) -> Any:
-    """Run the command. An option of medgen itself, such as --debug, may also stand after the command."""
+    """Run the command. Options of medgen itself, such as --debug, are also accepted after the command."""
     try:
         return cli.main(list(given), prog_name="medgen", standalone_mode=False, obj=given)
     except click.NoSuchOption as error:
@@ -100,7 +100,7 @@ def _run(given: list[str]) -> Any:
 
 
 def _usage(error: click.ClickException) -> str:
-    """One line instead of click's four."""
+    """Return click's error message, four lines, as one."""
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "medgen"
     where = command.removeprefix("medgen").strip()
@@ -109,7 +109,7 @@ def _usage(error: click.ClickException) -> str:
 
 
 def guarded(work: Callable[[], Any], debug: bool) -> int:
-    """Run `work` and turn what it raises into an exit code; a log that cannot be written changes nothing."""
+    """Run `work` and return its exit code, or that of what it raises. A log that cannot be written changes nothing."""
     from medgen.system import console
 
     with streams.steady():
@@ -142,7 +142,7 @@ def _outcome(work: Callable[[], Any], debug: bool) -> int:
 
 
 def _what_happened(error: BaseException) -> str:
-    """The line about an error that nobody has turned into one."""
+    """Describe an error that is no MedgenError."""
     code = exit_code_of(error)
     if code == 130:
         return "interrupted: nothing more was written. Give the same command to go on."

@@ -22,7 +22,9 @@ from medgen.cli.options import overrides_argument, say_result, with_option
 @overrides_argument
 @with_option
 @click.option(
-    "--resume", metavar="RUN|auto", help="Continue a run; auto: the newest unfinished one of this recipe, if any."
+    "--resume",
+    metavar="RUN|auto",
+    help="Run folder to continue; auto: the newest unfinished run of this recipe, else a new run.",
 )
 @click.option(
     "--dry-run",
@@ -35,7 +37,7 @@ def train(
     context: click.Context, recipe: str | None, overrides: tuple[str, ...], layers: tuple[str, ...],
     resume: str | None, dry_run: bool, devices: int | None,
 ) -> int:  # fmt: skip
-    """Train RECIPE, a TOML file or the name of one that comes along."""
+    """Train RECIPE, a TOML file or the name of a recipe that comes with medgen."""
     resume = resume if resume in (None, "auto") else str(_run_folder(Path(resume)))
     resolved = _resolved(recipe, overrides, layers, resume, devices)
     from medgen.training import session
@@ -57,7 +59,7 @@ def train(
 def _resolved(
     recipe: str | None, overrides: Sequence[str], layers: Sequence[str], resume: str | None, devices: int | None
 ) -> Recipe:
-    """Load the recipe to train: the run's own where one is resumed."""
+    """Load the recipe to train; for a resumed run its own."""
     more = [f"training.devices={devices}"] if devices else []
     with given_as({"training.devices": "--devices"} if devices else {}):
         if resume and resume != "auto":
@@ -86,7 +88,7 @@ def _run_folder(path: Path) -> Path:
 
 
 def _recipe_of(folder: Path, overrides: Sequence[str], layers: Sequence[str]) -> Recipe:
-    """The recipe with which a run is continued."""
+    """Load the recipe of the run to resume."""
     strange = [each for each in overrides if "=" not in each]
     if strange:
         raise RecipeError(

@@ -21,7 +21,7 @@ NAME = "lr_find"
 @click.command("lr-find")
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--with", "layers", multiple=True, metavar="FILE", help="Lay another recipe over this one.")
+@click.option("--with", "layers", multiple=True, metavar="FILE", help="Layer to apply over the recipe.")
 @click.option("--min-lr", type=float, metavar="RATE", help="The first rate; 1e-6 unless the recipe says.")
 @click.option("--max-lr", type=float, metavar="RATE", help="The last rate; 1 unless the recipe says.")
 @click.option("--steps", type=int, metavar="N", help="How many rates; 100 unless the recipe says.")

@@ -89,7 +89,7 @@ def slurm_table(recipe: Recipe) -> SlurmSettings:
 @click.command()
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--with", "layers", multiple=True, metavar="FILE", help="Lay another recipe over this one.")
+@click.option("--with", "layers", multiple=True, metavar="FILE", help="Layer to apply over the recipe.")
 @click.option("--submit", is_flag=True, help="Give it to sbatch instead of printing it.")
 def slurm(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...], submit: bool) -> None:
     """Print the sbatch script that trains RECIPE, in as many jobs as it takes.
