@@ -1,4 +1,4 @@
-"""What to write instead where a recipe has something else in place of a plugin's table."""
+"""Messages for a value that stands where a recipe needs a plugin's table."""
 
 from __future__ import annotations
 

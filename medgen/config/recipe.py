@@ -1,4 +1,4 @@
-"""Recipes: TOML files, layers and overrides to one `Recipe`, and back. Every mistake is reported at once.
+"""Load a `Recipe` from TOML files, layers and overrides, and write it. Every mistake is reported at once.
 
 Nothing here imports torch.
 """
@@ -36,16 +36,16 @@ CORE: dict[str, type] = {
     "run": RunSettings,
     "distributed": DistributedSettings,
 }
-"""The tables that are no plugin's."""
+"""The tables of the core."""
 
 
 def load(
     path: str | Path, overrides: Sequence[str] = (), layers: Sequence[str | Path] = (), registry: Registry | None = None
 ) -> Recipe:
-    """The recipe in a file, or of one that comes along; later wins: what it extends, itself, layers, overrides.
+    """Load a recipe from a file or by name. Precedence, rising: extended files, the file, layers, overrides.
 
     overrides: `KEY=VALUE`, such as `training.epochs=3`. layers: further recipes, as after `--with`.
-    Raises RecipeError with every mistake, or PluginError if all that is wrong is plugins.
+    Raises RecipeError with every mistake, or PluginError if only plugins are at fault.
     """
     main, laid = find(path), Layers()
     if main.resolve().parent == (recipes_dir() / WITH).resolve():
@@ -58,14 +58,14 @@ def load(
 
 
 def from_toml(text: str, registry: Registry | None = None, source: str = "recipe") -> Recipe:
-    """The recipe in a text, such as a checkpoint's. source: what messages call the text."""
+    """Load a recipe from a text, such as a checkpoint's. source: name of the text in messages."""
     laid = Layers()
     laid.lay(parse(text, source), source)
     return _Resolver(laid, source, registry or Registry.load()).recipe()
 
 
 def to_toml(recipe: Recipe, only: str | None = None) -> str:
-    """TOML that loads to an equal recipe. only: one table of it, such as `training`."""
+    """Write TOML that loads to an equal recipe. only: a single table, such as `training`."""
     table = _plain(recipe)
     if only is not None and only not in table:
         raise RecipeError(
@@ -75,7 +75,7 @@ def to_toml(recipe: Recipe, only: str | None = None) -> str:
 
 
 def public_toml(recipe: Recipe) -> str:
-    """The same with all paths emptied and without [slurm], for what leaves the machine; it still loads."""
+    """Write TOML for files that leave the machine: paths emptied, private tables such as [slurm] left out; it loads."""
     table = _plain(recipe, paths=False)
     for name, settings in recipe.tables.items():
         if not settings.public:
@@ -84,13 +84,13 @@ def public_toml(recipe: Recipe) -> str:
 
 
 def shipped() -> list[tuple[str, str]]:
-    """Names of the recipes that come along, each with the comment that it starts with."""
+    """List the names of medgen's recipes, each with its first comment."""
     files = sorted(recipes_dir().glob("*.toml"))
     return [(path.stem, path.read_text(encoding="utf-8").split("\n", 1)[0].lstrip("# ")) for path in files]
 
 
 class _Resolver:
-    """Makes settings objects of tables and collects what is wrong, by who has to act on it."""
+    """Builds settings objects from tables, and collects mistakes of the recipe and faults of plugins."""
 
     def __init__(self, layers: Layers, source: str, registry: Registry, problems: Iterable[str] = ()):
         self.layers, self.source, self.registry = layers, source, registry
@@ -98,7 +98,7 @@ class _Resolver:
         self._keys: list[str] = []
 
     def recipe(self) -> Recipe:
-        """The recipe. Raises RecipeError, or PluginError if all that is wrong is plugins."""
+        """Build the recipe. Raises RecipeError, or PluginError if only plugins are at fault."""
         tables = self.layers.tables
         known = (*CORE, *KINDS, *self.registry.names("tables"))
         for name in (name for name in tables if name not in known):
@@ -168,7 +168,7 @@ class _Resolver:
             self._report((kind, name), message)
 
     def _structure(self, cls: type, table: Any, where: str) -> Any:
-        """The settings object; where a key is wrong it has that key's default, so that checks can go on."""
+        """Build a settings object; wrong keys get their defaults, so that checks can continue."""
         made, problems = structure(table, cls, where)
         for problem in problems:
             self._report(problem.path, problem.message)
@@ -205,7 +205,7 @@ class _Resolver:
 
 
 def _not_slices(parts: Mapping[str, Any]) -> Iterator[str]:
-    """Plugins that may work on volumes, but are to be trained on what the data have."""
+    """Find plugins set to volumes; the data are slices."""
     for where, part in parts.items():
         axes = getattr(part, "spatial_dims", 2)
         if axes != 2:
@@ -213,7 +213,7 @@ def _not_slices(parts: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _path(message: str) -> tuple[Key, ...]:
-    """The key path that a message starts with, up to a position in a list."""
+    """Parse the key path at the start of a message, up to a position in a list."""
     return tuple(re.split(r":|\[", message, maxsplit=1)[0].split("."))
 
 
