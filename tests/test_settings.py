@@ -67,7 +67,7 @@ def wrong(key: str, value: Any) -> list[str]:
         ("count", 3.0, "count: got 3.0, expected an integer greater than 0."),
         ("count", "3", 'count: got "3", expected an integer greater than 0.'),
         ("count", 0, "count: got 0, expected an integer greater than 0."),
-        ("count", 2**63, "count: got 9223372036854775808, expected an integer greater than 0."),
+        ("count", 2**63, "count: got 9223372036854775808, expected an integer of at most 9223372036854775807."),
         ("share", "0.1", 'share: got "0.1", expected a number from 0 to 1.'),
         ("share", True, "share: got true, expected a number from 0 to 1."),
         ("share", 2, "share: got 2, expected a number from 0 to 1."),
