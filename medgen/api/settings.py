@@ -65,9 +65,9 @@ Key = str | int
 """A step of a key path: the name of a key, or the position in a list."""
 
 LARGEST = 3e38
-"""Of numbers in a recipe."""
+"""Largest number in a recipe."""
 LARGEST_INTEGER = 2**63 - 1
-"""Of integers in a recipe; torch and numpy hold 64 bits."""
+"""Largest integer in a recipe; torch and numpy hold 64 bits."""
 _MESSAGE_VALUE_LENGTH = 80
 _NOUNS = {
     bool: ("true or false", "true or false"),
@@ -79,7 +79,7 @@ _NOUNS = {
 
 
 class Check(NamedTuple):
-    """What a value must satisfy beyond its type; of a list or a table, each member must.
+    """A condition on a value beyond its type; in a list or a table it applies to each member.
 
     `expected` follows the name of the type in messages ("a number *greater than 0*"); with `values` it stands alone.
     """
@@ -90,27 +90,27 @@ class Check(NamedTuple):
 
 
 def gt(bound: float) -> Check:
-    """Greater than `bound`."""
+    """Require a value greater than `bound`."""
     return Check(lambda value: value > bound, f"greater than {bound}")
 
 
 def ge(bound: float) -> Check:
-    """`bound` or more."""
+    """Require a value of at least `bound`."""
     return Check(lambda value: value >= bound, f"of at least {bound}")
 
 
 def le(bound: float) -> Check:
-    """`bound` or less."""
+    """Require a value of at most `bound`."""
     return Check(lambda value: value <= bound, f"of at most {bound}")
 
 
 def between(low: float, high: float) -> Check:
-    """From `low` to `high`, both included."""
+    """Require a value from `low` to `high`, both included."""
     return Check(lambda value: low <= value <= high, f"from {low} to {high}")
 
 
 def one_of(*values: Any) -> Check:
-    """One of these values."""
+    """Require one of these values."""
     return Check(lambda value: value in values, "one of " + ", ".join(map(as_toml, values)), values)
 
 
@@ -122,7 +122,7 @@ class Problem(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The key path as one writes it: `network.unet.channels[1]`."""
+        """The key path as in a message: `network.unet.channels[1]`."""
         return key_path(self.path)
 
     def __str__(self) -> str:
@@ -130,7 +130,7 @@ class Problem(NamedTuple):
 
 
 class Mismatch(ValueError):
-    """A value that is not what was expected."""
+    """A value differs from what was expected."""
 
     def __init__(self, value: object, expected: str, options: Iterable[Any] = (), path: tuple[Key, ...] = ()):
         super().__init__(f"got {as_toml(value)}, expected {expected}.{did_you_mean(value, options)}")
@@ -142,10 +142,10 @@ def field(*, help: str = "", check: Check | None = None) -> Any: ...
 @overload
 def field(default: T, *, help: str = "", check: Check | None = None) -> T: ...
 def field(default: Any = attrs.NOTHING, *, help: str = "", check: Check | None = None) -> Any:
-    """A field of a settings class; without a default it must be given.
+    """Declare a field of a settings class; without a default it is required.
 
-    help: what it means, with its unit, as `medgen plugins show` prints it. check: what values are possible.
-    Lists and tables that are given as a default are copied for each object.
+    help: unit and meaning, printed by `medgen plugins show`. check: a condition on its values.
+    Default lists and tables are copied for each object.
     """
     metadata = {"help": help, "check": check}
     validator = None if check is None else functools.partial(_validate, check)
@@ -155,7 +155,7 @@ def field(default: Any = attrs.NOTHING, *, help: str = "", check: Check | None =
 
 
 class Field(NamedTuple):
-    """A field of a settings class, for people to read. default: `attrs.NOTHING` where it must be given."""
+    """Description of a field of a settings class. default: `attrs.NOTHING` if it is required."""
 
     name: str
     type: Any
@@ -165,12 +165,12 @@ class Field(NamedTuple):
 
 
 def fields(cls: type) -> list[Field]:
-    """The fields of a settings class. Raises NameError for an annotation that names nothing."""
+    """Describe the fields of a settings class. Raises NameError for an annotation that names nothing."""
     return [_describe(attribute) for attribute in _attributes(cls)]
 
 
 def structure(table: object, cls: type[T], where: str = "") -> tuple[T | None, list[Problem]]:
-    """Read a table of TOML as a settings class: the object and no problems, or None and every problem.
+    """Read a table of TOML as a settings class. Returns the object and no problems, or None and every problem.
 
     where: the key path of the table, such as `losses.huber`.
     """
@@ -182,7 +182,7 @@ def structure(table: object, cls: type[T], where: str = "") -> tuple[T | None, l
 
 
 def unstructure(value: Any, paths: bool = True) -> Any:
-    """A settings object, or what is in one, as plain values for TOML. None is left out, as TOML has no word for it.
+    """Convert a settings object, or a value in it, to plain values for TOML. None is left out, as TOML lacks it.
 
     paths: False empties them.
     """
@@ -198,12 +198,12 @@ def unstructure(value: Any, paths: bool = True) -> Any:
 
 
 def key_path(path: Iterable[Key]) -> str:
-    """A path of keys as one writes it: `network.unet.channels[1]`."""
+    """Format a path of keys: `network.unet.channels[1]`."""
     return "".join(f"[{key}]" if isinstance(key, int) else f".{_bare(key)}" for key in path)[1:]
 
 
 def as_toml(value: object) -> str:
-    """A value as it stands in TOML, on one line and shortened."""
+    """Format a value as TOML on one line, shortened."""
     try:
         text = inline_toml(value)
     except (ValueError, RecursionError):  # Python writes no decimal integer beyond 4,300 digits
@@ -212,7 +212,7 @@ def as_toml(value: object) -> str:
 
 
 def did_you_mean(given: object, options: Iterable[Any]) -> str:
-    """` Did you mean x?` for the likeliest of the options, or nothing."""
+    """Return ` Did you mean x?` for the closest of the options, or an empty string."""
     names = [option for option in options if isinstance(option, str)]
     lowered = {name.lower(): name for name in names}
     near = difflib.get_close_matches(given.lower(), lowered, n=1) if isinstance(given, str) else []
@@ -220,7 +220,7 @@ def did_you_mean(given: object, options: Iterable[Any]) -> str:
 
 
 def unknown_key(key: str, names: Iterable[str]) -> str:
-    """The message for a key that nothing reads. names: the keys there are."""
+    """Describe an unknown key. names: the known keys."""
     names = tuple(names)
     hint, listed = did_you_mean(key, names), ", ".join(names)
     known = f"one of the keys {listed}." if listed else "no keys."
@@ -232,7 +232,7 @@ def _bare(key: str) -> str:
 
 
 def inline_toml(value: object) -> str:
-    """Write a value as TOML on one line, whole."""
+    """Format a value as TOML on one line, not shortened."""
     if isinstance(value, (bool, str)):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, Mapping):
@@ -379,7 +379,7 @@ def _union(converter: Converter, value: Any, kind: Any) -> Any:
 
 
 def _container(kind: Any) -> type | None:
-    """The type of TOML value that a kind is read from, where it is not a scalar."""
+    """Return the container type of TOML that a kind is read from; None for a scalar."""
     origin = _origin(kind)
     if origin in (list, tuple):
         return list
@@ -417,7 +417,7 @@ def _settings_hook(converter: Converter, cls: type) -> Callable[[Any, Any], Any]
 
 
 def _field_hook(converter: Converter, attribute: attrs.Attribute[Any]) -> Callable[[Any, Any], Any]:
-    """Structure and check here, as attrs' own validators run only once every field has its type."""
+    """Make a hook that converts and checks a field; attrs' own validators run only after every field is converted."""
     check: Check | None = attribute.metadata.get("check")
     expected = _expected(attribute.type, check)
 
@@ -437,7 +437,7 @@ def _field_hook(converter: Converter, attribute: attrs.Attribute[Any]) -> Callab
 
 
 def _only(container: type, value: Any, kind: Any) -> Any:
-    """cattrs would take a string for a list of its letters."""
+    """Require a container of this type: cattrs would accept a string as a list of its letters."""
     if not isinstance(value, container):
         raise Mismatch(value, _noun(kind))
     return value
@@ -448,7 +448,7 @@ def _attributes(cls: type) -> tuple[attrs.Attribute[Any], ...]:
 
 
 def _problems(error: BaseException, table: Any, path: tuple[Key, ...]) -> Iterator[Problem]:
-    """The leaves of cattrs' tree of exceptions. table: the value at `path`."""
+    """Yield the leaves of cattrs' tree of exceptions. table: the value at `path`."""
     from cattrs.errors import BaseValidationError, ForbiddenExtraKeysError
 
     if isinstance(error, BaseValidationError):
@@ -463,7 +463,7 @@ def _problems(error: BaseException, table: Any, path: tuple[Key, ...]) -> Iterat
 
 
 def _problems_below(error: Exception, table: Any, path: tuple[Key, ...]) -> Iterator[Problem]:
-    """A note on the exception names the member of `table` that it is about; without one it is about all of it."""
+    """Yield problems of the member of `table` that the exception's note names, or of the whole table."""
     for note in getattr(error, "__notes__", ()):
         key: Key | None = getattr(note, "name", getattr(note, "index", None))
         if key is not None and isinstance(error, KeyError) and key not in table:

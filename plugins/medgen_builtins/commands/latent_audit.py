@@ -21,7 +21,7 @@ medgen_api = 1
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--with", "layers", multiple=True, metavar="FILE", help="Layer to apply over the recipe.")
-@click.option("--json", "file", type=click.Path(path_type=Path), metavar="FILE", help="Write the figures there too.")
+@click.option("--json", "file", type=click.Path(path_type=Path), metavar="FILE", help="Also write the figures as JSON.")
 def latent_audit(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...], file: Path | None) -> None:
     """Say how good a model in the latents of RECIPE can become at best.
 

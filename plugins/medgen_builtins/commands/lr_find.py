@@ -22,9 +22,9 @@ NAME = "lr_find"
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--with", "layers", multiple=True, metavar="FILE", help="Layer to apply over the recipe.")
-@click.option("--min-lr", type=float, metavar="RATE", help="The first rate; 1e-6 unless the recipe says.")
-@click.option("--max-lr", type=float, metavar="RATE", help="The last rate; 1 unless the recipe says.")
-@click.option("--steps", type=int, metavar="N", help="How many rates; 100 unless the recipe says.")
+@click.option("--min-lr", type=float, metavar="RATE", help="First learning rate; default: the recipe's, or 1e-6.")
+@click.option("--max-lr", type=float, metavar="RATE", help="Last learning rate; default: the recipe's, or 1.")
+@click.option("--steps", type=int, metavar="N", help="Number of rates; default: the recipe's, or 100.")
 def lr_find(
     recipe: str,
     overrides: tuple[str, ...],

@@ -50,17 +50,19 @@ _LINE = Check(lambda value: value.isprintable(), "that is one line of shell")
 class SlurmSettings(TableSettings):
     """What a job asks Slurm for; `medgen slurm RECIPE` writes it. Devices of a node: `training.devices`."""
 
-    hours: float = field(24.0, help="time limit of a job; a run goes on in the next", check=between(0.02, 8760))
-    nodes: int = field(1, help="machines", check=between(1, 65536))
-    cpus: int = field(8, help="cores for each device", check=between(1, 4096))
-    memory: str = field("", help="of each node, such as 64G; empty: what the cluster gives", check=_MEMORY)
-    gpu: str = field("any", help="kind of GPU, such as a100; any: whichever; none: devices are CPUs", check=_WORD)
-    partition: str = field("", help="queue; empty: the cluster's own choice", check=_WORD)
-    account: str = field("", help="who pays; empty: the user's own", check=_WORD)
-    notice: int = field(120, help="seconds before the limit at which a run is asked to save", check=between(1, 65535))
-    restarts: int = field(50, help="times that a job is queued again, then it stops", check=ge(0))
+    hours: float = field(
+        24.0, help="hours, time limit of a job; the next job continues the run", check=between(0.02, 8760)
+    )
+    nodes: int = field(1, help="number of machines", check=between(1, 65536))
+    cpus: int = field(8, help="CPU cores per device", check=between(1, 4096))
+    memory: str = field("", help="memory of a node, such as 64G; empty: the cluster's default", check=_MEMORY)
+    gpu: str = field("any", help="kind of GPU, such as a100; any: every kind; none: devices are CPUs", check=_WORD)
+    partition: str = field("", help="partition; empty: the cluster's default", check=_WORD)
+    account: str = field("", help="account to charge; empty: the user's default", check=_WORD)
+    notice: int = field(120, help="seconds before the limit at which the run is told to save", check=between(1, 65535))
+    restarts: int = field(50, help="maximum number of requeues of a job", check=ge(0))
     options: tuple[str, ...] = field((), help='further sbatch options: ["--constraint=ib"]', check=_OPTION)
-    setup: tuple[str, ...] = field((), help='shell before the work: ["module load cuda"]', check=_LINE)
+    setup: tuple[str, ...] = field((), help='shell lines to run first: ["module load cuda"]', check=_LINE)
     may_change = (
         "hours", "nodes", "cpus", "memory", "gpu", "partition", "account", "notice", "restarts", "options", "setup"
     )  # fmt: skip
@@ -90,7 +92,7 @@ def slurm_table(recipe: Recipe) -> SlurmSettings:
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--with", "layers", multiple=True, metavar="FILE", help="Layer to apply over the recipe.")
-@click.option("--submit", is_flag=True, help="Give it to sbatch instead of printing it.")
+@click.option("--submit", is_flag=True, help="Submit the script to sbatch instead of printing it.")
 def slurm(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...], submit: bool) -> None:
     """Print the sbatch script that trains RECIPE, in as many jobs as it takes.
 

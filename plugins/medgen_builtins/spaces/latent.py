@@ -22,15 +22,15 @@ medgen_api = 1
 class Latent(SpaceSettings):
     """What an autoencoder makes of the images, encoded once; its weights are kept in every checkpoint."""
 
-    checkpoint: Path = field(help="a checkpoint of an autoencoder, or the folder of its run")
-    factor: int = field(4, help="pixels per latent pixel and side; that of the autoencoder", check=ge(1))
+    checkpoint: Path = field(help="checkpoint of an autoencoder, or the folder of its run")
+    factor: int = field(4, help="pixels per latent pixel and side; must be that of the autoencoder", check=ge(1))
     masks: Literal["resample", "encode"] = field(
         "resample",
-        help="how masks come to the latent grid: blocks of factor x factor pixels become channels of one latent pixel, "
-        "so no lesion is lost; or what the autoencoder mask_checkpoint makes of them",
+        help="encoding of masks. resample: blocks of factor x factor pixels become channels of one latent pixel, "
+        "so no lesion is lost; encode: by the autoencoder mask_checkpoint",
     )
-    mask_checkpoint: Path | None = field(None, help="a checkpoint of an autoencoder of masks, for masks = encode")
-    spatial_dims: int = field(2, help="axes of an image", check=ge(1))
+    mask_checkpoint: Path | None = field(None, help="checkpoint of an autoencoder of masks, for masks = encode")
+    spatial_dims: int = field(2, help="number of spatial axes", check=ge(1))
 
     def spatial(self, size: Sequence[int]) -> tuple[int, ...]:
         """The spatial size of an encoded sample, for the checks of a recipe."""

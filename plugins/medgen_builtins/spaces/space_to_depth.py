@@ -20,8 +20,8 @@ medgen_api = 1
 class SpaceToDepth(SpaceSettings):
     """Blocks of pixels as channels of one pixel: lossless, and factor^2 times fewer positions to compute."""
 
-    factor: int = field(2, help="edge of a block in pixels", check=ge(1))
-    spatial_dims: int = field(2, help="axes of an image", check=ge(1))
+    factor: int = field(2, help="px, edge of a block", check=ge(1))
+    spatial_dims: int = field(2, help="number of spatial axes", check=ge(1))
 
     def spatial(self, size: Sequence[int]) -> tuple[int, ...]:
         """The spatial size of an encoded sample, for the checks of a recipe."""

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from medgen_builtins.strategies._discriminator import Discriminator
 
 HEAD = -0.95
-"""A pixel is of the head where any channel of the real image is above."""
+"""Intensity of any channel of the real image above which a pixel belongs to the head."""
 DEAD = 0.01
-"""A latent channel is dead if it says less than so many nats per value."""
+"""Nats per value below which a latent channel counts as dead."""
 WON, WORSE, WINDOWS = 0.02, 1.1, 3
-"""The discriminator has won if its loss is below, while the reconstruction's is so many times the best; so often."""
+"""The discriminator has won if its loss is below WON and the reconstruction's above WORSE times its best, in WINDOWS
+consecutive windows."""
 
 
 class VaeDraws(NamedTuple):
