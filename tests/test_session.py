@@ -146,7 +146,7 @@ class Clock:
 def stored(common: tuple[str, ...], medgen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """The slices are there, and no step has been made."""
     assert medgen("data", "prepare", *common).code == 0
-    monkeypatch.setattr(session.cached, "_built", [])
+    monkeypatch.setattr(session.cache_folder, "_built", [])
 
 
 @pytest.mark.parametrize(("start", "first"), [(50, 1), (1, 50), (25, 25)])
@@ -198,6 +198,6 @@ def test_a_job_whose_time_went_into_the_slice_store_is_queued_again(
 ) -> None:
     """Point 22: the next one finds the store."""
     monkeypatch.setenv("MEDGEN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(session.cached, "_built", [])
+    monkeypatch.setattr(session.cache_folder, "_built", [])
     Clock(monkeypatch, 70, 1, 1)
     assert medgen("train", *common, "training.time_limit=1", f"run.dir={tmp_path}/r").code == 75
