@@ -28,8 +28,8 @@ def data() -> None:
 
 @data.command("demo")
 @click.argument("out", type=FOLDER)
-@click.option("--patients", type=click.IntRange(1), default=30, show_default=True, help="Number of patients.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same patients.")
+@click.option("--patients", type=click.IntRange(1, 10**6), default=30, show_default=True, help="Number of patients.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same patients.")
 def data_demo(out: Path, patients: int, seed: int) -> None:
     """Write made-up patients with brain metastases to OUT: T1 before and after contrast, BRAVO, FLAIR and masks."""
     from medgen.data.demo import make_demo

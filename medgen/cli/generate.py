@@ -49,17 +49,19 @@ class Shard(click.ParamType):  # type: ignore[type-arg]  # generic since click 8
 @click.option(
     "--output-dir", type=FOLDER, required=True, metavar="OUT", help="Folder for OUT/train/syn_00000/... and pairs.png."
 )
-@click.option("--steps", type=click.IntRange(1), help="Sampling steps; default: those of each model's recipe.")
+@click.option("--steps", type=click.IntRange(1, 10**6), help="Sampling steps; default: those of each model's recipe.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same pairs.")
 @click.option(
     "--batch-size",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 10**6),
     default=16,
     show_default=True,
     help="Pairs per batch; changes the result in the last bits.",
 )
 @click.option("--shard", type=Shard(), default="1/1", help="Make part I of N, as one of N jobs.")
-@click.option("--devices", type=click.IntRange(1), default=1, metavar="N", help="Number of devices to share the work.")
+@click.option(
+    "--devices", type=click.IntRange(1, 1024), default=1, metavar="N", help="Number of devices to share the work."
+)
 @click.option(
     "--max-area",
     type=click.FloatRange(0, 1),
@@ -69,7 +71,7 @@ class Shard(click.ParamType):  # type: ignore[type-arg]  # generic since click 8
 )
 @click.option(
     "--max-attempts",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 10**6),
     default=10,
     show_default=True,
     help="Draws of a mask before its pair is left out.",

@@ -31,7 +31,9 @@ CLOCKS = ("seconds", "journal", "versions")
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--with", "layers", multiple=True, metavar="FILE", help="Layer to apply over the recipe.")
-@click.option("--steps", type=click.IntRange(1), default=3, show_default=True, help="Steps before and after the stop.")
+@click.option(
+    "--steps", type=click.IntRange(1, 10**6), default=3, show_default=True, help="Steps before and after the stop."
+)
 def verify_resume(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...], steps: int) -> None:
     """Check that RECIPE, stopped and resumed, gives bit for bit what it gives without a stop.
 
