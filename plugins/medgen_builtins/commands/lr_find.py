@@ -1,4 +1,4 @@
-"""Finds a learning rate for a recipe before it is trained."""
+"""Find a learning rate for a recipe before it is trained."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def lr_find(
 
 
 def alone(recipe: Recipe) -> Recipe:
-    """The recipe with no other callback, and the folder of a sweep: `lr_finder/diffusion_2d/bravo_128_...`."""
+    """Return the recipe without other callbacks, with the folder of a sweep: `lr_finder/diffusion_2d/bravo_128_...`."""
     import attrs
 
     kind = Path(recipe.run.folder).parent.parts[:1]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 medgen_api = 1
 BODY = "\nset -u\n"
-"""What the work begins with in slurm/train.slurm; above it are comments and options."""
+"""First line of the work in slurm/train.slurm; comments and options precede it."""
 
 REPORTED = (
     "trap 'echo \"medgen: job $SLURM_JOB_ID: slurm.setup ended it (exit code $?). It is not queued again.\" >&2' EXIT",
@@ -32,9 +32,9 @@ REPORTED = (
     "trap 'code=$?; [ ${#BASH_SOURCE[@]} -gt 1 ] ||"
     ' echo "medgen: job $SLURM_JOB_ID: slurm.setup: $BASH_COMMAND: exit code $code. The job goes on." >&2\' ERR',
 )
-"""Shell that says when `slurm.setup` fails."""
+"""Shell that reports a failure of `slurm.setup`."""
 OF_THE_CLUSTER = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_TIME_FORMAT")
-"""Variables that are not of the job in which they are found."""
+"""Variables that may belong to another job."""
 
 
 _WORD = Check(lambda value: not value or _matches(r"[\w.,:@+-]+", value), "of letters, digits and . , : @ + - _")
@@ -74,7 +74,7 @@ def _matches(pattern: str, value: str) -> bool:
 
 
 def _closed(value: str) -> bool:
-    """Whether sbatch, which splits a line as a shell does, finds the end of each quote."""
+    """True if sbatch, which splits a line like a shell, finds the end of each quote."""
     try:
         return bool(shlex.split(value))
     except ValueError:
@@ -108,7 +108,7 @@ def slurm(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...], subm
 
 
 def check(recipe: Recipe) -> None:
-    """Raise RecipeError for what would only show when the job has waited for its turn."""
+    """Raise RecipeError for mistakes that would otherwise show only after the job has waited."""
     from medgen.ranks import process_group
 
     wanted, limit = slurm_table(recipe), 60 * minutes(recipe)
@@ -121,12 +121,12 @@ def check(recipe: Recipe) -> None:
 
 
 def minutes(recipe: Recipe) -> int:
-    """A job's limit."""
+    """Format a job's limit."""
     return math.ceil(60 * slurm_table(recipe).hours)
 
 
 def script(recipe: Recipe, given: Sequence[str]) -> str:
-    """The whole script. given: the recipe and what follows it, as `medgen train` gets them.
+    """Write the whole script. given: the recipe and the words after it, as `medgen train` gets them.
 
     Raises RecipeError if one of those words has a character that does not belong on a line.
     """
@@ -138,12 +138,12 @@ def script(recipe: Recipe, given: Sequence[str]) -> str:
 
 
 def _setup(lines: Sequence[str]) -> list[str]:
-    """The user's shell, none of which ends the job or fails without a line in its log."""
+    """Write the user's shell lines so that none ends the job or fails silently."""
     return [*REPORTED, *lines, "trap - ERR"] if lines else []
 
 
 def options(recipe: Recipe, name: str) -> Iterator[str]:
-    """What to ask sbatch for; a later option replaces an earlier one."""
+    """List the options of sbatch; a later option replaces an earlier one."""
     wanted, devices = slurm_table(recipe), recipe.training.devices
     yield "--job-name=medgen-" + re.sub(r"[^\w.-]", "_", Path(name).stem, flags=re.ASCII)
     yield f"--time={minutes(recipe)}"
@@ -164,7 +164,7 @@ def options(recipe: Recipe, name: str) -> Iterator[str]:
 
 
 def run_dir(recipe: Recipe) -> str:
-    """The run's folder in shell: the recipe's, or one that has the job's id where others have a time."""
+    """Write the run's folder in shell: the recipe's, or one with the job's id in place of the time."""
     if recipe.run.dir:
         return shlex.quote(str(recipe.run.dir))
     names = {
@@ -180,7 +180,7 @@ def run_dir(recipe: Recipe) -> str:
 
 
 def body() -> str:
-    """What slurm/train.slurm does, from a checkout or from where the wheel put it."""
+    """Read the body of slurm/train.slurm, from a checkout or as installed by the wheel."""
     beside = Path(__file__).parents[3] / "slurm"
     folder = beside if (beside / "train.slurm").is_file() else Path(sys.prefix, "share", "medgen", "slurm")
     text = (folder / "train.slurm").read_text(encoding="utf-8")
@@ -199,7 +199,7 @@ def _submit(text: str) -> str:
 
 
 def _own_environment() -> dict[str, str]:
-    """The environment without what says of a job, in which `--submit` is given, how large it is, and what it is."""
+    """Return the environment without the variables of the job that `--submit` runs in."""
     own = dict(os.environ)
     if "SLURM_JOB_ID" in own:
         own = {name: own[name] for name in own if not name.startswith("SLURM_") or name in OF_THE_CLUSTER}

@@ -21,9 +21,9 @@ from medgen.system.signals import asked_to_stop
 
 medgen_api = 1
 START = "spawn"
-"""Processes that share nothing: what a plugin keeps in a module must not help it."""
+"""Start method of processes that share nothing: state in a plugin's module must not help."""
 WAIT = 0.1
-"""Seconds between two looks for a signal that has to be passed on."""
+"""Seconds between checks for a signal to pass on."""
 CLOCKS = ("seconds", "journal", "versions")
 
 
@@ -62,11 +62,11 @@ def verify_resume(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ..
 
 
 class NotIdenticalError(PluginError):
-    """A resumed run is not the run it continues: something keeps state that it does not save."""
+    """A resumed run differs from the uninterrupted run: some state is not saved."""
 
 
 def differences(one: Path, two: Path) -> list[str]:
-    """What differs between two runs, or their child runs, in the order of their files, clock times aside."""
+    """List the differences of two runs, or their child runs, in the order of their files, clock times excepted."""
     names = {path.parent.relative_to(folder) for folder in (one, two) for path in folder.rglob("latest.pt")}
     found = ((name, each) for name in sorted(names) for each in _differences(one / name, two / name))
     return [each if name == Path() else f"{name}: {each}" for name, each in found]
@@ -107,7 +107,7 @@ def _losses(folder: Path) -> list[dict[str, Any]]:
 
 
 def _in_a_process(what: str, function: Callable[..., None], given: tuple[Any, ...]) -> None:
-    """Run it and wait. Its errors are on stderr already, and its exit code becomes ours; signals reach it too."""
+    """Run in a process and wait. Passes signals on; its exit code becomes this process's."""
     process = multiprocessing.get_context(START).Process(target=function, args=given)  # type: ignore[attr-defined]
     with asked_to_stop("the same command") as stop:
         process.start()
@@ -155,7 +155,7 @@ def _resume(folder: Path) -> None:
 
 
 def _guarded(work: Callable[[], None]) -> None:
-    """Whoever started this process tells of a stop: how to go on with a temporary folder helps nobody."""
+    """Suppress the message of a stop, which names a temporary folder; the parent reports the stop."""
     from medgen.cli.main import guarded
 
     def quiet() -> int:
