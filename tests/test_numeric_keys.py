@@ -137,6 +137,7 @@ def test_an_accepted_number_may_be_too_large_for_memory_and_is_told_as_that() ->
         (f"training.batch_size={10**9}", "expected an integer from 1 to 1000000."),
         (f"training.devices={10**9}", "expected an integer from 1 to 1024."),
         ("network.unet.num_res_blocks=1000000", "expected an integer from 1 to 100."),
+        ("network.unet.norm_groups=1000000", "expected an integer from 1 to 1024."),
     ],
 )
 def test_an_integer_that_is_too_large_is_told_the_bound(setting: str, told: str, medgen: Callable[..., Result]) -> None:

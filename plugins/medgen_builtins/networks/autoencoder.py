@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from medgen import NetworkSettings, between, field, ge, hookimpl, settings
+from medgen import NetworkSettings, between, field, hookimpl, settings
 from medgen_builtins.networks._norms import count_groups
 
 if TYPE_CHECKING:
@@ -29,7 +29,9 @@ class Autoencoder(NetworkSettings):
     num_res_blocks: int = field(2, help="residual blocks per level", check=between(1, 100))
     attention: bool = field(False, help="use attention among all positions of the deepest level")
     norm_groups: int | None = field(
-        None, help="groups of the norms; default: as many as fit, up to 32, of at least 4 channels", check=ge(1)
+        None,
+        help="groups of the norms; default: as many as fit, up to 32, of at least 4 channels",
+        check=between(1, 1024),
     )
     spatial_dims: int = field(2, help="number of spatial axes", check=between(2, 3))
     checkpointing: bool = field(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from medgen import NetworkSettings, between, field, ge, hookimpl, settings
+from medgen import NetworkSettings, between, field, hookimpl, settings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -30,9 +30,11 @@ class Unet(NetworkSettings):
     )
     num_res_blocks: int = field(2, help="residual blocks per level", check=between(1, 100))
     attention: tuple[bool, ...] | None = field(None, help="true for each level with attention; default: the deepest")
-    norm_groups: int | None = field(None, help="groups of the norms; default: as many as fit, up to 32", check=ge(1))
+    norm_groups: int | None = field(
+        None, help="groups of the norms; default: as many as fit, up to 32", check=between(1, 1024)
+    )
     head_channels: int | None = field(
-        None, help="channels of an attention head; default: the most that fits, up to 64", check=ge(1)
+        None, help="channels of an attention head; default: the most that fits, up to 64", check=between(1, 65536)
     )
     dropout: float = field(0.0, help="share of features to drop in each residual block", check=between(0, 0.9))
     spatial_dims: int = field(2, help="number of spatial axes", check=between(2, 3))

@@ -18,7 +18,7 @@ class Discriminator:
         64, help="channels of the first layer; each further layer doubles them", check=between(1, 65536)
     )
     layers: int | None = field(
-        None, help="layers between the first and the last; default: for patches of half the image", check=ge(1)
+        None, help="layers between the first and the last; default: for patches of half the image", check=between(1, 16)
     )
     norm: Literal["group", "instance"] = field("group", help="kind of norm; both work for batches of any size")
     learning_rate: float = field(1.0, help="learning rate, as a multiple of training.learning_rate", check=gt(0))
