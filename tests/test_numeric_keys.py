@@ -92,7 +92,7 @@ STEPS = {
         "strategy.vae.discriminator.learning_rate=1e30",
         "losses.kl.weight=1e30",
     ),
-    "seg_ddpm": ("strategy.ddpm.beta_start=1e-300", "strategy.ddpm.beta_end=1e30", "callbacks.previews.count=1024"),
+    "seg_ddpm": ("strategy.ddpm.beta_start=1e-300", "strategy.ddpm.beta_end=1e30"),
     "bravo_rflow": (
         "strategy.rflow.logit_std=1e-300",
         "strategy.rflow.logit_mean=-1e30",
