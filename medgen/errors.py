@@ -109,6 +109,13 @@ STORAGE = {
 AGAIN = "give the same command again"
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for what Python and torch raise where the host or a device has too little memory."""
+    said = ("can't allocate memory", "Storage size calculation overflowed")
+    by_torch = type(error).__name__ == "OutOfMemoryError" or any(each in str(error) for each in said)
+    return isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM or by_torch
+
+
 def exit_code_of(error: BaseException) -> int:
     """The exit code of a process that ends with this error."""
     if isinstance(error, MedgenError):
@@ -116,8 +123,7 @@ def exit_code_of(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":  # click's
         return 130
     number = error.errno if isinstance(error, OSError) else None
-    torch_says = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
-    if isinstance(error, MemoryError) or number == errno.ENOMEM or torch_says:
+    if is_out_of_memory(error):
         return OutOfMemoryError.exit_code
     return StorageError.exit_code if number in STORAGE else MedgenError.exit_code
 

@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 from medgen.cli.options import FOLDER, overrides_argument, say_result, with_option
 
 
-@click.group()
+@click.group(cls=options.Group)
 def data() -> None:
-    """Datasets: find what is wrong with one, fill the slice store, make a demo one."""
+    """Check a dataset, fill the slice store, make a demo dataset."""
 
 
 @data.command("demo")
 @click.argument("out", type=FOLDER)
-@click.option("--patients", type=click.IntRange(1), default=30, show_default=True, help="How many to make.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same patients.")
+@click.option("--patients", type=click.IntRange(1, 10**6), default=30, show_default=True, help="Number of patients.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same patients.")
 def data_demo(out: Path, patients: int, seed: int) -> None:
     """Write made-up patients with brain metastases to OUT: T1 before and after contrast, BRAVO, FLAIR and masks."""
     from medgen.data.demo import make_demo
@@ -47,9 +47,9 @@ def data_demo(out: Path, patients: int, seed: int) -> None:
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @overrides_argument
 @click.option("--recipe", metavar="RECIPE", help="Check the channels, masks and settings of a recipe.")
-@click.option("--json", "target", metavar="FILE", help="Write the result as JSON too; -: to stdout.")
+@click.option("--json", "target", metavar="FILE", help="Also write the result as JSON; -: to stdout.")
 def data_check(folder: Path, overrides: tuple[str, ...], recipe: str | None, target: str | None) -> int:
-    """Find all that is wrong with the scans in DIR, and what is legal but odd.
+    """List every fault of the scans in DIR, and what is legal but odd.
 
     KEY=VALUE are settings as in a recipe: data.files.bravo='T1c_*.nii.gz'. The exit code is 3 if there are faults.
     """
@@ -69,7 +69,7 @@ def data_check(folder: Path, overrides: tuple[str, ...], recipe: str | None, tar
 def _data_settings(
     folder: Path, overrides: Sequence[str], recipe: str | None
 ) -> tuple[DataSettings, Sequence[str] | None]:
-    """Settings for the scans in a folder, and the channels that a recipe wants, if there is one."""
+    """Return settings for the scans in a folder, and the channels that the recipe reads, None without a recipe."""
     import attrs
 
     if recipe:

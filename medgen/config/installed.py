@@ -1,7 +1,7 @@
-"""Entry points of the group `medgen`, from whatever package installers have left, damaged or not.
+"""Find entry points of the group `medgen` in installed distributions, damaged ones included.
 
-`importlib.metadata.entry_points` is not used: one file that it cannot read hides those of all packages, and of two
-distributions of one name, such as an old one that was not removed, it sees the first only.
+`importlib.metadata.entry_points` is not used: one unreadable file hides the entry points of all packages, and of two
+distributions of the same name, such as an old one left behind, it reads only the first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ GROUP = "medgen"
 
 
 class Source(NamedTuple):
-    """A distribution, and the path of its metadata."""
+    """A distribution and the path of its metadata."""
 
     name: str
     version: str
@@ -27,7 +27,7 @@ class Source(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What one distribution declares, and what is wrong with its metadata."""
+    """The entry points of a distribution, and the faults of its metadata."""
 
     source: Source
     points: tuple[EntryPoint, ...] = ()
@@ -37,7 +37,7 @@ class Found(NamedTuple):
 def found() -> list[Found]:
     """Read every distribution that has entry points of medgen, or whose damaged metadata may have hidden some.
 
-    Those of one name follow each other in the order in which they should be tried.
+    Distributions of the same name are adjacent, in the order in which to try them.
     """
     named: dict[str, list[Found]] = {}
     seen = set()
@@ -98,7 +98,7 @@ def _is_ours(distribution: Distribution) -> bool:
 
 
 def _of_path(distribution: Distribution) -> Source:
-    """Name and version as the folder of the metadata has them: `foo-1.0.dist-info`."""
+    """Read name and version from the metadata folder's name: `foo-1.0.dist-info`."""
     path = str(getattr(distribution, "_path", None) or type(distribution).__module__)
     stem = PurePath(path).name.removesuffix(".dist-info").removesuffix(".egg-info")
     name, _, version = stem.partition("-")
@@ -110,7 +110,7 @@ def _said(error: Exception) -> str:
 
 
 def _in_order(same: Sequence[Found]) -> Iterator[Found]:
-    """Distributions of one name: by `sys.path`, and in one folder the newest first, as the others were left over."""
+    """Order distributions of the same name by `sys.path`, in each folder the newest first; older ones are leftovers."""
     folders = list(dict.fromkeys(_folder(each) for each in same))
     ordered = sorted(same, key=lambda each: _number(each.source.version), reverse=True)
     ordered.sort(key=lambda each: (folders.index(_folder(each)), bool(each.damage)))

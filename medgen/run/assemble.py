@@ -110,7 +110,7 @@ def _losses(recipe: Recipe, device: torch.device) -> Iterator[tuple[str, Any]]:
 
 def prepare_data(recipe: Recipe, mode: Mode) -> SliceStore:
     """Open the slice store of a recipe's data; fill it first where there is none, with a bar."""
-    with progress("slice store", unit="patients") as bar:
+    with progress("slice store", unit="steps, two per patient") as bar:
         return open_store(recipe.data, mode.names, mask_names(recipe.data), progress=bar.update)
 
 

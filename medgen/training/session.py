@@ -21,6 +21,7 @@ from medgen.api.tables import TrainingSettings
 from medgen.config import compatibility
 from medgen.config.recipe import load
 from medgen.data.store import cache_folder
+from medgen.data.store.file_memo import cache_root
 from medgen.errors import (
     CheckpointError,
     MedgenError,
@@ -31,6 +32,7 @@ from medgen.errors import (
     StorageError,
     continue_command,
     exit_code_of,
+    is_out_of_memory,
     of_system,
 )
 from medgen.ranks import collectives, process_group
@@ -100,8 +102,11 @@ def resume_with(recipe: Recipe, where: Path) -> Path:
 
 
 def dry_run(recipe: Recipe) -> None:
-    """Train a step or two in a temporary folder, and say what would be trained and what it would cost."""
-    device, asked = default_device(), recipe.training.precision
+    """Train a step or two in a temporary folder, and print what would be trained and what it costs.
+
+    The slice store is filled and kept, as training reads the same.
+    """
+    began, device, asked = time.time(), default_device(), recipe.training.precision
     recipe = choices.settle(recipe, device)
     choices.tell(recipe, device, asked)
     for each in recipes(recipe):
@@ -112,6 +117,8 @@ def dry_run(recipe: Recipe) -> None:
             say(f"plan     {run.total_steps} steps of {each.training.batch_size}, {samples} samples an epoch")
             for line in cost_lines(run):
                 say(line)
+    if cache_folder.has_built(began):
+        say(f"kept     the slice store, which training reads, in {cache_root()}")
 
 
 @contextmanager
@@ -294,7 +301,7 @@ def _memory(run: TrainingRun | PhasedRun, kept: bool = True) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise OutOfMemoryError(_too_large(run, str(error), kept)) from error
     except RuntimeError as error:
-        if "can't allocate memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
         raise OutOfMemoryError(_too_large(run, str(error), kept)) from error
 
