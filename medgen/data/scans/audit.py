@@ -25,7 +25,7 @@ from medgen.data.store.file_memo import Memory
 from medgen.data.store.heads import Head
 from medgen.errors import DataError
 
-FORMAT = 2
+FORMAT = 3
 """Part of what is remembered of a mask: raise it with any change of `Trace`."""
 
 

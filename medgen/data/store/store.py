@@ -36,7 +36,7 @@ from medgen.errors import DataError, RecipeError
 from medgen.system import files
 from medgen.system.console import warn
 
-FORMAT = 3
+FORMAT = 4
 """Part of the key: raise it with any change of what a slice is."""
 UNREADABLE = (zipfile.BadZipFile, zlib.error, struct.error, ValueError, TypeError, KeyError, EOFError, RuntimeError)
 """What damage to an .npz makes NumPy and zipfile raise, besides OSError."""
