@@ -161,6 +161,7 @@ def _of_cohort(
             air=np.empty(0),
             cut_off=np.array([each.cut_off for each, _ in mine]),
             width=np.empty(0),
+            covered=np.empty(0),
         )
         said |= dict.fromkeys([*concerns.too_large(figures), *concerns.too_small(figures, [name])])
     return list(said)

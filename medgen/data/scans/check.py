@@ -24,6 +24,7 @@ from medgen.data.scans.nifti import gate
 from medgen.data.scans.nifti.gate import Volume
 from medgen.data.scans.nifti.problems import Fault
 from medgen.data.store import processes
+from medgen.data.store.concerns import MOST_OF_A_HEAD
 from medgen.data.store.file_memo import Memory, cache_root
 from medgen.errors import DataError
 
@@ -31,8 +32,6 @@ FORMAT = 3
 """Part of what is remembered of a file: raise it with any change of `Finding`."""
 MOST_OF_A_VOLUME = 0.5
 """Share of a volume beyond which a mask is more likely its own inverse."""
-MOST_OF_A_HEAD = 0.5
-"""Share of a head beyond which a mask is more likely one of the head or of tissue than one of lesions."""
 
 Advance = Callable[[int, int], None]
 

@@ -85,6 +85,11 @@ class Head(NamedTuple):
         """How many of the volume's voxels are head; 0 where no scan tells."""
         return int(self._unpacked().sum()) * int(np.prod(self.step)) if self.filled else 0
 
+    def covered(self, inside: np.ndarray) -> float:
+        """The share of the head that a mask covers, at most 1; 0 where no scan tells."""
+        head = self.voxels() if tuple(self.shape) == inside.shape else 0
+        return min(1.0, float(np.count_nonzero(inside)) / head) if head else 0.0
+
     def _unpacked(self) -> np.ndarray:
         shape = [-(-count // step) for count, step in zip(self.shape, self.step, strict=True)]
         bits = np.frombuffer(zlib.decompress(base64.b64decode(self.filled)), np.uint8)

@@ -43,7 +43,7 @@ class Slices(NamedTuple):
     many each mask has, and how many of them lie outside the square, `[mask, 2]`. lost: of those, see `lesions.Loss`,
     `[lesion, (mask, area, needs)]`. air: per channel, the shares of `Head.air`. cut_off: mm of the head that
     do not fit. voxel: mm along each axis. likeness: of the first image, packed; zeros where there is none. background:
-    per channel, a word of `foreground`, empty for a mask.
+    per channel, a word of `foreground`, empty for a mask. covered: per channel, the share of `Head.covered`.
     """
 
     stacks: list[np.ndarray]
@@ -59,12 +59,13 @@ class Slices(NamedTuple):
     voxel: np.ndarray
     likeness: np.ndarray
     background: list[str]
+    covered: np.ndarray
 
 
 class _Cut(NamedTuple):
     """A channel's slices. share: of each slice, in voxels, that is foreground or mask. The rest is as in `Slices`.
 
-    lesions, lost, air: of a mask. likeness: of the image that tells this patient from others.
+    lesions, lost, air, covered: of a mask. likeness: of the image that tells this patient from others.
     """
 
     stack: np.ndarray
@@ -75,6 +76,7 @@ class _Cut(NamedTuple):
     air: tuple[float, float] = (0.0, 0.0)
     likeness: Likeness | None = None
     background: str = ""
+    covered: float = 0.0
 
 
 def cut(channels: Sequence[Channel], settings: DataSettings, head: Head | None = None) -> Slices | list[str]:
@@ -132,8 +134,9 @@ def _cut(
 def _cut_mask(inside: np.ndarray, plane: Plane, content: str, head: Head | None) -> _Cut:
     shrunk = plane.shrink(inside)
     lesions = (shrunk.found, shrunk.outside)
-    air = (0.0, 0.0) if head is None else head.air(inside)
-    return _Cut(shrunk.stack.astype(np.uint8), plane.share(inside), content, lesions, shrunk.lost, air)
+    air, covered = ((0.0, 0.0), 0.0) if head is None else (head.air(inside), head.covered(inside))
+    stack = shrunk.stack.astype(np.uint8)
+    return _Cut(stack, plane.share(inside), content, lesions, shrunk.lost, air, covered=covered)
 
 
 def _collect(channels: Sequence[Channel], cuts: dict[Channel, _Cut], plane: Plane, place: Place) -> Slices:
@@ -158,6 +161,7 @@ def _collect(channels: Sequence[Channel], cuts: dict[Channel, _Cut], plane: Plan
         voxel=np.linalg.norm(place.affine[:3, :3], axis=0),
         likeness=packed(next((one.likeness for one in each if one.likeness), None)),
         background=[one.background for one in each],
+        covered=np.array([one.covered for one in each], np.float32),
     )
 
 

@@ -72,6 +72,7 @@ class Index(NamedTuple):
     air: np.ndarray
     cut_off: np.ndarray
     width: np.ndarray
+    covered: np.ndarray
 
 
 class SliceStore:
@@ -360,6 +361,7 @@ def _index(parts: Sequence[Slices], jobs: Sequence[_Job], crc: Sequence[int]) ->
         air=np.stack([part.air for part in parts]),
         cut_off=np.array([part.cut_off for part in parts]),
         width=np.array([job.head.width(axis) if job.head.filled else np.nan for job in jobs]),
+        covered=np.stack([part.covered for part in parts]),
     )
 
 
