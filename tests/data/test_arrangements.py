@@ -12,6 +12,7 @@ from data.cohort import write_volume
 from medgen.api.tables import DataSettings
 from medgen.data.scans.check import check
 from medgen.data.scans.layouts import Survey, find, person, survey
+from medgen.data.store.store import open_store
 from medgen.errors import DataError
 from medgen.system.names import raw
 
@@ -365,6 +366,51 @@ def test_folders_of_images_and_masks_below_splits_are_no_patients(tmp_path, abov
     assert splits(found) == {above + id: split for id, split in expected.items()}
 
 
+@pytest.mark.parametrize(
+    ("scans", "masks", "files"),
+    [
+        ("{}_images", "{}_masks", {"bravo": "images/*"}),
+        ("images_{}", "labels_{}", {"bravo": "images/*"}),
+        ("{}Images", "{}Segmentations", {"bravo": "Images/*"}),
+        ("imgs-{}", "gt-{}", {"bravo": "imgs/*"}),
+        ("ISLES_{}_scans", "ISLES_{}_lesions", {"bravo": "scans/*"}),
+        ("{}_set_t1c", "{}_set_seg", {}),
+        ("t1c_{}", "seg_{}", {}),
+    ],
+)
+@pytest.mark.parametrize("words", [("train", "val", "test"), ("Training", "Validation", "Testing"), ("Tr", "Va", "Ts")])
+def test_folders_named_after_a_split_and_a_kind_are_paired(tmp_path, scans, masks, files, words):
+    """Point 12: `train_images`, `train_masks`; a test set needs no masks."""
+    train, val, test = words
+    write(tmp_path, *(f"{each.format(train)}/{id}.nii.gz" for each in (scans, masks) for id in ("c0", "c1", "c2")))
+    drawn = splits(look(tmp_path, files=files))
+    assert sorted(drawn) == ["c0", "c1", "c2"]
+    assert sorted(drawn.values()) == ["train", "train", "val"]
+    write(tmp_path, *(f"{each.format(val)}/c3.nii.gz" for each in (scans, masks)), f"{scans.format(test)}/c4.nii.gz")
+    found = look(tmp_path, files=files)
+    assert not found.faults + found.left_out + found.unread
+    assert splits(found) == {"c0": "train", "c1": "train", "c2": "train", "c3": "val", "c4": "test"}
+
+
+def test_folders_of_a_split_and_of_its_masks_are_paired_and_others_told_of(tmp_path):
+    """Point 12: `train` beside `train_masks`."""
+    write(tmp_path, *(f"{folder}/{id}.nii.gz" for folder in ("train", "train_masks") for id in ("c0", "c1")))
+    assert 'Set data.files.bravo to a pattern, such as "images/*.nii.gz"' in refusal(tmp_path)
+    write(tmp_path, "P9/bravo.nii.gz")
+    found = look(tmp_path, files={"bravo": "images/*"})
+    assert sorted(splits(found)) == ["c0", "c1"]
+    (line,) = found.left_out
+    assert line.what.endswith("P9 (bravo.nii.gz)")
+
+
+def test_scans_of_splits_that_have_their_own_masks_are_patients(tmp_path):
+    """Point 12: `training_scans` and `validation_scans` are splits."""
+    assert splits(look(patients(tmp_path, "training_scans/", "validation_scans/a"))) == {
+        "P00": "train", "P01": "train", "P02": "train", "P03": "train",
+        "aP00": "val", "aP01": "val", "aP02": "val", "aP03": "val",
+    }  # fmt: skip
+
+
 def test_a_patient_in_the_images_of_two_splits_is_refused(tmp_path):
     """Point 12."""
     for split in ("train", "val"):
@@ -536,7 +582,7 @@ def test_several_runs_of_everyone_are_one_line_with_a_pattern(tmp_path):
     assert len(find(DataSettings(root=tmp_path, files={"t1_pre": "*_run-1_T1w.nii.gz"}), ("t1_pre",))) == 4
 
 
-def test_a_mask_of_most_of_the_head_is_told_of(tmp_path):
+def test_a_mask_of_most_of_the_head_is_told_of_and_in_one_line_at_training(tmp_path, capsys):
     """Point 19. Classes of tissue from a pipeline of unknown name read as lesions otherwise."""
     head = np.zeros((16, 16, 8), np.float32)
     head[2:14, 2:14, 1:7] = np.random.default_rng(0).uniform(50, 100, (12, 12, 6))
@@ -554,3 +600,10 @@ def test_a_mask_of_most_of_the_head_is_told_of(tmp_path):
         assert told["P0"].what == "has a mask seg that covers 100% of the head"
         assert "choose of its labels 1, 2 with data.masks.seg.labels, or set data.files.seg" in told["P0"].fix
         assert "labels" not in told["P1"].fix
+    capsys.readouterr()
+    open_store(settings, CHANNELS, frozenset({"seg"}), None, tmp_path / "cache")
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "of the head" in line]
+    assert "masks of 2 of 3 patients cover more than 50% of the head, up to 100%, such as " in line
+    assert line.endswith(
+        "P0/seg.nii.gz. If they are not of lesions, choose labels with data.masks, or other files with data.files."
+    )

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from medgen.data.scans.layouts.grouping import by_split, gather, is_modality, modal, side_by_side, spread
 from medgen.data.scans.layouts.patterns import Pattern
+from medgen.data.scans.layouts.split_kinds import by_split_and_kind
 from medgen.data.scans.layouts.types import Left, Listing, Scans, Split, listed
 from medgen.data.scans.layouts.walk import Contents, direct, folders, format_of, is_nifti, look
 from medgen.data.scans.layouts.words import split_of
@@ -48,6 +49,8 @@ class _Place(NamedTuple):
 
 def by_folder(root: Path, patterns: Patterns) -> tuple[str, Listing]:
     """The layout and what there is. Raises `DataError` where the folder is a patient's."""
+    if paired := by_split_and_kind(root):
+        return "modalities", Listing(_without_test(paired.scans), paired.left)
     places, left = _places(root)
     wholes = [place.whole() for place in places]
     if modal(wholes):
