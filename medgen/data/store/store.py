@@ -27,6 +27,8 @@ from medgen.data.scans import consistency, layouts
 from medgen.data.scans.layouts import SPLITS, Patient
 from medgen.data.scans.likeness import unpacked
 from medgen.data.scans.nifti import stream
+from medgen.data.scans.nifti.alike import merge_alike
+from medgen.data.scans.nifti.problems import Fault, ScanError
 from medgen.data.store import cache_folder, concerns, heads, processes, spacing
 from medgen.data.store.concerns import Figures
 from medgen.data.store.file_memo import Memory, cache_root
@@ -315,7 +317,7 @@ def _build(
 
 
 def _fill(folder: Path, jobs: Sequence[_Job], tell: Callable[[int], None]) -> None:
-    problems: list[str] = []
+    faults: list[Fault] = []
     parts: list[Slices] = []
     with contextlib.ExitStack() as stack, processes.results(_make, jobs, _workers(jobs)) as results:
         opened = [stack.enter_context((folder / str(n)).open("wb")) for n in range(len(jobs[0].sources))]
@@ -325,12 +327,12 @@ def _fill(folder: Path, jobs: Sequence[_Job], tell: Callable[[int], None]) -> No
                 for number, file in enumerate(opened):
                     _append(Path(f"{job.part}-{number}"), file)
             else:
-                problems += result
+                faults += result
             tell(done)
         for file in opened:
             files.flush(file)
-    if problems:
-        raise DataError(problems)
+    if faults:
+        raise ScanError(merge_alike(faults, len(jobs)))
     crc = [cache_folder.checksum(folder / str(number)) for number in range(len(jobs[0].sources))]
     with (folder / "index.npz").open("wb") as file:
         np.savez(file, **_index(parts, jobs, crc)._asdict())
@@ -373,13 +375,13 @@ def _workers(jobs: Sequence[_Job]) -> int:
     return processes.count_workers(paths, len(jobs), jobs[0].settings.workers)
 
 
-def _make(job: _Job) -> Slices | list[str]:
+def _make(job: _Job) -> Slices | list[Fault]:
     """Cut a patient into slices and write them to files of its own, or tell what is wrong."""
     result = cut(job.sources, job.settings, job.head)
     if not isinstance(result, Slices):
         return result
     if faults := concerns.faults(result.air, _files(job.sources, job.sought)):
-        return [fault.line() for fault in faults]
+        return faults
     for number, stack in enumerate(result.stacks):
         np.ascontiguousarray(stack).tofile(f"{job.part}-{number}")
     return result._replace(stacks=[])
