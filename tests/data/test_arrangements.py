@@ -14,7 +14,7 @@ from medgen.data.scans.check import check
 from medgen.data.scans.layouts import Survey, find, person, survey
 from medgen.data.store.store import open_store
 from medgen.errors import DataError
-from medgen.system.names import raw
+from medgen.system.names import key, raw
 
 NOTHING = np.zeros((2, 2, 2), np.uint8)
 PATIENTS = ("P00", "P01", "P02", "P03")
@@ -518,6 +518,65 @@ def test_names_that_are_not_utf8_are_found_sorted_hashed_and_left_out(tmp_path):
 def test_a_name_is_hashed_alike_whatever_the_locale_makes_of_it(tmp_path):
     """Point 16. Under LC_ALL=C Python shows the bytes of UTF-8 one by one; the split must not depend on that."""
     assert raw("Müller") == raw("M\udcc3\udcbcller") == "Müller".encode()
+
+
+NFC, NFD = "M\u00fcller", "Mu\u0308ller"
+
+
+@pytest.mark.parametrize(
+    ("scan", "mask"),
+    [
+        ("t1c/{}.nii.gz", "seg/{}.nii.gz"),
+        ("t1c/{}/a.nii.gz", "seg/{}/b.nii.gz"),
+        ("images/{}_t1c.nii.gz", "masks/{}_seg.nii.gz"),
+        ("train_t1c/{}.nii.gz", "train_seg/{}.nii.gz"),
+        ("{}_t1c.nii.gz", "{}_seg.nii.gz"),
+        ("site/{}_t1c.nii.gz", "site/{}_seg.nii.gz"),
+        ("sub-{}/anat/sub-{0}_ce-x_T1w.nii.gz", "derivatives/l/sub-{}/anat/sub-{0}_label-lesion_mask.nii.gz"),
+    ],
+)
+def test_both_forms_of_an_accent_are_one_patient(tmp_path, scan, mask):
+    """Point 16. macOS writes a letter and its accent, others one character."""
+    scan, mask = (each.replace("{0}", "{}") for each in (scan, mask))
+
+    def named(pattern: str, name: str) -> str:
+        return pattern.replace("{}", name)
+
+    write(tmp_path, named(scan, NFC), named(mask, NFD), named(scan, "P1"), named(mask, "P1"))
+    found = look(tmp_path)
+    assert not found.faults + found.left_out + found.unread
+    assert len(found.patients) == 2
+    assert all(set(patient.files) == set(CHANNELS) for patient in found.patients)
+
+
+def test_order_and_split_are_the_same_in_both_forms_and_every_locale(tmp_path, monkeypatch):
+    """Point 16."""
+    names = ("Mz", "M{}ller", "N{}", "Z", "a")
+    seen = []
+    for form in ("\u00fc", "u\u0308"):
+        root = patients(tmp_path / str(len(form)), ids=tuple(each.format(form) for each in names))
+        seen.append(look(root, exclude=[Path("N\u00fc")]).patients)
+    order = [[(raw(each.id), each.split) for each in found] for found in seen]
+    assert order[0] == order[1]
+    assert [id for id, _ in order[0]] == [b"Mz", "M\u00fcller".encode(), b"Z", b"a"]
+    monkeypatch.setattr(os, "fsencode", lambda name: os.fspath(name).encode("latin-1"))
+    assert key("M\u00fcller".encode().decode("latin-1")) == "M\u00fcller".encode()
+
+
+def test_a_pattern_fits_names_in_both_forms(tmp_path):
+    """Point 16."""
+    write(tmp_path, *(f"P{k}/{name}_t1.nii.gz" for k, name in enumerate((NFC, NFD))))
+    for pattern in (f"{NFC}*", f"{NFD}*"):
+        assert not look(tmp_path, "bravo", files={"bravo": pattern}).faults
+
+
+def test_two_patients_that_differ_in_the_form_of_an_accent_are_refused(tmp_path):
+    """Point 16. Their files are not taken for each other's."""
+    assert "differ in nothing but case or accents" in refusal(patients(tmp_path / "a", ids=(NFC, NFD)))
+    both = write(
+        tmp_path / "b", *(f"{place}/{name}.nii.gz" for place in (f"train/{NFC}", f"val/{NFD}") for name in CHANNELS)
+    )
+    assert "is in train and val" in refusal(both)
 
 
 def annexed(path: Path, link: bool) -> None:
