@@ -28,7 +28,7 @@ from medgen.data.store.concerns import MOST_OF_A_HEAD
 from medgen.data.store.file_memo import Memory, cache_root
 from medgen.errors import DataError
 
-FORMAT = 3
+FORMAT = 4
 """Part of what is remembered of a file: raise it with any change of `Finding`."""
 MOST_OF_A_VOLUME = 0.5
 """Share of a volume beyond which a mask is more likely its own inverse."""
@@ -361,7 +361,10 @@ def _no_background(scans: Iterable[File]) -> Iterator[Fault]:
     for file in scans:
         if file.finding.background == "none":
             what = "has no background that a head stands out from, most or all of it counts as head"
-            fix = "Leave it out if it shows no head; a part from within a head is read as it is"
+            fix = (
+                "Leave it out if it shows no head, take the air off if it has some (skull stripping); "
+                "a part from within a head is read as it is"
+            )
             yield Fault(file.path, what, fix, file.patient.id)
 
 

@@ -11,6 +11,7 @@ from scipy import ndimage
 
 CONSTANT, CONSTANTS = "constant", "several constants"
 NOISE, BORDERED, NONE = "noise", "noise inside a border", "none"
+RESTLESS = "noise of the full range"
 
 NOT_NOISE = 0.01
 """The least share of all bright voxels that a connected part of a head has."""
@@ -20,6 +21,13 @@ LARGE = 1 << 15
 """Voxels of a head below which much of any head is rim."""
 DIM = 0.75
 """Part of Otsu's threshold that counts as bright, as tissue varies more than air; good down to a signal of 4 noises."""
+
+LOUD, LEAST_QUIET = 0.03, 0.02
+"""Variance of noise of the full range, as a share of the range squared (1/12 if all values are equally likely), and the
+least share of the picture that is quieter than half of it."""
+RIM_QUIET = 0.75
+"""Part of the noise's variance that a voxel at the head's rim has at most; beside a plane a third of it is noise, and
+two thirds of the next one's."""
 
 SAMPLE = 300_000
 """Voxels to look at along each axis; few enough to take no time beside reading a scan."""
@@ -72,6 +80,9 @@ def foreground(data: np.ndarray) -> np.ndarray:
 def detect(data: np.ndarray) -> Foreground:
     """Find the head: what differs from constant fills, or else what stands out from the noise inside of them."""
     fills = _fills(data)
+    restless = _restless(data, fills)
+    if restless is not None:
+        return Foreground(restless, RESTLESS)
     while 0 < len(fills) < MAX_FILLS:
         rim = _rim(data, fills)
         fill = _next_fill(rim)
@@ -172,6 +183,44 @@ def without_rim(inside: np.ndarray) -> np.ndarray:
         kept[:-1] &= within[1:]
         inside = inner
     return inside
+
+
+# Noise of the full range
+
+
+def _restless(data: np.ndarray, fills: Sequence[float]) -> np.ndarray | None:
+    """The head where the air has every value that the head has, as in ratios of images; None where it has not.
+
+    The uniform image of MP2RAGE is one (Marques et al. 2010, equation 3). Tissue is what varies least around a voxel.
+    """
+    box = ndimage.find_objects((~_is_fill(data, fills)).view(np.uint8))[0] if fills else (slice(None),) * 3
+    picture = data[box]
+    low, high = np.percentile(picture.ravel(order="K")[:: max(1, picture.size // SAMPLE)], [1, 99])
+    if not low < high or _step_variance(picture) < LOUD * (high - low) ** 2:
+        return None
+    scaled = (picture - low) / np.float32(high - low)
+    variance = _around(scaled * scaled) - _around(scaled) ** 2
+    loud = np.median(np.concatenate([*_edges(variance)]))
+    quiet = variance < loud / 2
+    quiet &= _around(quiet.astype(np.float32)) > 0.4  # without specks of the noise
+    if np.mean(quiet) < LEAST_QUIET:
+        return None
+    inside = np.zeros(data.shape, bool)
+    inside[box] = _large_parts(quiet)
+    inside[box] |= ndimage.binary_dilation(inside[box]) & (variance < RIM_QUIET * loud)
+    solid = np.count_nonzero(without_rim(inside)) >= RAGGED * np.count_nonzero(inside)
+    return inside if solid and not inside.all() else None
+
+
+def _step_variance(picture: np.ndarray) -> float:
+    """The variance of noise at a volume's edges, by the median step between neighbours, which few edges change."""
+    steps = np.concatenate([np.abs(np.diff(line)) for line in _edges(picture)])
+    return float(np.median(steps) ** 2) if steps.size else 0.0
+
+
+def _around(data: np.ndarray) -> np.ndarray:
+    """The mean over a voxel and those that touch it; in a slab over those in its slice."""
+    return np.asarray(ndimage.uniform_filter(data, [3 if 4 * side >= max(data.shape) else 1 for side in data.shape]))
 
 
 # Fills
@@ -337,7 +386,11 @@ def _least_air(levels: _Levels, fill: float) -> float:
 def head(data: np.ndarray) -> np.ndarray:
     """The large bright parts, with all that they enclose."""
     dark = float(data.min())
-    bright = data > dark + DIM * (otsu(data) - dark)
+    return _large_parts(data > dark + DIM * (otsu(data) - dark))
+
+
+def _large_parts(bright: np.ndarray) -> np.ndarray:
+    """Parts that are large enough for a head, with all that they enclose."""
     parts, count = ndimage.label(bright)
     sizes = np.bincount(parts.ravel(), minlength=count + 1)
     sizes[0] = 0

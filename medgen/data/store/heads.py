@@ -25,7 +25,7 @@ from medgen.data.store import processes
 from medgen.data.store.file_memo import Memory
 from medgen.errors import DataError
 
-FORMAT = 3
+FORMAT = 4
 """Part of what is remembered of a scan: raise it with any change of what a head is."""
 KNOWN = ("bravo", "t1_gd", "t1_pre", *(name for name in SPELLINGS if name not in ("bravo", "t1_gd", "t1_pre")))
 """The scans that are looked at, the first that a patient has."""
