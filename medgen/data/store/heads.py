@@ -30,7 +30,7 @@ FORMAT = 4
 KNOWN = ("bravo", "t1_gd", "t1_pre", *(name for name in SPELLINGS if name not in ("bravo", "t1_gd", "t1_pre")))
 """The scans that are looked at, the first that a patient has."""
 STEP, FINE = 2, 48
-"""Every so many voxels are looked at, along axes of at least so many: an eighth of the work."""
+"""Every so many voxels are looked at for the box, along axes of at least so many: an eighth of the work."""
 SPECK = 0.01
 """Share of the foreground below which a part of its own is no head."""
 NEAR = 3.0
@@ -42,7 +42,8 @@ LABELS = 64
 class Head(NamedTuple):
     """A patient's head, as plain values. shape, spacing: of the volume. low, high: its box, voxels from the first face.
 
-    step: voxels per voxel of `filled`, which is where a lesion may be: packed, empty where no scan tells.
+    step: voxels per voxel that the box was looked for in. filled: where a lesion may be, packed, empty where no scan
+    tells.
     """
 
     shape: Sequence[int]
@@ -67,23 +68,12 @@ class Head(NamedTuple):
             return 0.0, 0.0
         where = np.nonzero(inside)
         filled = self._unpacked()
-        outside = float(np.mean(~self._beside(filled, where)))
-        return outside, float(np.mean(~self._beside(self._near(filled), where))) if outside else 0.0
-
-    def _beside(self, filled: np.ndarray, where: Sequence[np.ndarray]) -> np.ndarray:
-        """Whether a voxel, or one of those around it that were looked at, is in the head: its edge is in between."""
-        found = np.zeros(len(where[0]), bool)
-        ends = []
-        for each, step, count in zip(where, self.step, filled.shape, strict=True):
-            before = each // step
-            ends.append((before, np.minimum(-(-each // step), count - 1)) if step > 1 else (before,))
-        for place in itertools.product(*ends):
-            found |= filled[place]
-        return found
+        outside = float(np.mean(~filled[where]))
+        return outside, float(np.mean(~self._near(filled, where))) if outside else 0.0
 
     def voxels(self) -> int:
         """How many of the volume's voxels are head; 0 where no scan tells."""
-        return int(self._unpacked().sum()) * int(np.prod(self.step)) if self.filled else 0
+        return int(np.count_nonzero(self._unpacked())) if self.filled else 0
 
     def covered(self, inside: np.ndarray) -> float:
         """The share of the head that a mask covers, at most 1; 0 where no scan tells."""
@@ -91,17 +81,20 @@ class Head(NamedTuple):
         return min(1.0, float(np.count_nonzero(inside)) / head) if head else 0.0
 
     def _unpacked(self) -> np.ndarray:
-        shape = [-(-count // step) for count, step in zip(self.shape, self.step, strict=True)]
         bits = np.frombuffer(zlib.decompress(base64.b64decode(self.filled)), np.uint8)
-        return np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape).astype(bool)
+        return np.unpackbits(bits, count=int(np.prod(self.shape))).reshape(self.shape).astype(bool)
 
-    def _near(self, filled: np.ndarray) -> np.ndarray:
+    def _near(self, filled: np.ndarray, where: Sequence[np.ndarray]) -> np.ndarray:
+        """Tell which of some voxels are in the head or `NEAR` it."""
         from scipy import ndimage
 
-        for axis, (mm, step) in enumerate(zip(self.spacing, self.step, strict=True)):
-            reach = max(1, round(NEAR / (mm * step)))
-            filled = ndimage.maximum_filter1d(filled.astype(np.uint8), 2 * reach + 1, axis, mode="constant") > 0
-        return filled
+        reaches = [max(1, round(NEAR / mm)) for mm in self.spacing]
+        starts = [max(0, int(each.min()) - reach) for each, reach in zip(where, reaches, strict=True)]
+        ends = [int(each.max()) + reach + 1 for each, reach in zip(where, reaches, strict=True)]
+        around = filled[tuple(map(slice, starts, ends))].astype(np.uint8)
+        for axis, reach in enumerate(reaches):
+            around = ndimage.maximum_filter1d(around, 2 * reach + 1, axis, mode="constant")
+        return np.asarray(around[tuple(each - start for each, start in zip(where, starts, strict=True))] > 0)
 
 
 class Sought(NamedTuple):
@@ -187,8 +180,12 @@ def locate(volume: gate.Volume) -> Head:
         float(min((each.stop - 1) * by + 1, count))
         for each, by, count in zip(box, step, volume.data.shape, strict=True)
     ]
-    packed = np.packbits(_filled(solid))
-    text = base64.b64encode(zlib.compress(packed.tobytes(), 1)).decode()
+    filled = _filled(solid)
+    if max(step) > 1:
+        ends = tuple(slice(int(start), int(stop) + by) for start, stop, by in zip(low, high, step, strict=True))
+        filled = _refined(filled, foreground(volume.data), step)
+        filled[ends] = _filled(filled[ends])  # in the box, as it takes its time
+    text = base64.b64encode(zlib.compress(np.packbits(filled).tobytes())).decode()
     return Head(list(volume.data.shape), list(volume.spacing), low, high, step, text)
 
 
@@ -253,6 +250,17 @@ def _filled(solid: np.ndarray) -> np.ndarray:
     """The head with all that lies between its parts along two axes, such as a cavity at the rim."""
     between = [_between(solid, axis) for axis in range(3)]
     return np.asarray(solid | (between[0] & between[1]) | (between[0] & between[2]) | (between[1] & between[2]))
+
+
+def _refined(filled: np.ndarray, inside: np.ndarray, step: Sequence[int]) -> np.ndarray:
+    """The same of every voxel: as the looked-at ones around it where these agree, else whether it is `inside`."""
+    every = some = filled
+    for axis, (by, count) in enumerate(zip(step, inside.shape, strict=True)):
+        before = np.arange(count) // by
+        after = np.minimum(-(-np.arange(count) // by), filled.shape[axis] - 1)
+        every = every.take(before, axis) & every.take(after, axis)
+        some = some.take(before, axis) | some.take(after, axis)
+    return np.asarray(every | (some & inside))
 
 
 def _between(solid: np.ndarray, axis: int) -> np.ndarray:
