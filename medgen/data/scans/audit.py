@@ -22,7 +22,7 @@ from medgen.data.scans.nifti.problems import Fault
 from medgen.data.store import concerns, heads, processes, spacing
 from medgen.data.store.concerns import Figures, Files
 from medgen.data.store.file_memo import Memory
-from medgen.data.store.heads import Head
+from medgen.data.store.head import Head
 from medgen.errors import DataError
 
 FORMAT = 3

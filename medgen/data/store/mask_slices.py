@@ -24,7 +24,7 @@ from medgen.data.scans.nifti.gate import Volume
 from medgen.data.scans.nifti.problems import Fault, ScanError
 from medgen.data.store import cache_folder, heads, processes
 from medgen.data.store.file_memo import cache_root
-from medgen.data.store.heads import Head
+from medgen.data.store.head import Head
 from medgen.data.store.mask_grid import MOST, Grid, is_absurd, place
 from medgen.data.store.plane import Plane
 from medgen.data.store.preprocess import Channel, binary

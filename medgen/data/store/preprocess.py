@@ -14,9 +14,10 @@ from medgen.data.scans.likeness import Likeness, packed, sketch
 from medgen.data.scans.nifti import gate, voxels
 from medgen.data.scans.nifti.gate import Volume
 from medgen.data.scans.nifti.problems import Fault, ScanError
-from medgen.data.store.foreground import detect, without_rim
+from medgen.data.store.foreground import detect
 from medgen.data.store.foreground import foreground as foreground
-from medgen.data.store.heads import Head
+from medgen.data.store.head import Head
+from medgen.data.store.head_in_noise import without_rim
 from medgen.data.store.nifti_writer import WHITE
 from medgen.data.store.plane import Plane
 from medgen.data.store.small_lesions import Loss

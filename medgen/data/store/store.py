@@ -32,7 +32,8 @@ from medgen.data.scans.nifti.problems import Fault, ScanError
 from medgen.data.store import cache_folder, concerns, heads, processes, spacing
 from medgen.data.store.concerns import Figures
 from medgen.data.store.file_memo import Memory, cache_root
-from medgen.data.store.heads import Head, Sought
+from medgen.data.store.head import Head
+from medgen.data.store.heads import Sought
 from medgen.data.store.preprocess import Channel, Slices, cut
 from medgen.errors import DataError, RecipeError
 from medgen.system import files
