@@ -11,7 +11,7 @@ from data.cohort import make_patient, write_cohort, write_volume
 
 from medgen.api.tables import DataSettings, MaskSettings
 from medgen.data.scans.layouts import mask_names
-from medgen.data.store import cache_folder, file_memo
+from medgen.data.store import cache_folder, file_memo, store_sources
 from medgen.data.store import store as store_module
 from medgen.data.store.store import SliceStore, open_store
 from medgen.errors import DataError, RecipeError, StorageError
@@ -42,13 +42,13 @@ def stores(cache: Path) -> list[str]:
 @pytest.fixture
 def builds(monkeypatch) -> list[Path]:
     """The stores that were made, one entry per time."""
-    made, build = [], store_module._build
+    made, build = [], store_module.build
 
     def counted(jobs, settings, folder, progress):
         made.append(folder)
         build(jobs, settings, folder, progress)
 
-    monkeypatch.setattr(store_module, "_build", counted)
+    monkeypatch.setattr(store_module, "build", counted)
     return made
 
 
@@ -183,7 +183,7 @@ def test_a_scan_replaced_by_another_of_the_same_size_and_time_is_noticed(tmp_pat
 def test_files_that_did_not_change_are_not_read_again(cohort, cache, monkeypatch):
     monkeypatch.setattr(file_memo, "SETTLED", -1.0)
     opened(cohort, cache)
-    monkeypatch.setattr(store_module.stream, "digest", lambda path: pytest.fail(f"{path} was read again"))
+    monkeypatch.setattr(store_sources.stream, "digest", lambda path: pytest.fail(f"{path} was read again"))
     opened(cohort, cache)
 
 

@@ -28,7 +28,8 @@ from medgen.data.store.head import Head
 from medgen.data.store.mask_grid import MOST, Grid, is_absurd, place
 from medgen.data.store.plane import Plane
 from medgen.data.store.preprocess import Channel, binary
-from medgen.data.store.store import UNREADABLE, digests, sources
+from medgen.data.store.store_index import UNREADABLE
+from medgen.data.store.store_sources import digests, sources
 from medgen.system import files
 from medgen.system.console import warn
 
