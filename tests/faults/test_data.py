@@ -540,7 +540,7 @@ def test_the_second_check_imports_nothing_that_is_slow(scans):
 import sys
 from medgen.cli.main import main
 from medgen.data.store import file_memo
-memory.SETTLED = -1.0
+file_memo.SETTLED = -1.0
 try:
     main(["data", "check", sys.argv[1], "data.workers=1"])
 except SystemExit as ended:
