@@ -1,4 +1,4 @@
-"""Masks and images to files, in blocks that can be made again exactly.
+"""Write masks and images as files, in blocks that can be reproduced exactly.
 
 The unit is a block of `batch_size` consecutive indices, always computed whole: convolutions differ in the last bit
 between batch sizes. Random numbers depend on seed, index and attempt, so a pair is the same whatever was made before.
@@ -40,7 +40,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class Pair(NamedTuple):
     """One sample to write. channels: `[x, y]` by name, in [-1, 1]; masks are those named in `masks`.
 
-    faults: of the mask at each attempt. No channels: none gave a valid one.
+    faults: of the mask at each attempt. No channels: every attempt was invalid.
     """
 
     number: int
@@ -50,7 +50,7 @@ class Pair(NamedTuple):
 
 
 class Generator:
-    """Makes pairs, a block at a time. Without an image model it makes masks, without masks images alone."""
+    """Generates pairs by block: masks only without an image model, images only without masks."""
 
     def __init__(self, image: Model | None, masks: MaskSource | None, seed: int, steps: int | None, batch_size: int):
         self.image, self.masks, self.seed, self.steps, self.batch_size = image, masks, seed, steps, batch_size
@@ -59,7 +59,7 @@ class Generator:
         self.spacing, self.axis = source.spacing, source.axis  # type: ignore[union-attr]  # _check saw one of them
 
     def identity(self) -> dict[str, Any]:
-        """Everything that decides the bytes of a pair besides its index."""
+        """Return everything that decides the bytes of a pair besides its index."""
         mine = {"seed": self.seed, "steps": self.steps, "batch_size": self.batch_size}
         return {
             **mine,
@@ -68,14 +68,14 @@ class Generator:
         }
 
     def made_with(self) -> dict[str, Any]:
-        """What else may change the last bit: software, device, and the threads that share a sum on a CPU."""
+        """Return what may change the last bits: software, device, and the number of threads on a CPU."""
         device = self.image.device if self.image else default_device()
         on = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
         threads = "" if device.type == "cuda" else f", threads: {torch.get_num_threads()}"
         return {"versions": versions(), "device": f"{device.type} {on}{threads}"}
 
     def block(self, number: int) -> Iterator[Pair]:
-        """Pairs `number * batch_size` onwards; without channels where no valid mask was found."""
+        """Generate pairs from `number * batch_size` on; without channels if no valid mask was found."""
         indices = range(number * self.batch_size, (number + 1) * self.batch_size)
         masks = self.masks.block(indices) if self.masks else None
         images = self._images(indices, masks)
@@ -114,15 +114,15 @@ class Generator:
 
 
 def shard(count: int, batch_size: int, part: int, parts: int) -> Indices:
-    """The indices below `count` in part 1..`parts`."""
+    """Return the indices below `count` of one part, 1..`parts`."""
     return Indices(count, batch_size, part, parts)
 
 
 class Outcome(NamedTuple):
-    """What has become of the pairs.
+    """Counts of written and left-out pairs.
 
-    failed: how many were left out, and the first of their indices. rejected: masks drawn in vain, by
-    `ModelMasks.fault`. empty: the folder has no pair at all.
+    failed: number left out; first: the first of their indices. rejected: number of invalid masks by
+    `ModelMasks.fault`. empty: True if the folder has no pair.
     """
 
     failed: int
@@ -132,7 +132,7 @@ class Outcome(NamedTuple):
 
 
 def outcome(out: Path, indices: Sequence[int], shown: int = 10) -> Outcome:
-    """As the manifest has it, once these pairs have been tried."""
+    """Read the outcome of these pairs from the manifest."""
     failed, first, rejected = 0, list[int](), Counter[str]()
     with closing(Lines(out / "manifest.jsonl")) as lines:
         for index in filter(indices.__contains__, lines.failed()):
@@ -149,10 +149,10 @@ def generate(
     stop: Stop | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Write pairs below `out/train`, skipping those that are there and whole.
+    """Write pairs below `out/train`, skipping whole existing ones.
 
-    Other indices may be made in the same folder at the same time. Raises CheckpointError if `out` holds pairs that
-    were made differently, StoppedError between two blocks once `stop` has a reason, and StorageError.
+    Other processes may write other indices into the same folder. Raises CheckpointError if `out` holds pairs with
+    other settings, StoppedError between two blocks once `stop` has a reason, and StorageError.
     """
     try:
         with Manifest.open(out, make.identity(), make.made_with()) as manifest:
@@ -171,7 +171,7 @@ def generate(
 def _make_blocks(
     make: Generator, manifest: Manifest, indices: Iterable[int], stop: Stop, advance: Callable[[int], None]
 ) -> None:
-    """A block at a time from beginning to end: that takes as much memory for a billion pairs as for one block."""
+    """Generate block after block, with the memory of a single block."""
     for number, block in groupby(indices, lambda index: index // make.batch_size):
         wanted = list(block)
         if todo := manifest.missing(wanted):
@@ -185,7 +185,7 @@ def _make_blocks(
 
 
 def stopped(out: Path, stop: Stop) -> StoppedError:
-    """The end of what a signal stopped."""
+    """Return the error for a generation that a signal stopped."""
     what = f"stopped by {stop.reason}, every pair there is whole"
     return StoppedError(f"{out}: {what}. Continue: {stop.command}", stop.exit_code)
 
@@ -210,7 +210,7 @@ def write_pair(pair: Pair, manifest: Manifest, make: Generator) -> None:
 
 
 def _place(temporary: Path, folder: Path) -> None:
-    """One rename; where a pair has to be repaired, a rename for each file, as others may have added files to it."""
+    """Rename the folder; to repair a pair, rename file by file, as users may have added files to it."""
     if folder.is_symlink():
         raise StorageError(f"{folder}: is a link, and a pair has to be written there. Remove it.")
     if not files.exists(folder):
@@ -222,7 +222,7 @@ def _place(temporary: Path, folder: Path) -> None:
 
 
 def _sweep(manifest: Manifest, batch_size: int) -> None:
-    """Remove what processes left that were killed as they wrote a pair."""
+    """Remove temporary folders of killed processes."""
     for path in [manifest.out / "train" / name for name in names(manifest.out, ".tmp-syn_")]:
         index = re.fullmatch(r"\.tmp-syn_(\d{5,})", path.name)
         if index is None or path.is_symlink():
@@ -232,7 +232,7 @@ def _sweep(manifest: Manifest, batch_size: int) -> None:
 
 
 def picture(make: Generator, manifest: Manifest, count: int = 32) -> None:
-    """`pairs.png` of the first pairs that are there: every image, then the last again with the masks outlined."""
+    """Draw `pairs.png` of the first pairs: every image, then the last again with the masks outlined."""
     masks = make.masks.names if make.masks else ()
     images = make.image.parts.mode.images if make.image else ()
     folders = (manifest.out / "train" / name_of(index) for index in manifest.entries.made())

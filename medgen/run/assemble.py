@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pluggy
 import torch
 from torch import nn
 
 from medgen import seeds
-from medgen.api.hooks import Lifecycle
 from medgen.api.interfaces import Callback, Space
 from medgen.api.recipe import CallbackSettings, Recipe
 from medgen.api.values import Batch, Mode
+from medgen.config.blame import building, require
 from medgen.data.scans.layouts import mask_names
 from medgen.data.store.latent_store import LatentStore, open_latent_store
 from medgen.data.store.loader import Loader
@@ -55,15 +54,21 @@ def build(recipe: Recipe, device: torch.device, saved: Saved | None = None) -> P
 
     saved: what the space takes its state from, before the network is built, as it may not know its channels without.
     """
-    mode = recipe.mode.build()
-    space = recipe.space.build(mode, device)
+    names = recipe.names
+    with building(f"mode.{names['mode']}"):
+        mode = recipe.mode.build()
+    with building(f"space.{names['space']}"):
+        space = recipe.space.build(mode, device)
     if saved is not None:
         _restore_space(space, saved)
     channels = space.channels
     given = 0 if recipe.strategy.unconditional else space.condition_channels
     seeds.seed_globals(recipe.run.seed, "init")
-    network = recipe.network.build(channels + given, channels)
-    strategy = recipe.strategy.build()
+    with building(f"network.{names['network']}"):
+        network = recipe.network.build(channels + given, channels)
+        require(f"network.{names['network']}", network, nn.Module)
+    with building(f"strategy.{names['strategy']}"):
+        strategy = recipe.strategy.build()
     strategy.image_size = recipe.data.image_size
     return Parts(mode, space, strategy, network.to(device))
 
@@ -85,21 +90,27 @@ def assemble(
     with collectives.first_on_node():
         store = prepare_data(recipe, parts.mode)
         prepared = prepare_images(recipe, parts, store, device, new=saved is None)
-    losses = {name: settings.build(device) for name, settings in recipe.losses.items()}
+    losses = dict(_losses(recipe, device))
     seeds.seed_globals(recipe.run.seed, "init/turns")
     turns = {turn.name: turn for turn in parts.strategy.turns(parts.mode, parts.space, parts.network, losses, device)}
-    run = TrainingRun(recipe, folder, device, store, *parts, turns, prepared)
+    journal = folder / "metrics.jsonl" if collectives.is_rank_zero() else Path(os.devnull)
+    metrics_file = MetricsFile(journal, saved.state["journal"] if saved else 0)
+    run = TrainingRun(recipe, folder, device, store, *parts, turns, metrics_file, prepared)
     if run.channels_last:
         parts.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-    journal = folder / "metrics.jsonl" if run.is_rank_zero else Path(os.devnull)
-    run.metrics_file = MetricsFile(journal, saved.state["journal"] if saved else 0)
-    _add_callbacks(run, callbacks or {})
+    run.register({**dict(_callbacks(run)), **(callbacks or {})})
     return run
+
+
+def _losses(recipe: Recipe, device: torch.device) -> Iterator[tuple[str, Any]]:
+    for name, settings in recipe.losses.items():
+        with building(f"losses.{name}"):
+            yield name, settings.build(device)
 
 
 def prepare_data(recipe: Recipe, mode: Mode) -> SliceStore:
     """Open the slice store of a recipe's data; fill it first where there is none, with a bar."""
-    with progress("slice store", unit="patients") as bar:
+    with progress("slice store", unit="steps, two per patient") as bar:
         return open_store(recipe.data, mode.names, mask_names(recipe.data), progress=bar.update)
 
 
@@ -137,15 +148,10 @@ def _restore_space(space: Space, saved: Saved) -> None:
         raise CheckpointError(f"{saved.source}: {what}. Use a checkpoint that medgen wrote.") from error
 
 
-def _add_callbacks(run: TrainingRun, more: Mapping[str, Callback]) -> None:
-    manager = pluggy.PluginManager("medgen")
-    manager.add_hookspecs(Lifecycle)
-    run.plugins = manager
+def _callbacks(run: TrainingRun) -> Iterator[tuple[str, Callback]]:
     for name, settings in run.recipe.callbacks.items():
         if isinstance(settings, CallbackSettings):
-            run.callbacks[name] = settings.build(run)
-    run.callbacks |= more
-    # pluggy calls what was registered last first; recipes are read from the top
-    for name in reversed(run.callbacks):
-        manager.register(run.callbacks[name], name=name)
-    manager.check_pending()
+            with building(f"callbacks.{name}"):
+                callback = settings.build(run)
+                require(f"callbacks.{name}", callback, Callback)
+            yield name, callback

@@ -21,8 +21,10 @@ from medgen.api.tables import TrainingSettings
 from medgen.config import compatibility
 from medgen.config.recipe import load
 from medgen.data.store import cache_folder
+from medgen.data.store.file_memo import cache_root
 from medgen.errors import (
     CheckpointError,
+    MedgenError,
     OutOfMemoryError,
     RankError,
     RecipeError,
@@ -30,16 +32,19 @@ from medgen.errors import (
     StorageError,
     continue_command,
     exit_code_of,
+    is_out_of_memory,
+    of_system,
 )
 from medgen.ranks import collectives, process_group
 from medgen.run import choices, folder
 from medgen.run.assemble import default_device
 from medgen.run.open import begin, restore
-from medgen.run.run import REQUEST, TIME_LIMIT, TrainingRun
+from medgen.run.run import TrainingRun
+from medgen.run.stopping import REQUEST, TIME_LIMIT
 from medgen.system import files, streams
 from medgen.system.console import say
 from medgen.system.signals import NAMES, RepeatFilter, answered
-from medgen.training import trainer
+from medgen.training import compiling, trainer
 from medgen.training.dry_run import lines as cost_lines
 from medgen.training.phases import PhasedRun, owner, recipes, stopped
 
@@ -58,8 +63,7 @@ def start(recipe: Recipe, until: int | None = None) -> Path:
             if owner(recipe):
                 return _train_children(recipe, where, began, signals, until)
             run = begin(recipe, where)
-            run.until = until
-            return _train(run, began, signals)
+            return _train(run, began, signals, until)
 
 
 def resume(where: Path, overrides: Sequence[str] = (), layers: Sequence[str] = ()) -> Path:
@@ -98,17 +102,23 @@ def resume_with(recipe: Recipe, where: Path) -> Path:
 
 
 def dry_run(recipe: Recipe) -> None:
-    """Train a step or two in a temporary folder, and say what would be trained and what it would cost."""
-    device, asked = default_device(), recipe.training.precision
+    """Train a step or two in a temporary folder, and print what would be trained and what it costs.
+
+    The slice store is filled and kept, as training reads the same.
+    """
+    began, device, asked = time.time(), default_device(), recipe.training.precision
     recipe = choices.settle(recipe, device)
     choices.tell(recipe, device, asked)
     for each in recipes(recipe):
         process_group.check(each, each.training.devices)
         with rehearsal(each) as run:
             _describe(run)
-            say(f"plan     {run.total_steps} steps of {each.training.batch_size}, {run.epoch_samples} samples an epoch")
+            samples = run.progress.epoch_samples
+            say(f"plan     {run.total_steps} steps of {each.training.batch_size}, {samples} samples an epoch")
             for line in cost_lines(run):
                 say(line)
+    if cache_folder.has_built(began):
+        say(f"kept     the slice store, which training reads, in {cache_root()}")
 
 
 @contextmanager
@@ -124,8 +134,8 @@ def rehearsal(recipe: Recipe) -> Iterator[TrainingRun]:
             run.metrics_file.close()
 
 
-def _train(run: TrainingRun, began: float, signals: Signals) -> Path:
-    run.deadline = deadline(run.recipe.training, began)
+def _train(run: TrainingRun, began: float, signals: Signals, until: int | None = None) -> Path:
+    run.limit(deadline(run.recipe.training, began), until)
     signals.attach(run)
     process_group.start_heartbeat(run.dir, run.recipe.distributed.timeout, run.step)
     if run.is_rank_zero:
@@ -143,7 +153,7 @@ def _train(run: TrainingRun, began: float, signals: Signals) -> Path:
 def _train_children(recipe: Recipe, where: Path, began: float, signals: Signals, until: int | None = None) -> Path:
     """Let the callback that owns the fit train its child runs, all of this folder."""
     work = PhasedRun(recipe, where)
-    work.deadline, work.until = deadline(recipe.training, began), until
+    work.limit(deadline(recipe.training, began), until)
     for each in recipes(recipe):
         process_group.check(each, collectives.size())
     process_group.start_heartbeat(where, recipe.distributed.timeout, 0)
@@ -235,7 +245,8 @@ class Signals:
         name = NAMES[signal.Signals(number)]
         if self.run is not None:
             self.run.stop(name)
-            return
+            if not compiling.is_underway():
+                return
         self._asked = name
         raise StoppedError(
             f"{self.where}: stopped by {name} before it trained. Give the same command again.",
@@ -252,9 +263,20 @@ def _at_work(where: Path) -> Iterator[Signals]:
             streams.only_log()
             yield signals
     except OSError as error:
-        raise StorageError(
-            f"{error.filename or where}: {error.strerror or error}. Make it writable, then go on."
-        ) from error
+        if (told := _refused(error, where)) is None:
+            raise
+        raise told from error
+
+
+def _refused(error: OSError, where: Path) -> MedgenError | None:
+    """The line about what the system refused, or about what others did to the run's folder; None for a mistake."""
+    if told := of_system(error, where, "go on"):
+        return told
+    path = error.filename if isinstance(error.filename, str) else ""
+    if not where.is_dir() or (path and Path(path).absolute().is_relative_to(where.absolute())):
+        what = f"{path or where}: {error.strerror or error}"
+        return StorageError(f"{what}. See that nobody deletes, moves or changes the files of a run, then go on.")
+    return None
 
 
 @contextmanager
@@ -263,16 +285,11 @@ def _recorded(where: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        known = (
-            RankError
-            if process_group.is_lost_peer_error(error)
-            else StorageError
-            if isinstance(error, OSError)
-            else None
-        )
+        told = _refused(error, where) if isinstance(error, OSError) else None
+        code = RankError.exit_code if process_group.is_lost_peer_error(error) else exit_code_of(told or error)
         if collectives.is_rank_zero():
             with suppress(OSError, StorageError):  # a full or lost disk is told of by the error itself
-                folder.write_end(where, error, known.exit_code if known else exit_code_of(error))
+                folder.write_end(where, error, code)
         raise
 
 
@@ -284,13 +301,13 @@ def _memory(run: TrainingRun | PhasedRun, kept: bool = True) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise OutOfMemoryError(_too_large(run, str(error), kept)) from error
     except RuntimeError as error:
-        if "can't allocate memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
         raise OutOfMemoryError(_too_large(run, str(error), kept)) from error
 
 
 def _too_large(work: TrainingRun | PhasedRun, text: str, kept: bool) -> str:
-    run = work.inner if isinstance(work, PhasedRun) else work
+    run = work.current
     if run is None:  # it was no step that took too much
         return f"{work.dir}: out of memory ({text.splitlines()[0]}). Use a smaller network or image."
     change, advice = _smaller(run)
