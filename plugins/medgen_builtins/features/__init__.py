@@ -1,0 +1,1 @@
+"""Features: what images are compared by, `[n, d]`."""
