@@ -108,8 +108,8 @@ class Comparison:
         people = [first.people, second.people]
         if not len(first.values) or not len(second.values):
             return (float("nan"),) * 3
-        value = distance.mean(*everyone)
-        return value, *interval(distance.mean, people, self.draws, self._rng(name, which))
+        low, high = interval(distance.mean, people, self.draws, self._rng(name, which))
+        return distance.mean(*everyone), max(low, 0.0) if low == low else low, high
 
     def _alone(
         self, name: str, which: str, measured: Measured, of: Callable[[np.ndarray], float]
