@@ -109,7 +109,7 @@ class Comparison:
         if not len(first.values) or not len(second.values):
             return (float("nan"),) * 3
         low, high = interval(distance.mean, people, self.draws, self._rng(name, which))
-        return distance.mean(*everyone), max(low, 0.0) if low == low else low, high
+        return distance.mean(*everyone), low if np.isnan(low) else max(low, 0.0), high
 
     def _alone(
         self, name: str, which: str, measured: Measured, of: Callable[[np.ndarray], float]

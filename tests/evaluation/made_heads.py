@@ -77,6 +77,21 @@ def noise(samples: Samples, strength: float) -> Samples:
     return _changed(samples, np.where(inside, np.clip(samples.images + 0.3 * strength * drawn, -0.99, 1), -1))
 
 
+def mottled(samples: Samples, strength: float) -> Samples:
+    """Smooth blotches of up to 0.4 in the head, unlike on the two sides."""
+    drawn = np.random.default_rng(6).standard_normal(samples.images.shape)
+    blotches = ndimage.gaussian_filter(drawn, (0, 0, 2, 2))
+    values = samples.images + 0.4 * strength * blotches / blotches.std()
+    return _changed(samples, np.where(samples.images > -1, np.clip(values, -0.85, 1), -1))
+
+
+def shrunk_contrast(samples: Samples, strength: float) -> Samples:
+    """Lesions that fade, down to the mean of the head."""
+    inside = samples.masks[:, None]
+    means = np.array([image[image > -1].mean() for image in samples.images])[:, None, None, None]
+    return _changed(samples, np.where(inside, samples.images + strength * (means - samples.images), samples.images))
+
+
 def gamma(samples: Samples, strength: float) -> Samples:
     """A gamma of up to 2."""
     return _changed(samples, ((samples.images + 1) / 2) ** (1 + strength) * 2 - 1)
