@@ -106,7 +106,7 @@ def _measured(lesions: Lesions, samples: Samples, name: str) -> Measured:
     """A property as columns, with the person of each row."""
     values = np.asarray(getattr(lesions, name), np.float64)
     people = samples.people if name == "count" else samples.people[lesions.sample]
-    return Measured(values.reshape(len(values), -1), people)
+    return Measured(values if values.ndim == 2 else values[:, None], people)
 
 
 def _columns(rows: list[tuple[object, ...]], channels: int) -> tuple[np.ndarray, ...]:

@@ -20,7 +20,7 @@ from medgen.evaluation.samples import Samples
 from medgen.evaluation.segmentation import Fold, fit_folds, held_out, predict
 
 SECTION = "obedience"
-FOLDS, STEPS = 3, 300
+FOLDS, STEPS = 3, 200
 SIZES = ("small", "medium", "large")
 """Thirds of the real lesions by area."""
 
