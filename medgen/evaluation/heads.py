@@ -14,8 +14,8 @@ DARK = -0.9
 def heads_of(images: np.ndarray) -> np.ndarray:
     """Return bool `[sample, height, width]`: the largest bright part of each slice, with what it encloses.
 
-    images: `[sample, channel, height, width]`; a pixel is bright if any channel is, and still is after a blur of 0.7 px,
-    which removes single pixels of noise. Empty where nothing is bright.
+    images: `[sample, channel, height, width]`; a pixel is bright if any channel is, also after a blur of 0.7 px, which
+    removes single pixels of noise. Empty where nothing is bright.
     """
     brightest = images.max(1)
     bright = (brightest > DARK) & (ndimage.gaussian_filter(brightest, (0, 0.7, 0.7), mode="nearest") > DARK)

@@ -1,7 +1,7 @@
 """Do images obey their masks: does a segmenter taught on real persons find the lesion where the mask says?
 
-Two scores stand beside it: of real persons that the segmenter has not seen, which is the most to expect, and of the same
-images with masks of other pairs, which is what an image that ignores its mask scores.
+Two scores stand beside it: that of real persons whom the segmenter has not seen, which is the most to expect, and that of
+the same images with masks of other pairs, which is what an image that ignores its mask gets.
 """
 
 from __future__ import annotations
@@ -42,9 +42,7 @@ class Judges:
         return [predict(fold.network, pairs.images) for fold in self.fitted]
 
 
-def fit(
-    settings: SegmenterSettings, real: Samples, *, folds: int = FOLDS, steps: int = STEPS, seed: int = 0
-) -> Judges:
+def fit(settings: SegmenterSettings, real: Samples, *, folds: int = FOLDS, steps: int = STEPS, seed: int = 0) -> Judges:
     """Train the segmenters that judge obedience, on real slices with lesions of at least two persons."""
     sizes = [len(part) * real.spacing**2 for mask in real.masks for part in parts_of(mask)]
     limits = np.quantile(sizes, [1 / 3, 2 / 3])
@@ -95,7 +93,7 @@ def dice(found: np.ndarray, masks: np.ndarray) -> np.ndarray:
 def shuffled(samples: Samples, seed: int) -> np.ndarray:
     """Return int64 `[n]`: for each slice one of another person, the next in an order that the seed draws.
 
-    A person's own slices show nearly the same lesion, so they are no control. With one person the order is all there is.
+    A person's own slices show nearly the same lesion, so they are no control.
     """
     generator = np.random.default_rng(seeds.derive(seed, "shuffled masks"))
     persons = generator.permutation(np.unique(samples.people))
@@ -147,5 +145,3 @@ def _of_size(hits: tuple[np.ndarray, np.ndarray, np.ndarray], number: int, limit
     hit, size, people = hits
     chosen = np.digitize(size, limits, right=True) == number
     return Measured(hit[chosen, None], people[chosen])
-
-

@@ -130,6 +130,7 @@ def test_the_same_seed_gives_the_same_figures_whatever_else_was_drawn():
 
 
 def test_several_channels_are_measured_together():
-    both = [attrs.evolve(each, images=np.repeat(each.images, 2, 1), channels=("a", "b")) for each in (REAL, OTHER, THIRD)]
+    sets = REAL, OTHER, THIRD
+    both = [attrs.evolve(each, images=np.repeat(each.images, 2, 1), channels=("a", "b")) for each in sets]
     found = anatomy.figures_of(*both, draws=2)
     assert [each.value for each in found] == pytest.approx([each.value for each in figures(THIRD, draws=2).values()])

@@ -48,7 +48,12 @@ def test_no_person_is_in_two_folds_and_everyone_is_in_one():
 
 def test_a_network_never_sees_the_persons_that_it_is_asked_about(monkeypatch):
     seen = []
-    monkeypatch.setattr(segmentation, "train", lambda settings, samples, **_: seen.append(samples.people) or SMALL.build(1))
+
+    def untrained(settings, samples, **_):
+        seen.append(samples.people)
+        return settings.build(1)
+
+    monkeypatch.setattr(segmentation, "train", untrained)
     for (_, rows), people in zip(segmentation.fit_folds(SMALL, REAL, 3, 1, 0), seen, strict=True):
         assert not set(REAL.people[rows]) & set(people)
         assert set(REAL.people[rows]) | set(people) == set(REAL.people)
