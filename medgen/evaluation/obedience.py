@@ -1,6 +1,6 @@
 """Do images obey their masks: does a segmenter taught on real persons find the lesion where the mask says?
 
-Two scores stand beside it: that of real persons whom the segmenter has not seen, which is the most to expect, and that of
+Two scores stand beside it: that of real persons held out, which is the most to expect, and that of
 the same images with masks of other pairs, which is what an image that ignores its mask gets.
 """
 
