@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import ndimage
 
-from medgen.evaluation.distributions import DRAWS, Comparison, Measured
+from medgen.evaluation.distributions import DRAWS, FigureMaker, Measured
 from medgen.evaluation.figures import Figure
 from medgen.evaluation.heads import Boxes, boxed, boxes_of, heads_of
 from medgen.evaluation.samples import Samples
@@ -31,7 +31,7 @@ SMALL = 1e-6
 
 def figures_of(real: Samples, other: Samples, synthetic: Samples, *, draws: int = DRAWS, seed: int = 0) -> list[Figure]:
     """Return the figures of anatomy and intensity. other: real slices of persons who are not in `real`."""
-    comparison = Comparison(SECTION, draws, seed)
+    maker = FigureMaker(SECTION, draws, seed)
     axis = mirror_axis(real)
     measured = [dict(measures(samples, axis)) for samples in (real, other, synthetic)]
     people = [samples.people for samples in (real, other, synthetic)]
@@ -39,12 +39,12 @@ def figures_of(real: Samples, other: Samples, synthetic: Samples, *, draws: int 
     for name in measured[0]:
         sets = [Measured(values[name], who) for values, who in zip(measured, people, strict=True)]
         if name in UNITS:
-            figures.append(comparison.level(name, *sets[1:], unit=UNITS[name]))
-        figures.append(comparison.distance(name, *sets))
-    return [*figures, _unexplained(comparison, real, other, synthetic)]
+            figures.append(maker.level(name, *sets[1:], unit=UNITS[name]))
+        figures.append(maker.distance(name, *sets))
+    return [*figures, _unexplained(maker, real, other, synthetic)]
 
 
-def _unexplained(comparison: Comparison, real: Samples, other: Samples, synthetic: Samples) -> Figure:
+def _unexplained(maker: FigureMaker, real: Samples, other: Samples, synthetic: Samples) -> Figure:
     """The share of a brain's variance that is no mixture of real brains: "distance from face space".
 
     Turk and Pentland (1991, section 2.3), of brains brought to one size and blurred. Mottled textures are not in the
@@ -52,7 +52,7 @@ def _unexplained(comparison: Comparison, real: Samples, other: Samples, syntheti
     """
     space = BrainSpace(_brains(real))
     sets = [Measured(space.unexplained(_brains(each))[:, None], each.people) for each in (other, synthetic)]
-    return comparison.level("anatomy that real heads do not explain", *sets, unit="share", better="low")
+    return maker.level("anatomy that real heads do not explain", *sets, unit="share", better="low")
 
 
 class BrainSpace:

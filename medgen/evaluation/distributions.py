@@ -71,7 +71,7 @@ def _spread(values: np.ndarray) -> np.ndarray:
 
 
 @attrs.frozen
-class Comparison:
+class FigureMaker:
     """The figures of one section: generated against real, beside other real persons against the same real ones.
 
     draws: of the bootstrap over persons. seed: of the draws; every figure has draws of its own.
@@ -95,11 +95,17 @@ class Comparison:
         unit: str = "",
         better: Literal["low", "high", "near"] = "near",
         statistic: Callable[[np.ndarray], float] | None = None,
+        limits: tuple[float, float] = (-np.inf, np.inf),
     ) -> Figure:
-        """Return a statistic of the first column of each set; the median if no other is given."""
+        """Return a statistic of the first column of each set; the median if no other is given.
+
+        limits: of what the statistic can be, at which intervals end.
+        """
         of = statistic or known_median
-        value = self._alone(name, "value", synthetic, of)
-        reference = self._alone(name, "reference", other, of)
+        value, reference = (
+            np.clip(self._alone(name, which, measured, of), *limits).tolist()
+            for which, measured in (("value", synthetic), ("reference", other))
+        )
         return Figure(self.section, name, *value, *reference, unit=unit, better=better)
 
     def _between(self, name: str, which: str, first: Measured, second: Measured) -> tuple[float, float, float]:

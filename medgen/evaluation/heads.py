@@ -45,7 +45,7 @@ def boxes_of(heads: np.ndarray) -> Boxes:
     low = np.zeros((len(heads), 2), np.int64)
     high = np.tile(np.array(heads.shape[1:], np.int64), (len(heads), 1))
     for axis in (0, 1):
-        along = heads.any(2 - axis)
+        along: np.ndarray = np.any(heads, axis=2 - axis)
         found = along.any(1)
         low[found, axis] = along.argmax(1)[found]
         high[found, axis] = along.shape[1] - along[:, ::-1].argmax(1)[found]

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import ConvexHull
 
-from medgen.evaluation.distributions import DRAWS, Comparison, Measured, known_mean
+from medgen.evaluation.distributions import DRAWS, FigureMaker, Measured, known_mean
 from medgen.evaluation.figures import Figure
 from medgen.evaluation.heads import boxes_of, heads_of
 from medgen.evaluation.samples import Samples
@@ -82,22 +82,25 @@ def parts_of(mask: np.ndarray) -> Iterator[np.ndarray]:
 
 def figures_of(real: Samples, other: Samples, synthetic: Samples, *, draws: int = DRAWS, seed: int = 0) -> list[Figure]:
     """Return the figures of lesions. other: real slices of persons who are not in `real`."""
-    comparison = Comparison(SECTION, draws, seed)
+    maker = FigureMaker(SECTION, draws, seed)
     sets = (real, other, synthetic)
     found = [lesions_of(each) for each in sets]
 
     def measured(name: str) -> list[Measured]:
         return [_measured(each, samples, name) for each, samples in zip(found, sets, strict=True)]
 
-    figures = [comparison.level("lesions per slice", *measured("count")[1:], statistic=known_mean)]
-    figures.append(comparison.distance("lesions per slice", *measured("count")))
+    figures = [maker.level("lesions per slice", *measured("count")[1:], statistic=known_mean)]
+    figures.append(maker.distance("lesions per slice", *measured("count")))
     for name, unit in (("size", "mm2"), ("elongation", ""), ("solidity", ""), ("contrast", "SD of the head")):
-        figures.append(comparison.level(f"lesion {name}", *measured(name)[1:], unit=unit))
-        figures.append(comparison.distance(f"lesion {name}", *measured(name)))
+        figures.append(maker.level(f"lesion {name}", *measured(name)[1:], unit=unit))
+        figures.append(maker.distance(f"lesion {name}", *measured(name)))
     for name in ("depth", "centre"):
-        figures.append(comparison.distance(f"lesion {name} in the head", *measured(name)))
+        figures.append(maker.distance(f"lesion {name} in the head", *measured(name)))
     share = [each._replace(values=(each.values > OUTSIDE).astype(np.float64)) for each in measured("outside")[1:]]
-    return [*figures, comparison.level("lesions outside of the head", *share, better="low", statistic=known_mean)]
+    return [
+        *figures,
+        maker.level("lesions outside of the head", *share, better="low", statistic=known_mean, limits=(0, 1)),
+    ]
 
 
 def _measured(lesions: Lesions, samples: Samples, name: str) -> Measured:

@@ -13,14 +13,18 @@ import numpy as np
 
 from medgen import seeds
 from medgen.api.recipe import SegmenterSettings
-from medgen.evaluation.distributions import DRAWS, Comparison, Measured, known_mean
+from medgen.evaluation.distributions import DRAWS, FigureMaker, Measured, known_mean
 from medgen.evaluation.figures import Figure
 from medgen.evaluation.lesions import parts_of
 from medgen.evaluation.samples import Samples
 from medgen.evaluation.segmentation import Fold, fit_folds, held_out, predict
 
 SECTION = "obedience"
+SEGMENTER = "small_unet"
+"""The plugin that judges a card's pairs."""
 FOLDS, STEPS = 3, 200
+SHARE = (0.0, 1.0)
+"""What a Dice coefficient, or a share of lesions, can be."""
 SIZES = ("small", "medium", "large")
 """Thirds of the real lesions by area."""
 
@@ -68,20 +72,22 @@ def figures_of(
 
     without_mask: images of the same noise as `synthetic` and of no mask, with the masks that they were not given.
     """
-    comparison = Comparison(SECTION, draws, seed)
+    maker = FigureMaker(SECTION, draws, seed)
     real, own = judges.real, held_out(judges.fitted, judges.real)
     found = judges.found(synthetic)
     sides = ([own], real), (found, synthetic)
-    pairs = [comparison.level("Dice", *_dices(*sides), better="high", statistic=known_mean)]
+    pairs = [maker.level("Dice", *_dices(*sides), better="high", statistic=known_mean, limits=SHARE)]
     controls = [_with_masks(samples, shuffled(samples, seed)) for _, samples in sides]
     control = [_dice_of(seen, samples) for (seen, _), samples in zip(sides, controls, strict=True)]
-    pairs.append(comparison.level("Dice with the mask of another (control)", *control, statistic=known_mean))
+    pairs.append(maker.level("Dice with the mask of another (control)", *control, statistic=known_mean, limits=SHARE))
     if without_mask is not None:
         bare = _dice_of(judges.found(without_mask), without_mask)
         pairs.append(
-            comparison.level("Dice without a mask (control)", control[0], bare, better="low", statistic=known_mean)
+            maker.level(
+                "Dice without a mask (control)", control[0], bare, better="low", statistic=known_mean, limits=SHARE
+            )
         )
-    return [*pairs, *_sensitivities(comparison, judges, *sides)]
+    return [*pairs, *_sensitivities(maker, judges, *sides)]
 
 
 def dice(found: np.ndarray, masks: np.ndarray) -> np.ndarray:
@@ -118,15 +124,13 @@ def _dice_of(found: Sequence[np.ndarray], samples: Samples) -> Measured:
     return Measured(values[:, None], samples.people)
 
 
-def _sensitivities(
-    comparison: Comparison, judges: Judges, *sides: tuple[Sequence[np.ndarray], Samples]
-) -> list[Figure]:
+def _sensitivities(maker: FigureMaker, judges: Judges, *sides: tuple[Sequence[np.ndarray], Samples]) -> list[Figure]:
     """The share of lesions of which the segmenters find any pixel, as BraTS counts them, by size."""
     hits = [_hits(found, samples) for found, samples in sides]
     figures = []
     for number, size in enumerate(SIZES):
         own = [_of_size(each, number, judges.limits) for each in hits]
-        figures.append(comparison.level(f"{size} lesions found", *own, better="high", statistic=known_mean))
+        figures.append(maker.level(f"{size} lesions found", *own, better="high", statistic=known_mean, limits=SHARE))
     return figures
 
 
