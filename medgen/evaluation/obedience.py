@@ -23,6 +23,8 @@ SECTION = "obedience"
 SEGMENTER = "small_unet"
 """The plugin that judges a card's pairs."""
 FOLDS, STEPS = 3, 200
+FEWEST = 8
+"""Lesions of a size, on each side, without which their share is not shown: two that are missed are no finding."""
 SHARE = (0.0, 1.0)
 """What a Dice coefficient, or a share of lesions, can be."""
 SIZES = ("small", "medium", "large")
@@ -130,6 +132,8 @@ def _sensitivities(maker: FigureMaker, judges: Judges, *sides: tuple[Sequence[np
     figures = []
     for number, size in enumerate(SIZES):
         own = [_of_size(each, number, judges.limits) for each in hits]
+        if min(len(each.values) for each in own) < FEWEST:
+            continue
         figures.append(maker.level(f"{size} lesions found", *own, better="high", statistic=known_mean, limits=SHARE))
     return figures
 

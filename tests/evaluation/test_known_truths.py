@@ -94,9 +94,7 @@ def test_harm_is_seen_by_anatomy_features_the_more_the_stronger(taught, real, ha
 def test_a_quarter_of_the_modes_dropped_is_seen_by_recall_and_coverage(taught, real):
     """No head above three quarters of its height is made."""
     other = heads(10, first=50)
-    clean, whole, part = (
-        taught(each) for each in (real.images, other.images, other.images[other.position < 0.75])
-    )
+    clean, whole, part = (taught(each) for each in (real.images, other.images, other.images[other.position < 0.75]))
     all_there, dropped = manifold(clean, whole), manifold(clean, part)
     assert dropped.recall < all_there.recall - 0.1 or dropped.coverage < all_there.coverage - 0.1
 

@@ -73,6 +73,12 @@ def test_one_call_gives_the_scores_of_judges_that_are_fitted_first():
     assert (obedience.per_pair(SMALL, REAL, PAIRS, folds=2, steps=3, seed=4) == fitted).all()
 
 
+def test_sizes_with_few_lesions_are_left_out(judges):
+    few = PAIRS.take(np.arange(obedience.FEWEST // 3))
+    assert not [name for name in figures(judges, few) if "lesions found" in name]
+    assert len([name for name in figures(judges, PAIRS) if "lesions found" in name]) == 3
+
+
 def test_masks_are_shuffled_among_persons():
     rows = obedience.shuffled(REAL, seed=0)
     assert (REAL.people[rows] != REAL.people).all()
