@@ -156,7 +156,7 @@ def noise(images: np.ndarray, heads: np.ndarray) -> np.ndarray:
     kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)[None, None]
     response = np.abs(ndimage.convolve(images, kernel, mode="nearest"))
     inner = ndimage.binary_erosion(heads, np.ones((1, 3, 3)))
-    return np.sqrt(np.pi / 2) / 6 * _within(response, inner)
+    return np.asarray(np.sqrt(np.pi / 2) / 6 * _within(response, inner))
 
 
 def _within(values: np.ndarray, heads: np.ndarray) -> np.ndarray:

@@ -85,13 +85,14 @@ class FigureMaker:
         """Return the mean over the columns of their scaled Wasserstein distances."""
         value = self._between(name, "value", synthetic, real)
         reference = self._between(name, "reference", other, real)
-        return Figure(self.section, f"{name}, distance", *value, *reference, unit="SD", better="low")
+        return Figure.of(self.section, f"{name}, distance", np.array(value), np.array(reference), "SD", "low")
 
     def level(
         self,
         name: str,
         other: Measured,
         synthetic: Measured,
+        *,
         unit: str = "",
         better: Literal["low", "high", "near"] = "near",
         statistic: Callable[[np.ndarray], float] | None = None,
@@ -103,10 +104,10 @@ class FigureMaker:
         """
         of = statistic or known_median
         value, reference = (
-            np.clip(self._alone(name, which, measured, of), *limits).tolist()
+            np.clip(self._alone(name, which, measured, of), *limits)
             for which, measured in (("value", synthetic), ("reference", other))
         )
-        return Figure(self.section, name, *value, *reference, unit=unit, better=better)
+        return Figure.of(self.section, name, value, reference, unit, better)
 
     def _between(self, name: str, which: str, first: Measured, second: Measured) -> tuple[float, float, float]:
         distance = Wasserstein(first.values, second.values)

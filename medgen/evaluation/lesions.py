@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import attrs
 import numpy as np
@@ -110,7 +110,7 @@ def _measured(lesions: Lesions, samples: Samples, name: str) -> Measured:
     return Measured(values if values.ndim == 2 else values[:, None], people)
 
 
-def _columns(rows: list[tuple[object, ...]], channels: int) -> tuple[np.ndarray, ...]:
+def _columns(rows: Sequence[tuple[object, ...]], channels: int) -> tuple[np.ndarray, ...]:
     """The columns behind the first of some rows, as arrays also where there is no row."""
     if rows:
         return tuple(np.array(column, np.float64) for column in list(zip(*rows, strict=True))[1:])
@@ -164,7 +164,7 @@ def _contrast(
     if not len(ring[0]):
         return np.full(len(image), np.nan)
     deviation = image[:, head].std(1)
-    difference = image[(slice(None), *inside)].mean(1) - image[(slice(None), *ring)].mean(1)
+    difference = image[:, inside[0], inside[1]].mean(1) - image[:, ring[0], ring[1]].mean(1)
     return np.asarray(difference / np.where(deviation > 0, deviation, np.nan))
 
 

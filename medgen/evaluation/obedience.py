@@ -41,7 +41,7 @@ class Judges:
 
     def per_pair(self, pairs: Samples) -> np.ndarray:
         """Return float64 `[pair]` in [0, 1]: the Dice of what is found and the mask, the mean over the segmenters."""
-        return np.mean([dice(found, pairs.masks) for found in self.found(pairs)], axis=0)
+        return np.asarray(np.mean([dice(found, pairs.masks) for found in self.found(pairs)], axis=0))
 
     def found(self, pairs: Samples) -> list[np.ndarray]:
         """Return what each segmenter finds, bool `[pair, height, width]`."""

@@ -33,8 +33,8 @@ class RadiomicsExtractor(Extractor):
         self._limit = LIMIT
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        scaled = (self._raw(images) - self._mean) / self._deviation
-        return np.clip(scaled, -self._limit, self._limit).astype(np.float32)
+        scaled: np.ndarray = (self._raw(images) - self._mean) / self._deviation
+        return scaled.clip(-self._limit, self._limit).astype(np.float32)
 
     def _raw(self, images: np.ndarray) -> np.ndarray:
         """The features of heads; of the whole slice where there is none. 0 where all values are equal."""
