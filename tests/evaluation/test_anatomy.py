@@ -75,7 +75,7 @@ def test_the_head_area_is_in_square_centimetres():
 
 def test_noise_is_measured_in_the_units_of_the_image():
     drawn = 0.1 * np.random.default_rng(0).standard_normal((4, 1, 48, 48)).astype(np.float32)
-    assert anatomy.noise(drawn, np.ones((4, 48, 48), bool)) == pytest.approx(0.1, rel=0.05)
+    assert anatomy.noise(drawn, np.ones((4, 48, 48), bool)).mean() == pytest.approx(0.1, rel=0.03)
 
 
 def test_distances_are_those_of_scipy_column_by_column():

@@ -40,4 +40,4 @@ class RadiomicsExtractor(Extractor):
         """The features of heads; of the whole slice where there is none. 0 where all values are equal."""
         heads = heads_of(images)
         heads[~heads.any((1, 2))] = True
-        return np.nan_to_num(features_of(images, heads, self.bin_width), nan=0.0)
+        return np.asarray(np.nan_to_num(features_of(images, heads, self.bin_width), nan=0.0))
