@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 
-from medgen.evaluation import diversity, two_sample
+from medgen.config.registry import Registry
+from medgen.evaluation import anatomy, diversity, lesions, obedience, radiomics, two_sample
 from medgen.evaluation.comparison import Comparison
 from medgen.evaluation.figures import Figure
 
@@ -17,8 +19,37 @@ def _two_sample(comparison: Comparison) -> list[Figure]:
     return two_sample.figures_of(comparison, torch.device("cpu"))
 
 
+def _apart(figures_of: Callable[..., list[Figure]], name: str) -> Section:
+    """A section that compares distributions in the pairs and in each half of the real persons."""
+
+    def section(comparison: Comparison) -> list[Figure]:
+        comparison.tell(name)
+        made, seed = comparison.made, comparison.number(name)
+        return _told(figures_of(*comparison.halves, made, draws=comparison.draws, seed=seed))
+
+    return section
+
+
+def _told(figures: list[Figure]) -> list[Figure]:
+    """Leave out what too few lesions or persons cannot tell: an unknown interval overlaps with none, as if far off."""
+    ends = ([each.low, each.high, each.reference_low, each.reference_high] for each in figures)
+    return [each for each, known in zip(figures, ends, strict=True) if not np.isnan(known).any()]
+
+
+def _obedience(comparison: Comparison) -> list[Figure]:
+    settings = Registry.load().get("segmenters", obedience.SEGMENTER).settings_class()
+    judges = obedience.fit(settings, comparison.real, seed=comparison.number("obedience"))
+    comparison.tell("obedience")
+    seed = comparison.number("obedience controls")
+    return _told(obedience.figures_of(judges, comparison.made, draws=comparison.draws, seed=seed))
+
+
 SECTIONS: Mapping[str, Section] = {
     "two samples": _two_sample,
     "diversity": diversity.figures_of,
+    anatomy.SECTION: _apart(anatomy.figures_of, anatomy.SECTION),
+    radiomics.SECTION: _apart(radiomics.figures_of, radiomics.SECTION),
+    lesions.SECTION: _apart(lesions.figures_of, lesions.SECTION),
+    obedience.SECTION: _obedience,
 }
 """By the name that a progress bar shows; they follow the figures on feature extractors."""
