@@ -104,8 +104,13 @@ def _pose(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _detail(level: Tensor, weight: Tensor, narrow: float, wide: float) -> Tensor:
-    """Band-passed slices (difference of Gaussians, px), divided by their local contrast, so that gamma cancels."""
-    band = blurred(level, narrow) - blurred(level, wide)
+    """Band-passed slices (difference of Gaussians, px), divided by their local contrast, so that gamma cancels.
+
+    The averages are over the head alone (normalised convolution, Knutsson and Westin, CVPR 1993): the edge between
+    tissue and air, which all heads have, leaves nothing.
+    """
+    near, far = (blurred(level * weight, sigma) / blurred(weight, sigma).clamp_min(0.05) for sigma in (narrow, wide))
+    band = near - far
     power = blurred(band * band * weight, 2 * wide) / blurred(weight, 2 * wide).clamp_min(0.05)
     return band / (power.sqrt() + 0.02) * weight
 
