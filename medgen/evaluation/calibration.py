@@ -54,7 +54,9 @@ def limit(held: Held, ceiling: float) -> Limit:
         return Limit(np.full(len(STEPS), ceiling), np.zeros(0), np.zeros(0))
     weights = np.exp(-0.5 * ((np.log(np.maximum(held.size, 1))[:, None] - STEPS) / WIDTH) ** 2)
     z = fisher(held.score)[:, None]
-    moments = np.stack([np.stack([weights, weights * z, weights * z * z])[:, held.people == each].sum(1) for each in people])
+    moments = np.stack(
+        [np.stack([weights, weights * z, weights * z * z])[:, held.people == each].sum(1) for each in people]
+    )
     total = moments.sum(0)
     alarms = np.zeros(len(held.score))
     for number, each in enumerate(people):
@@ -76,4 +78,5 @@ def _levels(moments: Array, ceiling: float) -> Array:
     count, first, second = moments + lent * everything
     mean = first / np.maximum(count, 1e-9)
     spread = np.sqrt(np.maximum(second / np.maximum(count, 1e-9) - mean**2, 0.0))
-    return np.minimum(np.tanh(mean + DEVIATIONS * spread), ceiling)
+    levels: Array = np.minimum(np.tanh(mean + DEVIATIONS * spread), ceiling)
+    return levels

@@ -125,7 +125,8 @@ def _profile(low: Tensor, centre: Tensor, radius: Tensor) -> Tensor:
     ring = F.grid_sample(low, torch.stack([columns, rows], -1) / (SIDE / 2), align_corners=False)[:, 0]
     spectrum = torch.fft.rfft(ring * shares.sqrt().view(1, -1, 1), dim=2)[:, :, : 1 + FREQUENCIES]
     power = (spectrum.abs() ** 2 * twice()).sum((1, 2), keepdim=True)
-    return spectrum / power.sqrt().clamp_min(1e-6)
+    profile: Tensor = spectrum / power.sqrt().clamp_min(1e-6)
+    return profile
 
 
 def twice() -> Tensor:

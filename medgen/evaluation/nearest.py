@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -17,7 +16,6 @@ COMPONENTS = 96
 CANDIDATES, TRIED, REFINED = 32, 4, 2
 """Slices kept by magnitude, by the best turn, and by coarse detail; only the last are compared at full detail."""
 COARSE_STEPS, FINE_STEPS = 4, 3
-CHUNK = 256
 
 
 class Nearest(NamedTuple):
@@ -29,10 +27,7 @@ class Nearest(NamedTuple):
 
 
 class Finder:
-    """Finds the nearest of some references.
-
-    people: `[n]`, who each reference is of; a slice is not compared with its own person where one is given.
-    """
+    """Finds the nearest of some references. people: `[n]`, who each reference is of."""
 
     def __init__(self, references: Views, people: Tensor):
         self.references, self.people = references, people
@@ -44,20 +39,15 @@ class Finder:
         self._basis = (vectors[:, keep] / (values[keep] + values[-1] * 1e-3 + 1e-12).sqrt()).float()
         self._signs = self._sign(references)
 
-    def find(
-        self, moving: Views, people: Tensor | None = None, advance: Callable[[int], None] = lambda _: None
-    ) -> Nearest:
-        """Look for each slice's nearest reference, a chunk at a time."""
-        found = []
-        for start in range(0, len(moving), CHUNK):
-            rows = slice(start, start + CHUNK)
-            found.append(self._find(moving.take(rows), None if people is None else people[rows]))
-            advance(len(found[-1].row))
-        row, score, at = zip(*found, strict=True)
-        return Nearest(torch.cat(row), torch.cat(score), Placement(*(torch.cat(each) for each in zip(*at, strict=True))))
+    def find(self, moving: Views, people: Tensor | None = None) -> Nearest:
+        """Look for the nearest reference of at most some hundred slices.
 
-    def _find(self, moving: Views, people: Tensor | None) -> Nearest:
+        people: who each slice is of; every slice must have a reference of somebody else.
+        """
         rows = self._candidates(moving, people)
+        return self._registered(moving, rows)
+
+    def _registered(self, moving: Views, rows: Tensor) -> Nearest:
         turn = turns(moving.profile, self.references.profile[rows])
         tried = turn.score.topk(min(TRIED, rows.shape[1]), 1).indices
         rows, angle, flipped = rows.gather(1, tried), turn.angle.gather(1, tried), turn.flipped.gather(1, tried)
@@ -89,9 +79,12 @@ class Finder:
 
     def _candidates(self, moving: Views, people: Tensor | None) -> Tensor:
         alike = self._sign(moving) @ self._signs.T
+        most = len(self.people)
         if people is not None:
-            alike[people[:, None] == self.people[None]] = -2.0
-        return alike.topk(min(CANDIDATES, alike.shape[1]), 1).indices
+            own = people[:, None] == self.people[None]
+            alike[own] = -2.0
+            most = int((~own).sum(1).min())
+        return alike.topk(min(CANDIDATES, most), 1).indices
 
 
 def _best(found: list[Nearest]) -> Nearest:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from medgen.evaluation.head_views import ANGLES, Views, twice
+from medgen.evaluation.head_views import ANGLES, Views
 
 MOST_ZOOM = 1.3
 """How much larger or smaller a copy may be. Without a limit the smooth tops of all heads become alike."""
@@ -22,7 +22,7 @@ OVERLAP = 0.6
 
 
 class Turn(NamedTuple):
-    """How a slice is best turned onto others, each `[n, k]`: the profiles' correlation, radians, and whether flipped."""
+    """How a slice is best turned onto others, each `[n, k]`: the profiles' correlation, radians, flipped or not."""
 
     score: Tensor
     angle: Tensor
@@ -129,6 +129,3 @@ def _square(side: int) -> tuple[Tensor, Tensor]:
     at = torch.arange(side).float() - (side - 1) / 2
     row, column = torch.meshgrid(at, at, indexing="ij")
     return row, column
-
-
-__all__ = ["Placement", "Turn", "begin", "likeness", "refine", "turns", "twice", "warped"]
