@@ -72,7 +72,7 @@ class Judge:
 
     def __init__(self, training: Samples, advance: Callable[[int], None] = lambda _: None):
         self.training = training
-        self.key = _key(training)
+        self.key = identify(training)
         people = torch.from_numpy(training.people)
         with threads() as work:
             starts = range(0, len(training), BLOCK)
@@ -152,7 +152,7 @@ class Judge:
             )
 
 
-def _key(training: Samples) -> str:
+def identify(training: Samples) -> str:
     """What an audit depends on: the training slices and how they are compared."""
     digest = hashlib.sha256(f"{FORMAT} {training.images.shape} {training.spacing:.6g}".encode())
     digest.update(np.ascontiguousarray(training.images[:: max(1, len(training) // 64)]).tobytes())

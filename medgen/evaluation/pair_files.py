@@ -15,6 +15,7 @@ from nibabel.filebasedimages import ImageFileError
 from medgen.api.tables import AXES
 from medgen.data.store.nifti_writer import WHITE
 from medgen.errors import DataError
+from medgen.evaluation.samples import Samples
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -30,6 +31,14 @@ class Block(NamedTuple):
     channels: tuple[str, ...]
     spacing: float
     axis: str
+
+    def samples(self, *names: str) -> Samples:
+        """The same as samples, each a person of its own."""
+        count = len(self.images)
+        where = ", ".join(names[:1])
+        unknown = np.full(count, np.nan, np.float32)
+        about = (self.channels, self.spacing, where, self.axis)
+        return Samples(self.images, self.masks, np.arange(count), unknown, tuple(names), *about)
 
 
 class _File(NamedTuple):
