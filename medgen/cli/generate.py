@@ -99,6 +99,7 @@ def generate(
     """
     from medgen.generation import pairs as work
     from medgen.generation import workers
+    from medgen.generation.blocks import Indices
     from medgen.system.signals import asked_to_stop
 
     streams.only_log()
@@ -107,7 +108,8 @@ def generate(
     if not indices:
         _say_nothing(num_images or 0, batch_size, shard)
         return 0
-    command, devices = shlex.join(["medgen", *arguments]), 1 if only else workers.processes(devices, indices)
+    command = shlex.join(["medgen", *arguments])
+    devices = workers.processes(devices, indices) if isinstance(indices, Indices) else 1
     if devices > 1:
         if code := workers.supervise(arguments, devices, len(indices), output_dir, command):
             return code
