@@ -54,8 +54,10 @@ def _patch(image: Array, mask: Array, box: tuple[slice, slice]) -> Tensor:
     rows, columns = torch.meshgrid(at + middle[0], at + middle[1], indexing="ij")
     sides = torch.tensor([image.shape[1], image.shape[0]])
     grid = (torch.stack([columns, rows], -1) * 2 + 1) / sides - 1
-    both = torch.from_numpy(np.stack([image, mask.astype(np.float32)]).astype(np.float32))
-    value, weight = F.grid_sample(both[None], grid[None], align_corners=False)[0]
+    inside = mask.astype(np.float32)
+    both = torch.from_numpy(np.stack([image * inside, inside]).astype(np.float32))
+    total, weight = F.grid_sample(both[None], grid[None], align_corners=False)[0]
+    value = total / weight.clamp_min(1e-3)  # of the lesion's own px alone: its surroundings are another head's
     centred = (value - (value * weight).sum() / weight.sum().clamp_min(1e-6)) * weight
     return F.normalize(centred.flatten(), dim=0)
 
