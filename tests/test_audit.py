@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,7 +13,6 @@ from made_up_heads import cohort, write_patients
 
 from medgen.generation import pairs, set_aside
 from medgen.generation.generator import Generator
-from medgen.generation.manifest import Manifest
 
 NEW, COPY, LESION = range(3), 3, 4
 
@@ -108,7 +109,8 @@ def test_a_share_below_the_limit_is_no_error_but_the_copies_are_moved(out, patie
 
 
 def test_a_copy_that_was_marked_by_a_process_that_was_killed_then_is_moved_by_the_next(out):
-    set_aside.amend(out, {1: {"set_aside": "copy of a slice"}})
+    with set_aside.held(out, alone=True) as locks:
+        set_aside.amend(out, locks, {1: {"set_aside": "copy of a slice"}})
     set_aside.move(out)
     assert names(out / "set_aside") == ["syn_00001"]
     set_aside.move(out)
@@ -116,8 +118,14 @@ def test_a_copy_that_was_marked_by_a_process_that_was_killed_then_is_moved_by_th
 
 
 def test_a_folder_in_which_pairs_are_made_is_left_alone(out, patients, medgen):
-    with Manifest.open(out, {"seed": 0}, {}):
+    code = (
+        "import sys, pathlib\nfrom medgen.generation.manifest import Manifest\n"
+        "with Manifest.open(pathlib.Path(sys.argv[1]), {'seed': 0}, {}):\n    print(flush=True)\n    input()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, out], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
         result = medgen("audit", out, "--against", patients)
+        other.communicate(b"\n")
     assert (result.code, "another process makes pairs here" in result.err) == (10, True)
 
 

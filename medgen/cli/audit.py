@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from medgen.evaluation.copies import Judge
     from medgen.evaluation.samples import Samples
     from medgen.generation.set_aside import Audited
+    from medgen.system.locks import Locks
 
 LIMIT = 0.01
 """Share of copies that is tolerated: as many may be false alarms."""
@@ -38,16 +39,21 @@ def audit(pairs: Path, overrides: tuple[str, ...], against: str, limit: float, r
     The nearest training slice of each pair, flipped, turned, zoomed or shifted, and the nearest lesion; what is more
     alike than different persons of DATA are is a copy. PAIRS/audit.png shows the worst.
     """
-    from medgen.generation.set_aside import alone
+    from medgen.generation.set_aside import held
 
     streams.only_log()
-    with alone(pairs):
+    with held(pairs, alone=True) as locks:
         training = read_training(pairs, against, overrides)
-        run(pairs, training, range(1 << 61), limit, report)
+        run(pairs, locks, training, range(1 << 61), limit, report)
 
 
 def run(
-    pairs: Path, training: Samples, wanted: Container[int], limit: float = LIMIT, report: Path | None = None
+    pairs: Path,
+    locks: Locks,
+    training: Samples,
+    wanted: Container[int],
+    limit: float = LIMIT,
+    report: Path | None = None,
 ) -> None:
     """Compare pairs with training slices, say what was found, and raise PrivacyError beyond the limit."""
     from medgen.evaluation.copies import identify
@@ -57,7 +63,7 @@ def run(
     key = identify(training)
     rows = set_aside.waiting(pairs, key, wanted)
     if rows:
-        _compare(pairs, training, rows, report or pairs / "audit.json")
+        _compare(pairs, locks, training, rows, report or pairs / "audit.json")
     found = set_aside.audited(pairs, key)
     _table(found)
     if found.share > limit:
@@ -65,7 +71,7 @@ def run(
             f"{len(found.copies)} of {len(found.rows)} pairs are copies of training data, more than {limit:.3g} of them"
         )
         advice = "Train on more patients, for fewer steps or with a smaller network"
-        raise PrivacyError(f"{pairs}: {what}, and were moved to {pairs / set_aside.FOLDER}. {advice}.")
+        raise PrivacyError(f"{pairs}: {what}. {advice}.")
 
 
 def read_training(pairs: Path, against: str, overrides: tuple[str, ...] = ()) -> Samples:
@@ -85,7 +91,7 @@ def _like(pairs: Path) -> Samples:
     return first_pair(pairs)
 
 
-def _compare(pairs: Path, training: Samples, rows: dict[int, Any], report: Path) -> None:
+def _compare(pairs: Path, locks: Locks, training: Samples, rows: dict[int, Any], report: Path) -> None:
     from medgen.evaluation.copies import Judge
     from medgen.generation import set_aside
     from medgen.system.console import progress
@@ -93,10 +99,100 @@ def _compare(pairs: Path, training: Samples, rows: dict[int, Any], report: Path)
     with progress("audit", unit="slices") as bar:
         judge = Judge(training, bar.advance)
     with progress("audit", len(rows), unit="pairs") as bar:
-        set_aside.audit(pairs, judge, rows, bar.advance)
+        set_aside.audit(pairs, locks, judge, rows, bar.advance)
     found = set_aside.audited(pairs, judge.key)
     about = _about(judge, found)
-    set_aside.amend(pairs, {}, {"audit": about})
+    set_aside.amend(pairs, locks, {}, {"audit": about})
+    _write_report(report, about, found)
+    _picture(pairs, judge, found)
+
+
+def _about(judge: Judge, found: Audited) -> dict[str, Any]:
+    """What the audit compared with and how far it can be trusted."""
+    import numpy as np
+
+    share, low, high = judge.false_alarms(np.random.default_rng(0))
+    alarms = [None if np.isnan(each) else round(float(each), 5) for each in (share, low, high)]
+    training = judge.training
+    return {
+        "against": judge.key,
+        "slices": len(training),
+        "persons": len(training.persons),
+        "false_alarms": dict(zip(("share", "low", "high"), alarms, strict=True)),
+        "pairs": len(found.rows),
+        "copies": len(found.copies),
+    }
+
+
+def _write_report(path: Path, about: dict[str, Any], found: Audited) -> None:
+    import json
+
+    from medgen.system import files
+
+    pairs = [{"id": row["id"], "set_aside": row.get("set_aside"), **row["nearest"]} for row in _worst(found, None)]
+    try:
+        files.write(path, json.dumps({**about, "worst_first": pairs}, indent=1) + "\n")
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror or error}. Give another --report.") from error
+
+
+def _picture(pairs: Path, judge: Judge, found: Audited) -> None:
+    from medgen.evaluation import copies_picture, pair_files
+    from medgen.generation.set_aside import place
+
+    blocks = [pair_files.read([place(pairs, row)], row["files"]) for row in _worst(found, WORST)]
+    copies_picture.save(judge, blocks, pairs / "audit.png")
+    say_result(pairs / "audit.png")
+
+
+def _worst(found: Audited, count: int | None) -> list[dict[str, Any]]:
+    """The pairs furthest beyond their limits, or nearest to them."""
+    return sorted(found.rows.values(), key=lambda row: (-row["nearest"]["excess"], row["index"]))[:count]
+
+
+def _table(found: Audited) -> None:
+    from medgen.system.console import say
+
+    say(f"audit: {len(found.copies)} of {len(found.rows)} pairs are copies of training data")
+    for row in _worst(found, WORST):
+        near = row["nearest"]
+        lesion = near.get("lesion")
+        beside = f", lesion {lesion['distance']:.4f} ({lesion['limit']:.4f}) {lesion['to']}" if lesion else ""
+        of = f"{len(found.copies)} of {len(found.rows)} pairs are copies of training data"
+        what = f"{of}, over a share of {limit:.3g}, and were moved to {pairs / set_aside.FOLDER}"
+        advice = "Train on more patients, for fewer steps or with a smaller network"
+        raise PrivacyError(f"{pairs}: {what}. {advice}.")
+
+
+def read_training(pairs: Path, against: str, overrides: tuple[str, ...] = ()) -> Samples:
+    """The training slices of a recipe, run, checkpoint or folder, on the grid of the pairs."""
+    from medgen.evaluation import sources
+    from medgen.evaluation.samples import EVERY, read_real
+
+    source = sources.real(against, overrides, options.registry())
+    is_folder = Path(against).is_dir() and not (Path(against) / "recipe.toml").is_file()
+    return read_real(source, EVERY if is_folder else "train", _like(pairs), source.data.lesion_only)
+
+
+def _like(pairs: Path) -> Samples:
+    """The first pair: its size, channels and mm per pixel."""
+    from medgen.generation.set_aside import first_pair
+
+    return first_pair(pairs)
+
+
+def _compare(pairs: Path, locks: Locks, training: Samples, rows: dict[int, Any], report: Path) -> None:
+    from medgen.evaluation.copies import Judge
+    from medgen.generation import set_aside
+    from medgen.system.console import progress
+
+    with progress("audit", unit="slices") as bar:
+        judge = Judge(training, bar.advance)
+    with progress("audit", len(rows), unit="pairs") as bar:
+        set_aside.audit(pairs, locks, judge, rows, bar.advance)
+    found = set_aside.audited(pairs, judge.key)
+    about = _about(judge, found)
+    set_aside.amend(pairs, locks, {}, {"audit": about})
     _write_report(report, about, found)
     _picture(pairs, judge, found)
 
@@ -167,10 +263,11 @@ def after_generate(
     from medgen.system.console import say
 
     where, why = _at_hand(image_model, against, asked)
-    if where:
-        run(out, read_training(out, where), wanted)
-        return
-    set_aside.amend(out, {}, {"audit": {"done": False, "why": why}})
+    with set_aside.held(out, alone=False) as locks:
+        if where:
+            run(out, locks, read_training(out, where), wanted)
+            return
+        set_aside.amend(out, locks, {}, {"audit": {"done": False, "why": why}})
     if asked:
         say(f"audit: not done, {why}")
 

@@ -47,7 +47,7 @@ def waiting(out: Path, key: str, wanted: Container[int]) -> Rows:
     return {index: row for index, row in rows.items() if not row.get(FOLDER) and _against(row) != key}
 
 
-def audit(out: Path, judge: Judge, rows: Rows, advance: Callable[[int], None] = lambda _: None) -> None:
+def audit(out: Path, locks: Locks, judge: Judge, rows: Rows, advance: Callable[[int], None] = lambda _: None) -> None:
     """Compare pairs, note what they are most like in their lines, and move the copies."""
     groups: dict[tuple[str, ...], list[int]] = {}
     for index, row in rows.items():
@@ -57,7 +57,7 @@ def audit(out: Path, judge: Judge, rows: Rows, advance: Callable[[int], None] = 
         folders = [out / "train" / rows[index]["id"] for index in indices]
         for index, verdict in zip(indices, judge.judge_pairs(folders, names, advance), strict=True):
             notes[index] = _note(verdict, judge)
-    amend(out, notes)
+    amend(out, locks, notes)
     move(out)
 
 
@@ -93,25 +93,32 @@ def place(out: Path, row: Entry) -> Path:
     return out / (FOLDER if row.get(FOLDER) else "train") / str(row["id"])
 
 
-def amend(out: Path, notes: Mapping[int, Entry], first: Mapping[str, Any] | None = None) -> None:
+def amend(out: Path, locks: Locks, notes: Mapping[int, Entry], first: Mapping[str, Any] | None = None) -> None:
     """Add to lines of the manifest, and to its first line, whoever else writes to it."""
     path = out / "manifest.jsonl"
-    with closing(Locks(out / ".lock")) as locks:
-        locks.wait(0)
+    locks.wait(0)
+    try:
         with _lines(out) as lines, files.replacing(path) as made, made.open("wb") as file:
             file.write(line_of({**(lines.header or {}), **(first or {})}))
             for index, text in zip(lines, lines.text(), strict=True):
                 file.write(line_of(lines[index] | notes[index]) if index in notes else text)
             files.flush(file)
+    finally:
+        locks.release(0)
 
 
 @contextmanager
-def alone(out: Path) -> Iterator[None]:
-    """Hold a folder of pairs. Raises RunInUseError if pairs are being made in it."""
+def held(out: Path, alone: bool) -> Iterator[Locks]:
+    """Work in a folder of pairs, beside others or alone. Raises RunInUseError if pairs are being made in it.
+
+    There is one set of locks at a time in a process: closing another handle of the file would end them all.
+    """
+    with _lines(out):
+        pass
     with closing(Locks(out / ".lock")) as locks:
-        if not locks.take(IN_USE):
+        if not locks.take(IN_USE, shared=not alone):
             raise RunInUseError(f"{out}: another process makes pairs here. Wait until it has ended.")
-        yield
+        yield locks
 
 
 def _note(verdict: Verdict, judge: Judge) -> Entry:
