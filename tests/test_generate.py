@@ -19,7 +19,6 @@ from medgen.generation.manifest_lines import Lines
 from medgen.run import checkpoint
 from medgen.system.signals import Stop
 
-
 AS_DRAWN = ("--inside", "off", "--no-audit")
 """After a few steps of training there is no head that a lesion could lie in."""
 
@@ -164,7 +163,17 @@ def test_a_runs_folder_stands_for_its_newest_checkpoint(trained, medgen, tmp_pat
 
 
 def test_masks_come_from_a_folder_too(trained, cohort, medgen, tmp_path):
-    options = ("--seg-model", cohort, "--image-model", trained / "bravo/latest.pt", "--num-images", 4, "--steps", 2, *AS_DRAWN)
+    options = (
+        "--seg-model",
+        cohort,
+        "--image-model",
+        trained / "bravo/latest.pt",
+        "--num-images",
+        4,
+        "--steps",
+        2,
+        *AS_DRAWN,
+    )
     assert medgen("generate", *options, "--output-dir", tmp_path / "out").code == 0
     masks = [np.asarray(nib.load(path).dataobj) for path in (tmp_path / "out/train").glob("*/seg.nii.gz")]
     assert len(masks) == 4

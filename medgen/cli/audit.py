@@ -37,7 +37,7 @@ def audit(pairs: Path, overrides: tuple[str, ...], against: str, limit: float, r
     """Find copies of training data among PAIRS and move them to PAIRS/set_aside.
 
     The nearest training slice of each pair, flipped, turned, zoomed or shifted, and the nearest lesion; what is more
-    alike than different persons of DATA are is a copy. PAIRS/audit.png shows the worst.
+    alike than different persons of DATA are is a copy. PAIRS/set_aside/audit.png shows the worst beside training slices.
     """
     from medgen.generation.set_aside import held
 
@@ -66,6 +66,7 @@ def run(
         _compare(pairs, locks, training, rows, report or pairs / "audit.json")
     found = set_aside.audited(pairs, key)
     _table(found)
+    say_result(pairs / set_aside.FOLDER / "audit.png")
     if found.share > limit:
         of = f"{len(found.copies)} of {len(found.rows)} pairs are copies of training data"
         what = f"{of}, over a share of {limit:.3g}, and were moved to {pairs / set_aside.FOLDER}"
@@ -99,14 +100,15 @@ def _compare(pairs: Path, locks: Locks, training: Samples, rows: dict[int, Any],
         judge = Judge(training, bar.advance)
     with progress("audit", len(rows), unit="pairs") as bar:
         set_aside.audit(pairs, locks, judge, rows, bar.advance)
-    found = set_aside.audited(pairs, judge.key)
-    about = _about(judge, found)
+    about = _about(judge)
     set_aside.amend(pairs, locks, {}, {"audit": about})
-    _write_report(report, about, found)
-    _picture(pairs, judge, found)
+    with set_aside.unchanging(locks):  # another part of the pairs may be audited at the same time
+        found = set_aside.audited(pairs, judge.key)
+        _write_report(report, about, found)
+        _picture(pairs, judge, found)
 
 
-def _about(judge: Judge, found: Audited) -> dict[str, Any]:
+def _about(judge: Judge) -> dict[str, Any]:
     """What the audit compared with and how far it can be trusted."""
     import numpy as np
 
@@ -118,8 +120,6 @@ def _about(judge: Judge, found: Audited) -> dict[str, Any]:
         "slices": len(training),
         "persons": len(training.persons),
         "false_alarms": dict(zip(("share", "low", "high"), alarms, strict=True)),
-        "pairs": len(found.rows),
-        "copies": len(found.copies),
     }
 
 
@@ -128,20 +128,20 @@ def _write_report(path: Path, about: dict[str, Any], found: Audited) -> None:
 
     from medgen.system import files
 
+    counts = {"pairs": len(found.rows), "copies": len(found.copies)}
     pairs = [{"id": row["id"], "set_aside": row.get("set_aside"), **row["nearest"]} for row in _worst(found, None)]
     try:
-        files.write(path, json.dumps({**about, "worst_first": pairs}, indent=1) + "\n")
+        files.write(path, json.dumps({**about, **counts, "worst_first": pairs}, indent=1) + "\n")
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror or error}. Give another --report.") from error
 
 
 def _picture(pairs: Path, judge: Judge, found: Audited) -> None:
     from medgen.evaluation import copies_picture, pair_files
-    from medgen.generation.set_aside import place
+    from medgen.generation import set_aside
 
-    blocks = [pair_files.read([place(pairs, row)], row["files"]) for row in _worst(found, WORST)]
-    copies_picture.save(judge, blocks, pairs / "audit.png")
-    say_result(pairs / "audit.png")
+    blocks = [pair_files.read([set_aside.place(pairs, row)], row["files"]) for row in _worst(found, WORST)]
+    copies_picture.save(judge, blocks, pairs / set_aside.FOLDER / "audit.png")
 
 
 def _worst(found: Audited, count: int | None) -> list[dict[str, Any]]:

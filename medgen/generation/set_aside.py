@@ -96,13 +96,19 @@ def place(out: Path, row: Entry) -> Path:
 def amend(out: Path, locks: Locks, notes: Mapping[int, Entry], first: Mapping[str, Any] | None = None) -> None:
     """Add to lines of the manifest, and to its first line, whoever else writes to it."""
     path = out / "manifest.jsonl"
+    with unchanging(locks), _lines(out) as lines, files.replacing(path) as made, made.open("wb") as file:
+        file.write(line_of({**(lines.header or {}), **(first or {})}))
+        for index, text in zip(lines, lines.text(), strict=True):
+            file.write(line_of(lines[index] | notes[index]) if index in notes else text)
+        files.flush(file)
+
+
+@contextmanager
+def unchanging(locks: Locks) -> Iterator[None]:
+    """Hold the manifest, against processes that work in the same folder."""
     locks.wait(0)
     try:
-        with _lines(out) as lines, files.replacing(path) as made, made.open("wb") as file:
-            file.write(line_of({**(lines.header or {}), **(first or {})}))
-            for index, text in zip(lines, lines.text(), strict=True):
-                file.write(line_of(lines[index] | notes[index]) if index in notes else text)
-            files.flush(file)
+        yield
     finally:
         locks.release(0)
 

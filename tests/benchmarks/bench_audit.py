@@ -1,4 +1,4 @@
-"""Speed, recall and false alarms of `medgen audit`: planted copies and slices of other persons, against training slices.
+"""Speed, recall and false alarms of `medgen audit`: planted copies and slices of other persons.
 
 `python tests/benchmarks/bench_audit.py TRAINING OTHERS [--pairs 15000] [--slices 2000] [--size 128] [--planted 2000]`
 
@@ -110,9 +110,8 @@ def main() -> None:
         )
     console = Console(width=120)
     console.print(table)
-    console.print(
-        f"{len(pairs)} pairs against {len(training)} slices of {options.size} px: {spent[0]:.1f} s, CPU {spent[1]:.1f} s"
-    )
+    sizes = f"{len(pairs)} pairs against {len(training)} slices of {options.size} px"
+    console.print(f"{sizes}: {spent[0]:.1f} s, CPU {spent[1]:.1f} s")
     console.print(f"of which the calibration: {begun[0]:.1f} s, CPU {begun[1]:.1f} s")
 
 
