@@ -37,7 +37,7 @@ def audit(pairs: Path, overrides: tuple[str, ...], against: str, limit: float, r
     """Find copies of training data among PAIRS and move them to PAIRS/set_aside.
 
     The nearest training slice of each pair, flipped, turned, zoomed or shifted, and the nearest lesion; what is more
-    alike than different persons of DATA are is a copy. PAIRS/set_aside/audit.png shows the worst beside training slices.
+    alike than different persons of DATA are is a copy. PAIRS/set_aside/audit.png shows the worst beside real slices.
     """
     from medgen.generation.set_aside import held
 
