@@ -133,6 +133,17 @@ def test_what_are_no_pairs_is_refused(tmp_path, patients, medgen):
     assert (result.code, "holds no manifest.jsonl" in result.err) == (3, True)
 
 
+def test_pairs_in_which_no_segmenter_finds_the_lesion_are_set_aside(out):
+    class Judges:
+        def per_pair(self, pairs):
+            return np.array([0.1 if name == "syn_00002" else 0.8 for name in pairs.names])
+
+    with set_aside.held(out, alone=True) as locks:
+        set_aside.obey(out, locks, Judges(), 0.5, range(4))
+    assert names(out / "set_aside") == ["syn_00002"]
+    assert [line.get("obedience") for line in lines(out)[1:]] == [0.8, 0.8, 0.1, 0.8, None]
+
+
 # At the end of generate
 
 

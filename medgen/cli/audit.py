@@ -92,11 +92,11 @@ def _like(pairs: Path) -> Samples:
 
 
 def _compare(pairs: Path, locks: Locks, training: Samples, rows: dict[int, Any], report: Path) -> None:
-    from medgen.evaluation.copies import Judge
+    from medgen.evaluation.copies import CALIBRATION, Judge
     from medgen.generation import set_aside
     from medgen.system.console import progress
 
-    with progress("audit", unit="slices") as bar:
+    with progress("calibration", min(CALIBRATION, len(training)), "slices") as bar:
         judge = Judge(training, bar.advance)
     with progress("audit", len(rows), unit="pairs") as bar:
         set_aside.audit(pairs, locks, judge, rows, bar.advance)

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
+import numpy as np
 
 from medgen.errors import CheckpointError, DataError, RunInUseError
 from medgen.evaluation import pair_files
-from medgen.evaluation.copies import Judge, Verdict
+from medgen.evaluation.copies import BLOCK, Judge, Verdict
 from medgen.evaluation.samples import Samples
 from medgen.generation.manifest import IN_USE
 from medgen.generation.manifest_lines import Entry, Lines, line_of
@@ -24,6 +25,8 @@ from medgen.system.locks import Locks
 
 FOLDER = "set_aside"
 """Where copies are moved, beside `train`."""
+COPY = "copy of a"
+"""How the reason begins for which a copy is set aside; what follows is `slice` or `lesion`."""
 Rows = dict[int, Entry]
 
 
@@ -61,6 +64,30 @@ def audit(out: Path, locks: Locks, judge: Judge, rows: Rows, advance: Callable[[
     move(out)
 
 
+class Obedience(Protocol):
+    """Segmenters taught on real slices, such as `medgen.evaluation.obedience.fit` gives."""
+
+    def per_pair(self, pairs: Samples) -> np.ndarray:
+        """Give the Dice of what they find and each pair's mask, `[pair]`, 0 to 1."""
+
+
+def obey(out: Path, locks: Locks, judges: Obedience, least: float, wanted: Container[int]) -> None:
+    """Note the obedience of pairs that have none yet in their lines, and move those below `least`."""
+    with _lines(out) as lines:
+        rows = {index: row for index in lines.made() if index in wanted and "obedience" not in (row := lines[index])}
+    indices = [index for index, row in rows.items() if not row.get(FOLDER)]
+    notes: Rows = {}
+    for start in range(0, len(indices), BLOCK):
+        some = indices[start : start + BLOCK]
+        block = pair_files.read([place(out, rows[index]) for index in some], rows[some[0]]["files"])
+        found = judges.per_pair(block.samples(*(str(rows[index]["id"]) for index in some)))
+        for index, value in zip(some, found.tolist(), strict=True):
+            below = {FOLDER: f"obedience below {least:g}"} if value < least else {}
+            notes[index] = {"obedience": round(value, 4), **below}
+    amend(out, locks, notes)
+    move(out)
+
+
 def move(out: Path) -> None:
     """Move what is marked as set aside and still lies among the pairs."""
     with _lines(out) as lines:
@@ -76,7 +103,7 @@ def audited(out: Path, key: str) -> Audited:
     """What was found by comparing with these training slices."""
     with _lines(out) as lines:
         rows = {index: row for index in lines.made() if _against(row := lines[index]) == key}
-    return Audited(rows, {index: row for index, row in rows.items() if row.get(FOLDER)})
+    return Audited(rows, {index: row for index, row in rows.items() if str(row.get(FOLDER, "")).startswith(COPY)})
 
 
 def first_pair(out: Path) -> Samples:
@@ -142,7 +169,7 @@ def _note(verdict: Verdict, judge: Judge) -> Entry:
             "distance": round(1 - verdict.lesion_alike, 4),
             "limit": round(1 - verdict.lesion_limit, 4),
         }
-    return {"nearest": nearest, **({FOLDER: f"copy of a {verdict.why}"} if verdict.why else {})}
+    return {"nearest": nearest, **({FOLDER: f"{COPY} {verdict.why}"} if verdict.why else {})}
 
 
 def _against(row: Entry) -> str:
