@@ -37,6 +37,34 @@ def test_what_needs_no_training_imports_neither_torch_nor_monai(words: list[str]
     assert done.stdout.splitlines()[-1] == "HEAVY 0 []", done.stderr
 
 
+IN_A_GROUP = """
+import atexit, sys
+import click, torch
+from medgen.cli import main
+atexit.register(print, "left in order")
+
+@click.command("{name}")
+def work():
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    if {destroys}:
+        torch.distributed.destroy_process_group()
+    click.echo("result")
+    raise click.exceptions.Exit(9)
+
+main.cli.add_command(work)
+main.main(["{name}"])
+"""
+
+
+@pytest.mark.parametrize("destroys", [False, True])
+def test_a_process_that_is_still_in_a_group_ends_at_once_with_its_code(destroys: bool) -> None:
+    """To leave a group in order, all ranks would have to be there, and one may have died."""
+    script = IN_A_GROUP.format(name="grouped", destroys=destroys)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 9, done.stderr
+    assert done.stdout.splitlines() == ["result", *["left in order"] * destroys]
+
+
 # The manuals
 
 
@@ -161,7 +189,23 @@ def test_a_question_of_click_ends_as_one() -> None:
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
-        (["trian"], 2, "No such command 'trian'"),
+        (["trian"], 2, "No such command 'trian'. Did you mean train?"),
+        (["data", "chek"], 2, "data: No such command 'chek'. Did you mean check?"),
+        (["train", "with/fast_debug"], 2, "is a layer to lay over a recipe. Use it as `medgen train RECIPE --with"),
+        (["recipe", "show", "fast_debug"], 2, "fast_debug: is a layer to lay over a recipe."),
+        (["train", "bravo_rflow", "fast_debug"], 2, "A layer goes after --with: --with fast_debug."),
+        (["train", "bravo_rflow", "losses=mse"], 2, "Add with losses.mse={}, remove with losses.NAME=false."),
+        (["train", "bravo_rflow", "losses=[mes, l1]"], 2, "Add with losses.mse={} losses.l1={}, remove"),
+        (["train", "bravo_rflow", "callbacks.ema=true"], 2, "Use callbacks.ema={} for its defaults, callbacks.ema=fa"),
+        (["train", "bravo_rflow", "slurm=4"], 2, "slurm: got 4, expected a table. Set its keys, as slurm.KEY=VALUE."),
+        (["train", "bravo_rfow", "--debg"], 2, "train: No such option '--debg'"),
+        (
+            ["train", "bravo_rflow", "--devices", "5000"],
+            2,
+            "medgen: --devices: got 5000, expected an integer from 1 to",
+        ),
+        (["lr-find", "bravo_rflow", "--steps", "5"], 2, "medgen: --steps: got 5, expected an integer from 10 to"),
+        (["lr-find", "bravo_rflow", "--min-lr", "5"], 2, "--max-lr: got 1, expected more than --min-lr = 5."),
         (["train"], 2, "RECIPE: none given"),
         (["train", "bravo_rfow"], 2, "Did you mean bravo_rflow"),
         (["train", "bravo_rflow", "--epochs", "3"], 2, "No such option"),
@@ -183,6 +227,10 @@ def test_a_question_of_click_ends_as_one() -> None:
             "--image-model: . is a folder without latest.pt",
         ),
         (["generate", "--num-images", "1", "--output-dir", "o", "--seg-model", "."], 2, "Give --image-model"),
+        (["generate", "--num-images", "1", "--output-dir", "o", "--steps", str(2**70)], 2, "range 1<=x<=1000000"),
+        (["generate", "--num-images", "1", "--output-dir", "o", "--devices", "5000"], 2, "range 1<=x<=1024"),
+        (["verify-resume", "bravo_rflow", "--steps", str(10**30)], 2, "range 1<=x<=1000000"),
+        (["data", "demo", "o", "--seed", "-1"], 2, "Invalid value for '--seed': -1 is not in the range x>=0"),
         (["plugins", "show", "rflw"], 5, "Did you mean rflow"),
         (["recipe", "show", "seg_rflow", "--only", "trainig"], 2, "Did you mean training"),
     ],
@@ -198,6 +246,28 @@ def test_a_mistake_is_one_line_that_says_what_to_do(
     assert told in line
     assert line.endswith((".", "?"))
     assert all(line.startswith("device ") for line in ended.out.splitlines())  # the first line of a training
+
+
+@pytest.mark.parametrize("added", ["losses.mse={}", "losses.mse={} losses.l1={}", "callbacks.ema={}"])
+def test_what_a_mistake_says_to_add_loads(added: str) -> None:
+    kind, name = added.split()[-1].removesuffix("={}").split(".")
+    assert name in getattr(load("bravo_rflow", added.split()), kind)
+
+
+def test_the_name_of_an_option_is_told_only_of_what_the_option_gave(medgen: Run) -> None:
+    ended = medgen("lr-find", "bravo_rflow", "--steps", "20", "callbacks.lr_find.min_lr=-1", "training.clip=-1")
+    assert [line.partition(",")[0] for line in ended.err.splitlines()] == [
+        "medgen: command line: training.clip: got -1",
+        "medgen: --min-lr: got -1",
+    ]
+
+
+def test_an_option_of_medgen_itself_may_stand_after_the_command(medgen: Run) -> None:
+    ended = medgen("train", "--debug", "bravo_rfow")
+    assert ended.code == 2
+    assert ended.err.startswith("Traceback")
+    assert ended.err.splitlines()[-1].startswith("medgen: bravo_rfow: no such recipe.")
+    assert medgen("data", "check", "--version").out.startswith("medgen, version ")
 
 
 @pytest.mark.parametrize("words", [[], ["plugins"], ["recipe"], ["data"]])

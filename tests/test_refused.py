@@ -45,7 +45,7 @@ def test_a_time_beyond_the_whole_is_refused(medgen):
 
 def test_a_network_that_no_memory_holds_is_no_bug(medgen, tiny):
     """Point 23: exit 7, although no step was tried."""
-    result = medgen("train", "bravo_rflow", *tiny, "network.unet.channels=[8,1099511627776]", "--dry-run")
+    result = medgen("train", "bravo_rflow", *tiny, "network.unet.channels=[8,1000000]", "--dry-run")
     assert result.code == 7
     [line] = [each for each in result.err.splitlines() if each.startswith("medgen: ")]
     assert "out of memory" in line

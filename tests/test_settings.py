@@ -67,7 +67,7 @@ def wrong(key: str, value: Any) -> list[str]:
         ("count", 3.0, "count: got 3.0, expected an integer greater than 0."),
         ("count", "3", 'count: got "3", expected an integer greater than 0.'),
         ("count", 0, "count: got 0, expected an integer greater than 0."),
-        ("count", 2**63, "count: got 9223372036854775808, expected an integer greater than 0."),
+        ("count", 2**63, "count: got 9223372036854775808, expected an integer of at most 9223372036854775807."),
         ("share", "0.1", 'share: got "0.1", expected a number from 0 to 1.'),
         ("share", True, "share: got true, expected a number from 0 to 1."),
         ("share", 2, "share: got 2, expected a number from 0 to 1."),
@@ -158,6 +158,19 @@ def test_checks_hold_for_objects_made_in_python_too() -> None:
 def test_fields_tell_people_what_there_is() -> None:
     first = fields(Outer)[0]
     assert first == ("count", int, "an integer greater than 0", 3, "how many")
+
+
+@settings
+class Pair:
+    both: tuple[float, float] = field((0.5, 0.9))
+
+
+@pytest.mark.parametrize("given", [[], [0.1], [0.1, 0.2, 0.3]])
+def test_a_tuple_of_two_takes_no_other_number_of_values(given: list[float]) -> None:
+    made, [problem] = structure({"both": given}, Pair, "pair")
+    assert made is None
+    assert str(problem) == f"pair.both: got {given}, expected a list of 2 numbers."
+    assert structure({"both": [0, 1]}, Pair)[0] == Pair(both=(0.0, 1.0))
 
 
 def test_a_class_that_refuses_its_values_is_told_like_any_other_mistake() -> None:

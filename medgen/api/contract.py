@@ -1,4 +1,4 @@
-"""What all contracts have in common: a misspelt member is an error."""
+"""Make a misspelt member of a contract an error."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ ALIKE = 0.8
 class Contract:
     """A base class with defaults, of which plugins derive.
 
-    Raises TypeError, as a class is defined, for a public name that is nearly that of a member: without the error the
-    default would stand in its place in silence.
+    Raises TypeError, when a class is defined, for a public name close to that of a member: without the error the
+    default would silently be used.
     """
 
     def __init_subclass__(cls) -> None:

@@ -31,9 +31,9 @@ else:
     def settings(cls):
         """Make a class a settings class: frozen, with keyword-only fields.
 
-        Fields may be `bool, int, float, str, Path, tuple[X, ...], list[X], dict[str, X], Literal[...]`, another
-        settings class, or `X | None`, where leaving the key out means None. `~` and `$VARS` are expanded in paths.
-        For `check(recipe)` see `Settings`.
+        Fields may be `bool, int, float, str, Path, tuple[X, ...], tuple[X, X], list[X], dict[str, X], Literal[...]`,
+        another settings class, or `X | None`, where leaving the key out means None. `~` and `$VARS` are expanded in
+        paths. For `check(recipe)` see `Settings`.
         """
         return attrs.frozen(cls, kw_only=True)
 
@@ -51,6 +51,7 @@ __all__ = [
     "fields",
     "ge",
     "gt",
+    "inline_toml",
     "key_path",
     "le",
     "one_of",
@@ -64,7 +65,9 @@ Key = str | int
 """A step of a key path: the name of a key, or the position in a list."""
 
 LARGEST = 3e38
-"""Of numbers in a recipe."""
+"""Largest number in a recipe."""
+LARGEST_INTEGER = 2**63 - 1
+"""Largest integer in a recipe; torch and numpy hold 64 bits."""
 _MESSAGE_VALUE_LENGTH = 80
 _NOUNS = {
     bool: ("true or false", "true or false"),
@@ -76,7 +79,7 @@ _NOUNS = {
 
 
 class Check(NamedTuple):
-    """What a value must satisfy beyond its type; of a list or a table, each member must.
+    """A condition on a value beyond its type; in a list or a table it applies to each member.
 
     `expected` follows the name of the type in messages ("a number *greater than 0*"); with `values` it stands alone.
     """
@@ -87,27 +90,27 @@ class Check(NamedTuple):
 
 
 def gt(bound: float) -> Check:
-    """Greater than `bound`."""
+    """Require a value greater than `bound`."""
     return Check(lambda value: value > bound, f"greater than {bound}")
 
 
 def ge(bound: float) -> Check:
-    """`bound` or more."""
+    """Require a value of at least `bound`."""
     return Check(lambda value: value >= bound, f"of at least {bound}")
 
 
 def le(bound: float) -> Check:
-    """`bound` or less."""
+    """Require a value of at most `bound`."""
     return Check(lambda value: value <= bound, f"of at most {bound}")
 
 
 def between(low: float, high: float) -> Check:
-    """From `low` to `high`, both included."""
+    """Require a value from `low` to `high`, both included."""
     return Check(lambda value: low <= value <= high, f"from {low} to {high}")
 
 
 def one_of(*values: Any) -> Check:
-    """One of these values."""
+    """Require one of these values."""
     return Check(lambda value: value in values, "one of " + ", ".join(map(as_toml, values)), values)
 
 
@@ -119,7 +122,7 @@ class Problem(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The key path as one writes it: `network.unet.channels[1]`."""
+        """The key path as in a message: `network.unet.channels[1]`."""
         return key_path(self.path)
 
     def __str__(self) -> str:
@@ -127,7 +130,7 @@ class Problem(NamedTuple):
 
 
 class Mismatch(ValueError):
-    """A value that is not what was expected."""
+    """A value differs from what was expected."""
 
     def __init__(self, value: object, expected: str, options: Iterable[Any] = (), path: tuple[Key, ...] = ()):
         super().__init__(f"got {as_toml(value)}, expected {expected}.{did_you_mean(value, options)}")
@@ -139,10 +142,10 @@ def field(*, help: str = "", check: Check | None = None) -> Any: ...
 @overload
 def field(default: T, *, help: str = "", check: Check | None = None) -> T: ...
 def field(default: Any = attrs.NOTHING, *, help: str = "", check: Check | None = None) -> Any:
-    """A field of a settings class; without a default it must be given.
+    """Declare a field of a settings class; without a default it is required.
 
-    help: what it means, with its unit, as `medgen plugins show` prints it. check: what values are possible.
-    Lists and tables that are given as a default are copied for each object.
+    help: unit and meaning, printed by `medgen plugins show`. check: a condition on its values.
+    Default lists and tables are copied for each object.
     """
     metadata = {"help": help, "check": check}
     validator = None if check is None else functools.partial(_validate, check)
@@ -152,7 +155,7 @@ def field(default: Any = attrs.NOTHING, *, help: str = "", check: Check | None =
 
 
 class Field(NamedTuple):
-    """A field of a settings class, for people to read. default: `attrs.NOTHING` where it must be given."""
+    """Description of a field of a settings class. default: `attrs.NOTHING` if it is required."""
 
     name: str
     type: Any
@@ -162,12 +165,12 @@ class Field(NamedTuple):
 
 
 def fields(cls: type) -> list[Field]:
-    """The fields of a settings class. Raises NameError for an annotation that names nothing."""
+    """Describe the fields of a settings class. Raises NameError for an annotation that names nothing."""
     return [_describe(attribute) for attribute in _attributes(cls)]
 
 
 def structure(table: object, cls: type[T], where: str = "") -> tuple[T | None, list[Problem]]:
-    """Read a table of TOML as a settings class: the object and no problems, or None and every problem.
+    """Read a table of TOML as a settings class. Returns the object and no problems, or None and every problem.
 
     where: the key path of the table, such as `losses.huber`.
     """
@@ -179,7 +182,7 @@ def structure(table: object, cls: type[T], where: str = "") -> tuple[T | None, l
 
 
 def unstructure(value: Any, paths: bool = True) -> Any:
-    """A settings object, or what is in one, as plain values for TOML. None is left out, as TOML has no word for it.
+    """Convert a settings object, or a value in it, to plain values for TOML. None is left out, as TOML lacks it.
 
     paths: False empties them.
     """
@@ -195,21 +198,21 @@ def unstructure(value: Any, paths: bool = True) -> Any:
 
 
 def key_path(path: Iterable[Key]) -> str:
-    """A path of keys as one writes it: `network.unet.channels[1]`."""
+    """Format a path of keys: `network.unet.channels[1]`."""
     return "".join(f"[{key}]" if isinstance(key, int) else f".{_bare(key)}" for key in path)[1:]
 
 
 def as_toml(value: object) -> str:
-    """A value as it stands in TOML, on one line and shortened."""
+    """Format a value as TOML on one line, shortened."""
     try:
-        text = _as_toml(value)
+        text = inline_toml(value)
     except (ValueError, RecursionError):  # Python writes no decimal integer beyond 4,300 digits
         text = "a value too large to show"
     return text if len(text) <= _MESSAGE_VALUE_LENGTH else text[: _MESSAGE_VALUE_LENGTH - 1] + "…"
 
 
 def did_you_mean(given: object, options: Iterable[Any]) -> str:
-    """` Did you mean x?` for the likeliest of the options, or nothing."""
+    """Return ` Did you mean x?` for the closest of the options, or an empty string."""
     names = [option for option in options if isinstance(option, str)]
     lowered = {name.lower(): name for name in names}
     near = difflib.get_close_matches(given.lower(), lowered, n=1) if isinstance(given, str) else []
@@ -217,7 +220,7 @@ def did_you_mean(given: object, options: Iterable[Any]) -> str:
 
 
 def unknown_key(key: str, names: Iterable[str]) -> str:
-    """The message for a key that nothing reads. names: the keys there are."""
+    """Describe an unknown key. names: the known keys."""
     names = tuple(names)
     hint, listed = did_you_mean(key, names), ", ".join(names)
     known = f"one of the keys {listed}." if listed else "no keys."
@@ -228,17 +231,18 @@ def _bare(key: str) -> str:
     return key if re.fullmatch("[A-Za-z0-9_-]+", key) else json.dumps(key, ensure_ascii=False)
 
 
-def _as_toml(value: object) -> str:
+def inline_toml(value: object) -> str:
+    """Format a value as TOML on one line, not shortened."""
     if isinstance(value, (bool, str)):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, Mapping):
         return (
-            "{ " + ", ".join(f"{_bare(key)} = {_as_toml(each)}" for key, each in value.items()) + " }"
+            "{ " + ", ".join(f"{_bare(key)} = {inline_toml(each)}" for key, each in value.items()) + " }"
             if value
             else "{}"
         )
     if isinstance(value, Sequence):
-        return "[" + ", ".join(map(_as_toml, value)) + "]"
+        return "[" + ", ".join(map(inline_toml, value)) + "]"
     return json.dumps(str(value), ensure_ascii=False) if isinstance(value, Path) else str(value)
 
 
@@ -287,8 +291,15 @@ def _noun(kind: Any, plural: bool = False) -> str:
     if _is_union(kind):
         return " or ".join(_noun(member, plural) for member in members)
     if origin in (list, tuple):
-        return f"{'lists' if plural else 'a list'} of {_noun(members[0], True) if members else 'values'}"
+        count = f"{len(members)} " if _fixed_length(kind) else ""
+        return f"{'lists' if plural else 'a list'} of {count}{_noun(members[0], True) if members else 'values'}"
     return "tables" if plural else "a table"
+
+
+def _fixed_length(kind: Any) -> int | None:
+    """Return the length that `tuple[X, X]` demands; None for `tuple[X, ...]` and `list[X]`, which have any."""
+    members = get_args(kind)
+    return len(members) if _origin(kind) is tuple and Ellipsis not in members else None
 
 
 def _members_of(kind: Any) -> tuple[Any, ...]:
@@ -327,7 +338,10 @@ def _scalar(value: Any, kind: type) -> Any:
         if abs(value) > LARGEST:  # torch computes in float32
             raise Mismatch(value, f"a number of at most {LARGEST:g}")
         return float(value)
-    if kind is int and type(value) is int and -(2**63) <= value < 2**63:
+    if kind is int and type(value) is int:
+        if abs(value) > LARGEST_INTEGER:
+            bound = f"of at most {LARGEST_INTEGER}" if value > 0 else f"of at least -{LARGEST_INTEGER}"
+            raise Mismatch(value, f"an integer {bound}")
         return value
     if kind in (bool, str) and type(value) is kind:
         return value
@@ -365,7 +379,7 @@ def _union(converter: Converter, value: Any, kind: Any) -> Any:
 
 
 def _container(kind: Any) -> type | None:
-    """The type of TOML value that a kind is read from, where it is not a scalar."""
+    """Return the container type of TOML that a kind is read from; None for a scalar."""
     origin = _origin(kind)
     if origin in (list, tuple):
         return list
@@ -376,8 +390,15 @@ def _list_hook(converter: Converter, kind: Any) -> Callable[[Any, Any], Any]:
     from cattrs.cols import list_structure_factory
 
     members: Any = list[get_args(kind)[0]]  # type: ignore[misc]
-    read = list_structure_factory(members, converter)
-    return lambda value, _: _origin(kind)(read(_only(list, value, kind), members))
+    read, count = list_structure_factory(members, converter), _fixed_length(kind)
+
+    def structured(value: Any, _: Any) -> Any:
+        found = read(_only(list, value, kind), members)
+        if count is not None and len(found) != count:
+            raise Mismatch(value, _noun(kind))
+        return _origin(kind)(found)
+
+    return structured
 
 
 def _table_hook(converter: Converter, kind: Any) -> Callable[[Any, Any], Any]:
@@ -396,7 +417,7 @@ def _settings_hook(converter: Converter, cls: type) -> Callable[[Any, Any], Any]
 
 
 def _field_hook(converter: Converter, attribute: attrs.Attribute[Any]) -> Callable[[Any, Any], Any]:
-    """Structure and check here, as attrs' own validators run only once every field has its type."""
+    """Make a hook that converts and checks a field; attrs' own validators run only after every field is converted."""
     check: Check | None = attribute.metadata.get("check")
     expected = _expected(attribute.type, check)
 
@@ -404,7 +425,8 @@ def _field_hook(converter: Converter, attribute: attrs.Attribute[Any]) -> Callab
         try:
             structured = converter.structure(value, kind)
         except Mismatch as mismatch:
-            if mismatch.expected != _noun(attribute.type):  # it knows better than the type does
+            too_large = check is not None and type(value) is int and not check.test(value)
+            if mismatch.expected != _noun(attribute.type) and not too_large:  # it knows better than the type does
                 raise
             raise Mismatch(value, expected, check.values if check else mismatch.options) from None
         if check is not None:
@@ -415,7 +437,7 @@ def _field_hook(converter: Converter, attribute: attrs.Attribute[Any]) -> Callab
 
 
 def _only(container: type, value: Any, kind: Any) -> Any:
-    """cattrs would take a string for a list of its letters."""
+    """Require a container of this type: cattrs would accept a string as a list of its letters."""
     if not isinstance(value, container):
         raise Mismatch(value, _noun(kind))
     return value
@@ -426,7 +448,7 @@ def _attributes(cls: type) -> tuple[attrs.Attribute[Any], ...]:
 
 
 def _problems(error: BaseException, table: Any, path: tuple[Key, ...]) -> Iterator[Problem]:
-    """The leaves of cattrs' tree of exceptions. table: the value at `path`."""
+    """Yield the leaves of cattrs' tree of exceptions. table: the value at `path`."""
     from cattrs.errors import BaseValidationError, ForbiddenExtraKeysError
 
     if isinstance(error, BaseValidationError):
@@ -441,7 +463,7 @@ def _problems(error: BaseException, table: Any, path: tuple[Key, ...]) -> Iterat
 
 
 def _problems_below(error: Exception, table: Any, path: tuple[Key, ...]) -> Iterator[Problem]:
-    """A note on the exception names the member of `table` that it is about; without one it is about all of it."""
+    """Yield problems of the member of `table` that the exception's note names, or of the whole table."""
     for note in getattr(error, "__notes__", ()):
         key: Key | None = getattr(note, "name", getattr(note, "index", None))
         if key is not None and isinstance(error, KeyError) and key not in table:

@@ -1,4 +1,4 @@
-"""The tables of a recipe that are no plugin's."""
+"""The tables of a recipe that belong to the core."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from medgen.api.settings import (
     settings,
 )
 
+LARGEST_SIZE = 4096
+"""Maximum side of a training image, px."""
 FOLDER_FIELDS = ("mode", "name", "strategy", "size", "timestamp")
 
 
@@ -28,54 +30,52 @@ _NAME = Check(lambda name: "/" not in name and name.isprintable() and name != ".
 
 @settings
 class TrainingSettings:
-    """How long and how a network is trained. Either `steps` or `epochs` is given."""
+    """Length and method of training. Either `steps` or `epochs` is given."""
 
     steps: int = field(0, help="optimizer steps of the whole run", check=ge(0))
     epochs: int = field(0, help="passes over the data, instead of steps", check=ge(0))
     epoch_steps: int = field(0, help="optimizer steps after which an epoch ends early; 0: never", check=ge(0))
-    batch_size: int = field(16, help="samples of an optimizer step, over all ranks", check=gt(0))
-    accumulate: int = field(
-        1, help="parts that a batch is computed in, to save memory; divides batch_size", check=gt(0)
-    )
-    learning_rate: float = field(1e-4, help="the highest, after warm-up", check=gt(0))
-    warmup_steps: int = field(0, help="steps over which the learning rate rises", check=ge(0))
-    schedule: Literal["cosine", "linear", "constant"] = field(
-        "cosine", help="how the learning rate falls after warm-up"
-    )
-    min_lr: float = field(0.0, help="where it ends, as a share of learning_rate", check=between(0, 1))
-    weight_decay: float = field(0.01, help="AdamW's", check=ge(0))
-    clip: float = field(1.0, help="largest norm of the gradient; 0: not clipped", check=ge(0))
+    batch_size: int = field(16, help="samples per optimizer step, over all ranks", check=between(1, 10**6))
+    accumulate: int = field(1, help="micro-batches per batch, to save memory; divides batch_size", check=gt(0))
+    learning_rate: float = field(1e-4, help="peak learning rate of AdamW, after warm-up", check=gt(0))
+    warmup_steps: int = field(0, help="optimizer steps over which the learning rate rises", check=ge(0))
+    schedule: Literal["cosine", "linear", "constant"] = field("cosine", help="decay of the learning rate after warm-up")
+    min_lr: float = field(0.0, help="final learning rate, as a share of learning_rate", check=between(0, 1))
+    weight_decay: float = field(0.01, help="decoupled weight decay of AdamW", check=ge(0))
+    clip: float = field(1.0, help="maximum norm of the gradient; 0: no clipping", check=ge(0))
     precision: Literal["auto", "bf16", "fp32"] = field(
         "auto",
-        help="of the network; losses and weights are fp32 always. auto: bf16 if the device that a run begins on has "
-        "units for it",
+        help="number format of the network; losses and weights are always fp32. auto: bf16 if the device that a run "
+        "begins on has units for it",
     )
     compile: Literal["auto", True, False] = field(
-        "auto", help="torch.compile: faster after a minute of compiling. auto: if it works where a run begins"
+        "auto", help="use torch.compile: faster after a minute of compiling. auto: if it works where a run begins"
     )
     memory_format: Literal["auto", "contiguous", "channels_last"] = field(
-        "auto", help="auto: channels_last for bf16 and widths of 128 and more"
+        "auto", help="order of a tensor's axes in memory. auto: channels_last for bf16 and widths of 128 and more"
     )
     validate_every: int = field(1, help="epochs between validations; 0: never", check=ge(0))
-    val_batches: int = field(0, help="batches that validation reads; 0: the whole validation set", check=ge(0))
-    deterministic: bool = field(False, help="only deterministic GPU kernels; slower")
-    max_skipped: int = field(10, help="steps in a row that may be not finite and are left out", check=ge(0))
-    init_from: Path | None = field(None, help="checkpoint whose weights a new run begins with")
+    val_batches: int = field(0, help="batches per validation; 0: the whole validation set", check=ge(0))
+    deterministic: bool = field(False, help="use only deterministic GPU kernels; slower")
+    max_skipped: int = field(10, help="consecutive non-finite steps to skip before failing", check=ge(0))
+    init_from: Path | None = field(None, help="checkpoint with the initial weights of a new run")
     time_limit: float = field(0.0, help="minutes after which to save and stop; 0: SLURM's limit, if any", check=ge(0))
-    devices: int = field(1, help="devices of each node, one process on each", check=gt(0))
+    devices: int = field(1, help="devices per node, one process on each", check=between(1, 1024))
     may_change = ("steps", "epochs", "accumulate", "max_skipped", "init_from", "time_limit", "devices", "compile")
 
 
 @settings
 class RunSettings:
-    """Where a run's folder is, and what all its randomness comes from."""
+    """Folder and seed of a run."""
 
-    name: str = field("", help="start of the name of the run's folder", check=_NAME)
-    seed: int = field(0, help="all randomness is a function of it", check=ge(0))
+    name: str = field("", help="prefix of the run folder's name", check=_NAME)
+    seed: int = field(0, help="seed of all random numbers", check=ge(0))
     root: Path = field(Path("runs"), help="folder of all runs")
-    dir: Path | None = field(None, help="the run's own folder, instead of one below root")
+    dir: Path | None = field(None, help="folder of the run, instead of one below root")
     folder: str = field(
-        "diffusion_2d/{mode}/{name}{strategy}_{size}_{timestamp}", help="the run's folder below root", check=_FOLDER
+        "diffusion_2d/{mode}/{name}{strategy}_{size}_{timestamp}",
+        help="pattern of the run's folder below root",
+        check=_FOLDER,
     )
     may_change = ("name", "root", "dir", "folder")
 
@@ -84,7 +84,9 @@ class RunSettings:
 class DistributedSettings:
     """Processes that train together."""
 
-    timeout: float = field(600.0, help="seconds that one may be silent before all are ended", check=gt(0))
+    timeout: float = field(
+        600.0, help="seconds of silence of a process after which all are ended", check=between(0.1, 10**7)
+    )
     may_change = ("timeout",)
 
 
@@ -105,7 +107,7 @@ AXES = ("sagittal", "coronal", "axial")
 
 
 DEFAULT_MASK = "seg"
-"""The mask where none are named: every label but 0 of the file of this name."""
+"""The default mask: every label but 0 of the file of this name."""
 
 
 def _compiles(regex: str) -> bool:
@@ -123,43 +125,45 @@ REGEX = Check(_compiles, "a regular expression of Python")
 class MaskSettings:
     """A mask: the voxels of a segmentation that have certain labels."""
 
-    file: str = field("seg", help="the segmentation: a name as in [data.files], or a file pattern")
-    labels: list[int] = field([], help="labels that belong to the mask; none given: every label but 0")
+    file: str = field("seg", help="segmentation: a name in [data.files], or a file pattern")
+    labels: list[int] = field([], help="labels of the mask; empty: every label but 0")
 
 
 @settings
 class DataSettings:
-    """Where the scans are, and which slices of them are used."""
+    """Location of the scans, and selection and preparation of slices."""
 
     root: Path = field(Path("data"), help="folder with a folder per patient, or with train/ and val/ above them")
     layout: str = field(
-        "auto", help="how the files are arranged; auto looks at them; files: each is a patient", check=one_of(*LAYOUTS)
+        "auto", help="arrangement of the files. auto: detected; files: each file is a patient", check=one_of(*LAYOUTS)
     )
     files: dict[str, str] = field({}, help='pattern of a file in the patient\'s folder, by modality: flair = "FLAIR_*"')
-    masks: dict[str, MaskSettings] = field({}, help="masks by name; none given: seg, every label but 0 of the file seg")
+    masks: dict[str, MaskSettings] = field({}, help="masks by name; empty: seg, every label but 0 of the file seg")
     person: str = field(
-        "", help="regular expression of the person in a patient's id; none: usual names of visits", check=REGEX
+        "", help="regular expression of the person in a patient's id; empty: usual names of visits", check=REGEX
     )
-    image_size: int = field(128, help="width and height of a slice, px", check=ge(8))
+    image_size: int = field(128, help="px, width and height of a slice", check=between(8, LARGEST_SIZE))
     spacing: float = field(
         0.0, help="mm per pixel of a slice; 0: the least at which every patient's head fits", check=between(0, 50)
     )
-    axis: str = field("axial", help="direction that the slices are stacked in", check=one_of(*AXES))
-    min_foreground: float = field(0.05, help="least share of a slice that is head, 0 to 1", check=between(0, 1))
+    axis: str = field("axial", help="axis perpendicular to the slices", check=one_of(*AXES))
+    min_foreground: float = field(0.05, help="share of a slice, 0 to 1, that must be head", check=between(0, 1))
     lesion_only: bool = field(False, help="use only slices that show a lesion in any mask")
-    min_lesion: int = field(1, help="px of the stored slice that count as a lesion, for lesion_only", check=ge(1))
+    min_lesion: int = field(1, help="px of the stored slice that a lesion needs, for lesion_only", check=ge(1))
     val_fraction: float = field(
         0.1, help="share of the patients to validate on; 0: none, and no best.pt", check=between(0, 0.9)
     )
     lower: float = field(0.5, help="percentile of the head's intensities that becomes -1", check=between(0, 49))
     upper: float = field(99.5, help="percentile of the head's intensities that becomes 1", check=between(51, 100))
-    workers: int = field(0, help="processes that fill the slice store; 0: as many as pay, up to all cores", check=ge(0))
+    workers: int = field(
+        0, help="processes that fill the slice store; 0: as many as help, up to all cores", check=between(0, 1024)
+    )
     nan: Literal["error", "zero"] = field(
-        "error", help="voxels that are NaN or infinite: refuse the file, or zero them"
+        "error", help="treatment of NaN and infinite voxels: refuse the file, or set them to 0"
     )
     max_voxels: int = field(512**3, help="voxels beyond which a file is refused", check=gt(0))
     # paths, so that checkpoints name no patient
     exclude: list[Path] = field([], help="patients to leave out: ids, or paths below root of a folder or a file")
-    allow_patient_overlap: bool = field(False, help="a patient may be for training and for validation or test at once")
-    accept_changes: bool = field(False, help="go on with a run whose data have changed")
+    allow_patient_overlap: bool = field(False, help="allow a patient in training and in validation or test at once")
+    accept_changes: bool = field(False, help="continue a run although its data have changed")
     may_change = ("workers", "max_voxels", "exclude", "allow_patient_overlap", "accept_changes")

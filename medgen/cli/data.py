@@ -16,19 +16,21 @@ from medgen.errors import (
 from medgen.system import streams
 
 if TYPE_CHECKING:
+    from medgen.api.recipe import Recipe
     from medgen.api.tables import DataSettings
+    from medgen.api.values import Mode
 from medgen.cli.options import FOLDER, overrides_argument, say_result, with_option
 
 
-@click.group()
+@click.group(cls=options.Group)
 def data() -> None:
-    """Datasets: find what is wrong with one, fill the slice store, make a demo one."""
+    """Check a dataset, fill the slice store, make a demo dataset."""
 
 
 @data.command("demo")
 @click.argument("out", type=FOLDER)
-@click.option("--patients", type=click.IntRange(1), default=30, show_default=True, help="How many to make.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same patients.")
+@click.option("--patients", type=click.IntRange(1, 10**6), default=30, show_default=True, help="Number of patients.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same patients.")
 def data_demo(out: Path, patients: int, seed: int) -> None:
     """Write made-up patients with brain metastases to OUT: T1 before and after contrast, BRAVO, FLAIR and masks."""
     from medgen.data.demo import make_demo
@@ -44,9 +46,9 @@ def data_demo(out: Path, patients: int, seed: int) -> None:
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @overrides_argument
 @click.option("--recipe", metavar="RECIPE", help="Check the channels, masks and settings of a recipe.")
-@click.option("--json", "target", metavar="FILE", help="Write the result as JSON too; -: to stdout.")
+@click.option("--json", "target", metavar="FILE", help="Also write the result as JSON; -: to stdout.")
 def data_check(folder: Path, overrides: tuple[str, ...], recipe: str | None, target: str | None) -> int:
-    """Find all that is wrong with the scans in DIR, and what is legal but odd.
+    """List every fault of the scans in DIR, and what is legal but odd.
 
     KEY=VALUE are settings as in a recipe: data.files.bravo='T1c_*.nii.gz'. The exit code is 3 if there are faults.
     """
@@ -66,21 +68,33 @@ def data_check(folder: Path, overrides: tuple[str, ...], recipe: str | None, tar
 def _data_settings(
     folder: Path, overrides: Sequence[str], recipe: str | None
 ) -> tuple[DataSettings, Sequence[str] | None]:
-    """Settings for the scans in a folder, and the channels that a recipe wants, if there is one."""
+    """Return settings for the scans in a folder, and the channels that the recipe reads, None without a recipe."""
     import attrs
 
     if recipe:
         from medgen.config.recipe import load
 
         resolved = load(recipe, overrides, (), options.registry())
-        return attrs.evolve(resolved.data, root=folder), resolved.mode.build().names
+        return attrs.evolve(resolved.data, root=folder), _mode(resolved).names
     from medgen.config.recipe import data_settings
 
     return attrs.evolve(data_settings(overrides), root=folder), None
 
 
+def _mode(recipe: Recipe) -> Mode:
+    from medgen.config.blame import building
+
+    with building(f"mode.{recipe.names['mode']}"):
+        return recipe.mode.build()
+
+
 def _write_text(target: str, text: str) -> None:
-    """To a file, or to stdout for `-`."""
+    """Write to a file, or to stdout for `-`. Raises StorageError."""
+    if target == "-":
+        click.echo(text, nl=False)
+        if cut := streams.cut_result():
+            raise StorageError(cut)
+        return
     try:
         with click.open_file(target, "w", encoding="utf-8") as file:
             file.write(text)
@@ -100,6 +114,6 @@ def data_prepare(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...
     from medgen.run.assemble import prepare_data
 
     streams.only_log()
-    store = prepare_data(resolved, resolved.mode.build())
+    store = prepare_data(resolved, _mode(resolved))
     for split in ("train", "val"):
         click.echo(f"{split:<6} {len(store.select(split))} slices of {store.patients(split)} patients")

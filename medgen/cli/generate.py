@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 from medgen.cli.options import FOLDER, say_result
 
 MOST_PAIRS = 10**18
-"""Beyond this there are no bytes left to lock; see `manifest`."""
+"""Most pairs whose blocks have a byte each to lock; see `manifest`."""
 
 
 class Shard(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
@@ -44,7 +44,7 @@ class Shard(click.ParamType):  # type: ignore[type-arg]  # generic since click 8
     "--seg-model",
     type=FOLDER,
     metavar="CKPT|DIR",
-    help="The same of a mask model, or a folder of masks: files, or patients.",
+    help="Checkpoint or run folder of the mask model, or a folder of mask files or patients.",
 )
 @click.option("--num-images", type=click.IntRange(1, MOST_PAIRS), help="Number of pairs.")
 @click.option(
@@ -53,30 +53,32 @@ class Shard(click.ParamType):  # type: ignore[type-arg]  # generic since click 8
 @click.option(
     "--output-dir", type=FOLDER, required=True, metavar="OUT", help="Folder for OUT/train/syn_00000/... and pairs.png."
 )
-@click.option("--steps", type=click.IntRange(1), help="Sampling steps; without it, what each model's recipe says.")
+@click.option("--steps", type=click.IntRange(1, 10**6), help="Sampling steps; default: those of each model's recipe.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same pairs.")
 @click.option(
     "--batch-size",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 10**6),
     default=16,
     show_default=True,
-    help="Pairs made at a time; part of the result.",
+    help="Pairs per batch; changes the result in the last bits.",
 )
-@click.option("--shard", type=Shard(), default="1/1", help="Make the Ith of N parts, as one of N jobs.")
-@click.option("--devices", type=click.IntRange(1), default=1, metavar="N", help="Share it among so many devices.")
+@click.option("--shard", type=Shard(), default="1/1", help="Make part I of N, as one of N jobs.")
+@click.option(
+    "--devices", type=click.IntRange(1, 1024), default=1, metavar="N", help="Number of devices to share the work."
+)
 @click.option(
     "--max-area",
     type=click.FloatRange(0, 1),
     default=0.04,
     show_default=True,
-    help="Largest valid mask, share of the slice; the default suits metastases.",
+    help="Share of the slice that a valid mask covers at most; the default suits metastases.",
 )
 @click.option(
     "--max-attempts",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 10**6),
     default=10,
     show_default=True,
-    help="Draws of a mask until it is left out.",
+    help="Draws of a mask before its pair is left out.",
 )
 @click.option(
     "--inside",
@@ -93,7 +95,7 @@ def generate(
     only: tuple[int, ...], output_dir: Path, steps: int | None, seed: int, batch_size: int, shard: tuple[int, int],
     devices: int, max_area: float, max_attempts: int, inside: str, audit: bool, audit_against: str | None,
 ) -> int:  # fmt: skip
-    """Write image and mask pairs; goes on where it was stopped.
+    """Write image and mask pairs; continues where it was stopped.
 
     The folder OUT is a dataset that medgen and others can train on.
     """
@@ -166,7 +168,7 @@ def _say_nothing(num_images: int, batch_size: int, shard: tuple[int, int]) -> No
 def _conclude(
     output_dir: Path, indices: Sequence[int], max_area: float, max_attempts: int, copies: Sequence[str]
 ) -> None:
-    """Where the result is, and what is not in it."""
+    """Print the result's path. Raises IncompleteError if pairs were left out, PrivacyError for copies."""
     from medgen.generation import pairs as work
 
     outcome = work.outcome(output_dir, indices)
@@ -181,7 +183,7 @@ def _conclude(
 
 
 def _why_invalid(outcome: Outcome, max_area: float) -> str:
-    """What was wrong with the masks, and what helps."""
+    """Describe the faults of the invalid masks, and what to change."""
     listed = "indices " + ", ".join(map(str, outcome.first)) + (", ..." if outcome.failed > 10 else "")
     empty, large, outside = (outcome.rejected[why] for why in ("empty", "too_large", "outside"))
     draws = f"draws: {empty} empty, {large} larger than {max_area:.3g} of the slice"
@@ -220,7 +222,7 @@ def _generator(
 
 
 def _in_run(option: str, model: Path | None) -> Path | None:
-    """The newest checkpoint, where a run's folder is given. Raises RecipeError for what can be no model."""
+    """Return the newest checkpoint of a run's folder, any other path as it is. Raises RecipeError if it is no model."""
     if model is None or (model / "latest.pt").is_file():
         return model and model / "latest.pt"
     if model.is_dir() and option == "--image-model":

@@ -1,16 +1,15 @@
-"""What `medgen plugins` prints."""
+"""Print the list and the pages of `medgen plugins`."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 import attrs
 import click
-import tomli_w
 from rich.table import Table
 
-from medgen.api.settings import Field, did_you_mean, fields, unstructure
+from medgen.api.settings import Field, did_you_mean, fields, inline_toml, unstructure
 from medgen.api.values import KINDS, MEASURES
 from medgen.config.registry import Entry, Given, Registry, describe
 from medgen.errors import PluginError
@@ -20,7 +19,7 @@ _ORDER = (*KINDS, *MEASURES, "tables")
 
 
 def table(registry: Registry) -> None:
-    """Print a row per plugin: kind, name, distribution, and what it is for; for broken ones the reason and the file."""
+    """Print a row per plugin: kind, name, distribution and purpose; for broken ones the reason and the file."""
     rows = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("kind", "name", "from", "what"):
         rows.add_column(title, overflow="fold", no_wrap=title != "what")
@@ -39,14 +38,14 @@ def table(registry: Registry) -> None:
 
 
 def _core() -> Collection[str]:
-    """The names of the commands of medgen's core."""
+    """Return the names of the core's commands."""
     context = click.get_current_context(silent=True)
     group = context.find_root().command if context else None
     return group.commands.keys() if isinstance(group, click.Group) else ()
 
 
 def page(registry: Registry, name: str) -> None:
-    """Print what each plugin of that name is for: a block with its defaults for a recipe, or a command's help."""
+    """Print a block with defaults to paste for each plugin of this name, and the help of each command."""
     found = [entry for entry in registry.entries if entry.name == name]
     given = [each for each in registry.given if each.command.name == name]
     if not found and not given:
@@ -58,13 +57,14 @@ def page(registry: Registry, name: str) -> None:
 
 
 def _unknown(registry: Registry, name: str) -> list[str]:
-    """Why there is no plugin of that name."""
+    """Explain why no plugin has this name."""
     if name in _core():
         return [f"{name}: a command of medgen itself, no plugin. See `medgen {name} --help`."]
     broken = [plugin for plugin in registry.plugins if plugin.name == name and plugin.error]
     known = sorted({entry.name for entry in registry.entries} | {str(each.name) for each in registry.commands()})
+    more = registry.suspects() or " `medgen plugins list` shows all."
     return [f"{name}: broken: {describe(each)}. Repair or remove it." for each in broken] or [
-        f"{name}: no such plugin.{did_you_mean(name, known)} `medgen plugins list` shows all."
+        f"{name}: no such plugin.{did_you_mean(name, known)}{more}"
     ]
 
 
@@ -76,19 +76,31 @@ def _help(given: Given) -> str:
 
 def _page(entry: Entry) -> str:
     lines = [f"# {entry.kind} {entry.name}, from {entry.distribution} {entry.version}"]
-    lines += [f"# {line}".rstrip() for line in inspect.cleandoc(entry.settings_class.__doc__ or "").splitlines()]
-    lines.append(f"[{entry.kind}.{entry.name}]")
-    for each in fields(entry.settings_class):
-        lines.append(f"{_default(each):<32} # {each.help} ({each.expected})")
+    lines += [f"# {line}".rstrip() for line in _text(entry.settings_class).splitlines()]
+    lines += _block(entry.settings_class, entry.name if entry.kind == "tables" else f"{entry.kind}.{entry.name}")
     return "\n".join(lines) + "\n"
+
+
+def _block(cls: type, table: str) -> Iterator[str]:
+    """Write a table of TOML with its defaults and what each key means, and the tables in it after its own keys."""
+    yield f"[{table}]"
+    inner = [each for each in fields(cls) if attrs.has(type(each.default))]
+    for each in fields(cls):
+        if each not in inner:
+            yield f"{_default(each):<32} # {each.help} ({each.expected})"
+    for each in inner:
+        yield from ("", f"# {each.help}", *_block(type(each.default), f"{table}.{each.name}"))
 
 
 def _default(each: Field) -> str:
     plain = unstructure(each.default) if each.default is not attrs.NOTHING else None
-    if plain is None:
-        return f"# {each.name} ="
-    return tomli_w.dumps({each.name: plain}).strip().replace("\n", " ")
+    return f"# {each.name} =" if plain is None else f"{each.name} = {inline_toml(plain)}"
 
 
 def _summary(cls: type) -> str:
-    return (inspect.getdoc(cls) or "").split("\n")[0]
+    return _text(cls).split("\n")[0]
+
+
+def _text(cls: type) -> str:
+    """The docstring; none where a plugin has something else in its place."""
+    return inspect.cleandoc(cls.__doc__) if isinstance(cls.__doc__, str) else ""

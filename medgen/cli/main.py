@@ -1,4 +1,4 @@
-"""The command line. A command imports torch only once it runs, so that `medgen --help` answers at once."""
+"""Run the command line. A command imports torch only when it runs, so that `medgen --help` answers at once."""
 
 from __future__ import annotations
 
@@ -23,18 +23,19 @@ from medgen.errors import (
     RecipeError,
     StorageError,
     exit_code_of,
+    of_system,
 )
 from medgen.system import streams, surroundings
 
 
-class Commands(click.Group):
-    """The core's commands, and those that plugins bring."""
+class Commands(options.Group):
+    """The commands of the core and of plugins."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted({*super().list_commands(ctx), *(str(each.name) for each in options.registry().commands())})
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """The command; where several have that name, one that only says so, as the list of all asks for each."""
+        """Return the command. If several have this name, return one that raises; `medgen --help` asks for each."""
         own, added = (
             super().get_command(ctx, name),
             [each for each in options.registry().given if each.command.name == name],
@@ -44,7 +45,7 @@ class Commands(click.Group):
         return _Ambiguous(name, options.registry().givers(name, core=bool(own)))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """click takes any broken pipe for that of stdout, which cannot fail here, and ends without a word."""
+        """Run the command. Raises RuntimeError for a broken pipe, where click would exit silently."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:
@@ -52,7 +53,7 @@ class Commands(click.Group):
 
 
 class _Ambiguous(click.Command):
-    """A name that several distributions give a command."""
+    """A command whose name several distributions use."""
 
     def __init__(self, name: str, givers: Sequence[str]):
         from medgen.config.registry import ambiguous
@@ -77,19 +78,31 @@ for each in (train, generate, audit, plugins, recipe, data):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The entry point: every mistake and fault is one line on stderr and an exit code."""
+    """Run medgen and exit; every error is one line on stderr and an exit code."""
     surroundings.prepare()
     given = list(sys.argv[1:] if arguments is None else arguments)
-    code = guarded(lambda: cli.main(given, prog_name="medgen", standalone_mode=False, obj=given), "--debug" in given)
-    if "medgen.ranks.distributed" in sys.modules:
+    code = guarded(lambda: _run(given), "--debug" in given)
+    if "torch.distributed" in sys.modules:  # else there can be no group, and torch is not imported for the question
         from medgen.ranks import process_group
 
         process_group.exit_now(code)
     sys.exit(code)
 
 
+def _run(given: list[str]) -> Any:
+    """Run the command. Options of medgen itself, such as --debug, are also accepted after the command."""
+    try:
+        return cli.main(list(given), prog_name="medgen", standalone_mode=False, obj=given)
+    except click.NoSuchOption as error:
+        own = {name for each in cli.params for name in each.opts}
+        if error.option_name not in own or error.option_name not in given:
+            raise
+        rest = [each for each in given if each != error.option_name]
+        return cli.main([error.option_name, *rest], prog_name="medgen", standalone_mode=False, obj=given)
+
+
 def _usage(error: click.ClickException) -> str:
-    """One line instead of click's four."""
+    """Return click's error message, four lines, as one."""
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "medgen"
     where = command.removeprefix("medgen").strip()
@@ -98,7 +111,7 @@ def _usage(error: click.ClickException) -> str:
 
 
 def guarded(work: Callable[[], Any], debug: bool) -> int:
-    """Run `work` and turn what it raises into an exit code; a log that cannot be written changes nothing."""
+    """Run `work` and return its exit code, or that of what it raises. A log that cannot be written changes nothing."""
     from medgen.system import console
 
     with streams.steady():
@@ -131,14 +144,13 @@ def _outcome(work: Callable[[], Any], debug: bool) -> int:
 
 
 def _what_happened(error: BaseException) -> str:
-    """The line about an error that nobody has turned into one."""
+    """Describe an error that is no MedgenError."""
     code = exit_code_of(error)
     if code == 130:
         return "interrupted: nothing more was written. Give the same command to go on."
+    if isinstance(error, OSError) and (told := of_system(error, "storage")):
+        return str(told)
     if code == 7:
         return "out of memory: the host has too little. Use a smaller network, image or batch, or lower data.workers."
-    if code == 8:
-        where = getattr(error, "filename", None) or "storage"
-        return f"{where}: {getattr(error, 'strerror', error)}. See to that, then give the same command again."
     what = f"{type(error).__name__}: {error}".rstrip(": .")
     return f"{what}. A bug in medgen or a plugin: give --debug as well, and report what it shows."

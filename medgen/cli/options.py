@@ -1,4 +1,4 @@
-"""What several commands take, and the plugins that all of them know."""
+"""Options that several commands share, and the registry of plugins."""
 
 from __future__ import annotations
 
@@ -15,22 +15,40 @@ if TYPE_CHECKING:
 FOLDER = click.Path(path_type=Path)
 
 
-with_option = click.option("--with", "layers", multiple=True, metavar="FILE", help="Lay another recipe over this one.")
+with_option = click.option("--with", "layers", multiple=True, metavar="FILE", help="Layer to apply over the recipe.")
 
 
 overrides_argument = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 
 
+class Group(click.Group):
+    """A group of commands that suggests a name for an unknown one."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command of the arguments. Raises UsageError with the likely name."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.NoSuchOption:
+            raise
+        except click.UsageError as error:
+            from medgen.api.settings import did_you_mean
+
+            hint = did_you_mean(args[0], self.list_commands(ctx))
+            raise click.UsageError(f"{error.message}{hint}", ctx) from None
+
+
 @lru_cache
 def registry() -> Registry:
-    """The plugins that are installed, walked once a process."""
+    """Return the installed plugins, imported once per process."""
     from medgen.config.registry import Registry
 
     return Registry.load()
 
 
 def say_result(path: Path) -> None:
-    """The last line of everything that takes long: where the result is."""
+    """Print the result's path, the last line of a long command."""
     from medgen.system.console import say
 
     say(str(path))

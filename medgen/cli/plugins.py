@@ -1,4 +1,4 @@
-"""`medgen plugins`: what is installed, and by whom."""
+"""`medgen plugins`: list installed plugins and show their settings."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     pass
 
 
-@click.group()
+@click.group(cls=options.Group)
 def plugins() -> None:
-    """What is installed, and by whom."""
+    """List installed plugins and show their settings."""
 
 
 @plugins.command("list")
 def plugins_list() -> None:
-    """Every plugin, its kind and the distribution that brings it; broken ones with the reason."""
+    """List every plugin with its kind and distribution; broken ones with the reason."""
     from medgen.cli import listing
 
     listing.table(options.registry())
@@ -28,7 +28,7 @@ def plugins_list() -> None:
 @plugins.command("show")
 @click.argument("name")
 def plugins_show(name: str) -> None:
-    """What a plugin is for, and a block to paste into a recipe."""
+    """Show a plugin's purpose, and a block with its defaults to paste into a recipe."""
     from medgen.cli import listing
 
     listing.page(options.registry(), name)

@@ -1,4 +1,4 @@
-"""`medgen recipe`: experiments, as TOML."""
+"""`medgen recipe`: list recipes and show them as TOML."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 from medgen.cli.options import overrides_argument, with_option
 
 
-@click.group()
+@click.group(cls=options.Group)
 def recipe() -> None:
-    """Experiments, as TOML."""
+    """List recipes and show them as TOML."""
 
 
 @recipe.command("list")
 def recipe_list() -> None:
-    """The recipes that come along."""
+    """List the recipes that come with medgen."""
     from medgen.config.recipe import shipped
 
     for name, summary in shipped():
@@ -31,9 +31,9 @@ def recipe_list() -> None:
 @click.argument("recipe")
 @overrides_argument
 @with_option
-@click.option("--only", metavar="TABLE", help="Print one table only, such as training.")
+@click.option("--only", metavar="TABLE", help="Table to print, such as training; default: all.")
 def recipe_show(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...], only: str | None) -> None:
-    """The resolved recipe with all defaults, as TOML that loads again."""
+    """Print the resolved recipe with all defaults, as TOML that loads again."""
     from medgen.config.recipe import load, to_toml
 
     text = to_toml(load(recipe, overrides, layers, options.registry()), only)

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from medgen.cli import options
-from medgen.errors import (
-    RecipeError,
-)
+from medgen.config.overlay import given_as
+from medgen.errors import CheckpointError, RecipeError
 
 if TYPE_CHECKING:
     from medgen.api.recipe import Recipe
@@ -23,28 +22,24 @@ from medgen.cli.options import overrides_argument, say_result, with_option
 @overrides_argument
 @with_option
 @click.option(
-    "--resume", metavar="RUN|auto", help="Continue a run; auto: the newest unfinished one of this recipe, if any."
+    "--resume",
+    metavar="RUN|auto",
+    help="Run folder to continue; auto: the newest unfinished run of this recipe, else a new run.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be trained and what it costs, and keep nothing.")
-@click.option("--devices", type=click.IntRange(1), metavar="N", help="Use so many devices, one process on each.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Show what would be trained and what it costs. Keeps the slice store, and nothing else.",
+)
+@click.option("--devices", type=click.IntRange(1), metavar="N", help="Number of devices, one process on each.")
 @click.pass_context
 def train(
     context: click.Context, recipe: str | None, overrides: tuple[str, ...], layers: tuple[str, ...],
     resume: str | None, dry_run: bool, devices: int | None,
 ) -> int:  # fmt: skip
-    """Train RECIPE, a TOML file or the name of one that comes along."""
-    more = [f"training.devices={devices}"] if devices else []
-    if resume and resume != "auto":
-        given = [recipe, *overrides] if recipe else []
-        resolved = _recipe_of(Path(resume), [*given, *more], layers)
-    elif recipe:
-        from medgen.config.recipe import load
-
-        resolved = load(recipe, [*overrides, *more], layers, options.registry())
-    else:
-        raise RecipeError(
-            "RECIPE: none given. Name one (`medgen recipe list` shows those that come along), or --resume RUN."
-        )
+    """Train RECIPE, a TOML file or the name of a recipe that comes with medgen."""
+    resume = resume if resume in (None, "auto") else str(_run_folder(Path(resume)))
+    resolved = _resolved(recipe, overrides, layers, resume, devices)
     from medgen.training import session
 
     if dry_run:
@@ -61,8 +56,39 @@ def train(
     return 0
 
 
+def _resolved(
+    recipe: str | None, overrides: Sequence[str], layers: Sequence[str], resume: str | None, devices: int | None
+) -> Recipe:
+    """Load the recipe to train; for a resumed run its own."""
+    more = [f"training.devices={devices}"] if devices else []
+    with given_as({"training.devices": "--devices"} if devices else {}):
+        if resume and resume != "auto":
+            return _recipe_of(Path(resume), [*([recipe, *overrides] if recipe else []), *more], layers)
+        if recipe:
+            from medgen.config.recipe import load
+
+            return load(recipe, [*overrides, *more], layers, options.registry())
+    raise RecipeError(
+        "RECIPE: none given. Name one (`medgen recipe list` shows those that come along), or --resume RUN."
+    )
+
+
+def _run_folder(path: Path) -> Path:
+    """Return the folder of the run to resume, for which its latest.pt may stand. Raises CheckpointError for others."""
+    if path.is_file() and path.name == "latest.pt":
+        return path.parent
+    if path.is_file() and path.suffix == ".pt":
+        raise CheckpointError(
+            f"{path}: --resume goes on from the newest checkpoint of a run. Use --resume {path.parent}, or begin a new "
+            f"run from this one with training.init_from={path}."
+        )
+    if path.is_file():
+        raise CheckpointError(f"{path}: is a file, expected the folder of a run. Use --resume RUN, such as runs/bravo.")
+    return path
+
+
 def _recipe_of(folder: Path, overrides: Sequence[str], layers: Sequence[str]) -> Recipe:
-    """The recipe with which a run is continued."""
+    """Load the recipe of the run to resume."""
     strange = [each for each in overrides if "=" not in each]
     if strange:
         raise RecipeError(

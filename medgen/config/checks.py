@@ -1,4 +1,4 @@
-"""Mistakes of a recipe that only several keys or tables together can tell."""
+"""Checks of a recipe that involve several keys or tables."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from medgen.api.recipe import Recipe
 from medgen.api.settings import did_you_mean
 from medgen.api.tables import DEFAULT_MASK
 from medgen.api.values import SEVERAL
+from medgen.config.blame import building
 
 Check = Callable[[Recipe], Iterable[str]]
 
@@ -26,16 +27,20 @@ def checks(recipe: Recipe) -> Iterator[tuple[str, Check]]:
 
 
 def mistakes(recipe: Recipe) -> Iterator[str]:
-    """Find mistakes in [training] and in what is composed, without those of callbacks, which may call this."""
+    """Find mistakes in [training], mode, strategy, space and network; not in callbacks, whose checks may call this."""
     yield from check_training(recipe)
     for part in (recipe.mode, recipe.strategy, recipe.space, recipe.network):
         yield from part.check(recipe)
 
 
 def check_data(recipe: Recipe) -> Iterator[str]:
-    """Find mistakes in [data] that only several keys or tables together can tell."""
+    """Find mistakes in [data] that involve several keys or tables."""
     data = recipe.data
-    if data.masks and DEFAULT_MASK not in data.masks and DEFAULT_MASK in recipe.mode.build().names:
+    if not data.masks or DEFAULT_MASK in data.masks:
+        return
+    with building(f"mode.{recipe.names['mode']}"):
+        names = recipe.mode.build().names
+    if DEFAULT_MASK in names:
         likely = did_you_mean(DEFAULT_MASK, data.masks) or f' Add masks.{DEFAULT_MASK} = {{ file = "..." }}.'
         yield (
             f"data.masks: got {', '.join(data.masks)}, expected {DEFAULT_MASK} among them, which "
@@ -44,7 +49,7 @@ def check_data(recipe: Recipe) -> Iterator[str]:
 
 
 def check_training(recipe: Recipe) -> Iterator[str]:
-    """Find mistakes in [training] that only several keys or tables together can tell."""
+    """Find mistakes in [training] that involve several keys."""
     training = recipe.training
     if not training.steps and not training.epochs:
         yield "training.steps: got 0, and training.epochs is 0 too, expected one greater than 0. Give one."
@@ -59,7 +64,7 @@ def check_training(recipe: Recipe) -> Iterator[str]:
 
 
 def check_losses(recipe: Recipe) -> Iterator[str]:
-    """Find losses that read what the strategy's prediction does not have."""
+    """Find losses that read a member that the strategy's prediction lacks."""
     if recipe.strategy is None:
         return
     gives = recipe.strategy.gives

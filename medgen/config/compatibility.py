@@ -1,4 +1,4 @@
-"""What may differ in the recipe of a run that is resumed: what changes no result, and how long it goes on."""
+"""Check the recipe of a resumed run: only length and settings that change no result may differ."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from medgen.config.recipe import CORE
 from medgen.errors import CheckpointError
 
 MORE_ONLY = ("training.steps", "training.epochs")
-"""A run can go on for longer; what is done is done."""
+"""Keys that a resumed run may raise, but not lower."""
 
 
 class Setting(NamedTuple):
-    """A key of a recipe. free: whether a resumed run may have another value."""
+    """The value of a key. free: True if a resumed run may change it."""
 
     value: Any
     free: bool
@@ -48,7 +48,7 @@ def _allowed(key: str, old: Setting | None, new: Setting | None) -> bool:
 
 
 def _settings(recipe: Recipe) -> Iterator[tuple[str, Setting]]:
-    """Every key with its value, paths emptied; each table is a key too, so that an empty one counts."""
+    """List every key with its value, paths emptied. Each table is a key too, so that an empty table counts."""
     for table, part in _tables(recipe):
         names = [each.name for each in attrs.fields(type(part))]
         free = part.may_change

@@ -1,15 +1,16 @@
-"""Entry points of the group `medgen`, from whatever package installers have left, damaged or not.
+"""Find entry points of the group `medgen` in installed distributions, damaged ones included.
 
-`importlib.metadata.entry_points` is not used: one file that it cannot read hides those of all packages, and of two
-distributions of one name, such as an old one that was not removed, it sees the first only.
+`importlib.metadata.entry_points` is not used: one unreadable file hides the entry points of all packages, and of two
+distributions of the same name, such as an old one left behind, it reads only the first.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from importlib.metadata import Distribution, EntryPoint, distributions
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from medgen.system.console import printable
@@ -18,7 +19,7 @@ GROUP = "medgen"
 
 
 class Source(NamedTuple):
-    """A distribution, and the path of its metadata."""
+    """A distribution and the path of its metadata."""
 
     name: str
     version: str
@@ -26,7 +27,7 @@ class Source(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What one distribution declares, and what is wrong with its metadata."""
+    """The entry points of a distribution, and the faults of its metadata."""
 
     source: Source
     points: tuple[EntryPoint, ...] = ()
@@ -36,7 +37,7 @@ class Found(NamedTuple):
 def found() -> list[Found]:
     """Read every distribution that has entry points of medgen, or whose damaged metadata may have hidden some.
 
-    Those of one name follow each other in the order in which they should be tried.
+    Distributions of the same name are adjacent, in the order in which to try them.
     """
     named: dict[str, list[Found]] = {}
     seen = set()
@@ -70,12 +71,23 @@ def _read(distribution: Distribution) -> Found:
 
 def _points(distribution: Distribution) -> tuple[EntryPoint, ...]:
     """The entry points of medgen. Raises ValueError, or what importlib does, if some seem meant but cannot be read."""
-    if f"[{GROUP}]" not in (distribution.read_text("entry_points.txt") or "").replace(" ", ""):
+    text = distribution.read_text("entry_points.txt")
+    if text is None:
+        _require_none(distribution)
+    if f"[{GROUP}]" not in (text or "").replace(" ", ""):
         return ()
     points = tuple(point for point in distribution.entry_points if point.group == GROUP)
     if not points:
         raise ValueError(f"nothing is declared in [{GROUP}]")
     return points
+
+
+def _require_none(distribution: Distribution) -> None:
+    """Raise OSError if there is a file that importlib takes for none, as it may not be read."""
+    folder = getattr(distribution, "_path", None)
+    if isinstance(folder, Path):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            (folder / "entry_points.txt").open("rb").close()
 
 
 def _is_ours(distribution: Distribution) -> bool:
@@ -86,7 +98,7 @@ def _is_ours(distribution: Distribution) -> bool:
 
 
 def _of_path(distribution: Distribution) -> Source:
-    """Name and version as the folder of the metadata has them: `foo-1.0.dist-info`."""
+    """Read name and version from the metadata folder's name: `foo-1.0.dist-info`."""
     path = str(getattr(distribution, "_path", None) or type(distribution).__module__)
     stem = PurePath(path).name.removesuffix(".dist-info").removesuffix(".egg-info")
     name, _, version = stem.partition("-")
@@ -98,7 +110,7 @@ def _said(error: Exception) -> str:
 
 
 def _in_order(same: Sequence[Found]) -> Iterator[Found]:
-    """Distributions of one name: by `sys.path`, and in one folder the newest first, as the others were left over."""
+    """Order distributions of the same name by `sys.path`, in each folder the newest first; older ones are leftovers."""
     folders = list(dict.fromkeys(_folder(each) for each in same))
     ordered = sorted(same, key=lambda each: _number(each.source.version), reverse=True)
     ordered.sort(key=lambda each: (folders.index(_folder(each)), bool(each.damage)))

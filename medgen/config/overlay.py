@@ -1,11 +1,13 @@
-"""TOML files and `KEY=VALUE`, laid over each other. Each key remembers where it came from."""
+"""Merge TOML files and `KEY=VALUE` in order, and record the origin of each key."""
 
 from __future__ import annotations
 
 import os
+import re
 import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +19,18 @@ from medgen.errors import RecipeError
 from medgen.system.names import is_utf8, portable
 
 COMMAND_LINE = "command line"
+WITH = "with"
+"""Folder of the layers that apply to any recipe, below that of the recipes."""
 NOT_UTF8 = "Rename it, or name it by a variable: export SCANS=..., then data.root='$SCANS'."
-"""What to do about a folder on the command line whose name is not UTF-8."""
+"""Advice for a folder on the command line whose name is not UTF-8."""
 _DEEPEST = 50
-"""Levels of nesting beyond which a file is no recipe; ours need five."""
+"""Maximum levels of nesting; medgen's recipes need five."""
 
 
 class Layers:
-    """Tables as they are laid over each other, and which file each key came from.
+    """Merged tables, and the origin of each key.
 
-    removed: kinds and names that some `kind.name = false` took away.
+    removed: kinds and names removed by `kind.name = false`.
     """
 
     def __init__(self) -> None:
@@ -36,12 +40,12 @@ class Layers:
         self._extended: set[Path] = set()
 
     def origin(self, path: tuple[Key, ...]) -> str | None:
-        """The file that a key, or the nearest table around it, came from last."""
+        """Return the last file that set a key, or the nearest table around it."""
         lengths = range(len(path), 0, -1)
         return next((self._origins[path[:length]] for length in lengths if path[:length] in self._origins), None)
 
     def lay_file(self, file: Path, below: tuple[Path, ...] = ()) -> None:
-        """Lay a file and what it extends over what there is; what several of them extend is laid once."""
+        """Merge a file after the files that it extends; a file extended several times is merged once."""
         identity = file.resolve()
         if identity in below:
             raise RecipeError(f"{file}: extends: this file extends itself. Remove one of the links.")
@@ -54,7 +58,7 @@ class Layers:
         self.lay(table, str(file))
 
     def lay_override(self, text: str) -> Iterator[str]:
-        """Lay one `KEY=VALUE` over what there is; yields what is wrong with it."""
+        """Merge one `KEY=VALUE`; yields its mistakes."""
         text = portable(text)
         key, equals, value = text.partition("=")
         path = [part.strip() for part in key.split(".")]
@@ -62,7 +66,8 @@ class Layers:
             yield f"{COMMAND_LINE}: got {as_toml(text)}, which is not UTF-8, as recipes are. {NOT_UTF8}"
             return
         if not equals or not all(path) or len(path) > _DEEPEST or not text.isprintable():
-            yield f"{COMMAND_LINE}: got {as_toml(text)}, expected KEY=VALUE such as training.epochs=3."
+            hint = f" A layer goes after --with: --with {text}." if text.isprintable() and layer(text) else ""
+            yield f"{COMMAND_LINE}: got {as_toml(text)}, expected KEY=VALUE such as training.epochs=3.{hint}"
             return
         table = _value(value)
         for part in reversed(path):
@@ -70,7 +75,7 @@ class Layers:
         self.lay(table, COMMAND_LINE)
 
     def lay(self, table: Mapping[str, Any], origin: str) -> None:
-        """Lay a table over what there is: single kinds replace, all else merges, `kind.name = false` removes."""
+        """Merge a table: single kinds replace, all else merges, `kind.name = false` removes."""
         for key, value in table.items():
             if key in SINGLE:
                 self.tables[key] = self._replace(key, {value: {}} if isinstance(value, str) else value, origin)
@@ -94,7 +99,7 @@ class Layers:
         return {name: value for name, value in table.items() if value is not False}
 
     def _clear_other_length(self, key: str, value: Any) -> None:
-        """A later `steps` takes the place of `epochs`, and the other way round."""
+        """Let a later `steps` replace `epochs`, and vice versa."""
         if key != "training" or not isinstance(value, dict) or not isinstance(self.tables.get(key), dict):
             return
         for given, other in (("steps", "epochs"), ("epochs", "steps")):
@@ -111,8 +116,27 @@ class Layers:
         return merged
 
 
+@contextmanager
+def given_as(options: Mapping[str, str]) -> Iterator[None]:
+    """Replace keys by the options that set them in errors of the command line: `--steps: got 5`."""
+    try:
+        yield
+    except RecipeError as error:
+        raise RecipeError([_renamed(problem, options) for problem in error.problems]) from None
+
+
+def _renamed(problem: str, options: Mapping[str, str]) -> str:
+    start = next((key for key in options if problem.startswith(f"{COMMAND_LINE}: {key}:")), None)
+    if start is None:
+        return problem
+    problem = problem.removeprefix(f"{COMMAND_LINE}: ")
+    for key, option in options.items():
+        problem = re.sub(rf"(?<![\w.]){re.escape(key)}(?![\w.])", option, problem)
+    return problem
+
+
 def _value(text: str) -> Any:
-    """The right side of an override: TOML, or, where it is not, a string as it stands."""
+    """Parse the right side of an override as TOML; if it is no TOML, return the text."""
     try:
         table = tomli.loads(f"value = {text}")
     except (ValueError, RecursionError):
@@ -128,9 +152,9 @@ def _extends(given: Any, file: Path) -> list[str]:
 
 
 def find(given: str | Path, folders: Sequence[Path] = (Path(),), where: str = "") -> Path:
-    """A recipe's file, with or without `.toml`: below one of the folders, or among those that come along.
+    """Find a recipe's file, with or without `.toml`, below one of the folders or among medgen's recipes.
 
-    where: what the message starts with if there is none.
+    where: start of the error message. Raises RecipeError.
     """
     path = Path(given)
     below = Path(*path.parts[1:]) if path.parts[:1] == ("recipes",) else path
@@ -141,18 +165,34 @@ def find(given: str | Path, folders: Sequence[Path] = (Path(),), where: str = ""
                 return candidate
     if os.path.isdir(places[0]):
         raise RecipeError(f"{where}{path}: is a folder. Name a recipe in it.")
+    if layer(path):
+        raise RecipeError(f"{where}{not_alone(path)}")
     hint = did_you_mean(path.name, _names_beside(places)) or " `medgen recipe list` shows those that come along."
     raise RecipeError(f"{where}{path}: no such recipe.{hint}")
 
 
+def layer(given: str | Path) -> str | None:
+    """Return the name of medgen's layer, such as `fast_debug`, that a name or path means, or None."""
+    path = Path(given)
+    file = recipes_dir() / WITH / f"{path.stem}.toml"
+    if path.parent.name not in ("", WITH) or path.suffix not in ("", ".toml") or not os.path.isfile(file):
+        return None
+    return path.stem
+
+
+def not_alone(path: Path) -> str:
+    """Explain that a layer is no recipe."""
+    return f"{path}: is a layer to lay over a recipe. Use it as `medgen train RECIPE --with {layer(path)}`."
+
+
 def recipes_dir() -> Path:
-    """The folder of the recipes that come along: in a checkout, or where the wheel put it."""
+    """Return the folder of medgen's recipes, in a checkout or as installed by the wheel."""
     beside = Path(__file__).parents[2] / "recipes"
     return beside if (beside / "base" / "common.toml").is_file() else Path(sys.prefix, "share", "medgen", "recipes")
 
 
 def read(file: Path) -> str:
-    """A file's text. Raises RecipeError if it is none; never waits for a pipe."""
+    """Read a file's text. Raises RecipeError if it cannot be read; never waits for a pipe."""
     try:
         if not stat.S_ISREG(file.stat().st_mode):
             raise RecipeError(f"{file}: is no regular file. Give a TOML file.")
@@ -168,7 +208,7 @@ def read(file: Path) -> str:
 
 
 def parse(text: str, source: str) -> dict[str, Any]:
-    """Tables of a TOML text. Raises RecipeError with line and column."""
+    """Parse a TOML text. Raises RecipeError with line and column."""
     try:
         table = tomli.loads(text)
     except tomli.TOMLDecodeError as error:

@@ -1,4 +1,4 @@
-"""Recipes: TOML files, layers and overrides to one `Recipe`, and back. Every mistake is reported at once.
+"""Load a `Recipe` from TOML files, layers and overrides, and write it. Every mistake is reported at once.
 
 Nothing here imports torch.
 """
@@ -24,8 +24,9 @@ from medgen.api.settings import (
 )
 from medgen.api.tables import DataSettings, DistributedSettings, RunSettings, TrainingSettings
 from medgen.api.values import KINDS, SEVERAL, SINGLE
+from medgen.config import advice
 from medgen.config.checks import Check, checks
-from medgen.config.overlay import Layers, find, parse, recipes_dir
+from medgen.config.overlay import WITH, Layers, find, not_alone, parse, recipes_dir
 from medgen.config.registry import Registry
 from medgen.errors import PluginError, RecipeError
 
@@ -35,21 +36,23 @@ CORE: dict[str, type] = {
     "run": RunSettings,
     "distributed": DistributedSettings,
 }
-"""The tables that are no plugin's."""
+"""The tables of the core."""
 
 
 def load(
     path: str | Path, overrides: Sequence[str] = (), layers: Sequence[str | Path] = (), registry: Registry | None = None
 ) -> Recipe:
-    """The recipe in a file, or of one that comes along; later wins: what it extends, itself, layers, overrides.
+    """Load a recipe from a file or by name. Precedence, rising: extended files, the file, layers, overrides.
 
     overrides: `KEY=VALUE`, such as `training.epochs=3`. layers: further recipes, as after `--with`.
-    Raises RecipeError with every mistake, or PluginError if all that is wrong is plugins.
+    Raises RecipeError with every mistake, or PluginError if only plugins are at fault.
     """
     main, laid = find(path), Layers()
+    if main.resolve().parent == (recipes_dir() / WITH).resolve():
+        raise RecipeError(not_alone(main))
     laid.lay_file(main)
     for each in layers:
-        laid.lay_file(find(each, [Path(), recipes_dir() / "with"], "--with: "))
+        laid.lay_file(find(each, [Path(), recipes_dir() / WITH], "--with: "))
     wrong = [problem for each in overrides for problem in laid.lay_override(each)]
     return _Resolver(laid, str(main), registry or Registry.load(), wrong).recipe()
 
@@ -57,7 +60,7 @@ def load(
 def from_toml(
     text: str, registry: Registry | None = None, source: str = "recipe", overrides: Sequence[str] = ()
 ) -> Recipe:
-    """The recipe in a text, such as a checkpoint's. source: what messages call the text. overrides: `KEY=VALUE`."""
+    """Load a recipe from a text, such as a checkpoint's. source: its name in messages. overrides: `KEY=VALUE`."""
     laid = Layers()
     laid.lay(parse(text, source), source)
     wrong = [problem for each in overrides for problem in laid.lay_override(each)]
@@ -76,7 +79,7 @@ def data_settings(overrides: Sequence[str]) -> DataSettings:
 
 
 def to_toml(recipe: Recipe, only: str | None = None) -> str:
-    """TOML that loads to an equal recipe. only: one table of it, such as `training`."""
+    """Write TOML that loads to an equal recipe. only: a single table, such as `training`."""
     table = _plain(recipe)
     if only is not None and only not in table:
         raise RecipeError(
@@ -86,7 +89,7 @@ def to_toml(recipe: Recipe, only: str | None = None) -> str:
 
 
 def public_toml(recipe: Recipe) -> str:
-    """The same with all paths emptied and without [slurm], for what leaves the machine; it still loads."""
+    """Write TOML for files that leave the machine: paths emptied, private tables such as [slurm] left out; it loads."""
     table = _plain(recipe, paths=False)
     for name, settings in recipe.tables.items():
         if not settings.public:
@@ -95,13 +98,13 @@ def public_toml(recipe: Recipe) -> str:
 
 
 def shipped() -> list[tuple[str, str]]:
-    """Names of the recipes that come along, each with the comment that it starts with."""
+    """List the names of medgen's recipes, each with its first comment."""
     files = sorted(recipes_dir().glob("*.toml"))
     return [(path.stem, path.read_text(encoding="utf-8").split("\n", 1)[0].lstrip("# ")) for path in files]
 
 
 class _Resolver:
-    """Makes settings objects of tables and collects what is wrong, by who has to act on it."""
+    """Builds settings objects from tables, and collects mistakes of the recipe and faults of plugins."""
 
     def __init__(self, layers: Layers, source: str, registry: Registry, problems: Iterable[str] = ()):
         self.layers, self.source, self.registry = layers, source, registry
@@ -109,11 +112,11 @@ class _Resolver:
         self._keys: list[str] = []
 
     def recipe(self) -> Recipe:
-        """The recipe. Raises RecipeError, or PluginError if all that is wrong is plugins."""
+        """Build the recipe. Raises RecipeError, or PluginError if only plugins are at fault."""
         tables = self.layers.tables
         known = (*CORE, *KINDS, *self.registry.names("tables"))
         for name in (name for name in tables if name not in known):
-            self._report((name,), unknown_key(name, known))
+            self._report((name,), unknown_key(name, known) + self.registry.suspects())
         for kind, name in self.layers.removed:
             self._require_known(kind, name)
         core: dict[str, Any] = {name: self._structure(cls, tables.get(name, {}), name) for name, cls in CORE.items()}
@@ -122,7 +125,7 @@ class _Resolver:
         parts: dict[str, Any] = {kind: made for kind, (_, made) in single.items()}
         parts |= {kind: self._several(kind) for kind in SEVERAL}
         own = {name: self._plugin("tables", name, tables.get(name, {})) for name in self.registry.names("tables")}
-        recipe = Recipe(**core, **parts, tables=own, names=names)
+        recipe = Recipe(**core, **parts, tables={name: each for name, each in own.items() if each}, names=names)
         self._check(recipe)
         if self.problems:
             raise RecipeError(self.problems + self.broken)
@@ -148,7 +151,7 @@ class _Resolver:
     def _several(self, kind: str) -> dict[str, Any]:
         table = self.layers.tables.get(kind, {})
         if not isinstance(table, dict):
-            self._report((kind,), f"got {as_toml(table)}, expected tables such as [{kind}.NAME].")
+            self._report((kind,), advice.not_tables(kind, table, self.registry.names(kind)))
         elif not table and kind == "losses":
             tables = ", ".join(f"[{kind}.{name}]" for name in self.registry.names(kind))
             self._report((kind,), f"missing, expected at least one of the tables {tables}. Add one.")
@@ -163,6 +166,10 @@ class _Resolver:
         except PluginError as error:
             self.broken += [f"{self._origin((kind, name))}: {problem}" for problem in error.problems]
             return None
+        if entry and not isinstance(table, dict):
+            path = (name,) if kind == "tables" else (kind, name)
+            self._report(path, advice.not_a_table(kind, name, table))
+            return None
         if entry:
             return self._structure(entry.settings_class, table, name if kind == "tables" else f"{kind}.{name}")
         self._require_known(kind, name)
@@ -172,10 +179,10 @@ class _Resolver:
         names = self.registry.names(kind)
         if name not in (*names, *(plugin.name for plugin in self.registry.plugins if plugin.error)):
             message = f"no such plugin, expected one of {', '.join(names)}.{did_you_mean(name, names)}"
-            self._report((kind, name), message)
+            self._report((kind, name), message + self.registry.suspects())
 
     def _structure(self, cls: type, table: Any, where: str) -> Any:
-        """The settings object; where a key is wrong it has that key's default, so that checks can go on."""
+        """Build a settings object; wrong keys get their defaults, so that checks can continue."""
         made, problems = structure(table, cls, where)
         for problem in problems:
             self._report(problem.path, problem.message)
@@ -200,6 +207,8 @@ class _Resolver:
         except Exception as error:
             if self.problems or self.broken:  # it may have met with what could not be made
                 return []
+            if isinstance(error, PluginError):
+                raise
             reason = f"{type(error).__name__}: {error}"
             raise PluginError(f"{where}: its check(recipe) failed: {reason}. Report it to its authors.") from error
 
@@ -212,7 +221,7 @@ class _Resolver:
 
 
 def _not_slices(parts: Mapping[str, Any]) -> Iterator[str]:
-    """Plugins that may work on volumes, but are to be trained on what the data have."""
+    """Find plugins set to volumes; the data are slices."""
     for where, part in parts.items():
         axes = getattr(part, "spatial_dims", 2)
         if axes != 2:
@@ -220,7 +229,7 @@ def _not_slices(parts: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _path(message: str) -> tuple[Key, ...]:
-    """The key path that a message starts with, up to a position in a list."""
+    """Parse the key path at the start of a message, up to a position in a list."""
     return tuple(re.split(r":|\[", message, maxsplit=1)[0].split("."))
 
 

@@ -1,4 +1,4 @@
-"""What the hooks of one plugin module give, or why it is broken."""
+"""Call the hooks of a plugin module and validate their answers."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     import click
 
 API = 1
-"""What a plugin module declares as `medgen_api`."""
+"""The value of `medgen_api` that a plugin module must declare."""
 _NAME = "[A-Za-z0-9_-]+"
 
 
 class BrokenPluginError(Exception):
-    """Why a plugin cannot be used, in one line."""
+    """A plugin cannot be used; the message is the reason, one line."""
 
 
 def answers(module: ModuleType) -> dict[str, Any]:
-    """Call every hook of a plugin once; what each gives, by the name of the hook."""
+    """Call every hook of a plugin once; return the answers by hook name."""
     _require_api(module)
     manager = pluggy.PluginManager("medgen")  # of its own, so that each answer has a known giver
     manager.add_hookspecs(Registration)
@@ -49,7 +49,7 @@ def _require_api(module: ModuleType) -> None:
 
 
 def classes(hook: str, answer: object) -> Iterator[tuple[str, type]]:
-    """The classes that a hook gave, with names that a recipe can have."""
+    """Validate and yield a hook's settings classes with their names."""
     if not isinstance(answer, Mapping):
         raise BrokenPluginError(f"{hook} returned {_kind(answer)}, expected a dict of settings classes by name")
     for name, cls in answer.items():
@@ -60,7 +60,7 @@ def classes(hook: str, answer: object) -> Iterator[tuple[str, type]]:
 
 
 def commands(answer: object) -> list[click.Command]:
-    """The commands that `medgen_commands` gave."""
+    """Validate and return the commands of `medgen_commands`."""
     import click
 
     if not isinstance(answer, Sequence) or isinstance(answer, str | bytes):

@@ -1,15 +1,12 @@
-"""Entry points to settings classes by kind and name. A plugin that is broken is a row of the list, not a crash.
+"""Load settings classes by kind and name from entry points. A broken plugin is a row of the list, not a crash.
 
 pluggy's own loader is not used: it stops at the first plugin that fails to import, and drops the second of two
-distributions whose entry points share a name. Which there are is told by `installed`.
+distributions whose entry points share a name. `installed` finds the entry points.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import logging
-import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint
 from pathlib import PurePath
@@ -32,6 +29,7 @@ from medgen.api.recipe import (
 )
 from medgen.api.settings import field, fields, ge, settings
 from medgen.config import installed, registration
+from medgen.config.containment import contained
 from medgen.config.installed import Source
 from medgen.config.registration import BrokenPluginError
 from medgen.errors import PluginError
@@ -64,11 +62,13 @@ _BASES: dict[str, tuple[type, ...]] = {
     "tables": (TableSettings,),
 }
 _LONGEST = 500
-"""Characters of a reason; some errors have pages."""
+"""Maximum characters of a reason; some errors have pages."""
+SUSPECTS = 5
+"""Maximum distributions that are named."""
 
 
 class Entry(NamedTuple):
-    """A settings class that a plugin gives."""
+    """A settings class of a plugin."""
 
     kind: str
     name: str
@@ -78,7 +78,7 @@ class Entry(NamedTuple):
 
 
 class Given(NamedTuple):
-    """A command that a plugin gives."""
+    """A command of a plugin."""
 
     command: click.Command
     distribution: str
@@ -86,9 +86,9 @@ class Given(NamedTuple):
 
 
 class Plugin(NamedTuple):
-    """An entry point, as `medgen plugins list` shows it.
+    """An entry point, a row of `medgen plugins list`.
 
-    provides: kinds and names. error: why it is broken. file: what to look at then, if the error does not say.
+    provides: kinds and names. error: reason if it is broken. file: the file to inspect, if the error names none.
     """
 
     name: str
@@ -100,7 +100,7 @@ class Plugin(NamedTuple):
 
 
 class Registry:
-    """What is installed. `plugins` has a row per entry point, broken ones included; `entries` is what they give."""
+    """Installed plugins. `plugins`: one per entry point, broken ones included; `entries`: their settings classes."""
 
     def __init__(self, plugins: Sequence[Plugin], entries: Sequence[Entry], given: Sequence[Given] = ()):
         self.plugins, self.entries, self.given = tuple(plugins), tuple(entries), tuple(given)
@@ -116,11 +116,11 @@ class Registry:
         return cls(rows, _distinct(loader.entries), list(loader.given.values()))
 
     def names(self, kind: str) -> tuple[str, ...]:
-        """Every name of a kind."""
+        """Return every name of a kind."""
         return tuple(dict.fromkeys(entry.name for entry in self.entries if entry.kind == kind))
 
     def find(self, kind: str, name: str) -> Entry | None:
-        """The entry, or None if nothing has that name. Raises PluginError if it is ambiguous or its plugin broken."""
+        """Return the entry, or None for an unknown name. Raises PluginError if it is ambiguous or its plugin broken."""
         found = [entry for entry in self.entries if (entry.kind, entry.name) == (kind, name)]
         if len(found) > 1:
             raise PluginError(_ambiguous(found))
@@ -130,23 +130,30 @@ class Registry:
         return found[0] if found else None
 
     def get(self, kind: str, name: str) -> Entry:
-        """The entry. Raises PluginError if there is none, if it is ambiguous, or if its plugin is broken."""
+        """Return the entry. Raises PluginError if it is unknown, ambiguous, or its plugin broken."""
         entry = self.find(kind, name)
         if entry is None:
-            raise PluginError(f"{kind}.{name}: no such plugin, there are {', '.join(self.names(kind)) or 'none'}.")
+            known = ", ".join(self.names(kind)) or "none"
+            raise PluginError(f"{kind}.{name}: no such plugin, there are {known}.{self.suspects()}")
         return entry
 
+    def suspects(self) -> str:
+        """A sentence, if there are broken plugins, one of which may give what no other does."""
+        broken = dict.fromkeys(f"{each.distribution} {each.version}" for each in self.plugins if each.error)
+        first = ", ".join(list(broken)[:SUSPECTS]) + ", ..." * (len(broken) > SUSPECTS)
+        return f" A broken plugin may be what gives it, of {first}: see `medgen plugins list`." if broken else ""
+
     def commands(self) -> tuple[click.Command, ...]:
-        """The commands that plugins add."""
+        """Return the commands of plugins."""
         return tuple(given.command for given in self.given)
 
     def givers(self, command: str, core: bool = False) -> list[str]:
-        """The distributions that give a command of that name; core: medgen's core is one of them."""
+        """Return the distributions with a command of this name. core: True if the core has one too."""
         own = [f"medgen {__version__}"] if core else []
         return own + [f"{each.distribution} {each.version}" for each in self.given if each.command.name == command]
 
     def problems(self, core: Collection[str] = ()) -> list[str]:
-        """What is wrong with what is installed: broken plugins, and names that several give. core: its commands."""
+        """Describe broken plugins and ambiguous names. core: names of the core's commands."""
         broken = [f"{plugin.name}: {describe(plugin)}. Repair or remove it." for plugin in self.plugins if plugin.error]
         keys = dict.fromkeys((entry.kind, entry.name) for entry in self.entries)
         same = [[entry for entry in self.entries if (entry.kind, entry.name) == key] for key in keys]
@@ -161,12 +168,12 @@ class Registry:
 
 
 def describe(plugin: Plugin) -> str:
-    """A broken plugin's fault and where it comes from: `ModuleNotFoundError: nosuch (bad-import 1.0), see FILE`."""
+    """Describe a broken plugin's fault and origin: `ModuleNotFoundError: nosuch (bad-import 1.0), see FILE`."""
     return f"{plugin.error} ({plugin.distribution} {plugin.version})" + (f", see {plugin.file}" if plugin.file else "")
 
 
 def ambiguous(what: str, givers: Sequence[str]) -> str:
-    """The line about a name that several distributions give."""
+    """Describe a name that several distributions use."""
     return f"{what}: given by {' and '.join(givers)}. Uninstall one of them."
 
 
@@ -176,22 +183,22 @@ def _ambiguous(entries: Sequence[Entry]) -> str:
 
 
 def _distinct(entries: Sequence[Entry]) -> list[Entry]:
-    """Two entry points may name the same module."""
+    """Remove duplicates: two entry points may name the same module."""
     return list({(entry.kind, entry.name, entry.settings_class): entry for entry in entries}.values())
 
 
 class _Loader:
-    """Collects what entry points give. Where two distributions have one name, the first that works gives each."""
+    """Imports entry points. Of distributions with the same name, the first that works provides each entry point."""
 
     def __init__(self) -> None:
         self.rows: list[Plugin] = []
         self.entries: list[Entry] = []
         self.given: dict[tuple[str, str], Given] = {}
-        """By name and module, as two entry points may name the same."""
+        """By name and module, as two entry points may name the same module."""
         self._loaded: set[tuple[str, str]] = set()
 
     def add(self, found: installed.Found, check: Callable[[], None]) -> None:
-        """Import what a distribution declares; `check` raises if the user wants to stop meanwhile."""
+        """Import a distribution's entry points; `check` raises if the user interrupts."""
         name, version, path = found.source
         self.rows += [Plugin(PurePath(path).name, name, version, error=reason) for reason in found.damage]
         new = [point for point in found.points if (name.lower(), point.name) not in self._loaded]
@@ -206,7 +213,7 @@ class _Loader:
         row = Plugin(printable(point.name), source.name, source.version)
         file = source.path
         try:
-            with _contained():
+            with contained():
                 module = _import(point)
                 file = getattr(module, "__file__", None) or file
                 gives = registration.answers(module)
@@ -220,19 +227,6 @@ class _Loader:
         provides = [(entry.kind, entry.name) for entry in found]
         provides += [("command", str(command.name)) for command in commands]
         return row._replace(provides=tuple(provides))
-
-
-@contextlib.contextmanager
-def _contained() -> Iterator[None]:
-    """Keep what a plugin prints from our lines on stdout, and leave logging, which is everybody's, as it was."""
-    root = logging.getLogger()
-    level, handlers = root.level, list(root.handlers)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    finally:
-        root.setLevel(level)
-        root.handlers[:] = handlers
 
 
 def _import(point: EntryPoint) -> Any:
@@ -259,8 +253,8 @@ def _classes(gives: Mapping[str, Any]) -> Iterator[tuple[str, str, type]]:
 
 @functools.cache
 def _weighted(cls: type) -> type:
-    """A loss's settings with the field `weight`, which every table `[losses.x]` has."""
-    weight = field(1.0, help="what the core multiplies this loss by", check=ge(0))
+    """Add the field `weight`, which every table `[losses.x]` has, to a loss's settings."""
+    weight = field(1.0, help="factor of this loss in the sum", check=ge(0))
     names = ("__module__", "__qualname__", "__doc__")
     body = {name: getattr(cls, name) for name in names}
     return settings(type(cls.__name__, (cls,), {**body, "__annotations__": {"weight": float}, "weight": weight}))

@@ -1,4 +1,4 @@
-"""Which indices a process makes: those of whole blocks, by arithmetic, so that a billion take no memory."""
+"""Indices of a process: whole blocks, computed by arithmetic, so that a billion need no memory."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import overload
 
 
 class Indices(Sequence[int]):
-    """The indices below `total` in part 1..`parts`: those of every `parts`-th block, so that no block is torn apart."""
+    """The indices below `total` of one part, 1..`parts`: every `parts`-th block, each block whole."""
 
     def __init__(self, total: int, batch_size: int, part: int, parts: int):
         self.total, self.batch_size = total, batch_size
         self.blocks = range(part - 1, -(-total // batch_size), parts)
 
     def of(self, block: int) -> range:
-        """The indices of a block."""
+        """Return the indices of a block."""
         return range(block * self.batch_size, min((block + 1) * self.batch_size, self.total))
 
     def __len__(self) -> int:

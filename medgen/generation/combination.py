@@ -1,4 +1,4 @@
-"""Which models and masks go together: every combination that does not is one line before anything is made."""
+"""Check that models and masks fit together, before anything is generated."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from medgen.system.console import warn
 
 
 def require_mask_model(model: Model) -> None:
-    """Refuse as `--seg-model` what makes anything but masks, or needs anything to make them."""
+    """Refuse a `--seg-model` that generates anything but masks, or needs a condition. Raises RecipeError."""
     mode = model.parts.mode
     made, given = ", ".join(mode.images), ", ".join(mode.condition)
     scans = [name for name in mode.images if name not in model.masks]
@@ -29,7 +29,7 @@ def require_mask_model(model: Model) -> None:
 
 
 def require_image_model(model: Model, with_masks: bool) -> None:
-    """Refuse as `--image-model` what makes only masks, or is given scans, or no masks although there are some."""
+    """Refuse an `--image-model` that generates only masks, or needs scans, or takes no masks if there are some."""
     mode = model.parts.mode
     made = ", ".join(mode.images)
     scans = [name for name in mode.condition if name not in model.masks]
@@ -56,7 +56,7 @@ def require_same_masks(given: Sequence[str], image: Model) -> None:
 
 
 def require_same_slices(masks: Model, image: Model) -> None:
-    """Refuse masks along another axis, or of another unit; warn of masks that are made of other labels."""
+    """Refuse masks of another axis or unit; warn of masks made from other labels."""
     if masks.axis != image.axis:
         what = f"makes {masks.axis} masks, the image model (--image-model) makes {image.axis} images"
         raise RecipeError(f"--seg-model: {what}. Train both with the same data.axis.")
@@ -71,7 +71,7 @@ def require_same_slices(masks: Model, image: Model) -> None:
 
 
 def _require_names(option: str, model: Model) -> None:
-    """A pooled model makes any one of its images, and does not say which."""
+    """Refuse a pooled model: which of its images a sample shows is unknown."""
     mode = model.parts.mode
     if mode.pooled and len(mode.images) > 1:
         what = f"makes {' or '.join(mode.images)} in one channel (pooled), which gives a file no name"

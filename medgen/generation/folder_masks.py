@@ -1,4 +1,4 @@
-"""Masks out of a folder: of mask files, or of patients."""
+"""Read masks from a folder of mask files or of patients."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from medgen.system.console import warn
 ADVICE = "Give a folder of mask files, or of patients whose files are named as in training"
 SCANS = (".nii", ".nii.gz")
 LABELS = 6
-"""So many labels are listed at most."""
+"""Maximum number of labels to list."""
 
 
 class FolderMasks:
-    """Slices with lesions from a folder that any layout reads, or of mask files, in an order that the seed gives.
+    """Slices with lesions from a folder of patients or of mask files, in an order that depends on the seed.
 
-    They are read with the settings of the image model, and lie on the grid of its images.
+    They are read with the data settings of the image model, on the grid of its images.
     """
 
     def __init__(self, folder: Path, model: Model, seed: int):
@@ -46,7 +46,7 @@ class FolderMasks:
         self.rows = _usable(folder, self.slices, model)
 
     def block(self, indices: Sequence[int]) -> Masks:
-        """Mask n is `permutation(n // size)[n % size]`, so all are used equally often."""
+        """Return masks of a block: mask n is `permutation(n // size)[n % size]`, so that all are used equally often."""
         size = len(self.rows)
         chosen = [int(seeds.permutation(self.seed, index // size, size)[index % size]) for index in indices]
         return Masks(torch.from_numpy(self.slices.read(self.rows[chosen])), [[""] for _ in indices])
@@ -56,12 +56,12 @@ class FolderMasks:
         return self.block([index]).values[0], ""
 
     def identity(self) -> Mapping[str, Any]:
-        """The masks' content."""
+        """Return a hash of the masks' content."""
         return {"seg_folder": self.slices.key}
 
 
 def _settings(folder: Path, model: Model, names: Sequence[str]) -> DataSettings:
-    """How the folder is read: as in training, but all patients, or each file as one."""
+    """Return settings to read the folder: as in training, but with every patient, or each file as a patient."""
     trained = attrs.evolve(model.recipe.data, exclude=[], allow_patient_overlap=True)
     data = attrs.evolve(trained, root=folder, val_fraction=0.0)
     files = {source(data, name) for name in names}
@@ -84,15 +84,15 @@ def _holds_scans(folder: Path) -> bool:
 
 
 def _advise(problem: str) -> str:
-    """Put in words of generation what is written for training."""
+    """Rephrase an error that is written for training."""
     problem = re.sub(r"Set data\..*$", f"{ADVICE}.", problem)
     return re.sub(r",? or (set|raise|narrow) data\..*$", ".", problem)
 
 
 def _usable(folder: Path, slices: MaskSlices, model: Model) -> np.ndarray:
-    """The rows with a lesion that the image model can show. Raises `DataError` if there is none.
+    """Return the rows with a lesion that the image model can show. Raises `DataError` if there is none.
 
-    The tips of lesions, too small for a pixel, are left out without a word, as slices without a lesion are.
+    Slices without a lesion, and tips of lesions smaller than a pixel, are left out silently.
     """
     large = slices.area.max(axis=1, initial=0) >= max(1, model.recipe.data.min_lesion)
     rows, count = np.flatnonzero(~slices.outside & large), len(large)
@@ -110,7 +110,7 @@ def _usable(folder: Path, slices: MaskSlices, model: Model) -> np.ndarray:
 
 
 def _labels(slices: MaskSlices, model: Model) -> str:
-    """What is in the files that no mask is made of, if anything."""
+    """Describe labels in the files that no mask uses, if any."""
     if not slices.others:
         return ""
     data = model.recipe.data

@@ -26,7 +26,7 @@ OUTSIDE = 0.02
 class Pair(NamedTuple):
     """One sample to write. channels: `[x, y]` by name, in [-1, 1]; masks are those named in `masks`.
 
-    faults: of the mask at each attempt. No channels: none gave a valid one.
+    faults: of the mask at each attempt. No channels: every attempt was invalid.
     """
 
     number: int
@@ -36,7 +36,7 @@ class Pair(NamedTuple):
 
 
 class Generator:
-    """Makes pairs, a block at a time. Without an image model it makes masks, without masks images alone.
+    """Generates pairs by block: masks only without an image model, images only without masks.
 
     inside: how often a pair is drawn until its lesion lies inside its own head; 0: wherever it lies.
     """
@@ -57,7 +57,7 @@ class Generator:
         self.spacing, self.axis = source.spacing, source.axis  # type: ignore[union-attr]  # _check saw one of them
 
     def identity(self) -> dict[str, Any]:
-        """Everything that decides the bytes of a pair besides its index."""
+        """Return everything that decides the bytes of a pair besides its index."""
         mine = {"seed": self.seed, "steps": self.steps, "batch_size": self.batch_size}
         return {
             **mine,
@@ -67,14 +67,14 @@ class Generator:
         }
 
     def made_with(self) -> dict[str, Any]:
-        """What else may change the last bit: software, device, and the threads that share a sum on a CPU."""
+        """Return what may change the last bits: software, device, and the number of threads on a CPU."""
         device = self.image.device if self.image else default_device()
         on = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
         threads = "" if device.type == "cuda" else f", threads: {torch.get_num_threads()}"
         return {"versions": versions(), "device": f"{device.type} {on}{threads}"}
 
     def block(self, number: int) -> Iterator[Pair]:
-        """Pairs `number * batch_size` onwards; without channels where no valid mask was found."""
+        """Generate pairs from `number * batch_size` on; without channels if no valid mask was found."""
         indices = range(number * self.batch_size, (number + 1) * self.batch_size)
         masks = self.masks.block(indices) if self.masks else None
         images = self._images(indices, masks)

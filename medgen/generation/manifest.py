@@ -1,8 +1,8 @@
-"""`manifest.jsonl`: how pairs were made and which there are, so that generation continues where it was stopped.
+"""Read and write `manifest.jsonl`: settings and list of the pairs, from which generation continues.
 
-Several processes may work in one folder. What they share is guarded by locks on single bytes of `.lock`, which end
-with the process that holds them: byte 0 while the manifest is read or written, byte 1 + n while block n is made, and
-one beyond, shared, as long as a process works in the folder.
+Several processes may work in a folder. Locks on single bytes of `.lock`, which the system releases when their process
+ends, guard what they share: byte 0 while the manifest is read or written, byte 1 + n while block n is generated, and
+a last byte, held shared by each process in the folder.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from medgen.system.console import warn
 from medgen.system.locks import Locks
 
 IN_USE = 1 << 62
-"""The byte that every process in a folder holds, shared."""
+"""The byte that every process in a folder holds as a shared lock."""
 NOTES = ("audit",)
 """What the first line has besides how the pairs were made: what was found out about them later."""
 
 
 def name_of(index: int) -> str:
-    """The folder of a pair."""
+    """Return the name of a pair's folder."""
     return f"syn_{index:05d}"
 
 
 def sha256(path: Path) -> str | None:
-    """Of a file's content; None where there is no file. Raises StorageError where there may be one."""
+    """Hash a file's content; None if there is no file. Raises StorageError if it cannot be read."""
     digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
@@ -46,10 +46,10 @@ def sha256(path: Path) -> str | None:
 
 
 class Manifest:
-    """`manifest.jsonl`: how the pairs were made, then a line for each; sorted once all are there.
+    """`manifest.jsonl`: a header with the settings, then a line per pair; sorted when all are written.
 
-    identity: what decides the bytes of a pair besides its index; another one is refused once there is a pair.
-    made_with: versions and device, which may change them in the last bit; what differs from the first line is noted
+    identity: everything besides the index that decides a pair's bytes; once a pair exists, any other is refused.
+    made_with: versions and device, which may change the last bits; differences from the header are noted
     with the pair.
     """
 
@@ -72,7 +72,7 @@ class Manifest:
     @classmethod
     @contextmanager
     def open(cls, out: Path, identity: Mapping[str, Any], made_with: Mapping[str, Any]) -> Iterator[Manifest]:
-        """A new manifest, or the one that is there. Raises CheckpointError if it is damaged or of other pairs."""
+        """Open the manifest, or begin a new one. Raises CheckpointError if it is damaged or of other pairs."""
         out.mkdir(parents=True, exist_ok=True)
         with closing(Locks(out / ".lock")) as locks:
             manifest = cls(out, locks, identity, made_with)
@@ -83,7 +83,7 @@ class Manifest:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the manifest, against processes that work on other blocks."""
+        """Lock the manifest against other processes."""
         self._locks.wait(0)
         try:
             yield
@@ -92,12 +92,12 @@ class Manifest:
 
     @property
     def binds(self) -> bool:
-        """There is a pair, so that others must be made likewise."""
+        """True once a pair exists; later ones must use the same settings."""
         return has_pairs(self.out, self.entries)
 
     @contextmanager
     def block(self, number: int) -> Iterator[None]:
-        """Hold a block. Raises RunInUseError if another process makes it."""
+        """Lock a block. Raises RunInUseError if another process generates it."""
         if not self._locks.take(1 + number):
             raise RunInUseError(
                 f"{self.out}: another process makes block {number}. Wait, or give each process a --shard of its own."
@@ -108,19 +108,19 @@ class Manifest:
             self._locks.release(1 + number)
 
     def missing(self, indices: Iterable[int]) -> set[int]:
-        """The indices without a line, or whose files are not what the line says."""
+        """Return the indices without a line, or whose files differ from their line."""
         return {index for index in indices if not self._whole(index)}
 
     def add(self, entry: Entry) -> None:
-        """Append a line. Comes before the files are in place, so that there is no pair without one."""
+        """Append a line, before the files are in place, so that every pair has one."""
         with self.locked(), open(self.path, "r+b") as file:
             self._drop_torn(file)
             file.write(line_of(entry | self._own))
 
     def sort(self) -> None:
-        """Take in what was added, by whichever process, and order the lines: the file does not tell how it came about.
+        """Read the lines that all processes added, and sort them, so that the file does not depend on their order.
 
-        Until then `entries` is what there was before.
+        Before that `entries` is the state at `open`.
         """
         lines = Lines(self.path)
         self.header = lines.header or self.header
@@ -153,7 +153,7 @@ class Manifest:
             raise CheckpointError(f"{self.path}: {what}. Give what made them, or choose another --output-dir.")
 
     def _begin_anew(self) -> bool:
-        """Where there is no pair, and nobody is making any, forget how they should have been made."""
+        """Discard the header if there is no pair and no process generates any."""
         if self.binds:
             return False
         if not self._locks.take(IN_USE):
@@ -163,7 +163,7 @@ class Manifest:
 
     @staticmethod
     def _drop_torn(file: BinaryIO) -> None:
-        """Go to the end of the last whole line and cut what follows: a process was killed as it wrote that."""
+        """Seek to the end of the last whole line, and cut the rest, which a killed process left."""
         size = file.seek(0, os.SEEK_END)
         tail = min(size, 1 << 16)
         file.seek(-tail, os.SEEK_END)

@@ -1,4 +1,4 @@
-"""The lines of a `manifest.jsonl`: 17 bytes of memory for each pair, the rest is read from the file when asked for."""
+"""The lines of a `manifest.jsonl`: 17 bytes of memory per pair, the rest is read from the file on demand."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from medgen.system import files
 
 Entry = dict[str, Any]
 MOST = 1 << 61
-"""Indices are below this, so that each block has a byte to lock."""
+"""Upper bound of indices, so that each block has a byte to lock."""
 
 
 def is_file_name(name: object) -> bool:
-    """Whether a channel may be the name of a file: it stays in its folder and hides nothing."""
+    """True if a channel can name a file: one that stays in its folder and is not hidden."""
     if not isinstance(name, str) or not name.isprintable():
         return False
     return 0 < len(name) <= 100 and not name.startswith(".") and "/" not in name and "\\" not in name
 
 
 class Lines(Mapping[int, Entry]):
-    """A manifest as it was when it was opened, by index; of two lines with one index the later counts.
+    """The lines of a manifest when it was opened, by index; of two lines with the same index the later counts.
 
-    header: the first line. The file may be replaced meanwhile, as what was opened stays readable until `close`.
+    header: the first line. The file may be replaced meanwhile; the open one stays readable until `close`.
     Raises CheckpointError for a line that medgen did not write.
     """
 
@@ -52,7 +52,7 @@ class Lines(Mapping[int, Entry]):
         self._failed = np.array(failed, bool)[order]
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         if self._file:
             self._file.close()
 
@@ -60,7 +60,7 @@ class Lines(Mapping[int, Entry]):
         return len(self._indices)
 
     def __iter__(self) -> Iterator[int]:
-        """The indices, ascending."""
+        """Yield the indices, ascending."""
         return map(int, self._indices)
 
     def __getitem__(self, index: int) -> Entry:
@@ -71,19 +71,19 @@ class Lines(Mapping[int, Entry]):
         return row
 
     def text(self) -> Iterator[bytes]:
-        """The lines as they are, ordered by index, without the header."""
+        """Yield the lines unchanged, ordered by index, without the header."""
         return (self._line(int(start)) for start in self._starts)
 
     def made(self) -> Iterator[int]:
-        """The indices of pairs that were written, ascending."""
+        """Yield the indices of written pairs, ascending."""
         return map(int, self._indices[~self._failed])
 
     def failed(self) -> Iterator[int]:
-        """The indices of pairs that were left out, ascending."""
+        """Yield the indices of pairs that were left out, ascending."""
         return map(int, self._indices[self._failed])
 
     def _whole_lines(self) -> Iterator[tuple[int, bytes]]:
-        """Where each line begins, and the line; what follows the last is torn, by a process that was killed."""
+        """Yield the offset and text of each whole line; the rest was left by a killed process."""
         start = 0
         for line in self._file or ():
             if line.endswith(b"\n"):
@@ -111,12 +111,12 @@ def line_of(row: Entry) -> bytes:
 
 
 def has_pairs(out: Path, lines: Lines) -> bool:
-    """Whether a folder holds a pair, or should."""
+    """True if a folder holds a pair or a line of one."""
     return any(True for _ in lines.made()) or any(True for _ in names(out, "syn_"))
 
 
 def names(out: Path, prefix: str) -> Iterator[str]:
-    """The names in `out/train` that begin so; a glob would hold all names at once."""
+    """Yield the names in `out/train` with a prefix; a glob would hold all names in memory."""
     try:
         entries = os.scandir(out / "train")
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""Where the masks of pairs come from: a model, or a folder. Both give them on the grid of the images."""
+"""Sources of masks: a model or a folder. Both return masks on the grid of the images."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from medgen.generation.model import Model, draw_samples
 
 
 class Masks(NamedTuple):
-    """Masks of one block. values: `[batch, channel, *space]`, -1 or +1. faults: for each index, of each attempt."""
+    """Masks of a block. values: `[batch, channel, *space]`, -1 or +1. faults: per index, of each attempt."""
 
     values: Tensor
     faults: list[list[str]]
 
 
 class MaskSource(Protocol):
-    """Where masks come from."""
+    """A source of masks."""
 
     names: tuple[str, ...]
     spacing: float
     axis: str
 
     def block(self, indices: Sequence[int]) -> Masks:
-        """Masks of consecutive indices, a function of the indices alone."""
+        """Return masks of consecutive indices, a function of the indices alone."""
 
     def again(self, index: int, attempt: int) -> tuple[Tensor, str]:
         """Give the mask of one index at a later attempt, `[channel, *space]`, and its fault, if any."""
 
     def identity(self) -> Mapping[str, Any]:
-        """What must be the same for the masks to be the same."""
+        """Return everything that decides the masks besides their indices."""
 
 
 class ModelMasks:
-    """Masks that a model draws; an invalid one is drawn again: empty, larger than `max_area` (share), or outside.
+    """Masks sampled from a model. Invalid masks are drawn again: empty, larger than `max_area` (share), or outside.
 
-    image: the model whose images they are for. What lies outside its slices would be cut off.
+    image: the image model, outside of whose slices lesions would be cut off.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class ModelMasks:
         self.spacing = self.grid.spacing
 
     def block(self, indices: Sequence[int]) -> Masks:
-        """Draw every index at attempt 1, then the invalid ones again; a block is always drawn whole."""
+        """Draw every index, then invalid ones again; each attempt computes the whole block."""
         values, first = self._draw(indices, 1)
         faults = [[fault] for fault in first]
         for attempt in range(2, self.max_attempts + 1):
@@ -83,18 +83,18 @@ class ModelMasks:
         return values[0], faults[0]
 
     def fault(self, mask: Tensor) -> str:
-        """`empty`, `too_large`, or nothing where it is valid."""
+        """Return `empty` or `too_large`, or an empty string for a valid mask."""
         area = float((mask > 0).any(0).float().mean())
         return "" if 0 < area <= self.max_area else "too_large" if area else "empty"
 
     def identity(self) -> Mapping[str, Any]:
-        """The model's weights and the limits."""
+        """Return a hash of the model's weights, and the limits."""
         return {"seg_model": self.model.digest, "max_area": self.max_area, "max_attempts": self.max_attempts}
 
     def _draw(
         self, indices: Sequence[int], attempt: int, wanted: Sequence[int] | None = None
     ) -> tuple[Tensor, list[str]]:
-        """Masks on the grid of the images, and what is wrong with each. wanted: places in the block; all if None."""
+        """Draw masks on the grid of the images, with the fault of each. wanted: positions in the block; None: all."""
         drawn = self._attempt(indices, attempt)
         values, faults = [], []
         for each in drawn if wanted is None else drawn[list(wanted)]:

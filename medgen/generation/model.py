@@ -1,4 +1,4 @@
-"""A trained generator out of a checkpoint: what it was trained on, and how to draw from it."""
+"""Load a trained generator from a checkpoint, and sample from it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from medgen.training import sampling
 
 
 class Model(NamedTuple):
-    """A trained generator: the averaged weights of a checkpoint, where it has them, and what it was trained on."""
+    """A trained generator: the checkpoint's averaged weights, if any, and the description of its training data."""
 
     recipe: Recipe
     parts: Parts
@@ -37,22 +37,22 @@ class Model(NamedTuple):
 
     @property
     def axis(self) -> str:
-        """The axis across its slices."""
+        """The axis perpendicular to its slices."""
         return self.recipe.data.axis
 
     @property
     def size(self) -> tuple[int, int]:
-        """Pixels of a generated slice."""
+        """Side of a generated slice, px."""
         return (self.recipe.data.image_size,) * 2
 
     @property
     def grid(self) -> Grid:
-        """Where the pixels of a generated slice lie."""
+        """The grid of a generated slice."""
         return Grid(self.recipe.data.image_size, self.spacing)
 
 
 def load_model(path: Path, registry: Registry | None = None, device: torch.device | None = None) -> Model:
-    """The generator in a checkpoint; it needs nothing but the file. Raises CheckpointError or PluginError."""
+    """Load the generator from a checkpoint, which needs no other file. Raises CheckpointError or PluginError."""
     device = device or default_device()
     digest = sha256(path)
     state = checkpoint.load(path)
@@ -73,7 +73,7 @@ def load_model(path: Path, registry: Registry | None = None, device: torch.devic
 
 
 def _spacing(path: Path, state: Mapping[str, Any]) -> float:
-    """mm per pixel."""
+    """Return mm per pixel."""
     try:
         spacing = float(state["data"]["spacing"])
     except (KeyError, TypeError, ValueError) as error:
@@ -85,7 +85,7 @@ def _spacing(path: Path, state: Mapping[str, Any]) -> float:
 
 
 def _recipe(path: Path, state: Mapping[str, Any], registry: Registry | None) -> Recipe:
-    """The recipe in a checkpoint, which has everything that a generator needs."""
+    """Return the recipe in a checkpoint, after checking that it has everything that a generator needs."""
     lacking = [key for key in ("averaged", "channels_last", "data", "network", "recipe", "space") if key not in state]
     if lacking or not isinstance(state["recipe"], str):
         what = f"the key '{(lacking or ['recipe'])[0]}' is missing or of another type"
@@ -97,7 +97,7 @@ def _recipe(path: Path, state: Mapping[str, Any], registry: Registry | None) -> 
 
 
 def _check_names(path: Path, mode: Mode) -> None:
-    """Channels become names of files."""
+    """Check channel names, which become file names."""
     for name in mode.names:
         if not is_file_name(name):
             what = f"its mode has a channel {name!r}, which cannot be the name of a file"
@@ -105,7 +105,7 @@ def _check_names(path: Path, mode: Mode) -> None:
 
 
 def draw_samples(model: Model, condition: Tensor, generators: Sequence[torch.Generator], steps: int | None) -> Tensor:
-    """`[batch, channel, *space]` in [-1, 1] on the CPU, for conditions in [-1, 1]."""
+    """Sample `[batch, channel, *space]` in [-1, 1] on the CPU, for conditions in [-1, 1]."""
     _, space, strategy, network = model.parts
     draw = sampling.noise(generators, space.shape(condition.shape[2:]), model.device)
     with sampling.autocast(model.device, model.recipe.training.precision):

@@ -1,4 +1,4 @@
-"""Masks and images to files, in blocks that can be made again exactly.
+"""Write masks and images as files, in blocks that can be reproduced exactly.
 
 The unit is a block of `batch_size` consecutive indices, always computed whole: convolutions differ in the last bit
 between batch sizes. Random numbers depend on seed, index and attempt, so a pair is the same whatever was made before.
@@ -36,15 +36,15 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def shard(count: int, batch_size: int, part: int, parts: int) -> Indices:
-    """The indices below `count` in part 1..`parts`."""
+    """Return the indices below `count` of one part, 1..`parts`."""
     return Indices(count, batch_size, part, parts)
 
 
 class Outcome(NamedTuple):
-    """What has become of the pairs.
+    """Counts of written and left-out pairs.
 
-    failed: how many were left out, and the first of their indices. rejected: masks drawn in vain, by
-    `ModelMasks.fault`, or `outside_head`. empty: the folder has no pair at all.
+    failed: number left out; first: the first of their indices. rejected: number of invalid masks by
+    `ModelMasks.fault`, or `outside_head`. empty: True if the folder has no pair.
     """
 
     failed: int
@@ -54,7 +54,7 @@ class Outcome(NamedTuple):
 
 
 def outcome(out: Path, indices: Sequence[int], shown: int = 10) -> Outcome:
-    """As the manifest has it, once these pairs have been tried."""
+    """Read the outcome of these pairs from the manifest."""
     failed, first, rejected = 0, list[int](), Counter[str]()
     with closing(Lines(out / "manifest.jsonl")) as lines:
         for index in filter(indices.__contains__, lines.failed()):
@@ -71,10 +71,10 @@ def generate(
     stop: Stop | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Write pairs below `out/train`, skipping those that are there and whole.
+    """Write pairs below `out/train`, skipping whole existing ones.
 
-    Other indices may be made in the same folder at the same time. Raises CheckpointError if `out` holds pairs that
-    were made differently, StoppedError between two blocks once `stop` has a reason, and StorageError.
+    Other processes may write other indices into the same folder. Raises CheckpointError if `out` holds pairs with
+    other settings, StoppedError between two blocks once `stop` has a reason, and StorageError.
     """
     try:
         with Manifest.open(out, make.identity(), make.made_with()) as manifest:
@@ -93,7 +93,7 @@ def generate(
 def _make_blocks(
     make: Generator, manifest: Manifest, indices: Iterable[int], stop: Stop, advance: Callable[[int], None]
 ) -> None:
-    """A block at a time from beginning to end: that takes as much memory for a billion pairs as for one block."""
+    """Generate block after block, with the memory of a single block."""
     for number, block in groupby(indices, lambda index: index // make.batch_size):
         wanted = list(block)
         if todo := manifest.missing(wanted):
@@ -107,7 +107,7 @@ def _make_blocks(
 
 
 def stopped(out: Path, stop: Stop) -> StoppedError:
-    """The end of what a signal stopped."""
+    """Return the error for a generation that a signal stopped."""
     what = f"stopped by {stop.reason}, every pair there is whole"
     return StoppedError(f"{out}: {what}. Continue: {stop.command}", stop.exit_code)
 
@@ -133,7 +133,7 @@ def write_pair(pair: Pair, manifest: Manifest, make: Generator) -> None:
 
 
 def _place(temporary: Path, folder: Path) -> None:
-    """One rename; where a pair has to be repaired, a rename for each file, as others may have added files to it."""
+    """Rename the folder; to repair a pair, rename file by file, as users may have added files to it."""
     if folder.is_symlink():
         raise StorageError(f"{folder}: is a link, and a pair has to be written there. Remove it.")
     if not files.exists(folder):
@@ -145,7 +145,7 @@ def _place(temporary: Path, folder: Path) -> None:
 
 
 def _sweep(manifest: Manifest, batch_size: int) -> None:
-    """Remove what processes left that were killed as they wrote a pair."""
+    """Remove temporary folders of killed processes."""
     for path in [manifest.out / "train" / name for name in names(manifest.out, ".tmp-syn_")]:
         index = re.fullmatch(r"\.tmp-syn_(\d{5,})", path.name)
         if index is None or path.is_symlink():

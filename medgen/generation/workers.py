@@ -1,7 +1,7 @@
-"""Generation by several processes: each makes a share of the blocks, none waits for another.
+"""Generate with several processes; each takes a share of the blocks, none waits for another.
 
-Those that `torchrun` or `srun` started are as so many jobs of an array. Those that medgen started say nothing: what
-they have made and how they ended they note in a folder, and the process that started them tells of it once.
+Processes started by `torchrun` or `srun` act like jobs of an array. Processes started by medgen print nothing: they
+record progress and outcome in a folder, and their supervisor reports both once.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ from medgen.system import console
 from medgen.system.signals import NAMES, Stop
 
 TOLD = "told"
-"""The note that an end has been told of, which `Supervisor` looks for; here it holds the exit code and the lines."""
+"""File that marks a reported end, for `Supervisor`; here it holds the exit code and the lines."""
 
 
 # A process that makes its share
 
 
 def share(part: int, parts: int) -> tuple[int, int]:
-    """The part that is this process's, where several together make part 1..`parts`; see `generate.shard`."""
+    """Return the part of this process, if several share part 1..`parts`; see `generate.shard`."""
     where = place.place() or Place(0, 1, 0)
     return part + where.rank * parts, parts * where.size
 
 
 def processes(devices: int, indices: Indices) -> int:
-    """How many to start for so many devices: no more than there are blocks, and none where others started several."""
+    """Return the number of processes to start: at most one per block; 1 if a launcher started several."""
     return 1 if place.place() else min(devices, len(indices.blocks))
 
 
 def notes() -> Path | None:
-    """Where a process that medgen started notes what it does."""
+    """Return the folder for the records of a process that medgen started, or None."""
     return Path(os.environ[NOTES]) if NOTES in os.environ and place.place() else None
 
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """Work beside others, if this process was started as one of several."""
+    """Join the other processes, if this process is one of several."""
     where, folder = place.place(), notes()
     if where:
         process_group.exit_with_parent()
@@ -74,7 +74,7 @@ def joined() -> Iterator[None]:
 
 @contextmanager
 def progress(total: int) -> Iterator[Callable[[int], None]]:
-    """What to call with the number of pairs that are done."""
+    """Yield a function to call with the number of pairs done."""
     folder = notes()
     if folder:
         yield lambda count: _append(folder / f"made-{os.getpid()}", count)
@@ -84,13 +84,13 @@ def progress(total: int) -> Iterator[Callable[[int], None]]:
 
 
 def _append(path: Path, count: int) -> None:
-    """A byte for each pair: the file's size is always right. They are holes, which take no space."""
+    """Extend the file by a byte per pair, as holes, so that its size is the count and takes no space."""
     with open(path, "ab") as file:
         file.truncate(file.tell() + count)
 
 
 def _tell(folder: Path, error: MedgenError | None = None) -> bool:
-    """Note how the first process ended that did not make all its pairs. Returns whether it is this one."""
+    """Record the end of the first process that failed. Returns True if it is this one."""
     text = json.dumps([error.exit_code, error.problems]) if error else ""
     try:
         with open(folder / TOLD, "x") as file:
@@ -106,7 +106,7 @@ def _tell(folder: Path, error: MedgenError | None = None) -> bool:
 def supervise(arguments: list[str], devices: int, pairs: int, out: Path, command: str) -> int:
     """Run `medgen ARGUMENTS` in a process per device and wait for them. Returns the exit code, or raises their error.
 
-    pairs: how many they make together. command: what continues.
+    pairs: their total number. command: the command that continues.
     """
     place.check_devices(devices, "--devices")
     with surroundings(devices) as folder:
@@ -114,7 +114,7 @@ def supervise(arguments: list[str], devices: int, pairs: int, out: Path, command
 
 
 class GenerateWorkers(Supervisor):
-    """Shows how far its workers have come together, and raises the error of the first that had one."""
+    """Shows the workers' joint progress, and raises the error of the first that failed."""
 
     def __init__(self, arguments: list[str], devices: int, notes: Path, pairs: int, out: Path, command: str):
         super().__init__(arguments, devices, notes)

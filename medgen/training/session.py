@@ -21,8 +21,10 @@ from medgen.api.tables import TrainingSettings
 from medgen.config import compatibility
 from medgen.config.recipe import load
 from medgen.data.store import cache_folder
+from medgen.data.store.file_memo import cache_root
 from medgen.errors import (
     CheckpointError,
+    MedgenError,
     OutOfMemoryError,
     RankError,
     RecipeError,
@@ -30,6 +32,8 @@ from medgen.errors import (
     StorageError,
     continue_command,
     exit_code_of,
+    is_out_of_memory,
+    of_system,
 )
 from medgen.ranks import collectives, process_group
 from medgen.run import choices, folder
@@ -40,7 +44,7 @@ from medgen.run.stopping import REQUEST, TIME_LIMIT
 from medgen.system import files, streams
 from medgen.system.console import say
 from medgen.system.signals import NAMES, RepeatFilter, answered
-from medgen.training import trainer
+from medgen.training import compiling, trainer
 from medgen.training.dry_run import lines as cost_lines
 from medgen.training.phases import PhasedRun, owner, recipes, stopped
 
@@ -98,8 +102,11 @@ def resume_with(recipe: Recipe, where: Path) -> Path:
 
 
 def dry_run(recipe: Recipe) -> None:
-    """Train a step or two in a temporary folder, and say what would be trained and what it would cost."""
-    device, asked = default_device(), recipe.training.precision
+    """Train a step or two in a temporary folder, and print what would be trained and what it costs.
+
+    The slice store is filled and kept, as training reads the same.
+    """
+    began, device, asked = time.time(), default_device(), recipe.training.precision
     recipe = choices.settle(recipe, device)
     choices.tell(recipe, device, asked)
     for each in recipes(recipe):
@@ -110,6 +117,8 @@ def dry_run(recipe: Recipe) -> None:
             say(f"plan     {run.total_steps} steps of {each.training.batch_size}, {samples} samples an epoch")
             for line in cost_lines(run):
                 say(line)
+    if cache_folder.has_built(began):
+        say(f"kept     the slice store, which training reads, in {cache_root()}")
 
 
 @contextmanager
@@ -236,7 +245,8 @@ class Signals:
         name = NAMES[signal.Signals(number)]
         if self.run is not None:
             self.run.stop(name)
-            return
+            if not compiling.is_underway():
+                return
         self._asked = name
         raise StoppedError(
             f"{self.where}: stopped by {name} before it trained. Give the same command again.",
@@ -253,9 +263,20 @@ def _at_work(where: Path) -> Iterator[Signals]:
             streams.only_log()
             yield signals
     except OSError as error:
-        raise StorageError(
-            f"{error.filename or where}: {error.strerror or error}. Make it writable, then go on."
-        ) from error
+        if (told := _refused(error, where)) is None:
+            raise
+        raise told from error
+
+
+def _refused(error: OSError, where: Path) -> MedgenError | None:
+    """The line about what the system refused, or about what others did to the run's folder; None for a mistake."""
+    if told := of_system(error, where, "go on"):
+        return told
+    path = error.filename if isinstance(error.filename, str) else ""
+    if not where.is_dir() or (path and Path(path).absolute().is_relative_to(where.absolute())):
+        what = f"{path or where}: {error.strerror or error}"
+        return StorageError(f"{what}. See that nobody deletes, moves or changes the files of a run, then go on.")
+    return None
 
 
 @contextmanager
@@ -264,16 +285,11 @@ def _recorded(where: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        known = (
-            RankError
-            if process_group.is_lost_peer_error(error)
-            else StorageError
-            if isinstance(error, OSError)
-            else None
-        )
+        told = _refused(error, where) if isinstance(error, OSError) else None
+        code = RankError.exit_code if process_group.is_lost_peer_error(error) else exit_code_of(told or error)
         if collectives.is_rank_zero():
             with suppress(OSError, StorageError):  # a full or lost disk is told of by the error itself
-                folder.write_end(where, error, known.exit_code if known else exit_code_of(error))
+                folder.write_end(where, error, code)
         raise
 
 
@@ -285,7 +301,7 @@ def _memory(run: TrainingRun | PhasedRun, kept: bool = True) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise OutOfMemoryError(_too_large(run, str(error), kept)) from error
     except RuntimeError as error:
-        if "can't allocate memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
         raise OutOfMemoryError(_too_large(run, str(error), kept)) from error
 

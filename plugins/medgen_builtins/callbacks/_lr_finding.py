@@ -1,4 +1,4 @@
-"""What a curve of scores over rates says."""
+"""Find a learning rate in a curve of scores over rates."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 
 SMOOTHING = 0.6
-"""Share of the past in the smoothed score; the probe is fixed, so that little is left to smooth."""
+"""Weight of the past in the smoothed score; small, as the fixed probe leaves little noise."""
 
 
 DIVERGED = 3.0
-"""The sweep ends where the smoothed score is so many times the best."""
+"""Ratio of the smoothed score to the best at which the sweep ends."""
 
 
 FEWEST = 10
-"""Points below which a curve says nothing."""
+"""Fewest points that a suggestion needs."""
 
 
 RISE = 0.1
@@ -28,15 +28,15 @@ RISE = 0.1
 
 
 LEVEL = 0.02
-"""A share of the score, or of its fall, so small that it is none."""
+"""Share of the score, or of its fall, below which a difference does not count."""
 
 
 MARGIN = 0.5
-"""Of the highest rate at which the score still falls."""
+"""Suggested share of the highest rate at which the score still falls."""
 
 
 EDGE = 4
-"""A fall that is steepest among so many first points began before them; smoothing moves it by one or two."""
+"""First points among which a steepest fall means that the sweep began too high; smoothing moves it by 1 or 2."""
 
 
 class Finding(NamedTuple):
@@ -64,12 +64,12 @@ def smooth(scores: Sequence[float]) -> list[float]:
 
 
 def diverged(smoothed: Sequence[float]) -> bool:
-    """Whether the last is several times the best."""
+    """True if the last score is more than DIVERGED times the best."""
     return smoothed[-1] > DIVERGED * min(smoothed)
 
 
 def judge(rates: Sequence[float], scores: Sequence[float]) -> Finding:
-    """Where the smoothed score falls fastest per decade, and the rate at which it first falls no more after that.
+    """Find where the smoothed score falls fastest per decade, and the rate at which the fall after it ends.
 
     The suggestion is half of the latter, or the former if that is more. It alone would not do: an autoencoder's fastest
     fall is that of its brightness, at a tenth of the rates that train the rest.
@@ -93,7 +93,7 @@ def judge(rates: Sequence[float], scores: Sequence[float]) -> Finding:
 
 
 def lowest(smoothed: Sequence[float]) -> int:
-    """Where the score is level with its lowest before the first rise: what comes after a rise is luck."""
+    """Find where the score reaches its lowest before the first rise; values after a rise are chance."""
     start = smoothed[0]
     rise, least = RISE * (start - min(smoothed)), start
     for score in smoothed:
@@ -104,12 +104,12 @@ def lowest(smoothed: Sequence[float]) -> int:
 
 
 def fall(smoothed: Sequence[float], index: int) -> float:
-    """How much the score falls from the rate before to the rate after; rates are evenly spaced in their logarithm."""
+    """Return the fall of the score between the neighbours of each rate; rates are evenly spaced in their logarithm."""
     return smoothed[index - 1] - smoothed[min(index + 1, len(smoothed) - 1)]
 
 
 def _doubt(rates: Sequence[float], smoothed: Sequence[float], best: int, steepest: int) -> str:
-    """Why there is no suggestion; empty if there is one."""
+    """Explain why there is no suggestion; empty if there is one."""
     if smoothed[0] - smoothed[best] < LEVEL * abs(smoothed[0]):
         return f"the loss stayed at {smoothed[0]:.3g}. Widen min_lr to max_lr, or give more steps."
     if best == len(rates) - 1:
@@ -120,7 +120,7 @@ def _doubt(rates: Sequence[float], smoothed: Sequence[float], best: int, steepes
 
 
 def override(finding: Finding) -> str:
-    """What to paste after the recipe, such as `training.learning_rate=1.2e-3`; empty without a suggestion."""
+    """Return the override to add, such as `training.learning_rate=1.2e-3`; empty without a suggestion."""
     return f"training.learning_rate={number(finding.suggestion)}" if finding.suggestion else ""
 
 

@@ -13,7 +13,7 @@ from medgen_builtins.callbacks._lr_finding import Finding, number
 WIDTH, HEIGHT = 960, 600
 LEFT, RIGHT, TOP, BOTTOM = 90, 930, 70, 530
 SHARP = 2
-"""Drawn so many times as large and then reduced, for smooth lines."""
+"""Factor by which the picture is drawn larger and then reduced, for smooth lines."""
 INK, GRID, POINT, LINE = "#222222", "#e4e4e4", "#9db8d6", "#1f5fa8"
 GOOD, LIMIT, CHOICE = "#1b8a3a", "#c23b22", "#7a3fa8"
 HEADROOM = 0.2
@@ -21,7 +21,7 @@ HEADROOM = 0.2
 
 
 def plot(finding: Finding) -> np.ndarray[Any, np.dtype[Any]]:
-    """uint8 `[height, width, 3]`."""
+    """Draw the sweep as uint8 `[height, width, 3]`."""
     chart = Chart(finding)
     chart.axes()
     chart.curve(finding)
@@ -47,15 +47,15 @@ class Chart:
         self.draw = ImageDraw.Draw(self.image)
 
     def x(self, rate: float) -> float:
-        """Pixels from the left."""
+        """Return pixels from the left."""
         return LEFT + (RIGHT - LEFT) * (math.log10(rate) - self.first) / (self.last - self.first or 1.0)
 
     def y(self, loss: float) -> float:
-        """Pixels from the top; what is above the axis lies on its end."""
+        """Return pixels from the top; values above the axis are clipped to its end."""
         return BOTTOM - (BOTTOM - TOP) * (min(loss, self.high) - self.low) / (self.high - self.low)
 
     def axes(self) -> None:
-        """Frame, grid, numbers and names of both axes."""
+        """Draw frame, grid, numbers and names of both axes."""
         for exponent in range(math.ceil(self.first - 1e-9), math.floor(self.last + 1e-9) + 1):
             x = self.x(10.0**exponent)
             self.line([(x, TOP), (x, BOTTOM)], GRID, 1)
@@ -68,7 +68,7 @@ class Chart:
         self.text((LEFT, 22), "loss on the probe: each rate (points), smoothed (line)", 18, INK, "lm")
 
     def curve(self, finding: Finding) -> None:
-        """Points, and the smoothed line."""
+        """Draw the points and the smoothed line."""
         for rate, score in zip(finding.rates, finding.scores, strict=True):
             if math.isfinite(score):
                 self.dot((self.x(rate), self.y(score)))
@@ -80,30 +80,30 @@ class Chart:
         )
 
     def mark(self, rate: float, label: str, colour: str, place: float, anchor: str) -> None:
-        """A line at a rate, and in its colour what it means, above the frame: lines may lie too close for labels."""
+        """Draw a line at a rate, and its label in the same colour above the frame, as lines may be close."""
         x = self.x(rate)
         self.line([(x, TOP), (x, BOTTOM)], colour, 2)
         self.text((place, TOP - 14), label, 16, colour, anchor)
 
     def line(self, points: list[tuple[float, float]], colour: str, width: int) -> None:
-        """Through points in pixels."""
+        """Draw a line through points in pixels."""
         if points:
             large = [(x * SHARP, y * SHARP) for x, y in points]
             self.draw.line(large, fill=colour, width=width * SHARP, joint="curve")
 
     def dot(self, point: tuple[float, float]) -> None:
-        """A filled circle."""
+        """Draw a filled circle."""
         x, y = (each * SHARP for each in point)
         self.draw.ellipse((x - 3 * SHARP, y - 3 * SHARP, x + 3 * SHARP, y + 3 * SHARP), fill=POINT)
 
     def text(self, point: tuple[float, float], text: str, size: int, colour: str, anchor: str) -> None:
-        """anchor: as Pillow has it, such as `mm` for the middle."""
+        """Draw text. anchor: Pillow's, such as `mm` for the middle."""
         place = (point[0] * SHARP, point[1] * SHARP)
         self.draw.text(place, text, fill=colour, font=ImageFont.load_default(size * SHARP), anchor=anchor)
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Four to nine round numbers within an interval."""
+    """Return four to nine round numbers within an interval."""
     step = 10.0 ** math.floor(math.log10(high - low))
     step *= next(each for each in (0.1, 0.2, 0.5, 1.0) if (high - low) / (step * each) < 10)
     return [step * index for index in range(math.ceil(low / step), math.floor(high / step) + 1)]

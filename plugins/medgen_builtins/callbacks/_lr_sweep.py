@@ -29,11 +29,11 @@ from medgen_builtins.callbacks._lr_finding import (
 )
 
 PROBE_BATCHES, PROBE_SAMPLES = 4, 64
-"""The probe has so many batches, and at least so many samples."""
+"""Number of batches of the probe, and its least number of samples."""
 
 
 STRATA = 16
-"""So many draws of the times are pooled, of which the probe takes evenly spaced quantiles."""
+"""Number of pooled draws of the times, from which the probe takes evenly spaced quantiles."""
 
 
 class Ramp(Protocol):
@@ -55,12 +55,12 @@ class Finder(Callback):
 
     @hookimpl(tryfirst=True)
     def medgen_fit(self, run: TrainingRun) -> None:
-        """Has the fit until the sweep is over, and then leaves it to whoever would have had it."""
+        """Sweep first, then leave the fit to its owner."""
         if run.step == 0:
             self.measure(run, run.dir)
 
     def measure(self, run: TrainingRun, folder: Path) -> None:
-        """Sweep the rates, say what was found, and leave the picture and the numbers in a folder."""
+        """Sweep the rates, print the findings, and write picture and numbers into a folder."""
         finding = self.find(run)
         if run.is_rank_zero and not run.stopping:
             report(finding)
@@ -80,13 +80,13 @@ class Finder(Callback):
 
 
 def ramp(settings: Ramp) -> list[float]:
-    """The rates, evenly spaced in their logarithm."""
+    """Return the rates, evenly spaced in their logarithm."""
     ratio = settings.max_lr / settings.min_lr
     return [settings.min_lr * ratio ** (index / (settings.steps - 1)) for index in range(settings.steps)]
 
 
 def sweep(run: TrainingRun, rates: Sequence[float]) -> Iterator[float]:
-    """Train a step at each rate and give the probe's score after it, until it is not finite or has diverged."""
+    """Train a step at each rate and yield the probe's score, until it is not finite or has diverged."""
     import torch
 
     from medgen.ranks import collectives
@@ -108,7 +108,7 @@ def sweep(run: TrainingRun, rates: Sequence[float]) -> Iterator[float]:
 
 @contextmanager
 def unchanged(run: TrainingRun) -> Iterator[None]:
-    """Put back weights, optimizers and position at the end, whatever happened in between."""
+    """Restore weights, optimizers and position on exit."""
     import torch
 
     modules: list[Any] = [run.network, *run.turns.values()]
@@ -142,7 +142,7 @@ class Probe:
         self.draws = self._draws()
 
     def score(self) -> float:
-        """The mean over the probe."""
+        """Return the mean loss over the probe."""
         import torch
 
         from medgen.training.sampling import autocast, evaluation
@@ -159,7 +159,7 @@ class Probe:
         return float(total) / self.count
 
     def _draws(self) -> Any:
-        """Draws of the turn; times, where it has any, are quantiles of many, since the loss depends on them most."""
+        """Return draws of the turn. Times are quantiles of many draws, as the loss depends on them most."""
         import torch
 
         generator = self._stream("draws", self.run.device)
@@ -176,7 +176,7 @@ class Probe:
 
 
 def report(finding: Finding) -> None:
-    """Say what was found, last the override to paste."""
+    """Print the findings, last the override to paste."""
     from medgen.system.console import say
 
     if finding.steepest is None or finding.bound is None:
@@ -186,7 +186,7 @@ def report(finding: Finding) -> None:
 
 
 def write(finding: Finding, settings: Ramp, run: TrainingRun, folder: Path) -> None:
-    """`lr_finder.png` and `lr_finder.json`. Raises StorageError."""
+    """Write `lr_finder.png` and `lr_finder.json`. Raises StorageError."""
     from medgen import pictures
     from medgen.errors import StorageError
     from medgen.run.folder import identity
@@ -203,7 +203,7 @@ def write(finding: Finding, settings: Ramp, run: TrainingRun, folder: Path) -> N
 
 
 def as_table(finding: Finding, settings: Ramp) -> dict[str, Any]:
-    """Plain values; what is not finite, which JSON lacks, becomes null."""
+    """Convert to plain values; non-finite numbers, which JSON lacks, become null."""
     curve = {"learning_rate": finding.rates, "loss": finding.scores, "smoothed": finding.smoothed}
     return {
         "suggestion": finding.suggestion,

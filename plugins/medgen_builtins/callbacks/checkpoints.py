@@ -22,12 +22,12 @@ class Checkpoints(CallbackSettings):
     """`latest.pt` and `prev.pt` for resuming, `best.pt` by a metric, `epoch_*.pt` now and then."""
 
     every_steps: int = field(
-        0, help="save latest.pt each so many steps; 0: by time and at epoch ends only", check=ge(0)
+        0, help="optimizer steps between saves of latest.pt; 0: by time and at epoch ends only", check=ge(0)
     )
-    every_minutes: float = field(10.0, help="save latest.pt at least this often", check=ge(0))
-    every_epochs: int = field(0, help="write epoch_*.pt each so many epochs; 0: never", check=ge(0))
-    keep: int = field(3, help="how many epoch_*.pt to keep, the newest", check=ge(1))
-    metric: str = field("loss/val", help="best.pt has the lowest of this; psnr and other gains: a leading minus")
+    every_minutes: float = field(10.0, help="minutes between saves of latest.pt, at most", check=ge(0))
+    every_epochs: int = field(0, help="epochs between files epoch_*.pt; 0: never", check=ge(0))
+    keep: int = field(3, help="number of newest epoch_*.pt to keep", check=ge(1))
+    metric: str = field("loss/val", help="metric that best.pt minimises; a leading minus for psnr and other gains")
     may_change = ("every_steps", "every_minutes", "every_epochs", "keep")
 
     def build(self, run: Run) -> Saving:
@@ -97,7 +97,7 @@ class Saving(Callback):
         return None if value is None or not math.isfinite(value) else sign * value
 
     def _save_epoch(self, run: Run) -> None:
-        """Write one and delete the oldest; only what this run wrote, and only once the new one is on disk."""
+        """Write a file and delete the oldest; only files of this run, and only after the new one is on disk."""
         name = f"epoch_{run.epochs_ended:05d}.pt"
         kept = [each for each in self.epochs if each != name]
         self.epochs = [*kept, name][-self.settings.keep :]
@@ -106,7 +106,7 @@ class Saving(Callback):
             (run.dir / old).unlink(missing_ok=True)
 
     def _try(self, run: Run) -> None:
-        """Save before the first step what will be saved, so that a disk that is too small or not writable shows now."""
+        """Save before the first step, so that a small or read-only disk fails now."""
         from medgen.run import checkpoint
 
         self._save(run)

@@ -21,10 +21,8 @@ medgen_api = 1
 class Ema(CallbackSettings):
     """An exponential moving average of the weights, in fp32. Validation, previews and `generate` use it."""
 
-    decay: float = field(0.9999, help="share of the old average that each step keeps", check=between(0, 1))
-    warmup: int = field(
-        10, help="step n keeps at most (1 + n) / (warmup + n), so that early averages follow", check=ge(1)
-    )
+    decay: float = field(0.9999, help="share of the average that each step keeps", check=between(0, 1))
+    warmup: int = field(10, help="steps of warm-up: step n keeps at most (1 + n) / (warmup + n)", check=ge(1))
 
     def build(self, run: Run) -> Averaging:
         return Averaging(self, run)
@@ -38,7 +36,7 @@ class Averaging(Callback):
         self.averaged = run.averaged = copy.deepcopy(run.network).float().eval().requires_grad_(False)
 
     def decay(self, step: int) -> float:
-        """The decay of a step (from 1)."""
+        """Return the decay of a step (from 1)."""
         return min(self.settings.decay, (1 + step) / (self.settings.warmup + step))
 
     @hookimpl
@@ -64,7 +62,7 @@ class Averaging(Callback):
 
 @contextmanager
 def swapped(network: nn.Module, averaged: nn.Module) -> Generator[None, None, None]:
-    """The averaged weights in the network, in place, and the network's own back afterwards."""
+    """Put the averaged weights into the network, in place, and restore its own afterwards."""
     import torch
 
     live: list[torch.Tensor] = list(network.parameters())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from medgen import CallbackSettings, field, ge, gt, hookimpl, settings
+from medgen import CallbackSettings, between, field, gt, hookimpl, settings
 
 if TYPE_CHECKING:
     from medgen import Run
@@ -23,9 +23,9 @@ class LrFind(CallbackSettings):
     Everything is put back afterwards: the run goes on as it would have without.
     """
 
-    min_lr: float = field(1e-6, help="the first rate of the ramp", check=gt(0))
-    max_lr: float = field(1.0, help="the last", check=gt(0))
-    steps: int = field(100, help="rates of the ramp, each trained on one batch", check=ge(FEWEST))
+    min_lr: float = field(1e-6, help="learning rate at the start of the ramp", check=gt(0))
+    max_lr: float = field(1.0, help="learning rate at the end of the ramp", check=gt(0))
+    steps: int = field(100, help="number of rates, each trained on one batch", check=between(FEWEST, 10**6))
     may_change = ("min_lr", "max_lr", "steps")
 
     def check(self, recipe: Recipe) -> Iterator[str]:

@@ -1,11 +1,11 @@
-"""What the model makes now: samples from fixed noise and fixed masks, and how one of them came about."""
+"""Previews of the model: samples from fixed noise and fixed masks, and trajectories of some."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from medgen import Callback, CallbackSettings, DiffusionStrategy, field, ge, gt, hookimpl, settings
+from medgen import Callback, CallbackSettings, DiffusionStrategy, between, field, gt, hookimpl, settings
 
 if TYPE_CHECKING:
     from medgen.api.recipe import Run
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 medgen_api = 1
 
 FOLLOWED, TIMES = 3, 8
-"""So many samples are shown on their way, at so many times."""
+"""Number of samples in the trajectory, and of times for each."""
 
 
 @settings
 class Previews(CallbackSettings):
     """A grid of samples as PNG in the run's folder `previews/` and in TensorBoard, and a denoising trajectory."""
 
-    every: int = field(1, help="with each so many validations", check=gt(0))
-    count: int = field(8, help="samples in the grid", check=gt(0))
-    steps: int = field(0, help="sampling steps; 0: the strategy's own", check=ge(0))
+    every: int = field(1, help="validations between previews", check=gt(0))
+    count: int = field(8, help="number of samples in the grid", check=between(1, 1024))
+    steps: int = field(0, help="sampling steps; 0: the strategy's own", check=between(0, 10**6))
     may_change = ("every", "count", "steps")
 
     def build(self, run: Run) -> Previewing:
@@ -65,7 +65,7 @@ class Previewing(Callback):
             run.log({}, {f"previews/{name}": picture})
 
     def _pictures(self, run: Run) -> dict[str, Any]:
-        """By name. All ranks share the work, and have them."""
+        """Return pictures by name. Collective: all ranks share the work and get the result."""
         examples = self._examples(run, range(self.settings.count))
         outlined = self._outlined(run, examples)
         if not isinstance(run.strategy, DiffusionStrategy):
@@ -74,7 +74,7 @@ class Previewing(Callback):
         return {"samples": self._grid(examples, samples, outlined), "trajectory": self._trajectory(run, path)}
 
     def _rows(self) -> Sequence[int]:
-        """Which samples this rank makes; one that would have none makes one for nothing."""
+        """Return the samples of this rank; a rank without any computes a spare one."""
         from medgen.ranks import collectives
 
         return collectives.local_indices(self.settings.count) or [0]
@@ -84,13 +84,13 @@ class Previewing(Callback):
         return slices.read(slices.with_large_lesions(self.settings.count)[list(rows)])
 
     def _outlined(self, run: Run, batch: Batch) -> Any:
-        """The masks among the condition, `[count, mask, *space]`; scans that are given have no outline."""
+        """Return the masks of the condition, `[count, mask, *space]`; scans get no outline."""
         from medgen.training.lesion_masks import mask_channels
 
         return batch.condition[:, mask_channels(run.mode.condition, run.masks)].numpy()
 
     def _reconstruct(self, run: Run) -> Any:
-        """What comes back of the examples, `[count, channel, *space]`."""
+        """Reconstruct the examples, `[count, channel, *space]`."""
         from medgen.ranks import collectives
         from medgen.training import sampling
 
@@ -100,7 +100,7 @@ class Previewing(Callback):
         return collectives.all_gather_rows(made, self.settings.count).cpu().numpy()
 
     def _sample(self, run: Run, steps: int | None) -> tuple[Any, Any]:
-        """Samples `[count, channel, *space]`, and estimates of x0 on the way to the first, `[sample, time, ...]`."""
+        """Draw samples `[count, channel, *space]`, with estimates of x0 along the first ones, `[sample, time, ...]`."""
         import numpy as np
         import torch
 
@@ -123,14 +123,14 @@ class Previewing(Callback):
         return shared.cpu().numpy(), collectives.all_gather_rows(path.float(), followed)
 
     def _trajectory(self, run: Run, path: Any) -> Any:
-        """A row per sample, a column per time."""
+        """Arrange estimates: a row per sample, a column per time."""
         from medgen import pictures
 
         columns = [run.space.decode(path[:, time]).clamp(-1, 1).cpu().numpy() for time in range(TIMES)]
         return pictures.grid([[pictures.tile(column[row, 0]) for column in columns] for row in range(len(path))])
 
     def _reconstructions(self, batch: Batch, made: Any, masks: Any) -> Any:
-        """A row per sample: each channel, what came back of it, and the difference, grey where there is none."""
+        """Arrange a row per sample: each channel, its reconstruction, and the difference, grey where 0."""
         from medgen import pictures
 
         rows = []
@@ -141,7 +141,7 @@ class Previewing(Callback):
         return _two_columns(rows)
 
     def _grid(self, batch: Batch, samples: Any, masks: Any) -> Any:
-        """A row per sample: each real image, then each generated one, with the masks that it was given outlined."""
+        """Arrange a row per sample: each real image, then each generated one, with its masks outlined."""
         from medgen import pictures
 
         rows = []
@@ -152,7 +152,7 @@ class Previewing(Callback):
 
 
 def _two_columns(rows: Sequence[list[Any]]) -> Any:
-    """The second half of the rows beside the first."""
+    """Place the second half of the rows beside the first."""
     from medgen import pictures
 
     half = (len(rows) + 1) // 2

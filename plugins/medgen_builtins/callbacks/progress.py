@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 medgen_api = 1
 SILENT = 30.0
-"""Seconds after which a line is due, however few steps there were."""
+"""Maximum seconds between lines."""
 
 
 @settings
 class Progress(CallbackSettings):
     """Step, epoch, loss, rate, throughput, memory and the time left; and a line for each validation."""
 
-    every_steps: int = field(50, help="a line each so many steps, and one each half minute at least", check=gt(0))
+    every_steps: int = field(50, help="optimizer steps between lines; a line at least every half minute", check=gt(0))
     may_change = ("every_steps",)
 
     def build(self, run: Run) -> Reporting:
@@ -70,7 +70,7 @@ class Reporting(Callback):
             self._said = time.monotonic()
 
     def _overdue(self) -> bool:
-        """Silent for long, on a slow device."""
+        """True if the last line is long ago, as on a slow device."""
         return self._alone and time.monotonic() - self._said >= SILENT
 
     @hookimpl
@@ -92,7 +92,7 @@ def _bar(run: Run) -> Any:
 
 
 def training_line(run: Run, scalars: Mapping[str, float]) -> str:
-    """Fields of fixed width."""
+    """Format a training line with fields of fixed width."""
     peak = f"  {scalars['mfu']:>3.0%} peak" if "mfu" in scalars else ""
     speed = f"{scalars['images_per_second']:>6.1f} img/s{peak}"
     norms = [value for name, value in scalars.items() if name.startswith("grad_norm")]  # of the turns, in their order
@@ -104,7 +104,7 @@ def training_line(run: Run, scalars: Mapping[str, float]) -> str:
 
 
 def validation_line(run: Run, scalars: Mapping[str, float]) -> str:
-    """The loss, and what else there is in few words."""
+    """Format the validation loss and the other metrics in short."""
     names = {
         "psnr/x0": ("psnr", ".1f"), "psnr/image": ("psnr", ".1f"), "psnr/head": ("in the head", ".1f"),
         "ssim": ("ssim", ".3f"), "mse/lesion": ("lesion", ".4f"), "mse/outside": ("outside", ".4f"),
@@ -114,7 +114,7 @@ def validation_line(run: Run, scalars: Mapping[str, float]) -> str:
 
 
 def left(run: Run, scalars: Mapping[str, float]) -> str:
-    """Time to the end at the speed of the last steps, as hours:minutes:seconds."""
+    """Estimate the time left at the speed of the last steps, as hours:minutes:seconds."""
     speed = scalars["images_per_second"] / run.recipe.training.batch_size
     minutes, seconds = divmod(int((run.total_steps - run.step) / max(speed, 1e-9)), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"

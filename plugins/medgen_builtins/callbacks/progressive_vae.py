@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from medgen import Callback, PhasedSettings, field, ge, gt, hookimpl, settings
+from medgen import Callback, PhasedSettings, between, field, ge, gt, hookimpl, settings
+from medgen.api.tables import LARGEST_SIZE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,13 +33,15 @@ class ProgressiveVae(PhasedSettings):
     of each phase. Epochs are counted here where they were validated, so all of them with `training.validate_every=1`.
     """
 
-    sizes: tuple[int, ...] = field((64, 128, 256), help="image size of each phase, px, rising", check=ge(8))
-    batch_sizes: tuple[int, ...] = field((32, 16, 8), help="training.batch_size of each phase", check=gt(0))
-    metric: str = field("loss/val", help="falls while there is progress; psnr and other gains: a leading minus")
-    window: int = field(10, help="epochs that the metric is averaged over", check=ge(1))
-    min_improvement: float = field(0.5, help="percent below the best mean that count as better", check=ge(0))
-    min_epochs: int = field(20, help="epochs before any counts as without progress", check=ge(1))
-    patience: int = field(10, help="epochs in a row without progress that end a phase", check=ge(1))
+    sizes: tuple[int, ...] = field(
+        (64, 128, 256), help="px, image size of each phase, rising", check=between(8, LARGEST_SIZE)
+    )
+    batch_sizes: tuple[int, ...] = field((32, 16, 8), help="training.batch_size of each phase", check=between(1, 10**6))
+    metric: str = field("loss/val", help="metric that falls with progress; a leading minus for psnr and other gains")
+    window: int = field(10, help="epochs that the metric is averaged over", check=between(1, 10**6))
+    min_improvement: float = field(0.5, help="percent below the best mean that count as progress", check=ge(0))
+    min_epochs: int = field(20, help="epochs before patience starts", check=ge(1))
+    patience: int = field(10, help="consecutive epochs without progress that end a phase", check=ge(1))
     final_epochs: int = field(100, help="epochs of the last phase", check=gt(0))
 
     def check(self, recipe: Recipe) -> Iterator[str]:
@@ -52,7 +55,7 @@ class ProgressiveVae(PhasedSettings):
             yield from self._check_phases(recipe)
 
     def phases(self, recipe: Recipe) -> dict[str, Recipe]:
-        """The recipe of each phase by its folder's name: its own size and batch, and without this callback."""
+        """Return the recipe of each phase by its folder's name: its own size and batch, and without this callback."""
         others = {name: each for name, each in recipe.callbacks.items() if each is not self}
         found = {}
         for index, (size, batch_size) in enumerate(zip(self.sizes, self.batch_sizes, strict=True)):
@@ -70,6 +73,7 @@ class ProgressiveVae(PhasedSettings):
     def _check_lists(self) -> Iterator[str]:
         if not self.sizes:
             yield f"{KEY}.sizes: got [], expected at least one. Give the image size of each phase."
+            return
         if len(self.batch_sizes) != len(self.sizes):
             yield (
                 f"{KEY}.batch_sizes: got {len(self.batch_sizes)} values, expected {len(self.sizes)}, one per size of "
@@ -79,16 +83,20 @@ class ProgressiveVae(PhasedSettings):
             yield f"{KEY}.sizes: got {list(self.sizes)}, expected rising sizes. Sort them."
 
     def _check_phases(self, recipe: Recipe) -> Iterator[str]:
-        """What is wrong with a phase's recipe because of its size or batch size, and not anyhow."""
+        """Find what is wrong with a phase's recipe because of its size or batch size, and not anyhow; each key once."""
         from medgen.config.checks import mistakes
 
-        known = set(mistakes(recipe))
+        known = {_key(message) for message in mistakes(recipe)}
         for index, phase in enumerate(self.phases(recipe).values()):
             for message in mistakes(phase):
-                if message not in known:
-                    known.add(message)
+                if _key(message) not in known:
+                    known.add(_key(message))
                     message = message.replace("data.image_size", f"{KEY}.sizes[{index}]")
                     yield message.replace("training.batch_size", f"{KEY}.batch_sizes[{index}]")
+
+
+def _key(message: str) -> str:
+    return message.partition(":")[0]
 
 
 class Plateau(Callback):
@@ -108,7 +116,7 @@ class Plateau(Callback):
 
     @property
     def fired(self) -> bool:
-        """Whether the curve has reached its plateau."""
+        """True once the curve has reached its plateau."""
         return self.waited >= self.settings.patience
 
     def add(self, value: float) -> bool:
@@ -175,7 +183,7 @@ class Progressive(Callback):
         return True
 
     def _phase(self, run: PhasedRun, name: str, recipe: Recipe, done: list[str]) -> bool:
-        """Train one, and note it. False: it was stopped."""
+        """Train a phase and record it. Returns False if it was stopped."""
         from medgen.system.console import say
 
         final = recipe.data.image_size == self.settings.sizes[-1]
@@ -216,7 +224,7 @@ class Progressive(Callback):
         collectives.barrier()
 
     def _finish(self, run: PhasedRun, done: list[str]) -> None:
-        """`final_model.pt` is the last phase's newest checkpoint: what its fixed length has led to."""
+        """Copy the last phase's newest checkpoint to `final_model.pt`."""
         from medgen.ranks import collectives
         from medgen.run import checkpoint, folder
         from medgen.system.console import say

@@ -33,9 +33,9 @@ VISIBLE = 0.1
 SURVIVES = 0.5
 """The share of its contrast that a lesion must keep."""
 DEAD = 0.99
-"""The share of noise from which on a channel says nothing."""
+"""Share of noise from which a channel counts as dead."""
 GOOD, FAIR = 28.0, 24.0
-"""PSNR in dB of a good ceiling, and of one that will do."""
+"""PSNR in dB of a good ceiling, and of a fair one."""
 
 
 class Audit:
@@ -50,7 +50,7 @@ class Audit:
         self.lesions: list[tuple[int, float, float]] = []
 
     def run(self) -> dict[str, Any]:
-        """All figures, plain."""
+        """Compute all figures, as plain values."""
         with progress("audit", self.feed.size, "slices") as bar, torch.no_grad():
             for start in range(0, self.feed.size, BLOCK):
                 self._add(np.arange(start, min(start + BLOCK, self.feed.size)))
@@ -76,7 +76,7 @@ class Audit:
             self._add_lesions(image, again, masks)
 
     def _draws(self, count: int, first: int) -> Draws:
-        """Training sees samples of the latents, so they set the ceiling."""
+        """Draw a sample of the latents, as training does: samples set the ceiling."""
         generator = seeds.stream(0, "audit", first, device=self.device)
         size = self.space.shape((self.feed.store.size,) * 2)
         noise = torch.randn(count, *size, generator=generator, device=self.device)
@@ -112,7 +112,7 @@ class Audit:
 
 
 def parts_of(mask: np.ndarray, outside: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Each connected lesion of a mask, and its surroundings outside every lesion."""
+    """Yield each connected lesion of a mask, and its surroundings outside every lesion."""
     labels, count = ndimage.label(mask, np.ones((3, 3)))
     for number in range(1, count + 1):
         lesion = labels == number
@@ -122,12 +122,12 @@ def parts_of(mask: np.ndarray, outside: np.ndarray) -> Iterator[tuple[np.ndarray
 
 
 def contrast(image: np.ndarray, lesion: np.ndarray, ring: np.ndarray) -> float:
-    """How much brighter a lesion is than its surroundings."""
+    """Return the mean intensity of a lesion minus that of its surroundings."""
     return float(image[lesion].mean() - image[ring].mean())
 
 
 def sizes(lesions: list[tuple[int, float, float]]) -> list[dict[str, Any]]:
-    """By size: how many lesions, the share of their contrast that is kept, and of them that survive.
+    """Return per bin of size: number of lesions, share of their contrast kept, share of lesions that survive.
 
     lesions: area, real contrast, contrast afterwards. kept: the slope through the origin of the one over the other.
     """
@@ -146,7 +146,7 @@ def sizes(lesions: list[tuple[int, float, float]]) -> list[dict[str, Any]]:
 
 
 def channels(moments: Moments) -> list[dict[str, Any]]:
-    """By channel of the latents: mean, standard deviation of a sample, share of noise, and whether it is dead."""
+    """Return per latent channel: mean, standard deviation of a sample, share of noise, and True if it is dead."""
     rows = []
     for mean, signal, noise in zip(*(each.tolist() for each in moments.read()), strict=True):
         share = noise / max(signal + noise, 1e-12)
@@ -156,7 +156,7 @@ def channels(moments: Moments) -> list[dict[str, Any]]:
 
 
 def verdict(figures: Mapping[str, Any]) -> str:
-    """One sentence on what to expect."""
+    """Summarise the figures in a sentence."""
     image, dead = figures["image"], [n for n, row in enumerate(figures["channels"]) if row["dead"]]
     word = "good" if image["psnr"] >= GOOD else "fair" if image["psnr"] >= FAIR else "poor"
     parts = [f"A {word} ceiling: {image['psnr']:.1f} dB, SSIM {image['ssim']:.3f}"]
@@ -174,12 +174,12 @@ def verdict(figures: Mapping[str, Any]) -> str:
 
 
 def span(row: Mapping[str, Any]) -> str:
-    """Which areas a row is about."""
+    """Format the areas of a row."""
     return f"{row['from']} to {row['to']}" if row["to"] else f"{row['from']} and more"
 
 
 def tables(figures: Mapping[str, Any]) -> list[Table]:
-    """The same to read."""
+    """Format the figures as tables."""
     likeness = Table("held out", "PSNR, dB", "SSIM", title=f"encoded and decoded, {figures['slices']} slices")
     for name, row in (("whole image", figures["image"]), ("inside lesions", figures["lesion"])):
         if row:

@@ -1,4 +1,4 @@
-"""What an autoencoder loses, before anyone trains in its latents for days."""
+"""Measure what an autoencoder loses, before a model is trained in its latents."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ medgen_api = 1
 @click.command("latent-audit")
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--with", "layers", multiple=True, metavar="FILE", help="Lay another recipe over this one.")
-@click.option("--json", "file", type=click.Path(path_type=Path), metavar="FILE", help="Write the figures there too.")
+@click.option("--with", "layers", multiple=True, metavar="FILE", help="Layer to apply over the recipe.")
+@click.option("--json", "file", type=click.Path(path_type=Path), metavar="FILE", help="Also write the figures as JSON.")
 def latent_audit(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...], file: Path | None) -> None:
-    """Say how good a model in the latents of RECIPE can become at best.
+    """Measure the best quality that a model in the latents of RECIPE can reach.
 
     Encodes and decodes the held-out slices: likeness of images and of lesions, whether small lesions survive, which
     channels are dead, and how much of the latents is noise.
@@ -41,7 +41,7 @@ def latent_audit(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...
 
 
 def measure(recipe: Recipe) -> dict[str, Any]:
-    """All figures of a recipe's autoencoder, as plain values; `verdict` is a sentence. Raises RecipeError."""
+    """Measure all figures of a recipe's autoencoder, as plain values; `verdict` is a sentence. Raises RecipeError."""
     from medgen.data.store.loader import Loader
     from medgen.errors import RecipeError
     from medgen.run.assemble import build, default_device, prepare_data

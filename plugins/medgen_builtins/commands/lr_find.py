@@ -1,4 +1,4 @@
-"""Finds a learning rate for a recipe before it is trained."""
+"""Find a learning rate for a recipe before it is trained."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ NAME = "lr_find"
 @click.command("lr-find")
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--with", "layers", multiple=True, metavar="FILE", help="Lay another recipe over this one.")
-@click.option("--min-lr", type=float, metavar="RATE", help="The first rate; 1e-6 unless the recipe says.")
-@click.option("--max-lr", type=float, metavar="RATE", help="The last rate; 1 unless the recipe says.")
-@click.option("--steps", type=int, metavar="N", help="How many rates; 100 unless the recipe says.")
+@click.option("--with", "layers", multiple=True, metavar="FILE", help="Layer to apply over the recipe.")
+@click.option("--min-lr", type=float, metavar="RATE", help="First learning rate; default: the recipe's, or 1e-6.")
+@click.option("--max-lr", type=float, metavar="RATE", help="Last learning rate; default: the recipe's, or 1.")
+@click.option("--steps", type=int, metavar="N", help="Number of rates; default: the recipe's, or 100.")
 def lr_find(
     recipe: str,
     overrides: tuple[str, ...],
@@ -37,17 +37,20 @@ def lr_find(
 
     Every rate trains on the next batch and is scored on one fixed probe. No checkpoint is written.
     """
+    from medgen.config.overlay import given_as
     from medgen.config.recipe import load
     from medgen.system.console import say
 
     given = {"min_lr": min_lr, "max_lr": max_lr, "steps": steps}
     options = [f"callbacks.{NAME}.{key}={value}" for key, value in given.items() if value is not None]
-    resolved = alone(load(recipe, [*overrides, f"callbacks.{NAME}={{}}", *options], layers))
+    names = {f"callbacks.{NAME}.{key}": f"--{key.replace('_', '-')}" for key in given}
+    with given_as(names):
+        resolved = alone(load(recipe, [*overrides, f"callbacks.{NAME}={{}}", *options], layers))
     say(str(find(resolved)))
 
 
 def alone(recipe: Recipe) -> Recipe:
-    """The recipe with no other callback, and the folder of a sweep: `lr_finder/diffusion_2d/bravo_128_...`."""
+    """Return the recipe without other callbacks, with the folder of a sweep: `lr_finder/diffusion_2d/bravo_128_...`."""
     import attrs
 
     kind = Path(recipe.run.folder).parent.parts[:1]

@@ -16,7 +16,7 @@ import click
 
 from medgen import hookimpl
 from medgen.api.recipe import TableSettings
-from medgen.api.settings import Check, between, field, ge, gt, settings
+from medgen.api.settings import Check, between, field, ge, settings
 from medgen.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 medgen_api = 1
 BODY = "\nset -u\n"
-"""What the work begins with in slurm/train.slurm; above it are comments and options."""
+"""First line of the work in slurm/train.slurm; comments and options precede it."""
 
 REPORTED = (
     "trap 'echo \"medgen: job $SLURM_JOB_ID: slurm.setup ended it (exit code $?). It is not queued again.\" >&2' EXIT",
@@ -32,9 +32,9 @@ REPORTED = (
     "trap 'code=$?; [ ${#BASH_SOURCE[@]} -gt 1 ] ||"
     ' echo "medgen: job $SLURM_JOB_ID: slurm.setup: $BASH_COMMAND: exit code $code. The job goes on." >&2\' ERR',
 )
-"""Shell that says when `slurm.setup` fails."""
+"""Shell that reports a failure of `slurm.setup`."""
 OF_THE_CLUSTER = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_TIME_FORMAT")
-"""Variables that are not of the job in which they are found."""
+"""Variables that may belong to another job."""
 
 
 _WORD = Check(lambda value: not value or _matches(r"[\w.,:@+-]+", value), "of letters, digits and . , : @ + - _")
@@ -50,17 +50,19 @@ _LINE = Check(lambda value: value.isprintable(), "that is one line of shell")
 class SlurmSettings(TableSettings):
     """What a job asks Slurm for; `medgen slurm RECIPE` writes it. Devices of a node: `training.devices`."""
 
-    hours: float = field(24.0, help="time limit of a job; a run goes on in the next", check=between(0.02, 8760))
-    nodes: int = field(1, help="machines", check=gt(0))
-    cpus: int = field(8, help="cores for each device", check=gt(0))
-    memory: str = field("", help="of each node, such as 64G; empty: what the cluster gives", check=_MEMORY)
-    gpu: str = field("any", help="kind of GPU, such as a100; any: whichever; none: devices are CPUs", check=_WORD)
-    partition: str = field("", help="queue; empty: the cluster's own choice", check=_WORD)
-    account: str = field("", help="who pays; empty: the user's own", check=_WORD)
-    notice: int = field(120, help="seconds before the limit at which a run is asked to save", check=between(1, 65535))
-    restarts: int = field(50, help="times that a job is queued again, then it stops", check=ge(0))
+    hours: float = field(
+        24.0, help="hours, time limit of a job; the next job continues the run", check=between(0.02, 8760)
+    )
+    nodes: int = field(1, help="number of machines", check=between(1, 65536))
+    cpus: int = field(8, help="CPU cores per device", check=between(1, 4096))
+    memory: str = field("", help="memory of a node, such as 64G; empty: the cluster's default", check=_MEMORY)
+    gpu: str = field("any", help="kind of GPU, such as a100; any: every kind; none: devices are CPUs", check=_WORD)
+    partition: str = field("", help="partition; empty: the cluster's default", check=_WORD)
+    account: str = field("", help="account to charge; empty: the user's default", check=_WORD)
+    notice: int = field(120, help="seconds before the limit at which the run is told to save", check=between(1, 65535))
+    restarts: int = field(50, help="maximum number of requeues of a job", check=ge(0))
     options: tuple[str, ...] = field((), help='further sbatch options: ["--constraint=ib"]', check=_OPTION)
-    setup: tuple[str, ...] = field((), help='shell before the work: ["module load cuda"]', check=_LINE)
+    setup: tuple[str, ...] = field((), help='shell lines to run first: ["module load cuda"]', check=_LINE)
     may_change = (
         "hours", "nodes", "cpus", "memory", "gpu", "partition", "account", "notice", "restarts", "options", "setup"
     )  # fmt: skip
@@ -72,7 +74,7 @@ def _matches(pattern: str, value: str) -> bool:
 
 
 def _closed(value: str) -> bool:
-    """Whether sbatch, which splits a line as a shell does, finds the end of each quote."""
+    """True if sbatch, which splits a line like a shell, finds the end of each quote."""
     try:
         return bool(shlex.split(value))
     except ValueError:
@@ -89,8 +91,8 @@ def slurm_table(recipe: Recipe) -> SlurmSettings:
 @click.command()
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--with", "layers", multiple=True, metavar="FILE", help="Lay another recipe over this one.")
-@click.option("--submit", is_flag=True, help="Give it to sbatch instead of printing it.")
+@click.option("--with", "layers", multiple=True, metavar="FILE", help="Layer to apply over the recipe.")
+@click.option("--submit", is_flag=True, help="Submit the script to sbatch instead of printing it.")
 def slurm(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...], submit: bool) -> None:
     """Print the sbatch script that trains RECIPE, in as many jobs as it takes.
 
@@ -106,7 +108,7 @@ def slurm(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...], subm
 
 
 def check(recipe: Recipe) -> None:
-    """Raise RecipeError for what would only show when the job has waited for its turn."""
+    """Raise RecipeError for mistakes that would otherwise show only after the job has waited."""
     from medgen.ranks import process_group
 
     wanted, limit = slurm_table(recipe), 60 * minutes(recipe)
@@ -119,12 +121,12 @@ def check(recipe: Recipe) -> None:
 
 
 def minutes(recipe: Recipe) -> int:
-    """A job's limit."""
+    """Format a job's limit."""
     return math.ceil(60 * slurm_table(recipe).hours)
 
 
 def script(recipe: Recipe, given: Sequence[str]) -> str:
-    """The whole script. given: the recipe and what follows it, as `medgen train` gets them.
+    """Write the whole script. given: the recipe and the words after it, as `medgen train` gets them.
 
     Raises RecipeError if one of those words has a character that does not belong on a line.
     """
@@ -136,12 +138,12 @@ def script(recipe: Recipe, given: Sequence[str]) -> str:
 
 
 def _setup(lines: Sequence[str]) -> list[str]:
-    """The user's shell, none of which ends the job or fails without a line in its log."""
+    """Write the user's shell lines so that none ends the job or fails silently."""
     return [*REPORTED, *lines, "trap - ERR"] if lines else []
 
 
 def options(recipe: Recipe, name: str) -> Iterator[str]:
-    """What to ask sbatch for; a later option replaces an earlier one."""
+    """List the options of sbatch; a later option replaces an earlier one."""
     wanted, devices = slurm_table(recipe), recipe.training.devices
     yield "--job-name=medgen-" + re.sub(r"[^\w.-]", "_", Path(name).stem, flags=re.ASCII)
     yield f"--time={minutes(recipe)}"
@@ -162,7 +164,7 @@ def options(recipe: Recipe, name: str) -> Iterator[str]:
 
 
 def run_dir(recipe: Recipe) -> str:
-    """The run's folder in shell: the recipe's, or one that has the job's id where others have a time."""
+    """Write the run's folder in shell: the recipe's, or one with the job's id in place of the time."""
     if recipe.run.dir:
         return shlex.quote(str(recipe.run.dir))
     names = {
@@ -178,7 +180,7 @@ def run_dir(recipe: Recipe) -> str:
 
 
 def body() -> str:
-    """What slurm/train.slurm does, from a checkout or from where the wheel put it."""
+    """Read the body of slurm/train.slurm, from a checkout or as installed by the wheel."""
     beside = Path(__file__).parents[3] / "slurm"
     folder = beside if (beside / "train.slurm").is_file() else Path(sys.prefix, "share", "medgen", "slurm")
     text = (folder / "train.slurm").read_text(encoding="utf-8")
@@ -197,7 +199,7 @@ def _submit(text: str) -> str:
 
 
 def _own_environment() -> dict[str, str]:
-    """The environment without what says of a job, in which `--submit` is given, how large it is, and what it is."""
+    """Return the environment without the variables of the job that `--submit` runs in."""
     own = dict(os.environ)
     if "SLURM_JOB_ID" in own:
         own = {name: own[name] for name in own if not name.startswith("SLURM_") or name in OF_THE_CLUSTER}

@@ -10,28 +10,33 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from multiprocessing.spawn import get_executable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from medgen import hookimpl
-from medgen.errors import PluginError, RankError, StoppedError
+from medgen.errors import PluginError, RankError, StoppedError, of_system
 from medgen.system.signals import asked_to_stop
 
 medgen_api = 1
 START = "spawn"
-"""Processes that share nothing: what a plugin keeps in a module must not help it."""
+"""Start method of processes that share nothing: state in a plugin's module must not help."""
 WAIT = 0.1
 """Seconds between two looks for a signal that has to be passed on."""
+CODES = frozenset({*range(13), 75, 130})
+"""Exit codes of medgen; a process that has one of them has said why it ended."""
 CLOCKS = ("seconds", "journal", "versions")
 
 
 @click.command("verify-resume")
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--with", "layers", multiple=True, metavar="FILE", help="Lay another recipe over this one.")
-@click.option("--steps", type=click.IntRange(1), default=3, show_default=True, help="Steps before and after the stop.")
+@click.option("--with", "layers", multiple=True, metavar="FILE", help="Layer to apply over the recipe.")
+@click.option(
+    "--steps", type=click.IntRange(1, 10**6), default=3, show_default=True, help="Steps before and after the stop."
+)
 def verify_resume(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...], steps: int) -> None:
     """Check that RECIPE, stopped and resumed, gives bit for bit what it gives without a stop.
 
@@ -60,11 +65,11 @@ def verify_resume(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ..
 
 
 class NotIdenticalError(PluginError):
-    """A resumed run is not the run it continues: something keeps state that it does not save."""
+    """A resumed run differs from the uninterrupted run: some state is not saved."""
 
 
 def differences(one: Path, two: Path) -> list[str]:
-    """What differs between two runs, or their child runs, in the order of their files, clock times aside."""
+    """List the differences of two runs, or their child runs, in the order of their files, clock times excepted."""
     names = {path.parent.relative_to(folder) for folder in (one, two) for path in folder.rglob("latest.pt")}
     found = ((name, each) for name in sorted(names) for each in _differences(one / name, two / name))
     return [each if name == Path() else f"{name}: {each}" for name, each in found]
@@ -105,10 +110,13 @@ def _losses(folder: Path) -> list[dict[str, Any]]:
 
 
 def _in_a_process(what: str, function: Callable[..., None], given: tuple[Any, ...]) -> None:
-    """Run it and wait. Its errors are on stderr already, and its exit code becomes ours; signals reach it too."""
+    """Run in a process and wait. Passes signals on; its exit code becomes this process's."""
     process = multiprocessing.get_context(START).Process(target=function, args=given)  # type: ignore[attr-defined]
     with asked_to_stop("the same command") as stop:
-        process.start()
+        try:
+            process.start()
+        except OSError as error:
+            raise of_system(error, "verify-resume") or _not_started(what, error.strerror or str(error)) from error
         passed = False
         while process.is_alive():
             process.join(WAIT)
@@ -123,8 +131,15 @@ def _in_a_process(what: str, function: Callable[..., None], given: tuple[Any, ..
     if code < 0:
         name = signal.Signals(-code).name
         raise RankError(f"verify-resume: the process of {what} was killed by {name}. See that it has memory enough.")
+    if code not in CODES:  # of Python or the system, who have not always a word for it
+        raise _not_started(what, f"{os.fsdecode(get_executable() or 'Python')} ended with code {code}")
     if code:
         raise click.exceptions.Exit(code)
+
+
+def _not_started(what: str, reason: str) -> RankError:
+    said = f"verify-resume: the process of {what} could not be started or did not come to work ({reason})"
+    return RankError(f"{said}. See that Python can be run and processes are left (ulimit -u), then try again.")
 
 
 def _start(
@@ -153,7 +168,7 @@ def _resume(folder: Path) -> None:
 
 
 def _guarded(work: Callable[[], None]) -> None:
-    """Whoever started this process tells of a stop: how to go on with a temporary folder helps nobody."""
+    """Suppress the message of a stop, which names a temporary folder; the parent reports the stop."""
     from medgen.cli.main import guarded
 
     def quiet() -> int:

@@ -1,4 +1,4 @@
-"""The opinion of a discriminator (least squares: Mao et al. 2017; hinge: Lim and Ye 2017)."""
+"""Adversarial losses (least squares: Mao et al. 2017; hinge: Lim and Ye 2017)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ medgen_api = 1
 
 @settings
 class Adversarial(LossSettings):
-    """What the discriminator of `[strategy.vae.discriminator]` holds against the reconstruction."""
+    """Adversarial loss of the discriminator `[strategy.vae.discriminator]` on the reconstruction."""
 
-    form: Literal["least_squares", "hinge"] = field("least_squares", help="hinge pushes harder")
+    form: Literal["least_squares", "hinge"] = field(
+        "least_squares", help="form of the loss; hinge has the stronger gradient"
+    )
 
     needs = ("logits",)
 
@@ -29,12 +31,12 @@ class LeastSquares(CriticLoss):
     """Real is 1, fake is 0 (Mao et al. 2017, equation 9)."""
 
     def __call__(self, prediction: Any, noisy: Any) -> Tensor:
-        """The generator's loss, `[batch]`, fp32."""
+        """Return the generator's loss, `[batch]`, fp32."""
         each: Tensor = (prediction.logits.float() - 1).square().flatten(1).mean(1)
         return each
 
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
-        """The discriminator's loss for its logits of real and fake images, `[batch]`, fp32; 0.25: it knows nothing."""
+        """Return the discriminator's loss for its logits of real and fake images, `[batch]`, fp32; 0.25 at chance."""
         each = (real.float() - 1).square().flatten(1).mean(1) + fake.float().square().flatten(1).mean(1)
         return 0.5 * each
 
@@ -43,12 +45,12 @@ class Hinge(CriticLoss):
     """Real is above 1, fake below -1 (Lim and Ye 2017, section 2)."""
 
     def __call__(self, prediction: Any, noisy: Any) -> Tensor:
-        """The generator's loss, `[batch]`, fp32."""
+        """Return the generator's loss, `[batch]`, fp32."""
         each: Tensor = -prediction.logits.float().flatten(1).mean(1)
         return each
 
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
-        """The discriminator's loss for its logits of real and fake images, `[batch]`, fp32; 1 if it knows nothing."""
+        """Return the discriminator's loss for its logits of real and fake images, `[batch]`, fp32; 1 at chance."""
         each = (1 - real.float()).relu().flatten(1).mean(1) + (1 + fake.float()).relu().flatten(1).mean(1)
         return 0.5 * each
 

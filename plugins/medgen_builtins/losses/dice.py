@@ -19,7 +19,7 @@ medgen_api = 1
 class Dice(LossSettings):
     """One minus the overlap of masks, where sigmoid(2 x0) is the probability of a pixel."""
 
-    smooth: float = field(1.0, help="pixels added to both masks, so that two empty ones agree", check=gt(0))
+    smooth: float = field(1.0, help="px added to both masks, so that two empty masks agree", check=gt(0))
 
     needs = ("x0",)
 

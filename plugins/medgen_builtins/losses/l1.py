@@ -26,7 +26,7 @@ class L1(LossSettings):
 
 
 def mean_absolute_error(prediction: Any, noisy: Any) -> Tensor:
-    """`[batch]`, in fp32."""
+    """Return the error, `[batch]`, in fp32."""
     each: Tensor = (prediction.x0.float() - noisy.x0.float()).abs().flatten(1).mean(1)
     return each
 

@@ -20,7 +20,7 @@ medgen_api = 1
 class MinSnr(LossSettings):
     """Squared error of x0 times min(SNR, gamma), written for whatever the target is. Use it instead of mse."""
 
-    gamma: float = field(5.0, help="the SNR from which on all times count the same", check=gt(0))
+    gamma: float = field(5.0, help="SNR above which the weight is constant", check=gt(0))
 
     needs = ("target",)
 

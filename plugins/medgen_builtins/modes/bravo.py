@@ -11,7 +11,7 @@ medgen_api = 1
 class Bravo(ModeSettings):
     """The T1-weighted BRAVO image after contrast, given the lesion mask."""
 
-    condition: tuple[str, ...] = field(("seg",), help="the masks it is given")
+    condition: tuple[str, ...] = field(("seg",), help="names of the condition masks")
 
     def build(self) -> Mode:
         return Mode(images=("bravo",), condition=self.condition)

@@ -18,9 +18,9 @@ medgen_api = 1
 class Images(ModeSettings):
     """Any images or masks by name, given any others."""
 
-    images: tuple[str, ...] = field(help="names of what is generated, as [data] has them")
-    condition: tuple[str, ...] = field((), help="names of what is given")
-    pooled: bool = field(False, help="every image is a sample of its own with one channel")
+    images: tuple[str, ...] = field(help="names of the generated images and masks, as in [data]")
+    condition: tuple[str, ...] = field((), help="names of the condition channels")
+    pooled: bool = field(False, help="treat every image as a sample of its own with one channel")
 
     def check(self, recipe: Recipe) -> Iterator[str]:
         from medgen.generation.manifest_lines import is_file_name  # NumPy is nothing for `medgen --help`

@@ -11,7 +11,7 @@ medgen_api = 1
 class T1Pre(ModeSettings):
     """The T1-weighted image before contrast, given the lesion mask."""
 
-    condition: tuple[str, ...] = field(("seg",), help="the masks it is given")
+    condition: tuple[str, ...] = field(("seg",), help="names of the condition masks")
 
     def build(self) -> Mode:
         return Mode(images=("t1_pre",), condition=self.condition)

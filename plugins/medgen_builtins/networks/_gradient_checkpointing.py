@@ -12,10 +12,10 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recompute(blocks: Iterable[nn.Module], draws: bool = False) -> None:
-    """Let each block keep only what goes into it and compute the rest again on the way back, in training.
+    """Let each block keep only its input and recompute activations in the backward pass, in training.
 
-    draws: whether blocks draw from the global generators, so that they must draw the same again. No name of a weight
-    changes.
+    draws: True if blocks draw from the global generators, whose state is then restored. Names of weights do not
+    change.
     """
 
     def forward(block: nn.Module, *given: Any, **named: Any) -> Any:

@@ -9,9 +9,9 @@ MOST, LEAST = 32, 4
 
 
 def count_groups(widths: Sequence[int]) -> int:
-    """As many groups as divide all widths, up to 32, of at least four channels: one of one channel forgets brightness.
+    """Return the most groups, up to 32, that divide all widths, of at least 4 channels: a single one loses brightness.
 
-    An autoencoder with such groups in its first level stays 5 dB behind for hundreds of steps.
+    An autoencoder with groups of one channel in its first level stays 5 dB behind for hundreds of steps.
     """
     common, narrowest = math.gcd(*widths), min(widths)
     return max(n for n in range(1, MOST + 1) if common % n == 0 and (n == 1 or narrowest >= LEAST * n))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from medgen import NetworkSettings, between, field, ge, gt, hookimpl, settings
+from medgen import NetworkSettings, between, field, hookimpl, settings
 from medgen_builtins.networks._norms import count_groups
 
 if TYPE_CHECKING:
@@ -20,15 +20,23 @@ medgen_api = 1
 class Autoencoder(NetworkSettings):
     """Residual blocks, each level but the last halving, around latents of few channels (MONAI's AutoencoderKL)."""
 
-    channels: tuple[int, ...] = field((64, 128, 256), help="width of each level; each but the last halves", check=gt(0))
-    latent_channels: int = field(4, help="values kept of each latent pixel", check=ge(1))
-    num_res_blocks: int = field(2, help="residual blocks per level", check=ge(1))
-    attention: bool = field(False, help="attention among all positions of the deepest level")
-    norm_groups: int | None = field(
-        None, help="groups of the norms; unless given, as many as fit, up to 32, of at least 4 channels", check=ge(1)
+    channels: tuple[int, ...] = field(
+        (64, 128, 256),
+        help="channels of each level; every level but the last halves the resolution",
+        check=between(1, 10**6),
     )
-    spatial_dims: int = field(2, help="axes of an image", check=between(2, 3))
-    checkpointing: bool = field(False, help="half the memory of a step, or less, for a third more time; same result")
+    latent_channels: int = field(4, help="channels of the latents", check=between(1, 4096))
+    num_res_blocks: int = field(2, help="residual blocks per level", check=between(1, 100))
+    attention: bool = field(False, help="use attention among all positions of the deepest level")
+    norm_groups: int | None = field(
+        None,
+        help="groups of the norms; default: as many as fit, up to 32, of at least 4 channels",
+        check=between(1, 1024),
+    )
+    spatial_dims: int = field(2, help="number of spatial axes", check=between(2, 3))
+    checkpointing: bool = field(
+        False, help="recompute activations: at most half the memory of a step, a third more time, same result"
+    )
     may_change = ("checkpointing",)
 
     def check(self, recipe: Recipe) -> Iterator[str]:
@@ -49,7 +57,7 @@ class Autoencoder(NetworkSettings):
                 )
 
     def build(self, in_channels: int, out_channels: int) -> nn.Module:
-        """See `Autoencoder`."""
+        """Return the network, see `medgen.Autoencoder`."""
         from monai.networks.nets import AutoencoderKL
 
         from medgen_builtins.networks._monai_autoencoder import Convolutional

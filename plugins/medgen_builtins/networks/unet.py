@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from medgen import NetworkSettings, between, field, ge, gt, hookimpl, settings
+from medgen import NetworkSettings, between, field, hookimpl, settings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,17 +24,23 @@ class Unet(NetworkSettings):
     """A U-Net of residual blocks with attention at the deepest level (MONAI's DiffusionModelUNet)."""
 
     channels: tuple[int, ...] = field(
-        (128, 256, 256), help="width of each level; each but the last halves", check=gt(0)
+        (128, 256, 256),
+        help="channels of each level; every level but the last halves the resolution",
+        check=between(1, 10**6),
     )
-    num_res_blocks: int = field(2, help="residual blocks per level", check=ge(1))
-    attention: tuple[bool, ...] | None = field(None, help="which levels have attention; the deepest unless given")
+    num_res_blocks: int = field(2, help="residual blocks per level", check=between(1, 100))
+    attention: tuple[bool, ...] | None = field(None, help="true for each level with attention; default: the deepest")
     norm_groups: int | None = field(
-        None, help="groups of the norms; unless given, as many as fit, up to 32", check=ge(1)
+        None, help="groups of the norms; default: as many as fit, up to 32", check=between(1, 1024)
     )
-    head_channels: int | None = field(None, help="width of a head; unless given, what fits, up to 64", check=ge(1))
-    dropout: float = field(0.0, help="share of features dropped in each residual block", check=between(0, 0.9))
-    spatial_dims: int = field(2, help="axes of an image", check=between(2, 3))
-    checkpointing: bool = field(False, help="half the memory of a step, or less, for a third more time; same result")
+    head_channels: int | None = field(
+        None, help="channels of an attention head; default: the most that fits, up to 64", check=between(1, 65536)
+    )
+    dropout: float = field(0.0, help="share of features to drop in each residual block", check=between(0, 0.9))
+    spatial_dims: int = field(2, help="number of spatial axes", check=between(2, 3))
+    checkpointing: bool = field(
+        False, help="recompute activations: at most half the memory of a step, a third more time, same result"
+    )
     may_change = ("checkpointing",)
 
     def check(self, recipe: Recipe) -> Iterator[str]:
@@ -50,7 +56,7 @@ class Unet(NetworkSettings):
             )
 
     def build(self, in_channels: int, out_channels: int) -> nn.Module:
-        """`network(x, t)`: x `[batch, in_channels, *space]`, t `[batch]` in 0..1000."""
+        """Return `network(x, t)`: x `[batch, in_channels, *space]`, t `[batch]` in 0..1000."""
         from monai.networks.nets import DiffusionModelUNet
 
         network = DiffusionModelUNet(
@@ -105,7 +111,7 @@ class Unet(NetworkSettings):
                 )
 
     def _attends(self, level: int) -> bool:
-        """The middle block attends at the deepest level, whatever `attention` says."""
+        """True for levels with attention; the middle block always attends at the deepest level."""
         return level == len(self.channels) - 1 or self._attention()[level : level + 1] == (True,)
 
 
@@ -114,9 +120,9 @@ def _largest_divisor(number: int, limit: int) -> int:
 
 
 def _add_dropout(network: nn.Module, share: float) -> None:
-    """Dropout before the second convolution of each residual block (Ho et al. 2020, appendix B).
+    """Add dropout before the second convolution of each residual block (Ho et al. 2020, appendix B).
 
-    As hooks, so that the names of the weights stay.
+    Uses hooks, so that the names of the weights do not change.
     """
     from monai.networks.nets.diffusion_model_unet import DiffusionUNetResnetBlock
     from torch.nn.functional import dropout
@@ -130,7 +136,7 @@ def _add_dropout(network: nn.Module, share: float) -> None:
 
 
 def _recompute(network: nn.Module, draws: bool) -> None:
-    """Every residual and attention block for itself: less memory than whole levels, which hold all theirs at once."""
+    """Checkpoint every residual and attention block separately: less memory than whole levels."""
     from monai.networks.nets.diffusion_model_unet import DiffusionUNetResnetBlock, SpatialAttentionBlock
 
     from medgen_builtins.networks._gradient_checkpointing import recompute

@@ -1,4 +1,4 @@
-"""An autoencoder out of a checkpoint, as the latent space uses it; everything about it goes into the space's state."""
+"""Load an autoencoder from a checkpoint for the latent space, whose state contains all of it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from medgen.api.values import Mode
 
 NEWEST = ("final_model.pt", "best.pt", "latest.pt")
-"""Which checkpoint of a run's folder is used: the first that is there."""
+"""Checkpoints of a run's folder by preference; the first that exists is used."""
 CONTRACT = ("encode", "decode", "latent_channels", "factor")
 """What a network needs to be an autoencoder, see `Autoencoder`."""
 LEAST_SCALE = 1e-6
@@ -46,21 +46,21 @@ class Codec:
         self.shift, self.scale = torch.zeros(self.channels, device=device), torch.ones(self.channels, device=device)
 
     def moments(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Means and log-variances, each `[batch, channels, *space / factor]`."""
+        """Return means and log-variances, each `[batch, channels, *space / factor]`."""
         mean, logvar = self.autoencoder.encode(self._split(image))
         return self._join(mean, len(image)), self._join(logvar, len(image))
 
     def normalise(self, z: Tensor) -> Tensor:
-        """Latents as they are diffused."""
+        """Normalise latents."""
         return (z - self._spread(self.shift, z)) / self._spread(self.scale, z)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Normalised latents to images, not clamped."""
+        """Decode normalised latents to images, not clamped."""
         z = z * self._spread(self.scale, z) + self._spread(self.shift, z)
         return self._join(self.autoencoder.decode(self._split(z)), len(z))
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that `restore` needs."""
+        """Return everything that `restore` needs."""
         scaling = {"shift": self.shift, "scale": self.scale}
         return {"recipe": self.text, "digest": self.digest, "weights": self.module.state_dict(), **scaling}
 
@@ -75,33 +75,33 @@ class Codec:
 
 
 class Moments:
-    """Mean and variance per channel of latents that are sampled, added up in parts."""
+    """Mean and variance per channel of sampled latents, accumulated in parts."""
 
     def __init__(self) -> None:
         self.count = 0
         self.sums: Tensor | None = None
 
     def add(self, mean: Tensor, logvar: Tensor) -> None:
-        """Means and log-variances, each `[batch, channel, *space]`."""
+        """Add means and log-variances, each `[batch, channel, *space]`."""
         mean, noise = mean.double().transpose(0, 1).flatten(1), logvar.double().exp().transpose(0, 1).flatten(1)
         sums = torch.stack([mean.sum(1), mean.square().sum(1), noise.sum(1)])
         self.sums = sums if self.sums is None else self.sums + sums
         self.count += mean.shape[1]
 
     def read(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Per channel: the mean, the variance of the means, and the mean variance of the noise."""
+        """Return per channel: the mean, the variance of the means, and the mean variance of the noise."""
         assert self.sums is not None
         mean, square, noise = self.sums / self.count
         return mean, (square - mean.square()).clamp_min(0), noise
 
     def shift_and_scale(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of a sample; its variance is that of the means and of the noise together."""
+        """Return mean and standard deviation of a sample; its variance is that of the means plus that of the noise."""
         mean, signal, noise = self.read()
         return mean.float(), (signal + noise).sqrt().clamp_min(LEAST_SCALE).float()
 
 
 def read(path: Path, key: str, names: Sequence[str], count: int, factor: int, device: torch.device) -> Codec:
-    """The autoencoder in a file or a run's folder: averaged weights, where it has them.
+    """Load the autoencoder from a file or a run's folder, with averaged weights if there are any.
 
     key: the setting that names it. names, count: the channels that it is for. Raises CheckpointError or RecipeError.
     """
@@ -121,7 +121,7 @@ def read(path: Path, key: str, names: Sequence[str], count: int, factor: int, de
 
 
 def restore(state: Mapping[str, Any], names: Sequence[str], count: int, factor: int, device: torch.device) -> Codec:
-    """What `Codec.state_dict` gave."""
+    """Rebuild a codec from `Codec.state_dict`."""
     codec = _build(state["recipe"], state["weights"], Path("autoencoder"), names, count, device)
     if codec.digest != state["digest"] or codec.autoencoder.factor != factor:
         raise ValueError("its autoencoder is not the one that it was trained with")
@@ -154,7 +154,7 @@ def _recipe(text: str, source: Path) -> Recipe:
 
 
 def _fits(mode: Mode, names: Sequence[str]) -> bool:
-    """The same channels in the same order, or an autoencoder that takes each by itself."""
+    """True for the same channels in the same order, or an autoencoder of single channels."""
     return tuple(names) == mode.images or (mode.channels == 1 and set(names) <= set(mode.images))
 
 

@@ -20,20 +20,20 @@ medgen_api = 1
 
 @settings
 class Latent(SpaceSettings):
-    """What an autoencoder makes of the images, encoded once; its weights are kept in every checkpoint."""
+    """Latents of an autoencoder, encoded once; its weights are in every checkpoint."""
 
-    checkpoint: Path = field(help="a checkpoint of an autoencoder, or the folder of its run")
-    factor: int = field(4, help="pixels per latent pixel and side; that of the autoencoder", check=ge(1))
+    checkpoint: Path = field(help="checkpoint of an autoencoder, or the folder of its run")
+    factor: int = field(4, help="pixels per latent pixel and side; must be that of the autoencoder", check=ge(1))
     masks: Literal["resample", "encode"] = field(
         "resample",
-        help="how masks come to the latent grid: blocks of factor x factor pixels become channels of one latent pixel, "
-        "so no lesion is lost; or what the autoencoder mask_checkpoint makes of them",
+        help="encoding of masks. resample: blocks of factor x factor pixels become channels of one latent pixel, "
+        "so no lesion is lost; encode: by the autoencoder mask_checkpoint",
     )
-    mask_checkpoint: Path | None = field(None, help="a checkpoint of an autoencoder of masks, for masks = encode")
-    spatial_dims: int = field(2, help="axes of an image", check=ge(1))
+    mask_checkpoint: Path | None = field(None, help="checkpoint of an autoencoder of masks, for masks = encode")
+    spatial_dims: int = field(2, help="number of spatial axes", check=ge(1))
 
     def spatial(self, size: Sequence[int]) -> tuple[int, ...]:
-        """The spatial size of an encoded sample, for the checks of a recipe."""
+        """Return the spatial size of an encoded sample, for the checks of a recipe."""
         return tuple(length // self.factor for length in size)
 
     def check(self, recipe: Recipe) -> Iterator[str]:
@@ -93,25 +93,25 @@ class LatentSpace(Space):
 
     @property
     def key(self) -> str:  # type: ignore[override]  # known once the autoencoder is read
-        """Names the images' autoencoder."""
+        """A hash of the images' autoencoder."""
         return f"latent {self.images.digest}"
 
     def shape(self, size: Sequence[int]) -> tuple[int, ...]:
         return (self.channels, *self.options.spatial(size))
 
     def prepare(self, image: Tensor) -> Tensor:
-        """Means and log-variances, stacked."""
+        """Return means and log-variances, stacked."""
         import torch
 
         return torch.cat(self.images.moments(image), dim=1)
 
     def encode(self, stored: Tensor, draws: Draws) -> Tensor:
-        """A new sample of each latent: (mean + sigma epsilon - shift) / scale."""
+        """Draw a new sample of each latent: (mean + sigma epsilon - shift) / scale."""
         mean, logvar = stored.chunk(2, dim=1)
         return self.images.normalise(mean + (0.5 * logvar).exp() * draws.latent)
 
     def condition(self, condition: Tensor) -> Tensor:
-        """Masks on the latent grid: folded into channels, or the mean that the masks' autoencoder gives."""
+        """Bring masks to the latent grid: folded into channels, or encoded to the mean by the masks' autoencoder."""
         import torch
 
         from medgen_builtins.spaces.space_to_depth import fold
@@ -125,7 +125,7 @@ class LatentSpace(Space):
         return self.images.decode(z)
 
     def calibrate(self, batches: Iterable[Batch]) -> None:
-        """Shift and scale of each channel, so that what is diffused has mean 0 and variance 1 over the training set."""
+        """Measure shift and scale of each channel, for mean 0 and variance 1 over the training set."""
         import torch
 
         from medgen_builtins.spaces._latent_autoencoder import Moments

@@ -19,7 +19,7 @@ class Pixel(SpaceSettings):
     """The images as they are."""
 
     def spatial(self, size: Sequence[int]) -> tuple[int, ...]:
-        """The spatial size of an encoded sample, for the checks of a recipe."""
+        """Return the spatial size of an encoded sample, for the checks of a recipe."""
         return tuple(size)
 
     def build(self, mode: Mode, device: torch.device) -> PixelSpace:
@@ -51,7 +51,7 @@ class PixelSpace(Space):
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """There is nothing to take back."""
+        """Do nothing: the space has no state."""
 
 
 @hookimpl

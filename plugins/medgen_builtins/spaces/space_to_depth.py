@@ -20,11 +20,11 @@ medgen_api = 1
 class SpaceToDepth(SpaceSettings):
     """Blocks of pixels as channels of one pixel: lossless, and factor^2 times fewer positions to compute."""
 
-    factor: int = field(2, help="edge of a block in pixels", check=ge(1))
-    spatial_dims: int = field(2, help="axes of an image", check=ge(1))
+    factor: int = field(2, help="px, edge of a block", check=ge(1))
+    spatial_dims: int = field(2, help="number of spatial axes", check=ge(1))
 
     def spatial(self, size: Sequence[int]) -> tuple[int, ...]:
-        """The spatial size of an encoded sample, for the checks of a recipe."""
+        """Return the spatial size of an encoded sample, for the checks of a recipe."""
         return tuple(length // self.factor for length in size)
 
     def check(self, recipe: Recipe) -> Iterator[str]:
@@ -66,11 +66,11 @@ class SpaceToDepthSpace(Space):
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """There is nothing to take back."""
+        """Do nothing: the space has no state."""
 
 
 def fold(x: Tensor, factor: int) -> Tensor:
-    """`[batch, channel, *space]` to `[batch, channel * factor^axes, *space / factor]`."""
+    """Fold `[batch, channel, *space]` to `[batch, channel * factor^axes, *space / factor]`."""
     batch, channels, *size = x.shape
     axes, small = len(size), [length // factor for length in size]
     blocks = x.reshape(batch, channels, *(part for length in small for part in (length, factor)))
@@ -79,7 +79,7 @@ def fold(x: Tensor, factor: int) -> Tensor:
 
 
 def unfold(z: Tensor, factor: int) -> Tensor:
-    """What `fold` was given."""
+    """Invert `fold`."""
     batch, channels, *small = z.shape
     axes = len(small)
     blocks = z.reshape(batch, channels // factor**axes, *(factor,) * axes, *small)

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from medgen_builtins.strategies._discriminator import Discriminator
 
 HEAD = -0.95
-"""A pixel is of the head where any channel of the real image is above."""
+"""Intensity of any channel of the real image above which a pixel belongs to the head."""
 DEAD = 0.01
-"""A latent channel is dead if it says less than so many nats per value."""
+"""Nats per value below which a latent channel counts as dead."""
 WON, WORSE, WINDOWS = 0.02, 1.1, 3
-"""The discriminator has won if its loss is below, while the reconstruction's is so many times the best; so often."""
+"""The discriminator has won if its loss is below WON and the reconstruction's above WORSE times its best, in WINDOWS
+consecutive windows."""
 
 
 class VaeDraws(NamedTuple):
@@ -35,7 +36,7 @@ class VaeDraws(NamedTuple):
 
 
 class AutoencoderTurn(nn.Module, Turn):
-    """Reconstructs the images of a batch; it reads no condition."""
+    """The autoencoder's turn: reconstructs images, reads no condition."""
 
     name = "autoencoder"
 
@@ -48,18 +49,18 @@ class AutoencoderTurn(nn.Module, Turn):
         self._best, self._windows = math.inf, 0
 
     def ask(self, discriminator: nn.Module) -> None:
-        """Show it what is reconstructed. In a tuple, so that it is no part of this module."""
+        """Use a discriminator, held in a tuple so that it is no submodule."""
         self._asked = (discriminator,)
 
     def draw(self, generator: torch.Generator, batch: Batch) -> VaeDraws:
-        """Noise of the latents' shape; whether the discriminator takes part is a function of the step alone."""
+        """Draw noise of the latents' shape; the discriminator's participation depends on the step alone."""
         size, *space = batch.image.shape[0], *batch.image.shape[2:]
         shape = (size, self.network.latent_channels, *(length // self.network.factor for length in space))
         noise = torch.randn(shape, generator=generator, device=generator.device)
         return VaeDraws(noise, joined(size, self.step >= self.start_step, noise.device))
 
     def forward(self, batch: Batch, draws: VaeDraws, before: TurnOutput | None = None) -> TurnOutput:
-        """Losses by name, each `[batch]`, for images in [-1, 1]."""
+        """Return losses by name, each `[batch]`, for images in [-1, 1]."""
         mean, logvar = (each.float() for each in self.network.encode(batch.image))
         made = self.network.decode(mean + (0.5 * logvar).exp() * draws.noise).float()
         prediction = AutoencoderPrediction(made, mean, logvar, self._logits(made))
@@ -69,7 +70,7 @@ class AutoencoderTurn(nn.Module, Turn):
         return TurnOutput(losses | {name: draws.joined * losses[name] for name in critics}, prediction, original)
 
     def _logits(self, image: Tensor) -> Tensor:
-        """Gradients reach the image, and not the discriminator's weights."""
+        """Return logits whose gradients reach the image, not the discriminator's weights."""
         for discriminator in self._asked:
             fixed = {name: each.detach() for name, each in discriminator.named_parameters()}
             return functional_call(discriminator, fixed, (image,)).float()  # type: ignore[no-any-return]
@@ -78,7 +79,7 @@ class AutoencoderTurn(nn.Module, Turn):
     def validation_metrics(
         self, output: TurnOutput, total: Tensor, truth: Tensor, lesion: Tensor | None
     ) -> list[tuple[str, Tensor]]:
-        """Likeness of a sampled reconstruction, and what its latents are like; see `MeasuringTurn`."""
+        """Return the likeness of a sampled reconstruction, and statistics of its latents."""
         from medgen_builtins._similarity import ssim
 
         made = output.prediction.x0.clamp(-1, 1)
@@ -93,13 +94,13 @@ class AutoencoderTurn(nn.Module, Turn):
         return rows + list(latents(output.prediction))
 
     def _inside(self, name: str, error: Tensor, region: Tensor) -> list[tuple[str, Tensor]]:
-        """The PSNR in a region, of those samples that have it."""
+        """Return the PSNR in a region, of the samples that have the region."""
         pixels = region.flatten(1).sum(1)
         squared = (error.square() * region).flatten(1).sum(1)
         return [(name, psnr(squared[pixels > 0] / pixels[pixels > 0]))]
 
     def summarise(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """What the means over the validation set say of each latent channel."""
+        """Derive statistics of each latent channel from the means over the validation set."""
         kept = {name: value for name, value in metrics.items() if not name.startswith("latent/square_")}
         for name in metrics:
             if name.startswith("latent/square_"):
@@ -109,7 +110,7 @@ class AutoencoderTurn(nn.Module, Turn):
         return kept | {"latent/dead": float(sum(each < DEAD for each in kl))}
 
     def warning(self, step: int, means: Mapping[str, float]) -> str | None:
-        """A sentence, once, when the discriminator has won. means: over the steps since the last call."""
+        """Return a sentence, once, when the discriminator has won. means: over the steps since the last call."""
         parts = [name for name, loss in self.losses.items() if name != "kl" and not isinstance(loss, CriticLoss)]
         if not self._asked or step <= self.start_step or not parts or "loss/discriminator" not in means:
             return None
@@ -126,7 +127,7 @@ class AutoencoderTurn(nn.Module, Turn):
 
 
 class DiscriminatorTurn(nn.Module, Turn):
-    """Tells images from the reconstructions that the turn before made."""
+    """The discriminator's turn: separates images from the previous turn's reconstructions."""
 
     name = "discriminator"
 
@@ -136,12 +137,12 @@ class DiscriminatorTurn(nn.Module, Turn):
         self.betas, self.rate, self.start_step = options.betas, options.learning_rate, options.start_step
 
     def draw(self, generator: torch.Generator, batch: Batch) -> VaeDraws:
-        """Nothing but whether it takes part yet."""
+        """Return only whether the discriminator takes part."""
         size, device = batch.image.shape[0], generator.device
         return VaeDraws(torch.zeros(size, 0, device=device), joined(size, self.step >= self.start_step, device))
 
     def forward(self, batch: Batch, draws: VaeDraws, before: TurnOutput | None = None) -> TurnOutput:
-        """Its own loss; `before` is the autoencoder's."""
+        """Return the discriminator's loss; `before` is the autoencoder's output."""
         assert before is not None
         real, fake = (self.discriminator(each).float() for each in (batch.image.float(), before.prediction.x0))
         return TurnOutput({self.name: draws.joined * self.loss.critic(real, fake)}, before.prediction, before.noisy)
@@ -149,12 +150,12 @@ class DiscriminatorTurn(nn.Module, Turn):
     def validation_metrics(
         self, output: TurnOutput, total: Tensor, truth: Tensor, lesion: Tensor | None
     ) -> list[tuple[str, Tensor]]:
-        """Its loss says all."""
+        """Return nothing: the loss suffices."""
         return []
 
 
 def discriminator(options: Discriminator, channels: int, image_size: int) -> nn.Module:
-    """MONAI's PatchDiscriminator as a module that gives its logits alone."""
+    """Build MONAI's PatchDiscriminator as a module that returns only its logits."""
     from monai.networks.nets import PatchDiscriminator
 
     norms = {
@@ -177,24 +178,24 @@ def discriminator(options: Discriminator, channels: int, image_size: int) -> nn.
 
 
 def joined(size: int, now: bool, device: torch.device) -> Tensor:
-    """`[batch]`, 1 or 0."""
+    """Return `[batch]`: 1 once the discriminator takes part, else 0."""
     return torch.full((size,), float(now), device=device)
 
 
 def psnr(squared: Tensor) -> Tensor:
-    """In dB, for mean squared errors of values in a range of 2."""
+    """Return the PSNR in dB of mean squared errors, for values in a range of 2."""
     return 10 * torch.log10(4.0 / squared.clamp_min(1e-10))
 
 
 def overlap(one: Tensor, two: Tensor) -> Tensor:
-    """Dice of masks that are cut at 0, `[batch]`; 1 for two empty ones."""
+    """Return the Dice of masks thresholded at 0, `[batch]`; 1 for two empty masks."""
     one, two = (one > 0).flatten(1), (two > 0).flatten(1)
     total = one.sum(1) + two.sum(1)
     return torch.where(total > 0, 2 * (one & two).sum(1) / total.clamp_min(1), 1.0)
 
 
 def latents(prediction: AutoencoderPrediction) -> list[tuple[str, Tensor]]:
-    """Mean, mean square and KL of each channel's samples; `conclude` makes scales of the first two."""
+    """Return mean, mean square and KL of each channel's samples; `conclude` makes scales of the first two."""
     mean, logvar, rows = prediction.mean, prediction.logvar, []
     kl, square = divergence(mean, logvar), mean.square() + logvar.exp()
     for channel in range(mean.shape[1]):

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from medgen import DiffusionStrategy, Draws, Noisy, Prediction, StrategySettings, field, ge, gt, hookimpl, settings
+from medgen import (
+    DiffusionStrategy,
+    Draws,
+    Noisy,
+    Prediction,
+    StrategySettings,
+    between,
+    field,
+    gt,
+    hookimpl,
+    settings,
+)
 from medgen.api.values import TIME_SCALE
 
 if TYPE_CHECKING:
@@ -23,13 +34,13 @@ medgen_api = 1
 class Ddpm(StrategySettings):
     """Denoising diffusion on a discrete, variance-preserving schedule (Ho et al. 2020)."""
 
-    schedule: Literal["linear", "cosine"] = field("cosine", help="how alpha_bar falls over the timesteps")
-    prediction: Literal["epsilon", "x0", "velocity"] = field("velocity", help="what the network predicts")
-    timesteps: int = field(1000, help="length of the schedule", check=ge(2))
+    schedule: Literal["linear", "cosine"] = field("cosine", help="shape of alpha_bar over the timesteps")
+    prediction: Literal["epsilon", "x0", "velocity"] = field("velocity", help="quantity that the network predicts")
+    timesteps: int = field(1000, help="timesteps of the schedule", check=between(2, 10**6))
     beta_start: float = field(1e-4, help="first beta of the linear schedule, as for 1000 timesteps", check=gt(0))
     beta_end: float = field(0.02, help="last beta of the linear schedule, as for 1000 timesteps", check=gt(0))
-    sampler: Literal["ddim", "dpm_solver", "ancestral"] = field("dpm_solver", help="how samples are drawn")
-    sampling_steps: int = field(50, help="steps of the sampler, at most the length of the schedule", check=ge(1))
+    sampler: Literal["ddim", "dpm_solver", "ancestral"] = field("dpm_solver", help="sampling method")
+    sampling_steps: int = field(50, help="sampling steps, at most timesteps", check=between(1, 10**6))
 
     def build(self) -> DdpmStrategy:
         return DdpmStrategy(self)
@@ -53,14 +64,14 @@ class DdpmStrategy(DiffusionStrategy):
     def turns(
         self, mode: Mode, space: Space, network: nn.Module, losses: Mapping[str, LossFunction], device: torch.device
     ) -> Sequence[Objective]:
-        """One turn: the network's."""
+        """Return one turn, the network's."""
         from medgen.training.objective import Objective
 
         self._levels = self._levels.to(device)  # here, so that no step copies it
         return [Objective(mode, space, self, network, losses)]
 
     def draw(self, generator: torch.Generator, batch_size: int, shape: Sequence[int]) -> Draws:
-        """Timesteps, uniform on 1..timesteps, and noise."""
+        """Draw timesteps, uniform on 1..timesteps, and noise."""
         import torch
 
         device = generator.device
@@ -69,7 +80,7 @@ class DdpmStrategy(DiffusionStrategy):
         return Draws(k * (TIME_SCALE / self.timesteps), noise)
 
     def corrupt(self, x0: Tensor, draws: Draws) -> Noisy:
-        """xt = alpha x0 + sigma epsilon (Ho et al. 2020, eq. 4)."""
+        """Apply xt = alpha x0 + sigma epsilon (Ho et al. 2020, eq. 4)."""
         x0, noise = x0.float(), draws.noise.float()
         alpha, sigma = self._at(draws.t, x0.ndim)
         target = self._target(x0, noise, alpha, sigma)
@@ -77,12 +88,12 @@ class DdpmStrategy(DiffusionStrategy):
         return Noisy(alpha * x0 + sigma * noise, draws.t, target, x0, snr.flatten(), self._gain(alpha, sigma).flatten())
 
     def read(self, output: Tensor, xt: Tensor, t: Tensor) -> Prediction:
-        """The network's output is the prediction of the target; x0 follows from it and xt."""
+        """Read the network's output as the prediction of the target, and compute x0 from it and xt."""
         output, xt = output.float(), xt.float()
         return Prediction(output, self._x0(output, xt, *self._at(t, xt.ndim)))
 
     def sample(self, predict: Predict, noise: Tensor, steps: int, draw: DrawNoise) -> Tensor:
-        """Noise to x0 in `steps` steps, or as many as the schedule has."""
+        """Turn noise into x0 in `steps` steps, at most those of the schedule."""
         from medgen_builtins.strategies import _samplers
 
         times = self.times(steps)
@@ -93,7 +104,7 @@ class DdpmStrategy(DiffusionStrategy):
         return _samplers.ddim(predict, noise, times, self.level)
 
     def times(self, steps: int) -> list[float]:
-        """Where the sampler stops, from noise to 0, all on the schedule."""
+        """Return the sampler's times, from noise to 0, all on the schedule."""
         from medgen_builtins.strategies import _schedules
 
         alpha, sigma = self._exact_levels
@@ -108,12 +119,12 @@ class DdpmStrategy(DiffusionStrategy):
         return [k * TIME_SCALE / self.timesteps for k in _schedules.positions(ratios, wanted)]
 
     def level(self, t: float) -> tuple[float, float]:
-        """alpha and sigma at t in 0..1000."""
+        """Return alpha and sigma at t in 0..1000."""
         alpha, sigma = self._exact_levels[:, round(t * self.timesteps / TIME_SCALE)].tolist()
         return alpha, sigma
 
     def _at(self, t: Tensor, ndim: int) -> tuple[Tensor, Tensor]:
-        """alpha and sigma, each `[batch, 1, ...]` with `ndim` axes."""
+        """Return alpha and sigma, each `[batch, 1, ...]` with `ndim` axes."""
         k = (t * (self.timesteps / TIME_SCALE)).round().long()
         alpha, sigma = self._levels.to(t.device)[:, k].view(2, -1, *(1,) * (ndim - 1))
         return alpha, sigma
@@ -130,7 +141,7 @@ class DdpmStrategy(DiffusionStrategy):
         return output if self.prediction == "x0" else alpha * xt - sigma * output
 
     def _gain(self, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """(dx0/dtarget)^2 of the lines above."""
+        """Return (dx0/dtarget)^2 of the formulas in `read`."""
         if self.prediction == "epsilon":
             return (sigma / alpha) ** 2
         return alpha**0 if self.prediction == "x0" else sigma**2

@@ -13,7 +13,6 @@ from medgen import (
     StrategySettings,
     between,
     field,
-    ge,
     gt,
     hookimpl,
     settings,
@@ -35,16 +34,24 @@ medgen_api = 1
 class Rflow(StrategySettings):
     """Rectified flow: straight lines from data to noise (Liu et al. 2023), the loss on their velocity."""
 
-    time: Literal["uniform", "logit-normal", "shifted"] = field("logit-normal", help="how training draws t in 0..1")
-    logit_mean: float = field(0.0, help="mean of logit(t) for logit-normal; above 0 draws more noise")
-    logit_std: float = field(1.0, help="standard deviation of logit(t) for logit-normal", check=gt(0))
-    shift: float = field(3.0, help="for shifted: sigma/alpha of a uniform t times this", check=gt(0))
-    prediction: Literal["velocity", "x0"] = field(
-        "velocity", help="what the network puts out; x0 learns faster, velocity is better in the end"
+    time: Literal["uniform", "logit-normal", "shifted"] = field(
+        "logit-normal", help="distribution of t in 0..1 in training"
     )
-    t_min: float = field(0.05, help="with x0, the velocity is (x0 - xt) / max(t, t_min)", check=between(1e-6, 1))
-    sampler: Literal["euler", "heun"] = field("euler", help="heun evaluates the network twice per step")
-    sampling_steps: int = field(25, help="steps of the sampler", check=ge(1))
+    logit_mean: float = field(0.0, help="mean of logit(t) for logit-normal; above 0: more noise")
+    logit_std: float = field(1.0, help="standard deviation of logit(t) for logit-normal", check=gt(0))
+    shift: float = field(3.0, help="factor of sigma/alpha of a uniform t, for shifted", check=gt(0))
+    prediction: Literal["velocity", "x0"] = field(
+        "velocity", help="output of the network; x0 learns faster, velocity is better in the end"
+    )
+    t_min: float = field(
+        0.05,
+        help="lower bound of t in the velocity (x0 - xt) / max(t, t_min), for prediction x0",
+        check=between(1e-6, 1),
+    )
+    sampler: Literal["euler", "heun"] = field(
+        "euler", help="sampling method; heun evaluates the network twice per step"
+    )
+    sampling_steps: int = field(25, help="sampling steps", check=between(1, 10**6))
 
     def build(self) -> RflowStrategy:
         return RflowStrategy(self)
@@ -60,13 +67,13 @@ class RflowStrategy(DiffusionStrategy):
     def turns(
         self, mode: Mode, space: Space, network: nn.Module, losses: Mapping[str, LossFunction], device: torch.device
     ) -> Sequence[Objective]:
-        """One turn: the network's."""
+        """Return one turn, the network's."""
         from medgen.training.objective import Objective
 
         return [Objective(mode, space, self, network, losses)]
 
     def draw(self, generator: torch.Generator, batch_size: int, shape: Sequence[int]) -> Draws:
-        """Times as the recipe has them, and noise."""
+        """Draw times from the recipe's distribution, and noise."""
         import torch
 
         t = self._times(generator, batch_size)
@@ -74,7 +81,7 @@ class RflowStrategy(DiffusionStrategy):
         return Draws(t * TIME_SCALE, noise)
 
     def corrupt(self, x0: Tensor, draws: Draws) -> Noisy:
-        """xt on the line from x0 to the noise, and the line's velocity x0 - epsilon as the target."""
+        """Return xt on the line from x0 to the noise, and the line's velocity x0 - epsilon as the target."""
         x0, noise = x0.float(), draws.noise.float()
         t, divisor = self._at(draws.t, x0.ndim)
         xt = (1 - t) * x0 + t * noise
@@ -84,7 +91,7 @@ class RflowStrategy(DiffusionStrategy):
         return Noisy(xt, draws.t, target, x0, snr.flatten(), (divisor**2).flatten())
 
     def read(self, output: Tensor, xt: Tensor, t: Tensor) -> Prediction:
-        """The predicted velocity and x0 = xt + t velocity, whichever of the two the network puts out."""
+        """Return the predicted velocity and x0 = xt + t velocity, from whichever of the two the network predicts."""
         output, xt = output.float(), xt.float()
         _, divisor = self._at(t, xt.ndim)
         if self.prediction == "velocity":
@@ -92,14 +99,14 @@ class RflowStrategy(DiffusionStrategy):
         return Prediction((output - xt) / divisor, output)
 
     def sample(self, predict: Predict, noise: Tensor, steps: int, draw: DrawNoise) -> Tensor:
-        """Noise to x0 in `steps` steps, with no noise but the first."""
+        """Turn noise into x0 in `steps` steps; adds no further noise."""
         from medgen_builtins.strategies import _samplers
 
         solve = _samplers.heun if self.options.sampler == "heun" else _samplers.euler
         return solve(predict, noise, self.times(steps))
 
     def times(self, steps: int) -> list[float]:
-        """Where the sampler stops, from 1000 to 0."""
+        """Return the sampler's times, from 1000 to 0."""
         from medgen_builtins.strategies import _schedules
 
         ratios = _schedules.balanced_ratios(steps)
@@ -107,12 +114,12 @@ class RflowStrategy(DiffusionStrategy):
         return times
 
     def _at(self, t: Tensor, ndim: int) -> tuple[Tensor, Tensor]:
-        """t in 0..1 and dx0/dvelocity, which is t but for `t_min`; each `[batch, 1, ...]` with `ndim` axes."""
+        """Return t in 0..1 and dx0/dvelocity, t except below `t_min`; each `[batch, 1, ...]` with `ndim` axes."""
         t = (t.float() / TIME_SCALE).view(-1, *(1,) * (ndim - 1))
         return t, t if self.prediction == "velocity" else t.clamp(min=self.t_min)
 
     def _times(self, generator: torch.Generator, batch_size: int) -> Tensor:
-        """`[batch]` in 0..1."""
+        """Draw times `[batch]` in 0..1."""
         import torch
 
         options, device = self.options, generator.device

@@ -1,4 +1,4 @@
-"""An autoencoder with a KL term, and a patch discriminator beside it (Rombach et al. 2022)."""
+"""An autoencoder with a KL term, and an optional patch discriminator (Rombach et al. 2022)."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ medgen_api = 1
 
 @settings
 class Vae(StrategySettings):
-    """An autoencoder with normal latents; with a loss such as `adversarial`, a discriminator is its second turn."""
+    """An autoencoder with normal latents; a loss such as `adversarial` adds a discriminator as the second turn."""
 
-    discriminator: Discriminator = field(Discriminator(), help="the second turn's")
+    discriminator: Discriminator = field(Discriminator(), help="settings of the discriminator, the second turn")
 
     gives = ("x0", "mean", "logvar", "logits")
     unconditional = True
@@ -50,10 +50,10 @@ class Vae(StrategySettings):
 
 
 class VaeStrategy(Strategy):
-    """See `Strategy`. It generates nothing by itself."""
+    """See `Strategy`. Generates nothing by itself."""
 
     image_size = 128
-    """That of the recipe; the core sets it before `turns`."""
+    """Side of an image, px; the core sets it before `turns`."""
 
     def __init__(self, options: Vae):
         self.options = options
@@ -61,7 +61,7 @@ class VaeStrategy(Strategy):
     def turns(
         self, mode: Mode, space: Space, network: nn.Module, losses: Mapping[str, LossFunction], device: torch.device
     ) -> Sequence[Turn]:
-        """The autoencoder's; and, if there is a loss with a `critic`, the discriminator's."""
+        """Return the autoencoder's turn and, if there is a loss with a `critic`, the discriminator's."""
         from medgen_builtins.strategies import _vae_turns
 
         critics = {name: each for name, each in losses.items() if isinstance(each, CriticLoss)}
@@ -76,7 +76,7 @@ class VaeStrategy(Strategy):
         return [first, _vae_turns.DiscriminatorTurn(discriminator, next(iter(critics.values())), options)]
 
     def reconstruct(self, network: nn.Module, image: Tensor) -> Tensor:
-        """Images `[batch, channel, *space]` as they come back of the mean of their latents, clamped, fp32."""
+        """Decode the means of the images' latents: `[batch, channel, *space]`, clamped, fp32."""
         import torch
 
         with torch.no_grad():
