@@ -185,3 +185,19 @@ def test_masks_are_centred_on_the_head_as_slices_to_train_on_are(image, tmp_path
     write_volume(tmp_path / "Mets_000/seg.nii.gz", seg)
     mask = folder_masks.FolderMasks(tmp_path, image, 0).block([0]).values[0, 0].numpy() > 0
     assert np.abs(np.argwhere(mask).mean(axis=0) - 7.5).max() <= 1
+
+
+def test_a_folder_of_wrong_files_is_one_line_per_kind_with_the_count(image, tmp_path):
+    """Issue 10, point 17: scans instead of masks, masks of another unit; what a few have is said of each."""
+    for number in range(6):
+        values = np.where(lesion(), 0.3 + number / 10, 0).astype(np.float32)
+        write_volume(tmp_path / f"scan{number}.nii.gz", values)
+        write_volume(tmp_path / f"unit{number}.nii.gz", lesion(), (10.0 + number,) * 3)
+    for number in range(2):
+        (tmp_path / f"page{number}.nii.gz").write_text("<html>")
+    problems = refused(tmp_path, image)
+    assert [problem.split(": ")[0].rsplit("/", 1)[1] for problem in problems] == [
+        "page0.nii.gz", "page1.nii.gz", "scan0.nii.gz", "unit0.nii.gz"
+    ]  # fmt: skip
+    assert "it holds 0.3, and 5 other files likewise. Give" in problems[2]
+    assert "4 times apart, and 5 other files likewise. Check the unit of its voxels." in problems[3]

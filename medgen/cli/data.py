@@ -33,7 +33,7 @@ def data() -> None:
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same patients.")
 def data_demo(out: Path, patients: int, seed: int) -> None:
     """Write made-up patients with brain metastases to OUT: T1 before and after contrast, BRAVO, FLAIR and masks."""
-    from medgen.data.demo import make_demo
+    from medgen.data.demo.cohort import make_demo
     from medgen.system.console import progress
 
     streams.only_log()

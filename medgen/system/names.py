@@ -6,6 +6,7 @@ Under UTF-8, which is nearly everywhere, these functions change nothing.
 from __future__ import annotations
 
 import os
+import unicodedata
 
 
 def raw(name: str) -> bytes:
@@ -21,6 +22,19 @@ def native(text: str) -> str:
 def portable(name: str) -> str:
     """The name of a file as text for a recipe, which is UTF-8."""
     return os.fsencode(name).decode("utf-8", "surrogateescape")
+
+
+def key(name: str) -> bytes:
+    """Bytes to order, pair and hash the names of files by, the same in every locale and in both forms of accents.
+
+    macOS writes `e` and an accent (NFD) where others write one character (NFC).
+    """
+    return raw(unicodedata.normalize("NFC", portable(name)))
+
+
+def composed(name: str) -> str:
+    """The name of a file with accents as one character each (NFC), as the locale shows it."""
+    return os.fsdecode(key(name))
 
 
 def is_utf8(text: str) -> bool:

@@ -12,8 +12,9 @@ from data.cohort import write_volume
 from medgen.api.tables import DataSettings
 from medgen.data.scans.check import check
 from medgen.data.scans.layouts import Survey, find, person, survey
+from medgen.data.store.store import open_store
 from medgen.errors import DataError
-from medgen.system.names import raw
+from medgen.system.names import key, raw
 
 NOTHING = np.zeros((2, 2, 2), np.uint8)
 PATIENTS = ("P00", "P01", "P02", "P03")
@@ -365,6 +366,51 @@ def test_folders_of_images_and_masks_below_splits_are_no_patients(tmp_path, abov
     assert splits(found) == {above + id: split for id, split in expected.items()}
 
 
+@pytest.mark.parametrize(
+    ("scans", "masks", "files"),
+    [
+        ("{}_images", "{}_masks", {"bravo": "images/*"}),
+        ("images_{}", "labels_{}", {"bravo": "images/*"}),
+        ("{}Images", "{}Segmentations", {"bravo": "Images/*"}),
+        ("imgs-{}", "gt-{}", {"bravo": "imgs/*"}),
+        ("ISLES_{}_scans", "ISLES_{}_lesions", {"bravo": "scans/*"}),
+        ("{}_set_t1c", "{}_set_seg", {}),
+        ("t1c_{}", "seg_{}", {}),
+    ],
+)
+@pytest.mark.parametrize("words", [("train", "val", "test"), ("Training", "Validation", "Testing"), ("Tr", "Va", "Ts")])
+def test_folders_named_after_a_split_and_a_kind_are_paired(tmp_path, scans, masks, files, words):
+    """Point 12: `train_images`, `train_masks`; a test set needs no masks."""
+    train, val, test = words
+    write(tmp_path, *(f"{each.format(train)}/{id}.nii.gz" for each in (scans, masks) for id in ("c0", "c1", "c2")))
+    drawn = splits(look(tmp_path, files=files))
+    assert sorted(drawn) == ["c0", "c1", "c2"]
+    assert sorted(drawn.values()) == ["train", "train", "val"]
+    write(tmp_path, *(f"{each.format(val)}/c3.nii.gz" for each in (scans, masks)), f"{scans.format(test)}/c4.nii.gz")
+    found = look(tmp_path, files=files)
+    assert not found.faults + found.left_out + found.unread
+    assert splits(found) == {"c0": "train", "c1": "train", "c2": "train", "c3": "val", "c4": "test"}
+
+
+def test_folders_of_a_split_and_of_its_masks_are_paired_and_others_told_of(tmp_path):
+    """Point 12: `train` beside `train_masks`."""
+    write(tmp_path, *(f"{folder}/{id}.nii.gz" for folder in ("train", "train_masks") for id in ("c0", "c1")))
+    assert 'Set data.files.bravo to a pattern, such as "images/*.nii.gz"' in refusal(tmp_path)
+    write(tmp_path, "P9/bravo.nii.gz")
+    found = look(tmp_path, files={"bravo": "images/*"})
+    assert sorted(splits(found)) == ["c0", "c1"]
+    (line,) = found.left_out
+    assert line.what.endswith("P9 (bravo.nii.gz)")
+
+
+def test_scans_of_splits_that_have_their_own_masks_are_patients(tmp_path):
+    """Point 12: `training_scans` and `validation_scans` are splits."""
+    assert splits(look(patients(tmp_path, "training_scans/", "validation_scans/a"))) == {
+        "P00": "train", "P01": "train", "P02": "train", "P03": "train",
+        "aP00": "val", "aP01": "val", "aP02": "val", "aP03": "val",
+    }  # fmt: skip
+
+
 def test_a_patient_in_the_images_of_two_splits_is_refused(tmp_path):
     """Point 12."""
     for split in ("train", "val"):
@@ -474,6 +520,65 @@ def test_a_name_is_hashed_alike_whatever_the_locale_makes_of_it(tmp_path):
     assert raw("Müller") == raw("M\udcc3\udcbcller") == "Müller".encode()
 
 
+NFC, NFD = "M\u00fcller", "Mu\u0308ller"
+
+
+@pytest.mark.parametrize(
+    ("scan", "mask"),
+    [
+        ("t1c/{}.nii.gz", "seg/{}.nii.gz"),
+        ("t1c/{}/a.nii.gz", "seg/{}/b.nii.gz"),
+        ("images/{}_t1c.nii.gz", "masks/{}_seg.nii.gz"),
+        ("train_t1c/{}.nii.gz", "train_seg/{}.nii.gz"),
+        ("{}_t1c.nii.gz", "{}_seg.nii.gz"),
+        ("site/{}_t1c.nii.gz", "site/{}_seg.nii.gz"),
+        ("sub-{}/anat/sub-{0}_ce-x_T1w.nii.gz", "derivatives/l/sub-{}/anat/sub-{0}_label-lesion_mask.nii.gz"),
+    ],
+)
+def test_both_forms_of_an_accent_are_one_patient(tmp_path, scan, mask):
+    """Point 16. macOS writes a letter and its accent, others one character."""
+    scan, mask = (each.replace("{0}", "{}") for each in (scan, mask))
+
+    def named(pattern: str, name: str) -> str:
+        return pattern.replace("{}", name)
+
+    write(tmp_path, named(scan, NFC), named(mask, NFD), named(scan, "P1"), named(mask, "P1"))
+    found = look(tmp_path)
+    assert not found.faults + found.left_out + found.unread
+    assert len(found.patients) == 2
+    assert all(set(patient.files) == set(CHANNELS) for patient in found.patients)
+
+
+def test_order_and_split_are_the_same_in_both_forms_and_every_locale(tmp_path, monkeypatch):
+    """Point 16."""
+    names = ("Mz", "M{}ller", "N{}", "Z", "a")
+    seen = []
+    for form in ("\u00fc", "u\u0308"):
+        root = patients(tmp_path / str(len(form)), ids=tuple(each.format(form) for each in names))
+        seen.append(look(root, exclude=[Path("N\u00fc")]).patients)
+    order = [[(raw(each.id), each.split) for each in found] for found in seen]
+    assert order[0] == order[1]
+    assert [id for id, _ in order[0]] == [b"Mz", "M\u00fcller".encode(), b"Z", b"a"]
+    monkeypatch.setattr(os, "fsencode", lambda name: os.fspath(name).encode("latin-1"))
+    assert key("M\u00fcller".encode().decode("latin-1")) == "M\u00fcller".encode()
+
+
+def test_a_pattern_fits_names_in_both_forms(tmp_path):
+    """Point 16."""
+    write(tmp_path, *(f"P{k}/{name}_t1.nii.gz" for k, name in enumerate((NFC, NFD))))
+    for pattern in (f"{NFC}*", f"{NFD}*"):
+        assert not look(tmp_path, "bravo", files={"bravo": pattern}).faults
+
+
+def test_two_patients_that_differ_in_the_form_of_an_accent_are_refused(tmp_path):
+    """Point 16. Their files are not taken for each other's."""
+    assert "differ in nothing but case or accents" in refusal(patients(tmp_path / "a", ids=(NFC, NFD)))
+    both = write(
+        tmp_path / "b", *(f"{place}/{name}.nii.gz" for place in (f"train/{NFC}", f"val/{NFD}") for name in CHANNELS)
+    )
+    assert "is in train and val" in refusal(both)
+
+
 def annexed(path: Path, link: bool) -> None:
     path.unlink()
     if link:
@@ -536,7 +641,7 @@ def test_several_runs_of_everyone_are_one_line_with_a_pattern(tmp_path):
     assert len(find(DataSettings(root=tmp_path, files={"t1_pre": "*_run-1_T1w.nii.gz"}), ("t1_pre",))) == 4
 
 
-def test_a_mask_of_most_of_the_head_is_told_of(tmp_path):
+def test_a_mask_of_most_of_the_head_is_told_of_and_in_one_line_at_training(tmp_path, capsys):
     """Point 19. Classes of tissue from a pipeline of unknown name read as lesions otherwise."""
     head = np.zeros((16, 16, 8), np.float32)
     head[2:14, 2:14, 1:7] = np.random.default_rng(0).uniform(50, 100, (12, 12, 6))
@@ -554,3 +659,10 @@ def test_a_mask_of_most_of_the_head_is_told_of(tmp_path):
         assert told["P0"].what == "has a mask seg that covers 100% of the head"
         assert "choose of its labels 1, 2 with data.masks.seg.labels, or set data.files.seg" in told["P0"].fix
         assert "labels" not in told["P1"].fix
+    capsys.readouterr()
+    open_store(settings, CHANNELS, frozenset({"seg"}), None, tmp_path / "cache")
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "of the head" in line]
+    assert "masks of 2 of 3 patients cover more than 50% of the head, up to 100%, such as " in line
+    assert line.endswith(
+        "P0/seg.nii.gz. If they are not of lesions, choose labels with data.masks, or other files with data.files."
+    )

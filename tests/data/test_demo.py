@@ -11,7 +11,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from medgen.data import demo
+from medgen.data.demo.atlas import Grid, load_atlas, sample, warp
+from medgen.data.demo.cohort import make_demo
+from medgen.data.demo.contrasts import CONTRASTS
+from medgen.data.demo.disease import grow
+from medgen.data.demo.patient import make_patient, render
+from medgen.data.demo.tissue import make_tissue
 from medgen.errors import RecipeError
 
 needs_nilearn = pytest.mark.skipif(find_spec("nilearn") is None, reason="nilearn is not installed (the extra `demo`)")
@@ -28,14 +33,14 @@ def contents(root: Path) -> dict[str, bytes]:
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three coarse patients, made in this process."""
     out = tmp_path_factory.mktemp("demo") / "cohort"
-    demo.make_demo(out, 3, seed=5, workers=1, spacing=COARSE)
+    make_demo(out, 3, seed=5, workers=1, spacing=COARSE)
     return out
 
 
 @pytest.fixture(scope="module")
 def patients() -> list[dict[str, np.ndarray]]:
     """Four patients at the resolution of the demo's default, or nearly."""
-    return [demo.make_patient(1, index, demo.Grid.of(2.5)) for index in range(1, 5)]
+    return [make_patient(1, index, Grid.of(2.5)) for index in range(1, 5)]
 
 
 @needs_nilearn
@@ -44,7 +49,7 @@ def test_the_bytes_do_not_depend_on_when_or_by_how_many_processes_they_are_writt
 ) -> None:
     """Two workers later write what one did, and each patient is reported once."""
     done: list[int] = []
-    folders = demo.make_demo(tmp_path / "b", 3, seed=5, workers=2, spacing=COARSE, advance=lambda: done.append(1))
+    folders = make_demo(tmp_path / "b", 3, seed=5, workers=2, spacing=COARSE, advance=lambda: done.append(1))
     assert contents(tmp_path / "b") == contents(cohort)
     assert [folder.name for folder in folders] == ["Mets_001", "Mets_002", "Mets_003"]
     assert len(done) == 3
@@ -53,7 +58,7 @@ def test_the_bytes_do_not_depend_on_when_or_by_how_many_processes_they_are_writt
 @needs_nilearn
 def test_a_smaller_cohort_is_the_beginning_of_a_larger_one(cohort: Path, tmp_path: Path) -> None:
     """Patient i depends on the seed and i alone."""
-    demo.make_demo(tmp_path / "one", 1, seed=5, workers=1, spacing=COARSE)
+    make_demo(tmp_path / "one", 1, seed=5, workers=1, spacing=COARSE)
     first = contents(tmp_path / "one")
     assert {path: content for path, content in contents(cohort).items() if path in first} == first
     assert len(first) == len(NAMES)
@@ -62,7 +67,7 @@ def test_a_smaller_cohort_is_the_beginning_of_a_larger_one(cohort: Path, tmp_pat
 @needs_nilearn
 def test_another_seed_or_index_is_another_patient(cohort: Path, tmp_path: Path) -> None:
     """No two patients share a volume."""
-    demo.make_demo(tmp_path / "other", 1, seed=6, workers=1, spacing=COARSE)
+    make_demo(tmp_path / "other", 1, seed=6, workers=1, spacing=COARSE)
     volumes = [*contents(cohort).values(), *contents(tmp_path / "other").values()]
     assert len(set(volumes)) == len(volumes) == 4 * len(NAMES)
 
@@ -119,12 +124,12 @@ def test_lesions_are_brighter_than_what_surrounds_them_only_after_contrast(
 @needs_nilearn
 def test_tissues_have_the_contrast_of_their_sequence() -> None:
     """T1: CSF darker than grey, grey than white. FLAIR: CSF dark, grey brighter than white."""
-    grid, rng = demo.Grid.of(4.0), np.random.default_rng(0)
-    tissue = demo.make_tissue(rng, grid, demo.sample(demo.load_atlas(), demo.warp(rng, grid)))
-    healthy = demo.grow(rng, grid, tissue, [])
+    grid, rng = Grid.of(4.0), np.random.default_rng(0)
+    tissue = make_tissue(rng, grid, sample(load_atlas(), warp(rng, grid)))
+    healthy = grow(rng, grid, tissue, [])
     means = {}
-    for name, contrast in demo.CONTRASTS.items():
-        image = demo.render(rng, grid, contrast, tissue, healthy, np.zeros(grid.shape, np.float32))
+    for name, contrast in CONTRASTS.items():
+        image = render(rng, grid, contrast, tissue, healthy, np.zeros(grid.shape, np.float32))
         means[name] = [image[(part > 0.9) & tissue.brain].mean() for part in (tissue.csf, tissue.grey, tissue.white)]
     assert all(csf < grey < white for csf, grey, white in (means[name] for name in ("bravo", "t1_pre", "t1_gd")))
     assert means["flair"][0] < means["flair"][2] < means["flair"][1]
@@ -132,9 +137,9 @@ def test_tissues_have_the_contrast_of_their_sequence() -> None:
 
 def test_without_nilearn_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And nothing is written."""
-    monkeypatch.setattr(demo, "find_spec", lambda name: None)
+    monkeypatch.setattr("medgen.data.demo.atlas.find_spec", lambda name: None)
     with pytest.raises(RecipeError, match=r"pip install 'medgen\[demo\]'") as caught:
-        demo.make_demo(tmp_path / "out", 1)
+        make_demo(tmp_path / "out", 1)
     assert len(str(caught.value).splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
@@ -143,12 +148,12 @@ def test_without_nilearn_one_line_says_what_to_install(tmp_path: Path, monkeypat
 def test_impossible_numbers_are_refused(tmp_path: Path, patients: int, seed: int, key: str) -> None:
     """The line names the key."""
     with pytest.raises(RecipeError, match=f"^{key}: "):
-        demo.make_demo(tmp_path / "out", patients, seed)
+        make_demo(tmp_path / "out", patients, seed)
 
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     """Neither patients nor anything else is mixed with a new cohort."""
     (tmp_path / "Mets_001").mkdir()
     with pytest.raises(RecipeError, match="not an empty folder"):
-        demo.make_demo(tmp_path, 1)
+        make_demo(tmp_path, 1)
     assert [path.name for path in tmp_path.iterdir()] == ["Mets_001"]

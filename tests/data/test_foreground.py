@@ -6,7 +6,7 @@ from data.cohort import write_volume
 from scipy import ndimage
 
 from medgen.api.tables import DataSettings
-from medgen.data.store.foreground import BORDERED, CONSTANT, CONSTANTS, NOISE, NONE, detect
+from medgen.data.store.foreground import BORDERED, CONSTANT, CONSTANTS, NOISE, NONE, RESTLESS, detect
 from medgen.data.store.nifti_writer import write_slice
 from medgen.data.store.preprocess import Channel, Slices, cut, window
 
@@ -140,10 +140,34 @@ def test_a_head_without_enough_voxels_beneath_its_rim_is_windowed_whole():
     assert window(data, inside, 0, 100) == (0, 49)
 
 
-def test_noise_as_bright_as_the_head_is_no_background():
-    """As of quotients of two scans: what stands out is in pieces, which a check tells."""
+def uniform_t1(shape, padding=0):
+    """A head and noise as in the uniform image of MP2RAGE: a ratio, of noise and noise where there is no signal."""
+    rng, along = np.random.default_rng(0), [np.arange(0.5 - side / 2, side / 2) * 2 / side for side in shape]
+    radius = np.sqrt(sum((axis / 0.8) ** 2 for axis in np.meshgrid(*along, indexing="ij")))
+    one, two, three, four = rng.normal(size=(4, *shape))
+    noise = (one * two + three * four) / (one**2 + two**2 + three**2 + four**2)
+    tissue = np.where(radius < 0.2, -0.4, np.where(radius < 0.85, 0.25, -0.3)) + rng.normal(0, 0.02, shape)
+    data = np.rint(4095 * (np.where(radius < 1, tissue, noise) + 0.5))
+    return np.pad(data, padding).astype(np.float32), np.pad(radius < 1, padding)
+
+
+@pytest.mark.parametrize(
+    ("shape", "padding"), [((72, 80, 64), 0), ((64, 72, 60), 7), ((96, 96, 12), 0), ((96, 96, 1), 0)]
+)
+def test_the_head_in_noise_of_the_full_range_is_what_varies_least(shape, padding):
+    """MP2RAGE: what stands out of such noise is the noise."""
+    data, head = uniform_t1(shape, padding)
+    found = detect(data)
+    assert found.background == RESTLESS
+    assert 2 * np.count_nonzero(found.inside & head) / (found.inside.sum() + head.sum()) > 0.93
+
+
+def test_a_head_in_noise_as_bright_as_itself_is_found():
+    """As of quotients of two scans."""
     data = np.where(HEAD, noisy() / 800, np.random.default_rng(3).uniform(-0.5, 0.5, SHAPE))
-    assert detect(data.astype(np.float32)).background == NONE
+    found = detect(data.astype(np.float32))
+    assert found.background == RESTLESS
+    assert 2 * np.count_nonzero(found.inside & HEAD) / (found.inside.sum() + HEAD.sum()) > 0.93
 
 
 @pytest.mark.parametrize("inner", [-0.5, -4.0, 9.0])

@@ -149,15 +149,16 @@ def test_slices_of_masks_alone_are_all_kept_and_count_as_foreground(tmp_path):
 
 
 def test_a_volume_of_another_shape_is_told_with_both_files_and_shapes(tmp_path):
-    (line,) = cut_channels(tmp_path, bravo=scan(), seg=ball(16)[:, :, :12].astype(np.uint8))
-    assert line.startswith(
+    (fault,) = cut_channels(tmp_path, bravo=scan(), seg=ball(16)[:, :, :12].astype(np.uint8))
+    assert fault.line().startswith(
         f"{tmp_path / 'seg.nii'}: has 16 x 16 x 12 voxels, but {tmp_path / 'bravo.nii'} has 16 x 16 x 16"
     )
 
 
 def test_a_volume_at_another_place_is_told_with_both_files_and_places(tmp_path):
     paths = [write_volume(tmp_path / name, scan(), (1, 1, mm)) for name, mm in (("a.nii", 1), ("b.nii", 1.1))]
-    (line,) = cut([Channel(path) for path in paths], DataSettings())
+    (fault,) = cut([Channel(path) for path in paths], DataSettings())
+    line = fault.line()
     assert "b.nii: spans (0, 0, 0) to (15, 15, 16.5) mm" in line
     assert "a.nii spans (0, 0, 0) to (15, 15, 15) mm" in line
 
@@ -170,5 +171,5 @@ def test_rounding_in_the_header_is_no_other_place(tmp_path):
 def test_every_faulty_file_of_a_patient_is_told(tmp_path):
     for name in ("a.nii", "b.nii"):
         (tmp_path / name).write_bytes(b"no scan")
-    lines = cut([Channel(tmp_path / name) for name in ("a.nii", "b.nii")], DataSettings())
-    assert [line.split(":")[0] for line in lines] == [str(tmp_path / name) for name in ("a.nii", "b.nii")]
+    faults = cut([Channel(tmp_path / name) for name in ("a.nii", "b.nii")], DataSettings())
+    assert [fault.path for fault in faults] == [tmp_path / name for name in ("a.nii", "b.nii")]

@@ -11,7 +11,7 @@ from data.cohort import make_patient, write_cohort, write_volume
 
 from medgen.api.tables import DataSettings, MaskSettings
 from medgen.data.scans.layouts import mask_names
-from medgen.data.store import cache_folder, file_memo
+from medgen.data.store import cache_folder, file_memo, store_sources
 from medgen.data.store import store as store_module
 from medgen.data.store.store import SliceStore, open_store
 from medgen.errors import DataError, RecipeError, StorageError
@@ -42,13 +42,13 @@ def stores(cache: Path) -> list[str]:
 @pytest.fixture
 def builds(monkeypatch) -> list[Path]:
     """The stores that were made, one entry per time."""
-    made, build = [], store_module._build
+    made, build = [], store_module.build
 
     def counted(jobs, settings, folder, progress):
         made.append(folder)
         build(jobs, settings, folder, progress)
 
-    monkeypatch.setattr(store_module, "_build", counted)
+    monkeypatch.setattr(store_module, "build", counted)
     return made
 
 
@@ -183,7 +183,7 @@ def test_a_scan_replaced_by_another_of_the_same_size_and_time_is_noticed(tmp_pat
 def test_files_that_did_not_change_are_not_read_again(cohort, cache, monkeypatch):
     monkeypatch.setattr(file_memo, "SETTLED", -1.0)
     opened(cohort, cache)
-    monkeypatch.setattr(store_module.stream, "digest", lambda path: pytest.fail(f"{path} was read again"))
+    monkeypatch.setattr(store_sources.stream, "digest", lambda path: pytest.fail(f"{path} was read again"))
     opened(cohort, cache)
 
 
@@ -288,3 +288,17 @@ def test_the_index_says_what_lies_around_the_head_of_each_patient_and_channel(tm
         words = [[word.decode() for word in row] for row in store.background]
         assert sorted({row[1] for row in words}) == ["constant", "noise"]
         assert {(row[0], row[2]) for row in words} == {("constant", "")}
+
+
+def test_masks_that_fit_no_scan_are_one_line_with_the_count(tmp_path):
+    """Issue 10, point 12: a wrong folder of masks was one line for every patient."""
+    for number in range(5):
+        image = np.zeros((8, 8, 4 + number))
+        image[2:6, 2:6, 1:3] = np.random.default_rng(number).uniform(1, 2, (4, 4, 2))
+        write_volume(tmp_path / f"scans/P{number}/bravo.nii.gz", image)
+        write_volume(tmp_path / f"scans/P{number}/seg.nii.gz", np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(DataError) as caught:
+        opened(tmp_path / "scans", tmp_path / "cache", ("bravo", "seg"))
+    (line,) = caught.value.problems
+    assert "P0/seg.nii.gz: has 8 x 8 x 3 voxels, but" in line
+    assert "has 8 x 8 x 4, and 4 other files likewise. Resample" in line

@@ -11,7 +11,7 @@ import numpy as np
 
 from medgen.api.tables import DataSettings
 from medgen.data.scans.layouts import mask_names
-from medgen.data.store import store as store_module
+from medgen.data.store import store_building
 from medgen.data.store.store import SliceStore, open_store
 
 CHANNELS = ("bravo", "flair", "seg")
@@ -35,7 +35,7 @@ def fill(scans: Path, cache: Path, log: Path, start: Any, answer: Path, stop_at:
     answer: the file for that. stop_at: at which patient, from 1, to wait to be killed, which `answer` then says.
     """
     os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), 2)
-    make, calls = store_module._make, iter(range(1, 1 << 30))
+    make, calls = store_building._make, iter(range(1, 1 << 30))
 
     def making(job: Any) -> Any:
         if next(calls) == stop_at:
@@ -44,7 +44,7 @@ def fill(scans: Path, cache: Path, log: Path, start: Any, answer: Path, stop_at:
         time.sleep(0.02)  # so that others make it too
         return make(job)
 
-    store_module._make = making
+    store_building._make = making
     start.wait()
     answer.write_bytes(everything(opened(wanted(scans), cache)))
 

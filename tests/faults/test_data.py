@@ -18,7 +18,7 @@ import pytest
 from data.cohort import make_patient, write_cohort, write_volume
 from data.corpus import faulty
 
-from medgen.data.scans import check as check_module
+from medgen.data.scans import findings
 from medgen.data.store import file_memo
 
 SIZE = (20, 24, 10)
@@ -508,8 +508,8 @@ def test_what_was_verified_is_not_read_again_until_it_changes(scans, checked, mo
     """The second check reads nothing; a file that changed is read again, alone; other settings ask anew."""
     monkeypatch.setattr(file_memo, "SETTLED", -1.0)
     read: list[str] = []
-    examine = check_module.examine
-    monkeypatch.setattr(check_module, "examine", lambda job: read.append(job.path.name) or examine(job))
+    examine = findings.examine
+    monkeypatch.setattr(findings, "examine", lambda job: read.append(job.path.name) or examine(job))
     first = checked(scans)
     assert len(read) == 12
     read.clear()
@@ -540,7 +540,7 @@ def test_the_second_check_imports_nothing_that_is_slow(scans):
 import sys
 from medgen.cli.main import main
 from medgen.data.store import file_memo
-memory.SETTLED = -1.0
+file_memo.SETTLED = -1.0
 try:
     main(["data", "check", sys.argv[1], "data.workers=1"])
 except SystemExit as ended:

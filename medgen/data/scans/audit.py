@@ -22,10 +22,10 @@ from medgen.data.scans.nifti.problems import Fault
 from medgen.data.store import concerns, heads, processes, spacing
 from medgen.data.store.concerns import Figures, Files
 from medgen.data.store.file_memo import Memory
-from medgen.data.store.heads import Head
+from medgen.data.store.head import Head
 from medgen.errors import DataError
 
-FORMAT = 2
+FORMAT = 3
 """Part of what is remembered of a mask: raise it with any change of `Trace`."""
 
 
@@ -161,6 +161,7 @@ def _of_cohort(
             air=np.empty(0),
             cut_off=np.array([each.cut_off for each, _ in mine]),
             width=np.empty(0),
+            covered=np.empty(0),
         )
         said |= dict.fromkeys([*concerns.too_large(figures), *concerns.too_small(figures, [name])])
     return list(said)

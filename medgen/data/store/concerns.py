@@ -9,12 +9,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from medgen.data.scans.nifti.problems import Fault
+from medgen.data.scans.nifti.problems import Fault, printable
 
 ODD_SIZE = 0.25
 """By how much of the median a head is wider or narrower than people's differ: most likely a unit, or a neck."""
 AIR_TOLD, AIR_REFUSED = (0.05, 0.01), (0.5, 0.2)
 """Shares of a mask outside the head and far outside; it is told if one, refused if both are larger than these."""
+MOST_OF_A_HEAD = 0.5
+"""Share of a head beyond which a mask is more likely one of the head or of tissue than one of lesions."""
 MOST = 0.9
 """Least share of the lost lesions that the sizes in a message show."""
 MULTIPLE = 16
@@ -26,7 +28,8 @@ class Figures(NamedTuple):
 
     lesions: how many there are and how many lie outside the square, `[patient, mask, 2]`. lost: lesions too small,
     `[lesion, (mask, mm2, mm per pixel that shows it)]`. air: of each mask, the shares of `Head.air`, `[patient,
-    channel, 2]`. cut_off: mm of each head that do not fit. width: of each head, mm, NaN if unknown.
+    channel, 2]`. cut_off: mm of each head that do not fit. width: of each head, mm, NaN if unknown. covered: the share
+    of the head that each mask covers, `[patient, channel]`, 0 for an image.
     """
 
     spacing: float
@@ -36,6 +39,7 @@ class Figures(NamedTuple):
     air: np.ndarray
     cut_off: np.ndarray
     width: np.ndarray
+    covered: np.ndarray
 
 
 class Files(NamedTuple):
@@ -50,7 +54,7 @@ def lines(figures: Figures, files: Sequence[Files], masks: Iterable[str]) -> Ite
     for each, shares in zip(files, figures.air, strict=True):
         yield from (fault.line() for fault in airborne(shares, each))
     yield from (fault.line() for fault in odd_sizes(figures.width, [each.scans[:1] for each in files]))
-    for what, fix in (*too_large(figures), *too_small(figures, masks)):
+    for what, fix in (*covering(figures.covered, files), *too_large(figures), *too_small(figures, masks)):
         yield f"data: {what}. {fix}."
 
 
@@ -75,6 +79,19 @@ def odd_sizes(widths: Sequence[float] | np.ndarray, scans: Sequence[Sequence[Pat
         if paths and abs(width - median) > ODD_SIZE * median:
             what = f"shows a head {width:.0f} mm wide, where the median is {median:.0f} mm"
             yield Fault(paths[0], what, "Check its voxels' size and what it shows; all patients get one scale")
+
+
+def covering(covered: np.ndarray, files: Sequence[Files]) -> Iterator[tuple[str, str]]:
+    """Masks of most of the head, as tissue classes are, in one line. covered: as in `Figures`."""
+    shares = covered.max(axis=1, initial=0)
+    told = np.flatnonzero(shares > MOST_OF_A_HEAD)
+    if len(told):
+        first = files[told[0]].channels[int(covered[told[0]].argmax())]
+        what = (
+            f"masks of {len(told)} of {len(shares)} patients cover more than {MOST_OF_A_HEAD:.0%} of the head, up to "
+            f"{shares.max():.0%}, such as {printable(str(first))}"
+        )
+        yield what, "If they are not of lesions, choose labels with data.masks, or other files with data.files"
 
 
 def too_large(figures: Figures) -> Iterator[tuple[str, str]]:

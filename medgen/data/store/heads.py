@@ -6,10 +6,8 @@ What takes long to import is imported only where a scan is read.
 
 from __future__ import annotations
 
-import base64
 import itertools
 import re
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,80 +21,15 @@ from medgen.data.scans.layouts import SPELLINGS, Patient
 from medgen.data.scans.nifti import gate, voxels
 from medgen.data.store import processes
 from medgen.data.store.file_memo import Memory
+from medgen.data.store.head import Head, locate
 from medgen.errors import DataError
 
-FORMAT = 3
+FORMAT = 4
 """Part of what is remembered of a scan: raise it with any change of what a head is."""
 KNOWN = ("bravo", "t1_gd", "t1_pre", *(name for name in SPELLINGS if name not in ("bravo", "t1_gd", "t1_pre")))
 """The scans that are looked at, the first that a patient has."""
-STEP, FINE = 2, 48
-"""Every so many voxels are looked at, along axes of at least so many: an eighth of the work."""
-SPECK = 0.01
-"""Share of the foreground below which a part of its own is no head."""
-NEAR = 3.0
-"""mm around the head that count as head for a lesion, as masks and brains are cut out with different tools."""
 LABELS = 64
 """Different whole numbers up to which an unknown file is taken for a segmentation."""
-
-
-class Head(NamedTuple):
-    """A patient's head, as plain values. shape, spacing: of the volume. low, high: its box, voxels from the first face.
-
-    step: voxels per voxel of `filled`, which is where a lesion may be: packed, empty where no scan tells.
-    """
-
-    shape: Sequence[int]
-    spacing: Sequence[float]
-    low: Sequence[float]
-    high: Sequence[float]
-    step: Sequence[int] = (1, 1, 1)
-    filled: str = ""
-
-    def width(self, axis: int) -> float:
-        """The longer side of the box across an axis, mm."""
-        return max((self.high[i] - self.low[i]) * self.spacing[i] for i in range(3) if i != axis)
-
-    def room(self, axis: int) -> float:
-        """The side of the square across an axis that holds the box, wherever in its voxels the head ends, mm."""
-        sides = [(self.high[i] - self.low[i] + self.step[i]) * self.spacing[i] for i in range(3) if i != axis]
-        return max(sides)
-
-    def air(self, inside: np.ndarray) -> tuple[float, float]:
-        """The shares of a mask that lie outside the head, and so far outside that no tool's edge explains it."""
-        if not self.filled or tuple(self.shape) != inside.shape or not inside.any():
-            return 0.0, 0.0
-        where = np.nonzero(inside)
-        filled = self._unpacked()
-        outside = float(np.mean(~self._beside(filled, where)))
-        return outside, float(np.mean(~self._beside(self._near(filled), where))) if outside else 0.0
-
-    def _beside(self, filled: np.ndarray, where: Sequence[np.ndarray]) -> np.ndarray:
-        """Whether a voxel, or one of those around it that were looked at, is in the head: its edge is in between."""
-        found = np.zeros(len(where[0]), bool)
-        ends = []
-        for each, step, count in zip(where, self.step, filled.shape, strict=True):
-            before = each // step
-            ends.append((before, np.minimum(-(-each // step), count - 1)) if step > 1 else (before,))
-        for place in itertools.product(*ends):
-            found |= filled[place]
-        return found
-
-    def voxels(self) -> int:
-        """How many of the volume's voxels are head; 0 where no scan tells."""
-        return int(self._unpacked().sum()) * int(np.prod(self.step)) if self.filled else 0
-
-    def _unpacked(self) -> np.ndarray:
-        shape = [-(-count // step) for count, step in zip(self.shape, self.step, strict=True)]
-        bits = np.frombuffer(zlib.decompress(base64.b64decode(self.filled)), np.uint8)
-        return np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape).astype(bool)
-
-    def _near(self, filled: np.ndarray) -> np.ndarray:
-        from scipy import ndimage
-
-        for axis, (mm, step) in enumerate(zip(self.spacing, self.step, strict=True)):
-            reach = max(1, round(NEAR / (mm * step)))
-            filled = ndimage.maximum_filter1d(filled.astype(np.uint8), 2 * reach + 1, axis, mode="constant") > 0
-        return filled
 
 
 class Sought(NamedTuple):
@@ -165,28 +98,6 @@ def look(sought: Sought) -> Head:
     return Head(place.shape, place.spacing, (0.0, 0.0, 0.0), [float(count) for count in place.shape])
 
 
-def locate(volume: gate.Volume) -> Head:
-    """The head in a scan."""
-    from scipy import ndimage
-
-    from medgen.data.store.foreground import foreground
-
-    step = [STEP if count >= FINE else 1 for count in volume.data.shape]
-    coarse = np.asfortranarray(volume.data[tuple(slice(None, None, each) for each in step)])
-    if not np.ptp(coarse):  # it shows nothing but single voxels, and those were left out
-        step, coarse = [1, 1, 1], volume.data
-    solid = _without_specks(foreground(coarse))
-    (box,) = ndimage.find_objects(solid.astype(np.uint8))
-    low = [float(each.start * by) for each, by in zip(box, step, strict=True)]
-    high = [
-        float(min((each.stop - 1) * by + 1, count))
-        for each, by, count in zip(box, step, volume.data.shape, strict=True)
-    ]
-    packed = np.packbits(_filled(solid))
-    text = base64.b64encode(zlib.compress(packed.tobytes(), 1)).decode()
-    return Head(list(volume.data.shape), list(volume.spacing), low, high, step, text)
-
-
 def _question(sought: Sought) -> str:
     return repr((FORMAT, sought.settings.max_voxels, sought.settings.nan))
 
@@ -233,24 +144,3 @@ def _is_segmentation(data: np.ndarray) -> bool:
     some = data[tuple(slice(None, None, max(1, count // 64)) for count in data.shape)]
     values = np.unique(some)
     return len(values) <= LABELS and bool(np.allclose(values, np.rint(values), atol=voxels.LABEL_TOLERANCE))
-
-
-def _without_specks(inside: np.ndarray) -> np.ndarray:
-    from scipy import ndimage
-
-    parts, count = ndimage.label(inside, np.ones((3, 3, 3)))
-    sizes = np.bincount(parts.ravel(), minlength=count + 1)
-    sizes[0] = 0
-    return np.asarray((sizes >= min(SPECK * sizes.sum(), sizes.max()))[parts])
-
-
-def _filled(solid: np.ndarray) -> np.ndarray:
-    """The head with all that lies between its parts along two axes, such as a cavity at the rim."""
-    between = [_between(solid, axis) for axis in range(3)]
-    return np.asarray(solid | (between[0] & between[1]) | (between[0] & between[2]) | (between[1] & between[2]))
-
-
-def _between(solid: np.ndarray, axis: int) -> np.ndarray:
-    ahead = np.maximum.accumulate(solid, axis)
-    behind = np.flip(np.maximum.accumulate(np.flip(solid, axis), axis), axis)
-    return np.asarray(ahead & behind)

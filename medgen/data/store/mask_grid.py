@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
 
+from medgen.data.store.lesion_pixels import Array, count_pixels, cover, most_covered
 from medgen.data.store.resample import weights
 
-Array = np.ndarray[Any, np.dtype[Any]]
 SAME = 1e-3
 """How far two voxel sizes may be apart, as a share, that mean to be one."""
 MOST = 4.0
@@ -56,8 +56,9 @@ def place(masks: Array, spacing: Sequence[float], grid: Grid, middle: Sequence[f
     """Bring masks of a slice, bool `[mask, row, column]` with pixels of `spacing` mm, to a grid.
 
     middle: where the grid's middle lies, pixels from the slice's first edges; the slice's own middle if None.
-    Each lesion becomes the pixels that it covers most, as many as its area amounts to, the smallest lesion first. Masks
-    that overlap, exclude or contain one another go on doing so: what is placed are the combinations of them, as labels.
+    Each lesion becomes the pixels that it covers most, as in the slice store, but none if it is too
+    small. Masks that overlap, exclude or contain one another go on doing so: what is placed are the
+    combinations of them, as labels.
     """
     sides = masks.shape[1:]
     middle = [count / 2 for count in sides] if middle is None else middle
@@ -68,11 +69,14 @@ def place(masks: Array, spacing: Sequence[float], grid: Grid, middle: Sequence[f
         weights(count, mm, grid.extent, grid.size, centre).toarray()
         for count, mm, centre in zip(sides, spacing, middle, strict=True)
     )
-    pixels = spacing[0] * spacing[1] / grid.spacing**2
+    ratio = spacing[0] * spacing[1] / grid.spacing**2
     placed = np.zeros((grid.size, grid.size), np.int64)
     for label, part, (height, width) in sorted(_lesions(labels), key=lambda lesion: np.count_nonzero(lesion[1])):
-        cover = np.round(rows[:, height] @ part.astype(np.float32) @ columns[:, width].T, 4)
-        placed[_most(cover * (placed == 0), int(np.count_nonzero(part) * pixels + 0.5))] = label
+        own = cover(part, rows[:, height], columns[:, width])
+        if own is not None:
+            window = placed[own.rows, own.columns]
+            count = count_pixels(np.count_nonzero(part), ratio)
+            window[most_covered(own.share * (window == 0), count)] = label
     return Placed(
         (placed >> np.arange(len(masks))[:, None, None] & 1).astype(bool), _beyond(labels, spacing, grid, middle)
     )
@@ -84,13 +88,6 @@ def _lesions(labels: Array) -> Iterator[tuple[int, Array, tuple[slice, slice]]]:
         parts, _ = ndimage.label(labels == label, TOUCHING)
         for number, window in enumerate(ndimage.find_objects(parts), 1):
             yield label, parts[window] == number, window
-
-
-def _most(cover: Array, count: int) -> Array:
-    """The pixels that are covered most; of equal ones the first."""
-    chosen = np.zeros(cover.shape, bool)
-    chosen.ravel()[np.argsort(-cover, axis=None, kind="stable")[:count]] = True
-    return chosen & (cover > 0)
 
 
 def _beyond(labels: Array, spacing: Sequence[float], grid: Grid, middle: Sequence[float]) -> bool:

@@ -19,16 +19,17 @@ from medgen.api.tables import AXES, DataSettings
 from medgen.data.scans import layouts
 from medgen.data.scans.consistency import Place, mismatches
 from medgen.data.scans.nifti import gate
+from medgen.data.scans.nifti.alike import merge_alike
 from medgen.data.scans.nifti.gate import Volume
-from medgen.data.scans.nifti.problems import Fault
+from medgen.data.scans.nifti.problems import Fault, ScanError
 from medgen.data.store import cache_folder, heads, processes
 from medgen.data.store.file_memo import cache_root
-from medgen.data.store.heads import Head
+from medgen.data.store.head import Head
 from medgen.data.store.mask_grid import MOST, Grid, is_absurd, place
 from medgen.data.store.plane import Plane
 from medgen.data.store.preprocess import Channel, binary
-from medgen.data.store.store import UNREADABLE, digests, sources
-from medgen.errors import DataError
+from medgen.data.store.store_index import UNREADABLE
+from medgen.data.store.store_sources import digests, sources
 from medgen.system import files
 from medgen.system.console import warn
 
@@ -109,7 +110,7 @@ def _read(folder: Path, grid: Grid, key: str) -> MaskSlices:
 
 
 def _build(folder: Path, jobs: Sequence[_Job], progress: Progress | None) -> None:
-    problems: list[str] = []
+    faults: list[Fault] = []
     cuts: list[_Cut] = []
     paths = {source.path for job in jobs for source in job.sources}
     with processes.results(_cut, jobs, processes.count_workers(paths, len(jobs), jobs[0].settings.workers)) as results:
@@ -117,11 +118,11 @@ def _build(folder: Path, jobs: Sequence[_Job], progress: Progress | None) -> Non
             if isinstance(result, _Cut):
                 cuts.append(result)
             else:
-                problems += result
+                faults += result
             if progress:
                 progress(done, len(jobs))
-    if problems:
-        raise DataError(problems)
+    if faults:
+        raise ScanError(merge_alike(faults, len(jobs)))
     counts = Counter(label for each in cuts for label in each.others)
     others = np.array([[*counts], [*counts.values()]], np.int64).reshape(2, -1)
     masks, area, outside = (np.concatenate(each) for each in list(zip(*cuts, strict=True))[:3])
@@ -133,22 +134,22 @@ def _build(folder: Path, jobs: Sequence[_Job], progress: Progress | None) -> Non
 # In worker processes
 
 
-def _cut(job: _Job) -> _Cut | list[str]:
+def _cut(job: _Job) -> _Cut | list[Fault]:
     """A patient's slices with lesions, or everything that is wrong with its files."""
-    problems: list[str] = []
+    faults: list[Fault] = []
     volumes: dict[Path, Volume] = {}
     for path in dict.fromkeys(source.path for source in job.sources):
         try:
             volumes[path] = gate.read(path, job.settings.max_voxels, nan=job.settings.nan, mask=True)
-            problems += _misfits(path, volumes[path], job)
-        except DataError as error:
-            problems += error.problems
+            faults += _misfits(path, volumes[path], job)
+        except ScanError as error:
+            faults += error.faults
     places = [Place(path, volume.data.shape, volume.affine) for path, volume in volumes.items()]
-    problems += [fault.line() for other in places[1:] for fault in mismatches(places[0], other)]
-    return problems or _slices(job, volumes)
+    faults += [fault for other in places[1:] for fault in mismatches(places[0], other)]
+    return faults or _slices(job, volumes)
 
 
-def _misfits(path: Path, volume: Volume, job: _Job) -> list[str]:
+def _misfits(path: Path, volume: Volume, job: _Job) -> list[Fault]:
     """What keeps a volume's slices from being masks of the images: another axis, or a size that no head has."""
     shape, spacing = volume.data.shape, volume.spacing
     axis = AXES.index(job.settings.axis)
@@ -156,11 +157,11 @@ def _misfits(path: Path, volume: Volume, job: _Job) -> list[str]:
     thin = [AXES[each] for each in sides if shape[each] == 1]
     if thin:
         what = f"is a single {thin[0]} slice, and the image model makes {job.settings.axis} ones"
-        return [Fault(path, what, f"Give {job.settings.axis} masks, or volumes").line()]
+        return [Fault(path, what, f"Give {job.settings.axis} masks, or volumes")]
     if is_absurd([shape[each] for each in sides], [spacing[each] for each in sides], job.grid):
         across = " x ".join(f"{shape[each] * spacing[each]:.4g}" for each in sides)
         what = f"has slices of {across} mm, the image model's are {job.grid}, more than {MOST:g} times apart"
-        return [Fault(path, what, "Check the unit of its voxels").line()]
+        return [Fault(path, what, "Check the unit of its voxels")]
     return []
 
 

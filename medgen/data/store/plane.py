@@ -8,7 +8,7 @@ import numpy as np
 
 from medgen.api.tables import AXES, DataSettings
 from medgen.data.scans.nifti.gate import Volume
-from medgen.data.store.heads import Head
+from medgen.data.store.head import Head
 from medgen.data.store.resample import resample, weights
 from medgen.data.store.small_lesions import Shrunk, Sides, shrink
 from medgen.data.store.spacing import on_grid

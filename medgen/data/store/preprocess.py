@@ -13,14 +13,14 @@ from medgen.data.scans.consistency import Place, mismatches
 from medgen.data.scans.likeness import Likeness, packed, sketch
 from medgen.data.scans.nifti import gate, voxels
 from medgen.data.scans.nifti.gate import Volume
-from medgen.data.scans.nifti.problems import Fault
-from medgen.data.store.foreground import detect, without_rim
+from medgen.data.scans.nifti.problems import Fault, ScanError
+from medgen.data.store.foreground import detect
 from medgen.data.store.foreground import foreground as foreground
-from medgen.data.store.heads import Head
+from medgen.data.store.head import Head
+from medgen.data.store.head_in_noise import without_rim
 from medgen.data.store.nifti_writer import WHITE
 from medgen.data.store.plane import Plane
 from medgen.data.store.small_lesions import Loss
-from medgen.errors import DataError
 
 
 class Channel(NamedTuple):
@@ -43,7 +43,7 @@ class Slices(NamedTuple):
     many each mask has, and how many of them lie outside the square, `[mask, 2]`. lost: of those, see `lesions.Loss`,
     `[lesion, (mask, area, needs)]`. air: per channel, the shares of `Head.air`. cut_off: mm of the head that
     do not fit. voxel: mm along each axis. likeness: of the first image, packed; zeros where there is none. background:
-    per channel, a word of `foreground`, empty for a mask.
+    per channel, a word of `foreground`, empty for a mask. covered: per channel, the share of `Head.covered`.
     """
 
     stacks: list[np.ndarray]
@@ -59,12 +59,13 @@ class Slices(NamedTuple):
     voxel: np.ndarray
     likeness: np.ndarray
     background: list[str]
+    covered: np.ndarray
 
 
 class _Cut(NamedTuple):
     """A channel's slices. share: of each slice, in voxels, that is foreground or mask. The rest is as in `Slices`.
 
-    lesions, lost, air: of a mask. likeness: of the image that tells this patient from others.
+    lesions, lost, air, covered: of a mask. likeness: of the image that tells this patient from others.
     """
 
     stack: np.ndarray
@@ -75,14 +76,15 @@ class _Cut(NamedTuple):
     air: tuple[float, float] = (0.0, 0.0)
     likeness: Likeness | None = None
     background: str = ""
+    covered: float = 0.0
 
 
-def cut(channels: Sequence[Channel], settings: DataSettings, head: Head | None = None) -> Slices | list[str]:
+def cut(channels: Sequence[Channel], settings: DataSettings, head: Head | None = None) -> Slices | list[Fault]:
     """The slices of one patient, or everything that is wrong with its files.
 
     head: what `settings.spacing` is centred on, and where lesions may be; without it, the volume.
     """
-    problems: list[str] = []
+    faults: list[Fault] = []
     places: list[Place] = []
     cuts: dict[Channel, _Cut] = {}
     planes: list[Plane] = []
@@ -97,10 +99,10 @@ def cut(channels: Sequence[Channel], settings: DataSettings, head: Head | None =
             planes.append(Plane.of(volume, settings, head))
             content = voxels.content(volume.data) if np.ptp(volume.data) else ""
             cuts |= {each: _cut(each, volume, planes[-1], settings, content, head, each == first) for each in wanted}
-        except DataError as error:
-            problems += error.problems
-    problems += [fault.line() for place in places[1:] for fault in mismatches(places[0], place)]
-    return problems or _collect(channels, cuts, planes[0], places[0])
+        except ScanError as error:
+            faults += error.faults
+    faults += [fault for place in places[1:] for fault in mismatches(places[0], place)]
+    return faults or _collect(channels, cuts, planes[0], places[0])
 
 
 def _cut(
@@ -132,8 +134,9 @@ def _cut(
 def _cut_mask(inside: np.ndarray, plane: Plane, content: str, head: Head | None) -> _Cut:
     shrunk = plane.shrink(inside)
     lesions = (shrunk.found, shrunk.outside)
-    air = (0.0, 0.0) if head is None else head.air(inside)
-    return _Cut(shrunk.stack.astype(np.uint8), plane.share(inside), content, lesions, shrunk.lost, air)
+    air, covered = ((0.0, 0.0), 0.0) if head is None else (head.air(inside), head.covered(inside))
+    stack = shrunk.stack.astype(np.uint8)
+    return _Cut(stack, plane.share(inside), content, lesions, shrunk.lost, air, covered=covered)
 
 
 def _collect(channels: Sequence[Channel], cuts: dict[Channel, _Cut], plane: Plane, place: Place) -> Slices:
@@ -158,6 +161,7 @@ def _collect(channels: Sequence[Channel], cuts: dict[Channel, _Cut], plane: Plan
         voxel=np.linalg.norm(place.affine[:3, :3], axis=0),
         likeness=packed(next((one.likeness for one in each if one.likeness), None)),
         background=[one.background for one in each],
+        covered=np.array([one.covered for one in each], np.float32),
     )
 
 
@@ -173,11 +177,11 @@ def binary(data: np.ndarray, labels: Sequence[int]) -> np.ndarray:
 def scale(data: np.ndarray, inside: np.ndarray, lower: float, upper: float, path: Path | str = "image") -> np.ndarray:
     """Map two percentiles of the foreground to -1 and 1, clip, and set the background to -1; float32.
 
-    Raises `DataError` that names `path` where the two are equal.
+    Raises `ScanError` that names `path` where the two are equal.
     """
     low, high = window(data, inside, lower, upper)
     if not low < high:
-        raise DataError(flat(Path(path), low, lower, upper).line())
+        raise ScanError([flat(Path(path), low, lower, upper)])
     scaled = (data - np.float32(low)) * np.float32(2 / (high - low)) - 1
     np.clip(scaled, -1, 1, out=scaled)
     np.copyto(scaled, -1, where=~inside)

@@ -1,4 +1,4 @@
-"""Masks on a coarser grid: what is too small for it is kept as the pixels that it covers most, and counted.
+"""Masks on a coarser grid: each lesion keeps its area, and what is too small for the grid is counted.
 
 A part is a connected part of a mask in a single slice, and a lesion one in the volume; touching corners connect. So the
 tip of a large lesion, which is a small part, is kept, but the lesion does not count as too small.
@@ -13,15 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from medgen.data.store.resample import resample
+from medgen.data.store.lesion_pixels import count_pixels, cover, most_covered
 
 TOUCHING = np.zeros((3, 3, 3), bool)
 TOUCHING[1] = True
 """Neighbours within a slice, `[slice, row, column]`."""
 CONNECTED = np.ones((3, 3, 3), bool)
 """Neighbours in the volume."""
-MOSTLY = 0.49
-"""Share of a pixel's cover from which on the pixel stands for a lesion; below a half, as two may share one equally."""
 STEPS = (8.0, 6.0, 5.0, 4.0, 3.5, 3.0, 2.5, 2.2, 2.0, 1.8, 1.6, 1.4, 1.2, 1.0)
 """Pixels tried, in voxels; of the last size each lies on a voxel, so all lesions are shown."""
 PHASES = 4
@@ -32,7 +30,7 @@ Sides = tuple[tuple[float, float], tuple[float, float]]
 
 
 class Loss(NamedTuple):
-    """A lesion of which no slice has a pixel by the plain rule.
+    """A lesion that covers more than half of no pixel.
 
     area: of its largest slice, mm2. needs: mm per pixel at which that is shown wherever the grid lies.
     """
@@ -44,7 +42,7 @@ class Loss(NamedTuple):
 class Shrunk(NamedTuple):
     """A mask on a grid, bool `[slice, size, size]`. found: how many lesions it had, outside: how many beyond the grid.
 
-    lost: those of which every part needed help.
+    lost: those that cover more than half of no pixel.
     """
 
     stack: np.ndarray
@@ -61,43 +59,41 @@ class _Part(NamedTuple):
     inside: np.ndarray
 
 
-class _Cover(NamedTuple):
-    """How much of each pixel in a window a lesion covers."""
-
-    rows: slice
-    columns: slice
-    share: np.ndarray
-
-
 def shrink(inside: np.ndarray, rows: Any, columns: Any, sides: Sides, pixel: float) -> Shrunk:
-    """A mask `[slice, row, column]`, bool, on a grid whose weights are `rows` and `columns`, of pixels of so many mm.
+    """Bring a mask, bool `[slice, row, column]`, to a grid of pixels of `pixel` mm with these weights along its axes.
 
-    The rule: a pixel is inside if more than half of it is, by the weights. A lesion that has no pixel by this rule gets
-    as many as its area amounts to, at least one: those it covers most.
+    Each part becomes the pixels that it covers most, as many as its area amounts to on the grid, at least one; the
+    smallest part first, so that none takes a neighbour's only pixel.
     """
     shown = np.flatnonzero(inside.any(axis=(1, 2)))
     out = np.zeros((len(inside), rows.shape[0], columns.shape[0]), bool)
     if not len(shown):
         return Shrunk(out, 0, 0, [])
-    cover = resample(inside[shown].astype(np.float32), rows, columns)
-    plain = cover > 0.5
-    out[shown] = plain
     across, along = rows.toarray(), columns.toarray()
+    within = [_within(*side, weights, pixel) for side, weights in zip(sides, (across, along), strict=True)]
+    ratio = sides[0][0] * sides[1][0] / pixel**2
     parts, small, seen = [*_parts(inside, shown)], dict[int, Loss](), set[int]()
-    for part in parts:
-        own = _cover(part, across, along)
+    for part in sorted(parts, key=lambda part: np.count_nonzero(part.inside)):
+        own = cover(part.inside, across[:, part.rows], along[:, part.columns])
         if own is None:
             continue
-        window = (part.position, own.rows, own.columns)
-        if (plain[window] & (own.share >= MOSTLY * cover[window])).any():
+        held = np.count_nonzero(part.inside[within[0][part.rows]][:, within[1][part.columns]])
+        window = out[shown[part.position], own.rows, own.columns]
+        window |= most_covered(own.share * ~window, max(1, count_pixels(held, ratio)))
+        if own.share.max() > 0.5:
             seen.add(part.lesion)
-            continue
-        loss = _loss(part, sides)
-        out[shown[part.position], own.rows, own.columns] |= _most(own.share, max(1, round(loss.area / pixel**2)))
-        small[part.lesion] = max(small.get(part.lesion, loss), loss)
+        else:
+            loss = _loss(part, sides)
+            small[part.lesion] = max(small.get(part.lesion, loss), loss)
     every = {part.lesion for part in parts}
     lost = [loss for lesion, loss in sorted(small.items()) if lesion not in seen]
     return Shrunk(out, len(every), len(every - seen - small.keys()), lost)
+
+
+def _within(spacing: float, centre: float, weights: np.ndarray, pixel: float) -> np.ndarray:
+    """Tell which voxels along an axis have their middle on the grid."""
+    pixels, voxels = weights.shape
+    return np.asarray(np.abs(np.arange(voxels) + 0.5 - centre) * spacing <= pixels * pixel / 2)
 
 
 def _parts(inside: np.ndarray, shown: np.ndarray) -> Iterator[_Part]:
@@ -110,29 +106,10 @@ def _parts(inside: np.ndarray, shown: np.ndarray) -> Iterator[_Part]:
         yield _Part(int(lesions[where.start, rows, columns][own][0]), where.start, rows, columns, own)
 
 
-def _cover(part: _Part, across: np.ndarray, along: np.ndarray) -> _Cover | None:
-    left, right = across[:, part.rows], along[:, part.columns]
-    tall, wide = (np.flatnonzero(each.any(axis=1)) for each in (left, right))
-    if not len(tall) or not len(wide):
-        return None
-    rows, columns = slice(tall[0], tall[-1] + 1), slice(wide[0], wide[-1] + 1)
-    share = left[rows] @ part.inside.astype(np.float32) @ right[columns].T
-    return _Cover(rows, columns, share) if share.any() else None
-
-
 def _loss(part: _Part, sides: Sides) -> Loss:
     (row, _), (column, _) = sides
     area = float(np.count_nonzero(part.inside)) * row * column
     return Loss(area, _needs(part.inside.tobytes(), part.inside.shape, row, column))
-
-
-def _most(share: np.ndarray, number: int) -> np.ndarray:
-    """The pixels that are covered most; rounded first, as libraries for matrices differ in the last bit."""
-    flat = np.round(share, 4).ravel()
-    chosen = np.argsort(-flat, kind="stable")[:number]
-    out = np.zeros(flat.shape, bool)
-    out[chosen] = (flat[chosen] > 0) | (chosen == chosen[0])
-    return out.reshape(share.shape)
 
 
 @lru_cache(maxsize=4096)

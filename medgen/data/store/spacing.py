@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from medgen.api.tables import AXES, DataSettings
-from medgen.data.store.heads import Head
+from medgen.data.store.head import Head
 
 SAME = 1e-4
 """How far two voxel sizes may be apart that headers mean to be one."""

@@ -7,71 +7,34 @@ is decided when it is opened.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import shutil
-import struct
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
 
-import attrs
 import numpy as np
 
-from medgen.api.tables import AXES, DataSettings
+from medgen.api.tables import DataSettings
 from medgen.data.scans import consistency, layouts
 from medgen.data.scans.layouts import SPLITS, Patient
 from medgen.data.scans.likeness import unpacked
-from medgen.data.scans.nifti import stream
-from medgen.data.store import cache_folder, concerns, heads, processes, spacing
+from medgen.data.store import cache_folder, concerns, heads
 from medgen.data.store.concerns import Figures
-from medgen.data.store.file_memo import Memory, cache_root
-from medgen.data.store.heads import Head, Sought
-from medgen.data.store.preprocess import Channel, Slices, cut
+from medgen.data.store.file_memo import cache_root
+from medgen.data.store.heads import Sought
+from medgen.data.store.preprocess import Channel
+from medgen.data.store.store_building import Progress, build
+from medgen.data.store.store_index import read_index
+from medgen.data.store.store_sources import digests, files_of, sources
 from medgen.errors import DataError, RecipeError
-from medgen.system import files
 from medgen.system.console import warn
 
-FORMAT = 3
+FORMAT = 4
 """Part of the key: raise it with any change of what a slice is."""
-UNREADABLE = (zipfile.BadZipFile, zlib.error, struct.error, ValueError, TypeError, KeyError, EOFError, RuntimeError)
-"""What damage to an .npz makes NumPy and zipfile raise, besides OSError."""
 FEWEST = 2
 """Slices to train on: with one there is nothing to learn but that one."""
-
 AS_IMAGE = np.array([-1, 1], np.float16)
 """What a mask's 0 and 1 are among images."""
-
-Progress = Callable[[int, int], None]
-
-
-class Index(NamedTuple):
-    """What is known of each slice. Arrays over slices, `area` `[slice, mask]`; spacing: mm per pixel, one for all.
-
-    content: `[patient, channel]`, as in `agreement.Scan`. voxel: `[patient, 3]`, mm. likeness: of each patient, packed.
-    background: `[patient, channel]`, a word of `foreground` as ASCII, empty for a mask. crc: of each channel's file.
-    The others are those of `concerns.Figures`.
-    """
-
-    patient: np.ndarray
-    position: np.ndarray
-    foreground: np.ndarray
-    area: np.ndarray
-    spacing: np.ndarray
-    content: np.ndarray
-    voxel: np.ndarray
-    likeness: np.ndarray
-    background: np.ndarray
-    crc: np.ndarray
-    lesions: np.ndarray
-    lost: np.ndarray
-    air: np.ndarray
-    cut_off: np.ndarray
-    width: np.ndarray
 
 
 class SliceStore:
@@ -86,7 +49,7 @@ class SliceStore:
 
     def __init__(self, folder: Path, key: str, channels: Sequence[str], masks: frozenset[str], size: int):
         self.channels, self.masks, self.size = tuple(channels), masks & set(channels), size
-        index = _read_index(folder)
+        index = read_index(folder)
         self.spacing = float(index.spacing)
         self.figures = Figures(self.spacing, size, *(index[-len(Figures._fields) + 2 :]))
         self.patient, self.position, self.foreground = index.patient, index.position, index.foreground
@@ -183,11 +146,11 @@ def open_store(
         folder,
         "the slice store",
         lambda: SliceStore(folder, key, channels, masks, settings.image_size),
-        lambda: _build([*zip(jobs, sought, strict=True)], settings, folder, progress),
+        lambda: build([*zip(jobs, sought, strict=True)], settings, folder, progress),
     )
     _refuse_overlap(patients, jobs, store, settings)
     store.use([patient.split for patient in patients], settings)
-    _warn(store, settings, [_files(*each) for each in zip(jobs, sought, strict=True)])
+    _warn(store, settings, [files_of(*each) for each in zip(jobs, sought, strict=True)])
     return store
 
 
@@ -199,31 +162,6 @@ def _warn(store: SliceStore, settings: DataSettings, files: Sequence[concerns.Fi
         warn("data: no slice is for validation, so no best.pt is written. Add patients, or raise data.val_fraction.")
     for line in concerns.lines(store.figures, files, store.lesion_area):
         warn(line)
-
-
-def _read_index(folder: Path) -> Index:
-    try:
-        with np.load(folder / "index.npz") as arrays:
-            return Index(**arrays)
-    except UNREADABLE as error:
-        raise cache_folder.Damaged(f"index.npz: {error}") from None
-
-
-# Finding
-
-
-def sources(settings: DataSettings, patient: Patient, channels: Sequence[str], masks: frozenset[str]) -> list[Channel]:
-    return [
-        Channel.of(
-            patient.files[layouts.source(settings, channel)],
-            layouts.mask(settings, channel) if channel in masks else None,
-        )
-        for channel in channels
-    ]
-
-
-def _files(sources: Sequence[Channel], sought: Sought) -> concerns.Files:
-    return concerns.Files([source.path for source in sources], sought.scans)
 
 
 def _refuse_overlap(
@@ -257,127 +195,3 @@ def _key(
     what = [[(found[source.path], source.labels) for source in job] for job in jobs]
     where = [[each.known, *(found[scan] for scan in each.scans)] for each in sought]
     return hashlib.sha256(json.dumps([how, list(channels), what, where]).encode()).hexdigest()[:32]
-
-
-def digests(paths: Iterable[Path], cache: Path) -> dict[Path, str]:
-    """sha256 of each file, remembered for files that have not changed since."""
-    memory = Memory(cache / "digests.json")
-    found = {path: memory.recall(path) for path in paths}
-    unknown, problems = [path for path, digest in found.items() if digest is None], []
-    with ThreadPoolExecutor(min(8, processes.count_cores())) as threads:
-        for path, result in zip(unknown, threads.map(_digest, unknown), strict=True):
-            if isinstance(result, str):
-                found[path] = result
-                memory.remember(path, result)
-            else:
-                problems += result
-    if problems:
-        raise DataError(problems)
-    memory.save()
-    return found
-
-
-def _digest(path: Path) -> str | list[str]:
-    try:
-        return stream.digest(path)
-    except DataError as error:
-        return error.problems
-
-
-# Making
-
-
-class _Job(NamedTuple):
-    """A patient, for a worker process. settings: with the spacing. part: a prefix for the files it writes."""
-
-    sources: list[Channel]
-    sought: Sought
-    head: Head
-    settings: DataSettings
-    part: Path
-
-
-def _build(
-    wanted: Sequence[tuple[list[Channel], Sought]], settings: DataSettings, folder: Path, progress: Progress | None
-) -> None:
-    """Look at all heads, as they decide the spacing, then cut every patient. wanted: each one's files and scan."""
-    tell, count = progress or (lambda done, total: None), len(wanted)
-    tell(0, 2 * count)
-    found = heads.find([sought for _, sought in wanted], folder.parent, lambda done: tell(done, 2 * count))
-    settings = attrs.evolve(settings, spacing=spacing.choose(settings, found))
-    with cache_folder.building(folder) as made, cache_folder.beside(folder) as parts:
-        jobs = [
-            _Job(sources, sought, head, settings, Path(parts, str(number)))
-            for number, ((sources, sought), head) in enumerate(zip(wanted, found, strict=True))
-        ]
-        _fill(made, jobs, lambda done: tell(count + done, 2 * count))
-
-
-def _fill(folder: Path, jobs: Sequence[_Job], tell: Callable[[int], None]) -> None:
-    problems: list[str] = []
-    parts: list[Slices] = []
-    with contextlib.ExitStack() as stack, processes.results(_make, jobs, _workers(jobs)) as results:
-        opened = [stack.enter_context((folder / str(n)).open("wb")) for n in range(len(jobs[0].sources))]
-        for done, (job, result) in enumerate(zip(jobs, results, strict=True), start=1):
-            if isinstance(result, Slices):
-                parts.append(result)
-                for number, file in enumerate(opened):
-                    _append(Path(f"{job.part}-{number}"), file)
-            else:
-                problems += result
-            tell(done)
-        for file in opened:
-            files.flush(file)
-    if problems:
-        raise DataError(problems)
-    crc = [cache_folder.checksum(folder / str(number)) for number in range(len(jobs[0].sources))]
-    with (folder / "index.npz").open("wb") as file:
-        np.savez(file, **_index(parts, jobs, crc)._asdict())
-        files.flush(file)
-
-
-def _append(part: Path, file: BinaryIO) -> None:
-    with part.open("rb") as source:
-        shutil.copyfileobj(source, file, 1 << 20)
-    part.unlink()
-
-
-def _index(parts: Sequence[Slices], jobs: Sequence[_Job], crc: Sequence[int]) -> Index:
-    axis = AXES.index(jobs[0].settings.axis)
-    return Index(
-        patient=np.repeat(np.arange(len(parts), dtype=np.int32), [len(part.position) for part in parts]),
-        position=np.concatenate([part.position for part in parts]),
-        foreground=np.concatenate([part.foreground for part in parts]),
-        area=np.concatenate([part.area for part in parts]),
-        spacing=np.array(jobs[0].settings.spacing),
-        content=np.array([part.content for part in parts], "S64"),
-        voxel=np.array([part.voxel for part in parts]),
-        likeness=np.stack([part.likeness for part in parts]),
-        background=np.array([part.background for part in parts], "S"),
-        crc=np.array(crc, np.uint32),
-        lesions=np.stack([part.lesions for part in parts]),
-        lost=np.concatenate([part.lost for part in parts]),
-        air=np.stack([part.air for part in parts]),
-        cut_off=np.array([part.cut_off for part in parts]),
-        width=np.array([job.head.width(axis) if job.head.filled else np.nan for job in jobs]),
-    )
-
-
-# In worker processes
-
-
-def _workers(jobs: Sequence[_Job]) -> int:
-    paths = {source.path for job in jobs for source in job.sources}
-    return processes.count_workers(paths, len(jobs), jobs[0].settings.workers)
-
-
-def _make(job: _Job) -> Slices | list[str]:
-    """Cut a patient into slices and write them to files of its own, or tell what is wrong."""
-    result = cut(job.sources, job.settings, job.head)
-    if not isinstance(result, Slices):
-        return result
-    if faults := concerns.faults(result.air, _files(job.sources, job.sought)):
-        return [fault.line() for fault in faults]
-    for number, stack in enumerate(result.stacks):
-        np.ascontiguousarray(stack).tofile(f"{job.part}-{number}")
-    return result._replace(stacks=[])

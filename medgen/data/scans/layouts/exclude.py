@@ -8,11 +8,14 @@ from pathlib import Path, PurePosixPath
 
 from medgen.data.scans.layouts.types import Scans
 from medgen.data.scans.nifti.problems import Fault, printable
+from medgen.system.names import composed
 
 
 def without_excluded(root: Path, everyone: Sequence[Scans], exclude: Iterable[Path]) -> tuple[list[Scans], list[Fault]]:
     """Those whose id, folder or file no entry names, and the entries that name nothing."""
-    entries = {each.as_posix() for each in exclude} - {"."}  # so they read in a checkpoint, which names no patient
+    entries = {composed(each.as_posix()) for each in exclude} - {
+        "."
+    }  # so they read in a checkpoint, which names no patient
     if not entries:
         return list(everyone), []
     names = [_names(root, scans) for scans in everyone]
@@ -22,7 +25,7 @@ def without_excluded(root: Path, everyone: Sequence[Scans], exclude: Iterable[Pa
 
 def _names(root: Path, scans: Scans) -> set[str]:
     """All that a patient goes by: the id, the person, the folders and the files."""
-    places = [path.relative_to(root).as_posix() for path in (scans.folder, *scans.names.values())]
+    places = [composed(path.relative_to(root).as_posix()) for path in (scans.folder, *scans.names.values())]
     above = [parent.as_posix() for place in (places[0], scans.id) for parent in PurePosixPath(place).parents]
     names = {scans.id, scans.person, *places, *above} - {"."}
     return names | {printable(name) for name in names}  # a recipe cannot hold what is not UTF-8

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from medgen.data.scans.layouts.grouping import by_split, gather, is_modality, modal, side_by_side, spread
 from medgen.data.scans.layouts.patterns import Pattern
+from medgen.data.scans.layouts.split_kinds import by_split_and_kind
 from medgen.data.scans.layouts.types import Left, Listing, Scans, Split, listed
 from medgen.data.scans.layouts.walk import Contents, direct, folders, format_of, is_nifti, look
 from medgen.data.scans.layouts.words import split_of
 from medgen.data.scans.nifti.problems import Fault
 from medgen.errors import DataError
+from medgen.system.names import composed
 
 Patterns = Callable[[str, Sequence[Scans]], list[Pattern]]
 """Those of a layout, which is made out by what there is."""
@@ -30,15 +33,17 @@ class _Place(NamedTuple):
 
     def whole(self) -> Scans:
         """All of it, as if it were a patient's."""
-        names = {path.relative_to(self.folder).as_posix(): path for path in self._images()}
+        names = {composed(path.relative_to(self.folder).as_posix()): path for path in self._images()}
         return Scans("", self.split, self.folder, names, self.folder)
 
     def units(self) -> list[Scans]:
         """Each folder with scans, as if it were a patient's."""
+        counts = Counter(composed(folder.name) for folder in self.found)
         return [
-            Scans(folder.name, self.split, folder, contents.images, self.folder, others=_others(contents))
+            Scans(id, self.split, folder, contents.images, self.folder, others=_others(contents))
             for folder, contents in self.found.items()
             if contents.images
+            for id in [composed(folder.name) if counts[composed(folder.name)] == 1 else folder.name]
         ]
 
     def _images(self) -> Iterator[Path]:
@@ -48,6 +53,8 @@ class _Place(NamedTuple):
 
 def by_folder(root: Path, patterns: Patterns) -> tuple[str, Listing]:
     """The layout and what there is. Raises `DataError` where the folder is a patient's."""
+    if paired := by_split_and_kind(root):
+        return "modalities", Listing(_without_test(paired.scans), paired.left)
     places, left = _places(root)
     wholes = [place.whole() for place in places]
     if modal(wholes):
@@ -120,7 +127,7 @@ def _places(root: Path) -> tuple[list[_Place], list[Left]]:
 def _place(folder: Path, split: Split | None, inner: Sequence[Path]) -> tuple[_Place, list[Left]]:
     found = {each: look(each) for each in inner}
     left = [each for path, contents in found.items() for each in leave(path, contents)]
-    loose = {path.name: path for path in direct(folder) if is_nifti(path.name)}
+    loose = {composed(path.name): path for path in direct(folder) if is_nifti(path.name)}
     for path in direct(folder):
         kind = format_of(path.name)
         if kind:

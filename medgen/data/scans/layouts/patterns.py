@@ -15,7 +15,7 @@ from medgen.data.scans.layouts.types import Scans
 from medgen.data.scans.layouts.words import IMAGE_WORDS, MASK_WORDS, SPELLINGS, spellings
 from medgen.data.scans.nifti.problems import Fault
 from medgen.errors import DataError
-from medgen.system.names import native
+from medgen.system.names import composed, native
 
 _LESION = r"\w*lesions?\w*|\w*tumou?r\w*|\w*mets|\w*metas\w*|L|WMHs?|GTV\w*|edema|oedema|infarct\w*|stroke\w*"
 BIDS = {
@@ -77,7 +77,7 @@ def pattern(settings: DataSettings, layout: str, root: Path, source: str) -> Pat
     own = settings.files.get(source) or (source if "*" in source or ".nii" in source else None)
     if own:
         key = f"data.files.{source}" if source in settings.files else "data.masks"
-        return Pattern(source, key, own, re.compile(translate(native(own))), True)
+        return Pattern(source, key, own, re.compile(translate(composed(native(own)))), True)
     body, shown = _body(layout, root, source)
     return Pattern(source, f"data.files.{source}", shown, re.compile(f"({body}){_ENDING}", re.IGNORECASE))
 

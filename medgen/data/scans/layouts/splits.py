@@ -8,14 +8,14 @@ from pathlib import Path
 
 from medgen.data.scans.layouts.types import Scans, listed
 from medgen.data.scans.nifti.problems import Fault
-from medgen.system.names import raw
+from medgen.system.names import key
 
 ORDER = (None, "train", "val", "test")
 
 
 def drawn_for_val(cohort: Sequence[Scans], fraction: float) -> set[str]:
     """Where folders do not decide: the share of the persons whose id's sha256 is least."""
-    people = sorted({each.person for each in cohort}, key=lambda person: hashlib.sha256(raw(person)).digest())
+    people = sorted({each.person for each in cohort}, key=lambda person: hashlib.sha256(key(person)).digest())
     count = min(max(1, round(fraction * len(people))), len(people) - 1) if fraction > 0 else 0
     return set(people[:count])
 

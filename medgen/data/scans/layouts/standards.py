@@ -13,6 +13,7 @@ from medgen.data.scans.layouts.words import stem
 from medgen.data.scans.nifti.gate import inspect
 from medgen.data.scans.nifti.problems import Fault
 from medgen.errors import DataError
+from medgen.system.names import composed, key
 
 TISSUE = re.compile(
     r"f?mri_?prep|s?mriprep|fmriprep|freesurfer|fastsurfer|synthseg|fsl\w*|spm\w*|cat12|ants\w*|atropos|mriqc|qsiprep|"
@@ -32,8 +33,9 @@ def by_subject(root: Path) -> Listing:
     left: list[Left] = []
     for subject in folders(root, "sub-*"):
         for folder in folders(subject, "ses-*") or [subject]:
-            id = folder.relative_to(root).as_posix()
-            found = {pipeline: look(pipeline / id, pipeline) for pipeline in pipelines if (pipeline / id).is_dir()}
+            id = composed(folder.relative_to(root).as_posix())
+            places = {pipeline: _below(pipeline, folder.relative_to(root)) for pipeline in pipelines}
+            found = {pipeline: look(place, pipeline) for pipeline, place in places.items() if place.is_dir()}
             if any(contents.images for contents in found.values()):
                 scans.append(_subject(root, id, folder, found))
             if not found[root].images:
@@ -75,6 +77,14 @@ def by_file(root: Path) -> Listing:
         for name, path in found.images.items()
     ]
     return Listing(scans, [Left(kind, path) for kind, paths in found.others.items() for path in paths])
+
+
+def _below(pipeline: Path, inner: Path) -> Path:
+    """A subject's folder in a pipeline, in whichever form its name has accents."""
+    place = pipeline
+    for part in () if (pipeline / inner).is_dir() else inner.parts:
+        place = next((each for each in folders(place) if key(each.name) == key(part)), place / part)
+    return pipeline / inner if place == pipeline else place
 
 
 def _pipelines(derivatives: Path) -> Iterator[Path]:

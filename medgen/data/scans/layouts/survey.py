@@ -21,7 +21,7 @@ from medgen.data.scans.layouts.types import SPLITS, Listing, Patient, Scans, Sur
 from medgen.data.scans.layouts.walk import folders
 from medgen.data.scans.nifti.problems import Fault
 from medgen.errors import DataError
-from medgen.system.names import raw
+from medgen.system.names import key
 
 Tell = Callable[[str], None]
 _STANDARDS: dict[str, Callable[[Path], Listing]] = {"bids": by_subject, "nnunet": by_case, "files": by_file}
@@ -60,7 +60,7 @@ def survey(settings: DataSettings, required: Iterable[str], optional: Iterable[s
 
 def _survey(settings: DataSettings, root: Path, required: list[str], optional: list[str]) -> Survey:
     layout, listing = _list(settings, root, required + optional)
-    everyone, twice = without_twins(sorted(listing.scans, key=lambda scans: raw(scans.id)))
+    everyone, twice = without_twins(sorted(listing.scans, key=lambda scans: key(scans.id)))
     left = [*left_out.lines(root, [*listing.left, *twice])]
     kept, wrong = without_excluded(root, with_persons(everyone, settings.person), settings.exclude)
     cohort = [scans for scans in kept if scans.split != "test"]

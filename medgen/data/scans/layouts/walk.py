@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from medgen.data.scans.layouts.words import is_junk
+from medgen.system.names import composed, key
 
 Identity = tuple[int, int]
 
@@ -34,9 +35,9 @@ PEEKED = 3
 
 
 class Contents(NamedTuple):
-    """What lies below a folder. images: by relative path, ordered. others: by format. broken: links to nothing.
+    """What lies below a folder. images: by relative path in one form of accents, ordered.
 
-    nameless: files that may be DICOM. files: how many there are.
+    others: by format. broken: links to nothing. nameless: files that may be DICOM. files: how many there are.
     """
 
     images: dict[str, Path]
@@ -64,17 +65,21 @@ def look(folder: Path, relative_to: Path | None = None) -> Contents:
         for path in _walk(links.pop(0), seen, links, found.broken):
             files += 1
             _sort(path, path.relative_to(relative_to or folder).as_posix(), found)
-    return found._replace(images=dict(sorted(found.images.items())), files=files)
+    return found._replace(images={name: found.images[name] for name in sorted(found.images, key=key)}, files=files)
 
 
 def folders(place: Path, pattern: str = "*") -> list[Path]:
     """The folders that fit a pattern, ordered, without junk."""
-    return sorted(each for each in place.glob(pattern) if not is_junk(each.name) and each.is_dir())
+    return _sorted(each for each in place.glob(pattern) if not is_junk(each.name) and each.is_dir())
 
 
 def direct(place: Path) -> list[Path]:
     """The files that lie in a folder itself, and links to nothing, ordered, without junk."""
-    return sorted(each for each in place.iterdir() if not is_junk(each.name) and not each.is_dir())
+    return _sorted(each for each in place.iterdir() if not is_junk(each.name) and not each.is_dir())
+
+
+def _sorted(paths: Iterable[Path]) -> list[Path]:
+    return sorted(paths, key=lambda path: [key(part) for part in path.parts])
 
 
 def is_nifti(name: str) -> bool:
@@ -95,11 +100,11 @@ def _walk(top: Path, seen: set[Identity], links: list[Path], broken: list[Path])
             inner[:] = []
             continue
         seen.add(identity)
-        inner[:] = sorted(name for name in inner if not is_junk(name))
+        inner[:] = sorted((name for name in inner if not is_junk(name)), key=key)
         away = [Path(place, name) for name in inner if Path(place, name).is_symlink()]
         links += away
         inner[:] = [name for name in inner if Path(place, name) not in away]
-        for path in (Path(place, name) for name in sorted(names) if not is_junk(name)):
+        for path in (Path(place, name) for name in sorted(names, key=key) if not is_junk(name)):
             if not path.suffix and path.is_symlink() and not path.exists():
                 broken.append(path)
             else:
@@ -108,7 +113,7 @@ def _walk(top: Path, seen: set[Identity], links: list[Path], broken: list[Path])
 
 def _sort(path: Path, name: str, found: Contents) -> None:
     if is_nifti(path.name):
-        found.images[name] = path
+        found.images[name if composed(name) in found.images else composed(name)] = path
     elif kind := format_of(path.name):
         found.others.setdefault(kind, []).append(path)
     elif re.fullmatch(r"[\d.]*|.*[^a-zA-Z]\w{0,2}\d+|[^.]*", path.name):  # 1.2.840.113..., IM_0001, I10

@@ -34,6 +34,14 @@ class Fault(NamedTuple):
         return f"{printable(str(self.path))}: {self.what}. {self.fix}."
 
 
+class ScanError(DataError):
+    """Scans that cannot be used, each with what is wrong with it; a line per fault."""
+
+    def __init__(self, faults: Iterable[Fault]):
+        self.faults = list(faults)
+        super().__init__(fault.line() for fault in self.faults)
+
+
 class Problem(NamedTuple):
     what: str
     fix: str
@@ -64,7 +72,7 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except Refused as refused:
-        raise DataError(fault.line() for fault in as_faults(path, refused.problems)) from None
+        raise ScanError(as_faults(path, refused.problems)) from None
 
 
 def as_faults(path: Path, problems: Iterable[Problem], *, fatal: bool = True) -> list[Fault]:

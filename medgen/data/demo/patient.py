@@ -1,0 +1,91 @@
+"""A made-up patient: scans and masks from one seed."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from medgen.data.demo.atlas import (
+    TEMPLATE_GREY,
+    TEMPLATE_WHITE,
+    Grid,
+    Rng,
+    Volume,
+    load_atlas,
+    noise_field,
+    sample,
+    warp,
+)
+from medgen.data.demo.contrasts import CONTRASTS, Contrast
+from medgen.data.demo.disease import Disease, draw_lesions, grow
+from medgen.data.demo.tissue import Tissue, make_tissue
+from medgen.errors import StorageError
+from medgen.system import files
+
+
+def render(
+    rng: Rng, grid: Grid, contrast: Contrast, tissue: Tissue, disease: Disease, texture: Volume
+) -> NDArray[np.int16]:
+    """One sequence in a scanner's units, 0 outside the brain: signal, point spread, receive field, Rician noise."""
+    csf, grey = (level * rng.uniform(0.95, 1.05) for level in (contrast.csf, contrast.grey))
+    signal = csf * tissue.csf + grey * tissue.grey + tissue.white
+    signal += (1 - grey) / (TEMPLATE_WHITE - TEMPLATE_GREY) * tissue.detail * (1 - tissue.csf)
+    signal += contrast.vessel * tissue.vessels
+    for fraction, level in (
+        (disease.oedema, contrast.oedema),
+        (disease.rim, contrast.rim),
+        (disease.core, contrast.core),
+    ):
+        signal += fraction * (level * rng.uniform(0.94, 1.06) * (1 + 0.08 * texture) - signal)
+    signal = ndimage.gaussian_filter(signal, contrast.blur / grid.spacing)
+    signal *= np.exp(0.09 * noise_field(rng, grid, 110))
+    real, imaginary = contrast.noise * rng.standard_normal((2, *grid.shape), dtype=np.float32)
+    measured = np.hypot(signal + real, imaginary) * rng.uniform(500, 1400) * tissue.brain
+    scanned: NDArray[np.int16] = np.rint(measured).clip(0, np.iinfo(np.int16).max).astype(np.int16)
+    return scanned
+
+
+def make_patient(seed: int, index: int, grid: Grid) -> dict[str, NDArray[Any]]:
+    """All volumes of one patient by name: int16 images and the uint8 mask `seg`."""
+    rng = np.random.default_rng([seed, index])
+    tissue = make_tissue(rng, grid, sample(load_atlas(), warp(rng, grid)))
+    disease = grow(rng, grid, tissue, draw_lesions(rng, grid, tissue))
+    texture = noise_field(rng, grid, 5)
+    images = {name: render(rng, grid, contrast, tissue, disease, texture) for name, contrast in CONTRASTS.items()}
+    return images | {"seg": disease.mask.astype(np.uint8)}
+
+
+def write_patient(folder: Path, seed: int, index: int, spacing: float) -> None:
+    """Make patient `index` and write it: the folder appears once it is complete."""
+    grid = Grid.of(spacing)
+    content = {f"{name}.nii.gz": encode(volume, grid) for name, volume in make_patient(seed, index, grid).items()}
+    partial = folder.with_name(f".{folder.name}.partial")
+    try:
+        partial.mkdir()
+        for name, data in content.items():
+            (partial / name).write_bytes(data)
+        files.move_folder(partial, folder)
+    except OSError as error:
+        raise StorageError(
+            f"{folder}: cannot be written ({error.strerror}). Free the place or name another."
+        ) from error
+
+
+def encode(volume: NDArray[Any], grid: Grid) -> bytes:
+    """A `.nii.gz` that holds nothing of when and where it was made."""
+    import nibabel
+
+    image = nibabel.Nifti1Image(volume, grid.affine)
+    image.header.set_xyzt_units("mm")
+    image.header.set_qform(grid.affine, code="scanner")
+    image.header.set_sform(grid.affine, code="scanner")
+    buffer = io.BytesIO()
+    with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, compresslevel=6, mtime=0) as file:
+        file.write(image.to_bytes())
+    return buffer.getvalue()
