@@ -76,6 +76,12 @@ class RunInUseError(MedgenError):
     exit_code = 10
 
 
+class PrivacyError(MedgenError):
+    """Pairs are copies of training data; they were set aside."""
+
+    exit_code = 11
+
+
 class IncompleteError(MedgenError):
     """Some pairs could not be made valid; all others were written."""
 

@@ -26,6 +26,7 @@ CORNER = blob((slice(0, 3), slice(0, 3)))
 
 def command(seg, image, out, *more):
     limits = ("--max-area", 1, "--steps", 2, "--batch-size", 2, "--num-images", 3)
+    limits += ("--inside", "off", "--no-audit")  # after a few steps there is no head that a lesion could lie in
     return ("generate", "--seg-model", seg, "--image-model", image, "--output-dir", out, *limits, *more)
 
 

@@ -13,6 +13,7 @@ import click
 from medgen.cli import options
 from medgen.errors import (
     IncompleteError,
+    PrivacyError,
     RecipeError,
 )
 from medgen.system import streams
@@ -45,7 +46,10 @@ class Shard(click.ParamType):  # type: ignore[type-arg]  # generic since click 8
     metavar="CKPT|DIR",
     help="Checkpoint or run folder of the mask model, or a folder of mask files or patients.",
 )
-@click.option("--num-images", type=click.IntRange(1, MOST_PAIRS), required=True, help="Number of pairs.")
+@click.option("--num-images", type=click.IntRange(1, MOST_PAIRS), help="Number of pairs.")
+@click.option(
+    "--only", type=click.IntRange(0, MOST_PAIRS - 1), multiple=True, metavar="INDEX", help="Make just this pair."
+)
 @click.option(
     "--output-dir", type=FOLDER, required=True, metavar="OUT", help="Folder for OUT/train/syn_00000/... and pairs.png."
 )
@@ -76,11 +80,20 @@ class Shard(click.ParamType):  # type: ignore[type-arg]  # generic since click 8
     show_default=True,
     help="Draws of a mask before its pair is left out.",
 )
+@click.option(
+    "--inside",
+    type=click.Choice(["head", "off"]),
+    default="head",
+    show_default=True,
+    help="Draw a pair again whose lesion lies outside its head by more than 2 % of its area.",
+)
+@click.option("--audit/--no-audit", default=True, show_default=True, help="Look for copies of training data.")
+@click.option("--audit-against", metavar="DATA", help="Training scans; without it, those of the image model's run.")
 @click.pass_context
 def generate(
-    context: click.Context, image_model: Path | None, seg_model: Path | None, num_images: int, output_dir: Path,
-    steps: int | None, seed: int, batch_size: int, shard: tuple[int, int], devices: int, max_area: float,
-    max_attempts: int,
+    context: click.Context, image_model: Path | None, seg_model: Path | None, num_images: int | None,
+    only: tuple[int, ...], output_dir: Path, steps: int | None, seed: int, batch_size: int, shard: tuple[int, int],
+    devices: int, max_area: float, max_attempts: int, inside: str, audit: bool, audit_against: str | None,
 ) -> int:  # fmt: skip
     """Write image and mask pairs; continues where it was stopped.
 
@@ -88,26 +101,59 @@ def generate(
     """
     from medgen.generation import pairs as work
     from medgen.generation import workers
+    from medgen.generation.blocks import Indices
     from medgen.system.signals import asked_to_stop
 
     streams.only_log()
     shard, arguments = workers.share(*shard), context.find_root().obj
-    indices = work.shard(num_images, batch_size, *shard)
+    indices = _indices(num_images, only, batch_size, shard)
     if not indices:
-        _say_nothing(num_images, batch_size, shard)
+        _say_nothing(num_images or 0, batch_size, shard)
         return 0
-    command, devices = shlex.join(["medgen", *arguments]), workers.processes(devices, indices)
+    command = shlex.join(["medgen", *arguments])
+    devices = workers.processes(devices, indices) if isinstance(indices, Indices) else 1
     if devices > 1:
         if code := workers.supervise(arguments, devices, len(indices), output_dir, command):
             return code
     else:
         with workers.joined(), asked_to_stop(command) as stop:
-            make = _generator(image_model, seg_model, seed, steps, batch_size, max_area, max_attempts)
+            attempts = max_attempts if inside == "head" else 0
+            make = _generator(image_model, seg_model, seed, steps, batch_size, max_area, max_attempts, attempts)
             with workers.progress(len(indices)) as advance:
                 work.generate(make, indices, output_dir, stop, advance)
     if not workers.notes():
-        _conclude(output_dir, indices, max_area, max_attempts)
+        copies = _audit(output_dir, image_model, indices, audit_against, audit)
+        _conclude(output_dir, indices, max_area, max_attempts, copies)
     return 0
+
+
+def _indices(num_images: int | None, only: tuple[int, ...], batch_size: int, shard: tuple[int, int]) -> Sequence[int]:
+    """The pairs to make: those named, or this part of all of them."""
+    from medgen.generation import pairs as work
+
+    if (num_images is None) != bool(only):
+        raise RecipeError(
+            "--num-images, --only: give one of them. Say how many pairs there shall be, or which to make."
+        )
+    if only:
+        return sorted({*only}) if shard[0] == 1 else []
+    return work.shard(num_images or 0, batch_size, *shard)
+
+
+def _audit(
+    output_dir: Path, image_model: Path | None, indices: Sequence[int], against: str | None, asked: bool
+) -> list[str]:
+    """Look for copies; returns what is wrong with the pairs, if anything."""
+    from medgen.cli.audit import after_generate
+    from medgen.generation import pairs as work
+
+    if work.outcome(output_dir, indices).empty:
+        return []
+    try:
+        after_generate(output_dir, image_model, indices, against, asked)
+    except PrivacyError as error:
+        return error.problems
+    return []
 
 
 def _say_nothing(num_images: int, batch_size: int, shard: tuple[int, int]) -> None:
@@ -119,8 +165,10 @@ def _say_nothing(num_images: int, batch_size: int, shard: tuple[int, int]) -> No
     say(f"shard {shard[0]}/{shard[1]}: nothing of its own: {what}")
 
 
-def _conclude(output_dir: Path, indices: Sequence[int], max_area: float, max_attempts: int) -> None:
-    """Print the result's path. Raises IncompleteError if pairs were left out."""
+def _conclude(
+    output_dir: Path, indices: Sequence[int], max_area: float, max_attempts: int, copies: Sequence[str]
+) -> None:
+    """Print the result's path. Raises IncompleteError if pairs were left out, PrivacyError for copies."""
     from medgen.generation import pairs as work
 
     outcome = work.outcome(output_dir, indices)
@@ -128,7 +176,10 @@ def _conclude(output_dir: Path, indices: Sequence[int], max_area: float, max_att
     say_result(picture if picture.exists() else output_dir)
     if outcome.failed:
         what = f"{outcome.failed} of {len(indices)} masks were invalid {max_attempts} times"
-        raise IncompleteError(f"{output_dir}: {what} {_why_invalid(outcome, max_area)}.")
+        left_out = f"{output_dir}: {what} {_why_invalid(outcome, max_area)}."
+        raise PrivacyError([*copies, left_out]) if copies else IncompleteError(left_out)
+    if copies:
+        raise PrivacyError(copies)
 
 
 def _why_invalid(outcome: Outcome, max_area: float) -> str:
@@ -137,6 +188,8 @@ def _why_invalid(outcome: Outcome, max_area: float) -> str:
     empty, large, outside = (outcome.rejected[why] for why in ("empty", "too_large", "outside"))
     draws = f"draws: {empty} empty, {large} larger than {max_area:.3g} of the slice"
     draws += f", {outside} in part outside the image model's slices" if outside else ""
+    away = outcome.rejected["outside_head"]
+    draws += f", {away} outside the head that was drawn for it (--inside head)" if away else ""
     raised = "--max-area or --max-attempts" if large else "--max-attempts"
     where = "" if outcome.empty else ", in a new --output-dir"
     return f"({listed}; {draws}). Train the mask model longer, or raise {raised}{where}"
@@ -144,7 +197,7 @@ def _why_invalid(outcome: Outcome, max_area: float) -> str:
 
 def _generator(
     image_model: Path | None, seg_model: Path | None, seed: int, steps: int | None, batch_size: int, max_area: float,
-    max_attempts: int,
+    max_attempts: int, inside: int,
 ) -> Generator:  # fmt: skip
     from medgen.generation import pairs as work
     from medgen.generation.combination import require_image_model, require_mask_model
@@ -165,7 +218,7 @@ def _generator(
         if image:
             require_image_model(image, with_masks=True)
         masks = ModelMasks(seg, seed, steps, max_area, max_attempts, image)
-    return work.Generator(image, masks, seed, steps, batch_size)
+    return work.Generator(image, masks, seed, steps, batch_size, inside)
 
 
 def _in_run(option: str, model: Path | None) -> Path | None:

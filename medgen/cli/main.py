@@ -11,6 +11,7 @@ import click
 
 from medgen import __version__
 from medgen.cli import options
+from medgen.cli.audit import audit
 from medgen.cli.data import data
 from medgen.cli.evaluate import evaluate
 from medgen.cli.generate import generate
@@ -73,7 +74,7 @@ def cli(debug: bool) -> None:
     """Labelled synthetic brain MRI: from a folder of scans with lesion masks to image and mask pairs."""
 
 
-for each in (train, generate, evaluate, plugins, recipe, data):
+for each in (train, generate, evaluate, audit, plugins, recipe, data):
     cli.add_command(each)
 
 

@@ -60,7 +60,7 @@ def load(
 def from_toml(
     text: str, registry: Registry | None = None, source: str = "recipe", overrides: Sequence[str] = ()
 ) -> Recipe:
-    """Load a recipe from a text, such as a checkpoint's. source: name of it in messages. overrides: `KEY=VALUE`."""
+    """Load a recipe from a text, such as a checkpoint's. source: its name in messages. overrides: `KEY=VALUE`."""
     laid = Layers()
     laid.lay(parse(text, source), source)
     wrong = [problem for each in overrides for problem in laid.lay_override(each)]

@@ -51,6 +51,10 @@ class FolderMasks:
         chosen = [int(seeds.permutation(self.seed, index // size, size)[index % size]) for index in indices]
         return Masks(torch.from_numpy(self.slices.read(self.rows[chosen])), [[""] for _ in indices])
 
+    def again(self, index: int, attempt: int) -> tuple[torch.Tensor, str]:
+        """The same mask: it is the user's, and only the image is drawn again."""
+        return self.block([index]).values[0], ""
+
     def identity(self) -> Mapping[str, Any]:
         """Return a hash of the masks' content."""
         return {"seg_folder": self.slices.key}

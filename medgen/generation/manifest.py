@@ -22,6 +22,8 @@ from medgen.system.locks import Locks
 
 IN_USE = 1 << 62
 """The byte that every process in a folder holds as a shared lock."""
+NOTES = ("audit",)
+"""What the first line has besides how the pairs were made: what was found out about them later."""
 
 
 def name_of(index: int) -> str:
@@ -131,7 +133,7 @@ class Manifest:
 
     def _whole(self, index: int) -> bool:
         entry = self.entries.get(index)
-        if entry is None or entry.get("failed"):
+        if entry is None or entry.get("failed") or entry.get("set_aside"):
             return entry is not None
         folder = self.out / "train" / name_of(index)
         return all(sha256(folder / f"{name}.nii.gz") == digest for name, digest in entry["files"].items())
@@ -142,7 +144,7 @@ class Manifest:
             if has_pairs(self.out, self.entries):
                 raise CheckpointError(f"{self.out}: has pairs but no manifest.jsonl. Choose another --output-dir.")
             return
-        keys = sorted({*there, *identity} - {*made_with})
+        keys = sorted({*there, *identity} - {*made_with, *NOTES})
         changed = [
             f"{key}: {there.get(key)} -> {identity.get(key)}" for key in keys if there.get(key) != identity.get(key)
         ]

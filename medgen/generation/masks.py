@@ -31,6 +31,9 @@ class MaskSource(Protocol):
     def block(self, indices: Sequence[int]) -> Masks:
         """Return masks of consecutive indices, a function of the indices alone."""
 
+    def again(self, index: int, attempt: int) -> tuple[Tensor, str]:
+        """Give the mask of one index at a later attempt, `[channel, *space]`, and its fault, if any."""
+
     def identity(self) -> Mapping[str, Any]:
         """Return everything that decides the masks besides their indices."""
 
@@ -73,6 +76,11 @@ class ModelMasks:
             for number, fault in zip(invalid, found, strict=True):
                 faults[number].append(fault)
         return Masks(values, faults)
+
+    def again(self, index: int, attempt: int) -> tuple[Tensor, str]:
+        """Draw one index alone, so that no other pair depends on it."""
+        values, faults = self._draw([index], attempt)
+        return values[0], faults[0]
 
     def fault(self, mask: Tensor) -> str:
         """Return `empty` or `too_large`, or an empty string for a valid mask."""

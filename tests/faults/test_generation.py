@@ -35,7 +35,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Server:
 
 def command(trained: Path, out: Path, count: int = COUNT, *more: object) -> list[str]:
     models = ("--seg-model", trained / "seg/latest.pt", "--image-model", trained / "bravo/latest.pt")
-    options = ("--max-area", 1, "--steps", 2, "--batch-size", BATCH)
+    options = ("--max-area", 1, "--steps", 2, "--batch-size", BATCH, "--inside", "off", "--no-audit")
     return [str(each) for each in ("generate", *models, "--num-images", count, "--output-dir", out, *options, *more)]
 
 

@@ -62,9 +62,10 @@ def written(tmp_path_factory: pytest.TempPathFactory, cohort_of_people: Path) ->
     commands = [
         *(["train", f"{mode}_rflow", *options, *more, f"run.dir={root}/{mode}"] for mode in ("seg", "bravo")),
         ["train", "bravo_rflow", *options, "--dry-run"],
-        ["generate", *models, "--num-images", "2", "--steps", "2", "--output-dir", f"{root}/from_model"],
+        ["generate", *models, "--num-images", "2", "--steps", "2", "--inside", "off",
+         "--output-dir", f"{root}/from_model"],
         ["generate", *models[2:], "--seg-model", str(cohort_of_people), "--num-images", "2", "--steps", "2",
-         "--output-dir", f"{root}/from_folder"],
+         "--inside", "off", "--output-dir", f"{root}/from_folder"],
     ]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEDGEN_CACHE", str(root / "cache"))

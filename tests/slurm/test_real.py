@@ -209,7 +209,7 @@ def test_S5_an_array_of_jobs_of_two_tasks_makes_the_pairs_that_one_process_would
     job: Callable[..., str], trained: Path, tmp_path: Path
 ) -> None:
     models = ("--seg-model", trained / "seg", "--image-model", trained / "bravo")
-    words = (*models, "--num-images", 12, "--max-area", 1, "--steps", 2, "--batch-size", 3)
+    words = (*models, "--num-images", 12, "--max-area", 1, "--steps", 2, "--batch-size", 3, "--inside", "off")
     asks = ("--array=1-2", "--ntasks-per-node=2", "--gpus-per-node=0", "--cpus-per-task=1")
     number = job("sbatch", *asks, ROOT / "slurm/generate.slurm", *words, "--output-dir", "parts of it")
     wait_for(lambda: array_ended(number), tmp_path / f"medgen-generate-{number}.out")  # its tasks end one by one

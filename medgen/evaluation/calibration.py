@@ -1,0 +1,82 @@
+"""When a likeness is beyond chance: limits from how alike different persons are, for each size of what is compared."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+DEVIATIONS = 4.0
+"""Standard deviations above the mean between persons at which a likeness becomes a copy."""
+STEPS = np.linspace(np.log(4.0), np.log(65536.0), 40)
+"""Logarithms of sizes (px) at which a limit is known; between them it is interpolated."""
+WIDTH = 0.5
+"""Standard deviation of the weights around a size, of its logarithm: sizes within a factor of 1.6 count alike."""
+ENOUGH = 12.0
+"""Weight that a size's own held-out likenesses need to stand alone; below it those of all sizes are mixed in."""
+
+
+class Held(NamedTuple):
+    """Likeness of real things to the most alike of other persons', -1 to 1, with their size (px) and person."""
+
+    score: Array
+    size: Array
+    people: Array
+
+
+class Limit(NamedTuple):
+    """At which likeness something of a size is a copy.
+
+    levels: limits at `STEPS`. alarms: expected share of false alarms, for each person from the limits that the other
+    persons give; empty if fewer than two persons were there and the limit is the ceiling.
+    """
+
+    levels: Array
+    alarms: Array
+    people: Array
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the limits come from held-out persons."""
+        return bool(len(self.alarms))
+
+    def at(self, size: Array) -> Array:
+        """The limits for some sizes, px."""
+        return np.interp(np.log(np.maximum(size, 1)), STEPS, self.levels)
+
+
+def limit(held: Held, ceiling: float) -> Limit:
+    """The limits that held-out persons give, at most `ceiling`, beyond which anything is a copy."""
+    people = np.unique(held.people)
+    if len(people) < 2:
+        return Limit(np.full(len(STEPS), ceiling), np.zeros(0), np.zeros(0))
+    weights = np.exp(-0.5 * ((np.log(np.maximum(held.size, 1))[:, None] - STEPS) / WIDTH) ** 2)
+    z = fisher(held.score)[:, None]
+    moments = np.stack(
+        [np.stack([weights, weights * z, weights * z * z])[:, held.people == each].sum(1) for each in people]
+    )
+    total = moments.sum(0)
+    alarms = np.zeros(len(held.score))
+    for number, each in enumerate(people):
+        mine = held.people == each
+        others = Limit(_levels(total - moments[number], ceiling), np.zeros(0), np.zeros(0))
+        alarms[mine] = held.score[mine] > others.at(held.size[mine])
+    return Limit(_levels(total, ceiling), alarms, held.people)
+
+
+def fisher(score: Array) -> Array:
+    """Fisher's transform of correlations, whose spread does not shrink towards 1."""
+    return np.asarray(np.arctanh(np.clip(score, 0.0, 0.99999)))
+
+
+def _levels(moments: Array, ceiling: float) -> Array:
+    """Mean plus `DEVIATIONS` from weighted moments `[3, step]`; steps with little weight lean on all of them."""
+    everything = moments.sum(1, keepdims=True)
+    lent = np.clip(ENOUGH - moments[0], 0.0, None) / max(float(everything[0, 0]), 1e-9)
+    count, first, second = moments + lent * everything
+    mean = first / np.maximum(count, 1e-9)
+    spread = np.sqrt(np.maximum(second / np.maximum(count, 1e-9) - mean**2, 0.0))
+    levels: Array = np.minimum(np.tanh(mean + DEVIATIONS * spread), ceiling)
+    return levels

@@ -1,0 +1,171 @@
+"""Copies of training data among pairs: whole slices, and lesions in other heads.
+
+A slice is compared with its nearest training slice, registered, by the correlation of detail inside the head; a lesion
+with the most alike training lesion. A copy is what is more alike than different persons are, for its size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+
+from medgen.errors import DataError
+from medgen.evaluation import pair_files
+from medgen.evaluation.bootstrap import interval
+from medgen.evaluation.calibration import Held, limit
+from medgen.evaluation.head_views import Views, concatenated, views
+from medgen.evaluation.lesion_patches import Patches, most_alike, patches
+from medgen.evaluation.nearest import Finder
+from medgen.evaluation.samples import Samples
+from medgen.evaluation.threads import Work, threads
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+FORMAT = 1
+"""Part of what identifies an audit: raise it with any change of what is found."""
+CEILING, LESION_CEILING = 0.95, 0.99
+"""Correlations beyond which a slice or a lesion is a copy, however alike persons are. Resampled copies have more."""
+CALIBRATION = 2000
+"""Training slices that the limits are taken from, at most."""
+BLOCK = 256
+"""Slices compared at a time by a thread."""
+
+
+@attrs.frozen
+class Verdict:
+    """What a pair is most like. row, lesion_row: of the training samples, -1: none. alike: -1 to 1, with its limit."""
+
+    row: int
+    alike: float
+    limit: float
+    lesion_row: int = -1
+    lesion_alike: float = -1.0
+    lesion_limit: float = 1.0
+
+    @property
+    def distance(self) -> float:
+        """1 - correlation to the nearest training slice."""
+        return 1 - self.alike
+
+    @property
+    def why(self) -> str:
+        """`slice` or `lesion` for a copy, nothing for a new pair."""
+        if self.alike > self.limit:
+            return "slice"
+        return "lesion" if self.lesion_alike > self.lesion_limit else ""
+
+    @property
+    def excess(self) -> float:
+        """How far it is beyond its limits, as a share of what is left to 1; the worst come first by this."""
+        slices = (self.alike - self.limit) / (1 - self.limit)
+        return max(slices, (self.lesion_alike - self.lesion_limit) / max(1 - self.lesion_limit, 1e-6))
+
+
+class Judge:
+    """Training slices, and how alike different persons among them are."""
+
+    def __init__(self, training: Samples, advance: Callable[[int], None] = lambda _: None):
+        self.training = training
+        self.key = identify(training)
+        people = torch.from_numpy(training.people)
+        with threads() as work:
+            starts = range(0, len(training), BLOCK)
+            parts = list(work(lambda start: _prepared(training, start), starts))
+            self.finder = Finder(concatenated([each[0] for each in parts]), people)
+            self.lesions = _joined([each[1] for each in parts])
+            self.limit = limit(self._held(work, advance), CEILING)
+        self.lesion_limit = limit(self._held_lesions(), LESION_CEILING)
+
+    def judge(self, images: Array, masks: Array) -> list[Verdict]:
+        """Compare some slices `[n, channel, h, w]` and their lesions, bool `[n, h, w]`."""
+        seen = views(images)
+        found = self.finder.find(seen)
+        limits = self.limit.at(seen.area.numpy())
+        each = zip(found.row.tolist(), found.score.tolist(), limits.tolist(), strict=True)
+        verdicts = [Verdict(*one) for one in each]
+        mine = patches(images, masks)
+        numbers, scores = most_alike(mine, self.lesions)
+        for place, number, score, most in zip(mine.row, numbers, scores, self.lesion_limit.at(mine.area), strict=True):
+            verdict = verdicts[place]
+            if score - most > verdict.lesion_alike - verdict.lesion_limit:
+                row = int(self.lesions.row[number]) if len(self.lesions.row) else -1
+                named = {"lesion_row": row, "lesion_alike": float(score), "lesion_limit": float(most)}
+                verdicts[place] = attrs.evolve(verdict, **named)
+        return verdicts
+
+    def judge_pairs(
+        self, folders: Sequence[Path], names: Sequence[str], advance: Callable[[int], None] = lambda _: None
+    ) -> Iterator[Verdict]:
+        """Compare the pairs in some folders, all with files of these names, in their order."""
+
+        def one(start: int) -> list[Verdict]:
+            block = pair_files.read(folders[start : start + BLOCK], names)
+            self._require_like(block)
+            return self.judge(block.images, block.masks)
+
+        with threads() as work:
+            for verdicts in work(one, range(0, len(folders), BLOCK)):
+                advance(len(verdicts))
+                yield from verdicts
+
+    def false_alarms(self, rng: np.random.Generator) -> tuple[float, float, float]:
+        """Expected share of new slices that are called copies, with its 95 % interval over persons; NaN if unknown."""
+        if not self.limit.calibrated:
+            return np.nan, np.nan, np.nan
+        alarms, people = self.limit.alarms, self.limit.people
+        low, high = interval(lambda rows: float(alarms[rows].mean()), people, 500, rng)
+        return float(alarms.mean()), low, high
+
+    def _held(self, work: Work, advance: Callable[[int], None]) -> Held:
+        """How near each person's slices come to the others'."""
+        people, views = self.finder.people, self.finder.references
+        if len(np.unique(people.numpy())) < 2:
+            return Held(np.zeros(0), np.zeros(0), np.zeros(0))
+        rows = np.unique(np.linspace(0, len(people) - 1, min(CALIBRATION, len(people))).astype(int))
+        parts = [torch.from_numpy(rows[start : start + BLOCK]) for start in range(0, len(rows), BLOCK)]
+        scores = []
+        for found in work(lambda part: self.finder.find(views.take(part), people[part]), parts):
+            scores.append(found.score.numpy())
+            advance(len(scores[-1]))
+        return Held(np.concatenate(scores), views.area.numpy()[rows], people.numpy()[rows])
+
+    def _held_lesions(self) -> Held:
+        people = self.training.people[self.lesions.row]
+        if len(np.unique(people)) < 2:
+            return Held(np.zeros(0), np.zeros(0), np.zeros(0))
+        _, score = most_alike(self.lesions, self.lesions, lambda rows: people[rows][:, None] == people[None])
+        return Held(score, self.lesions.area.astype(float), people)
+
+    def _require_like(self, block: pair_files.Block) -> None:
+        """Raise DataError for pairs of another grid than the training slices were brought to."""
+        expected = (self.training.images.shape[-1], self.training.axis, self.training.channels)
+        found = (block.images.shape[-1], block.axis, block.channels)
+        if found != expected or not np.isclose(block.spacing, self.training.spacing, rtol=1e-3):
+            raise DataError(
+                f"the pairs are {found}, others of them {expected}. Audit the pairs of one model at a time."
+            )
+
+
+def identify(training: Samples) -> str:
+    """What an audit depends on: the training slices and how they are compared."""
+    digest = hashlib.sha256(f"{FORMAT} {training.images.shape} {training.spacing:.6g}".encode())
+    digest.update(np.ascontiguousarray(training.images[:: max(1, len(training) // 64)]).tobytes())
+    digest.update(training.people.astype("<i8").tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _prepared(training: Samples, start: int) -> tuple[Views, Patches]:
+    rows = slice(start, start + BLOCK)
+    found = patches(training.images[rows], training.masks[rows])
+    return views(training.images[rows]), found._replace(row=found.row + start)
+
+
+def _joined(parts: Sequence[Patches]) -> Patches:
+    values, area, row = zip(*parts, strict=True)
+    return Patches(torch.cat(values), np.concatenate(area), np.concatenate(row))

@@ -1,0 +1,55 @@
+"""`audit.png`: pairs beside the training slices that they are most like, and what is left when one is subtracted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from medgen import pictures
+from medgen.evaluation.copies import Judge, Verdict
+from medgen.evaluation.head_views import SIDE, views
+from medgen.evaluation.pair_files import Block
+from medgen.evaluation.registration import Placement, warped
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def save(judge: Judge, blocks: Sequence[Block], path: Path) -> Path:
+    """Write a row for each pair: as it is, as it lies on its training slice, that slice, and the difference."""
+    return pictures.save(pictures.grid([_row(judge, block) for block in blocks]), path)
+
+
+def _row(judge: Judge, block: Block) -> list[Array]:
+    verdict = judge.judge(block.images, block.masks)[0]
+    mine, mask = block.images[0].mean(0), block.masks[0]
+    if verdict.why == "lesion":
+        return _lesion_row(judge, verdict, mine, mask)
+    other = judge.training.images[verdict.row].mean(0)
+    laid = _laid(judge, block)
+    return [pictures.tile(mine, [mask]), pictures.tile(laid), pictures.tile(other), pictures.tile(_less(laid, other))]
+
+
+def _lesion_row(judge: Judge, verdict: Verdict, mine: Array, mask: Array) -> list[Array]:
+    """A copied lesion, in its new head and its own; their heads have nothing to subtract."""
+    other, there = judge.training.images[verdict.lesion_row].mean(0), judge.training.masks[verdict.lesion_row]
+    return [pictures.tile(mine, [mask]), pictures.tile(mine), pictures.tile(other, [there]), pictures.tile(other)]
+
+
+def _laid(judge: Judge, block: Block) -> Array:
+    """The pair turned, flipped, zoomed and shifted onto its training slice."""
+    at = judge.finder.find(views(block.images)).at
+    image = torch.from_numpy(block.images.mean(1, keepdims=True)) + 1
+    placement = Placement(at.matrix, at.offset * (image.shape[-1] / SIDE))
+    return np.asarray(warped(image, placement)[0, 0].numpy() - 1)
+
+
+def _less(one: Array, other: Array) -> Array:
+    """The difference, grey where there is none, after the mean and the contrast are made equal."""
+    inside = other > -0.9
+    scale = other[inside].std() / max(float(one[inside].std()), 1e-6) if inside.any() else 1.0
+    shift = (other[inside] - one[inside] * scale).mean() if inside.any() else 0.0
+    return np.asarray(np.where(inside, one * scale + shift - other, 0.0).clip(-1, 1))

@@ -1,0 +1,104 @@
+"""Copies of training slices are found whatever was done to them, and new persons are not called copies."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from made_up_heads import cohort
+from planted import PLANTED
+
+from medgen.evaluation import copies, threads
+from medgen.evaluation.calibration import Held, limit
+from medgen.evaluation.copies import Judge
+from medgen.evaluation.head_mask import head, outside
+from medgen.evaluation.lesion_patches import patches
+
+
+@pytest.fixture(scope="module")
+def training():
+    return cohort(range(6))
+
+
+@pytest.fixture(scope="module")
+def judge(training):
+    return Judge(training)
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_copy_is_found_with_the_slice_it_is_of(name, training, judge):
+    rng = np.random.default_rng(0)
+    rows = np.arange(0, len(training), 4)
+    made = np.stack([PLANTED[name](training.images[row, 0], rng) for row in rows])[:, None].astype(np.float32)
+    verdicts = judge.judge(made, np.zeros(made[:, 0].shape, bool))
+    assert [each.why for each in verdicts] == ["slice"] * len(rows)
+    assert [each.row for each in verdicts] == rows.tolist()
+
+
+def test_other_persons_are_no_copies(judge):
+    others = cohort(range(20, 26))
+    assert {each.why for each in judge.judge(others.images, others.masks)} == {""}
+
+
+def test_a_lesion_pasted_into_another_head_is_found(training, judge):
+    hosts = cohort(range(20, 22)).take(slice(12))
+    images, masks = hosts.images.copy(), np.zeros_like(hosts.masks)
+    for row in range(12):
+        lesion, source = training.masks[row], training.images[row, 0]
+        if row % 2:
+            lesion, source = lesion[::-1], source[::-1]
+        there, moved = np.roll(lesion, (3, -2), (0, 1)), np.roll(source, (3, -2), (0, 1))
+        images[row, 0][there], masks[row] = moved[there], there
+    verdicts = judge.judge(images, masks)
+    large = [n for n in range(12) if len(patches(images[n : n + 1], masks[n : n + 1]).area)]
+    assert len(large) > 8
+    assert [(verdicts[n].why, verdicts[n].lesion_row) for n in large] == [("lesion", n) for n in large]
+
+
+def test_the_share_of_false_alarms_is_what_persons_show_each_other(judge):
+    share, low, high = judge.false_alarms(np.random.default_rng(0))
+    assert low <= share <= high
+    assert share <= 0.01
+
+
+def test_one_person_gives_no_limit_and_says_so(training):
+    alone = Judge(training.take(training.people == 0))
+    assert not alone.limit.calibrated
+    assert np.isnan(alone.false_alarms(np.random.default_rng(0))[0])
+    assert alone.judge(training.images[:1], training.masks[:1])[0].limit == copies.CEILING
+
+
+def test_the_number_of_threads_changes_nothing(training, judge, monkeypatch):
+    before = torch.get_num_threads()
+    monkeypatch.setattr(threads, "count_cores", lambda: 1)
+    one = Judge(training)
+    assert one.limit.levels.tolist() == judge.limit.levels.tolist()
+    assert torch.equal(one.finder.references.fine, judge.finder.references.fine)
+    assert torch.get_num_threads() == before
+
+
+def test_persons_who_are_alike_raise_the_limit_up_to_the_ceiling():
+    rng, people = np.random.default_rng(0), np.repeat(np.arange(5), 40)
+    size = np.full(200, 500.0)
+    low = limit(Held(rng.normal(0.3, 0.05, 200), size, people), 0.95).at(np.array([500.0]))[0]
+    high = limit(Held(rng.normal(0.7, 0.05, 200), size, people), 0.95).at(np.array([500.0]))[0]
+    top = limit(Held(rng.normal(0.94, 0.01, 200), size, people), 0.95).at(np.array([500.0]))[0]
+    assert low < high < top == 0.95
+
+
+def test_a_person_like_nobody_else_is_counted_as_false_alarms():
+    rng, people = np.random.default_rng(0), np.repeat(np.arange(5), 40)
+    scores = rng.normal(0.3, 0.05, 200)
+    scores[people == 4] = 0.9
+    found = limit(Held(scores, np.full(200, 500.0), people), 0.95)
+    assert found.alarms.mean() == pytest.approx(0.2)
+
+
+def test_a_lesion_in_the_air_lies_outside_and_one_in_a_ventricle_does_not(training):
+    image, lesion = training.images[0].copy(), np.zeros(training.masks[0].shape, bool)
+    image[0, 28:36, 28:36] = -1
+    lesion[30:34, 30:34] = True
+    assert head(image[0])[32, 32]
+    assert outside(image, lesion) == 0
+    assert outside(image, np.roll(lesion, 29, 1)) == 1
+    assert outside(np.full_like(image, -1.0), lesion) == 1
