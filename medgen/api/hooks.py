@@ -49,6 +49,14 @@ class Registration:
         """Settings classes of callbacks by name; `build(run)` gives an object with lifecycle hooks."""
 
     @hookspec
+    def medgen_features(self) -> Mapping[str, type]:
+        """Settings classes of what images are compared by; `build(device)` gives an `Extractor`."""
+
+    @hookspec
+    def medgen_segmenters(self) -> Mapping[str, type]:
+        """Settings classes of networks that find lesions; `build(in_channels)` gives a module `network(x)`."""
+
+    @hookspec
     def medgen_tables(self) -> Mapping[str, type]:
         """Settings classes of tables that commands of the plugin read, by the table's name."""
 

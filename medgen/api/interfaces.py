@@ -13,6 +13,7 @@ from medgen.api.contract import Contract
 from medgen.api.values import Batch, DrawNoise, Draws, Mode, Noisy, Predict, Prediction, TurnOutput
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import Tensor, nn
 
@@ -174,6 +175,23 @@ class DiffusionStrategy(Strategy):
 
     def sample(self, predict: Predict, noise: Tensor, steps: int, draw: DrawNoise) -> Tensor:
         """Turn noise `[batch, channel, *space]` into x0 in `steps` sampling steps."""
+
+
+class Extractor(Contract):
+    """Turns images into the features by which sets of them are compared."""
+
+    hash: str
+    """Of what decides the features, such as weights; figures of another hash are of another measure."""
+
+    def fit(self, images: np.ndarray, people: np.ndarray, position: np.ndarray, seed: int) -> None:
+        """Learn from real images only; called before each use, with those of persons that are then not compared.
+
+        images: float32 `[n, channel, height, width]` in [-1, 1]. people: int64 `[n]`. position: float32 `[n]`, 0
+        bottom to 1 top of the head, NaN where it is not known. Same seed, same features.
+        """
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Return float32 `[n, d]` for images float32 `[n, channel, height, width]` in [-1, 1]."""
 
 
 class Callback(Contract):

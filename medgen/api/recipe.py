@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import attrs
 
 from medgen.api.contract import Contract
-from medgen.api.interfaces import Callback, LossFunction, Space, Strategy, Turn
+from medgen.api.interfaces import Callback, Extractor, LossFunction, Space, Strategy, Turn
 from medgen.api.tables import DataSettings, DistributedSettings, RunSettings, TrainingSettings
 from medgen.api.values import Batch, Mode
 
@@ -104,6 +104,23 @@ class PhasedSettings(Settings):
 
     def build(self) -> Callback:
         """Return the object that trains them."""
+
+
+class FeaturesSettings(Contract):
+    """What images are compared by. Commands take its fields as `features.NAME.KEY=VALUE`."""
+
+    anatomy: ClassVar[bool] = False
+    """True if the features know heads, so that the verdict on pairs comes from them rather than from others."""
+
+    def build(self, device: torch.device) -> Extractor:
+        """Return what turns images into features."""
+
+
+class SegmenterSettings(Contract):
+    """What finds lesions. Commands take its fields as `segmenters.NAME.KEY=VALUE`."""
+
+    def build(self, in_channels: int) -> nn.Module:
+        """Return a module `network(x)`: images `[n, in_channels, h, w]` in [-1, 1] to logits `[n, 1, h, w]`."""
 
 
 class TableSettings(Settings):

@@ -23,6 +23,10 @@ SEVERAL = ("losses", "callbacks")
 KINDS = SINGLE + SEVERAL
 
 
+MEASURES = ("features", "segmenters")
+"""Kinds that judge pairs; no part of a recipe."""
+
+
 TIME_SCALE = 1000.0
 """Networks, draws and samplers speak of times on a scale of 0 (clean) to 1000 (noise)."""
 

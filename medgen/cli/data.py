@@ -11,7 +11,6 @@ import click
 from medgen.cli import options
 from medgen.errors import (
     DataError,
-    RecipeError,
     StorageError,
 )
 from medgen.system import streams
@@ -75,17 +74,9 @@ def _data_settings(
 
         resolved = load(recipe, overrides, (), options.registry())
         return attrs.evolve(resolved.data, root=folder), resolved.mode.build().names
-    from medgen.api.settings import structure, unknown_key
-    from medgen.api.tables import DataSettings
-    from medgen.config.overlay import Layers
+    from medgen.config.recipe import data_settings
 
-    laid = Layers()
-    wrong = [problem for each in overrides for problem in laid.lay_override(each)]
-    wrong += [f"{name}: {unknown_key(name, ['data'])}" for name in laid.tables.keys() - {"data"}]
-    settings, problems = structure(laid.tables.get("data", {}), DataSettings, "data")
-    if wrong or settings is None:
-        raise RecipeError([*wrong, *map(str, problems)])
-    return attrs.evolve(settings, root=folder), None
+    return attrs.evolve(data_settings(overrides), root=folder), None
 
 
 def _write_text(target: str, text: str) -> None:

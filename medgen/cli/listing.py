@@ -11,10 +11,12 @@ import tomli_w
 from rich.table import Table
 
 from medgen.api.settings import Field, did_you_mean, fields, unstructure
-from medgen.api.values import KINDS
+from medgen.api.values import KINDS, MEASURES
 from medgen.config.registry import Entry, Given, Registry, describe
 from medgen.errors import PluginError
 from medgen.system.console import out, printable, warn
+
+_ORDER = (*KINDS, *MEASURES, "tables")
 
 
 def table(registry: Registry) -> None:
@@ -22,7 +24,7 @@ def table(registry: Registry) -> None:
     rows = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("kind", "name", "from", "what"):
         rows.add_column(title, overflow="fold", no_wrap=title != "what")
-    for entry in sorted(registry.entries, key=lambda each: ((*KINDS, "tables").index(each.kind), each.name)):
+    for entry in sorted(registry.entries, key=lambda each: (_ORDER.index(each.kind), each.name)):
         rows.add_row(entry.kind, entry.name, f"{entry.distribution} {entry.version}", _summary(entry.settings_class))
     for given in sorted(registry.given, key=lambda each: str(each.command.name)):
         what = given.command.get_short_help_str(limit=100)

@@ -54,11 +54,25 @@ def load(
     return _Resolver(laid, str(main), registry or Registry.load(), wrong).recipe()
 
 
-def from_toml(text: str, registry: Registry | None = None, source: str = "recipe") -> Recipe:
-    """The recipe in a text, such as a checkpoint's. source: what messages call the text."""
+def from_toml(
+    text: str, registry: Registry | None = None, source: str = "recipe", overrides: Sequence[str] = ()
+) -> Recipe:
+    """The recipe in a text, such as a checkpoint's. source: what messages call the text. overrides: `KEY=VALUE`."""
     laid = Layers()
     laid.lay(parse(text, source), source)
-    return _Resolver(laid, source, registry or Registry.load()).recipe()
+    wrong = [problem for each in overrides for problem in laid.lay_override(each)]
+    return _Resolver(laid, source, registry or Registry.load(), wrong).recipe()
+
+
+def data_settings(overrides: Sequence[str]) -> DataSettings:
+    """The table [data] that `KEY=VALUE` alone make, for a folder without a recipe. Raises RecipeError."""
+    laid = Layers()
+    wrong = [problem for each in overrides for problem in laid.lay_override(each)]
+    wrong += [f"{name}: {unknown_key(name, ['data'])}" for name in laid.tables.keys() - {"data"}]
+    settings, problems = structure(laid.tables.get("data", {}), DataSettings, "data")
+    if wrong or settings is None:
+        raise RecipeError([*wrong, *map(str, problems)])
+    return settings
 
 
 def to_toml(recipe: Recipe, only: str | None = None) -> str:

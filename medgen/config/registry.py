@@ -20,10 +20,12 @@ import attrs
 from medgen import __version__
 from medgen.api.recipe import (
     CallbackSettings,
+    FeaturesSettings,
     LossSettings,
     ModeSettings,
     NetworkSettings,
     PhasedSettings,
+    SegmenterSettings,
     SpaceSettings,
     StrategySettings,
     TableSettings,
@@ -46,6 +48,8 @@ _HOOKS = {
     "network": "medgen_networks",
     "losses": "medgen_losses",
     "callbacks": "medgen_callbacks",
+    "features": "medgen_features",
+    "segmenters": "medgen_segmenters",
     "tables": "medgen_tables",
 }
 _BASES: dict[str, tuple[type, ...]] = {
@@ -55,6 +59,8 @@ _BASES: dict[str, tuple[type, ...]] = {
     "network": (NetworkSettings,),
     "losses": (LossSettings,),
     "callbacks": (CallbackSettings, PhasedSettings),
+    "features": (FeaturesSettings,),
+    "segmenters": (SegmenterSettings,),
     "tables": (TableSettings,),
 }
 _LONGEST = 500

@@ -1,1 +1,1 @@
-"""What pairs are worth: figures beside real against real, copies of training data, and whether the pairs help."""
+"""What pairs are worth: samples of both kinds, how far they are apart, and the card that says so."""

@@ -1,6 +1,6 @@
 """Which file holds which modality of which patient, and which patients are for training and which for validation."""
 
-from medgen.data.scans.layouts.people import person
+from medgen.data.scans.layouts.people import person, persons
 from medgen.data.scans.layouts.sources import mask, mask_names, source
 from medgen.data.scans.layouts.survey import find, survey
 from medgen.data.scans.layouts.types import SHOWN, SPLITS, Patient, Split, Survey, expand
@@ -18,6 +18,7 @@ __all__ = [
     "mask",
     "mask_names",
     "person",
+    "persons",
     "source",
     "survey",
 ]

@@ -1,0 +1,153 @@
+"""Anatomy and intensity: figures that need no weights, each a distance between generated and real slices.
+
+Every slice is measured by itself; the distributions of what is measured are compared (`distributions.Wasserstein`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from scipy import ndimage
+
+from medgen.evaluation.distributions import DRAWS, Comparison, Measured
+from medgen.evaluation.figures import Figure
+from medgen.evaluation.heads import Boxes, boxed, boxes_of, heads_of
+from medgen.evaluation.samples import Samples
+
+SECTION = "anatomy and intensity"
+GRID, CELLS = 32, 8
+"""Pixels and cells of a side of the head's box, stretched."""
+BANDS = 16
+"""Rings of equal width of the spectrum, up to the Nyquist frequency of the slice's side."""
+QUANTILES = np.linspace(0.05, 0.95, 19)
+INNER, RING = 0.35, (0.45, 0.75)
+"""Radii of the middle of the head, where the ventricles are, and of the brain around it, of the box's half sides."""
+SMALL = 1e-6
+
+
+def figures_of(
+    real: Samples, other: Samples, synthetic: Samples, *, draws: int = DRAWS, seed: int = 0
+) -> list[Figure]:
+    """Return the figures of anatomy and intensity. other: real slices of persons who are not in `real`."""
+    comparison = Comparison(SECTION, draws, seed)
+    axis = mirror_axis(real)
+    measured = [dict(measures(samples, axis)) for samples in (real, other, synthetic)]
+    people = [samples.people for samples in (real, other, synthetic)]
+    figures = []
+    for name in measured[0]:
+        sets = [Measured(values[name], who) for values, who in zip(measured, people, strict=True)]
+        if name in UNITS:
+            figures.append(comparison.level(name, *sets[1:], unit=UNITS[name]))
+        figures.append(comparison.distance(name, *sets))
+    return figures
+
+
+UNITS = {"head area": "cm2", "mirror symmetry": "", "sharpness": "", "noise": ""}
+"""What is also shown as a median, for it says which way the generated ones differ."""
+
+
+def measures(samples: Samples, axis: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the name and the values, `[sample, column]`, of each property. axis: of mirror symmetry, 0 or 1."""
+    images = samples.images
+    heads = heads_of(images)
+    boxes = boxes_of(heads)
+    view = _standardised(boxed(images, boxes, GRID), heads, images)
+    yield "head area", heads.sum((1, 2))[:, None] * samples.spacing**2 / 100
+    yield "head shape", _shape(heads, boxes)
+    yield "mirror symmetry", _correlation(view, np.flip(view, 2 + axis))
+    yield "middle of the head", _middle(view)
+    yield "layout of the head", _cells(view)
+    yield "intensities", quantiles(images, heads)
+    yield "spectrum", spectrum(images)
+    yield "sharpness", sharpness(images, heads)
+    yield "noise", noise(images, heads)
+
+
+def mirror_axis(real: Samples) -> int:
+    """Return the axis, 0 or 1, whose flip real slices resemble more."""
+    heads = heads_of(real.images)
+    view = boxed(real.images, boxes_of(heads), GRID)
+    return int(np.argmax([np.median(_correlation(view, np.flip(view, 2 + axis))) for axis in (0, 1)]))
+
+
+def quantiles(images: np.ndarray, heads: np.ndarray) -> np.ndarray:
+    """Return `[sample, channel * 19]`: quantiles of the head's values. Without a head, -1.
+
+    W1 of two histograms is the mean distance of their quantiles; here each slice's histogram is one observation.
+    """
+    rows = [
+        np.quantile(image[:, head], QUANTILES, axis=1).T.ravel() if head.any() else np.full(image.shape[0] * 19, -1.0)
+        for image, head in zip(images, heads, strict=True)
+    ]
+    return np.array(rows)
+
+
+def spectrum(images: np.ndarray) -> np.ndarray:
+    """Return `[sample, channel * band]`: log10 of the mean power in rings of the 2D Fourier transform."""
+    power = np.abs(np.fft.fft2(images + 1.0)) ** 2 / np.prod(images.shape[2:])
+    down, across = (np.fft.fftfreq(side) for side in images.shape[2:])
+    ring = (np.hypot(down[:, None], across[None]) * 2 * BANDS).astype(np.int64)
+    flat, ring = power.reshape(len(images) * images.shape[1], -1), ring.ravel()
+    bands = np.stack([flat[:, ring == band].mean(1) for band in range(BANDS) if (ring == band).any()], 1)
+    return np.log10(bands + SMALL).reshape(len(images), -1)
+
+
+def sharpness(images: np.ndarray, heads: np.ndarray) -> np.ndarray:
+    """Return `[sample, channel]`: mean length of the gradient inside of the head, in deviations of its values."""
+    inner = ndimage.binary_erosion(heads, np.ones((1, 3, 3)))
+    down, across = np.gradient(images, axis=(2, 3))
+    deviation = np.sqrt(_within((images - _within(images, heads)[..., None, None]) ** 2, heads))
+    return np.asarray(_within(np.hypot(down, across), inner) / np.maximum(deviation, SMALL))
+
+
+def noise(images: np.ndarray, heads: np.ndarray) -> np.ndarray:
+    """Return `[sample, channel]`: deviation of the noise in the head (Immerkaer 1996, equation 5).
+
+    The difference of two Laplacians is blind to edges that are straight, not to texture, which real slices have too.
+    """
+    kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)[None, None]
+    response = np.abs(ndimage.convolve(images, kernel, mode="nearest"))
+    inner = ndimage.binary_erosion(heads, np.ones((1, 3, 3)))
+    return np.sqrt(np.pi / 2) / 6 * _within(response, inner)
+
+
+def _within(values: np.ndarray, heads: np.ndarray) -> np.ndarray:
+    """The mean of each channel in the head, `[sample, channel]`; 0 without one."""
+    total = np.einsum("nchw,nhw->nc", values, heads.astype(values.dtype))
+    return np.asarray(total / np.maximum(heads.sum((1, 2)), 1)[:, None])
+
+
+def _standardised(view: np.ndarray, heads: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Stretched heads with a mean of 0 and a deviation of 1 inside of the head, so that only anatomy is left."""
+    mean = _within(images, heads)[..., None, None]
+    deviation = np.sqrt(_within((images - mean) ** 2, heads))[..., None, None]
+    return np.asarray((view - mean) / np.maximum(deviation, 1e-2))
+
+
+def _shape(heads: np.ndarray, boxes: Boxes) -> np.ndarray:
+    """The box's ratio of sides, as a logarithm, and the share of the box that is head."""
+    sides = (boxes.high - boxes.low).astype(np.float64)
+    return np.stack([np.log(sides[:, 0] / sides[:, 1]), heads.sum((1, 2)) / sides.prod(1)], 1)
+
+
+def _correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The correlation of each channel, `[sample, channel]`; 0 where one is flat."""
+    one, two = (each - each.mean((2, 3), keepdims=True) for each in (first, second))
+    both, own = (one * two).sum((2, 3)), (one**2).sum((2, 3)) * (two**2).sum((2, 3))
+    return np.asarray(both / np.sqrt(np.maximum(own, SMALL)))
+
+
+def _middle(view: np.ndarray) -> np.ndarray:
+    """What is in the middle of the head: its mean against the ring's around it, its deviation, its darkest tenth."""
+    place = (np.arange(GRID) + 0.5) / GRID * 2 - 1
+    radius = np.hypot(place[:, None], place[None])
+    inner, ring = view[..., radius < INNER], view[..., (radius > RING[0]) & (radius < RING[1])]
+    return np.concatenate([inner.mean(-1) - ring.mean(-1), inner.std(-1), np.quantile(inner, 0.1, axis=-1)], 1)
+
+
+def _cells(view: np.ndarray) -> np.ndarray:
+    """The mean of each cell, `[sample, channel * 64]`."""
+    side = GRID // CELLS
+    cells = view.reshape(*view.shape[:2], CELLS, side, CELLS, side).mean((3, 5))
+    return np.asarray(cells.reshape(len(view), -1))

@@ -1,0 +1,177 @@
+"""Lesions one by one: how many, how large, where in the head, of which shape, and how they stand out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import attrs
+import numpy as np
+from scipy import ndimage
+from scipy.spatial import ConvexHull
+
+from medgen.evaluation.distributions import DRAWS, Comparison, Measured, known_mean
+from medgen.evaluation.figures import Figure
+from medgen.evaluation.heads import boxes_of, heads_of
+from medgen.evaluation.samples import Samples
+
+SECTION = "lesions"
+CORNERS = np.ones((3, 3), bool)
+"""Pixels that touch with a corner are of one lesion."""
+RING = 2
+"""Pixels around a lesion that are its surroundings."""
+OUTSIDE = 0.02
+"""Share of a lesion's area beyond the head from which on it lies outside: more than an edge explains."""
+
+
+@attrs.frozen(eq=False)
+class Lesions:
+    """One row per lesion, NaN where it cannot be told.
+
+    sample: int64 `[lesion]`, the slice. size: mm2. centre: `[lesion, 2]`, along the axes of the slice, 0 to 1 within
+    the head's box. depth: distance of the centre from the head's edge, in the largest that any pixel has; below 0
+    outside. outside: share of the area. elongation: longer by shorter axis of the ellipse with equal moments.
+    solidity: area by that of the convex hull. contrast: `[lesion, channel]`, mean within less that of the
+    surroundings, in deviations of the head's values. count: `[sample]`, lesions of each slice.
+    """
+
+    sample: np.ndarray
+    size: np.ndarray
+    centre: np.ndarray
+    depth: np.ndarray
+    outside: np.ndarray
+    elongation: np.ndarray
+    solidity: np.ndarray
+    contrast: np.ndarray
+    count: np.ndarray
+
+
+def lesions_of(samples: Samples) -> Lesions:
+    """Measure every lesion, a connected part of a mask."""
+    heads = heads_of(samples.images)
+    depths = _depths(heads)
+    boxes = boxes_of(heads)
+    rows = [
+        (number, *_measure(part, mask, samples.images[number], heads[number], depths[number]))
+        for number, mask in enumerate(samples.masks)
+        for part in parts_of(mask)
+    ]
+    sample = np.array([row[0] for row in rows], np.int64)
+    pixels, where, depth, outside, elongation, solidity, contrast = _columns(rows, samples.images.shape[1])
+    low, high = boxes.low[sample], boxes.high[sample]
+    return Lesions(
+        sample=sample,
+        size=pixels * samples.spacing**2,
+        centre=(where + 0.5 - low) / (high - low),
+        depth=depth,
+        outside=outside,
+        elongation=elongation,
+        solidity=solidity,
+        contrast=contrast,
+        count=np.bincount(sample, minlength=len(samples)),
+    )
+
+
+def parts_of(mask: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the pixels of each lesion of one slice, int64 `[pixel, 2]`."""
+    parts, count = ndimage.label(mask, CORNERS)
+    places = np.argwhere(parts)
+    number = parts[tuple(places.T)]
+    for lesion in range(1, count + 1):
+        yield places[number == lesion]
+
+
+def figures_of(
+    real: Samples, other: Samples, synthetic: Samples, *, draws: int = DRAWS, seed: int = 0
+) -> list[Figure]:
+    """Return the figures of lesions. other: real slices of persons who are not in `real`."""
+    comparison = Comparison(SECTION, draws, seed)
+    sets = (real, other, synthetic)
+    found = [lesions_of(each) for each in sets]
+
+    def measured(name: str) -> list[Measured]:
+        return [_measured(each, samples, name) for each, samples in zip(found, sets, strict=True)]
+
+    figures = [comparison.level("lesions per slice", *measured("count")[1:], statistic=known_mean)]
+    figures.append(comparison.distance("lesions per slice", *measured("count")))
+    for name, unit in (("size", "mm2"), ("elongation", ""), ("solidity", ""), ("contrast", "SD of the head")):
+        figures.append(comparison.level(f"lesion {name}", *measured(name)[1:], unit=unit))
+        figures.append(comparison.distance(f"lesion {name}", *measured(name)))
+    for name in ("depth", "centre"):
+        figures.append(comparison.distance(f"lesion {name} in the head", *measured(name)))
+    share = [each._replace(values=(each.values > OUTSIDE).astype(np.float64)) for each in measured("outside")[1:]]
+    return [*figures, comparison.level("lesions outside of the head", *share, better="low", statistic=known_mean)]
+
+
+def _measured(lesions: Lesions, samples: Samples, name: str) -> Measured:
+    """A property as columns, with the person of each row."""
+    values = np.asarray(getattr(lesions, name), np.float64)
+    people = samples.people if name == "count" else samples.people[lesions.sample]
+    return Measured(values.reshape(len(values), -1), people)
+
+
+def _columns(rows: list[tuple[object, ...]], channels: int) -> tuple[np.ndarray, ...]:
+    """The columns behind the first of some rows, as arrays also where there is no row."""
+    if rows:
+        return tuple(np.array(column, np.float64) for column in list(zip(*rows, strict=True))[1:])
+    shapes = ((0,), (0, 2), (0,), (0,), (0,), (0,), (0, channels))
+    return tuple(np.zeros(shape) for shape in shapes)
+
+
+def _measure(
+    part: np.ndarray, mask: np.ndarray, image: np.ndarray, head: np.ndarray, depth: np.ndarray
+) -> tuple[float, np.ndarray, float, float, float, float, np.ndarray]:
+    """Pixels, centre, depth, share outside, elongation, solidity and contrast of one lesion."""
+    inside = tuple(part.T)
+    centre = part.mean(0)
+    nearest = tuple(np.rint(centre).astype(np.int64))
+    return (
+        float(len(part)),
+        centre,
+        float(depth[nearest]),
+        float(np.mean(~head[inside])),
+        elongation(part),
+        solidity(part),
+        _contrast(image, inside, _ring(part, mask, head), head),
+    )
+
+
+def elongation(part: np.ndarray) -> float:
+    """Return the longer by the shorter axis of the ellipse with a lesion's second moments, of pixels as squares."""
+    moments = np.cov(part.T, bias=True) + np.eye(2) / 12  # 1/12: the second moment of a pixel itself
+    short, long = np.linalg.eigvalsh(moments)
+    return float(np.sqrt(long / short))
+
+
+def solidity(part: np.ndarray) -> float:
+    """Return a lesion's area by that of its convex hull, both of pixels as squares: 1 is convex."""
+    corners = (part[:, None] + np.array([(0, 0), (0, 1), (1, 0), (1, 1)])).reshape(-1, 2)
+    return float(len(part) / ConvexHull(np.unique(corners, axis=0)).volume)
+
+
+def _ring(part: np.ndarray, mask: np.ndarray, head: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The head's pixels within `RING` of a lesion that are of no lesion."""
+    own = np.zeros_like(mask)
+    own[tuple(part.T)] = True
+    around = ndimage.binary_dilation(own, CORNERS, RING)
+    return np.nonzero(around & ~mask & head)
+
+
+def _contrast(
+    image: np.ndarray, inside: tuple[np.ndarray, ...], ring: tuple[np.ndarray, ...], head: np.ndarray
+) -> np.ndarray:
+    """`[channel]`; NaN without surroundings, or in a head of one value."""
+    if not len(ring[0]):
+        return np.full(len(image), np.nan)
+    deviation = image[:, head].std(1)
+    difference = image[(slice(None), *inside)].mean(1) - image[(slice(None), *ring)].mean(1)
+    return np.asarray(difference / np.where(deviation > 0, deviation, np.nan))
+
+
+def _depths(heads: np.ndarray) -> np.ndarray:
+    """Distance from the head's edge, positive inside, in the largest inside; NaN where there is no head."""
+    depths = np.full(heads.shape, np.nan)
+    for depth, head in zip(depths, heads, strict=True):
+        if head.any():
+            within = ndimage.distance_transform_edt(np.pad(head, 1))[1:-1, 1:-1]
+            depth[:] = (within - ndimage.distance_transform_edt(~head)) / within.max()
+    return depths

@@ -1,0 +1,211 @@
+"""Slices to compare: real ones through the slice store, pairs from their folder, both on the pairs' grid."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import attrs
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+
+from medgen.api.tables import AXES
+from medgen.data.scans import layouts
+from medgen.data.store.nifti_writer import WHITE
+from medgen.data.store.spacing import SAME
+from medgen.data.store.store import SliceStore, open_store
+from medgen.errors import DataError
+from medgen.evaluation.sources import Source
+from medgen.system import files
+from medgen.system.console import progress
+
+ADVICE = "Give the folder that `medgen generate` wrote"
+EVERY = "all"
+"""In place of a split: those of training and of validation."""
+
+
+@attrs.frozen(eq=False)
+class Samples:
+    """Slices with their lesions. A person is never on two sides of a comparison.
+
+    images: float32 `[sample, channel, height, width]` in [-1, 1], the background -1. masks: bool `[sample, height,
+    width]`, the lesion, all masks together. people: int64 `[sample]`; each pair is a person of its own. position:
+    float32 `[sample]`, 0 bottom to 1 top of the head, NaN where it is not known. names: what a report calls each,
+    without names of people. channels: of the images. spacing: mm per pixel. where: what was read. axis: of the slices.
+    """
+
+    images: np.ndarray
+    masks: np.ndarray
+    people: np.ndarray
+    position: np.ndarray
+    names: tuple[str, ...]
+    channels: tuple[str, ...]
+    spacing: float
+    where: str
+    axis: str = "axial"
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, rows: np.ndarray) -> Samples:
+        """Return some of them: row numbers, repeated or not, or a bool for each."""
+        rows = np.arange(len(self))[rows]
+        arrays = {name: getattr(self, name)[rows] for name in ("images", "masks", "people", "position")}
+        return attrs.evolve(self, names=tuple(self.names[row] for row in rows), **arrays)
+
+    @property
+    def persons(self) -> np.ndarray:
+        """The numbers of the persons, ascending."""
+        return np.unique(self.people)
+
+
+def by_person(samples: Samples, rng: np.random.Generator, share: float) -> tuple[Samples, Samples]:
+    """Split by person: `share` of them, at least one, and the others, in an order that `rng` draws."""
+    order = rng.permutation(samples.persons)
+    count = min(max(round(share * len(order)), 1), len(order) - 1)
+    first = np.isin(samples.people, order[:count])
+    return samples.take(first), samples.take(~first)
+
+
+def read_real(source: Source, split: str, like: Samples | None = None, lesions_only: bool = True) -> Samples:
+    """Read the slices of a split (`train`, `val`, or `all` for both) through the slice store.
+
+    like: pairs whose channels, size, axis and mm per pixel are taken; without it, those of the source. lesions_only:
+    those that show a lesion, as all pairs do. Raises DataError.
+    """
+    data = attrs.evolve(source.data, lesion_only=lesions_only)
+    if like is not None:
+        data = attrs.evolve(data, image_size=like.images.shape[-1], spacing=like.spacing, axis=like.axis)
+    images = source.images if like is None else like.channels
+    with progress("slice store", unit="patients") as bar:
+        masks = layouts.mask_names(data)
+        store = open_store(data, (*images, *source.masks), masks, bar.update)
+    chosen = [store.select(each) for each in layouts.SPLITS if split in (each, EVERY)]
+    rows = np.sort(np.concatenate([np.zeros(0, np.int64), *chosen]))
+    if not len(rows):
+        raise DataError(f"{source.name}: no slice with a lesion is for {split}. Choose another split, or add patients.")
+    found = layouts.find(data, store.channels)
+    person = np.unique(layouts.persons([each.id for each in found], data.person), return_inverse=True)[1]
+    where = f"{source.name}, {split}, slices{' with a lesion' if lesions_only else ''}"
+    return Samples(
+        images=store.read(rows, images).astype(np.float32),
+        masks=np.any(store.read(rows, source.masks) > 0, axis=1),
+        people=person[store.patient[rows]].astype(np.int64),
+        position=_in_head(store)[rows],
+        names=tuple(f"patient {store.patient[row]}, slice {store.position[row]}" for row in rows),
+        channels=tuple(images),
+        spacing=store.spacing,
+        where=where,
+        axis=data.axis,
+    )
+
+
+def _in_head(store: SliceStore) -> np.ndarray:
+    """Place of each row in its patient's head, 0 bottom to 1 top, float32; NaN if the patient has one slice."""
+    place = np.full(len(store), np.nan, np.float32)
+    for patient in np.unique(store.patient):
+        mine = store.patient == patient
+        low, high = store.position[mine].min(), store.position[mine].max()
+        if high > low:
+            place[mine] = (store.position[mine] - low) / np.float32(high - low)
+    return place
+
+
+# Pairs
+
+
+class _Slice(NamedTuple):
+    values: np.ndarray
+    spacing: float
+    axis: str
+    is_mask: bool
+
+
+def read_pairs(folder: Path, limit: int | None = None) -> Samples:
+    """Read the pairs that `manifest.jsonl` lists, or the first `limit` of them. Raises DataError."""
+    rows = sorted(_lines(folder), key=lambda row: int(row["index"]))[:limit]
+    if not rows:
+        raise DataError(f"{folder / 'manifest.jsonl'}: lists no pair. {ADVICE}.")
+    pairs = []
+    with progress("pairs", len(rows), unit="read") as bar:
+        for row in rows:
+            pairs.append({name: _read(folder / "train" / row["id"] / f"{name}.nii.gz") for name in row["files"]})
+            bar.advance()
+    first = pairs[0]
+    channels = tuple(name for name, each in first.items() if not each.is_mask)
+    masks = [name for name, each in first.items() if each.is_mask]
+    if not channels or not masks:
+        raise DataError(f"{folder}: a pair is {', '.join(first) or 'empty'}, expected images and a mask. {ADVICE}.")
+    for row, pair in zip(rows, pairs, strict=True):
+        _require_alike(folder, row["id"], first, pair)
+    return Samples(
+        images=np.stack([np.stack([pair[name].values for name in channels]) for pair in pairs]),
+        masks=np.stack([np.any([pair[name].values > 0 for name in masks], axis=0) for pair in pairs]),
+        people=np.arange(len(pairs)),
+        position=np.full(len(pairs), np.nan, np.float32),
+        names=tuple(row["id"] for row in rows),
+        channels=channels,
+        spacing=first[channels[0]].spacing,
+        where=f"{folder.name}, {len(pairs)} pairs",
+        axis=first[channels[0]].axis,
+    )
+
+
+def _lines(folder: Path) -> list[dict[str, Any]]:
+    """The lines of pairs that are there, the last for each index."""
+    path = folder / "manifest.jsonl"
+    try:
+        text = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(f"{folder}: holds no manifest.jsonl. {ADVICE}.") from None
+    except OSError as error:
+        raise files.unreadable(path, error) from error
+    found = {row["index"]: row for row in _rows(path, text)}
+    return [row for row in found.values() if not row.get("failed") and not row.get("set_aside")]
+
+
+def _rows(path: Path, text: bytes) -> Iterator[dict[str, Any]]:
+    """Every line but the header, and a last one that a killed process has torn."""
+    whole = text[: text.rfind(b"\n") + 1].splitlines()
+    for number, line in enumerate(whole[1:], 2):
+        try:
+            row = json.loads(line)
+            if row.get("failed") or (str(row["id"]) and dict(row["files"])):
+                yield row
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise DataError(f"{path}:{number}: is no line that medgen wrote. Restore the file.") from None
+
+
+def _read(path: Path) -> _Slice:
+    """A file of a pair. Raises DataError if it is not there, or none."""
+    try:
+        image = nib.Nifti1Image.from_bytes(gzip.decompress(path.read_bytes()))
+        data = np.asarray(image.dataobj)
+    except FileNotFoundError:
+        raise DataError(f"{path}: is not there. Run the same `medgen generate` again, which makes it.") from None
+    except (OSError, EOFError, zlib.error, ValueError, ImageFileError) as error:
+        raise DataError(f"{path}: cannot be read ({str(error).splitlines()[0]}). Make it again.") from None
+    flat = [number for number, count in enumerate(data.shape) if count == 1]
+    if data.ndim != 3 or len(flat) != 1:
+        raise DataError(f"{path}: has shape {data.shape}, expected a volume of one slice. {ADVICE}.")
+    plane, is_mask = data.squeeze().astype(np.float32), data.dtype == np.uint8
+    zooms = np.delete(image.header.get_zooms()[:3], flat[0])
+    return _Slice(plane * 2 - 1 if is_mask else plane * 2 / WHITE - 1, float(zooms[0]), AXES[flat[0]], is_mask)
+
+
+def _require_alike(folder: Path, id: str, first: dict[str, _Slice], pair: dict[str, _Slice]) -> None:
+    """Raise DataError unless a pair is of the first one's channels, size, axis and mm per pixel."""
+    one = next(iter(first.values()))
+    if pair.keys() != first.keys():
+        raise DataError(f"{folder}: {id} is {', '.join(pair)}, the first pair {', '.join(first)}. {ADVICE}.")
+    for name, each in pair.items():
+        same = each.values.shape == one.values.shape and each.axis == one.axis
+        if not same or not np.isclose(each.spacing, one.spacing, rtol=SAME, atol=0):
+            what = f"{each.values.shape} at {each.spacing:g} mm, {each.axis}"
+            expected = f"{one.values.shape} at {one.spacing:g} mm, {one.axis}"
+            raise DataError(f"{folder}: {id}/{name} is {what}, the first pair {expected}. {ADVICE}.")

@@ -1,0 +1,148 @@
+"""Train a small segmenter of lesions on the spot, and let it find lesions in persons that it has not seen."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, pad
+
+from medgen import seeds
+from medgen.api.recipe import SegmenterSettings
+from medgen.evaluation.samples import Samples
+
+PEAK = 3e-3
+"""Highest learning rate, of AdamW with warm-up and a cosine (Smith and Topin 2017)."""
+MULTIPLE = 16
+"""Slices are padded to a multiple of it, so that any U-Net of up to five levels can halve them."""
+TOGETHER = 64
+"""Slices that are looked at together."""
+
+
+def train(
+    settings: SegmenterSettings,
+    samples: Samples,
+    *,
+    steps: int,
+    seed: int,
+    device: torch.device | str = "cpu",
+    batch_size: int = 16,
+    augment: bool = True,
+) -> nn.Module:
+    """Return a network trained on slices and masks: the same weights for the same arguments on the same device.
+
+    The loss is the soft Dice of the batch (Milletari et al. 2016, section 3) plus binary cross-entropy, as in nnU-Net.
+    """
+    network = _built(settings, samples.images.shape[1], seed).to(device).train()
+    optimizer = torch.optim.AdamW(network.parameters(), PEAK, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK, total_steps=max(steps, 2), pct_start=0.2)
+    images, masks = torch.from_numpy(samples.images), torch.from_numpy(samples.masks)
+    for step in range(steps):
+        generator = seeds.stream(seed, "segmenter", step)
+        rows = torch.randint(len(samples), (batch_size,), generator=generator)
+        image, mask = images[rows], masks[rows, None].float()
+        if augment:
+            image, mask = augmented(image, mask, generator)
+        loss = _loss(network(_padded(image).to(device)), _padded(mask, 0).to(device))
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    return network.eval()
+
+
+def augmented(image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Flip slices along either axis and change contrast, brightness and gamma, each slice by itself.
+
+    image: `[batch, channel, h, w]` in [-1, 1], in which it stays. mask: `[batch, 1, h, w]`.
+    """
+    draws = torch.rand(5, len(image), 1, 1, 1, generator=generator)
+    for axis in (2, 3):
+        flip = draws[axis - 2] < 0.5
+        image, mask = (torch.where(flip, each.flip(axis), each) for each in (image, mask))
+    gain, shift, power = 0.9 + 0.2 * draws[2], 0.1 * (draws[3] - 0.5), torch.exp(0.6 * (draws[4] - 0.5))
+    bright = ((image + 1) / 2).clamp(0, 1) ** power
+    inside = bright > 0.05  # the background stays what it is
+    return torch.where(inside, (2 * bright * gain - 1 + shift).clamp(-1, 1), image), mask
+
+
+def probabilities(network: nn.Module, images: np.ndarray) -> np.ndarray:
+    """Return float32 `[n, h, w]`: how likely each pixel is lesion. images: float32 `[n, channel, h, w]`."""
+    device = next(network.parameters()).device
+    height, width = images.shape[2:]
+    found = [np.zeros((0, height, width), np.float32)]
+    with torch.no_grad():
+        for start in range(0, len(images), TOGETHER):
+            some = _padded(torch.from_numpy(images[start : start + TOGETHER])).to(device)
+            found.append(network(some)[:, 0, :height, :width].sigmoid().float().cpu().numpy())
+    return np.concatenate(found)
+
+
+def predict(network: nn.Module, images: np.ndarray) -> np.ndarray:
+    """Return bool `[n, h, w]`: the lesions that a network finds."""
+    return probabilities(network, images) > 0.5
+
+
+class Fold(NamedTuple):
+    """One part of a cross-fit. network: trained on the others. rows: int64, the samples of the persons held out."""
+
+    network: nn.Module
+    rows: np.ndarray
+
+
+def folds_of(people: np.ndarray, folds: int, seed: int) -> list[np.ndarray]:
+    """Split by person: the rows of each part, int64, with persons in an order that the seed draws.
+
+    Parts are as many as there are persons at most, and have equally many persons, or one more.
+    """
+    persons = np.unique(people)
+    order = persons[torch.randperm(len(persons), generator=seeds.stream(seed, "folds")).numpy()]
+    return [np.flatnonzero(np.isin(people, order[part::folds])) for part in range(min(folds, len(order)))]
+
+
+def fit_folds(
+    settings: SegmenterSettings, samples: Samples, folds: int, steps: int, seed: int, device: torch.device | str = "cpu"
+) -> list[Fold]:
+    """Train one network for each part of the persons, on all the others."""
+    fitted = []
+    for number, rows in enumerate(folds_of(samples.people, folds, seed)):
+        others = np.setdiff1d(np.arange(len(samples)), rows)
+        own = seeds.derive(seed, "fold", number)
+        fitted.append(Fold(train(settings, samples.take(others), steps=steps, seed=own, device=device), rows))
+    return fitted
+
+
+def cross_fit(
+    settings: SegmenterSettings, samples: Samples, folds: int, steps: int, seed: int, device: torch.device | str = "cpu"
+) -> np.ndarray:
+    """Return bool `[n, h, w]`: the lesions that a network finds which was trained without that person."""
+    return held_out(fit_folds(settings, samples, folds, steps, seed, device), samples)
+
+
+def held_out(fitted: list[Fold], samples: Samples) -> np.ndarray:
+    """Return bool `[n, h, w]`: what each network finds in the persons that it has not seen."""
+    found = np.zeros(samples.masks.shape, bool)
+    for network, rows in fitted:
+        found[rows] = predict(network, samples.images[rows])
+    return found
+
+
+def _built(settings: SegmenterSettings, channels: int, seed: int) -> nn.Module:
+    """A network with the weights that the seed gives; torch's global generator goes on as if nothing had been."""
+    with torch.random.fork_rng(devices=[]):
+        seeds.seed_globals(seed, "segmenter weights")
+        return settings.build(channels)
+
+
+def _loss(logits: Tensor, mask: Tensor) -> Tensor:
+    made = logits.float().sigmoid()
+    both, total = (made * mask).sum(), made.square().sum() + mask.square().sum()
+    return 1 - (2 * both + 1) / (total + 1) + binary_cross_entropy_with_logits(logits.float(), mask)
+
+
+def _padded(values: Tensor, background: float = -1) -> Tensor:
+    missing = [-side % MULTIPLE for side in values.shape[2:]]
+    return pad(values, (0, missing[1], 0, missing[0]), value=background) if any(missing) else values

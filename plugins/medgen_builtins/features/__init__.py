@@ -1,0 +1,1 @@
+"""Built-in features: what sets of images are compared by."""
