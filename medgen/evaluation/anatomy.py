@@ -26,9 +26,7 @@ INNER, RING = 0.35, (0.45, 0.75)
 SMALL = 1e-6
 
 
-def figures_of(
-    real: Samples, other: Samples, synthetic: Samples, *, draws: int = DRAWS, seed: int = 0
-) -> list[Figure]:
+def figures_of(real: Samples, other: Samples, synthetic: Samples, *, draws: int = DRAWS, seed: int = 0) -> list[Figure]:
     """Return the figures of anatomy and intensity. other: real slices of persons who are not in `real`."""
     comparison = Comparison(SECTION, draws, seed)
     axis = mirror_axis(real)

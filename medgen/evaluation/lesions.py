@@ -80,9 +80,7 @@ def parts_of(mask: np.ndarray) -> Iterator[np.ndarray]:
         yield places[number == lesion]
 
 
-def figures_of(
-    real: Samples, other: Samples, synthetic: Samples, *, draws: int = DRAWS, seed: int = 0
-) -> list[Figure]:
+def figures_of(real: Samples, other: Samples, synthetic: Samples, *, draws: int = DRAWS, seed: int = 0) -> list[Figure]:
     """Return the figures of lesions. other: real slices of persons who are not in `real`."""
     comparison = Comparison(SECTION, draws, seed)
     sets = (real, other, synthetic)

@@ -42,9 +42,7 @@ class Judges:
         return [predict(fold.network, pairs.images) for fold in self.fitted]
 
 
-def fit(
-    settings: SegmenterSettings, real: Samples, *, folds: int = FOLDS, steps: int = STEPS, seed: int = 0
-) -> Judges:
+def fit(settings: SegmenterSettings, real: Samples, *, folds: int = FOLDS, steps: int = STEPS, seed: int = 0) -> Judges:
     """Train the segmenters that judge obedience, on real slices with lesions of at least two persons."""
     sizes = [len(part) * real.spacing**2 for mask in real.masks for part in parts_of(mask)]
     limits = np.quantile(sizes, [1 / 3, 2 / 3])
@@ -147,5 +145,3 @@ def _of_size(hits: tuple[np.ndarray, np.ndarray, np.ndarray], number: int, limit
     hit, size, people = hits
     chosen = np.digitize(size, limits, right=True) == number
     return Measured(hit[chosen, None], people[chosen])
-
-

@@ -18,9 +18,7 @@ TOGETHER = 64
 FAMILIES = ("first order", "GLCM", "GLSZM")
 
 
-def figures_of(
-    real: Samples, other: Samples, synthetic: Samples, *, draws: int = DRAWS, seed: int = 0
-) -> list[Figure]:
+def figures_of(real: Samples, other: Samples, synthetic: Samples, *, draws: int = DRAWS, seed: int = 0) -> list[Figure]:
     """Return the mean distance of the features of each family, of heads and of lesions."""
     comparison = Comparison(SECTION, draws, seed)
     sets = (real, other, synthetic)
@@ -63,7 +61,9 @@ def _some(images: np.ndarray, rois: np.ndarray, width: float) -> np.ndarray:
 
 def _named(images: np.ndarray, rois: np.ndarray, bins: np.ndarray) -> list[tuple[str, str, np.ndarray]]:
     families = textures.first_order(images, rois, bins), textures.co_occurrence(bins), textures.size_zones(bins)
-    return [(family, name, values) for family, all_of in zip(FAMILIES, families, strict=True) for name, values in all_of]
+    return [
+        (family, name, values) for family, all_of in zip(FAMILIES, families, strict=True) for name, values in all_of
+    ]
 
 
 def _names() -> tuple[tuple[str, str], ...]:
