@@ -14,6 +14,7 @@ from medgen.cli import options
 from medgen.cli.data import data
 from medgen.cli.generate import generate
 from medgen.cli.plugins import plugins
+from medgen.cli.prove import prove
 from medgen.cli.recipes import recipe
 from medgen.cli.train import train
 from medgen.errors import (
@@ -71,7 +72,7 @@ def cli(debug: bool) -> None:
     """Labelled synthetic brain MRI: from a folder of scans with lesion masks to image and mask pairs."""
 
 
-for each in (train, generate, plugins, recipe, data):
+for each in (train, generate, prove, plugins, recipe, data):
     cli.add_command(each)
 
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import attrs
 import numpy as np
 
 from medgen.errors import RecipeError
@@ -24,7 +23,7 @@ Result = dict[str, Any]
 def identity(given: Comparison, segmenter: str) -> dict[str, Any]:
     """Everything that decides a result besides its arm and repeat; data by their hashes."""
     plain = {"base": given.base, "times": given.times, "steps": given.steps, "seed": given.seed}
-    settings = {key: str(value) for key, value in attrs.asdict(given.settings).items()}
+    settings = {"settings": repr(given.settings)}
     data = {name: _digest(getattr(given, name)) for name in ("pool", "test", "pairs")}
     return {**plain, "segmenter": segmenter, **settings, **data}
 
@@ -85,5 +84,5 @@ def _digest(samples: Samples) -> str:
     parts = (samples.images, samples.masks, samples.people)
     digest = hashlib.sha256(repr([part.shape for part in parts] + [samples.spacing]).encode())
     for part in parts:
-        digest.update(np.ascontiguousarray(part))
+        digest.update(np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()[:16]

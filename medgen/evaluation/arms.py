@@ -154,8 +154,10 @@ def _persons(given: Comparison, count: int, repeat: int) -> Samples:
 
 def _joined(first: Samples, second: Samples) -> Samples:
     """Both, for training: who is who is not needed any more."""
-    names = ("images", "masks", "people", "position")
-    arrays = {name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in names}
+    arrays: dict[str, Any] = {
+        name: np.concatenate([getattr(first, name), getattr(second, name)])
+        for name in ("images", "masks", "people", "position")
+    }
     return attrs.evolve(first, names=first.names + second.names, **arrays)
 
 

@@ -98,7 +98,7 @@ def _patch(samples: Samples, row: int, number: int) -> _Patch:
     distance = ndimage.distance_transform_edt(~inside)
     others = np.pad(samples.masks[row] & ~lesion, padding)[window]
     alpha = np.where(others, 0.0, np.clip(1 - distance / (reach + 1), 0, 1)).astype(np.float32)
-    image = np.pad(samples.images[row], [(0, 0), *padding], mode="edge")[(slice(None), *window)]
+    image = np.pad(samples.images[row], [(0, 0), *padding], mode="edge")[:, window[0], window[1]]
     return _Patch(image, inside, alpha)
 
 
@@ -133,7 +133,7 @@ def _place(image: Array, patch: _Patch, free: Array, rng: np.random.Generator) -
     centres = np.argwhere(free)
     drawn = centres[rng.integers(len(centres), size=PLACES)]
     windows = [_window(centre, patch.lesion.shape) for centre in drawn]
-    unlike = [np.abs(_level(image[(slice(None), *window)], patch.rim) - patch.around).sum() for window in windows]
+    unlike = [np.abs(_level(image[:, window[0], window[1]], patch.rim) - patch.around).sum() for window in windows]
     return windows[int(np.argmin(unlike))]
 
 
@@ -145,10 +145,10 @@ def _window(centre: Array, shape: tuple[int, ...]) -> tuple[slice, slice]:
 def _pasted(image: Array, mask: Array, patch: _Patch, window: tuple[slice, slice]) -> tuple[Array, Array]:
     """Blend the patch in, raised or lowered so that its surroundings have the host's intensity."""
     image, mask = image.copy(), mask.copy()
-    host = image[(slice(None), *window)]
+    host = image[:, window[0], window[1]]
     shift = _level(host, patch.rim) - patch.around
     matched = patch.image + shift[:, None, None]
-    image[(slice(None), *window)] = np.clip(host + patch.alpha * (matched - host), -1, 1)
+    image[:, window[0], window[1]] = np.clip(host + patch.alpha * (matched - host), -1, 1)
     mask[window] |= patch.lesion
     return image, mask
 
