@@ -12,6 +12,7 @@ import click
 from medgen import __version__
 from medgen.cli import options
 from medgen.cli.data import data
+from medgen.cli.export import export
 from medgen.cli.generate import generate
 from medgen.cli.plugins import plugins
 from medgen.cli.prove import prove
@@ -72,7 +73,7 @@ def cli(debug: bool) -> None:
     """Labelled synthetic brain MRI: from a folder of scans with lesion masks to image and mask pairs."""
 
 
-for each in (train, generate, prove, plugins, recipe, data):
+for each in (train, generate, prove, export, plugins, recipe, data):
     cli.add_command(each)
 
 

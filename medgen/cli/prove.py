@@ -21,7 +21,7 @@ from medgen.cli.options import FOLDER, overrides_argument
     "--times", type=click.FloatRange(0, min_open=True), default=4, show_default=True, help="Most pairs per real slice."
 )
 @click.option(
-    "--steps", type=click.IntRange(10), default=300, show_default=True, help="Optimizer steps of each segmenter."
+    "--steps", type=click.IntRange(10), default=500, show_default=True, help="Optimizer steps of each segmenter."
 )
 @click.option("--seeds", "repeats", type=click.IntRange(3), default=3, show_default=True, help="Repeats of each arm.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same answer.")

@@ -121,7 +121,7 @@ def judged(
             known = not np.isnan(table.by_arm[name]).all()
             means[name][score] = mean(table, name, given.seed) if known else Interval(*[float("nan")] * 3)
     first = results.read(planned[0], 0) or {}
-    people = {"pool": len(given.pool.persons), "test": len(given.test.persons), "repeats": repeats}
+    people = {"pool_persons": len(given.pool.persons), "test_persons": len(given.test.persons), "repeats": repeats}
     about = {**people, "pairs": len(given.pairs), "real": first["real"], "added": first["added"], **made_with}
     return Proof(
         verdict(primary, MIXED, [real_arm(given.base), FEWER], PASTED, given.seed),

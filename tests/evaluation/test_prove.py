@@ -29,7 +29,7 @@ def _files(out):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     out = tmp_path_factory.mktemp("whole")
-    return prove(_given(), out, segmenter="small_unet", repeats=3, workers=1), out
+    return prove(_given(), out, segmenter="small_unet", repeats=2, workers=1), out
 
 
 def test_a_comparison_that_was_killed_goes_on_and_ends_with_the_same_bytes(whole, tmp_path, monkeypatch):
@@ -43,14 +43,14 @@ def test_a_comparison_that_was_killed_goes_on_and_ends_with_the_same_bytes(whole
 
     monkeypatch.setattr(arms, "run", killed)
     with pytest.raises(KeyboardInterrupt):
-        prove(_given(), tmp_path, segmenter="small_unet", repeats=3, workers=1)
+        prove(_given(), tmp_path, segmenter="small_unet", repeats=2, workers=1)
     torn = sorted((tmp_path / "results").glob("*-0.json"))[0]
     torn.write_text(torn.read_text()[:40])
     made.clear()
     monkeypatch.setattr(arms, "run", lambda *given: made.append(given[1:]) or original(*given))
-    proof = prove(_given(), tmp_path, segmenter="small_unet", repeats=3, workers=1)
+    proof = prove(_given(), tmp_path, segmenter="small_unet", repeats=2, workers=1)
 
-    assert len(made) == 3 * len(arms_of(4, 2)) - 4 + 1
+    assert len(made) == 2 * len(arms_of(4, 2)) - 4 + 1
     assert _files(tmp_path) == _files(whole[1])
     assert prove_report.to_json(proof) == prove_report.to_json(whole[0])
 
@@ -59,23 +59,23 @@ def test_a_signal_ends_it_between_two_segmenters_with_all_kept(tmp_path):
     stop = Stop("medgen prove x y")
     stop.reason = "SIGTERM"
     with pytest.raises(StoppedError, match=r"stopped by SIGTERM.*Continue: medgen prove x y") as raised:
-        prove(_given(), tmp_path, segmenter="small_unet", repeats=3, workers=1, stop=stop)
+        prove(_given(), tmp_path, segmenter="small_unet", repeats=2, workers=1, stop=stop)
     assert raised.value.exit_code == 75
     assert len(list((tmp_path / "results").glob("*-0.json"))) == 1
 
 
 def test_results_of_another_comparison_are_refused_by_name(whole):
     with pytest.raises(RecipeError, match=r"results of another comparison are there \(steps: 8 -> 9\)"):
-        prove(_given(steps=9), whole[1], segmenter="small_unet", repeats=3, workers=1)
+        prove(_given(steps=9), whole[1], segmenter="small_unet", repeats=2, workers=1)
     changed = _given()
     changed.pairs.masks[0] = ~changed.pairs.masks[0]
     with pytest.raises(RecipeError, match=r"\(pairs: [0-9a-f]{16} -> [0-9a-f]{16}\)"):
-        prove(changed, whole[1], segmenter="small_unet", repeats=3, workers=1)
+        prove(changed, whole[1], segmenter="small_unet", repeats=2, workers=1)
 
 
 @pytest.mark.slow
 def test_two_processes_make_the_same_bytes_as_one(whole, tmp_path):
-    prove(_given(), tmp_path, segmenter="small_unet", repeats=3, workers=2)
+    prove(_given(), tmp_path, segmenter="small_unet", repeats=2, workers=2)
     assert _files(tmp_path) == _files(whole[1])
 
 
@@ -89,7 +89,7 @@ def test_it_says_verdict_worth_and_that_it_is_no_nnunet(whole, tmp_path):
     value = json.loads((tmp_path / "prove.json").read_text())
     assert set(value["scores"]) == {arm.name for arm in arms_of(4, 2)}
     assert {"lesion Dice, < 5 mm", "sensitivity, >= 10 mm"} <= set(value["scores"][MIXED])
-    assert value["about"]["test"] == 6
+    assert value["about"]["test_persons"] == 6
     assert prove_report.table(proof).row_count == len(value["scores"])
 
 
