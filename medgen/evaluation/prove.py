@@ -21,6 +21,7 @@ from medgen.evaluation.worth import Interval, Verdict, Worth, mean, verdict, wor
 from medgen.system.console import progress, warn
 from medgen.system.signals import Stop
 
+UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))
 FEW_TEST = 6
 """Test persons below which intervals are so wide that little can be told."""
 
@@ -119,7 +120,7 @@ def judged(
         table = results.scores(planned, repeats, score)
         for name in names:
             known = not np.isnan(table.by_arm[name]).all()
-            means[name][score] = mean(table, name, given.seed) if known else Interval(*[float("nan")] * 3)
+            means[name][score] = mean(table, name, given.seed) if known else UNKNOWN
     first = results.read(planned[0], 0) or {}
     people = {"pool_persons": len(given.pool.persons), "test_persons": len(given.test.persons), "repeats": repeats}
     about = {**people, "pairs": len(given.pairs), "real": first["real"], "added": first["added"], **made_with}

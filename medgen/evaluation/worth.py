@@ -45,12 +45,19 @@ class Scores:
     def draws(self, arms: Sequence[str], seed: int, count: int = DRAWS) -> tuple[Array, Array]:
         """Mean scores of some arms, `[arm]`, and bootstrap draws of them, `[draw, arm]`."""
         table = np.stack([self.by_arm[arm] for arm in arms])
-        table = table[:, :, ~np.isnan(table).all((0, 1))]
+        table = table[:, :, ~np.isnan(table).all(1).any(0)]  # persons with a score in every arm
         value = np.nanmean(table, (1, 2))
-        by_person, by_seed = np.nanmean(table, 1), np.nanmean(table, 2)
+        by_person, by_seed = np.nanmean(table, 1), _mean_of_seeds(table, value)
         rng = np.random.default_rng(seeds.derive(seed, "prove bootstrap"))
         moved = _deviations(by_person, rng, count) + _deviations(by_seed, rng, count)
         return value, value + moved
+
+
+def _mean_of_seeds(table: Array, value: Array) -> Array:
+    """Means over persons: `[arm, seed]`; a seed in which nobody has a score says nothing, and gets the mean."""
+    known = ~np.isnan(table)
+    total = np.where(known, table, 0.0).sum(2)
+    return np.where(known.any(2), total / np.maximum(known.sum(2), 1), value[:, None])
 
 
 def _deviations(values: Array, rng: np.random.Generator, count: int) -> Array:

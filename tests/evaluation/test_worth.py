@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medgen.evaluation.worth import Scores, difference, verdict, worth
+from medgen.evaluation.worth import Scores, difference, mean, verdict, worth
 
 CURVE = {number: f"real {number}" for number in (2, 4, 8, 16, 24)}
 BASE = 4
@@ -92,3 +92,10 @@ def test_a_person_without_a_lesion_of_a_size_counts_for_no_arm():
     found = difference(Scores({"a": table, "b": table - 0.1}), "a", "b", 0)
     assert found.value == pytest.approx(0.1)
     assert (found.low, found.high) == pytest.approx((0.1, 0.1))
+
+
+def test_a_seed_in_which_nobody_has_a_score_changes_nothing():
+    table = np.array([[0.5, 0.7], [np.nan, np.nan], [0.6, 0.8]])
+    found = mean(Scores({"a": table}), "a", 0)
+    assert found.value == pytest.approx(0.65)
+    assert found.low < 0.65 < found.high
