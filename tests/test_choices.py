@@ -80,7 +80,7 @@ def test_bf16_is_chosen_where_the_gpu_has_units_for_it(able, monkeypatch):
 
 
 def test_rank_0_chooses_for_all(machine, monkeypatch):
-    monkeypatch.setattr(choices.distributed, "once", lambda work: "bf16")
+    monkeypatch.setattr(choices.collectives, "on_rank_zero", lambda work: "bf16")
     assert choices.settle(load("bravo_rflow", []), CPU).training.precision == "bf16"
 
 

@@ -22,6 +22,7 @@ from PIL import Image
 from medgen.errors import RecipeError
 from medgen.ranks import collectives, ddp, place, process_group, rendezvous
 from medgen.ranks.place import Place
+from medgen.run.run import TrainingRun
 
 SMALL = (
     "network.unet.channels=[8,8]",
@@ -305,20 +306,25 @@ def test_ranks_that_would_share_a_gpu_are_refused(uuids, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=uuids[0]))
     monkeypatch.setattr(collectives, "size", lambda: len(uuids))
-    monkeypatch.setattr(collectives, "share", lambda mine, source: uuids[source])
+    monkeypatch.setattr(collectives, "broadcast_object", lambda mine, source: uuids[source])
     with expected:
         process_group._check_apart()
 
 
 COLLECTIVE = {
-    "share", "once", "wait", "total", "total_of", "gathered", "first_on_node", "first_said", "must_stop", "save",
-    "flush",
+    "broadcast_object", "on_rank_zero", "barrier", "all_reduce_sum", "all_reduce_selected", "all_gather_rows",
+    "first_on_node", "first_stop_reason", "stop_agreed", "save", "flush",
 }  # fmt: skip
-ASKED = {"leads", "rank"}
+ASKED = {"is_rank_zero", "rank"}
 
 
 FILES = {"checkpoint", "pictures"}
 """Modules that also have a `save`, of a file."""
+
+
+def test_the_lint_knows_collectives_by_the_names_they_have():
+    known = {*vars(collectives), *vars(TrainingRun)}
+    assert known >= COLLECTIVE | ASKED
 
 
 def collectives_for_some(tree: ast.AST) -> list[int]:
@@ -339,10 +345,15 @@ def _names(tree: ast.AST) -> set[str]:
 
 
 def test_D5_the_lint_finds_a_collective_that_only_some_ranks_call():
-    assert collectives_for_some(ast.parse("if run.leads:\n    run.save()")) == [2]
-    assert collectives_for_some(ast.parse("if collectives.rank() == 0:\n    pass\nelse:\n    wait()")) == [4]
-    assert collectives_for_some(ast.parse("def f(run):\n    if not run.leads:\n        return\n    run.save()")) == [4]
-    assert collectives_for_some(ast.parse("def f(run):\n    run.save()\n    if not run.leads:\n        return")) == []
+    assert collectives_for_some(ast.parse("if run.is_rank_zero:\n    run.save()")) == [2]
+    assert collectives_for_some(ast.parse("if collectives.rank() == 0:\n    pass\nelse:\n    barrier()")) == [4]
+    assert collectives_for_some(
+        ast.parse("def f(run):\n    if not run.is_rank_zero:\n        return\n    run.save()")
+    ) == [4]
+    assert (
+        collectives_for_some(ast.parse("def f(run):\n    run.save()\n    if not run.is_rank_zero:\n        return"))
+        == []
+    )
 
 
 @pytest.mark.parametrize("folder", ["medgen", "plugins"])

@@ -154,7 +154,7 @@ def test_lesions_outside_the_images_are_left_out_and_told(image, tmp_path, capsy
 def test_another_start_reads_no_mask_again(image, tmp_path, monkeypatch):
     write_volume(tmp_path / "a.nii.gz", lesion(slices=(0, 2)))
     first = folder_masks.FolderMasks(tmp_path, image, 0)
-    monkeypatch.setattr("medgen.data.store.mask_slices.nifti.read", None)
+    monkeypatch.setattr("medgen.data.store.mask_slices.gate.read", None)
     again = folder_masks.FolderMasks(tmp_path, image, 0)
     assert np.array_equal(first.block(range(5)).values, again.block(range(5)).values)
     assert first.identity() == again.identity()

@@ -198,7 +198,7 @@ def test_ranks_take_the_devices_in_turn_and_more_than_there_are_are_refused(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    monkeypatch.setattr(process_group, "end_with_parent", lambda: None)
+    monkeypatch.setattr(process_group, "exit_with_parent", lambda: None)
     for rank in range(4):
         monkeypatch.setattr(place, "place", lambda rank=rank: place.Place(rank, 4, rank))
         with workers.joined():

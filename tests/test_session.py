@@ -13,7 +13,7 @@ from faults.variants import SMALL
 from medgen.cli import main
 from medgen.config.recipe import load
 from medgen.errors import NotFiniteError, StorageError
-from medgen.run import folder, run
+from medgen.run import checkpoint, folder, run
 from medgen.training import session, trainer
 
 SHORT = (*SMALL, "training.steps=3", "training.validate_every=0")
@@ -114,7 +114,7 @@ class Clock:
 
     def __init__(self, patch: pytest.MonkeyPatch, start: float, first: float, step: float, save: float = 0.0):
         self.now, self.first = 1000.0, first
-        begin, restore, real, write = session.begin, session.restore, trainer.Trainer.step, run.checkpoint.save
+        begin, restore, real, write = session.begin, session.restore, trainer.Trainer.step, checkpoint.save
         steps: list[int] = []
 
         def starting(work: Callable[..., Any]) -> Callable[..., Any]:
@@ -139,14 +139,14 @@ class Clock:
         patch.setattr(session, "begin", starting(begin))
         patch.setattr(session, "restore", starting(restore))
         patch.setattr(trainer.Trainer, "step", stepping)
-        patch.setattr(run.checkpoint, "save", saving)
+        patch.setattr(checkpoint, "save", saving)
 
 
 @pytest.fixture
 def stored(common: tuple[str, ...], medgen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """The slices are there, and no step has been made."""
     assert medgen("data", "prepare", *common).code == 0
-    monkeypatch.setattr(session.cached, "_built", [])
+    monkeypatch.setattr(session.cache_folder, "_built", [])
 
 
 @pytest.mark.parametrize(("start", "first"), [(50, 1), (1, 50), (25, 25)])
@@ -198,6 +198,6 @@ def test_a_job_whose_time_went_into_the_slice_store_is_queued_again(
 ) -> None:
     """Point 22: the next one finds the store."""
     monkeypatch.setenv("MEDGEN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(session.cached, "_built", [])
+    monkeypatch.setattr(session.cache_folder, "_built", [])
     Clock(monkeypatch, 70, 1, 1)
     assert medgen("train", *common, "training.time_limit=1", f"run.dir={tmp_path}/r").code == 75

@@ -7,7 +7,7 @@ import torch
 
 from medgen.api.tables import TrainingSettings
 from medgen.run import checkpoint
-from medgen.run.run import learning_rate
+from medgen.run.optim import learning_rate
 from medgen.training.trainer import Trainer
 
 VARIANTS = {

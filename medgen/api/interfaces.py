@@ -7,7 +7,7 @@ A member without a default must be written. Importing this module imports no tor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from medgen.api.contract import Contract
 from medgen.api.values import Batch, DrawNoise, Draws, Mode, Noisy, Predict, Prediction, TurnOutput
@@ -146,8 +146,6 @@ class Strategy(Contract):
 
     image_size: int = 0
     """Pixels of a side; the core sets it to that of the recipe before `turns` is called."""
-    reconstructs: ClassVar[bool] = False
-    """True for a model of images that are given to it, which `reconstruct` shows, instead of one that samples."""
 
     def turns(
         self, mode: Mode, space: Space, network: nn.Module, losses: Mapping[str, LossFunction], device: torch.device
@@ -155,7 +153,10 @@ class Strategy(Contract):
         """Return the turns of one training step, in order."""
 
     def reconstruct(self, network: nn.Module, image: Tensor) -> Tensor:
-        """Return images `[batch, channel, *space]` as the network gives them back, clamped, fp32."""
+        """Return images `[batch, channel, *space]` as the network gives them back, clamped, fp32.
+
+        A strategy that is no `DiffusionStrategy` shows these as its previews.
+        """
 
 
 class DiffusionStrategy(Strategy):

@@ -109,8 +109,8 @@ class PhasedSettings(Settings):
 class FeaturesSettings(Contract):
     """What images are compared by. Commands take its fields as `features.NAME.KEY=VALUE`."""
 
-    anatomy: ClassVar[bool] = False
-    """True if the features know heads, so that the verdict on pairs comes from them rather than from others."""
+    anatomy: bool = False
+    """True if the features know heads, so that the verdict on pairs comes from them. A member, or a field."""
 
     def build(self, device: torch.device) -> Extractor:
         """Return what turns images into features."""

@@ -12,6 +12,7 @@ import click
 from medgen import __version__
 from medgen.cli import options
 from medgen.cli.data import data
+from medgen.cli.evaluate import evaluate
 from medgen.cli.export import export
 from medgen.cli.generate import generate
 from medgen.cli.plugins import plugins
@@ -73,7 +74,7 @@ def cli(debug: bool) -> None:
     """Labelled synthetic brain MRI: from a folder of scans with lesion masks to image and mask pairs."""
 
 
-for each in (train, generate, prove, export, plugins, recipe, data):
+for each in (train, generate, evaluate, prove, export, plugins, recipe, data):
     cli.add_command(each)
 
 

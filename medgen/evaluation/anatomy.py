@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import ndimage
 
-from medgen.evaluation.distributions import DRAWS, Comparison, Measured
+from medgen.evaluation.distributions import DRAWS, FigureMaker, Measured
 from medgen.evaluation.figures import Figure
 from medgen.evaluation.heads import Boxes, boxed, boxes_of, heads_of
 from medgen.evaluation.samples import Samples
@@ -21,14 +21,17 @@ GRID, CELLS = 32, 8
 BANDS = 16
 """Rings of equal width of the spectrum, up to the Nyquist frequency of the slice's side."""
 QUANTILES = np.linspace(0.05, 0.95, 19)
-INNER, RING = 0.35, (0.45, 0.75)
-"""Radii of the middle of the head, where the ventricles are, and of the brain around it, of the box's half sides."""
+INNER, RING, BRAIN = 0.35, (0.45, 0.75), 0.75
+"""Radii of the middle of the head, where the ventricles are, of the brain around it, and of all of the brain, of half
+the box's sides."""
+COMPONENTS = 8
+"""Principal components of real heads: with more the few real patients are learned by heart."""
 SMALL = 1e-6
 
 
 def figures_of(real: Samples, other: Samples, synthetic: Samples, *, draws: int = DRAWS, seed: int = 0) -> list[Figure]:
     """Return the figures of anatomy and intensity. other: real slices of persons who are not in `real`."""
-    comparison = Comparison(SECTION, draws, seed)
+    maker = FigureMaker(SECTION, draws, seed)
     axis = mirror_axis(real)
     measured = [dict(measures(samples, axis)) for samples in (real, other, synthetic)]
     people = [samples.people for samples in (real, other, synthetic)]
@@ -36,9 +39,55 @@ def figures_of(real: Samples, other: Samples, synthetic: Samples, *, draws: int 
     for name in measured[0]:
         sets = [Measured(values[name], who) for values, who in zip(measured, people, strict=True)]
         if name in UNITS:
-            figures.append(comparison.level(name, *sets[1:], unit=UNITS[name]))
-        figures.append(comparison.distance(name, *sets))
-    return figures
+            figures.append(maker.level(name, *sets[1:], unit=UNITS[name]))
+        figures.append(maker.distance(name, *sets))
+    return [*figures, _unexplained(maker, real, other, synthetic)]
+
+
+def _unexplained(maker: FigureMaker, real: Samples, other: Samples, synthetic: Samples) -> Figure:
+    """The share of a brain's variance that is no mixture of real brains: "distance from face space".
+
+    Turk and Pentland (1991, section 2.3), of brains brought to one size and blurred. Mottled textures are not in the
+    space of real brains, a smooth but plausible one nearly is.
+    """
+    space = BrainSpace(_brains(real))
+    sets = [Measured(space.unexplained(_brains(each))[:, None], each.people) for each in (other, synthetic)]
+    return maker.level("anatomy that real heads do not explain", *sets, unit="share", better="low")
+
+
+class BrainSpace:
+    """The space that the first principal components of real brains span. brains: `[sample, pixel]`, of length 1."""
+
+    def __init__(self, brains: np.ndarray):
+        self._mean = brains.mean(0)
+        self._axes = np.linalg.svd(brains - self._mean, full_matrices=False)[2][:COMPONENTS]
+
+    def unexplained(self, brains: np.ndarray) -> np.ndarray:
+        """Return `[sample]`: the squared distance from the space, of brains of length 1."""
+        rest = brains - self._mean
+        return np.asarray(((rest - (rest @ self._axes.T) @ self._axes) ** 2).sum(1))
+
+
+def _brains(samples: Samples) -> np.ndarray:
+    view = boxed(samples.images, boxes_of(heads_of(samples.images)), GRID)
+    return _unit(_brain(view)).reshape(len(samples), -1)
+
+
+def _brain(view: np.ndarray) -> np.ndarray:
+    """The pixels of the brain, `[sample, channel, pixel]`, blurred by one, as noise is told by other figures."""
+    return np.asarray(ndimage.gaussian_filter(view, (0, 0, 1, 1))[..., _radius() < BRAIN])
+
+
+def _radius() -> np.ndarray:
+    """The distance of each pixel of the stretched box from its middle; 1 at the middle of its sides."""
+    place = (np.arange(GRID) + 0.5) / GRID * 2 - 1
+    return np.hypot(place[:, None], place[None])
+
+
+def _unit(brain: np.ndarray) -> np.ndarray:
+    """Each channel with a mean of 0, and all channels together with a length of 1."""
+    centred = brain - brain.mean(2, keepdims=True)
+    return np.asarray(centred / np.maximum(np.sqrt((centred**2).sum((1, 2), keepdims=True)), SMALL))
 
 
 UNITS = {"head area": "cm2", "mirror symmetry": "", "sharpness": "", "noise": ""}
@@ -53,7 +102,7 @@ def measures(samples: Samples, axis: int) -> Iterator[tuple[str, np.ndarray]]:
     view = _standardised(boxed(images, boxes, GRID), heads, images)
     yield "head area", heads.sum((1, 2))[:, None] * samples.spacing**2 / 100
     yield "head shape", _shape(heads, boxes)
-    yield "mirror symmetry", _correlation(view, np.flip(view, 2 + axis))
+    yield "mirror symmetry", _symmetry(view, axis)
     yield "middle of the head", _middle(view)
     yield "layout of the head", _cells(view)
     yield "intensities", quantiles(images, heads)
@@ -66,7 +115,7 @@ def mirror_axis(real: Samples) -> int:
     """Return the axis, 0 or 1, whose flip real slices resemble more."""
     heads = heads_of(real.images)
     view = boxed(real.images, boxes_of(heads), GRID)
-    return int(np.argmax([np.median(_correlation(view, np.flip(view, 2 + axis))) for axis in (0, 1)]))
+    return int(np.argmax([np.median(_symmetry(view, axis)) for axis in (0, 1)]))
 
 
 def quantiles(images: np.ndarray, heads: np.ndarray) -> np.ndarray:
@@ -107,7 +156,7 @@ def noise(images: np.ndarray, heads: np.ndarray) -> np.ndarray:
     kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)[None, None]
     response = np.abs(ndimage.convolve(images, kernel, mode="nearest"))
     inner = ndimage.binary_erosion(heads, np.ones((1, 3, 3)))
-    return np.sqrt(np.pi / 2) / 6 * _within(response, inner)
+    return np.asarray(np.sqrt(np.pi / 2) / 6 * _within(response, inner))
 
 
 def _within(values: np.ndarray, heads: np.ndarray) -> np.ndarray:
@@ -129,17 +178,16 @@ def _shape(heads: np.ndarray, boxes: Boxes) -> np.ndarray:
     return np.stack([np.log(sides[:, 0] / sides[:, 1]), heads.sum((1, 2)) / sides.prod(1)], 1)
 
 
-def _correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The correlation of each channel, `[sample, channel]`; 0 where one is flat."""
-    one, two = (each - each.mean((2, 3), keepdims=True) for each in (first, second))
-    both, own = (one * two).sum((2, 3)), (one**2).sum((2, 3)) * (two**2).sum((2, 3))
-    return np.asarray(both / np.sqrt(np.maximum(own, SMALL)))
+def _symmetry(view: np.ndarray, axis: int) -> np.ndarray:
+    """The correlation of the brain with its mirror image, `[sample, channel]`; 0 where the brain is flat."""
+    one, two = (each - each.mean(2, keepdims=True) for each in (_brain(view), _brain(np.flip(view, 2 + axis))))
+    own = (one**2).sum(2) * (two**2).sum(2)
+    return np.asarray((one * two).sum(2) / np.sqrt(np.maximum(own, SMALL**2)))
 
 
 def _middle(view: np.ndarray) -> np.ndarray:
     """What is in the middle of the head: its mean against the ring's around it, its deviation, its darkest tenth."""
-    place = (np.arange(GRID) + 0.5) / GRID * 2 - 1
-    radius = np.hypot(place[:, None], place[None])
+    radius = _radius()
     inner, ring = view[..., radius < INNER], view[..., (radius > RING[0]) & (radius < RING[1])]
     return np.concatenate([inner.mean(-1) - ring.mean(-1), inner.std(-1), np.quantile(inner, 0.1, axis=-1)], 1)
 

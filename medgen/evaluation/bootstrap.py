@@ -8,7 +8,6 @@ import numpy as np
 from scipy import stats
 
 Rows = np.ndarray
-UNKNOWN = (float("nan"), float("nan"))
 
 
 def interval(
@@ -28,18 +27,30 @@ def interval(
     where most draws give NaN.
     """
     sets = [people] if isinstance(people, np.ndarray) else list(people)
-    persons = [_Persons(each) for each in sets]
+    found = intervals(lambda *rows: np.array([statistic(*rows)]), sets, draws, rng, level)
+    return float(found[1, 0]), float(found[2, 0])
+
+
+def intervals(
+    statistics: Callable[..., np.ndarray],
+    people: Sequence[np.ndarray],
+    draws: int,
+    rng: np.random.Generator,
+    level: float = 0.95,
+) -> np.ndarray:
+    """Return `[3, k]`: value, low and high of each of k statistics of the same draws; see `interval`."""
+    persons = [_Persons(each) for each in people]
+    value = np.asarray(statistics(*(np.arange(len(each)) for each in people)), float)
+    unknown = np.full_like(value, np.nan)
     fewest = min(each.count for each in persons)
     if fewest < 2:
-        return UNKNOWN
-    value = statistic(*(np.arange(len(each)) for each in sets))
-    drawn = np.array([statistic(*(each.draw(rng) for each in persons)) for _ in range(draws)])
-    drawn = drawn[~np.isnan(drawn)]
-    if len(drawn) * 2 < draws or np.isnan(value):
-        return UNKNOWN
-    low, middle, high = np.quantile(drawn, [(1 - level) / 2, 0.5, (1 + level) / 2])
+        return np.stack([value, unknown, unknown])
+    drawn = np.array([statistics(*(each.draw(rng) for each in persons)) for _ in range(draws)], float)
+    told = (np.count_nonzero(~np.isnan(drawn), axis=0) * 2 >= draws) & ~np.isnan(value)
+    low, middle, high = np.nanquantile(np.where(told, drawn, 0), [(1 - level) / 2, 0.5, (1 + level) / 2], axis=0)
     wider = widening(fewest, level)
-    return float(value + wider * (low - middle)), float(value + wider * (high - middle))
+    low, high = value + wider * (low - middle), value + wider * (high - middle)
+    return np.stack([value, np.where(told, low, np.nan), np.where(told, high, np.nan)])
 
 
 def widening(persons: int, level: float) -> float:

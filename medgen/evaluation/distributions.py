@@ -71,7 +71,7 @@ def _spread(values: np.ndarray) -> np.ndarray:
 
 
 @attrs.frozen
-class Comparison:
+class FigureMaker:
     """The figures of one section: generated against real, beside other real persons against the same real ones.
 
     draws: of the bootstrap over persons. seed: of the draws; every figure has draws of its own.
@@ -85,22 +85,29 @@ class Comparison:
         """Return the mean over the columns of their scaled Wasserstein distances."""
         value = self._between(name, "value", synthetic, real)
         reference = self._between(name, "reference", other, real)
-        return Figure(self.section, f"{name}, distance", *value, *reference, unit="SD", better="low")
+        return Figure.of(self.section, f"{name}, distance", np.array(value), np.array(reference), "SD", "low")
 
     def level(
         self,
         name: str,
         other: Measured,
         synthetic: Measured,
+        *,
         unit: str = "",
         better: Literal["low", "high", "near"] = "near",
         statistic: Callable[[np.ndarray], float] | None = None,
+        limits: tuple[float, float] = (-np.inf, np.inf),
     ) -> Figure:
-        """Return a statistic of the first column of each set; the median if no other is given."""
+        """Return a statistic of the first column of each set; the median if no other is given.
+
+        limits: of what the statistic can be, at which intervals end.
+        """
         of = statistic or known_median
-        value = self._alone(name, "value", synthetic, of)
-        reference = self._alone(name, "reference", other, of)
-        return Figure(self.section, name, *value, *reference, unit=unit, better=better)
+        value, reference = (
+            np.clip(self._alone(name, which, measured, of), *limits)
+            for which, measured in (("value", synthetic), ("reference", other))
+        )
+        return Figure.of(self.section, name, value, reference, unit, better)
 
     def _between(self, name: str, which: str, first: Measured, second: Measured) -> tuple[float, float, float]:
         distance = Wasserstein(first.values, second.values)
@@ -108,8 +115,8 @@ class Comparison:
         people = [first.people, second.people]
         if not len(first.values) or not len(second.values):
             return (float("nan"),) * 3
-        value = distance.mean(*everyone)
-        return value, *interval(distance.mean, people, self.draws, self._rng(name, which))
+        low, high = interval(distance.mean, people, self.draws, self._rng(name, which))
+        return distance.mean(*everyone), low if np.isnan(low) else max(low, 0.0), high
 
     def _alone(
         self, name: str, which: str, measured: Measured, of: Callable[[np.ndarray], float]

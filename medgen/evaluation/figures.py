@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import attrs
+import numpy as np
 
 Better = Literal["low", "high", "near"]
 
@@ -28,6 +29,13 @@ class Figure:
     reference_high: float
     unit: str = ""
     better: Better = "near"
+
+    @classmethod
+    def of(
+        cls, section: str, name: str, made: np.ndarray, real: np.ndarray, unit: str = "", better: Better = "near"
+    ) -> Figure:
+        """Return a figure of value, low and high `[3]` of the generated, and of real against real."""
+        return cls(section, name, *map(float, made), *map(float, real), unit, better)  # type: ignore[call-arg, arg-type]
 
     @property
     def overlaps(self) -> bool:

@@ -14,12 +14,14 @@ DARK = -0.9
 def heads_of(images: np.ndarray) -> np.ndarray:
     """Return bool `[sample, height, width]`: the largest bright part of each slice, with what it encloses.
 
-    images: `[sample, channel, height, width]`; a pixel is bright if any channel is, after a blur of 0.7 px that
+    images: `[sample, channel, height, width]`; a pixel is bright if any channel is, also after a blur of 0.7 px, which
     removes single pixels of noise. Empty where nothing is bright.
     """
     brightest = images.max(1)
-    smooth = ndimage.gaussian_filter(brightest, (0, 0.7, 0.7), mode="nearest")
-    return np.stack([_largest(each) for each in smooth > DARK]) if len(images) else np.zeros(brightest.shape, bool)
+    bright = (brightest > DARK) & (ndimage.gaussian_filter(brightest, (0, 0.7, 0.7), mode="nearest") > DARK)
+    for each in bright:
+        each[:] = _largest(each)
+    return np.asarray(bright)
 
 
 def _largest(bright: np.ndarray) -> np.ndarray:
@@ -43,7 +45,7 @@ def boxes_of(heads: np.ndarray) -> Boxes:
     low = np.zeros((len(heads), 2), np.int64)
     high = np.tile(np.array(heads.shape[1:], np.int64), (len(heads), 1))
     for axis in (0, 1):
-        along = heads.any(2 - axis)
+        along: np.ndarray = np.any(heads, axis=2 - axis)
         found = along.any(1)
         low[found, axis] = along.argmax(1)[found]
         high[found, axis] = along.shape[1] - along[:, ::-1].argmax(1)[found]

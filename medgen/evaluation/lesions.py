@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import attrs
 import numpy as np
 from scipy import ndimage
 from scipy.spatial import ConvexHull
 
-from medgen.evaluation.distributions import DRAWS, Comparison, Measured, known_mean
+from medgen.evaluation.distributions import DRAWS, FigureMaker, Measured, known_mean
 from medgen.evaluation.figures import Figure
 from medgen.evaluation.heads import boxes_of, heads_of
 from medgen.evaluation.samples import Samples
@@ -82,32 +82,35 @@ def parts_of(mask: np.ndarray) -> Iterator[np.ndarray]:
 
 def figures_of(real: Samples, other: Samples, synthetic: Samples, *, draws: int = DRAWS, seed: int = 0) -> list[Figure]:
     """Return the figures of lesions. other: real slices of persons who are not in `real`."""
-    comparison = Comparison(SECTION, draws, seed)
+    maker = FigureMaker(SECTION, draws, seed)
     sets = (real, other, synthetic)
     found = [lesions_of(each) for each in sets]
 
     def measured(name: str) -> list[Measured]:
         return [_measured(each, samples, name) for each, samples in zip(found, sets, strict=True)]
 
-    figures = [comparison.level("lesions per slice", *measured("count")[1:], statistic=known_mean)]
-    figures.append(comparison.distance("lesions per slice", *measured("count")))
+    figures = [maker.level("lesions per slice", *measured("count")[1:], statistic=known_mean)]
+    figures.append(maker.distance("lesions per slice", *measured("count")))
     for name, unit in (("size", "mm2"), ("elongation", ""), ("solidity", ""), ("contrast", "SD of the head")):
-        figures.append(comparison.level(f"lesion {name}", *measured(name)[1:], unit=unit))
-        figures.append(comparison.distance(f"lesion {name}", *measured(name)))
+        figures.append(maker.level(f"lesion {name}", *measured(name)[1:], unit=unit))
+        figures.append(maker.distance(f"lesion {name}", *measured(name)))
     for name in ("depth", "centre"):
-        figures.append(comparison.distance(f"lesion {name} in the head", *measured(name)))
+        figures.append(maker.distance(f"lesion {name} in the head", *measured(name)))
     share = [each._replace(values=(each.values > OUTSIDE).astype(np.float64)) for each in measured("outside")[1:]]
-    return [*figures, comparison.level("lesions outside of the head", *share, better="low", statistic=known_mean)]
+    return [
+        *figures,
+        maker.level("lesions outside of the head", *share, better="low", statistic=known_mean, limits=(0, 1)),
+    ]
 
 
 def _measured(lesions: Lesions, samples: Samples, name: str) -> Measured:
     """A property as columns, with the person of each row."""
     values = np.asarray(getattr(lesions, name), np.float64)
     people = samples.people if name == "count" else samples.people[lesions.sample]
-    return Measured(values.reshape(len(values), -1), people)
+    return Measured(values if values.ndim == 2 else values[:, None], people)
 
 
-def _columns(rows: list[tuple[object, ...]], channels: int) -> tuple[np.ndarray, ...]:
+def _columns(rows: Sequence[tuple[object, ...]], channels: int) -> tuple[np.ndarray, ...]:
     """The columns behind the first of some rows, as arrays also where there is no row."""
     if rows:
         return tuple(np.array(column, np.float64) for column in list(zip(*rows, strict=True))[1:])
@@ -161,7 +164,7 @@ def _contrast(
     if not len(ring[0]):
         return np.full(len(image), np.nan)
     deviation = image[:, head].std(1)
-    difference = image[(slice(None), *inside)].mean(1) - image[(slice(None), *ring)].mean(1)
+    difference = image[:, inside[0], inside[1]].mean(1) - image[:, ring[0], ring[1]].mean(1)
     return np.asarray(difference / np.where(deviation > 0, deviation, np.nan))
 
 

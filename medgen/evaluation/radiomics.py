@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from medgen.evaluation import textures
-from medgen.evaluation.distributions import DRAWS, Comparison, Measured
+from medgen.evaluation.distributions import DRAWS, FigureMaker, Measured
 from medgen.evaluation.figures import Figure
 from medgen.evaluation.heads import heads_of
 from medgen.evaluation.samples import Samples
@@ -20,7 +20,7 @@ FAMILIES = ("first order", "GLCM", "GLSZM")
 
 def figures_of(real: Samples, other: Samples, synthetic: Samples, *, draws: int = DRAWS, seed: int = 0) -> list[Figure]:
     """Return the mean distance of the features of each family, of heads and of lesions."""
-    comparison = Comparison(SECTION, draws, seed)
+    maker = FigureMaker(SECTION, draws, seed)
     sets = (real, other, synthetic)
     figures = []
     for region in ("head", "lesion"):
@@ -30,7 +30,7 @@ def figures_of(real: Samples, other: Samples, synthetic: Samples, *, draws: int 
                 Measured(values[:, _columns(family, real.images.shape[1])], each.people)
                 for values, each in zip(measured, sets, strict=True)
             ]
-            figures.append(comparison.distance(f"{family} of the {region}", *columns))
+            figures.append(maker.distance(f"{family} of the {region}", *columns))
     return figures
 
 

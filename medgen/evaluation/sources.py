@@ -80,3 +80,13 @@ def measure(kind: str, name: str, overrides: Iterable[str], registry: Registry) 
 
 def _kind(override: str) -> str:
     return override.partition("=")[0].partition(".")[0].strip()
+
+
+def require_used(overrides: Iterable[str], features: Iterable[str] = (), segmenters: Iterable[str] = ()) -> None:
+    """Raise RecipeError if a `KEY=VALUE` sets a plugin that judges pairs, but is none of those that are used."""
+    used = {"features": tuple(features), "segmenters": tuple(segmenters)}
+    for each in overrides:
+        kind, name = (*each.partition("=")[0].split("."), "", "")[:2]
+        if kind in used and name.strip() not in used[kind]:
+            among = ", ".join(used[kind]) or "none"
+            raise RecipeError(f"{each}: sets {kind}.{name}, which is not used here (used: {among}). Leave it out.")

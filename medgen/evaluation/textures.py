@@ -1,7 +1,7 @@
 """Radiomics features of a region: first order, grey-level co-occurrence (GLCM), grey-level size zones (GLSZM).
 
-Names and definitions are PyRadiomics' (van Griethuysen et al. 2017; Zwanenburg et al. 2020), in two dimensions, with bins
-of fixed width. Slices are worked on together; `rois` says which pixels of each count.
+Names and definitions are PyRadiomics' (van Griethuysen et al. 2017; Zwanenburg et al. 2020), in two dimensions, with
+bins of fixed width. Slices are worked on together; `rois` says which pixels of each count.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from medgen.generation.manifest import sha256
 from medgen.generation.manifest_lines import is_file_name
 from medgen.run import checkpoint
 from medgen.run.assemble import Parts, Saved, build, default_device
-from medgen.run.run import load_into
+from medgen.run.weights import load_into
 from medgen.training import sampling
 
 

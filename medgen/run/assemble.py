@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pluggy
 import torch
 from torch import nn
 
 from medgen import seeds
-from medgen.api.hooks import Lifecycle
 from medgen.api.interfaces import Callback, Space
 from medgen.api.recipe import CallbackSettings, Recipe
 from medgen.api.values import Batch, Mode
@@ -88,12 +86,13 @@ def assemble(
     losses = {name: settings.build(device) for name, settings in recipe.losses.items()}
     seeds.seed_globals(recipe.run.seed, "init/turns")
     turns = {turn.name: turn for turn in parts.strategy.turns(parts.mode, parts.space, parts.network, losses, device)}
-    run = TrainingRun(recipe, folder, device, store, *parts, turns, prepared)
+    journal = folder / "metrics.jsonl" if collectives.is_rank_zero() else Path(os.devnull)
+    metrics_file = MetricsFile(journal, saved.state["journal"] if saved else 0)
+    run = TrainingRun(recipe, folder, device, store, *parts, turns, metrics_file, prepared)
     if run.channels_last:
         parts.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-    journal = folder / "metrics.jsonl" if run.is_rank_zero else Path(os.devnull)
-    run.metrics_file = MetricsFile(journal, saved.state["journal"] if saved else 0)
-    _add_callbacks(run, callbacks or {})
+    own = {name: each for name, each in run.recipe.callbacks.items() if isinstance(each, CallbackSettings)}
+    run.register({**{name: settings.build(run) for name, settings in own.items()}, **(callbacks or {})})
     return run
 
 
@@ -135,17 +134,3 @@ def _restore_space(space: Space, saved: Saved) -> None:
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         what = f"the state of its space does not fit ({type(error).__name__}: {error})"
         raise CheckpointError(f"{saved.source}: {what}. Use a checkpoint that medgen wrote.") from error
-
-
-def _add_callbacks(run: TrainingRun, more: Mapping[str, Callback]) -> None:
-    manager = pluggy.PluginManager("medgen")
-    manager.add_hookspecs(Lifecycle)
-    run.plugins = manager
-    for name, settings in run.recipe.callbacks.items():
-        if isinstance(settings, CallbackSettings):
-            run.callbacks[name] = settings.build(run)
-    run.callbacks |= more
-    # pluggy calls what was registered last first; recipes are read from the top
-    for name in reversed(run.callbacks):
-        manager.register(run.callbacks[name], name=name)
-    manager.check_pending()

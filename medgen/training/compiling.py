@@ -55,9 +55,7 @@ def settle(run: TrainingRun, compiled: Callable[[], None], eager: Callable[[], N
         code = 130 if fault.what == NAMES[signal.SIGINT] else 75
         what = f"{run.dir}: stopped by {fault.what} while it was compiled"
         raise StoppedError(f"{what}. Give the same command again.", code)
-    run.compiles = fault is None
-    if fault is None or wanted == choices.AUTO:
-        run.recipe = choices.fill(run.recipe, {"compile": run.compiles})
+    run.settle_compile(fault is None)
     if fault is None:
         return True
     if wanted != choices.AUTO:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import attrs
 import torch
 
 from medgen.api.tables import TrainingSettings
@@ -74,8 +73,7 @@ def _from_few(run: TrainingRun, training: TrainingSettings, images: int, one: fl
 def measure(run: TrainingRun, images: int) -> Measured:
     """Train a step of so many images to warm up, and then measure; for a second, if they are short."""
     torch._dynamo.reset()  # else it would be compiled for images of any number, which takes other memory
-    run.recipe = attrs.evolve(run.recipe, training=attrs.evolve(run.recipe.training, batch_size=images))
-    trainer, count = Trainer(run), 0
+    trainer, count = Trainer(run, batch_size=images), 0
     trainer.step()
     finish(run.device)
     device_memory.forget(run.device)

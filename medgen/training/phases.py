@@ -40,19 +40,16 @@ def recipes(recipe: Recipe) -> list[Recipe]:
 class PhasedRun:
     """What holds child runs together. It has no network, no data and no callback but the one that owns the fit."""
 
-    deadline = math.inf
-    """The time (as of `time.time()`) by which everything must be saved."""
-    until: int | None = None
-    """A step to stop a child at, although more are planned."""
     has_advanced = False
-    """Whether this process has finished a step of a child, or an epoch's end."""
+    """True once this process has finished a step of a child, or an epoch's end."""
     complete = False
-    """Every child is done; whoever owns the fit says so."""
+    """True once every child is done."""
 
     def __init__(self, recipe: Recipe, where: Path):
         self.recipe, self.dir = recipe, where
-        self.inner: TrainingRun | None = None
+        self.current: TrainingRun | None = None
         """The child that is trained now."""
+        self.deadline, self.until = math.inf, None
         self.stopping: str | None = None
         self._preparing = False
         manager = pluggy.PluginManager("medgen")
@@ -62,11 +59,21 @@ class PhasedRun:
                 manager.register(settings.build(), name=name)
         self.hooks = manager.hook
 
+    until: int | None
+
+    def limit(self, deadline: float, until: int | None = None) -> None:
+        """Set the time by which everything must be saved, and a step to stop a child at."""
+        self.deadline, self.until = deadline, until
+
+    def finish(self) -> None:
+        """Note that every child is done."""
+        self.complete = True
+
     def stop(self, reason: str) -> None:
         """End the fit of the child before its next step; where none is trained, at once or before the next one is."""
         self.stopping = self.stopping or reason
-        if self.inner is not None:
-            self.inner.stop(reason)
+        if self.current is not None:
+            self.current.stop(reason)
         elif self._preparing:
             raise stopped(self.dir, reason, "between two phases")
 
@@ -85,17 +92,17 @@ class PhasedRun:
         with self._interruptible():
             recipe = choices.fill(recipe, choices.of(self.recipe))
             run = begin(recipe, where, callbacks) if new else restore(recipe, where, callbacks)
-        run.deadline, run.until = self.deadline, self.until
+        run.limit(self.deadline, self.until)
         return run, new
 
     def fit(self, child: TrainingRun) -> None:
         """Train a child until it is done or stopped; a stop that was asked of this run reaches it."""
-        self.inner = child
+        self.current = child
         if self.stopping:
             child.stop(self.stopping)
         trainer.fit(child)
         self.has_advanced = self.has_advanced or child.has_advanced
-        self.inner = None
+        self.current = None
         self._keep(child.recipe)
         gc.collect()  # a run and its callbacks hold each other, and the next child needs the memory
 

@@ -35,7 +35,8 @@ from medgen.ranks import collectives, process_group
 from medgen.run import choices, folder
 from medgen.run.assemble import default_device
 from medgen.run.open import begin, restore
-from medgen.run.run import REQUEST, TIME_LIMIT, TrainingRun
+from medgen.run.run import TrainingRun
+from medgen.run.stopping import REQUEST, TIME_LIMIT
 from medgen.system import files, streams
 from medgen.system.console import say
 from medgen.system.signals import NAMES, RepeatFilter, answered
@@ -58,8 +59,7 @@ def start(recipe: Recipe, until: int | None = None) -> Path:
             if owner(recipe):
                 return _train_children(recipe, where, began, signals, until)
             run = begin(recipe, where)
-            run.until = until
-            return _train(run, began, signals)
+            return _train(run, began, signals, until)
 
 
 def resume(where: Path, overrides: Sequence[str] = (), layers: Sequence[str] = ()) -> Path:
@@ -106,7 +106,8 @@ def dry_run(recipe: Recipe) -> None:
         process_group.check(each, each.training.devices)
         with rehearsal(each) as run:
             _describe(run)
-            say(f"plan     {run.total_steps} steps of {each.training.batch_size}, {run.epoch_samples} samples an epoch")
+            samples = run.progress.epoch_samples
+            say(f"plan     {run.total_steps} steps of {each.training.batch_size}, {samples} samples an epoch")
             for line in cost_lines(run):
                 say(line)
 
@@ -124,8 +125,8 @@ def rehearsal(recipe: Recipe) -> Iterator[TrainingRun]:
             run.metrics_file.close()
 
 
-def _train(run: TrainingRun, began: float, signals: Signals) -> Path:
-    run.deadline = deadline(run.recipe.training, began)
+def _train(run: TrainingRun, began: float, signals: Signals, until: int | None = None) -> Path:
+    run.limit(deadline(run.recipe.training, began), until)
     signals.attach(run)
     process_group.start_heartbeat(run.dir, run.recipe.distributed.timeout, run.step)
     if run.is_rank_zero:
@@ -143,7 +144,7 @@ def _train(run: TrainingRun, began: float, signals: Signals) -> Path:
 def _train_children(recipe: Recipe, where: Path, began: float, signals: Signals, until: int | None = None) -> Path:
     """Let the callback that owns the fit train its child runs, all of this folder."""
     work = PhasedRun(recipe, where)
-    work.deadline, work.until = deadline(recipe.training, began), until
+    work.limit(deadline(recipe.training, began), until)
     for each in recipes(recipe):
         process_group.check(each, collectives.size())
     process_group.start_heartbeat(where, recipe.distributed.timeout, 0)
@@ -290,7 +291,7 @@ def _memory(run: TrainingRun | PhasedRun, kept: bool = True) -> Iterator[None]:
 
 
 def _too_large(work: TrainingRun | PhasedRun, text: str, kept: bool) -> str:
-    run = work.inner if isinstance(work, PhasedRun) else work
+    run = work.current
     if run is None:  # it was no step that took too much
         return f"{work.dir}: out of memory ({text.splitlines()[0]}). Use a smaller network or image."
     change, advice = _smaller(run)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from traceback import walk_tb
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor
 
 from medgen import seeds
 from medgen.api.interfaces import Turn
+from medgen.api.tables import TrainingSettings
 from medgen.api.values import Batch, StopFit, TurnOutput
 from medgen.errors import MedgenError, NotFiniteError, PluginError, StorageError
 from medgen.ranks import collectives, ddp, heartbeat, process_group
@@ -24,6 +26,9 @@ from medgen.training.objective import detach
 from medgen.training.sampling import autocast
 from medgen.training.throughput import Throughput
 from medgen.training.validation import register_validation
+
+Rate = Callable[[int], float]
+"""The learning rate of a step, from 0."""
 
 
 def fit(run: TrainingRun) -> None:
@@ -69,8 +74,10 @@ def callback_at_fault(run: TrainingRun, error: BaseException) -> str | None:
 class Trainer:
     """The core's own fit."""
 
-    def __init__(self, run: TrainingRun):
-        self.run, self.training = run, run.recipe.training
+    def __init__(self, run: TrainingRun, rate: Rate | None = None, batch_size: int | None = None):
+        """rate: learning rate by step, else the recipe's. batch_size: samples of a step, else the recipe's."""
+        self.run, self.rate, self.batch_size = run, rate or run.learning_rate, batch_size
+        self.training = self._settings()
         register_validation(run)
         self.rows = ddp.local_rows(self.training.batch_size, self.training.accumulate)
         self.weights = run.recipe.loss_weights
@@ -78,9 +85,9 @@ class Trainer:
         self._compile()
         self.forward = {name: ddp.wrap_ddp(each) for name, each in self.forward.items()}
         self.pending: list[tuple[int, int, dict[str, Tensor]]] = []
-        self.skipped = torch.tensor(float(run.skipped), device=run.device)
+        self.skipped = torch.tensor(float(run.progress.skipped), device=run.device)
         self.speed = Throughput(run)
-        run.flush = self.flush
+        run.read_with(self.flush)
         if self.training.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it
         torch.use_deterministic_algorithms(self.training.deterministic)
@@ -88,7 +95,7 @@ class Trainer:
     def fit(self) -> None:
         """Step until done or stopped; an epoch's end is worked off between two steps."""
         run = self.run
-        run.reopen_epoch()
+        run.progress.reopen_epoch()
         if memory_check.due(run):
             memory_check.check(run, self._passes)
         if collectives.is_rank_zero() and not run.complete:
@@ -120,10 +127,14 @@ class Trainer:
         for name, turn in run.turns.items():
             before = self._backward(name, turn, batch, before, record)
             self._update(name, turn, record)
-        run.step, run.samples = run.step + 1, run.samples + size
+        run.progress.advance(size)
         self.pending.append((run.step, run.epoch, record))
         self.speed.step_done()
         return record
+
+    def _settings(self) -> TrainingSettings:
+        training = self.run.recipe.training
+        return attrs.evolve(training, batch_size=self.batch_size) if self.batch_size else training
 
     def _compile(self) -> None:
         """Compile the turns, if the recipe says so and it works."""
@@ -141,7 +152,7 @@ class Trainer:
 
         before = self.forward
         works = compiling.settle(self.run, tried, eager)
-        self.training = self.run.recipe.training
+        self.training = self._settings()
         if not works:
             self.forward = before
         elif self.forward is before:
@@ -226,7 +237,7 @@ class Trainer:
         self.skipped = (self.skipped + bad) * bad
         # fused AdamW reads this flag on the device and leaves weights, moments and counter alone if it is set
         optimizer.found_inf = bad  # type: ignore[attr-defined]
-        optimizer.param_groups[0]["lr"] = run.learning_rate(run.step) * turn.rate
+        optimizer.param_groups[0]["lr"] = self.rate(run.step) * turn.rate
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         record["grad_norm" if len(run.turns) == 1 else f"grad_norm/{name}"] = norm.detach()
@@ -244,7 +255,7 @@ class Trainer:
                     metrics = validate(run)
                 except StopFit:
                     return
-            run.epochs_ended += 1
+            run.progress.end_epoch()
             if metrics:
                 run.log(metrics)
             run.hooks.medgen_epoch_end(run=run, metrics=metrics)
@@ -261,15 +272,15 @@ class Trainer:
             (step, epoch, {key: next(values) for key in keys})
             for (step, epoch, _), keys in zip(self.pending, names, strict=True)
         ]
-        self.run.skipped = int(next(values))
+        self.run.progress.skipped = int(next(values))
         self.pending = []
         return lines
 
     def _status(self) -> dict[str, float]:
         run = self.run
-        skipped = {"skipped": float(run.skipped)} if run.skipped else {}
+        skipped = {"skipped": float(run.progress.skipped)} if run.progress.skipped else {}
         return skipped | {
-            "learning_rate": run.learning_rate(run.step - 1),
+            "learning_rate": self.rate(run.step - 1),
             **self.speed.read(),
             "memory_gb": device_memory.peak(run.device) / 1e9,
         }
@@ -282,10 +293,10 @@ class Trainer:
                 warn(f"step {step} was not finite and is left out (slices {', '.join(map(str, rows))} of the store).")
 
     def _check_skipped(self) -> None:
-        run = self.run
-        if run.skipped > self.training.max_skipped:
+        run, skipped = self.run, self.run.progress.skipped
+        if skipped > self.training.max_skipped:
             raise NotFiniteError(
-                f"{run.dir}: {run.skipped} steps in a row were not finite, last good: step {run.step - run.skipped}. "
+                f"{run.dir}: {skipped} steps in a row were not finite, last good: step {run.step - skipped}. "
                 "Lower training.learning_rate or use training.precision=fp32, then resume."
             )
 

@@ -183,7 +183,7 @@ def test_a_scan_replaced_by_another_of_the_same_size_and_time_is_noticed(tmp_pat
 def test_files_that_did_not_change_are_not_read_again(cohort, cache, monkeypatch):
     monkeypatch.setattr(file_memo, "SETTLED", -1.0)
     opened(cohort, cache)
-    monkeypatch.setattr(store_module.nifti, "digest", lambda path: pytest.fail(f"{path} was read again"))
+    monkeypatch.setattr(store_module.stream, "digest", lambda path: pytest.fail(f"{path} was read again"))
     opened(cohort, cache)
 
 

@@ -17,7 +17,7 @@ import pytest
 from faults.forkserver import HANG, Server, differences
 from faults.variants import SMALL, overrides
 
-from medgen.run import checkpoint, run
+from medgen.run import checkpoint, run, saving
 
 SHORT = (*SMALL, "training.val_batches=1", "callbacks.progress.every_steps=7")
 
@@ -227,7 +227,7 @@ def failing(patch, code, times):
         real(full, temporary)
 
     patch.setattr(checkpoint, "_write", write)
-    patch.setattr(run, "RETRY_AFTER", (0.0, 0.0, 0.0))
+    patch.setattr(saving, "RETRY_AFTER", (0.0, 0.0, 0.0))
 
 
 FULL = ("training.steps=3", "callbacks.checkpoints.every_steps=1", "training.validate_every=0")
@@ -278,15 +278,15 @@ def test_K6_a_folder_that_cannot_be_written_or_goes_away_is_said_in_one_line(med
     for folder in (tmp_path / "file", tmp_path / "file/below"):
         result = medgen("train", *common, *FULL, f"run.dir={folder}")
         assert (result.code, len(problems(result))) == (8, 1)
-    monkeypatch.setattr(run, "RETRY_AFTER", ())
-    step = run.Run.stop_agreed
+    monkeypatch.setattr(saving, "RETRY_AFTER", ())
+    step = run.TrainingRun.stop_agreed
 
     def gone(self):
         if self.step == 1:
             shutil.rmtree(self.dir)
         return step(self)
 
-    monkeypatch.setattr(run.Run, "must_stop", gone)
+    monkeypatch.setattr(run.TrainingRun, "stop_agreed", gone)
     result = medgen("train", *common, *FULL, f"run.dir={tmp_path}/r")
     assert (result.code, len(problems(result))) == (8, 1)
     assert "No such file" in problems(result)[0]
@@ -397,14 +397,14 @@ def test_K8_only_epochs_that_the_run_wrote_are_deleted_and_only_once_a_newer_one
         for name in foreign:
             (folder / name).write_text("")
         keep, last = chance.randint(1, 4), chance.randint(1, 9)
-        saving = Checkpoints(every_epochs=1, keep=keep).build(None)
+        saver = Checkpoints(every_epochs=1, keep=keep).build(None)
         sequence = Fake(folder)
         for epoch in range(1, last + 1):
             sequence.epochs_ended = epoch
-            saving._save_epoch(sequence)
+            saver._save_epoch(sequence)
             if chance.random() < 0.3:  # killed, and resumed with the state of a moment ago
-                state, saving = saving.state_dict(), Checkpoints(every_epochs=1, keep=keep).build(None)
-                saving.load_state_dict(state)
+                state, saver = saver.state_dict(), Checkpoints(every_epochs=1, keep=keep).build(None)
+                saver.load_state_dict(state)
         written = {f"epoch_{epoch:05d}.pt" for epoch in range(max(1, last - keep + 1), last + 1)}
         assert {path.name for path in folder.iterdir()} == foreign | written
 

@@ -120,16 +120,16 @@ def test_D1_ranks_whose_supervisor_is_killed_at_once_do_not_go_on_alone(common):
 
 
 def dies_in_the_save_of(_: int, step: int) -> None:
-    from medgen.run.run import TrainingRun
+    from medgen.run import saving
 
-    real = TrainingRun._write
+    real = saving.write
 
-    def killing(self, path):
-        real(self, path)
-        if self.step == step:
-            os.kill(heartbeat.read_beat(self.dir, 1).pid, signal.SIGKILL)
+    def killing(run, path):
+        real(run, path)
+        if run.step == step:
+            os.kill(heartbeat.read_beat(run.dir, 1).pid, signal.SIGKILL)
 
-    TrainingRun._write = killing
+    saving.write = killing
 
 
 def test_D1_a_save_during_which_a_rank_dies_counts(common, server, tmp_path):

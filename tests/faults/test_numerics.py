@@ -171,7 +171,7 @@ def test_N5_the_check_changes_no_bit(name, medgen, tiny, tmp_path, monkeypatch):
     rehearsing(monkeypatch)
     assert medgen("train", *common, f"run.dir={tmp_path}/with").code == 0
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingRun, "must_stop", lambda self: self.step == 3 and (self.stop("SIGTERM") or True))
+        patch.setattr(TrainingRun, "stop_agreed", lambda self: self.step == 3 and (self.stop("SIGTERM") or True))
         assert medgen("train", *common, f"run.dir={tmp_path}/parts").code == 75
     assert medgen("train", "--resume", tmp_path / "parts").code == 0
     for each in ("with", "parts"):

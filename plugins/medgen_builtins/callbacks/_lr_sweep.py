@@ -92,8 +92,8 @@ def sweep(run: TrainingRun, rates: Sequence[float]) -> Iterator[float]:
     from medgen.ranks import collectives
     from medgen.training.trainer import Trainer
 
-    trainer, probe, first, scores = Trainer(run), Probe(run), run.step, list[float]()
-    run.learning_rate = lambda step: rates[step - first]  # type: ignore[method-assign]  # given back by `unchanged`
+    first, scores = run.step, list[float]()
+    trainer, probe = Trainer(run, rate=lambda step: rates[step - first]), Probe(run)
     for _ in rates:
         if run.stop_agreed():
             return
@@ -111,24 +111,20 @@ def unchanged(run: TrainingRun) -> Iterator[None]:
     """Put back weights, optimizers and position at the end, whatever happened in between."""
     import torch
 
-    from medgen.run.run import PROGRESS_FIELDS
-
     modules: list[Any] = [run.network, *run.turns.values()]
     live = list({id(each): each for module in modules for each in (*module.parameters(), *module.buffers())}.values())
     kept = [each.detach().clone() for each in live]
     optimizers = {name: copy.deepcopy(each.state_dict()) for name, each in run.optimizers.items()}
-    position = {name: getattr(run, name) for name in (*PROGRESS_FIELDS, "until")}
-    run.until = None  # a step of the run, not of this
+    position = run.progress.state_dict()
     try:
-        yield
+        with run.stops.without_target():  # that is a step of the run, not of this
+            yield
     finally:
-        vars(run).pop("learning_rate", None)
         with torch.no_grad():
             torch._foreach_copy_(live, kept)
         for name, state in optimizers.items():
             run.optimizers[name].load_state_dict(state)
-        for name, value in position.items():
-            setattr(run, name, value)
+        run.progress.load_state_dict(position)
 
 
 class Probe:

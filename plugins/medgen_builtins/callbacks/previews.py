@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from medgen import Callback, CallbackSettings, field, ge, gt, hookimpl, settings
+from medgen import Callback, CallbackSettings, DiffusionStrategy, field, ge, gt, hookimpl, settings
 
 if TYPE_CHECKING:
     from medgen.api.recipe import Run
@@ -50,10 +50,10 @@ class Previewing(Callback):
             return
         fewer = self.settings.count // 2
         with run.trying("previews", f"callbacks.previews.count={fewer}" if fewer else "callbacks.previews=false"):
-            if run.strategy.reconstructs:
-                self._reconstruct(run)
-            else:
+            if isinstance(run.strategy, DiffusionStrategy):
                 self._sample(run, steps=1)
+            else:
+                self._reconstruct(run)
 
     def show(self, run: Run) -> None:
         """Sample and log; the masks and their images are the first with the largest lesions of the held-out slices."""
@@ -68,7 +68,7 @@ class Previewing(Callback):
         """By name. All ranks share the work, and have them."""
         examples = self._examples(run, range(self.settings.count))
         outlined = self._outlined(run, examples)
-        if run.strategy.reconstructs:
+        if not isinstance(run.strategy, DiffusionStrategy):
             return {"reconstructions": self._reconstructions(examples, self._reconstruct(run), outlined)}
         samples, path = self._sample(run, self.settings.steps or None)
         return {"samples": self._grid(examples, samples, outlined), "trajectory": self._trajectory(run, path)}

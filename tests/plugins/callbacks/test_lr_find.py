@@ -102,11 +102,12 @@ def test_a_sweep_leaves_weights_averages_optimizers_and_position_as_they_were(ru
     trainer = Trainer(run)
     for _ in range(3):
         run.hooks.medgen_step_end(run=run, losses=trainer.step())
-    run.until, before, rate = 4, state(run), run.learning_rate(3)
+    run.limit(math.inf, 4)
+    before, rate = state(run), run.learning_rate(3)
     found = Finder(LrFind(min_lr=1e-4, max_lr=1e-1, steps=12)).find(run)
     assert len(set(found.scores)) == len(found.scores) >= 3
     same(state(run), before)
-    assert (run.until, run.stopping, run.learning_rate(3)) == (4, None, rate)
+    assert (run.stops.until, run.stopping, run.learning_rate(3)) == (4, None, rate)
 
 
 def test_it_leaves_them_so_after_an_error_too(run, monkeypatch):

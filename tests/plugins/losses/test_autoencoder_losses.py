@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from medgen_builtins.losses._efficientnet import BLOCKS, TAPS, EfficientNet
+from medgen_builtins._efficientnet import BLOCKS, TAPS, EfficientNet
 from medgen_builtins.losses.adversarial import Adversarial
 from medgen_builtins.losses.bce import Bce
 from medgen_builtins.losses.dice import Dice

@@ -1,0 +1,106 @@
+"""`medgen evaluate`: what pairs are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from medgen.cli import options
+from medgen.cli.options import overrides_argument
+from medgen.errors import RecipeError, StorageError
+from medgen.system import streams
+
+if TYPE_CHECKING:
+    from medgen.evaluation.card import Card
+
+FEATURES = ("taught", "efficientnet")
+"""What pairs are compared by if nothing else is asked for."""
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command()
+@click.argument("real", metavar="REAL")
+@click.argument("pairs", type=options.FOLDER, metavar="PAIRS")
+@overrides_argument
+@click.option("--output", type=FILE, metavar="FILE", help="Write the card as JSON.")
+@click.option("--html", type=FILE, metavar="FILE", help="Write the card as one page, with pictures and plots.")
+@click.option(
+    "--features",
+    multiple=True,
+    metavar="NAME",
+    help="Compare by this extractor; may be repeated. taught, efficientnet.",
+)
+@click.option(
+    "--split", type=click.Choice(["train", "val", "all"]), default="train", show_default=True, help="Of REAL."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same card.")
+@click.option("--limit", type=click.IntRange(8), default=2000, show_default=True, help="Most samples of each side.")
+@click.option("--compare", is_flag=True, help="REAL and PAIRS are two cards: show them side by side.")
+def evaluate(
+    real: str, pairs: Path, overrides: tuple[str, ...], output: Path | None, html: Path | None,
+    features: tuple[str, ...], split: str, seed: int, limit: int, compare: bool,
+) -> None:  # fmt: skip
+    """Say how good PAIRS are, beside real scans against each other.
+
+    REAL is a recipe, a run's folder, a checkpoint, or a folder of patients. KEY=VALUE are of the recipe, or of an
+    extractor: features.taught.steps=300.
+    """
+    if compare:
+        _show_both(Path(real), pairs, overrides)
+        return
+    if output or html:
+        streams.only_log()
+    from medgen.evaluation import evaluate as work
+    from medgen.evaluation import page, sources
+    from medgen.evaluation.sources import measure
+
+    registry = options.registry()
+    names = features or FEATURES
+    chosen = {name: measure("features", name, overrides, registry) for name in names}
+    sources.require_used(overrides, names)
+    source = sources.real(real, overrides, registry)
+    asked = work.Asked(features=chosen, seed=seed, limit=limit, split=split)
+    comparison = work.compare(source, pairs, asked)
+    card = work.measure(comparison, source, asked)
+    _show(card)
+    if output:
+        _write(output, card.to_json() + "\n")
+    if html:
+        _write(html, page.render(card, comparison))
+    for path in filter(None, (output, html)):
+        options.say_result(path)
+
+
+def _show(card: Card) -> None:
+    from medgen.evaluation import tables
+    from medgen.system.console import out, say
+
+    out.print(tables.of_card(card), markup=True)
+    say(card.verdict.text)
+
+
+def _show_both(one: Path, two: Path, rest: Sequence[str]) -> None:
+    from medgen.evaluation import card, tables
+    from medgen.system.console import out, say
+
+    if rest:
+        raise RecipeError(f"evaluate: --compare takes two cards, got {rest[0]!r} as well. Leave it out.")
+    cards = [card.read(path) for path in (one, two)]
+    names = [str(path) for path in (one, two)]
+    card.require_comparable(*zip(names, cards, strict=True))
+    out.print(tables.of_cards(names, cards), markup=True)
+    for name, each in zip(names, cards, strict=True):
+        say(f"{name}: {each.verdict.text}")
+
+
+def _write(path: Path, text: str) -> None:
+    from medgen.system import files
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write(path, text)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written ({error.strerror}). Name another file.") from None

@@ -1,0 +1,98 @@
+"""From real scans and pairs to a card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from medgen.api.recipe import FeaturesSettings
+from medgen.api.tables import DataSettings
+from medgen.evaluation import comparison as persons
+from medgen.evaluation import fidelity
+from medgen.evaluation.card import Card
+from medgen.evaluation.comparison import Comparison
+from medgen.evaluation.figures import Figure
+from medgen.evaluation.samples import Samples, read_pairs, read_real
+from medgen.evaluation.sections import SECTIONS
+from medgen.evaluation.sources import Source
+from medgen.evaluation.verdict import judge
+from medgen.run.assemble import default_device
+from medgen.run.versions import versions
+from medgen.system import console
+
+LIMIT = 2000
+"""Samples of each set at most, drawn at random."""
+SPLIT = "train"
+
+
+@attrs.frozen(kw_only=True)
+class Asked:
+    """What a user wants to know. features: settings by name, in order; the verdict comes from the first of anatomy."""
+
+    features: Mapping[str, FeaturesSettings]
+    seed: int = 0
+    limit: int = LIMIT
+    draws: int = 200
+    split: str = SPLIT
+
+
+def compare(source: Source, pairs: Path, asked: Asked) -> Comparison:
+    """Read both sides and deal the persons out. Raises DataError."""
+    made = read_pairs(pairs)
+    real = read_real(source, asked.split, made)
+    whole = attrs.evolve(source, data=_whole_heads(source.data))
+    heads = read_real(whole, asked.split, made, lesions_only=False)
+    rng = persons.arrange(made, real, heads, asked.seed, asked.draws)
+    made, real = (persons.thinned(each, asked.limit, rng.rng("limit", n)) for n, each in enumerate((made, real)))
+    return persons.arrange(made, real, heads, asked.seed, asked.draws)
+
+
+def measure(comparison: Comparison, source: Source, asked: Asked) -> Card:
+    """Return the card, with a bar."""
+    figures, hashes = list[Figure](), dict[str, str]()
+    with console.progress("card", len(asked.features) + len(SECTIONS), unit="parts") as bar:
+        for name, settings in asked.features.items():
+            found, hashes[name] = fidelity.figures_of(comparison, name, settings.build(default_device()))
+            figures += found
+            bar.advance()
+        for section in SECTIONS.values():
+            figures += section(comparison)
+            bar.advance()
+    return Card(
+        verdict=judge(figures, asked.features),
+        figures=tuple(figures),
+        made=_about(comparison.made),
+        real={**_about(comparison.real), "heads": len({*comparison.folds[0].heads.persons, *comparison.real.persons})},
+        selection=_selection(comparison, source, asked),
+        extractors=hashes,
+        seed=asked.seed,
+        draws=asked.draws,
+        versions=versions(),
+    )
+
+
+def _whole_heads(data: DataSettings) -> DataSettings:
+    """From neck to crown, as a place in the head is only told in whole heads."""
+    return attrs.evolve(data, min_foreground=min(data.min_foreground, DataSettings().min_foreground))
+
+
+def _about(samples: Samples) -> dict[str, Any]:
+    counts = {"slices": len(samples), "persons": len(samples.persons)}
+    return {"where": samples.where, **counts, "fingerprint": persons.fingerprint(samples)}
+
+
+def _selection(comparison: Comparison, source: Source, asked: Asked) -> dict[str, Any]:
+    made, data = comparison.made, source.data
+    grid = f"{made.images.shape[-1]} px of {made.spacing:g} mm, {made.axis}"
+    return {
+        "channels": ", ".join(made.channels),
+        "masks": ", ".join(source.masks),
+        "grid": grid,
+        "split": asked.split,
+        "slices": f"with a lesion, at least {data.min_foreground:g} head",
+        "seed": asked.seed,
+        "limit": asked.limit,
+    }

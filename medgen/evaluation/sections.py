@@ -1,0 +1,48 @@
+"""What a card consists of, in order: a function per section. To add one, add it to `SECTIONS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+
+from medgen.config.registry import Registry
+from medgen.evaluation import anatomy, diversity, lesions, obedience, radiomics, two_sample
+from medgen.evaluation.comparison import Comparison
+from medgen.evaluation.figures import Figure
+
+Section = Callable[[Comparison], list[Figure]]
+
+
+def _two_sample(comparison: Comparison) -> list[Figure]:
+    return two_sample.figures_of(comparison, torch.device("cpu"))
+
+
+def _apart(figures_of: Callable[..., list[Figure]], name: str) -> Section:
+    """A section that compares distributions in the pairs and in each half of the real persons."""
+
+    def section(comparison: Comparison) -> list[Figure]:
+        comparison.tell(name)
+        return figures_of(*comparison.halves, comparison.made, draws=comparison.draws, seed=comparison.number(name))
+
+    return section
+
+
+def _obedience(comparison: Comparison) -> list[Figure]:
+    settings = Registry.load().get("segmenters", obedience.SEGMENTER).settings_class()
+    judges = obedience.fit(settings, comparison.real, seed=comparison.number("obedience"))
+    comparison.tell("obedience")
+    return obedience.figures_of(
+        judges, comparison.made, draws=comparison.draws, seed=comparison.number("obedience controls")
+    )
+
+
+SECTIONS: Mapping[str, Section] = {
+    "two samples": _two_sample,
+    "diversity": diversity.figures_of,
+    anatomy.SECTION: _apart(anatomy.figures_of, anatomy.SECTION),
+    radiomics.SECTION: _apart(radiomics.figures_of, radiomics.SECTION),
+    lesions.SECTION: _apart(lesions.figures_of, lesions.SECTION),
+    obedience.SECTION: _obedience,
+}
+"""By the name that a progress bar shows; they follow the figures on feature extractors."""

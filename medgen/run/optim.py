@@ -1,0 +1,38 @@
+"""The optimizer, its learning rate, and the memory format that goes with it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from medgen.api.interfaces import Turn
+from medgen.api.tables import TrainingSettings
+
+
+def learning_rate(training: TrainingSettings, step: int, total: int) -> float:
+    """Return the rate of step 0..total-1: linear warm-up, then `schedule` down to `min_lr` times the peak."""
+    if step < training.warmup_steps:
+        return training.learning_rate * (step + 1) / training.warmup_steps
+    done = (step - training.warmup_steps) / max(1, total - training.warmup_steps)
+    shape = {"cosine": 0.5 * (1 + math.cos(math.pi * done)), "linear": 1 - done, "constant": 1.0}[training.schedule]
+    return training.learning_rate * (training.min_lr + (1 - training.min_lr) * shape)
+
+
+def optimizer(turn: Turn, training: TrainingSettings) -> torch.optim.AdamW:
+    """Return fused AdamW: three times as fast as the loop, and it skips a step by a flag on the device."""
+    return torch.optim.AdamW(
+        turn.parameters(), lr=training.learning_rate, betas=turn.betas, weight_decay=training.weight_decay, fused=True
+    )
+
+
+def channels_last(training: TrainingSettings, network: nn.Module) -> bool:
+    """Choose the memory format: channels_last for bf16 with every width (what the norms see) at least 128.
+
+    It was measured to be slower below.
+    """
+    if training.memory_format != "auto":
+        return training.memory_format == "channels_last"
+    widths = [module.num_channels for module in network.modules() if isinstance(module, nn.GroupNorm)]
+    return training.precision == "bf16" and bool(widths) and min(widths) >= 128

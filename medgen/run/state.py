@@ -1,0 +1,111 @@
+"""What trains in a run: models, optimizers, data and callbacks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from medgen.api.interfaces import Callback, Space, Strategy, Turn
+from medgen.api.recipe import Recipe
+from medgen.api.values import Batch, Mode
+from medgen.data.store.loader import Loader
+from medgen.run import optim
+from medgen.run.metrics_file import MetricsFile
+from medgen.run.progress import Progress
+
+if TYPE_CHECKING:
+    from medgen.data.store.latent_store import LatentStore
+    from medgen.data.store.store import SliceStore
+
+
+class RunState:
+    """Everything that trains, and how far it is. `network` is the raw module, never a wrapper.
+
+    averaged: a slot that a callback may fill with a module; checkpoints store it and `generate` prefers it.
+    """
+
+    averaged: nn.Module | None = None
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        device: torch.device,
+        store: SliceStore,
+        mode: Mode,
+        space: Space,
+        strategy: Strategy,
+        network: nn.Module,
+        turns: Mapping[str, Turn],
+        metrics_file: MetricsFile,
+        latents: LatentStore | None = None,
+    ):
+        self.recipe, self.dir, self.device, self.store = recipe, folder, device, store
+        self.mode, self.space, self.strategy, self.network, self.turns = mode, space, strategy, network, dict(turns)
+        self.metrics_file = metrics_file
+        self.train = Loader(store, mode, "train", recipe.run.seed, latents)
+        self.val = Loader(store, mode, "val", prepared=latents)
+        self.channels_last = optim.channels_last(recipe.training, network)
+        self.optimizers = {name: optim.optimizer(turn, recipe.training) for name, turn in turns.items()}
+        self.callbacks: dict[str, Callback] = {}
+        self.progress = Progress.of(recipe.training, self.train.size)
+        self._began, self._seconds_before = time.monotonic(), 0.0
+
+    @property
+    def masks(self) -> frozenset[str]:
+        """Names of the channels that are masks."""
+        return self.store.masks
+
+    @property
+    def seconds(self) -> float:
+        """Training time over all processes that worked on this run."""
+        return self._seconds_before + time.monotonic() - self._began
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return self.progress.step
+
+    @property
+    def samples(self) -> int:
+        """Samples seen."""
+        return self.progress.samples
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.progress.total_steps
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the last sample seen, from 1."""
+        return self.progress.epoch
+
+    @property
+    def epochs_ended(self) -> int:
+        """Epochs whose end has been worked off."""
+        return self.progress.epochs_ended
+
+    @property
+    def epoch_due(self) -> bool:
+        """True between the last sample of an epoch and the work at its end."""
+        return self.progress.epoch_due
+
+    @property
+    def complete(self) -> bool:
+        """True once every step is done."""
+        return self.progress.complete
+
+    def learning_rate(self, step: int) -> float:
+        """Return the rate of a step, from 0."""
+        return optim.learning_rate(self.recipe.training, step, self.total_steps)
+
+    def to_device(self, batch: Batch) -> Batch:
+        """Move what a loader's `at` or `stored` gave to the device, prepared by the space."""
+        image, condition = (part.to(self.device, non_blocking=True).float() for part in batch)
+        return Batch(image if self.train.prepared else self.space.prepare(image), condition)

