@@ -53,6 +53,7 @@ def prove(
     from medgen.system.signals import asked_to_stop
 
     registry = options.registry()
+    sources.require_used(overrides, segmenters=[segmenter])
     settings = sources.measure("segmenters", segmenter, overrides, registry)
     pool, test, made = work.read(sources.real(real, overrides, registry), pairs, test_share, seed)
     base = persons or len(pool.persons)
