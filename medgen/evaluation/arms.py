@@ -44,7 +44,7 @@ SYNTHETIC, MIXED, PASTED = "synthetic", "real + pairs", "real + copy-paste"
 
 def real_arm(persons: int) -> str:
     """The name of the arm with so many real persons and nothing else."""
-    return f"real, {persons} persons"
+    return f"real, {persons} patients"
 
 
 FEWER = "real, fewer steps"

@@ -101,28 +101,24 @@ from nnunetv2.experiment_planning.plan_and_preprocess_entrypoints import plan_an
 plan_and_preprocess_entry()
 """
 
-TRAINER = """
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-
-class TwoEpochs(nnUNetTrainer):
-    def __init__(self, *given, **named):
-        super().__init__(*given, **named)
-        self.num_epochs, self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = 2, 2, 1
-"""
-
 DRIVER = """
-import json, sys, torch
+import json, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from two_epochs import TwoEpochs
-torch.set_num_threads(1)
-folder = Path(sys.argv[2])
-plans, about = (json.loads((folder / name).read_text()) for name in ("nnUNetPlans.json", "dataset.json"))
-plans["configurations"]["2d"].update(batch_size=2)
-trainer = TwoEpochs(plans=plans, configuration="2d", fold=0, dataset_json=about, device=torch.device("cpu"))
-trainer.run_training()
-assert trainer.current_epoch == 2, trainer.current_epoch
-print("validated", *sorted(json.loads((folder / "splits_final.json").read_text())[0]["val"]))
+
+def main(folder):
+    import torch
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    torch.set_num_threads(1)
+    plans, about = (json.loads((folder / name).read_text()) for name in ("nnUNetPlans.json", "dataset.json"))
+    plans["configurations"]["2d"].update(batch_size=2)
+    trainer = nnUNetTrainer(plans=plans, configuration="2d", fold=0, dataset_json=about, device=torch.device("cpu"))
+    trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = 2, 2, 1
+    trainer.run_training()
+    assert trainer.current_epoch == 2, trainer.current_epoch
+
+if __name__ == "__main__":  # nnU-Net starts processes to validate
+    main(Path(sys.argv[1]))
 """
 
 
@@ -131,7 +127,6 @@ print("validated", *sorted(json.loads((folder / "splits_final.json").read_text()
 def test_nnunet_accepts_the_dataset_and_trains_two_epochs_on_it(tmp_path):
     raw, ready, ended = (tmp_path / name for name in ("raw", "preprocessed", "results"))
     export(_dataset(), raw, seed=0)
-    (tmp_path / "two_epochs.py").write_text(TRAINER)
     (tmp_path / "driver.py").write_text(DRIVER)
     folders = {"nnUNet_raw": str(raw), "nnUNet_preprocessed": str(ready), "nnUNet_results": str(ended)}
     environment = {**os.environ, **folders, "nnUNet_n_proc_DA": "1", "nnUNet_compile": "f"}
@@ -155,9 +150,7 @@ def test_nnunet_accepts_the_dataset_and_trains_two_epochs_on_it(tmp_path):
     subprocess.run(plan, env=environment, check=True)
     folder = ready / "Dataset501_Demo"
     (folder / "splits_final.json").write_bytes((raw / "Dataset501_Demo" / "splits_final.json").read_bytes())
-    driver = [sys.executable, str(tmp_path / "driver.py"), str(tmp_path), str(folder)]
+    driver = [sys.executable, str(tmp_path / "driver.py"), str(folder)]
     environment["nnUNet_n_proc_DA"] = "0"  # in this process; planning takes no 0
-    said = subprocess.run(driver, env=environment, check=True, capture_output=True, text=True).stdout
-    assert "Epoch 1" in said
-    assert "validated patient_" in said
+    subprocess.run(driver, env=environment, check=True)
     assert len(list(Path(ended).rglob("checkpoint_final.pth"))) == 1
