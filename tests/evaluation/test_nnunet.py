@@ -101,6 +101,11 @@ from nnunetv2.experiment_planning.plan_and_preprocess_entrypoints import plan_an
 plan_and_preprocess_entry()
 """
 
+PLAN = """
+from nnunetv2.experiment_planning.plan_and_preprocess_entrypoints import plan_and_preprocess_entry
+plan_and_preprocess_entry()
+"""
+
 DRIVER = """
 import json, sys
 from pathlib import Path
@@ -130,24 +135,8 @@ def test_nnunet_accepts_the_dataset_and_trains_two_epochs_on_it(tmp_path):
     (tmp_path / "driver.py").write_text(DRIVER)
     folders = {"nnUNet_raw": str(raw), "nnUNet_preprocessed": str(ready), "nnUNet_results": str(ended)}
     environment = {**os.environ, **folders, "nnUNet_n_proc_DA": "1", "nnUNet_compile": "f"}
-    command = (
-        "from nnunetv2.experiment_planning.plan_and_preprocess_entrypoints import plan_and_preprocess_entry as e; e()"
-    )
-    plan = [
-        sys.executable,
-        "-c",
-        command,
-        "-d",
-        "501",
-        "--verify_dataset_integrity",
-        "-c",
-        "2d",
-        "-np",
-        "1",
-        "-npfp",
-        "1",
-    ]
-    subprocess.run(plan, env=environment, check=True)
+    asked = "-d 501 --verify_dataset_integrity -c 2d -np 1 -npfp 1".split()
+    subprocess.run([sys.executable, "-c", PLAN, *asked], env=environment, check=True)
     folder = ready / "Dataset501_Demo"
     (folder / "splits_final.json").write_bytes((raw / "Dataset501_Demo" / "splits_final.json").read_bytes())
     driver = [sys.executable, str(tmp_path / "driver.py"), str(folder)]
