@@ -117,6 +117,7 @@ def main(folder):
     torch.set_num_threads(1)
     plans, about = (json.loads((folder / name).read_text()) for name in ("nnUNetPlans.json", "dataset.json"))
     plans["configurations"]["2d"].update(batch_size=2)
+    plans["continue_training"] = False  # from version 2.8 on
     trainer = nnUNetTrainer(plans=plans, configuration="2d", fold=0, dataset_json=about, device=torch.device("cpu"))
     trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = 2, 2, 1
     trainer.run_training()
@@ -135,7 +136,7 @@ def test_nnunet_accepts_the_dataset_and_trains_two_epochs_on_it(tmp_path):
     (tmp_path / "driver.py").write_text(DRIVER)
     folders = {"nnUNet_raw": str(raw), "nnUNet_preprocessed": str(ready), "nnUNet_results": str(ended)}
     environment = {**os.environ, **folders, "nnUNet_n_proc_DA": "1", "nnUNet_compile": "f"}
-    asked = "-d 501 --verify_dataset_integrity -c 2d -np 1 -npfp 1".split()
+    asked = ["-d", "501", "--verify_dataset_integrity", "-c", "2d", "-np", "1", "-npfp", "1"]
     subprocess.run([sys.executable, "-c", PLAN, *asked], env=environment, check=True)
     folder = ready / "Dataset501_Demo"
     (folder / "splits_final.json").write_bytes((raw / "Dataset501_Demo" / "splits_final.json").read_bytes())
