@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -89,22 +90,23 @@ class StoppedError(MedgenError):
         self.exit_code = exit_code
 
 
-STORAGE = frozenset(
-    {
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EFBIG,
-        errno.EROFS,
-        errno.EIO,
-        errno.ESTALE,
-        errno.EACCES,
-        errno.EPERM,
-        errno.EMFILE,
-        errno.ENFILE,
-        errno.ENOLCK,
-    }
-)
-"""What the system says of storage, and not of a mistake in a program."""
+_DEVICE = "See that the disk or the network file system works"
+_RIGHTS = "Get the right to read and write it"
+STORAGE = {
+    errno.ENOSPC: "Make room on that file system",
+    errno.EDQUOT: "Make room within your quota, or have it raised",
+    errno.EFBIG: "Raise the limit of a file's size (ulimit -f)",
+    errno.EROFS: "Mount it for writing, or choose a folder that can be written",
+    errno.EIO: _DEVICE,
+    errno.ESTALE: _DEVICE,
+    errno.ENOLCK: _DEVICE,
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+    errno.EMFILE: "Raise the limit of open files (ulimit -n), or lower data.workers",
+    errno.ENFILE: "All programs of this machine have too many files open: end some, or lower data.workers",
+}
+"""What the system says of storage, and not of a mistake in a program; with what to do."""
+AGAIN = "give the same command again"
 
 
 def exit_code_of(error: BaseException) -> int:
@@ -118,6 +120,26 @@ def exit_code_of(error: BaseException) -> int:
     if isinstance(error, MemoryError) or number == errno.ENOMEM or torch_says:
         return OutOfMemoryError.exit_code
     return StorageError.exit_code if number in STORAGE else MedgenError.exit_code
+
+
+def of_system(error: OSError, where: object, again: str = AGAIN) -> MedgenError | None:
+    """The line about what the system refused, or None if it is a mistake in a program.
+
+    where: what is named if the error names no file. again: the end of the advice.
+    """
+    place = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else where
+    said = f"{place}: {error.strerror or error}"
+    if error.errno == errno.ENOMEM:
+        return OutOfMemoryError(f"{said}. Lower data.workers, or use a smaller network, image or batch, then {again}.")
+    advice = STORAGE.get(error.errno or 0)
+    return StorageError(f"{said}. {advice}, then {again}.") if advice else None
+
+
+def is_of_machine(error: BaseException) -> bool:
+    """Whether an error is about memory or storage running out or failing, whatever program meets with it."""
+    if exit_code_of(error) == OutOfMemoryError.exit_code:
+        return True
+    return isinstance(error, OSError) and error.errno in STORAGE.keys() - {errno.EACCES, errno.EPERM}
 
 
 def continue_command(folder: Path) -> str:

@@ -37,6 +37,34 @@ def test_what_needs_no_training_imports_neither_torch_nor_monai(words: list[str]
     assert done.stdout.splitlines()[-1] == "HEAVY 0 []", done.stderr
 
 
+IN_A_GROUP = """
+import atexit, sys
+import click, torch
+from medgen.cli import main
+atexit.register(print, "left in order")
+
+@click.command("{name}")
+def work():
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    if {destroys}:
+        torch.distributed.destroy_process_group()
+    click.echo("result")
+    raise click.exceptions.Exit(9)
+
+main.cli.add_command(work)
+main.main(["{name}"])
+"""
+
+
+@pytest.mark.parametrize("destroys", [False, True])
+def test_a_process_that_is_still_in_a_group_ends_at_once_with_its_code(destroys: bool) -> None:
+    """To leave a group in order, all ranks would have to be there, and one may have died."""
+    script = IN_A_GROUP.format(name="grouped", destroys=destroys)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 9, done.stderr
+    assert done.stdout.splitlines() == ["result", *["left in order"] * destroys]
+
+
 # The manuals
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,66 @@ def test_what_the_compiler_says_is_one_line_and_what_to_do(text, says, advice):
     assert fault.advice.startswith(advice)
     assert "\n" not in fault.what
     assert len(fault.what) < 300
+
+
+TORN = [
+    "ImportError: {}/ab/cab.so: file too short\n\nSet TORCHDYNAMO_VERBOSE=1",
+    "CppCompileError: C++ compile error\n\nOutput:\n/usr/bin/ld:{}/ab/cab.so: file format not recognized",
+    "OSError: {}/ab/cab.so: invalid ELF header",
+]
+
+
+@pytest.mark.parametrize("text", TORN)
+def test_a_library_that_is_there_in_part_is_told_with_the_folder_to_delete(text, tmp_path, monkeypatch):
+    """A killed process leaves one, and it fails until somebody deletes it."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    fault = compiling.read(RuntimeError(text.format(tmp_path)))
+    assert f"{tmp_path}/ab/cab.so" in fault.what
+    assert fault.advice == f"Delete the compiler's cache, the folder {tmp_path},"
+    elsewhere = compiling.read(RuntimeError(text.format("/usr/lib")))
+    assert "Delete" not in elsewhere.advice
+
+
+def test_an_error_in_what_the_compiler_made_may_come_of_its_cache(tmp_path, monkeypatch):
+    """As torch says it if the library is damaged with which it looks what the processor can."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    text = "CppCompileError: C++ compile error\n\nOutput:\n{}/7x/c.main.cpp:29:1: error: 'Vectorized' was not declared"
+    advice = compiling.read(RuntimeError(text.format(tmp_path))).advice
+    assert advice == f"{compiling.BROKEN}, or delete its cache, the folder {tmp_path},"
+    assert compiling.read(RuntimeError(text.format("/usr/include"))).advice == compiling.BROKEN
+
+
+def test_with_a_library_that_is_there_in_part_a_run_is_eager(undecided, medgen, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(torch, "compile", Broken(TORN[0].format(tmp_path / "cache")))
+    result = medgen("train", "bravo_rflow", *undecided, f"run.dir={tmp_path}/run")
+    assert result.code == 0, result.err
+    [line] = [each for each in result.err.splitlines() if "training.compile" in each]
+    assert line.endswith(f"Delete the compiler's cache, the folder {tmp_path}/cache, before the next one.")
+
+
+@pytest.mark.parametrize(("number", "code", "name"), [(signal.SIGTERM, 75, "SIGTERM"), (signal.SIGINT, 130, "Ctrl-C")])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_signal_ends_a_compilation_at_once(number, code, name, wrapped, undecided, medgen, tmp_path, monkeypatch):
+    """A cold one takes minutes, and there is nothing to save. The compiler may wrap what was raised in it."""
+
+    def slow(turn):
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(300)
+        except Exception as error:
+            if not wrapped:
+                raise
+            raise RuntimeError("backend='inductor' raised") from error
+
+    monkeypatch.setattr(torch, "compile", slow)
+    began = time.monotonic()
+    result = medgen("train", "bravo_rflow", *undecided, f"run.dir={tmp_path}/run")
+    assert time.monotonic() - began < 200
+    assert result.code == code, result.err
+    said = f"medgen: {tmp_path}/run: stopped by {name} while it was compiled. Give the same command again."
+    assert result.err.splitlines()[-1] == said
+    assert not compiling.is_underway()
 
 
 @pytest.mark.parametrize("where", ["at once", "forward", "backward"])

@@ -19,7 +19,7 @@ from faults import ranks
 from faults.forkserver import HANG, Server, differences
 from PIL import Image
 
-from medgen.errors import RecipeError
+from medgen.errors import RankError, RecipeError
 from medgen.ranks import collectives, ddp, place, process_group, rendezvous
 from medgen.ranks.place import Place
 from medgen.run.run import TrainingRun
@@ -283,6 +283,60 @@ def test_a_task_of_srun_that_is_told_the_first_node_finds_the_port(monkeypatch):
     assert rendezvous.variables() == {"MASTER_ADDR": "node7", "MASTER_PORT": "20077"}
 
 
+@pytest.mark.parametrize("address", ["", "  ", None])
+@pytest.mark.parametrize("port", ["", None])
+def test_an_empty_meeting_place_is_none_and_a_task_of_srun_finds_it(address, port, monkeypatch):
+    for name, value in {"MASTER_ADDR": address, "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, value) if value is not None else monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SLURM_STEP_NUM_NODES", "1")
+    monkeypatch.setenv("SLURM_JOB_ID", "11")
+    assert rendezvous.variables() == {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "20077"}
+
+
+TASK = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_STEP_NUM_NODES": "1"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "code", "says"),
+    [
+        ({"MASTER_PORT": "abc"}, 2, "MASTER_PORT: got 'abc', expected an integer. Unset it"),
+        ({"MASTER_PORT": "0"}, 2, "MASTER_PORT: got 0, expected a port from 1 to 65535. Unset it"),
+        ({"MASTER_PORT": "65536"}, 2, "MASTER_PORT: got 65536, expected a port"),
+        ({"MASTER_PORT": "-1"}, 2, "MASTER_PORT: got -1, expected a port"),
+        ({"MASTER_ADDR": "no such host"}, 9, "rank 0 of 2: could not join the others at no such host:20000 ("),
+        ({"MASTER_ADDR": "a" * 300}, 9, "rank 0 of 2: could not join the others at aaa"),
+        ({"SLURM_JOB_ID": "x"}, 2, "SLURM_JOB_ID: got 'x', expected an integer"),
+        ({"SLURM_STEP_ID": "batch"}, 2, "SLURM_STEP_ID: got 'batch', expected an integer"),
+        ({"SLURM_PROCID": "2"}, 2, "got 2, 2 and 0, expected a rank from 0 and below the size. Unset them"),
+        ({"SLURM_PROCID": "-1"}, 2, "got -1, 2 and 0, expected a rank"),
+        ({"SLURM_LOCALID": "-1"}, 2, "got 0, 2 and -1, expected a rank"),
+        ({"SLURM_STEP_NUM_TASKS": "2x"}, 2, "SLURM_STEP_NUM_TASKS: got '2x', expected an integer"),
+        (
+            {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "-1", **MET},
+            2,
+            "LOCAL_RANK: got -1, expected an integer from",
+        ),
+        ({"SLURM_STEP_NUM_NODES": "x", "SLURM_STEP_NODELIST": "b["}, 9, "`scontrol show hostnames b[` failed ("),
+    ],
+)
+def test_garbage_in_what_srun_and_torchrun_say_is_one_line(variables, code, says, medgen, tiny, tmp_path, monkeypatch):
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    monkeypatch.delenv("MASTER_PORT", raising=False)
+    for name, value in {**TASK, **variables}.items():
+        monkeypatch.setenv(name, value)
+    ended = medgen("train", "bravo_rflow", *tiny, "training.steps=1", f"run.dir={tmp_path}/r")
+    [line] = ended.err.splitlines()
+    assert (ended.code, line.startswith("medgen: "), says in line) == (code, True, True), line
+    assert "bug" not in line
+
+
+def test_a_list_of_nodes_without_a_name_is_one_line(monkeypatch):
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=" "))
+    with pytest.raises(RankError, match=r"failed \(it names none\)\. Set MASTER_ADDR to the first node\."):
+        rendezvous.variables()
+
+
 def test_the_interface_is_the_one_on_the_way_to_the_other_host():
     """None where that would be loopback."""
     assert rendezvous.interface("127.0.0.1") is None
@@ -305,8 +359,8 @@ def test_ranks_that_would_share_a_gpu_are_refused(uuids, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=uuids[0]))
-    monkeypatch.setattr(collectives, "size", lambda: len(uuids))
-    monkeypatch.setattr(collectives, "broadcast_object", lambda mine, source: uuids[source])
+    monkeypatch.setattr(process_group, "size", lambda: len(uuids))
+    monkeypatch.setattr(process_group, "broadcast_object", lambda mine, source: uuids[source])
     with expected:
         process_group._check_apart()
 

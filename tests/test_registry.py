@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from medgen.config.recipe import load
 from medgen.config.registry import Registry
-from medgen.errors import PluginError
+from medgen.errors import PluginError, RecipeError
 
 GOOD = """
 from medgen import LossSettings, field, hookimpl, settings
@@ -211,6 +212,53 @@ def test_damaged_metadata_is_a_row_that_names_the_file_and_disturbs_no_other(
     assert registry.get("losses", "fine")
     assert registry.get("losses", "mse")
     assert (registry.find("losses", "torn") is not None) == (file == "METADATA")  # its module is as good as ever
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error")])
+def test_entry_points_that_may_not_be_read_are_a_row_as_they_may_hide_a_plugin(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    """importlib takes a file without the right to read it for none. Not by mode, which root does not heed."""
+    install("medgen-hidden", GOOD.format(cls="Hidden", name="hidden"))
+    install("medgen-fine", GOOD.format(cls="Fine", name="fine"))
+    file = tmp_path / "medgen_hidden-1.0.dist-info/entry_points.txt"
+
+    def refusing(real: Callable[..., object]) -> Callable[..., object]:
+        def call(self: Path, *given: object, **more: object) -> object:
+            if self == file:
+                raise error
+            return real(self, *given, **more)
+
+        return call
+
+    for name in ("open", "read_text"):
+        monkeypatch.setattr(Path, name, refusing(getattr(Path, name)))
+    registry = Registry.load()
+    [row] = damaged(registry, tmp_path)
+    assert row.startswith("medgen_hidden-1.0.dist-info/entry_points.txt: cannot be read (")
+    assert str(error.strerror) in row
+    assert registry.get("losses", "fine")
+
+
+def test_an_unknown_name_hints_at_the_broken_plugins_that_may_give_it(install: Install) -> None:
+    """The entry point has another name than what the plugin would give."""
+    with pytest.raises(RecipeError) as before:
+        load("bravo_rflow", ["losses.ssim={}", "losses.mse=false"])
+    assert "broken" not in str(before.value)
+    install("medgen-zoo", "import nosuchmodule", "zoo")
+    hint = "A broken plugin may be what gives it, of medgen-zoo 1.0: see `medgen plugins list`."
+    for given in (["losses.ssim={}", "losses.mse=false"], ["strategy=ssim"], ["ssim.a=1"]):
+        with pytest.raises(RecipeError) as after:
+            load("bravo_rflow", given)
+        assert str(after.value).endswith(hint), given
+    with pytest.raises(PluginError, match=r"no such plugin, there are .* A broken plugin may be what gives it"):
+        Registry.load().get("losses", "ssim")
+
+
+def test_of_many_broken_plugins_the_hint_names_a_few(install: Install) -> None:
+    for number in range(7):
+        install(f"medgen-zoo{number}", "import nosuchmodule")
+    assert Registry.load().suspects().count("medgen-zoo") == 5
 
 
 def test_what_is_no_plugin_may_be_as_damaged_as_it_likes(install: Install, tmp_path: Path) -> None:

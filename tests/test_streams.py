@@ -113,10 +113,23 @@ def test_a_process_with_a_closed_full_or_unread_stdout_ends_in_order(shell: str,
     assert "Exception ignored" not in ended.stderr
 
 
+@full_disk
+@pytest.mark.parametrize("sound", [True, False])
+def test_a_result_as_json_that_does_not_fit_on_stdout_names_stdout(sound: bool, cohort: Path, tmp_path: Path) -> None:
+    """Whatever it says of the scans."""
+    (tmp_path / "Mets_001").mkdir()
+    for name in ("bravo", "seg"):
+        (tmp_path / f"Mets_001/{name}.nii.gz").write_bytes(b"damaged")
+    ended = run(["data", "check", str(cohort if sound else tmp_path), "--json", "-"], "> /dev/full")
+    assert ended.returncode == 8, ended
+    [line] = [each for each in ended.stderr.splitlines() if each.startswith("medgen: ") and "warning" not in each]
+    assert line.startswith("medgen: stdout: cannot be written (No space left on device).")
+
+
 def test_a_file_that_is_opened_does_not_become_a_closed_stdout(tmp_path: Path) -> None:
     """Point 14: a checkpoint must not hold what a library prints."""
     code = (
-        "import os, sys; from medgen import streams\n"
+        "import os, sys; from medgen.system import streams\n"
         "with streams.steady():\n"
         f"    file = open({str(tmp_path / 'checkpoint')!r}, 'wb')\n"
         "    os.write(1, b'printed by a library'); file.close()"

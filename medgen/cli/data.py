@@ -16,7 +16,9 @@ from medgen.errors import (
 from medgen.system import streams
 
 if TYPE_CHECKING:
+    from medgen.api.recipe import Recipe
     from medgen.api.tables import DataSettings
+    from medgen.api.values import Mode
 from medgen.cli.options import FOLDER, overrides_argument, say_result, with_option
 
 
@@ -73,14 +75,26 @@ def _data_settings(
         from medgen.config.recipe import load
 
         resolved = load(recipe, overrides, (), options.registry())
-        return attrs.evolve(resolved.data, root=folder), resolved.mode.build().names
+        return attrs.evolve(resolved.data, root=folder), _mode(resolved).names
     from medgen.config.recipe import data_settings
 
     return attrs.evolve(data_settings(overrides), root=folder), None
 
 
+def _mode(recipe: Recipe) -> Mode:
+    from medgen.config.blame import building
+
+    with building(f"mode.{recipe.names['mode']}"):
+        return recipe.mode.build()
+
+
 def _write_text(target: str, text: str) -> None:
-    """To a file, or to stdout for `-`."""
+    """Write to a file, or to stdout for `-`. Raises StorageError."""
+    if target == "-":
+        click.echo(text, nl=False)
+        if cut := streams.cut_result():
+            raise StorageError(cut)
+        return
     try:
         with click.open_file(target, "w", encoding="utf-8") as file:
             file.write(text)
@@ -100,6 +114,6 @@ def data_prepare(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...
     from medgen.run.assemble import prepare_data
 
     streams.only_log()
-    store = prepare_data(resolved, resolved.mode.build())
+    store = prepare_data(resolved, _mode(resolved))
     for split in ("train", "val"):
         click.echo(f"{split:<6} {len(store.select(split))} slices of {store.patients(split)} patients")

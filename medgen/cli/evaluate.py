@@ -16,7 +16,7 @@ from medgen.system import streams
 if TYPE_CHECKING:
     from medgen.evaluation.card import Card
 
-FEATURES = ("taught", "efficientnet")
+FEATURES = ("atlas", "taught", "efficientnet")
 """What pairs are compared by if nothing else is asked for."""
 FILE = click.Path(path_type=Path, dir_okay=False)
 

@@ -63,8 +63,9 @@ def _unknown(registry: Registry, name: str) -> list[str]:
         return [f"{name}: a command of medgen itself, no plugin. See `medgen {name} --help`."]
     broken = [plugin for plugin in registry.plugins if plugin.name == name and plugin.error]
     known = sorted({entry.name for entry in registry.entries} | {str(each.name) for each in registry.commands()})
+    more = registry.suspects() or " `medgen plugins list` shows all."
     return [f"{name}: broken: {describe(each)}. Repair or remove it." for each in broken] or [
-        f"{name}: no such plugin.{did_you_mean(name, known)} `medgen plugins list` shows all."
+        f"{name}: no such plugin.{did_you_mean(name, known)}{more}"
     ]
 
 
@@ -76,7 +77,7 @@ def _help(given: Given) -> str:
 
 def _page(entry: Entry) -> str:
     lines = [f"# {entry.kind} {entry.name}, from {entry.distribution} {entry.version}"]
-    lines += [f"# {line}".rstrip() for line in inspect.cleandoc(entry.settings_class.__doc__ or "").splitlines()]
+    lines += [f"# {line}".rstrip() for line in _text(entry.settings_class).splitlines()]
     lines.append(f"[{entry.kind}.{entry.name}]")
     for each in fields(entry.settings_class):
         lines.append(f"{_default(each):<32} # {each.help} ({each.expected})")
@@ -91,4 +92,9 @@ def _default(each: Field) -> str:
 
 
 def _summary(cls: type) -> str:
-    return (inspect.getdoc(cls) or "").split("\n")[0]
+    return _text(cls).split("\n")[0]
+
+
+def _text(cls: type) -> str:
+    """The docstring; none where a plugin has something else in its place."""
+    return inspect.cleandoc(cls.__doc__) if isinstance(cls.__doc__, str) else ""

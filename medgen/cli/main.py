@@ -25,6 +25,7 @@ from medgen.errors import (
     RecipeError,
     StorageError,
     exit_code_of,
+    of_system,
 )
 from medgen.system import streams, surroundings
 
@@ -83,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     surroundings.prepare()
     given = list(sys.argv[1:] if arguments is None else arguments)
     code = guarded(lambda: cli.main(given, prog_name="medgen", standalone_mode=False, obj=given), "--debug" in given)
-    if "medgen.ranks.distributed" in sys.modules:
+    if "torch.distributed" in sys.modules:  # else there can be no group, and torch is not imported for the question
         from medgen.ranks import process_group
 
         process_group.exit_now(code)
@@ -137,10 +138,9 @@ def _what_happened(error: BaseException) -> str:
     code = exit_code_of(error)
     if code == 130:
         return "interrupted: nothing more was written. Give the same command to go on."
+    if isinstance(error, OSError) and (told := of_system(error, "storage")):
+        return str(told)
     if code == 7:
         return "out of memory: the host has too little. Use a smaller network, image or batch, or lower data.workers."
-    if code == 8:
-        where = getattr(error, "filename", None) or "storage"
-        return f"{where}: {getattr(error, 'strerror', error)}. See to that, then give the same command again."
     what = f"{type(error).__name__}: {error}".rstrip(": .")
     return f"{what}. A bug in medgen or a plugin: give --debug as well, and report what it shows."

@@ -8,6 +8,7 @@ from medgen.api.recipe import Recipe
 from medgen.api.settings import did_you_mean
 from medgen.api.tables import DEFAULT_MASK
 from medgen.api.values import SEVERAL
+from medgen.config.blame import building
 
 Check = Callable[[Recipe], Iterable[str]]
 
@@ -35,7 +36,11 @@ def mistakes(recipe: Recipe) -> Iterator[str]:
 def check_data(recipe: Recipe) -> Iterator[str]:
     """Find mistakes in [data] that only several keys or tables together can tell."""
     data = recipe.data
-    if data.masks and DEFAULT_MASK not in data.masks and DEFAULT_MASK in recipe.mode.build().names:
+    if not data.masks or DEFAULT_MASK in data.masks:
+        return
+    with building(f"mode.{recipe.names['mode']}"):
+        names = recipe.mode.build().names
+    if DEFAULT_MASK in names:
         likely = did_you_mean(DEFAULT_MASK, data.masks) or f' Add masks.{DEFAULT_MASK} = {{ file = "..." }}.'
         yield (
             f"data.masks: got {', '.join(data.masks)}, expected {DEFAULT_MASK} among them, which "

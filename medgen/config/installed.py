@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from importlib.metadata import Distribution, EntryPoint, distributions
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from medgen.system.console import printable
@@ -70,12 +71,23 @@ def _read(distribution: Distribution) -> Found:
 
 def _points(distribution: Distribution) -> tuple[EntryPoint, ...]:
     """The entry points of medgen. Raises ValueError, or what importlib does, if some seem meant but cannot be read."""
-    if f"[{GROUP}]" not in (distribution.read_text("entry_points.txt") or "").replace(" ", ""):
+    text = distribution.read_text("entry_points.txt")
+    if text is None:
+        _require_none(distribution)
+    if f"[{GROUP}]" not in (text or "").replace(" ", ""):
         return ()
     points = tuple(point for point in distribution.entry_points if point.group == GROUP)
     if not points:
         raise ValueError(f"nothing is declared in [{GROUP}]")
     return points
+
+
+def _require_none(distribution: Distribution) -> None:
+    """Raise OSError if there is a file that importlib takes for none, as it may not be read."""
+    folder = getattr(distribution, "_path", None)
+    if isinstance(folder, Path):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            (folder / "entry_points.txt").open("rb").close()
 
 
 def _is_ours(distribution: Distribution) -> bool:

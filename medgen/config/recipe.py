@@ -113,7 +113,7 @@ class _Resolver:
         tables = self.layers.tables
         known = (*CORE, *KINDS, *self.registry.names("tables"))
         for name in (name for name in tables if name not in known):
-            self._report((name,), unknown_key(name, known))
+            self._report((name,), unknown_key(name, known) + self.registry.suspects())
         for kind, name in self.layers.removed:
             self._require_known(kind, name)
         core: dict[str, Any] = {name: self._structure(cls, tables.get(name, {}), name) for name, cls in CORE.items()}
@@ -172,7 +172,7 @@ class _Resolver:
         names = self.registry.names(kind)
         if name not in (*names, *(plugin.name for plugin in self.registry.plugins if plugin.error)):
             message = f"no such plugin, expected one of {', '.join(names)}.{did_you_mean(name, names)}"
-            self._report((kind, name), message)
+            self._report((kind, name), message + self.registry.suspects())
 
     def _structure(self, cls: type, table: Any, where: str) -> Any:
         """The settings object; where a key is wrong it has that key's default, so that checks can go on."""
@@ -200,6 +200,8 @@ class _Resolver:
         except Exception as error:
             if self.problems or self.broken:  # it may have met with what could not be made
                 return []
+            if isinstance(error, PluginError):
+                raise
             reason = f"{type(error).__name__}: {error}"
             raise PluginError(f"{where}: its check(recipe) failed: {reason}. Report it to its authors.") from error
 

@@ -6,10 +6,7 @@ distributions whose entry points share a name. Which there are is told by `insta
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import logging
-import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint
 from pathlib import PurePath
@@ -32,6 +29,7 @@ from medgen.api.recipe import (
 )
 from medgen.api.settings import field, fields, ge, settings
 from medgen.config import installed, registration
+from medgen.config.containment import contained
 from medgen.config.installed import Source
 from medgen.config.registration import BrokenPluginError
 from medgen.errors import PluginError
@@ -65,6 +63,8 @@ _BASES: dict[str, tuple[type, ...]] = {
 }
 _LONGEST = 500
 """Characters of a reason; some errors have pages."""
+SUSPECTS = 5
+"""Distributions that are named at most."""
 
 
 class Entry(NamedTuple):
@@ -133,8 +133,15 @@ class Registry:
         """The entry. Raises PluginError if there is none, if it is ambiguous, or if its plugin is broken."""
         entry = self.find(kind, name)
         if entry is None:
-            raise PluginError(f"{kind}.{name}: no such plugin, there are {', '.join(self.names(kind)) or 'none'}.")
+            known = ", ".join(self.names(kind)) or "none"
+            raise PluginError(f"{kind}.{name}: no such plugin, there are {known}.{self.suspects()}")
         return entry
+
+    def suspects(self) -> str:
+        """A sentence, if there are broken plugins, one of which may give what no other does."""
+        broken = dict.fromkeys(f"{each.distribution} {each.version}" for each in self.plugins if each.error)
+        first = ", ".join(list(broken)[:SUSPECTS]) + ", ..." * (len(broken) > SUSPECTS)
+        return f" A broken plugin may be what gives it, of {first}: see `medgen plugins list`." if broken else ""
 
     def commands(self) -> tuple[click.Command, ...]:
         """The commands that plugins add."""
@@ -206,7 +213,7 @@ class _Loader:
         row = Plugin(printable(point.name), source.name, source.version)
         file = source.path
         try:
-            with _contained():
+            with contained():
                 module = _import(point)
                 file = getattr(module, "__file__", None) or file
                 gives = registration.answers(module)
@@ -220,19 +227,6 @@ class _Loader:
         provides = [(entry.kind, entry.name) for entry in found]
         provides += [("command", str(command.name)) for command in commands]
         return row._replace(provides=tuple(provides))
-
-
-@contextlib.contextmanager
-def _contained() -> Iterator[None]:
-    """Keep what a plugin prints from our lines on stdout, and leave logging, which is everybody's, as it was."""
-    root = logging.getLogger()
-    level, handlers = root.level, list(root.handlers)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    finally:
-        root.setLevel(level)
-        root.handlers[:] = handlers
 
 
 def _import(point: EntryPoint) -> Any:

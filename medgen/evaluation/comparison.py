@@ -89,10 +89,11 @@ def arrange(made: Samples, real: Samples, heads: Samples, seed: int = 0, draws: 
     return Comparison(made, real, tuple(folds), seed, draws)
 
 
-def thinned(samples: Samples, limit: int, rng: np.random.Generator) -> Samples:
-    """Return at most `limit` of them, drawn at random, in their order."""
+def thinned(samples: Samples, limit: int, seed: int, number: int) -> Samples:
+    """Return at most `limit` of the samples of side `number`, drawn at random, in their order."""
     if len(samples) <= limit:
         return samples
+    rng = np.random.default_rng(seeds.derive(seed, "evaluation/limit", number))
     return samples.take(np.sort(rng.permutation(len(samples))[:limit]))
 
 

@@ -26,6 +26,8 @@ from medgen.system import console
 LIMIT = 2000
 """Samples of each set at most, drawn at random."""
 SPLIT = "train"
+DRAWS = 200
+"""Of each bootstrap."""
 
 
 @attrs.frozen(kw_only=True)
@@ -35,7 +37,7 @@ class Asked:
     features: Mapping[str, FeaturesSettings]
     seed: int = 0
     limit: int = LIMIT
-    draws: int = 200
+    draws: int = attrs.field(factory=lambda: DRAWS)
     split: str = SPLIT
 
 
@@ -45,8 +47,7 @@ def compare(source: Source, pairs: Path, asked: Asked) -> Comparison:
     real = read_real(source, asked.split, made)
     whole = attrs.evolve(source, data=_whole_heads(source.data))
     heads = read_real(whole, asked.split, made, lesions_only=False)
-    rng = persons.arrange(made, real, heads, asked.seed, asked.draws)
-    made, real = (persons.thinned(each, asked.limit, rng.rng("limit", n)) for n, each in enumerate((made, real)))
+    made, real = (persons.thinned(each, asked.limit, asked.seed, number) for number, each in enumerate((made, real)))
     return persons.arrange(made, real, heads, asked.seed, asked.draws)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 
 from medgen.config.registry import Registry
@@ -23,18 +24,24 @@ def _apart(figures_of: Callable[..., list[Figure]], name: str) -> Section:
 
     def section(comparison: Comparison) -> list[Figure]:
         comparison.tell(name)
-        return figures_of(*comparison.halves, comparison.made, draws=comparison.draws, seed=comparison.number(name))
+        made, seed = comparison.made, comparison.number(name)
+        return _told(figures_of(*comparison.halves, made, draws=comparison.draws, seed=seed))
 
     return section
+
+
+def _told(figures: list[Figure]) -> list[Figure]:
+    """Leave out what too few lesions or persons cannot tell: an unknown interval overlaps with none, as if far off."""
+    ends = ([each.low, each.high, each.reference_low, each.reference_high] for each in figures)
+    return [each for each, known in zip(figures, ends, strict=True) if not np.isnan(known).any()]
 
 
 def _obedience(comparison: Comparison) -> list[Figure]:
     settings = Registry.load().get("segmenters", obedience.SEGMENTER).settings_class()
     judges = obedience.fit(settings, comparison.real, seed=comparison.number("obedience"))
     comparison.tell("obedience")
-    return obedience.figures_of(
-        judges, comparison.made, draws=comparison.draws, seed=comparison.number("obedience controls")
-    )
+    seed = comparison.number("obedience controls")
+    return _told(obedience.figures_of(judges, comparison.made, draws=comparison.draws, seed=seed))
 
 
 SECTIONS: Mapping[str, Section] = {

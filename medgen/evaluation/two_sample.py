@@ -24,7 +24,7 @@ def auc(first: np.ndarray, second: np.ndarray) -> float:
     return float(more / (len(first) * len(second)))
 
 
-def figures_of(comparison: Comparison, device: torch.device, steps: int = STEPS) -> list[Figure]:
+def figures_of(comparison: Comparison, device: torch.device) -> list[Figure]:
     """Return the AUC of telling the pairs from real slices, beside that of telling one set of persons from another.
 
     0.5: cannot be told; 1: always. Every score is of a slice whose person the network was not taught on.
@@ -33,7 +33,7 @@ def figures_of(comparison: Comparison, device: torch.device, steps: int = STEPS)
     rng = comparison.rng("bootstrap/two_sample")
     found = []
     for number, (real, other) in enumerate([(one, comparison.made), (one, two)]):
-        scores = cross_fit(real, other, steps, comparison.number("two_sample", number), device)
+        scores = cross_fit(real, other, STEPS, comparison.number("two_sample", number), device)
 
         def statistic(a: np.ndarray, b: np.ndarray, scores: tuple[np.ndarray, np.ndarray] = scores) -> np.ndarray:
             return np.array([auc(scores[0][a], scores[1][b])])

@@ -12,7 +12,7 @@ from medgen.evaluation.figures import Figure
 
 WORDS = (
     (1.0, "like real patients", "they cannot be told from other patients"),
-    (4.0, "near real", "they are further from real than patients are from each other, by little"),
+    (2.0, "near real", "they are further from real than patients are from each other, by little"),
     (16.0, "far from real", "an eye that knows heads tells them apart"),
 )
 """How often the largest distance that real persons have from each other the generated are away, at most, and words."""

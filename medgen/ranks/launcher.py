@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medgen.data.store.processes import count_cores
-from medgen.errors import MedgenError, RankError, StoppedError
+from medgen.errors import MedgenError, RankError, StoppedError, of_system
 from medgen.ranks import heartbeat
 from medgen.ranks.place import NOTES, PARENT, check_devices
 from medgen.ranks.process_group import AFTER, check
@@ -67,7 +67,10 @@ class Supervisor:
 
     def run(self) -> int:
         with answered(self._forward), closing(self):
-            result = self.agent.run()
+            try:
+                result = self.agent.run()
+            except OSError as error:
+                raise of_system(error, "train") or _not_started(error) from error
         return self._judge(list(result.failures.items()))
 
     def close(self) -> None:
@@ -124,6 +127,11 @@ class Supervisor:
         name = NAMES[signal.Signals(number)]
         code = 130 if number == signal.SIGINT else 75
         return StoppedError(f"train: stopped by {name} before it trained. Give the same command again.", code)
+
+
+def _not_started(error: OSError) -> RankError:
+    what = f"{error.filename or sys.executable}: a process could not be started ({error.strerror or error})"
+    return RankError(f"{what}. See that Python can be run and processes are left (ulimit -u), then try again.")
 
 
 def _agent(arguments: list[str], devices: int, logs: Path, look: Callable[[], None]) -> Any:

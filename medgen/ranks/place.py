@@ -33,18 +33,26 @@ class Place(NamedTuple):
 def place(environment: Mapping[str, str] = os.environ) -> Place | None:
     """Where `torchrun` or `srun` put this process; None if it was started by neither. Raises RecipeError."""
     # of the step, as a batch script has a rank of its own and no step
-    step = _number(environment, "SLURM_STEP_NUM_TASKS", 1) > 1
+    step = number(environment, "SLURM_STEP_NUM_TASKS", 1) > 1
     if environment.get("RANK") and environment.get("WORLD_SIZE"):
         return _of_torch(environment, step)
     if step:
-        names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
-        return Place(*(_number(environment, name) for name in names))
+        return _of_slurm(environment)
     return None
+
+
+def _of_slurm(environment: Mapping[str, str]) -> Place:
+    names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
+    where = Place(*(number(environment, name) for name in names))
+    if not (0 <= where.rank < where.size and where.local >= 0):
+        said = f"{', '.join(names)}: got {where.rank}, {where.size} and {where.local}"
+        raise RecipeError(f"{said}, expected a rank from 0 and below the size. Unset them if no srun set them.")
+    return where
 
 
 def _of_torch(environment: Mapping[str, str], step: bool) -> Place:
     """torch's variables, unless they are left over from something else. step: whether `srun` says where ranks meet."""
-    where = Place(_number(environment, "RANK"), _number(environment, "WORLD_SIZE"), 0)
+    where = Place(number(environment, "RANK"), number(environment, "WORLD_SIZE"), 0)
     said = f"RANK, WORLD_SIZE: got {where.rank} and {where.size}"
     if not 0 <= where.rank < where.size:
         raise RecipeError(f"{said}, expected a rank from 0 and below the size. Unset both, or use --devices.")
@@ -52,10 +60,14 @@ def _of_torch(environment: Mapping[str, str], step: bool) -> Place:
     if lacking and where.size > 1 and not step:
         what = f"{said}, but no {' and no '.join(lacking)}, so that the processes could not meet"
         raise RecipeError(f"{what}. Unset both if they are left over, or start with torchrun, srun or --devices.")
-    return where._replace(local=_number(environment, "LOCAL_RANK", where.rank))
+    local = number(environment, "LOCAL_RANK", where.rank)
+    if local < 0:
+        raise RecipeError(f"LOCAL_RANK: got {local}, expected an integer from 0. Unset it, or correct it.")
+    return where._replace(local=local)
 
 
-def _number(environment: Mapping[str, str], name: str, default: int = 0) -> int:
+def number(environment: Mapping[str, str], name: str, default: int = 0) -> int:
+    """Read a variable as an integer; empty counts as unset. Raises RecipeError."""
     text = environment.get(name) or str(default)
     try:
         return int(text)

@@ -126,8 +126,7 @@ def exit_now(code: int) -> None:
 
 def _join(where: Place, recipe: Recipe) -> None:
     exit_with_parent()
-    for name, value in rendezvous.variables().items():
-        os.environ.setdefault(name, value)
+    os.environ |= rendezvous.variables()
     cuda = torch.cuda.is_available()
     if cuda:
         take_device(where)
@@ -148,7 +147,7 @@ def connect(where: Place, backend: str, timeout: float) -> None:
         State.control, State.local = dist.new_group(backend="gloo", timeout=allowed), where.local
         dist.distributed_c10d._set_pg_timeout(PATIENCE, State.control)  # once they are connected
     except (RuntimeError, ValueError, OSError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise RankError(
             f"rank {where.rank} of {where.size}: could not join the others at {address}:{port} ({reason}). "
             "See that all were started, that the port is free, and that GLOO_SOCKET_IFNAME, if it is set, names the "

@@ -9,7 +9,8 @@ import struct
 import subprocess
 from contextlib import suppress
 
-from medgen.errors import RankError
+from medgen.errors import RankError, RecipeError
+from medgen.ranks.place import number
 
 SIOCGIFADDR = 0x8915
 """Linux's request for the address of a network interface."""
@@ -32,11 +33,15 @@ def interface(address: str) -> str | None:
 
 
 def variables() -> dict[str, str]:
-    """torch's variables for where ranks meet, if nobody has set them: those that `srun` started find it out."""
-    if "MASTER_ADDR" in os.environ and "MASTER_PORT" in os.environ:
-        return {}
-    job = int(os.environ.get("SLURM_JOB_ID", 0)) * 7 + int(os.environ.get("SLURM_STEP_ID", 0))
-    return {"MASTER_ADDR": os.environ.get("MASTER_ADDR") or _first_node(), "MASTER_PORT": str(20_000 + job % 12_000)}
+    """Find torch's variables for where ranks meet; those that `srun` started know it from the step.
+
+    Empty counts as unset. Raises RecipeError for what is no port.
+    """
+    job = number(os.environ, "SLURM_JOB_ID") * 7 + number(os.environ, "SLURM_STEP_ID")
+    port = number(os.environ, "MASTER_PORT", 20_000 + job % 12_000)
+    if not 0 < port < 65_536:
+        raise RecipeError(f"MASTER_PORT: got {port}, expected a port from 1 to 65535. Unset it, or correct it.")
+    return {"MASTER_ADDR": os.environ.get("MASTER_ADDR", "").strip() or _first_node(), "MASTER_PORT": str(port)}
 
 
 def _first_node() -> str:
@@ -45,8 +50,12 @@ def _first_node() -> str:
     nodes = os.environ.get("SLURM_STEP_NODELIST", "")
     try:
         listed = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise RankError(
-            f"srun: `scontrol show hostnames {nodes}` failed ({error}). Set MASTER_ADDR to the first node."
-        ) from error
-    return listed.stdout.split()[0]
+    except (OSError, ValueError, subprocess.CalledProcessError) as error:  # ValueError: what it says is no text
+        raise RankError(_no_node(nodes, str(error))) from error
+    if not (names := listed.stdout.split()):
+        raise RankError(_no_node(nodes, "it names none"))
+    return names[0]
+
+
+def _no_node(nodes: str, reason: str) -> str:
+    return f"srun: `scontrol show hostnames {nodes}` failed ({reason}). Set MASTER_ADDR to the first node."

@@ -15,6 +15,7 @@ from medgen import seeds
 from medgen.api.interfaces import Callback, Space
 from medgen.api.recipe import CallbackSettings, Recipe
 from medgen.api.values import Batch, Mode
+from medgen.config.blame import building, require
 from medgen.data.scans.layouts import mask_names
 from medgen.data.store.latent_store import LatentStore, open_latent_store
 from medgen.data.store.loader import Loader
@@ -53,15 +54,21 @@ def build(recipe: Recipe, device: torch.device, saved: Saved | None = None) -> P
 
     saved: what the space takes its state from, before the network is built, as it may not know its channels without.
     """
-    mode = recipe.mode.build()
-    space = recipe.space.build(mode, device)
+    names = recipe.names
+    with building(f"mode.{names['mode']}"):
+        mode = recipe.mode.build()
+    with building(f"space.{names['space']}"):
+        space = recipe.space.build(mode, device)
     if saved is not None:
         _restore_space(space, saved)
     channels = space.channels
     given = 0 if recipe.strategy.unconditional else space.condition_channels
     seeds.seed_globals(recipe.run.seed, "init")
-    network = recipe.network.build(channels + given, channels)
-    strategy = recipe.strategy.build()
+    with building(f"network.{names['network']}"):
+        network = recipe.network.build(channels + given, channels)
+        require(f"network.{names['network']}", network, nn.Module)
+    with building(f"strategy.{names['strategy']}"):
+        strategy = recipe.strategy.build()
     strategy.image_size = recipe.data.image_size
     return Parts(mode, space, strategy, network.to(device))
 
@@ -83,7 +90,7 @@ def assemble(
     with collectives.first_on_node():
         store = prepare_data(recipe, parts.mode)
         prepared = prepare_images(recipe, parts, store, device, new=saved is None)
-    losses = {name: settings.build(device) for name, settings in recipe.losses.items()}
+    losses = dict(_losses(recipe, device))
     seeds.seed_globals(recipe.run.seed, "init/turns")
     turns = {turn.name: turn for turn in parts.strategy.turns(parts.mode, parts.space, parts.network, losses, device)}
     journal = folder / "metrics.jsonl" if collectives.is_rank_zero() else Path(os.devnull)
@@ -91,9 +98,14 @@ def assemble(
     run = TrainingRun(recipe, folder, device, store, *parts, turns, metrics_file, prepared)
     if run.channels_last:
         parts.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-    own = {name: each for name, each in run.recipe.callbacks.items() if isinstance(each, CallbackSettings)}
-    run.register({**{name: settings.build(run) for name, settings in own.items()}, **(callbacks or {})})
+    run.register({**dict(_callbacks(run)), **(callbacks or {})})
     return run
+
+
+def _losses(recipe: Recipe, device: torch.device) -> Iterator[tuple[str, Any]]:
+    for name, settings in recipe.losses.items():
+        with building(f"losses.{name}"):
+            yield name, settings.build(device)
 
 
 def prepare_data(recipe: Recipe, mode: Mode) -> SliceStore:
@@ -134,3 +146,12 @@ def _restore_space(space: Space, saved: Saved) -> None:
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         what = f"the state of its space does not fit ({type(error).__name__}: {error})"
         raise CheckpointError(f"{saved.source}: {what}. Use a checkpoint that medgen wrote.") from error
+
+
+def _callbacks(run: TrainingRun) -> Iterator[tuple[str, Callback]]:
+    for name, settings in run.recipe.callbacks.items():
+        if isinstance(settings, CallbackSettings):
+            with building(f"callbacks.{name}"):
+                callback = settings.build(run)
+                require(f"callbacks.{name}", callback, Callback)
+            yield name, callback

@@ -179,14 +179,12 @@ def keep(path: Path, previous: Path) -> None:
     """Let `previous` be what `path` is, before that is replaced.
 
     By a hard link, so that there is always a file at `path`; without hard links by a rename, so that there is always
-    one of the two.
+    one of the two. Whatever the link met with, a disk that fails also fails the rename, which raises.
     """
     link = temporary(previous)
     try:
         os.link(path, link)
-    except OSError as error:
-        if error.errno in FAILING:
-            raise
+    except OSError:
         weaker(path.parent, "hard links")
         replace(path, previous)
         return
@@ -241,13 +239,11 @@ def _without_links(folder: Path) -> Iterator[str]:
     first.touch()
     try:
         os.link(first, second)
-        second.unlink()
-    except OSError as error:
-        if error.errno in FAILING:
-            raise
+    except OSError:  # whatever it is: with union mounts and network folders EXDEV, ENOENT or EIO
         yield "hard links"
     finally:
-        first.unlink(missing_ok=True)
+        for each in (first, second):
+            each.unlink(missing_ok=True)
 
 
 def _without_sync(folder: Path) -> Iterator[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -19,15 +20,18 @@ from medgen.system.signals import NAMES
 from medgen.training import memory_check
 
 CACHE = "Name a folder that can be written, and run from, in TORCHINDUCTOR_CACHE_DIR"
+BROKEN = "Repair the C++ compiler (g++) or its libraries"
+TORN = r"file too short|file format not recognized|[Ii]nvalid ELF|not an ELF|wrong ELF|undefined symbol|file truncated"
+"""What the system says of a library that is there in part."""
 NEEDED = {
     r"Python\.h": "Install Python's headers (python3-dev)",
     r"No working C\+\+ compiler|InvalidCxxCompiler": "Install a C++ compiler that works (g++)",
-    r"CppCompileError": "Repair the C++ compiler (g++) or its libraries",
+    r"CppCompileError": BROKEN,
     r"[Tt]riton|C compiler": "Install triton and the C compiler that it needs (gcc)",
     r"Errno|failed to map segment|No space left|Read-only file system": CACHE,
 }
 """What a message of the compiler asks for, by a pattern in it; the first that is found counts."""
-SAYS = re.compile(r"error:|cannot find|Errno|No working|denied|No space left|failed to map")
+SAYS = re.compile(rf"{TORN}|error:|cannot find|Errno|No working|denied|No space left|failed to map")
 """What is in the line of a long message that says what is wrong."""
 TYPE = re.compile(r"^(?:\w+\.)*(\w+): ")
 LONGEST = 200
@@ -66,12 +70,33 @@ def settle(run: TrainingRun, compiled: Callable[[], None], eager: Callable[[], N
     return False
 
 
+class _Trial:
+    underway = False
+
+
+def is_underway() -> bool:
+    """Whether the compiler is being tried, which takes minutes and has nothing to lose."""
+    return _Trial.underway
+
+
+@contextmanager
+def _trying() -> Iterator[None]:
+    _Trial.underway = True
+    try:
+        yield
+    finally:
+        _Trial.underway = False
+
+
 def _fault(run: TrainingRun, work: Callable[[], None]) -> Fault | None:
     """What is wrong, as the first rank has it for which something is."""
     mine = None
     with heartbeat.busy(), memory_check.untouched(run):
         try:
-            work()
+            with _trying():
+                work()
+        except StoppedError:  # of a signal; all ranks end together
+            mine = Fault(str(run.stopping), STOPPED)
         except (MedgenError, torch.OutOfMemoryError):
             raise
         except Exception as caught:  # the compiler runs other programs, and lets through whatever happens there
@@ -119,4 +144,18 @@ def read(caught: BaseException) -> Fault:
     said = TYPE.sub("", said).rstrip(". ") or type(caught).__name__
     said = said if len(said) <= LONGEST else said[: LONGEST - 1] + "…"
     advice = next((each for pattern, each in NEEDED.items() if re.search(pattern, text)), "Report it to torch")
-    return Fault(f"torch's compiler failed ({said})", advice)
+    return Fault(f"torch's compiler failed ({said})", _on_cache(lines, advice))
+
+
+def _on_cache(lines: list[str], advice: str) -> str:
+    """Advise on a file in the cache that a killed process or a full disk left in part, and that is never made again.
+
+    Of the library that says what the processor can, all that is seen are errors in code that was made before.
+    """
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    cache = cache_dir()
+    if any(re.search(TORN, line) and cache in line for line in lines):  # else it is a library of the compiler's own
+        return f"Delete the compiler's cache, the folder {cache},"
+    made = any(line.startswith(cache) and " error: " in line for line in lines)
+    return f"{advice}, or delete its cache, the folder {cache}," if made and advice == BROKEN else advice

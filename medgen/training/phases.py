@@ -15,6 +15,7 @@ import pluggy
 from medgen.api.hooks import Lifecycle
 from medgen.api.interfaces import Callback
 from medgen.api.recipe import PhasedSettings, Recipe
+from medgen.config.blame import building
 from medgen.errors import StoppedError, continue_command
 from medgen.ranks import collectives
 from medgen.run import choices, folder
@@ -56,7 +57,8 @@ class PhasedRun:
         manager.add_hookspecs(Lifecycle)
         for name, settings in recipe.callbacks.items():
             if isinstance(settings, PhasedSettings):
-                manager.register(settings.build(), name=name)
+                with building(f"callbacks.{name}"):
+                    manager.register(settings.build(), name=name)
         self.hooks = manager.hook
 
     until: int | None

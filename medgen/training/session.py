@@ -23,6 +23,7 @@ from medgen.config.recipe import load
 from medgen.data.store import cache_folder
 from medgen.errors import (
     CheckpointError,
+    MedgenError,
     OutOfMemoryError,
     RankError,
     RecipeError,
@@ -30,6 +31,7 @@ from medgen.errors import (
     StorageError,
     continue_command,
     exit_code_of,
+    of_system,
 )
 from medgen.ranks import collectives, process_group
 from medgen.run import choices, folder
@@ -40,7 +42,7 @@ from medgen.run.stopping import REQUEST, TIME_LIMIT
 from medgen.system import files, streams
 from medgen.system.console import say
 from medgen.system.signals import NAMES, RepeatFilter, answered
-from medgen.training import trainer
+from medgen.training import compiling, trainer
 from medgen.training.dry_run import lines as cost_lines
 from medgen.training.phases import PhasedRun, owner, recipes, stopped
 
@@ -236,7 +238,8 @@ class Signals:
         name = NAMES[signal.Signals(number)]
         if self.run is not None:
             self.run.stop(name)
-            return
+            if not compiling.is_underway():
+                return
         self._asked = name
         raise StoppedError(
             f"{self.where}: stopped by {name} before it trained. Give the same command again.",
@@ -253,9 +256,20 @@ def _at_work(where: Path) -> Iterator[Signals]:
             streams.only_log()
             yield signals
     except OSError as error:
-        raise StorageError(
-            f"{error.filename or where}: {error.strerror or error}. Make it writable, then go on."
-        ) from error
+        if (told := _refused(error, where)) is None:
+            raise
+        raise told from error
+
+
+def _refused(error: OSError, where: Path) -> MedgenError | None:
+    """The line about what the system refused, or about what others did to the run's folder; None for a mistake."""
+    if told := of_system(error, where, "go on"):
+        return told
+    path = error.filename if isinstance(error.filename, str) else ""
+    if not where.is_dir() or (path and Path(path).absolute().is_relative_to(where.absolute())):
+        what = f"{path or where}: {error.strerror or error}"
+        return StorageError(f"{what}. See that nobody deletes, moves or changes the files of a run, then go on.")
+    return None
 
 
 @contextmanager
@@ -264,16 +278,11 @@ def _recorded(where: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        known = (
-            RankError
-            if process_group.is_lost_peer_error(error)
-            else StorageError
-            if isinstance(error, OSError)
-            else None
-        )
+        told = _refused(error, where) if isinstance(error, OSError) else None
+        code = RankError.exit_code if process_group.is_lost_peer_error(error) else exit_code_of(told or error)
         if collectives.is_rank_zero():
             with suppress(OSError, StorageError):  # a full or lost disk is told of by the error itself
-                folder.write_end(where, error, known.exit_code if known else exit_code_of(error))
+                folder.write_end(where, error, code)
         raise
 
 

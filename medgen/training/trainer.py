@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
-from traceback import walk_tb
 from typing import Any
 
 import attrs
@@ -17,11 +16,11 @@ from medgen import seeds
 from medgen.api.interfaces import Turn
 from medgen.api.tables import TrainingSettings
 from medgen.api.values import Batch, StopFit, TurnOutput
-from medgen.errors import MedgenError, NotFiniteError, PluginError, StorageError
-from medgen.ranks import collectives, ddp, heartbeat, process_group
+from medgen.errors import NotFiniteError, StorageError
+from medgen.ranks import collectives, ddp, heartbeat
 from medgen.run.run import TrainingRun
 from medgen.system.console import warn
-from medgen.training import compiling, device_memory, memory_check
+from medgen.training import blame, compiling, device_memory, memory_check
 from medgen.training.objective import detach
 from medgen.training.sampling import autocast
 from medgen.training.throughput import Throughput
@@ -43,15 +42,9 @@ def fit(run: TrainingRun) -> None:
         error = caught
         if compiling.is_failure(caught, run):
             raise compiling.error(compiling.read(caught), run) from caught
-        known = isinstance(caught, (MedgenError, torch.OutOfMemoryError)) or process_group.is_lost_peer_error(caught)
-        blamed = None if known else callback_at_fault(run, caught)
-        if blamed is None:
+        if (told := blame.plugin_error(run, caught)) is None:
             raise
-        saved = collectives.size() == 1  # else all ranks would have to be here
-        if saved:
-            run.save()
-        what = f"failed with {type(caught).__name__}: {caught}, at step {run.step}" + "; that step is saved" * saved
-        raise PluginError(f"callbacks.{blamed}: {what}. Repair it, or go on without it in a new run.") from caught
+        raise told from caught
     except BaseException as caught:
         error = caught
         raise
@@ -60,15 +53,6 @@ def fit(run: TrainingRun) -> None:
         run.train.close()
         with suppress(StorageError) if error else nullcontext():  # the first error is told
             run.metrics_file.close()
-
-
-def callback_at_fault(run: TrainingRun, error: BaseException) -> str | None:
-    """The innermost callback that an error came through, and the hook it was in: `previews: medgen_validate`."""
-    names = {id(callback): name for name, callback in run.callbacks.items()}
-    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
-    calls = [(names.get(id(frame.f_locals.get("self"))), frame.f_code.co_name) for frame in frames]
-    owners = [name for name, _ in calls if name]
-    return f"{owners[-1]}: {next(hook for name, hook in calls if name == owners[-1])}" if owners else None
 
 
 class Trainer:

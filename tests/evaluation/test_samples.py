@@ -18,11 +18,12 @@ SIZE, SPACING = 16, 1.9
 
 
 def write_pairs(folder: Path, count: int = 3, size: int = SIZE, spacing: float = SPACING, axis: str = "axial") -> Path:
-    """Pairs as `medgen generate` writes them: a flat head, and a lesion of 2 x 3 px."""
+    """Pairs as `medgen generate` writes them: a head, flat but at its rim, and a lesion of 2 x 3 px."""
     lines = [{"seed": 0}]
     for index in range(count):
         image, mask = np.full((size, size), -1.0), np.full((size, size), -1.0)
         image[3:-3, 3:-3], mask[5:7, 5:8] = 0.2, 1
+        image[3 + index % 5, 3:-3] = -0.1 * (index % 7)
         there = folder / "train" / f"syn_{index:05d}"
         there.mkdir(parents=True)
         write_slice(there / "bravo.nii.gz", image, False, spacing, axis)

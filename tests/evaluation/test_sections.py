@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 
+import attrs
+import numpy as np
 import pytest
 from evaluation import made_heads
 from medgen_builtins.segmenters.small_unet import SmallUnet
@@ -28,6 +30,12 @@ def test_a_section_compares_the_pairs_and_one_half_of_the_persons_with_the_other
     assert not set(real.people) & set(other.people)
     expected = module.figures_of(real, other, comparison.made, draws=4)
     assert [(each.value, each.reference) for each in found] == [(each.value, each.reference) for each in expected]
+
+
+def test_what_cannot_be_told_is_left_out(comparison):
+    bare = attrs.evolve(comparison, made=attrs.evolve(comparison.made, masks=np.zeros_like(comparison.made.masks)))
+    names = [each.name for each in SECTIONS[lesions.SECTION](bare)]
+    assert names == ["lesions per slice", "lesions per slice, distance"]
 
 
 def test_obedience_is_judged_by_the_segmenter_that_is_registered(comparison, monkeypatch):

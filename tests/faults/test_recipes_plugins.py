@@ -30,10 +30,10 @@ def medgen_losses():
     return {"NAME": Loss}
 """
 CALLBACK = """
-from medgen import CallbackSettings, field, hookimpl, settings
+from medgen import Callback, CallbackSettings, field, hookimpl, settings
 medgen_api = 1
 
-class Failing:
+class Failing(Callback):
     @hookimpl
     def HOOK(self, run):
         if run.step >= 2:

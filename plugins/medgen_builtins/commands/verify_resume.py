@@ -10,13 +10,14 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from multiprocessing.spawn import get_executable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from medgen import hookimpl
-from medgen.errors import PluginError, RankError, StoppedError
+from medgen.errors import PluginError, RankError, StoppedError, of_system
 from medgen.system.signals import asked_to_stop
 
 medgen_api = 1
@@ -24,6 +25,8 @@ START = "spawn"
 """Processes that share nothing: what a plugin keeps in a module must not help it."""
 WAIT = 0.1
 """Seconds between two looks for a signal that has to be passed on."""
+CODES = frozenset({*range(13), 75, 130})
+"""Exit codes of medgen; a process that has one of them has said why it ended."""
 CLOCKS = ("seconds", "journal", "versions")
 
 
@@ -108,7 +111,10 @@ def _in_a_process(what: str, function: Callable[..., None], given: tuple[Any, ..
     """Run it and wait. Its errors are on stderr already, and its exit code becomes ours; signals reach it too."""
     process = multiprocessing.get_context(START).Process(target=function, args=given)  # type: ignore[attr-defined]
     with asked_to_stop("the same command") as stop:
-        process.start()
+        try:
+            process.start()
+        except OSError as error:
+            raise of_system(error, "verify-resume") or _not_started(what, error.strerror or str(error)) from error
         passed = False
         while process.is_alive():
             process.join(WAIT)
@@ -123,8 +129,15 @@ def _in_a_process(what: str, function: Callable[..., None], given: tuple[Any, ..
     if code < 0:
         name = signal.Signals(-code).name
         raise RankError(f"verify-resume: the process of {what} was killed by {name}. See that it has memory enough.")
+    if code not in CODES:  # of Python or the system, who have not always a word for it
+        raise _not_started(what, f"{os.fsdecode(get_executable() or 'Python')} ended with code {code}")
     if code:
         raise click.exceptions.Exit(code)
+
+
+def _not_started(what: str, reason: str) -> RankError:
+    said = f"verify-resume: the process of {what} could not be started or did not come to work ({reason})"
+    return RankError(f"{said}. See that Python can be run and processes are left (ulimit -u), then try again.")
 
 
 def _start(

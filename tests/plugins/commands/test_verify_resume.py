@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -11,7 +12,7 @@ import pytest
 from faults.forkserver import Server
 from medgen_builtins.commands import verify_resume
 
-from medgen.errors import PluginError, RankError, StoppedError
+from medgen.errors import MedgenError, OutOfMemoryError, PluginError, RankError, StoppedError, StorageError
 from medgen.run import checkpoint
 
 
@@ -58,6 +59,37 @@ def test_what_trains_and_is_killed_is_told() -> None:
     """Point 27: not by a code of its own that is in no table."""
     with pytest.raises(RankError, match="the process of 2/3, 3 steps was killed by SIGKILL"):
         verify_resume._in_a_process("2/3, 3 steps", killed, ())
+
+
+def unheard() -> None:
+    os._exit(255)
+
+
+def test_what_trains_and_ends_with_a_code_of_the_system_is_told() -> None:
+    with pytest.raises(RankError, match=r"the process of 1/3 could not be started .* ended with code 255\)\. See that"):
+        verify_resume._in_a_process("1/3", unheard, ())
+
+
+def test_a_python_that_cannot_be_run_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As on a node where the environment is not mounted: the exit code was 255, without a word."""
+    monkeypatch.setattr(verify_resume, "START", "spawn")
+    monkeypatch.setattr("multiprocessing.spawn._python_exe", os.fsencode(tmp_path / "python"))
+    with pytest.raises(RankError, match=r"the process of 1/3 could not be started .*/python.* ended with code 255"):
+        verify_resume._in_a_process("1/3", print, ())
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(errno.EAGAIN, RankError), (errno.ENOMEM, OutOfMemoryError), (errno.EMFILE, StorageError)]
+)
+def test_a_process_that_the_system_refuses_to_start_is_told(
+    number: int, kind: type[MedgenError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(verify_resume.multiprocessing.process.BaseProcess, "start", refuse)
+    with pytest.raises(kind, match=os.strerror(number)):
+        verify_resume._in_a_process("1/3", print, ())
 
 
 def test_a_difference_has_the_code_of_a_plugin_that_cannot_be_used() -> None:
