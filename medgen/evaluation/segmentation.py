@@ -37,7 +37,7 @@ def train(
     """
     network = _built(settings, samples.images.shape[1], seed).to(device).train()
     optimizer = torch.optim.AdamW(network.parameters(), PEAK, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK, total_steps=max(steps, 2), pct_start=0.2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK, total_steps=max(steps, 6), pct_start=0.2)
     images, masks = torch.from_numpy(samples.images), torch.from_numpy(samples.masks)
     for step in range(steps):
         generator = seeds.stream(seed, "segmenter", step)

@@ -1,0 +1,68 @@
+"""`medgen prove`: do pairs help to train a segmenter?"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+
+from medgen.cli import options
+from medgen.cli.options import FOLDER, overrides_argument
+
+
+@click.command()
+@click.argument("real", metavar="REAL")
+@click.argument("pairs", type=FOLDER, metavar="PAIRS")
+@overrides_argument
+@click.option("--output-dir", type=FOLDER, metavar="OUT", help="Results are kept here.  [default: PAIRS-prove]")
+@click.option("--persons", type=click.IntRange(2), help="Real persons that pairs are added to.  [default: all]")
+@click.option(
+    "--times", type=click.FloatRange(0, min_open=True), default=4, show_default=True, help="Most pairs per real slice."
+)
+@click.option(
+    "--steps", type=click.IntRange(10), default=500, show_default=True, help="Optimizer steps of each segmenter."
+)
+@click.option("--seeds", "repeats", type=click.IntRange(3), default=3, show_default=True, help="Repeats of each arm.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same answer.")
+@click.option(
+    "--test-share",
+    type=click.FloatRange(0, 0.9),
+    default=0,
+    help="Test on this share of all persons, not on those for validation: for pairs whose generator saw none of them.",
+)
+@click.option("--segmenter", default="small_unet", show_default=True, help="Plugin that finds lesions.")
+@click.option("--processes", type=click.IntRange(0), default=0, help="Processes that train.  [default: one per core]")
+@click.pass_context
+def prove(
+    context: click.Context, real: str, pairs: Path, overrides: tuple[str, ...], output_dir: Path | None,
+    persons: int | None, times: float, steps: int, repeats: int, seed: int, test_share: float, segmenter: str,
+    processes: int,
+) -> None:  # fmt: skip
+    """Say whether PAIRS help to train a segmenter of lesions, and how many real patients they are worth.
+
+    REAL is a recipe, a run's folder, a checkpoint, or a folder of patients; its patients for
+    validation are tested on, as the pairs' generator has not seen them. The same small segmenter is
+    trained on real slices, on pairs, on both, and on real slices with copy-pasted lesions. Goes on
+    where it was stopped.
+    """
+    from medgen.evaluation import prove as work
+    from medgen.evaluation import prove_report, sources
+    from medgen.evaluation.arms import Comparison
+    from medgen.system.console import out, say
+    from medgen.system.signals import asked_to_stop
+
+    registry = options.registry()
+    sources.require_used(overrides, segmenters=[segmenter])
+    settings = sources.measure("segmenters", segmenter, overrides, registry)
+    pool, test, made = work.read(sources.real(real, overrides, registry), pairs, test_share, seed)
+    base = persons or len(pool.persons)
+    given = Comparison(settings, pool, test, made, base, times, steps, seed)
+    folder = output_dir or pairs.with_name(f"{pairs.name}-prove")
+    with asked_to_stop(shlex.join(["medgen", *context.find_root().obj])) as stop:
+        proof = work.prove(given, folder, segmenter=segmenter, repeats=repeats, workers=processes, stop=stop)
+    picture = prove_report.write(proof, folder)
+    out.print(prove_report.table(proof))
+    for sentence in prove_report.sentences(proof):
+        say(sentence)
+    options.say_result(picture)
