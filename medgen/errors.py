@@ -5,21 +5,56 @@ from __future__ import annotations
 import errno
 import os
 import shlex
-from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
+
+
+class Problem(NamedTuple):
+    """What is wrong, and what to do about it; `str` gives the line that a user sees, on one line whatever it names.
+
+    where: file, key or option, empty if the text names it. what: with the values. fix: an imperative. Neither ends in a
+    full stop. patient: id, if the problem is one patient's alone.
+    """
+
+    where: object
+    what: str
+    fix: str = ""
+    patient: str = ""
+
+    def __str__(self) -> str:
+        said = " ".join(each if each[-1] in ".?" else f"{each}." for each in (self.what, self.fix) if each)
+        return printable(f"{self.where}: {said}") if str(self.where) else printable(said)
+
+    @property
+    def subject(self) -> str:
+        """The line without its advice and full stop."""
+        return f"{self.where}: {self.what}" if str(self.where) else self.what
+
+
+def printable(text: str) -> str:
+    """Return the text on one line, with control characters and other invisible ones escaped."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 class MedgenError(Exception):
-    """A mistake or fault that a user can act on: one line, or several where several were found.
+    """A mistake or fault that a user can act on, as one problem or several.
 
-    Each line reads `<file or key>: <what is wrong, with the values>. <What to do>.`
+    Each is shown as `<file or key>: <what is wrong, with the values>. <What to do>.`
     """
 
     exit_code = 1
 
-    def __init__(self, problems: str | Iterable[str]):
-        self.problems = [problems] if isinstance(problems, str) else list(problems)
-        super().__init__("\n".join(self.problems))
+    def __init__(self, *problems: Problem):
+        self.problems = problems
+        super().__init__(*problems)
+
+    @property
+    def lines(self) -> list[str]:
+        """The problems as a user sees them."""
+        return [str(problem) for problem in self.problems]
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
 
 
 class RecipeError(MedgenError):
@@ -91,8 +126,8 @@ class IncompleteError(MedgenError):
 class StoppedError(MedgenError):
     """A signal or a time limit ended the run; everything is saved and the command in the message continues it."""
 
-    def __init__(self, problems: str | Iterable[str], exit_code: int = 75):
-        super().__init__(problems)
+    def __init__(self, *problems: Problem, exit_code: int = 75):
+        super().__init__(*problems)
         self.exit_code = exit_code
 
 
@@ -134,17 +169,23 @@ def exit_code_of(error: BaseException) -> int:
     return StorageError.exit_code if number in STORAGE else MedgenError.exit_code
 
 
+def reason(error: OSError) -> str:
+    """Return what the system says of an error, without its number and file."""
+    return error.strerror or str(error)
+
+
 def of_system(error: OSError, where: object, again: str = AGAIN) -> MedgenError | None:
     """The line about what the system refused, or None if it is a mistake in a program.
 
     where: what is named if the error names no file. again: the end of the advice.
     """
     place = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else where
-    said = f"{place}: {error.strerror or error}"
+    said = reason(error)
     if error.errno == errno.ENOMEM:
-        return OutOfMemoryError(f"{said}. Lower data.workers, or use a smaller network, image or batch, then {again}.")
-    advice = STORAGE.get(error.errno or 0)
-    return StorageError(f"{said}. {advice}, then {again}.") if advice else None
+        advice = "Lower data.workers, or use a smaller network, image or batch"
+        return OutOfMemoryError(Problem(place, said, f"{advice}, then {again}"))
+    advice = STORAGE.get(error.errno or 0, "")
+    return StorageError(Problem(place, said, f"{advice}, then {again}")) if advice else None
 
 
 def is_of_machine(error: BaseException) -> bool:

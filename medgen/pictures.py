@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from medgen.errors import StorageError
+from medgen.errors import Problem, StorageError, reason
 from medgen.system import files
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -73,5 +73,5 @@ def save(picture: Array, path: Path) -> Path:
         with files.replacing(path) as temporary:
             Image.fromarray(picture).save(temporary, "PNG")
     except OSError as error:
-        raise StorageError(f"{path}: {error.strerror or error}. Free space or choose another folder.") from error
+        raise StorageError(Problem(path, reason(error), "Free space or choose another folder")) from error
     return path

@@ -183,7 +183,7 @@ def test_the_block_to_paste_is_a_table_that_loads(name: str, medgen: Run, tmp_pa
 
 
 def test_a_question_of_click_ends_as_one() -> None:
-    assert main._usage(click.UsageError("No such x. Did you mean y?")).endswith("y? See `medgen --help`.")
+    assert str(main._usage(click.UsageError("No such x. Did you mean y?"))).endswith("y? See `medgen --help`.")
 
 
 @pytest.mark.parametrize(

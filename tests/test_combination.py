@@ -34,8 +34,8 @@ def model(trained):
 def test_what_makes_no_masks_from_noise_is_no_mask_model(model, mode, told):
     with pytest.raises(RecipeError) as error:
         combination.require_mask_model(model(*mode))
-    assert error.value.problems[0].startswith(f"--seg-model: {told}")
-    assert len(error.value.problems) == 1
+    assert error.value.lines[0].startswith(f"--seg-model: {told}")
+    assert len(error.value.lines) == 1
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ def test_what_makes_no_masks_from_noise_is_no_mask_model(model, mode, told):
 def test_what_makes_no_images_of_masks_is_no_image_model(model, mode, with_masks, told):
     with pytest.raises(RecipeError) as error:
         combination.require_image_model(model(*mode), with_masks)
-    assert error.value.problems[0].startswith(told)
-    assert len(error.value.problems) == 1
+    assert error.value.lines[0].startswith(told)
+    assert len(error.value.lines) == 1
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from medgen.errors import RecipeError
+from medgen.errors import Problem, RecipeError
 from medgen.system import console
 
 
 def test_each_problem_is_one_line_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    console.fail(RecipeError(["[bold]x :smile: " + "long " * 100 + "end", "a\x1b[31m\nb\u202e"]))
+    console.fail(
+        RecipeError(Problem("", "[bold]x :smile: " + "long " * 100 + "end"), Problem("", "a\x1b[31m\nb\u202e"))
+    )
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err == f"medgen: [bold]x :smile: {'long ' * 100}end\nmedgen: a\\x1b[31m\\nb\\u202e\n"

@@ -32,7 +32,7 @@ def pixels(source, count=4):
 def refused(folder, image):
     with pytest.raises(DataError) as error:
         folder_masks.FolderMasks(folder, image, 0)
-    return error.value.problems
+    return error.value.lines
 
 
 @pytest.mark.parametrize("spacing", [(1, 1, 2), (0.5, 0.5, 1), (0.75, 1.25, 3), (2, 1, 1), (1.5, 1.5, 1.5)])

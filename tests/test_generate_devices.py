@@ -23,7 +23,7 @@ from faults.forkserver import HANG, Server
 from faults.ranks import gone, supervised
 from faults.test_generation import BATCH, command, files, pair_folders
 
-from medgen.errors import MedgenError, RecipeError, StoppedError
+from medgen.errors import MedgenError, Problem, RecipeError, StoppedError
 from medgen.generation import pairs, workers
 from medgen.generation.workers import GenerateWorkers
 from medgen.ranks import place, process_group
@@ -153,7 +153,7 @@ def test_a_stop_is_told_by_who_started_them_also_where_a_signal_came_before_all_
     failures: list[tuple[int, Any]], makers: GenerateWorkers
 ) -> None:
     makers.asked = signal.SIGUSR1
-    workers._tell(makers.notes, StoppedError("out: stopped"))
+    workers._tell(makers.notes, StoppedError(Problem("out", "stopped")))
     with pytest.raises(MedgenError, match=r"^out: stopped$") as raised:
         makers._judge(failures)
     assert raised.value.exit_code == 75

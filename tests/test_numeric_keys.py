@@ -70,7 +70,7 @@ def mistake(recipe: str, key: str, value: str) -> str | None:
     try:
         recipes(load(recipe, [f"{key}={value}"], registry=REGISTRY))
     except RecipeError as error:
-        [line] = error.problems
+        [line] = error.lines
         return line
     return None
 

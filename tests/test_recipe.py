@@ -96,7 +96,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
 def problems(path: str | Path, *overrides: str) -> list[str]:
     with pytest.raises(RecipeError) as caught:
         load(path, overrides, registry=REGISTRY)
-    return caught.value.problems
+    return caught.value.lines
 
 
 def test_a_recipe_has_all_defaults_filled_in(write: Write) -> None:
@@ -337,7 +337,7 @@ def test_the_mistakes_of_a_real_recipe_are_told_at_once_without_torch_or_monai(w
     script = (
         "import sys; from medgen.config.recipe import load; from medgen.errors import MedgenError\n"
         "try: load('x.toml')\n"
-        "except MedgenError as error: print(*error.problems, error.exit_code, sep='\\n')\n"
+        "except MedgenError as error: print(*error.lines, error.exit_code, sep='\\n')\n"
         "print(sorted({'torch', 'monai', 'numpy'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -361,4 +361,4 @@ def test_a_mistake_has_the_exit_code_of_who_must_act(write: Write) -> None:
     with pytest.raises(MedgenError) as both:
         load(write(SOUND + "[losses.broken]\n[trainig]"), registry=REGISTRY)
     assert both.value.exit_code == 2
-    assert len(both.value.problems) == 2
+    assert len(both.value.lines) == 2

@@ -132,7 +132,7 @@ def test_a_broken_plugin_is_a_row_with_the_reason_and_disturbs_no_other(
     assert reason in broken(registry)["medgen_broken"]
     assert registry.get("losses", "fine")
     assert registry.get("losses", "mse")
-    [problem] = [problem for problem in registry.problems() if "medgen-broken 1.0" in problem]
+    [problem] = [problem for problem in map(str, registry.problems()) if "medgen-broken 1.0" in problem]
     assert "/medgen_broken" in problem  # the file of the module, or of its metadata
     assert len(problem) < 1000
 
@@ -156,7 +156,7 @@ def test_a_name_that_two_distributions_give_is_an_error_only_when_it_is_used(ins
     install("medgen-one", GOOD.format(cls="One", name="same"))
     install("medgen-two", GOOD.format(cls="Two", name="same"))
     registry = Registry.load()
-    assert any("medgen-one 1.0 and medgen-two 1.0" in problem for problem in registry.problems())
+    assert any("medgen-one 1.0 and medgen-two 1.0" in str(problem) for problem in registry.problems())
     with pytest.raises(PluginError, match=r"losses.same: given by medgen-one 1.0 and medgen-two 1.0"):
         registry.get("losses", "same")
 

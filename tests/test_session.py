@@ -12,7 +12,7 @@ from faults.variants import SMALL
 
 from medgen.cli import main
 from medgen.config.recipe import load
-from medgen.errors import NotFiniteError, StorageError
+from medgen.errors import NotFiniteError, Problem, StorageError
 from medgen.run import checkpoint, folder, run
 from medgen.training import session, trainer
 
@@ -42,7 +42,7 @@ def failing(patch: pytest.MonkeyPatch, error: BaseException) -> None:
 
 
 ERRORS = [
-    (NotFiniteError("/secret/runs/x: 11 steps in a row were not finite."), "NotFiniteError", 6),
+    (NotFiniteError(Problem("/secret/runs/x", "11 steps in a row were not finite")), "NotFiniteError", 6),
     (RuntimeError("/secret/Mets_001 is a path"), "RuntimeError", 1),
     (MemoryError("/secret"), "MemoryError", 7),
     (OSError(28, "No space left on device", "/secret"), "OSError", 8),
@@ -98,7 +98,11 @@ def test_debug_keeps_the_code_of_whatever_ends_a_command(code: int, capsys: pyte
     """Point 21."""
 
     def end() -> None:
-        raise StorageError("x") if code == 8 else session.StoppedError("x: stopped.", code)
+        raise (
+            StorageError(Problem("", "x"))
+            if code == 8
+            else session.StoppedError(Problem("x", "stopped"), exit_code=code)
+        )
 
     assert main.guarded(end, debug=True) == code
     err = capsys.readouterr().err

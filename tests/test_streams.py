@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from medgen.cli.main import guarded
-from medgen.errors import StoppedError
+from medgen.errors import Problem, StoppedError
 from medgen.system import console, streams
 
 FULL = Path("/dev/full")
@@ -44,7 +44,7 @@ def log(code: int = 0) -> int:
         console.say(f"step {step}")
     print("of a plugin")  # noqa: T201
     if code:
-        raise StoppedError("runs/x: stopped by SIGTERM, saved.", code)
+        raise StoppedError(Problem("runs/x", "stopped by SIGTERM, saved"), exit_code=code)
     return 0
 
 

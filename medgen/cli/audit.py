@@ -10,7 +10,7 @@ import click
 
 from medgen.cli import options
 from medgen.cli.options import FOLDER, say_result
-from medgen.errors import PrivacyError, StorageError
+from medgen.errors import PrivacyError, Problem, StorageError, reason
 from medgen.system import streams
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def run(
         of = f"{len(found.copies)} of {len(found.rows)} pairs are copies of training data"
         what = f"{of}, over a share of {limit:.3g}, and were moved to {pairs / set_aside.FOLDER}"
         advice = "Train on more patients, for fewer steps or with a smaller network"
-        raise PrivacyError(f"{pairs}: {what}. {advice}.")
+        raise PrivacyError(Problem(pairs, what, advice))
 
 
 def read_training(pairs: Path, against: str, overrides: tuple[str, ...] = ()) -> Samples:
@@ -133,7 +133,7 @@ def _write_report(path: Path, about: dict[str, Any], found: Audited) -> None:
     try:
         files.write(path, json.dumps({**about, **counts, "worst_first": pairs}, indent=1) + "\n")
     except OSError as error:
-        raise StorageError(f"{path}: {error.strerror or error}. Give another --report.") from error
+        raise StorageError(Problem(path, reason(error), "Give another --report")) from error
 
 
 def _picture(pairs: Path, judge: Judge, found: Audited) -> None:

@@ -11,6 +11,7 @@ import click
 from medgen.cli import options
 from medgen.errors import (
     DataError,
+    Problem,
     StorageError,
 )
 from medgen.system import streams
@@ -99,7 +100,7 @@ def _write_text(target: str, text: str) -> None:
         with click.open_file(target, "w", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        raise StorageError(f"{target}: cannot be written ({error.strerror}). Name another file.") from None
+        raise StorageError(Problem(target, f"cannot be written ({error.strerror})", "Name another file")) from None
 
 
 @data.command("prepare")

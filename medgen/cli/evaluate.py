@@ -10,7 +10,7 @@ import click
 
 from medgen.cli import options
 from medgen.cli.options import overrides_argument
-from medgen.errors import RecipeError, StorageError
+from medgen.errors import Problem, RecipeError, StorageError
 from medgen.system import streams
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def _show_both(one: Path, two: Path, rest: Sequence[str]) -> None:
     from medgen.system.console import out, say
 
     if rest:
-        raise RecipeError(f"evaluate: --compare takes two cards, got {rest[0]!r} as well. Leave it out.")
+        raise RecipeError(Problem("evaluate", f"--compare takes two cards, got {rest[0]!r} as well", "Leave it out"))
     cards = [card.read(path) for path in (one, two)]
     names = [str(path) for path in (one, two)]
     card.require_comparable(*zip(names, cards, strict=True))
@@ -103,4 +103,4 @@ def _write(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write(path, text)
     except OSError as error:
-        raise StorageError(f"{path}: cannot be written ({error.strerror}). Name another file.") from None
+        raise StorageError(Problem(path, f"cannot be written ({error.strerror})", "Name another file")) from None

@@ -14,6 +14,7 @@ from medgen.cli import options
 from medgen.errors import (
     IncompleteError,
     PrivacyError,
+    Problem,
     RecipeError,
 )
 from medgen.system import streams
@@ -133,7 +134,7 @@ def _indices(num_images: int | None, only: tuple[int, ...], batch_size: int, sha
 
     if (num_images is None) != bool(only):
         raise RecipeError(
-            "--num-images, --only: give one of them. Say how many pairs there shall be, or which to make."
+            Problem("--num-images, --only", "give one of them", "Say how many pairs there shall be, or which to make")
         )
     if only:
         return sorted({*only}) if shard[0] == 1 else []
@@ -142,7 +143,7 @@ def _indices(num_images: int | None, only: tuple[int, ...], batch_size: int, sha
 
 def _audit(
     output_dir: Path, image_model: Path | None, indices: Sequence[int], against: str | None, asked: bool
-) -> list[str]:
+) -> Sequence[Problem]:
     """Look for copies; returns what is wrong with the pairs, if anything."""
     from medgen.cli.audit import after_generate
     from medgen.generation import pairs as work
@@ -166,7 +167,7 @@ def _say_nothing(num_images: int, batch_size: int, shard: tuple[int, int]) -> No
 
 
 def _conclude(
-    output_dir: Path, indices: Sequence[int], max_area: float, max_attempts: int, copies: Sequence[str]
+    output_dir: Path, indices: Sequence[int], max_area: float, max_attempts: int, copies: Sequence[Problem]
 ) -> None:
     """Print the result's path. Raises IncompleteError if pairs were left out, PrivacyError for copies."""
     from medgen.generation import pairs as work
@@ -176,10 +177,10 @@ def _conclude(
     say_result(picture if picture.exists() else output_dir)
     if outcome.failed:
         what = f"{outcome.failed} of {len(indices)} masks were invalid {max_attempts} times"
-        left_out = f"{output_dir}: {what} {_why_invalid(outcome, max_area)}."
-        raise PrivacyError([*copies, left_out]) if copies else IncompleteError(left_out)
+        left_out = Problem(output_dir, f"{what} {_why_invalid(outcome, max_area)}")
+        raise PrivacyError(*copies, left_out) if copies else IncompleteError(left_out)
     if copies:
-        raise PrivacyError(copies)
+        raise PrivacyError(*copies)
 
 
 def _why_invalid(outcome: Outcome, max_area: float) -> str:
@@ -210,7 +211,9 @@ def _generator(
     masks: MaskSource | None = None
     if seg_model and seg_model.is_dir():
         if image is None:
-            raise RecipeError(f"--seg-model: {seg_model} is a folder of masks, which needs images. Give --image-model.")
+            raise RecipeError(
+                Problem("--seg-model", f"{seg_model} is a folder of masks, which needs images", "Give --image-model")
+            )
         masks = FolderMasks(seg_model, image, seed)
     elif seg_model:
         seg = load_model(seg_model, options.registry())
@@ -227,9 +230,9 @@ def _in_run(option: str, model: Path | None) -> Path | None:
         return model and model / "latest.pt"
     if model.is_dir() and option == "--image-model":
         raise RecipeError(
-            f"{option}: {model} is a folder without latest.pt. Give a checkpoint, or the folder of a run."
+            Problem(option, f"{model} is a folder without latest.pt", "Give a checkpoint, or the folder of a run")
         )
     if model.name.lower().endswith((".nii", ".nii.gz")):
         masks = ", or the folder that the masks lie in" if option == "--seg-model" else ""
-        raise RecipeError(f"{option}: {model} is a scan or a mask, not a model. Give a checkpoint{masks}.")
+        raise RecipeError(Problem(option, f"{model} is a scan or a mask, not a model", f"Give a checkpoint{masks}"))
     return model

@@ -12,8 +12,8 @@ from rich.table import Table
 from medgen.api.settings import Field, did_you_mean, fields, inline_toml, unstructure
 from medgen.api.values import KINDS, MEASURES
 from medgen.config.registry import Entry, Given, Registry, describe
-from medgen.errors import PluginError
-from medgen.system.console import out, printable, warn
+from medgen.errors import PluginError, Problem, printable
+from medgen.system.console import out, warn
 
 _ORDER = (*KINDS, *MEASURES, "tables")
 
@@ -34,7 +34,7 @@ def table(registry: Registry) -> None:
             rows.add_row("broken", plugin.name, f"{plugin.distribution} {plugin.version}", what)
     out.print(rows)
     for problem in registry.problems(_core()):
-        warn(problem)
+        warn(str(problem))
 
 
 def _core() -> Collection[str]:
@@ -49,22 +49,22 @@ def page(registry: Registry, name: str) -> None:
     found = [entry for entry in registry.entries if entry.name == name]
     given = [each for each in registry.given if each.command.name == name]
     if not found and not given:
-        raise PluginError(_unknown(registry, name))
+        raise PluginError(*_unknown(registry, name))
     for entry in found:
         out.print(_page(entry), markup=False, highlight=False, soft_wrap=True)
     for each in given:
         out.print(_help(each), markup=False, highlight=False, soft_wrap=True)
 
 
-def _unknown(registry: Registry, name: str) -> list[str]:
+def _unknown(registry: Registry, name: str) -> list[Problem]:
     """Explain why no plugin has this name."""
     if name in _core():
-        return [f"{name}: a command of medgen itself, no plugin. See `medgen {name} --help`."]
+        return [Problem(name, "a command of medgen itself, no plugin", f"See `medgen {name} --help`")]
     broken = [plugin for plugin in registry.plugins if plugin.name == name and plugin.error]
     known = sorted({entry.name for entry in registry.entries} | {str(each.name) for each in registry.commands()})
     more = registry.suspects() or " `medgen plugins list` shows all."
-    return [f"{name}: broken: {describe(each)}. Repair or remove it." for each in broken] or [
-        f"{name}: no such plugin.{did_you_mean(name, known)}{more}"
+    return [Problem(name, f"broken: {describe(each)}", "Repair or remove it") for each in broken] or [
+        Problem(name, f"no such plugin.{did_you_mean(name, known)}{more}")
     ]
 
 

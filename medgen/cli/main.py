@@ -23,6 +23,7 @@ from medgen.cli.train import train
 from medgen.errors import (
     MedgenError,
     PluginError,
+    Problem,
     RecipeError,
     StorageError,
     exit_code_of,
@@ -104,13 +105,13 @@ def _run(given: list[str]) -> Any:
         return cli.main([error.option_name, *rest], prog_name="medgen", standalone_mode=False, obj=given)
 
 
-def _usage(error: click.ClickException) -> str:
+def _usage(error: click.ClickException) -> Problem:
     """Return click's error message, four lines, as one."""
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "medgen"
     where = command.removeprefix("medgen").strip()
     said = error.format_message().rstrip(".")
-    return f"{where}{': ' if where else ''}{said}{'' if said.endswith('?') else '.'} See `{command} --help`."
+    return Problem(where, said, f"See `{command} --help`")
 
 
 def guarded(work: Callable[[], Any], debug: bool) -> int:
@@ -142,18 +143,19 @@ def _outcome(work: Callable[[], Any], debug: bool) -> int:
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()
-        console.fail(error if isinstance(error, MedgenError) else MedgenError(_what_happened(error)))
+        console.fail(error if isinstance(error, MedgenError) else _what_happened(error))
         return exit_code_of(error)
 
 
-def _what_happened(error: BaseException) -> str:
+def _what_happened(error: BaseException) -> MedgenError:
     """Describe an error that is no MedgenError."""
     code = exit_code_of(error)
     if code == 130:
-        return "interrupted: nothing more was written. Give the same command to go on."
+        return MedgenError(Problem("interrupted", "nothing more was written", "Give the same command to go on"))
     if isinstance(error, OSError) and (told := of_system(error, "storage")):
-        return str(told)
+        return told
     if code == 7:
-        return "out of memory: the host has too little. Use a smaller network, image or batch, or lower data.workers."
+        fix = "Use a smaller network, image or batch, or lower data.workers"
+        return MedgenError(Problem("out of memory", "the host has too little", fix))
     what = f"{type(error).__name__}: {error}".rstrip(": .")
-    return f"{what}. A bug in medgen or a plugin: give --debug as well, and report what it shows."
+    return MedgenError(Problem("", what, "A bug in medgen or a plugin: give --debug as well, and report what it shows"))

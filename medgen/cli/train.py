@@ -10,7 +10,7 @@ import click
 
 from medgen.cli import options
 from medgen.config.overlay import given_as
-from medgen.errors import CheckpointError, RecipeError
+from medgen.errors import CheckpointError, Problem, RecipeError
 
 if TYPE_CHECKING:
     from medgen.api.recipe import Recipe
@@ -69,7 +69,7 @@ def _resolved(
 
             return load(recipe, [*overrides, *more], layers, options.registry())
     raise RecipeError(
-        "RECIPE: none given. Name one (`medgen recipe list` shows those that come along), or --resume RUN."
+        Problem("RECIPE", "none given", "Name one (`medgen recipe list` shows those that come along), or --resume RUN")
     )
 
 
@@ -79,11 +79,16 @@ def _run_folder(path: Path) -> Path:
         return path.parent
     if path.is_file() and path.suffix == ".pt":
         raise CheckpointError(
-            f"{path}: --resume goes on from the newest checkpoint of a run. Use --resume {path.parent}, or begin a new "
-            f"run from this one with training.init_from={path}."
+            Problem(
+                path,
+                "--resume goes on from the newest checkpoint of a run",
+                f"Use --resume {path.parent}, or begin a new run from this one with training.init_from={path}",
+            )
         )
     if path.is_file():
-        raise CheckpointError(f"{path}: is a file, expected the folder of a run. Use --resume RUN, such as runs/bravo.")
+        raise CheckpointError(
+            Problem(path, "is a file, expected the folder of a run", "Use --resume RUN, such as runs/bravo")
+        )
     return path
 
 
@@ -92,7 +97,7 @@ def _recipe_of(folder: Path, overrides: Sequence[str], layers: Sequence[str]) ->
     strange = [each for each in overrides if "=" not in each]
     if strange:
         raise RecipeError(
-            f"{strange[0]}: a run is resumed with its own recipe. Give only --resume {folder} and KEY=VALUE."
+            Problem(strange[0], "a run is resumed with its own recipe", f"Give only --resume {folder} and KEY=VALUE")
         )
     from medgen.training import session
 

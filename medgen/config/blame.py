@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from medgen.errors import MedgenError, PluginError, is_of_machine
+from medgen.errors import MedgenError, PluginError, Problem, is_of_machine
 
 
 @contextmanager
@@ -18,14 +18,16 @@ def building(where: str) -> Iterator[None]:
     except Exception as error:
         if is_of_machine(error):
             raise
-        raise PluginError(f"{where}: its build failed with {described(error)}. Repair or replace it.") from error
+        raise PluginError(
+            Problem(where, f"its build failed with {described(error)}", "Repair or replace it")
+        ) from error
 
 
 def require(where: str, made: object, expected: type) -> None:
     """Raise PluginError if what a `build` returned is of another type than what is called later."""
     if not isinstance(made, expected):
         what = f"its build returned an object of type {type(made).__name__}, expected a {expected.__name__}"
-        raise PluginError(f"{where}: {what}. Repair or replace it.")
+        raise PluginError(Problem(where, what, "Repair or replace it"))
 
 
 def described(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from medgen.api.recipe import Recipe
 from medgen.api.settings import as_toml, unstructure
 from medgen.api.values import SEVERAL, SINGLE
 from medgen.config.recipe import CORE
-from medgen.errors import CheckpointError
+from medgen.errors import CheckpointError, Problem
 
 MORE_ONLY = ("training.steps", "training.epochs")
 """Keys that a resumed run may raise, but not lower."""
@@ -33,10 +33,9 @@ def check(old: Recipe, new: Recipe, folder: Path) -> None:
     before, after = dict(_settings(old)), dict(_settings(new))
     wrong = [key for key in {**before, **after} if not _allowed(key, before.get(key), after.get(key))]
     if wrong:
-        fix = f'Keep it, or start a new run from these weights with training.init_from="{folder}/latest.pt".'
-        raise CheckpointError(
-            [f"{key}: {_show(before, key)} -> {_show(after, key)}, in {folder}. {fix}" for key in wrong]
-        )
+        fix = f'Keep it, or start a new run from these weights with training.init_from="{folder}/latest.pt"'
+        changes = {key: f"{_show(before, key)} -> {_show(after, key)}, in {folder}" for key in wrong}
+        raise CheckpointError(*(Problem(key, what, fix) for key, what in changes.items()))
 
 
 def _allowed(key: str, old: Setting | None, new: Setting | None) -> bool:

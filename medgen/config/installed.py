@@ -13,7 +13,7 @@ from importlib.metadata import Distribution, EntryPoint, distributions
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from medgen.system.console import printable
+from medgen.errors import printable
 
 GROUP = "medgen"
 

@@ -9,13 +9,13 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import tomli
 
 from medgen.api.settings import Key, as_toml, did_you_mean
 from medgen.api.values import SEVERAL, SINGLE
-from medgen.errors import RecipeError
+from medgen.errors import Problem, RecipeError, reason
 from medgen.system.names import is_utf8, portable
 
 COMMAND_LINE = "command line"
@@ -25,6 +25,16 @@ NOT_UTF8 = "Rename it, or name it by a variable: export SCANS=..., then data.roo
 """Advice for a folder on the command line whose name is not UTF-8."""
 _DEEPEST = 50
 """Maximum levels of nesting; medgen's recipes need five."""
+
+
+class Place(NamedTuple):
+    """Where a mistake of a recipe is. source: its file, or the command line. key: the key path."""
+
+    source: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.key}"
 
 
 class Layers:
@@ -48,7 +58,7 @@ class Layers:
         """Merge a file after the files that it extends; a file extended several times is merged once."""
         identity = file.resolve()
         if identity in below:
-            raise RecipeError(f"{file}: extends: this file extends itself. Remove one of the links.")
+            raise RecipeError(Problem(file, "extends: this file extends itself", "Remove one of the links"))
         table = parse(read(file), str(file))
         for name in _extends(table.pop("extends", []), file):
             parent = find(name, [file.parent], f"{file}: extends: ")
@@ -57,17 +67,17 @@ class Layers:
                 self._extended.add(parent.resolve())
         self.lay(table, str(file))
 
-    def lay_override(self, text: str) -> Iterator[str]:
+    def lay_override(self, text: str) -> Iterator[Problem]:
         """Merge one `KEY=VALUE`; yields its mistakes."""
         text = portable(text)
         key, equals, value = text.partition("=")
         path = [part.strip() for part in key.split(".")]
         if is_utf8(key) and not is_utf8(value):
-            yield f"{COMMAND_LINE}: got {as_toml(text)}, which is not UTF-8, as recipes are. {NOT_UTF8}"
+            yield Problem(COMMAND_LINE, f"got {as_toml(text)}, which is not UTF-8, as recipes are", NOT_UTF8)
             return
         if not equals or not all(path) or len(path) > _DEEPEST or not text.isprintable():
-            hint = f" A layer goes after --with: --with {text}." if text.isprintable() and layer(text) else ""
-            yield f"{COMMAND_LINE}: got {as_toml(text)}, expected KEY=VALUE such as training.epochs=3.{hint}"
+            hint = f"A layer goes after --with: --with {text}" if text.isprintable() and layer(text) else ""
+            yield Problem(COMMAND_LINE, f"got {as_toml(text)}, expected KEY=VALUE such as training.epochs=3", hint)
             return
         table = _value(value)
         for part in reversed(path):
@@ -122,17 +132,17 @@ def given_as(options: Mapping[str, str]) -> Iterator[None]:
     try:
         yield
     except RecipeError as error:
-        raise RecipeError([_renamed(problem, options) for problem in error.problems]) from None
+        raise RecipeError(*(_renamed(problem, options) for problem in error.problems)) from None
 
 
-def _renamed(problem: str, options: Mapping[str, str]) -> str:
-    start = next((key for key in options if problem.startswith(f"{COMMAND_LINE}: {key}:")), None)
-    if start is None:
+def _renamed(problem: Problem, options: Mapping[str, str]) -> Problem:
+    place = problem.where
+    if not isinstance(place, Place) or place.source != COMMAND_LINE or place.key not in options:
         return problem
-    problem = problem.removeprefix(f"{COMMAND_LINE}: ")
-    for key, option in options.items():
-        problem = re.sub(rf"(?<![\w.]){re.escape(key)}(?![\w.])", option, problem)
-    return problem
+    said = [problem.what, problem.fix]
+    for name, option in options.items():
+        said = [re.sub(rf"(?<![\w.]){re.escape(name)}(?![\w.])", option, each) for each in said]
+    return Problem(options[place.key], *said)
 
 
 def _value(text: str) -> Any:
@@ -147,7 +157,7 @@ def _value(text: str) -> Any:
 def _extends(given: Any, file: Path) -> list[str]:
     names = [given] if isinstance(given, str) else given
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise RecipeError(f"{file}: extends: got {as_toml(given)}, expected a file or a list of files.")
+        raise RecipeError(Problem(file, f"extends: got {as_toml(given)}, expected a file or a list of files"))
     return names
 
 
@@ -164,11 +174,11 @@ def find(given: str | Path, folders: Sequence[Path] = (Path(),), where: str = ""
             if os.path.exists(candidate) and not os.path.isdir(candidate):
                 return candidate
     if os.path.isdir(places[0]):
-        raise RecipeError(f"{where}{path}: is a folder. Name a recipe in it.")
+        raise RecipeError(Problem(f"{where}{path}", "is a folder", "Name a recipe in it"))
     if layer(path):
-        raise RecipeError(f"{where}{not_alone(path)}")
+        raise RecipeError(not_alone(path, where))
     hint = did_you_mean(path.name, _names_beside(places)) or " `medgen recipe list` shows those that come along."
-    raise RecipeError(f"{where}{path}: no such recipe.{hint}")
+    raise RecipeError(Problem(f"{where}{path}", f"no such recipe.{hint}"))
 
 
 def layer(given: str | Path) -> str | None:
@@ -180,9 +190,10 @@ def layer(given: str | Path) -> str | None:
     return path.stem
 
 
-def not_alone(path: Path) -> str:
-    """Explain that a layer is no recipe."""
-    return f"{path}: is a layer to lay over a recipe. Use it as `medgen train RECIPE --with {layer(path)}`."
+def not_alone(path: Path, option: str = "") -> Problem:
+    """Explain that a layer is no recipe. option: what named it."""
+    fix = f"Use it as `medgen train RECIPE --with {layer(path)}`"
+    return Problem(f"{option}{path}", "is a layer to lay over a recipe", fix)
 
 
 def recipes_dir() -> Path:
@@ -195,16 +206,16 @@ def read(file: Path) -> str:
     """Read a file's text. Raises RecipeError if it cannot be read; never waits for a pipe."""
     try:
         if not stat.S_ISREG(file.stat().st_mode):
-            raise RecipeError(f"{file}: is no regular file. Give a TOML file.")
+            raise RecipeError(Problem(file, "is no regular file", "Give a TOML file"))
         # medgen writes a run's own recipe with the names of folders as they are
         return file.read_bytes().decode("utf-8-sig", "surrogateescape" if file.name == "recipe.toml" else "strict")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise RecipeError(
-            f"{file}:{line}: byte 0x{error.object[error.start]:02x} is not UTF-8. Save it as UTF-8."
+            Problem(f"{file}:{line}", f"byte 0x{error.object[error.start]:02x} is not UTF-8", "Save it as UTF-8")
         ) from None
     except OSError as error:
-        raise RecipeError(f"{file}: {error.strerror}. Give a TOML file that can be read.") from None
+        raise RecipeError(Problem(file, reason(error), "Give a TOML file that can be read")) from None
 
 
 def parse(text: str, source: str) -> dict[str, Any]:
@@ -212,13 +223,13 @@ def parse(text: str, source: str) -> dict[str, Any]:
     try:
         table = tomli.loads(text)
     except tomli.TOMLDecodeError as error:
-        raise RecipeError(f"{source}:{error.lineno}:{error.colno}: {error.msg}. Correct the TOML.") from None
+        raise RecipeError(Problem(f"{source}:{error.lineno}:{error.colno}", error.msg, "Correct the TOML")) from None
     except RecursionError:
-        raise RecipeError(f"{source}: nested too deeply for a recipe. Use at most {_DEEPEST} levels.") from None
+        raise RecipeError(Problem(source, "nested too deeply for a recipe", f"Use at most {_DEEPEST} levels")) from None
     except ValueError:  # Python reads no decimal integer beyond 4,300 digits
-        raise RecipeError(f"{source}: a number has too many digits. Shorten it.") from None
+        raise RecipeError(Problem(source, "a number has too many digits", "Shorten it")) from None
     if _depth_exceeds(table, _DEEPEST):
-        raise RecipeError(f"{source}: nested too deeply for a recipe. Use at most {_DEEPEST} levels.")
+        raise RecipeError(Problem(source, "nested too deeply for a recipe", f"Use at most {_DEEPEST} levels"))
     return table
 
 

@@ -26,9 +26,9 @@ from medgen.api.tables import DataSettings, DistributedSettings, RunSettings, Tr
 from medgen.api.values import KINDS, SEVERAL, SINGLE
 from medgen.config import advice
 from medgen.config.checks import Check, checks
-from medgen.config.overlay import WITH, Layers, find, not_alone, parse, recipes_dir
+from medgen.config.overlay import WITH, Layers, Place, find, not_alone, parse, recipes_dir
 from medgen.config.registry import Registry
-from medgen.errors import PluginError, RecipeError
+from medgen.errors import PluginError, Problem, RecipeError
 
 CORE: dict[str, type] = {
     "data": DataSettings,
@@ -71,10 +71,10 @@ def data_settings(overrides: Sequence[str]) -> DataSettings:
     """The table [data] that `KEY=VALUE` alone make, for a folder without a recipe. Raises RecipeError."""
     laid = Layers()
     wrong = [problem for each in overrides for problem in laid.lay_override(each)]
-    wrong += [f"{name}: {unknown_key(name, ['data'])}" for name in laid.tables.keys() - {"data"}]
+    wrong += [Problem(name, unknown_key(name, ["data"])) for name in laid.tables.keys() - {"data"}]
     settings, problems = structure(laid.tables.get("data", {}), DataSettings, "data")
     if wrong or settings is None:
-        raise RecipeError([*wrong, *map(str, problems)])
+        raise RecipeError(*wrong, *(Problem(each.key, each.message) for each in problems))
     return settings
 
 
@@ -83,7 +83,7 @@ def to_toml(recipe: Recipe, only: str | None = None) -> str:
     table = _plain(recipe)
     if only is not None and only not in table:
         raise RecipeError(
-            f"--only: got {as_toml(only)}, expected one of {', '.join(table)}.{did_you_mean(only, table)}"
+            Problem("--only", f"got {as_toml(only)}, expected one of {', '.join(table)}.{did_you_mean(only, table)}")
         )
     return tomli_w.dumps(table if only is None else {only: table[only]})
 
@@ -106,9 +106,9 @@ def shipped() -> list[tuple[str, str]]:
 class _Resolver:
     """Builds settings objects from tables, and collects mistakes of the recipe and faults of plugins."""
 
-    def __init__(self, layers: Layers, source: str, registry: Registry, problems: Iterable[str] = ()):
+    def __init__(self, layers: Layers, source: str, registry: Registry, problems: Iterable[Problem] = ()):
         self.layers, self.source, self.registry = layers, source, registry
-        self.problems, self.broken = list(problems), list[str]()
+        self.problems, self.broken = list(problems), list[Problem]()
         self._keys: list[str] = []
 
     def recipe(self) -> Recipe:
@@ -128,9 +128,9 @@ class _Resolver:
         recipe = Recipe(**core, **parts, tables={name: each for name, each in own.items() if each}, names=names)
         self._check(recipe)
         if self.problems:
-            raise RecipeError(self.problems + self.broken)
+            raise RecipeError(*self.problems, *self.broken)
         if self.broken:
-            raise PluginError(self.broken)
+            raise PluginError(*self.broken)
         return recipe
 
     def _single(self, kind: str) -> tuple[str, Any]:
@@ -164,7 +164,8 @@ class _Resolver:
         try:
             entry = self.registry.find(kind, name)
         except PluginError as error:
-            self.broken += [f"{self._origin((kind, name))}: {problem}" for problem in error.problems]
+            origin = self._origin((kind, name))
+            self.broken += [each._replace(where=Place(origin, str(each.where))) for each in error.problems]
             return None
         if entry and not isinstance(table, dict):
             path = (name,) if kind == "tables" else (kind, name)
@@ -199,7 +200,8 @@ class _Resolver:
         messages = [message for where, check in checks(recipe) for message in self._ask(where, check, recipe)]
         for message in [*messages, *_not_slices(parts)]:
             if not any(_mentions(message, key) for key in self._keys):  # else it may only follow from that mistake
-                self.problems.append(f"{self._origin(_path(message))}: {message}")
+                key, _, said = message.partition(": ")
+                self.problems.append(Problem(Place(self._origin(_path(key)), key), said))
 
     def _ask(self, where: str, check: Check, recipe: Recipe) -> list[str]:
         try:
@@ -210,11 +212,13 @@ class _Resolver:
             if isinstance(error, PluginError):
                 raise
             reason = f"{type(error).__name__}: {error}"
-            raise PluginError(f"{where}: its check(recipe) failed: {reason}. Report it to its authors.") from error
+            raise PluginError(
+                Problem(where, f"its check(recipe) failed: {reason}", "Report it to its authors")
+            ) from error
 
     def _report(self, path: tuple[Key, ...], message: str) -> None:
         self._keys.append(key_path(path))
-        self.problems.append(f"{self._origin(path)}: {key_path(path)}: {message}")
+        self.problems.append(Problem(Place(self._origin(path), key_path(path)), message))
 
     def _origin(self, path: tuple[Key, ...]) -> str:
         return self.layers.origin(path) or self.source

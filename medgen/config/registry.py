@@ -32,8 +32,7 @@ from medgen.config import installed, registration
 from medgen.config.containment import contained
 from medgen.config.installed import Source
 from medgen.config.registration import BrokenPluginError
-from medgen.errors import PluginError
-from medgen.system.console import printable
+from medgen.errors import PluginError, Problem, printable
 from medgen.system.interruptible import interruptible
 
 if TYPE_CHECKING:
@@ -126,7 +125,9 @@ class Registry:
             raise PluginError(_ambiguous(found))
         broken = [plugin for plugin in self.plugins if plugin.name == name and plugin.error]
         if broken and not found:
-            raise PluginError(f"{kind}.{name}: its plugin is broken: {describe(broken[0])}. Repair or remove it.")
+            raise PluginError(
+                Problem(f"{kind}.{name}", f"its plugin is broken: {describe(broken[0])}", "Repair or remove it")
+            )
         return found[0] if found else None
 
     def get(self, kind: str, name: str) -> Entry:
@@ -134,7 +135,7 @@ class Registry:
         entry = self.find(kind, name)
         if entry is None:
             known = ", ".join(self.names(kind)) or "none"
-            raise PluginError(f"{kind}.{name}: no such plugin, there are {known}.{self.suspects()}")
+            raise PluginError(Problem(f"{kind}.{name}", f"no such plugin, there are {known}.{self.suspects()}"))
         return entry
 
     def suspects(self) -> str:
@@ -152,9 +153,11 @@ class Registry:
         own = [f"medgen {__version__}"] if core else []
         return own + [f"{each.distribution} {each.version}" for each in self.given if each.command.name == command]
 
-    def problems(self, core: Collection[str] = ()) -> list[str]:
+    def problems(self, core: Collection[str] = ()) -> list[Problem]:
         """Describe broken plugins and ambiguous names. core: names of the core's commands."""
-        broken = [f"{plugin.name}: {describe(plugin)}. Repair or remove it." for plugin in self.plugins if plugin.error]
+        broken = [
+            Problem(plugin.name, describe(plugin), "Repair or remove it") for plugin in self.plugins if plugin.error
+        ]
         keys = dict.fromkeys((entry.kind, entry.name) for entry in self.entries)
         same = [[entry for entry in self.entries if (entry.kind, entry.name) == key] for key in keys]
         commands = {
@@ -172,12 +175,12 @@ def describe(plugin: Plugin) -> str:
     return f"{plugin.error} ({plugin.distribution} {plugin.version})" + (f", see {plugin.file}" if plugin.file else "")
 
 
-def ambiguous(what: str, givers: Sequence[str]) -> str:
+def ambiguous(what: str, givers: Sequence[str]) -> Problem:
     """Describe a name that several distributions use."""
-    return f"{what}: given by {' and '.join(givers)}. Uninstall one of them."
+    return Problem(what, f"given by {' and '.join(givers)}", "Uninstall one of them")
 
 
-def _ambiguous(entries: Sequence[Entry]) -> str:
+def _ambiguous(entries: Sequence[Entry]) -> Problem:
     givers = [f"{entry.distribution} {entry.version}" for entry in entries]
     return ambiguous(f"{entries[0].kind}.{entries[0].name}", givers)
 

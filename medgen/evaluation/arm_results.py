@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from medgen.errors import RecipeError
+from medgen.errors import Problem, RecipeError
 from medgen.evaluation.arms import Arm, Comparison
 from medgen.evaluation.samples import Samples
 from medgen.evaluation.worth import Scores
@@ -41,7 +41,7 @@ class Results:
             keys = sorted(key for key in {*before, *made_with} if before.get(key) != made_with.get(key))
             changed = ", ".join(f"{key}: {before.get(key)} -> {made_with.get(key)}" for key in keys)
             what = f"results of another comparison are there ({changed})"
-            raise RecipeError(f"{out}: {what}. Give what made them, or another --output-dir.")
+            raise RecipeError(Problem(out, what, "Give what made them, or another --output-dir"))
         if before is None:
             files.write(path, json.dumps(made_with, indent=1) + "\n")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from medgen.errors import DataError, RecipeError
+from medgen.errors import DataError, Problem, RecipeError
 from medgen.evaluation.figures import Figure
 from medgen.evaluation.verdict import Verdict
 
@@ -54,13 +54,15 @@ def read(path: Path) -> Card:
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
         if plain.pop("format") != FORMAT:
-            raise DataError(f"{path}: is a card of another version of medgen. Evaluate the pairs again.")
+            raise DataError(Problem(path, "is a card of another version of medgen", "Evaluate the pairs again"))
         figures = tuple(Figure(**_numbers(each)) for each in plain.pop("figures"))
         return Card(verdict=Verdict(**_numbers(plain.pop("verdict"))), figures=figures, **plain)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}). Give a card of `medgen evaluate`.") from None
+        raise DataError(
+            Problem(path, f"cannot be read ({error.strerror})", "Give a card of `medgen evaluate`")
+        ) from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise DataError(f"{path}: is no card. Give what `medgen evaluate --output` wrote.") from None
+        raise DataError(Problem(path, "is no card", "Give what `medgen evaluate --output` wrote")) from None
 
 
 def require_comparable(one: tuple[str, Card], two: tuple[str, Card]) -> None:
@@ -72,7 +74,9 @@ def require_comparable(one: tuple[str, Card], two: tuple[str, Card]) -> None:
                    if a.get(key) != b.get(key)]  # fmt: skip
     if differ:
         what = f"cannot be compared, as they differ in {'; '.join(differ)}"
-        raise RecipeError(f"{one[0]} and {two[0]}: {what}. Evaluate both with the same data, features and --seed.")
+        raise RecipeError(
+            Problem(f"{one[0]} and {two[0]}", what, "Evaluate both with the same data, features and --seed")
+        )
 
 
 def _numbers(plain: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import attrs
 import numpy as np
 
 from medgen import seeds
-from medgen.errors import DataError
+from medgen.errors import DataError, Problem
 from medgen.evaluation.samples import Samples
 
 FEWEST = 4
@@ -74,7 +74,7 @@ def arrange(made: Samples, real: Samples, heads: Samples, seed: int = 0, draws: 
     persons = real.persons
     if len(persons) < FEWEST:
         what = f"{len(persons)} persons have slices to compare with, expected at least {FEWEST}"
-        raise DataError(f"{real.where}: {what}. Add patients, or widen data.min_foreground.")
+        raise DataError(Problem(real.where, what, "Add patients, or widen data.min_foreground"))
     others = np.setdiff1d(heads.persons, persons)
     count = 1 if len(others) * 2 >= len(persons) or len(persons) < 2 * FEWEST else 2
     order = np.random.default_rng(seeds.derive(seed, "evaluation/persons")).permutation(persons)
@@ -84,7 +84,7 @@ def arrange(made: Samples, real: Samples, heads: Samples, seed: int = 0, draws: 
         one, two = (np.isin(real.people, mine[side::2]) for side in (0, 1))
         rest = ~np.isin(heads.people, mine)
         if not rest.any():
-            raise DataError(f"{real.where}: no other person is left to teach features on. Add patients.")
+            raise DataError(Problem(real.where, "no other person is left to teach features on", "Add patients"))
         folds.append(Fold(real.take(one), real.take(two), heads.take(rest)))
     return Comparison(made, real, tuple(folds), seed, draws)
 

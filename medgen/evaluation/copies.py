@@ -15,7 +15,7 @@ import attrs
 import numpy as np
 import torch
 
-from medgen.errors import DataError
+from medgen.errors import DataError, Problem
 from medgen.evaluation import pair_files
 from medgen.evaluation.bootstrap import interval
 from medgen.evaluation.calibration import Held, limit
@@ -148,7 +148,9 @@ class Judge:
         found = (block.images.shape[-1], block.axis, block.channels)
         if found != expected or not np.isclose(block.spacing, self.training.spacing, rtol=1e-3):
             raise DataError(
-                f"the pairs are {found}, others of them {expected}. Audit the pairs of one model at a time."
+                Problem(
+                    "", f"the pairs are {found}, others of them {expected}", "Audit the pairs of one model at a time"
+                )
             )
 
 

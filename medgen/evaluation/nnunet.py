@@ -19,7 +19,7 @@ import torch
 
 from medgen import seeds
 from medgen.data.store.nifti_writer import write_slice
-from medgen.errors import RecipeError
+from medgen.errors import Problem, RecipeError
 from medgen.evaluation.samples import Samples
 from medgen.system import files
 
@@ -119,13 +119,13 @@ def export(dataset: Dataset, out: Path, seed: int, advance: Callable[[], None] =
 
 def _require_usable(dataset: Dataset, out: Path) -> None:
     if not re.fullmatch(r"[A-Za-z0-9]+", dataset.name):
-        raise RecipeError(f"--name: is {dataset.name!r}, expected letters and digits. Choose another.")
+        raise RecipeError(Problem("--name", f"is {dataset.name!r}, expected letters and digits", "Choose another"))
     if files.exists(out / dataset.folder):
-        raise RecipeError(f"{out / dataset.folder}: is there already. Remove it, or choose another --id.")
+        raise RecipeError(Problem(out / dataset.folder, "is there already", "Remove it, or choose another --id"))
     for samples, _ in _real(dataset):
         if samples.channels != dataset.pairs.channels:
             what = f"real slices are {', '.join(samples.channels)}, pairs {', '.join(dataset.pairs.channels)}"
-            raise RecipeError(f"--real: {what}. Give the recipe of the image model.")
+            raise RecipeError(Problem("--real", what, "Give the recipe of the image model"))
 
 
 def _real(dataset: Dataset) -> Iterator[tuple[Samples, bool]]:

@@ -14,7 +14,7 @@ from nibabel.filebasedimages import ImageFileError
 
 from medgen.api.tables import AXES
 from medgen.data.store.nifti_writer import WHITE
-from medgen.errors import DataError
+from medgen.errors import DataError, Problem
 from medgen.evaluation.samples import Samples
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -55,12 +55,12 @@ def read(folders: Sequence[Path], names: Iterable[str]) -> Block:
     first = pairs[0]
     channels = tuple(name for name in names if not first[name].is_mask)
     if not channels:
-        raise DataError(f"{folders[0]}: holds no image ({', '.join(names)}). Give pairs with images.")
+        raise DataError(Problem(folders[0], f"holds no image ({', '.join(names)})", "Give pairs with images"))
     shape = first[channels[0]].values.shape
     for folder, pair in zip(folders, pairs, strict=True):
         if odd := [name for name in names if pair[name].values.shape != shape]:
             what = f"is {pair[odd[0]].values.shape}, others are {shape}"
-            raise DataError(f"{folder / odd[0]}.nii.gz: {what}. Give the pairs of one model.")
+            raise DataError(Problem(f"{folder / odd[0]}.nii.gz", what, "Give the pairs of one model"))
     masks = [np.any([pair[name].values > 0 for name in names if pair[name].is_mask] or [np.zeros(shape, bool)], axis=0)
              for pair in pairs]  # fmt: skip
     images = np.stack([np.stack([pair[name].values for name in channels]) for pair in pairs])
@@ -74,11 +74,13 @@ def _read(path: Path) -> _File:
         image = nib.Nifti1Image.from_bytes(gzip.decompress(path.read_bytes()))
         data = np.asarray(image.dataobj)
     except FileNotFoundError:
-        raise DataError(f"{path}: is not there. Run the same `medgen generate` again, which makes it.") from None
+        raise DataError(Problem(path, "is not there", "Run the same `medgen generate` again, which makes it")) from None
     except (OSError, EOFError, zlib.error, ValueError, ImageFileError) as error:
-        raise DataError(f"{path}: cannot be read ({str(error).splitlines()[0]}). Make it again.") from None
+        raise DataError(Problem(path, f"cannot be read ({str(error).splitlines()[0]})", "Make it again")) from None
     flat = [number for number, count in enumerate(data.shape) if count == 1]
     if data.ndim != 3 or len(flat) != 1:
-        raise DataError(f"{path}: has shape {data.shape}, expected a volume of one slice. Give pairs of medgen.")
+        raise DataError(
+            Problem(path, f"has shape {data.shape}, expected a volume of one slice", "Give pairs of medgen")
+        )
     zooms = np.delete(image.header.get_zooms()[:3], flat[0])
     return _File(data.squeeze(flat[0]).astype(np.float32), data.dtype == np.uint8, float(zooms[0]), AXES[flat[0]])

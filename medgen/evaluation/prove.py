@@ -11,7 +11,7 @@ import torch
 
 from medgen import seeds
 from medgen.data.store import processes
-from medgen.errors import DataError, RecipeError, StoppedError
+from medgen.errors import DataError, Problem, RecipeError, StoppedError
 from medgen.evaluation import arm_results, arms
 from medgen.evaluation.arm_results import Results
 from medgen.evaluation.arms import FEWER, FEWEST, MIXED, PASTED, PRIMARY, Arm, Comparison, real_arm
@@ -57,12 +57,14 @@ def require_usable(given: Comparison) -> None:
     """Raise DataError or RecipeError unless there are persons enough; warn where little can be told."""
     pool, test = len(given.pool.persons), len(given.test.persons)
     if set(given.pool.persons.tolist()) & set(given.test.persons.tolist()):
-        raise DataError("prove: a person is for training and for testing. Keep a person in one split.")
+        raise DataError(Problem("prove", "a person is for training and for testing", "Keep a person in one split"))
     if pool < FEWEST + 1 or test < 2:
         what = f"{pool} persons with lesions to train on and {test} to test on, at least {FEWEST + 1} and 2 are needed"
-        raise DataError(f"prove: {what}. Raise data.val_fraction, or add patients.")
+        raise DataError(Problem("prove", what, "Raise data.val_fraction, or add patients"))
     if not FEWEST <= given.base <= pool:
-        raise RecipeError(f"--persons: is {given.base}, expected {FEWEST} to {pool}. Leave it out for {pool}.")
+        raise RecipeError(
+            Problem("--persons", f"is {given.base}, expected {FEWEST} to {pool}", f"Leave it out for {pool}")
+        )
     if test < FEW_TEST:
         warn(
             f"prove: {test} persons to test on make wide intervals. Set data.val_fraction=0.3 when you train and here."
@@ -105,7 +107,7 @@ def _make(given: Comparison, results: Results, planned: Sequence[Arm], repeats: 
             bar.advance()
             if stop.reason:
                 what = f"stopped by {stop.reason}, every result there is whole"
-                raise StoppedError(f"{results.folder}: {what}. Continue: {stop.command}", stop.exit_code)
+                raise StoppedError(Problem(results.folder, what, f"Continue: {stop.command}"), exit_code=stop.exit_code)
 
 
 def judged(

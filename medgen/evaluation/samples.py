@@ -19,7 +19,7 @@ from medgen.data.scans import layouts
 from medgen.data.store.nifti_writer import WHITE
 from medgen.data.store.spacing import SAME
 from medgen.data.store.store import SliceStore, open_store
-from medgen.errors import DataError
+from medgen.errors import DataError, Problem
 from medgen.evaluation.sources import Source
 from medgen.system import files
 from medgen.system.console import progress
@@ -88,7 +88,9 @@ def read_real(source: Source, split: str, like: Samples | None = None, lesions_o
     chosen = [store.select(each) for each in layouts.SPLITS if split in (each, EVERY)]
     rows = np.sort(np.concatenate([np.zeros(0, np.int64), *chosen]))
     if not len(rows):
-        raise DataError(f"{source.name}: no slice with a lesion is for {split}. Choose another split, or add patients.")
+        raise DataError(
+            Problem(source.name, f"no slice with a lesion is for {split}", "Choose another split, or add patients")
+        )
     found = layouts.find(data, store.channels)
     person = np.unique(layouts.persons([each.id for each in found], data.person), return_inverse=True)[1]
     where = f"{source.name}, {split}, slices{' with a lesion' if lesions_only else ''}"
@@ -130,7 +132,7 @@ def read_pairs(folder: Path, limit: int | None = None) -> Samples:
     """Read the pairs that `manifest.jsonl` lists, or the first `limit` of them. Raises DataError."""
     rows = sorted(_lines(folder), key=lambda row: int(row["index"]))[:limit]
     if not rows:
-        raise DataError(f"{folder / 'manifest.jsonl'}: lists no pair. {ADVICE}.")
+        raise DataError(Problem(folder / "manifest.jsonl", "lists no pair", ADVICE))
     pairs = []
     with progress("pairs", len(rows), unit="read") as bar:
         for row in rows:
@@ -140,7 +142,7 @@ def read_pairs(folder: Path, limit: int | None = None) -> Samples:
     channels = tuple(name for name, each in first.items() if not each.is_mask)
     masks = [name for name, each in first.items() if each.is_mask]
     if not channels or not masks:
-        raise DataError(f"{folder}: a pair is {', '.join(first) or 'empty'}, expected images and a mask. {ADVICE}.")
+        raise DataError(Problem(folder, f"a pair is {', '.join(first) or 'empty'}, expected images and a mask", ADVICE))
     for row, pair in zip(rows, pairs, strict=True):
         _require_alike(folder, row["id"], first, pair)
     return Samples(
@@ -162,7 +164,7 @@ def _lines(folder: Path) -> list[dict[str, Any]]:
     try:
         text = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        raise DataError(f"{folder}: holds no manifest.jsonl. {ADVICE}.") from None
+        raise DataError(Problem(folder, "holds no manifest.jsonl", ADVICE)) from None
     except OSError as error:
         raise files.unreadable(path, error) from error
     found = {row["index"]: row for row in _rows(path, text)}
@@ -178,7 +180,7 @@ def _rows(path: Path, text: bytes) -> Iterator[dict[str, Any]]:
             if row.get("failed") or (str(row["id"]) and dict(row["files"])):
                 yield row
         except (ValueError, TypeError, KeyError, AttributeError):
-            raise DataError(f"{path}:{number}: is no line that medgen wrote. Restore the file.") from None
+            raise DataError(Problem(f"{path}:{number}", "is no line that medgen wrote", "Restore the file")) from None
 
 
 def _read(path: Path) -> _Slice:
@@ -187,12 +189,12 @@ def _read(path: Path) -> _Slice:
         image = nib.Nifti1Image.from_bytes(gzip.decompress(path.read_bytes()))
         data = np.asarray(image.dataobj)
     except FileNotFoundError:
-        raise DataError(f"{path}: is not there. Run the same `medgen generate` again, which makes it.") from None
+        raise DataError(Problem(path, "is not there", "Run the same `medgen generate` again, which makes it")) from None
     except (OSError, EOFError, zlib.error, ValueError, ImageFileError) as error:
-        raise DataError(f"{path}: cannot be read ({str(error).splitlines()[0]}). Make it again.") from None
+        raise DataError(Problem(path, f"cannot be read ({str(error).splitlines()[0]})", "Make it again")) from None
     flat = [number for number, count in enumerate(data.shape) if count == 1]
     if data.ndim != 3 or len(flat) != 1:
-        raise DataError(f"{path}: has shape {data.shape}, expected a volume of one slice. {ADVICE}.")
+        raise DataError(Problem(path, f"has shape {data.shape}, expected a volume of one slice", ADVICE))
     plane, is_mask = data.squeeze().astype(np.float32), data.dtype == np.uint8
     zooms = np.delete(image.header.get_zooms()[:3], flat[0])
     return _Slice(plane * 2 - 1 if is_mask else plane * 2 / WHITE - 1, float(zooms[0]), AXES[flat[0]], is_mask)
@@ -202,10 +204,10 @@ def _require_alike(folder: Path, id: str, first: dict[str, _Slice], pair: dict[s
     """Raise DataError unless a pair is of the first one's channels, size, axis and mm per pixel."""
     one = next(iter(first.values()))
     if pair.keys() != first.keys():
-        raise DataError(f"{folder}: {id} is {', '.join(pair)}, the first pair {', '.join(first)}. {ADVICE}.")
+        raise DataError(Problem(folder, f"{id} is {', '.join(pair)}, the first pair {', '.join(first)}", ADVICE))
     for name, each in pair.items():
         same = each.values.shape == one.values.shape and each.axis == one.axis
         if not same or not np.isclose(each.spacing, one.spacing, rtol=SAME, atol=0):
             what = f"{each.values.shape} at {each.spacing:g} mm, {each.axis}"
             expected = f"{one.values.shape} at {one.spacing:g} mm, {one.axis}"
-            raise DataError(f"{folder}: {id}/{name} is {what}, the first pair {expected}. {ADVICE}.")
+            raise DataError(Problem(folder, f"{id}/{name} is {what}, the first pair {expected}", ADVICE))

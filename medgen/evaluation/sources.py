@@ -16,7 +16,7 @@ from medgen.config import recipe as recipes
 from medgen.config.overlay import Layers
 from medgen.config.registry import Registry
 from medgen.data.scans.layouts import mask_names
-from medgen.errors import RecipeError
+from medgen.errors import Problem, RecipeError
 
 
 @attrs.frozen
@@ -59,7 +59,7 @@ def _in_checkpoint(path: Path, overrides: Sequence[str], registry: Registry) -> 
 
     recipe = recipes.from_toml(checkpoint.load(path)["recipe"], registry, str(path), overrides)
     if not any(each.partition("=")[0].strip() == "data.root" for each in overrides):
-        raise RecipeError(f"{path}: data.root: a checkpoint names no folder. Add data.root=FOLDER.")
+        raise RecipeError(Problem(path, "data.root: a checkpoint names no folder", "Add data.root=FOLDER"))
     return recipe
 
 
@@ -74,7 +74,7 @@ def measure(kind: str, name: str, overrides: Iterable[str], registry: Registry) 
     table = laid.tables.get(kind, {}).get(name, {})
     made, problems = structure(table, entry.settings_class, f"{kind}.{name}")
     if wrong or made is None:
-        raise RecipeError([*wrong, *map(str, problems)])
+        raise RecipeError(*wrong, *(Problem(each.key, each.message) for each in problems))
     return made
 
 
@@ -89,4 +89,6 @@ def require_used(overrides: Iterable[str], features: Iterable[str] = (), segment
         kind, name = (*each.partition("=")[0].split("."), "", "")[:2]
         if kind in used and name.strip() not in used[kind]:
             among = ", ".join(used[kind]) or "none"
-            raise RecipeError(f"{each}: sets {kind}.{name}, which is not used here (used: {among}). Leave it out.")
+            raise RecipeError(
+                Problem(each, f"sets {kind}.{name}, which is not used here (used: {among})", "Leave it out")
+            )

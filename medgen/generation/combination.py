@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from medgen.data.scans.layouts import mask
 from medgen.data.store.mask_grid import MOST, is_absurd
-from medgen.errors import RecipeError
+from medgen.errors import Problem, RecipeError
 from medgen.generation.model import Model
 from medgen.system.console import warn
 
@@ -18,13 +18,13 @@ def require_mask_model(model: Model) -> None:
     scans = [name for name in mode.images if name not in model.masks]
     if scans and mode.condition:
         what = f"makes {made} given {given}, not masks"
-        raise RecipeError(f"--seg-model: {what}. Give it as --image-model, and a model of masks here.")
+        raise RecipeError(Problem("--seg-model", what, "Give it as --image-model, and a model of masks here"))
     if scans:
         what = f"makes {made}, of which {', '.join(scans)} is no mask (its masks are {', '.join(sorted(model.masks))})"
-        raise RecipeError(f"--seg-model: {what}. Give a model of masks, such as one of mode seg.")
+        raise RecipeError(Problem("--seg-model", what, "Give a model of masks, such as one of mode seg"))
     if mode.condition:
         what = f"makes {made} given {given}, which generate cannot give it"
-        raise RecipeError(f"--seg-model: {what}. Give a model that makes masks from noise alone.")
+        raise RecipeError(Problem("--seg-model", what, "Give a model that makes masks from noise alone"))
     _require_names("--seg-model", model)
 
 
@@ -34,16 +34,20 @@ def require_image_model(model: Model, with_masks: bool) -> None:
     made = ", ".join(mode.images)
     scans = [name for name in mode.condition if name not in model.masks]
     if all(name in model.masks for name in mode.images):
-        raise RecipeError(f"--image-model: makes {made}, which are masks. Give it as --seg-model.")
+        raise RecipeError(Problem("--image-model", f"makes {made}, which are masks", "Give it as --seg-model"))
     if scans:
         what = f"makes {made} given {', '.join(mode.condition)}, of which {', '.join(scans)} is no mask"
-        raise RecipeError(f"--image-model: {what}. Give a model of images that is given masks alone, or nothing.")
+        raise RecipeError(
+            Problem("--image-model", what, "Give a model of images that is given masks alone, or nothing")
+        )
     if with_masks and not mode.condition:
         what = f"makes {made} given nothing, so that masks (--seg-model) would not fit its images"
-        raise RecipeError(f"--image-model: {what}. Leave --seg-model out, or give a model of images given masks.")
+        raise RecipeError(
+            Problem("--image-model", what, "Leave --seg-model out, or give a model of images given masks")
+        )
     if mode.condition and not with_masks:
         needed = ", ".join(mode.condition)
-        raise RecipeError(f"--seg-model: the image model needs {needed}. Give a mask model or a folder.")
+        raise RecipeError(Problem("--seg-model", f"the image model needs {needed}", "Give a mask model or a folder"))
     _require_names("--image-model", model)
 
 
@@ -52,17 +56,17 @@ def require_same_masks(given: Sequence[str], image: Model) -> None:
     wanted = image.parts.mode.condition
     if tuple(given) != tuple(wanted):
         what = f"gives {', '.join(given)}, the image model (--image-model) was trained on {', '.join(wanted)}"
-        raise RecipeError(f"--seg-model: {what}. Use a mask model of the same masks in the same order.")
+        raise RecipeError(Problem("--seg-model", what, "Use a mask model of the same masks in the same order"))
 
 
 def require_same_slices(masks: Model, image: Model) -> None:
     """Refuse masks of another axis or unit; warn of masks made from other labels."""
     if masks.axis != image.axis:
         what = f"makes {masks.axis} masks, the image model (--image-model) makes {image.axis} images"
-        raise RecipeError(f"--seg-model: {what}. Train both with the same data.axis.")
+        raise RecipeError(Problem("--seg-model", what, "Train both with the same data.axis"))
     if is_absurd(masks.size, (masks.spacing,) * 2, image.grid):
         what = f"has slices of {masks.grid}, the image model (--image-model) of {image.grid}, over {MOST:g} times apart"
-        raise RecipeError(f"--seg-model: {what}. Check the unit of the scans, and train one of them anew.")
+        raise RecipeError(Problem("--seg-model", what, "Check the unit of the scans, and train one of them anew"))
     for name in image.parts.mode.condition:
         one, other = (sorted(set(mask(each.recipe.data, name).labels)) for each in (masks, image))
         if one != other:
@@ -75,4 +79,4 @@ def _require_names(option: str, model: Model) -> None:
     mode = model.parts.mode
     if mode.pooled and len(mode.images) > 1:
         what = f"makes {' or '.join(mode.images)} in one channel (pooled), which gives a file no name"
-        raise RecipeError(f"{option}: {what}. Train it with mode.images.pooled=false.")
+        raise RecipeError(Problem(option, what, "Train it with mode.images.pooled=false"))

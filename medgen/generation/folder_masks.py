@@ -16,7 +16,7 @@ from medgen import seeds
 from medgen.api.tables import DataSettings
 from medgen.data.scans.layouts import mask, source
 from medgen.data.store.mask_slices import MaskSlices, open_masks
-from medgen.errors import DataError
+from medgen.errors import DataError, Problem
 from medgen.generation.combination import require_image_model
 from medgen.generation.masks import Masks
 from medgen.generation.model import Model
@@ -42,7 +42,7 @@ class FolderMasks:
             with console.progress("masks", unit="patients") as bar:
                 self.slices = open_masks(_settings(folder, model, self.names), self.names, model.grid, bar.update)
         except DataError as error:
-            raise DataError(map(_advise, error.problems)) from error
+            raise DataError(*map(_advise, error.problems)) from error
         self.rows = _usable(folder, self.slices, model)
 
     def block(self, indices: Sequence[int]) -> Masks:
@@ -83,10 +83,10 @@ def _holds_scans(folder: Path) -> bool:
     return not folder.name.startswith(".") and any(any(map(_is_scan, names)) for _, _, names in os.walk(folder))
 
 
-def _advise(problem: str) -> str:
-    """Rephrase an error that is written for training."""
-    problem = re.sub(r"Set data\..*$", f"{ADVICE}.", problem)
-    return re.sub(r",? or (set|raise|narrow) data\..*$", ".", problem)
+def _advise(problem: Problem) -> Problem:
+    """Rephrase advice that is written for training."""
+    fix = re.sub(r"Set data\..*$", ADVICE, problem.fix)
+    return problem._replace(fix=re.sub(r",? or (set|raise|narrow) data\..*$", "", fix))
 
 
 def _usable(folder: Path, slices: MaskSlices, model: Model) -> np.ndarray:
@@ -101,7 +101,9 @@ def _usable(folder: Path, slices: MaskSlices, model: Model) -> np.ndarray:
     if not len(rows):
         small = f"all lesions are too small for the image model's slices, {model.grid}"
         what = beyond if outside else small if count else f"there is no lesion in {slices.files} masks"
-        raise DataError(f"{folder}: {what}{f' ({labels})' if labels else ''}. Give a folder of masks with lesions.")
+        raise DataError(
+            Problem(folder, f"{what}{f' ({labels})' if labels else ''}", "Give a folder of masks with lesions")
+        )
     if outside:
         warn(f"{folder}: {beyond}, and are left out. Give masks of smaller slices to use them.")
     if labels:

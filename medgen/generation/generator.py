@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from medgen import seeds
-from medgen.errors import RecipeError
+from medgen.errors import Problem, RecipeError
 from medgen.evaluation.head_mask import outside
 from medgen.generation.combination import require_image_model, require_same_masks
 from medgen.generation.masks import Masks, MaskSource
@@ -139,7 +139,9 @@ class Generator:
 
     def _check(self) -> None:
         if self.image is None and self.masks is None:
-            raise RecipeError("--image-model, --seg-model: nothing to generate with. Give at least one of them.")
+            raise RecipeError(
+                Problem("--image-model, --seg-model", "nothing to generate with", "Give at least one of them")
+            )
         if self.image is not None:
             require_image_model(self.image, with_masks=self.masks is not None)
         if self.image is not None and self.masks is not None:

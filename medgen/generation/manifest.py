@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from medgen.errors import CheckpointError, RunInUseError
+from medgen.errors import CheckpointError, Problem, RunInUseError
 from medgen.generation.manifest_lines import Entry, Lines, has_pairs, line_of
 from medgen.system import files
 from medgen.system.console import warn
@@ -100,7 +100,9 @@ class Manifest:
         """Lock a block. Raises RunInUseError if another process generates it."""
         if not self._locks.take(1 + number):
             raise RunInUseError(
-                f"{self.out}: another process makes block {number}. Wait, or give each process a --shard of its own."
+                Problem(
+                    self.out, f"another process makes block {number}", "Wait, or give each process a --shard of its own"
+                )
             )
         try:
             yield
@@ -142,7 +144,9 @@ class Manifest:
         there = self.entries.header
         if there is None:
             if has_pairs(self.out, self.entries):
-                raise CheckpointError(f"{self.out}: has pairs but no manifest.jsonl. Choose another --output-dir.")
+                raise CheckpointError(
+                    Problem(self.out, "has pairs but no manifest.jsonl", "Choose another --output-dir")
+                )
             return
         keys = sorted({*there, *identity} - {*made_with, *NOTES})
         changed = [
@@ -150,7 +154,7 @@ class Manifest:
         ]
         if changed and not self._begin_anew():
             what = f"its pairs were made differently ({', '.join(changed)})"
-            raise CheckpointError(f"{self.path}: {what}. Give what made them, or choose another --output-dir.")
+            raise CheckpointError(Problem(self.path, what, "Give what made them, or choose another --output-dir"))
 
     def _begin_anew(self) -> bool:
         """Discard the header if there is no pair and no process generates any."""

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from medgen.errors import CheckpointError
+from medgen.errors import CheckpointError, Problem
 from medgen.system import files
 
 Entry = dict[str, Any]
@@ -132,7 +132,9 @@ def _row(path: Path, number: int, line: bytes) -> Entry:
         row = None
     if not isinstance(row, dict) or (number > 1 and not _is_entry(row)):
         raise CheckpointError(
-            f"{path}:{number}: is no line that medgen wrote. Restore the file, or choose another --output-dir."
+            Problem(
+                f"{path}:{number}", "is no line that medgen wrote", "Restore the file, or choose another --output-dir"
+            )
         )
     return row
 

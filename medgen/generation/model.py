@@ -16,7 +16,7 @@ from medgen.config.recipe import from_toml
 from medgen.config.registry import Registry
 from medgen.data.scans.layouts import mask_names
 from medgen.data.store.mask_grid import Grid
-from medgen.errors import CheckpointError, RecipeError
+from medgen.errors import CheckpointError, Problem, RecipeError
 from medgen.generation.manifest import sha256
 from medgen.generation.manifest_lines import is_file_name
 from medgen.run import checkpoint
@@ -57,11 +57,11 @@ def load_model(path: Path, registry: Registry | None = None, device: torch.devic
     digest = sha256(path)
     state = checkpoint.load(path)
     if digest is None or sha256(path) != digest:  # a training may have saved anew in the meantime
-        raise CheckpointError(f"{path}: was replaced as it was read. Try again, or give a copy of it.")
+        raise CheckpointError(Problem(path, "was replaced as it was read", "Try again, or give a copy of it"))
     recipe = _recipe(path, state, registry)
     if recipe.strategy.unconditional:
         what = f"holds an autoencoder (strategy.{recipe.names['strategy']}), which generates nothing by itself"
-        raise CheckpointError(f"{path}: {what}. Train a model in its latents with [space.latent], and give that.")
+        raise CheckpointError(Problem(path, what, "Train a model in its latents with [space.latent], and give that"))
     parts = build(recipe, device, Saved(state, path))
     _check_names(path, parts.mode)
     load_into(parts.network, state["averaged"] or state["network"], path)
@@ -78,9 +78,9 @@ def _spacing(path: Path, state: Mapping[str, Any]) -> float:
         spacing = float(state["data"]["spacing"])
     except (KeyError, TypeError, ValueError) as error:
         what = f"the state of its data does not fit ({type(error).__name__}: {error})"
-        raise CheckpointError(f"{path}: {what}. Use a checkpoint that medgen wrote.") from error
+        raise CheckpointError(Problem(path, what, "Use a checkpoint that medgen wrote")) from error
     if not 0 < spacing < math.inf:
-        raise CheckpointError(f"{path}: has pixels of {spacing:g} mm. Use a checkpoint that medgen wrote.")
+        raise CheckpointError(Problem(path, f"has pixels of {spacing:g} mm", "Use a checkpoint that medgen wrote"))
     return spacing
 
 
@@ -89,11 +89,11 @@ def _recipe(path: Path, state: Mapping[str, Any], registry: Registry | None) -> 
     lacking = [key for key in ("averaged", "channels_last", "data", "network", "recipe", "space") if key not in state]
     if lacking or not isinstance(state["recipe"], str):
         what = f"the key '{(lacking or ['recipe'])[0]}' is missing or of another type"
-        raise CheckpointError(f"{path}: {what}. Use a checkpoint that medgen wrote.")
+        raise CheckpointError(Problem(path, what, "Use a checkpoint that medgen wrote"))
     try:
         return from_toml(state["recipe"], registry)
     except RecipeError as error:
-        raise CheckpointError([f"{path}: {problem}" for problem in error.problems]) from error
+        raise CheckpointError(*(each._replace(where=f"{path}: {each.where}") for each in error.problems)) from error
 
 
 def _check_names(path: Path, mode: Mode) -> None:
@@ -101,7 +101,7 @@ def _check_names(path: Path, mode: Mode) -> None:
     for name in mode.names:
         if not is_file_name(name):
             what = f"its mode has a channel {name!r}, which cannot be the name of a file"
-            raise CheckpointError(f"{path}: {what}. Use a checkpoint that you trust, of another mode.")
+            raise CheckpointError(Problem(path, what, "Use a checkpoint that you trust, of another mode"))
 
 
 def draw_samples(model: Model, condition: Tensor, generators: Sequence[torch.Generator], steps: int | None) -> Tensor:

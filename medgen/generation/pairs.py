@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from medgen.data.store.nifti_writer import write_slice
-from medgen.errors import OutOfMemoryError, RunInUseError, StoppedError, StorageError
+from medgen.errors import OutOfMemoryError, Problem, RunInUseError, StoppedError, StorageError, reason
 from medgen.generation.blocks import Indices
 from medgen.generation.generator import Generator, Pair
 from medgen.generation.manifest import Manifest, name_of, sha256
@@ -85,9 +85,9 @@ def generate(
                 picture(*make.shown(), manifest)
     except torch.OutOfMemoryError as error:
         what = f"blocks of {make.batch_size} take more memory than the device has"
-        raise OutOfMemoryError(f"--batch-size: {what}. Give a smaller one and another --output-dir.") from error
+        raise OutOfMemoryError(Problem("--batch-size", what, "Give a smaller one and another --output-dir")) from error
     except OSError as error:
-        raise StorageError(f"{out}: {error.strerror or error}. Free space or choose another --output-dir.") from error
+        raise StorageError(Problem(out, reason(error), "Free space or choose another --output-dir")) from error
 
 
 def _make_blocks(
@@ -109,7 +109,7 @@ def _make_blocks(
 def stopped(out: Path, stop: Stop) -> StoppedError:
     """Return the error for a generation that a signal stopped."""
     what = f"stopped by {stop.reason}, every pair there is whole"
-    return StoppedError(f"{out}: {what}. Continue: {stop.command}", stop.exit_code)
+    return StoppedError(Problem(out, what, f"Continue: {stop.command}"), exit_code=stop.exit_code)
 
 
 def write_pair(pair: Pair, manifest: Manifest, make: Generator) -> None:
@@ -135,7 +135,7 @@ def write_pair(pair: Pair, manifest: Manifest, make: Generator) -> None:
 def _place(temporary: Path, folder: Path) -> None:
     """Rename the folder; to repair a pair, rename file by file, as users may have added files to it."""
     if folder.is_symlink():
-        raise StorageError(f"{folder}: is a link, and a pair has to be written there. Remove it.")
+        raise StorageError(Problem(folder, "is a link, and a pair has to be written there", "Remove it"))
     if not files.exists(folder):
         files.move_folder(temporary, folder)
         return

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import attrs
 import numpy as np
 
-from medgen.errors import CheckpointError, DataError, RunInUseError
+from medgen.errors import CheckpointError, DataError, Problem, RunInUseError
 from medgen.evaluation import pair_files
 from medgen.evaluation.copies import BLOCK, Judge, Verdict
 from medgen.evaluation.samples import Samples
@@ -111,7 +111,9 @@ def first_pair(out: Path) -> Samples:
     with _lines(out) as lines:
         row = next((row for index in lines.made() if files.exists(place(out, row := lines[index]))), None)
     if row is None:
-        raise DataError(f"{out / 'manifest.jsonl'}: lists no pair. Give the folder that `medgen generate` wrote.")
+        raise DataError(
+            Problem(out / "manifest.jsonl", "lists no pair", "Give the folder that `medgen generate` wrote")
+        )
     return pair_files.read([place(out, row)], row["files"]).samples(str(row["id"]))
 
 
@@ -150,7 +152,7 @@ def held(out: Path, alone: bool) -> Iterator[Locks]:
         pass
     with closing(Locks(out / ".lock")) as locks:
         if not locks.take(IN_USE, shared=not alone):
-            raise RunInUseError(f"{out}: another process makes pairs here. Wait until it has ended.")
+            raise RunInUseError(Problem(out, "another process makes pairs here", "Wait until it has ended"))
         yield locks
 
 
@@ -182,8 +184,8 @@ def _lines(out: Path) -> Iterator[Lines]:
     try:
         lines = Lines(out / "manifest.jsonl")
     except CheckpointError as error:
-        raise DataError(error.problems) from error
+        raise DataError(*error.problems) from error
     if lines.header is None:
-        raise DataError(f"{out}: holds no manifest.jsonl. Give the folder that `medgen generate` wrote.")
+        raise DataError(Problem(out, "holds no manifest.jsonl", "Give the folder that `medgen generate` wrote"))
     with closing(lines):
         yield lines

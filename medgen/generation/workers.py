@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from medgen.errors import MedgenError, RankError, StoppedError
+from medgen.errors import MedgenError, Problem, RankError, StoppedError
 from medgen.generation import pairs
 from medgen.generation.blocks import Indices
 from medgen.ranks import place, process_group
@@ -66,7 +66,7 @@ def joined() -> Iterator[None]:
         _tell(folder, error)  # and ends well, so that the others may end their blocks
     except MedgenError as error:
         _tell(folder, error)
-        raise RankError([]) from error
+        raise RankError() from error
     except Exception:
         console.err.quiet = not _tell(folder)
         raise
@@ -89,9 +89,13 @@ def _append(path: Path, count: int) -> None:
         file.truncate(file.tell() + count)
 
 
+def _plain(error: MedgenError) -> list[list[str]]:
+    return [[str(part) for part in problem] for problem in error.problems]
+
+
 def _tell(folder: Path, error: MedgenError | None = None) -> bool:
     """Record the end of the first process that failed. Returns True if it is this one."""
-    text = json.dumps([error.exit_code, error.problems]) if error else ""
+    text = json.dumps([error.exit_code, *_plain(error)]) if error else ""
     try:
         with open(folder / TOLD, "x") as file:
             file.write(text)
@@ -142,15 +146,15 @@ class GenerateWorkers(Supervisor):
         code = super()._judge(failures)
         told = self.notes / TOLD
         if told.exists() and told.stat().st_size:
-            number, problems = json.loads(told.read_text())
-            error = MedgenError(problems)
+            number, *problems = json.loads(told.read_text())
+            error = MedgenError(*(Problem(*each) for each in problems))
             error.exit_code = number
             raise error
         return code
 
-    def _killed(self, number: int, pid: int, name: str) -> str:
+    def _killed(self, number: int, pid: int, name: str) -> Problem:
         what = f"rank {number} (pid {pid}) was killed by {name}, every pair there is whole"
-        return f"{self.out}: {what}. Continue: {self.command}"
+        return Problem(self.out, what, f"Continue: {self.command}")
 
     def _stopped(self, number: int) -> MedgenError:
         stop = Stop(self.command)

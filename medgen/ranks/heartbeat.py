@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from medgen.errors import continue_command
+from medgen.errors import Problem, continue_command
 
 TICK = 0.25
 """Seconds between heartbeats."""
@@ -136,7 +136,7 @@ def leave(state: str) -> None:
         _pulse.leave(state)
 
 
-def lost(count: int) -> str | None:
+def lost(count: int) -> Problem | None:
     """This rank has lost others of so many: the line about those that have no heartbeat and did not end by themselves.
 
     Takes `LOOK` seconds. None: one that failed has told, or one that noticed earlier will tell.
@@ -213,10 +213,10 @@ def _file(folder: Path, number: int) -> Path:
     return folder / f".rank-{number}"
 
 
-def gone(folder: Path, number: int, what: str) -> str:
+def gone(folder: Path, number: int, what: str, options: str = "") -> Problem:
     """The line about a rank that did not end by itself, and how to go on."""
     beat, first = read_beat(folder, number), read_beat(folder, 0)
     who = f"rank {number}" + (f" (pid {beat.pid})" if beat else "")
     at = f" at step {max(beat.step, first.saved if first else 0)}" if beat else ""  # all take part in a save
     saved = f"last checkpoint: step {first.saved}" if first else "see the last checkpoint"
-    return f"{folder}: {who} {what}{at}; {saved}. Continue: {continue_command(folder)}"
+    return Problem(folder, f"{who} {what}{at}; {saved}", f"Continue: {continue_command(folder)}{options}")

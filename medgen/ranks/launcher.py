@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medgen.data.store.processes import count_cores
-from medgen.errors import MedgenError, RankError, StoppedError, of_system
+from medgen.errors import MedgenError, Problem, RankError, StoppedError, of_system
 from medgen.ranks import heartbeat
 from medgen.ranks.place import NOTES, PARENT, check_devices
 from medgen.ranks.process_group import AFTER, check
@@ -113,25 +113,30 @@ class Supervisor:
         if failures and not (self.notes / "told").exists():
             if self.asked:
                 raise self._stopped(self.asked)
-            raise RankError(f"rank {failures[0][0]} lost the others. Give the same command with --resume auto.")
+            raise RankError(
+                Problem("", f"rank {failures[0][0]} lost the others", "Give the same command with --resume auto")
+            )
         return RankError.exit_code if failures else 0
 
-    def _killed(self, number: int, pid: int, name: str) -> str:
+    def _killed(self, number: int, pid: int, name: str) -> Problem:
         note = self.notes / "folder"
         if note.exists():
             folder = Path(note.read_text(encoding="utf-8", errors="surrogateescape"))
-            return f"{heartbeat.gone(folder, number, f'was killed by {name}')} --devices {self.devices}"
-        return f"rank {number} (pid {pid}) was killed by {name} before it trained. Give the same command again."
+            return heartbeat.gone(folder, number, f"was killed by {name}", f" --devices {self.devices}")
+        what = f"rank {number} (pid {pid}) was killed by {name} before it trained"
+        return Problem("", what, "Give the same command again")
 
     def _stopped(self, number: int) -> MedgenError:
         name = NAMES[signal.Signals(number)]
         code = 130 if number == signal.SIGINT else 75
-        return StoppedError(f"train: stopped by {name} before it trained. Give the same command again.", code)
+        return StoppedError(
+            Problem("train", f"stopped by {name} before it trained", "Give the same command again"), exit_code=code
+        )
 
 
 def _not_started(error: OSError) -> RankError:
     what = f"{error.filename or sys.executable}: a process could not be started ({error.strerror or error})"
-    return RankError(f"{what}. See that Python can be run and processes are left (ulimit -u), then try again.")
+    return RankError(Problem("", what, "See that Python can be run and processes are left (ulimit -u), then try again"))
 
 
 def _agent(arguments: list[str], devices: int, logs: Path, look: Callable[[], None]) -> Any:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 
-from medgen.errors import RankError, RecipeError, StoppedError
+from medgen.errors import Problem, RankError, RecipeError, StoppedError
 from medgen.ranks import heartbeat, rendezvous
 from medgen.system import console
 
@@ -39,8 +39,12 @@ def check(recipe: Recipe, devices: int) -> None:
     training = recipe.training
     if training.batch_size % (devices * training.accumulate):
         raise RecipeError(
-            f"training.batch_size: got {training.batch_size}, expected a multiple of {devices} devices x "
-            f"training.accumulate = {training.accumulate}. Change one of them."
+            Problem(
+                "training.batch_size",
+                f"got {training.batch_size}, expected a multiple of {devices} devices x training.accumulate = "
+                f"{training.accumulate}",
+                "Change one of them",
+            )
         )
 
 
@@ -52,8 +56,11 @@ def _check_apart() -> None:
     found = {broadcast_object(mine, source) for source in range(size())}
     if len(found) < size():
         raise RecipeError(
-            f"training.devices: {size()} processes have {len(found)} GPUs between them, expected one each. "
-            "Ask for as many GPUs as processes, or start fewer."
+            Problem(
+                "training.devices",
+                f"{size()} processes have {len(found)} GPUs between them, expected one each",
+                "Ask for as many GPUs as processes, or start fewer",
+            )
         )
 
 
@@ -68,7 +75,7 @@ def member(recipe: Recipe) -> Iterator[None]:
         check(recipe, where.size)
     except RecipeError:  # all ranks find the same, and none may leave while others wait for it to join
         if where.rank:
-            raise RankError([]) from None
+            raise RankError() from None
         raise
     try:
         _join(where, recipe)
@@ -76,16 +83,16 @@ def member(recipe: Recipe) -> Iterator[None]:
         yield
     except StoppedError:
         if not heartbeat.beats() and not _first_to_fail():
-            raise RankError([]) from None
+            raise RankError() from None
         console.err.quiet = False
         heartbeat.stop()
         raise
     except Exception as error:
         if is_lost_peer_error(error):
-            raise RankError(_about_the_lost()) from error
+            raise RankError(*_about_the_lost()) from error
         heartbeat.leave("failed")
         if not _first_to_fail():
-            raise RankError([]) from error
+            raise RankError() from error
         console.err.quiet = False
         raise
     heartbeat.stop()
@@ -149,9 +156,12 @@ def connect(where: Place, backend: str, timeout: float) -> None:
     except (RuntimeError, ValueError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise RankError(
-            f"rank {where.rank} of {where.size}: could not join the others at {address}:{port} ({reason}). "
-            "See that all were started, that the port is free, and that GLOO_SOCKET_IFNAME, if it is set, names the "
-            "network between the nodes."
+            Problem(
+                f"rank {where.rank} of {where.size}",
+                f"could not join the others at {address}:{port} ({reason})",
+                "See that all were started, that the port is free, and that GLOO_SOCKET_IFNAME, if it is set, names "
+                "the network between the nodes",
+            )
         ) from error
 
 
@@ -175,7 +185,7 @@ def is_lost_peer_error(error: BaseException) -> bool:
     )
 
 
-def _about_the_lost() -> list[str]:
+def _about_the_lost() -> list[Problem]:
     """A line, of one rank, unless medgen itself started the ranks of this node, and tells."""
     if NOTES in os.environ:
         return []
@@ -183,7 +193,8 @@ def _about_the_lost() -> list[str]:
     if heartbeat.beats():
         line = heartbeat.lost(size())
     elif _first_to_fail():
-        line = f"rank {rank()} lost the others before it trained. Give the same command again."
+        what = f"rank {rank()} lost the others before it trained"
+        line = Problem("", what, "Give the same command again")
     if line is None:
         return []
     console.err.quiet = False

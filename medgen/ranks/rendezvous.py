@@ -9,7 +9,7 @@ import struct
 import subprocess
 from contextlib import suppress
 
-from medgen.errors import RankError, RecipeError
+from medgen.errors import Problem, RankError, RecipeError
 from medgen.ranks.place import number
 
 SIOCGIFADDR = 0x8915
@@ -40,7 +40,9 @@ def variables() -> dict[str, str]:
     job = number(os.environ, "SLURM_JOB_ID") * 7 + number(os.environ, "SLURM_STEP_ID")
     port = number(os.environ, "MASTER_PORT", 20_000 + job % 12_000)
     if not 0 < port < 65_536:
-        raise RecipeError(f"MASTER_PORT: got {port}, expected a port from 1 to 65535. Unset it, or correct it.")
+        raise RecipeError(
+            Problem("MASTER_PORT", f"got {port}, expected a port from 1 to 65535", "Unset it, or correct it")
+        )
     return {"MASTER_ADDR": os.environ.get("MASTER_ADDR", "").strip() or _first_node(), "MASTER_PORT": str(port)}
 
 
@@ -57,5 +59,6 @@ def _first_node() -> str:
     return names[0]
 
 
-def _no_node(nodes: str, reason: str) -> str:
-    return f"srun: `scontrol show hostnames {nodes}` failed ({reason}). Set MASTER_ADDR to the first node."
+def _no_node(nodes: str, reason: str) -> Problem:
+    what = f"`scontrol show hostnames {nodes}` failed ({reason})"
+    return Problem("srun", what, "Set MASTER_ADDR to the first node")

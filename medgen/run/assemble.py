@@ -20,7 +20,7 @@ from medgen.data.scans.layouts import mask_names
 from medgen.data.store.latent_store import LatentStore, open_latent_store
 from medgen.data.store.loader import Loader
 from medgen.data.store.store import SliceStore, open_store
-from medgen.errors import CheckpointError
+from medgen.errors import CheckpointError, Problem
 from medgen.ranks import collectives
 from medgen.run import choices
 from medgen.run.metrics_file import MetricsFile
@@ -145,7 +145,7 @@ def _restore_space(space: Space, saved: Saved) -> None:
         space.load_state_dict(saved.state["space"])
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         what = f"the state of its space does not fit ({type(error).__name__}: {error})"
-        raise CheckpointError(f"{saved.source}: {what}. Use a checkpoint that medgen wrote.") from error
+        raise CheckpointError(Problem(saved.source, what, "Use a checkpoint that medgen wrote")) from error
 
 
 def _callbacks(run: TrainingRun) -> Iterator[tuple[str, Callback]]:

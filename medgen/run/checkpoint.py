@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from medgen.errors import CheckpointError, NotFiniteError, StorageError
+from medgen.errors import CheckpointError, NotFiniteError, Problem, StorageError
 from medgen.system import files
 
 FORMAT = 1
@@ -80,7 +80,9 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
     state = load_any(path)
     weights = (state["averaged"] or state["network"]) if "format" in state else _find_weights(state)
     if not weights:
-        raise CheckpointError(f"{path}: has no weights. Give a checkpoint of medgen or a file with a state_dict.")
+        raise CheckpointError(
+            Problem(path, "has no weights", "Give a checkpoint of medgen or a file with a state_dict")
+        )
     return {WRAPPERS.sub("", name): value for name, value in weights.items()}
 
 
@@ -89,7 +91,7 @@ def load_any(path: Path) -> dict[str, Any]:
     verify(path)
     state = _open(path)
     if not isinstance(state, dict):
-        raise CheckpointError(f"{path}: not a checkpoint ({type(state).__name__}). Give one with a state_dict.")
+        raise CheckpointError(Problem(path, f"not a checkpoint ({type(state).__name__})", "Give one with a state_dict"))
     return _check_keys(path, state) if "format" in state else state
 
 
@@ -100,17 +102,17 @@ def verify(path: Path) -> None:
             strange = _strange(archive.infolist())
             bad = None if strange else archive.testzip()
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such checkpoint. Check the path.") from None
+        raise CheckpointError(Problem(path, "no such checkpoint", "Check the path")) from None
     except OSError as error:
         raise _unread(path, error) from error
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, OverflowError) as error:
         raise CheckpointError(
-            f"{path}: damaged or not a checkpoint ({_first_line(error)}). Use another copy."
+            Problem(path, f"damaged or not a checkpoint ({_first_line(error)})", "Use another copy")
         ) from error
     if strange:
-        raise CheckpointError(f"{path}: {strange}. Use a checkpoint that medgen wrote.")
+        raise CheckpointError(Problem(path, strange, "Use a checkpoint that medgen wrote"))
     if bad is not None:
-        raise CheckpointError(f"{path}: checksum mismatch in record {bad}. Use another copy.")
+        raise CheckpointError(Problem(path, f"checksum mismatch in record {bad}", "Use another copy"))
 
 
 def _strange(records: list[zipfile.ZipInfo]) -> str | None:
@@ -133,13 +135,13 @@ def reserve(folder: Path, size: int, copies: int) -> None:
     free = files.free_space(folder)
     need = f"{size / 1e6:.0f} MB" + f" x {copies} checkpoints" * (copies > 1)
     if free is not None and free < size * copies:
-        raise StorageError(f"{folder}: disk full (needs {need}, {free / 1e6:.0f} MB free). {_MAKE_ROOM}")
+        raise StorageError(Problem(folder, f"disk full (needs {need}, {free / 1e6:.0f} MB free)", _MAKE_ROOM))
     trial = files.temporary(folder / "room")
     try:
         with open(trial, "wb") as file:
             _allocate(file.fileno(), max(size, 1))
     except OSError as error:
-        raise StorageError(f"{folder}: {error.strerror} (needs {need}). {_MAKE_ROOM}") from error
+        raise StorageError(Problem(folder, f"{error.strerror} (needs {need})", _MAKE_ROOM)) from error
     finally:
         trial.unlink(missing_ok=True)
 
@@ -182,14 +184,16 @@ def _open(path: Path) -> Any:
 
 
 def _not_ours(path: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(f"{path}: not a medgen checkpoint ({_first_line(error)}). Use one that medgen wrote.")
+    return CheckpointError(
+        Problem(path, f"not a medgen checkpoint ({_first_line(error)})", "Use one that medgen wrote")
+    )
 
 
 def _unread(path: Path, error: OSError) -> CheckpointError | StorageError:
     """Damage, such as offsets that lead nowhere, or a file that may be whole, and must not be taken for lost."""
     if error.errno in files.NOT_NOW:
         return files.unreadable(path, error)
-    return CheckpointError(f"{path}: damaged or not a checkpoint ({_first_line(error)}). Use another copy.")
+    return CheckpointError(Problem(path, f"damaged or not a checkpoint ({_first_line(error)})", "Use another copy"))
 
 
 def _write(full: Mapping[str, Any], temporary: Path) -> None:
@@ -228,35 +232,40 @@ def _check_finite(state: Mapping[str, Any], path: Path) -> None:
     for name, value in tensors(state):
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise NotFiniteError(
-                f"{path}: {name} has NaN or infinity, so nothing was written. Lower the learning rate and resume."
+                Problem(
+                    path, f"{name} has NaN or infinity, so nothing was written", "Lower the learning rate and resume"
+                )
             )
 
 
 def _check_keys(path: Path, state: Any) -> dict[str, Any]:
     if not isinstance(state, dict) or "format" not in state:
-        raise CheckpointError(f"{path}: not a medgen checkpoint (no key 'format'). Use one that medgen wrote.")
+        raise CheckpointError(Problem(path, "not a medgen checkpoint (no key 'format')", "Use one that medgen wrote"))
     if state["format"] != FORMAT:
         raise CheckpointError(
-            f"{path}: format {state['format']}, this medgen reads {FORMAT}. Use the medgen that wrote it."
+            Problem(path, f"format {state['format']}, this medgen reads {FORMAT}", "Use the medgen that wrote it")
         )
     expected = state.pop("keys", None)
     if not isinstance(expected, list):
-        raise CheckpointError(f"{path}: the key 'keys' is missing. Use another copy.")
+        raise CheckpointError(Problem(path, "the key 'keys' is missing", "Use another copy"))
     try:
         found = set(key_paths(state))
     except RecursionError:
-        raise CheckpointError(f"{path}: is nested too deeply. Use a checkpoint that medgen wrote.") from None
+        raise CheckpointError(Problem(path, "is nested too deeply", "Use a checkpoint that medgen wrote")) from None
     wrong = sorted(set(expected) ^ found)
     if wrong:
         word = "missing" if wrong[0] not in found else "unexpected"
-        raise CheckpointError(f"{path}: the key '{wrong[0]}' is {word} ({len(wrong)} in all). Use another copy.")
+        raise CheckpointError(
+            Problem(path, f"the key '{wrong[0]}' is {word} ({len(wrong)} in all)", "Use another copy")
+        )
     return state
 
 
-def _storage_problem(path: Path, full: Mapping[str, Any], error: OSError) -> str:
+def _storage_problem(path: Path, full: Mapping[str, Any], error: OSError) -> Problem:
     free = files.free_space(path.parent) if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
     room = "" if free is None else f", {free / 1e6:.0f} MB free"
-    return f"{path}: {error.strerror or error} (needs {size(full) / 1e6:.0f} MB{room}). Make room for it, then resume."
+    what = f"{error.strerror or error} (needs {size(full) / 1e6:.0f} MB{room})"
+    return Problem(path, what, "Make room for it, then resume")
 
 
 def _first_line(error: BaseException) -> str:

@@ -15,7 +15,16 @@ import attrs
 
 from medgen.api.recipe import Recipe
 from medgen.config.recipe import public_toml, to_toml
-from medgen.errors import CheckpointError, MedgenError, RecipeError, RunInUseError, StoppedError, StorageError
+from medgen.errors import (
+    CheckpointError,
+    MedgenError,
+    Problem,
+    RecipeError,
+    RunInUseError,
+    StoppedError,
+    StorageError,
+    reason,
+)
 from medgen.run import checkpoint, choices
 from medgen.run.versions import versions
 from medgen.system import files, locks
@@ -38,7 +47,11 @@ def claim(folder: Path) -> None:
     """Raise RecipeError if the folder holds a run. One that ended before it saved anything does not count."""
     if has_checkpoint(folder) or _about(folder).get("status", "running") not in ("running", "failed"):
         raise RecipeError(
-            f"run.dir: {folder} holds a run already. Continue it with --resume {folder}, or choose another folder."
+            Problem(
+                "run.dir",
+                f"{folder} holds a run already",
+                f"Continue it with --resume {folder}, or choose another folder",
+            )
         )
 
 
@@ -79,15 +92,15 @@ def latest_state(folder: Path) -> tuple[dict[str, Any], Path]:
     """The newest checkpoint that is whole. Raises CheckpointError naming both if neither is."""
     latest, previous = (folder / name for name in CHECKPOINTS)
     if not has_checkpoint(folder):
-        raise CheckpointError(f"{folder}: no checkpoint to resume. Drop --resume, or use --resume auto.")
+        raise CheckpointError(Problem(folder, "no checkpoint to resume", "Drop --resume, or use --resume auto"))
     try:
         return checkpoint.load(latest), latest
     except CheckpointError as damaged:
         try:
             state = checkpoint.load(previous)
         except CheckpointError as also:
-            raise CheckpointError([*damaged.problems, *also.problems]) from also
-        warn(f"{damaged.problems[0].split('. ')[0]}. Using prev.pt (step {state['position']['step']}).")
+            raise CheckpointError(*damaged.problems, *also.problems) from also
+        warn(f"{damaged.problems[0].subject}. Using prev.pt (step {state['position']['step']}).")
         return state, previous
 
 
@@ -126,7 +139,7 @@ def lock(folder: Path) -> Iterator[None]:
             sweep(folder)
             yield
     except locks.InUse as owner:
-        raise RunInUseError(f"{folder}: in use by {owner}. Wait, or train into another folder.") from None
+        raise RunInUseError(Problem(folder, f"in use by {owner}", "Wait, or train into another folder")) from None
 
 
 def _fresh(recipe: Recipe) -> Path:
@@ -143,7 +156,7 @@ def _fresh(recipe: Recipe) -> Path:
             return _make(wanted.with_name(wanted.name + suffix), exist_ok=False)
         except FileExistsError:
             continue
-    raise StorageError(f"{wanted}: ten thousand runs of that name exist. Choose another run.name.")
+    raise StorageError(Problem(wanted, "ten thousand runs of that name exist", "Choose another run.name"))
 
 
 def _make(folder: Path, exist_ok: bool = True) -> Path:
@@ -152,9 +165,9 @@ def _make(folder: Path, exist_ok: bool = True) -> Path:
     except FileExistsError:
         if folder.is_dir():
             raise
-        raise StorageError(f"{folder}: is a file. Choose another run.dir or run.root.") from None
+        raise StorageError(Problem(folder, "is a file", "Choose another run.dir or run.root")) from None
     except OSError as error:
-        raise StorageError(f"{folder}: {error.strerror}. Choose another run.dir or run.root.") from error
+        raise StorageError(Problem(folder, reason(error), "Choose another run.dir or run.root")) from error
     return folder
 
 

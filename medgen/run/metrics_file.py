@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from medgen.errors import StorageError
+from medgen.errors import Problem, StorageError, reason
 from medgen.system import files
 
 ENOUGH = 1 << 13
@@ -62,4 +62,4 @@ class MetricsFile:
             raise self._problem(error) from error
 
     def _problem(self, error: OSError) -> StorageError:
-        return StorageError(f"{self.path}: {error.strerror or error}. Make room for it, then resume.")
+        return StorageError(Problem(self.path, reason(error), "Make room for it, then resume"))

@@ -10,7 +10,7 @@ from medgen.api.interfaces import Callback
 from medgen.api.recipe import Recipe
 from medgen.config import compatibility
 from medgen.config.recipe import from_toml
-from medgen.errors import DataError
+from medgen.errors import DataError, Problem
 from medgen.run import checkpoint, choices, folder
 from medgen.run.assemble import Saved, assemble
 from medgen.run.run import TrainingRun
@@ -51,6 +51,10 @@ def _check_data(run: TrainingRun, state: dict[str, Any], source: Path) -> None:
         )
     ]
     raise DataError(
-        f"data: the slices are not those of {source} (patients to train on {counts[0]}, held out {counts[1]}; slices "
-        f"to train on {counts[2]}, held out {counts[3]}). Put the files back, or go on with data.accept_changes=true."
+        Problem(
+            "data",
+            f"the slices are not those of {source} (patients to train on {counts[0]}, held out {counts[1]}; "
+            f"slices to train on {counts[2]}, held out {counts[3]})",
+            "Put the files back, or go on with data.accept_changes=true",
+        )
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from medgen.api.interfaces import Callback
 from medgen.config.recipe import public_toml
-from medgen.errors import CheckpointError, StorageError
+from medgen.errors import CheckpointError, Problem, StorageError
 from medgen.run import checkpoint
 from medgen.run.versions import versions
 from medgen.run.weights import copy_into, load_into, own_state
@@ -46,7 +46,7 @@ def restore(run: RunState, state: Mapping[str, Any], source: Path) -> None:
     try:
         _restore(run, state, source)
     except KeyError as error:
-        raise CheckpointError(f"{source}: the key {error} is missing. Resume with what wrote it.") from error
+        raise CheckpointError(Problem(source, f"the key {error} is missing", "Resume with what wrote it")) from error
 
 
 def write(run: RunState, path: Path) -> None:
@@ -56,7 +56,7 @@ def write(run: RunState, path: Path) -> None:
         try:
             return checkpoint.save(state_of(run), path, previous)
         except StorageError as error:
-            warn(f"{error.problems[0].split('. ')[0]}. Trying again in {wait:.0f} s.")
+            warn(f"{error.problems[0].subject}. Trying again in {wait:.0f} s.")
             time.sleep(wait)
     return checkpoint.save(state_of(run), path, previous)
 
@@ -66,7 +66,11 @@ def _restore(run: RunState, state: Mapping[str, Any], source: Path) -> None:
     if set(state["callbacks"]) != set(stateful):
         given, wanted = sorted(state["callbacks"]), sorted(stateful)
         raise CheckpointError(
-            f"{source}: has the state of callbacks {given}, the recipe has {wanted}. Resume with the run's own recipe."
+            Problem(
+                source,
+                f"has the state of callbacks {given}, the recipe has {wanted}",
+                "Resume with the run's own recipe",
+            )
         )
     load_into(run.network, state["network"], source)
     for name, turn in run.turns.items():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from medgen.api.interfaces import Turn
-from medgen.errors import CheckpointError
+from medgen.errors import CheckpointError, Problem
 
 
 def load_into(module: nn.Module, weights: Mapping[str, Any] | None, source: Path) -> None:
@@ -33,8 +33,12 @@ def copy_into(wanted: Mapping[str, Tensor], weights: Mapping[str, Any] | None, s
     if wrong or extra:
         first = _misfit([*wrong, *extra][0], given, wanted)
         raise CheckpointError(
-            f"{source}: weights do not fit the recipe: {len(wrong)} of {len(wanted)} tensors would stay as they are, "
-            f"{len(extra)} are left over ({first}). Use the recipe that trained them."
+            Problem(
+                source,
+                f"weights do not fit the recipe: {len(wrong)} of {len(wanted)} tensors would stay as they are, "
+                f"{len(extra)} are left over ({first})",
+                "Use the recipe that trained them",
+            )
         )
     with torch.no_grad():
         for name, each in wanted.items():

@@ -14,15 +14,10 @@ from rich.console import Console
 from medgen.system.streams import is_terminal
 
 if TYPE_CHECKING:
-    from medgen.errors import MedgenError
+    from medgen.errors import MedgenError, printable
 
 _LOG_WIDTH = 4096  # rich would cut lines in a file at 80
 _LOG_SECONDS = 30.0
-
-
-def printable(text: str) -> str:
-    """The text on one line, with control characters and other invisible ones escaped."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def _console(stderr: bool) -> Console:
@@ -47,8 +42,8 @@ err = _console(stderr=True)
 
 def fail(error: MedgenError) -> None:
     """Print each problem as one line on stderr, as it is."""
-    for problem in error.problems:
-        err.print(f"medgen: {printable(problem)}")
+    for line in error.lines:
+        err.print(f"medgen: {line}")
 
 
 def say(text: str) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from medgen.errors import StorageError
+from medgen.errors import Problem, StorageError
 from medgen.system.console import warn
 
 UNSUPPORTED = frozenset(
@@ -222,7 +222,7 @@ def exists(path: Path) -> bool:
 def unreadable(path: Path, error: OSError) -> StorageError:
     """The line about a file that may be whole, and cannot be read now."""
     what = f"cannot be read ({error.strerror or error})"
-    return StorageError(f"{path}: {what}. It is left as it is: see to that, then give the same command again.")
+    return StorageError(Problem(path, what, "It is left as it is: see to that, then give the same command again"))
 
 
 def free_space(folder: Path) -> int | None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from medgen.errors import StoppedError
+from medgen.errors import Problem, StoppedError
 from medgen.system.signals import NAMES, RepeatFilter, answered
 
 
@@ -36,7 +36,7 @@ def interruptible(what: str) -> Iterator[Callable[[], None]]:
                 before[number](number, frame)
             else:
                 name = NAMES[signal.Signals(number)]
-                raise StoppedError(f"{what}: stopped by {name}. Give the same command again.")
+                raise StoppedError(Problem(what, f"stopped by {name}", "Give the same command again"))
         except BaseException as error:
             raised.append(error)
             raise

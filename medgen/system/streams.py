@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from medgen.errors import Problem
+
 NAMES = ("stdout", "stderr")
 GONE = (errno.EPIPE, errno.ESHUTDOWN, errno.ECONNRESET)
 """What a stream gives whose reader has ended, most often because it has seen enough, as `head` does."""
@@ -125,7 +127,7 @@ def only_log() -> None:
         each.working = True
 
 
-def cut_result() -> str | None:
+def cut_result() -> Problem | None:
     """The line about a result that could not be printed, where what is printed is all there is."""
     out = _steady.get("stdout")
     if out is None:
@@ -133,7 +135,8 @@ def cut_result() -> str | None:
     out.flush()
     if out.error is None or out.error.errno in GONE or out.working:
         return None
-    return f"{out.line()} What it has is cut: make room, then give the same command again."
+    fix = "What it has is cut: make room, then give the same command again"
+    return Problem("", out.line(), fix)
 
 
 def is_terminal(stream: Any) -> bool:

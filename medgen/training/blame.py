@@ -9,7 +9,7 @@ from traceback import walk_tb
 from medgen.api.recipe import Recipe
 from medgen.api.values import SEVERAL
 from medgen.config.blame import described
-from medgen.errors import MedgenError, PluginError, continue_command, is_of_machine
+from medgen.errors import MedgenError, PluginError, Problem, continue_command, is_of_machine
 from medgen.ranks import collectives, process_group
 from medgen.run.run import TrainingRun
 
@@ -28,9 +28,9 @@ def plugin_error(run: TrainingRun, error: Exception) -> PluginError | None:
         if saved:
             run.save()
         what += "; that step is saved" * saved
-        return PluginError(f"callbacks.{blamed}: {what}. Repair it, or go on without it in a new run.")
+        return PluginError(Problem(f"callbacks.{blamed}", what, "Repair it, or go on without it in a new run"))
     if (blamed := _part_at_fault(run.recipe, error)) is not None:
-        return PluginError(f"{blamed}: {what}. Repair it, then continue: {continue_command(run.dir)}")
+        return PluginError(Problem(blamed, what, f"Repair it, then continue: {continue_command(run.dir)}"))
     return None
 
 

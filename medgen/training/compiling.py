@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from medgen.errors import MedgenError, RecipeError, StoppedError
+from medgen.errors import MedgenError, Problem, RecipeError, StoppedError
 from medgen.ranks import collectives, heartbeat
 from medgen.run import choices
 from medgen.run.run import TrainingRun
@@ -58,7 +58,7 @@ def settle(run: TrainingRun, compiled: Callable[[], None], eager: Callable[[], N
     if fault and fault.advice == STOPPED:
         code = 130 if fault.what == NAMES[signal.SIGINT] else 75
         what = f"{run.dir}: stopped by {fault.what} while it was compiled"
-        raise StoppedError(f"{what}. Give the same command again.", code)
+        raise StoppedError(Problem("", what, "Give the same command again"), exit_code=code)
     run.settle_compile(fault is None)
     if fault is None:
         return True
@@ -123,7 +123,9 @@ def _probe(device: torch.device) -> None:
 def error(fault: Fault, run: TrainingRun) -> RecipeError:
     """The one line for a run that cannot be compiled but has to be."""
     began = f", and {run.dir} has been compiled up to step {run.step}" if run.step else ""
-    return RecipeError(f"training.compile: {fault.what}{began}. {fault.advice}, or use training.compile=false.")
+    return RecipeError(
+        Problem("training.compile", f"{fault.what}{began}", f"{fault.advice}, or use training.compile=false")
+    )
 
 
 def is_failure(caught: BaseException, run: TrainingRun) -> bool:

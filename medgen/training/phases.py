@@ -16,7 +16,7 @@ from medgen.api.hooks import Lifecycle
 from medgen.api.interfaces import Callback
 from medgen.api.recipe import PhasedSettings, Recipe
 from medgen.config.blame import building
-from medgen.errors import StoppedError, continue_command
+from medgen.errors import Problem, StoppedError, continue_command
 from medgen.ranks import collectives
 from medgen.run import choices, folder
 from medgen.run.open import begin, restore
@@ -129,6 +129,6 @@ class PhasedRun:
 def stopped(where: Path, reason: str | None, at: str) -> StoppedError:
     """The error that ends the process after everything is saved."""
     return StoppedError(
-        f"{where}: stopped by {reason} {at}, saved. Continue: {continue_command(where)}",
-        130 if reason == NAMES[signal.SIGINT] else 75,
+        Problem(where, f"stopped by {reason} {at}, saved", f"Continue: {continue_command(where)}"),
+        exit_code=130 if reason == NAMES[signal.SIGINT] else 75,
     )

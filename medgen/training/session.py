@@ -26,6 +26,7 @@ from medgen.errors import (
     CheckpointError,
     MedgenError,
     OutOfMemoryError,
+    Problem,
     RankError,
     RecipeError,
     StoppedError,
@@ -74,10 +75,10 @@ def resume(where: Path, overrides: Sequence[str] = (), layers: Sequence[str] = (
 def own_recipe(where: Path, overrides: Sequence[str] = (), layers: Sequence[str] = ()) -> Recipe:
     """The recipe with which the run in a folder is continued."""
     if not where.is_dir():
-        raise CheckpointError(f"{where}: no such folder. Check the path, or use --resume auto.")
+        raise CheckpointError(Problem(where, "no such folder", "Check the path, or use --resume auto"))
     path = files.current(where / "recipe.toml")
     if not files.exists(path):
-        raise CheckpointError(f"{where}: no checkpoint to resume. Drop --resume, or use --resume auto.")
+        raise CheckpointError(Problem(where, "no checkpoint to resume", "Drop --resume, or use --resume auto"))
     return load(path, overrides, layers)
 
 
@@ -181,14 +182,15 @@ def _unfinished(work: TrainingRun | PhasedRun, began: float, at: str) -> Path:
     raise stopped(work.dir, work.stopping, at)
 
 
-def _too_short(work: TrainingRun | PhasedRun, began: float) -> str:
+def _too_short(work: TrainingRun | PhasedRun, began: float) -> Problem:
     """A run that would stop at the same step whenever it is continued."""
     own, took = work.recipe.training.time_limit, f"starting took {time.time() - began:.0f} s"
     if own and began + 60 * own == work.deadline:
-        what = f"training.time_limit: got {own:g} minutes, {took}, and no step fits into what is left. Raise it"
+        where, said, fix = "training.time_limit", f"got {own:g} minutes, {took}", "Raise it"
     else:
-        what = f"SLURM_JOB_END_TIME: {took}, and no step fits into what is left. Ask for more time, as slurm.hours"
-    return f"{what}, then continue: {continue_command(work.dir)}"
+        where, said, fix = "SLURM_JOB_END_TIME", took, "Ask for more time, as slurm.hours"
+    what = f"{said}, and no step fits into what is left"
+    return Problem(where, what, f"{fix}, then continue: {continue_command(work.dir)}")
 
 
 def deadline(training: TrainingSettings, began: float) -> float:
@@ -249,8 +251,8 @@ class Signals:
                 return
         self._asked = name
         raise StoppedError(
-            f"{self.where}: stopped by {name} before it trained. Give the same command again.",
-            130 if number == signal.SIGINT else 75,
+            Problem(self.where, f"stopped by {name} before it trained", "Give the same command again"),
+            exit_code=130 if number == signal.SIGINT else 75,
         )
 
 
@@ -275,7 +277,9 @@ def _refused(error: OSError, where: Path) -> MedgenError | None:
     path = error.filename if isinstance(error.filename, str) else ""
     if not where.is_dir() or (path and Path(path).absolute().is_relative_to(where.absolute())):
         what = f"{path or where}: {error.strerror or error}"
-        return StorageError(f"{what}. See that nobody deletes, moves or changes the files of a run, then go on.")
+        return StorageError(
+            Problem("", what, "See that nobody deletes, moves or changes the files of a run, then go on")
+        )
     return None
 
 
@@ -306,22 +310,22 @@ def _memory(run: TrainingRun | PhasedRun, kept: bool = True) -> Iterator[None]:
         raise OutOfMemoryError(_too_large(run, str(error), kept)) from error
 
 
-def _too_large(work: TrainingRun | PhasedRun, text: str, kept: bool) -> str:
+def _too_large(work: TrainingRun | PhasedRun, text: str, kept: bool) -> Problem:
     run = work.current
     if run is None:  # it was no step that took too much
-        return f"{work.dir}: out of memory ({text.splitlines()[0]}). Use a smaller network or image."
+        return Problem(work.dir, f"out of memory ({text.splitlines()[0]})", "Use a smaller network or image")
     change, advice = _smaller(run)
     where = f"the pre-flight check of {run.trial.what}" if run.trial else f"step {run.step + 1}"
     numbers = re.findall(r"[\d.]+ [KMG]iB|\d+ bytes", text)
     tried = f", tried {numbers[0]}" if numbers else ""
     free = re.search(r"([\d.]+ [KMG]iB) is free", text)
-    said = f"out of memory at {where}{tried}{f', {free[1]} free' if free else ''}. {advice}"
+    said = f"out of memory at {where}{tried}{f', {free[1]} free' if free else ''}"
     if not kept:
-        return f"training.batch_size: {said}."
+        return Problem("training.batch_size", said, advice)
     if run.trial and not change:
-        return f"{run.dir}: {said}."
+        return Problem(run.dir, said, advice)
     again = continue_command(work.dir) + (f" {change}" if change else "")
-    return f"{run.dir}: {said}, then continue: {again}"
+    return Problem(run.dir, said, f"{advice}, then continue: {again}")
 
 
 def _smaller(run: TrainingRun) -> tuple[str, str]:

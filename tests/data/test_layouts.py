@@ -23,7 +23,7 @@ def write(root: Path, *names: str) -> Path:
 def problems(settings: DataSettings, *channels: str) -> list[str]:
     with pytest.raises(DataError) as caught:
         find(settings, channels)
-    return caught.value.problems
+    return caught.value.lines
 
 
 def test_a_folder_per_patient_is_found_in_the_order_of_ids(tmp_path):

@@ -54,7 +54,7 @@ def test_corpus_raises_one_line_with_the_path(corpus: list[Case]) -> None:
     for path, words, mask, _ in corpus:
         with pytest.raises(DataError) as caught:
             gate.read(path, mask=mask)
-        (line,) = caught.value.problems
+        (line,) = caught.value.lines
         assert line.startswith(f"{path}: ")
         assert words in line
         assert line.endswith(".")
@@ -121,7 +121,7 @@ def read_or_refused(tmp_path: Path, raw: bytes) -> str:
     assert all(fault.what and fault.fix for fault in report.faults)
     with pytest.raises(DataError) as raised:
         gate.read(path)
-    assert all(line.startswith(f"{path}: ") and line.endswith(".") for line in raised.value.problems)
+    assert all(line.startswith(f"{path}: ") and line.endswith(".") for line in raised.value.lines)
     return "refused"
 
 

@@ -222,7 +222,7 @@ def test_a_mask_in_the_air_is_refused_and_one_partly_there_is_told(tmp_path, cap
     for channels in (("bravo", "seg"), ("seg",)):
         with pytest.raises(DataError) as caught:
             opened(tmp_path / "scans", channels)
-        (line,) = caught.value.problems
+        (line,) = caught.value.lines
         told = "flipped/seg.nii.gz: marks lesions where bravo.nii.gz shows no head, 100% of their voxels. Check"
         assert told in line
 

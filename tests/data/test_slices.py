@@ -150,7 +150,7 @@ def test_slices_of_masks_alone_are_all_kept_and_count_as_foreground(tmp_path):
 
 def test_a_volume_of_another_shape_is_told_with_both_files_and_shapes(tmp_path):
     (fault,) = cut_channels(tmp_path, bravo=scan(), seg=ball(16)[:, :, :12].astype(np.uint8))
-    assert fault.line().startswith(
+    assert str(fault).startswith(
         f"{tmp_path / 'seg.nii'}: has 16 x 16 x 12 voxels, but {tmp_path / 'bravo.nii'} has 16 x 16 x 16"
     )
 
@@ -158,7 +158,7 @@ def test_a_volume_of_another_shape_is_told_with_both_files_and_shapes(tmp_path):
 def test_a_volume_at_another_place_is_told_with_both_files_and_places(tmp_path):
     paths = [write_volume(tmp_path / name, scan(), (1, 1, mm)) for name, mm in (("a.nii", 1), ("b.nii", 1.1))]
     (fault,) = cut([Channel(path) for path in paths], DataSettings())
-    line = fault.line()
+    line = str(fault)
     assert "b.nii: spans (0, 0, 0) to (15, 15, 16.5) mm" in line
     assert "a.nii spans (0, 0, 0) to (15, 15, 15) mm" in line
 

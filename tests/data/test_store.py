@@ -236,7 +236,7 @@ def test_every_faulty_file_is_told_and_nothing_is_left_behind(tmp_path, cache):
         path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(DataError) as caught:
         opened(tmp_path / "scans", cache)
-    assert [line.split(":")[0] for line in caught.value.problems] == list(map(str, broken))
+    assert [line.split(":")[0] for line in caught.value.lines] == list(map(str, broken))
     assert stores(cache) == []
 
 
@@ -299,6 +299,6 @@ def test_masks_that_fit_no_scan_are_one_line_with_the_count(tmp_path):
         write_volume(tmp_path / f"scans/P{number}/seg.nii.gz", np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(DataError) as caught:
         opened(tmp_path / "scans", tmp_path / "cache", ("bravo", "seg"))
-    (line,) = caught.value.problems
+    (line,) = caught.value.lines
     assert "P0/seg.nii.gz: has 8 x 8 x 3 voxels, but" in line
     assert "has 8 x 8 x 4, and 4 other files likewise. Resample" in line

@@ -129,7 +129,7 @@ def test_what_is_no_whole_pair_is_refused_in_one_line(pairs, harm, message):
     harm(pairs)
     with pytest.raises(DataError, match=message) as raised:
         read_pairs(pairs)
-    assert len(raised.value.problems) == 1
+    assert len(raised.value.lines) == 1
 
 
 def test_pairs_that_failed_or_were_torn_by_a_kill_are_left_out(pairs):

@@ -136,7 +136,7 @@ def test_D1_a_save_during_which_a_rank_dies_counts(common, server, tmp_path):
     first, second = ranks.run(server, *common, *ENDLESS, hook=dies_in_the_save_of, given=(10,))
     assert (first.code, second.code) == (9, -signal.SIGKILL)
     assert checkpoint.load(tmp_path / "r/latest.pt")["position"]["step"] == 10
-    assert "last checkpoint: step 10." in heartbeat.gone(tmp_path / "r", 1, "was killed")
+    assert "last checkpoint: step 10." in str(heartbeat.gone(tmp_path / "r", 1, "was killed"))
 
 
 def impatient_after(_: int, file: Path) -> None:

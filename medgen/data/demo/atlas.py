@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medgen.errors import RecipeError
+from medgen.errors import Problem, RecipeError
 
 Volume = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -58,12 +58,16 @@ def atlas_files() -> list[Path]:
     spec = find_spec("nilearn")
     if spec is None or spec.origin is None:
         raise RecipeError(
-            "data demo: nilearn, which carries the brain template, is missing. Run pip install 'medgen[demo]'."
+            Problem(
+                "data demo", "nilearn, which carries the brain template, is missing", "Run pip install 'medgen[demo]'"
+            )
         )
     folder = Path(spec.origin).parent / "datasets" / "data"
     files = [folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz" for name in ("t1", "gm", "wm")]
     if lost := [file for file in files if not file.is_file()]:
-        raise RecipeError(f"{lost[0]}: is not in the nilearn that is installed. Run pip install 'nilearn==0.14.1'.")
+        raise RecipeError(
+            Problem(lost[0], "is not in the nilearn that is installed", "Run pip install 'nilearn==0.14.1'")
+        )
     return files
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from medgen.data.demo.atlas import atlas_files
 from medgen.data.demo.patient import write_patient
-from medgen.errors import RecipeError, StorageError
+from medgen.errors import Problem, RecipeError, StorageError
 
 
 def make_demo(
@@ -32,7 +32,7 @@ def make_demo(
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageError(f"{out}: cannot be made ({error.strerror}). Name another folder.") from error
+        raise StorageError(Problem(out, f"cannot be made ({error.strerror})", "Name another folder")) from error
     folders = [out / f"Mets_{i:03d}" for i in range(1, patients + 1)]
     jobs = [(folder, seed, i, spacing) for i, folder in enumerate(folders, start=1)]
     _write_all(jobs, min(workers or os.cpu_count() or 1, patients), advance or (lambda: None))
@@ -41,11 +41,11 @@ def make_demo(
 
 def _check(out: Path, patients: int, seed: int) -> None:
     if patients < 1:
-        raise RecipeError(f"patients: {patients} is not a number of patients. Ask for 1 or more.")
+        raise RecipeError(Problem("patients", f"{patients} is not a number of patients", "Ask for 1 or more"))
     if seed < 0:
-        raise RecipeError(f"seed: {seed} is negative. Give 0 or more.")
+        raise RecipeError(Problem("seed", f"{seed} is negative", "Give 0 or more"))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RecipeError(f"{out}: already exists and is not an empty folder. Name a new one, or delete it.")
+        raise RecipeError(Problem(out, "already exists and is not an empty folder", "Name a new one, or delete it"))
 
 
 def _write_all(jobs: list[tuple[Path, int, int, float]], workers: int, advance: Callable[[], None]) -> None:

@@ -25,7 +25,7 @@ from medgen.data.demo.atlas import (
 from medgen.data.demo.contrasts import CONTRASTS, Contrast
 from medgen.data.demo.disease import Disease, draw_lesions, grow
 from medgen.data.demo.tissue import Tissue, make_tissue
-from medgen.errors import StorageError
+from medgen.errors import Problem, StorageError
 from medgen.system import files
 
 
@@ -73,7 +73,7 @@ def write_patient(folder: Path, seed: int, index: int, spacing: float) -> None:
         files.move_folder(partial, folder)
     except OSError as error:
         raise StorageError(
-            f"{folder}: cannot be written ({error.strerror}). Free the place or name another."
+            Problem(folder, f"cannot be written ({error.strerror})", "Free the place or name another")
         ) from error
 
 

@@ -18,12 +18,11 @@ from medgen import __version__
 from medgen.api.tables import AXES, DataSettings, MaskSettings
 from medgen.data.scans import layouts
 from medgen.data.scans.layouts import SPLITS, Patient
-from medgen.data.scans.nifti.problems import Fault
 from medgen.data.store import concerns, heads, processes, spacing
 from medgen.data.store.concerns import Figures, Files
 from medgen.data.store.file_memo import Memory
 from medgen.data.store.head import Head
-from medgen.errors import DataError
+from medgen.errors import DataError, Problem
 
 FORMAT = 3
 """Part of what is remembered of a mask: raise it with any change of `Trace`."""
@@ -44,8 +43,8 @@ class Audit(NamedTuple):
     heads: voxels of the head on the grid of each file of masks, where a scan tells.
     """
 
-    faults: list[Fault]
-    warnings: list[Fault]
+    faults: list[Problem]
+    warnings: list[Problem]
     spacing: float
     heads: dict[Path, int]
 
@@ -82,7 +81,7 @@ def audit(patients: Sequence[Patient], settings: DataSettings, cache: Path, root
     warnings = [*concerns.odd_sizes(widths, [each.scans[:1] for each in sought])]
     warnings += [fault for each in looked for fault in concerns.airborne(*each)]
     if sizes:
-        warnings += [Fault(root, *each) for each in _of_cohort(jobs, traces, settings, masks)]
+        warnings += [Problem(root, *each) for each in _of_cohort(jobs, traces, settings, masks)]
     refused = [fault for each in looked for fault in concerns.faults(*each)]
     return Audit(refused, warnings, settings.spacing, {job.path: job.head.voxels() for job in jobs})
 

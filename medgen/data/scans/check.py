@@ -13,7 +13,6 @@ from medgen.data.scans import audit, layouts
 from medgen.data.scans.consistency import Place, mismatches, overlaps
 from medgen.data.scans.findings import Advance, File, read_files, survey_all
 from medgen.data.scans.layouts import Patient, Survey
-from medgen.data.scans.nifti.problems import Fault
 from medgen.data.scans.oddities import (
     cut_across,
     filling_head,
@@ -26,7 +25,7 @@ from medgen.data.scans.oddities import (
     without_validation,
 )
 from medgen.data.store.file_memo import cache_root
-from medgen.errors import DataError
+from medgen.errors import DataError, Problem
 
 
 class Lesions(NamedTuple):
@@ -55,8 +54,8 @@ class Report(NamedTuple):
     patients: list[Patient]
     sources: list[str]
     files: int
-    faults: list[Fault]
-    warnings: list[Fault]
+    faults: list[Problem]
+    warnings: list[Problem]
     lesions: dict[str, Lesions]
     backgrounds: list[Background]
     spacing: float = 0.0
@@ -84,7 +83,7 @@ def check(
     scans, masks = _separate(good)
     faults = [_below(survey.root, fault) for fault in survey.faults] + [*_file_faults(files), *_mismatches(good)]
     warnings = [_below(survey.root, fault) for fault in survey.left_out]
-    warnings += [Fault(file.path, *each, file.patient.id) for file in files for each in file.finding.warnings]
+    warnings += [Problem(file.path, *each, file.patient.id) for file in files for each in file.finding.warnings]
     shared = [*overlaps(file.scan() for file in scans or masks)]
     (warnings if settings.allow_patient_overlap else faults).extend(shared)
     sizes = [*odd_sizes(masks)]
@@ -94,9 +93,9 @@ def check(
     warnings += without_masks(survey, settings) if channels is None else []
     audited = audit.audit(_sound(survey, faults), settings, cache or cache_root(), survey.root, channels is not None)
     faults += _owned(survey, audited.faults)
-    inverted = {fault.path for fault in sizes}
+    inverted = {fault.where for fault in sizes}
     found = [*_owned(survey, audited.warnings), *filling_head(survey, masks, audited.heads)]
-    warnings += [fault for fault in found if fault.path not in inverted]
+    warnings += [fault for fault in found if fault.where not in inverted]
     warnings += [_below(survey.root, fault) for fault in survey.unread]
     mm = audited.spacing if channels is not None else 0.0
     shown = _lesions(masks), _backgrounds(scans)
@@ -106,30 +105,34 @@ def check(
 def _require_root(settings: DataSettings) -> None:
     root = layouts.expand(settings.root)
     if not root.exists():
-        raise DataError(Fault(root, "does not exist", "Check the path").line())
+        raise DataError(Problem(root, "does not exist", "Check the path"))
 
 
 def _backgrounds(scans: Iterable[File]) -> list[Background]:
     return [Background(file.path, file.patient.id, file.source, file.finding.background) for file in scans]
 
 
-def _owned(survey: Survey, faults: Iterable[Fault]) -> list[Fault]:
+def _owned(survey: Survey, faults: Iterable[Problem]) -> list[Problem]:
     """Faults with the patients whose files they are about."""
     owners = {path: patient.id for patient in survey.patients for path in patient.files.values()}
-    return [_below(survey.root, fault._replace(patient=owners.get(fault.path, ""))) for fault in faults]
+    return [_below(survey.root, fault._replace(patient=owners.get(_file(fault), ""))) for fault in faults]
 
 
-def _below(root: Path, fault: Fault) -> Fault:
-    return fault._replace(path=fault.path.relative_to(root)) if fault.path != root else fault
+def _below(root: Path, fault: Problem) -> Problem:
+    return fault._replace(where=_file(fault).relative_to(root)) if fault.where != root else fault
 
 
-def _file_faults(files: Iterable[File]) -> Iterator[Fault]:
+def _file(fault: Problem) -> Path:
+    return Path(str(fault.where))
+
+
+def _file_faults(files: Iterable[File]) -> Iterator[Problem]:
     for file in files:
         for what, fix in file.finding.faults:
-            yield Fault(file.path, what, fix, file.patient.id)
+            yield Problem(file.path, what, fix, file.patient.id)
 
 
-def _mismatches(files: Iterable[File]) -> Iterator[Fault]:
+def _mismatches(files: Iterable[File]) -> Iterator[Problem]:
     first: dict[tuple[str, str], Place] = {}
     for file in files:
         place = file.place()
@@ -137,7 +140,7 @@ def _mismatches(files: Iterable[File]) -> Iterator[Fault]:
             yield fault._replace(patient=file.patient.id)
 
 
-def _sound(survey: Survey, faults: Iterable[Fault]) -> list[Patient]:
+def _sound(survey: Survey, faults: Iterable[Problem]) -> list[Patient]:
     faulty = {fault.patient for fault in faults}
     return [patient for patient in survey.patients if patient.id not in faulty]
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from medgen.api.tables import AXES
 from medgen.data.scans.likeness import Likeness, alike
-from medgen.data.scans.nifti.problems import Fault
+from medgen.errors import Problem
 
 SAME_PLACE = 1e-3
 """How far the corners of a patient's volumes may be apart, as a share of the volume's diagonal."""
@@ -39,17 +39,17 @@ class Place(NamedTuple):
         return float(min(SAME_PLACE * np.linalg.norm(corners[-1] - corners[0]), SAME_VOXEL * voxel.min()))
 
 
-def mismatches(first: Place, other: Place) -> Iterator[Fault]:
+def mismatches(first: Place, other: Place) -> Iterator[Problem]:
     """What keeps two files from being channels of one image."""
     if other.shape != first.shape:
         sizes = [" x ".join(map(str, place.shape)) for place in (other, first)]
         what = f"has {sizes[0]} voxels, but {first.path} has {sizes[1]}"
-        yield Fault(other.path, what, "Resample one to the other")
+        yield Problem(other.path, what, "Resample one to the other")
         return
     here, there = other.corners(), first.corners()
     if np.linalg.norm(here - there, axis=1).max() > first.tolerance():
         what = f"spans {_span(here)} mm, but {first.path} spans {_span(there)} mm"
-        yield Fault(other.path, what, "Find out which header is right, or resample one to the other")
+        yield Problem(other.path, what, "Find out which header is right, or resample one to the other")
 
 
 def _span(corners: np.ndarray) -> str:
@@ -78,7 +78,7 @@ def twins(scans: Iterable[Scan]) -> Iterator[tuple[Scan, Scan]]:
             yield first, scan
 
 
-def overlaps(scans: Iterable[Scan]) -> Iterator[Fault]:
+def overlaps(scans: Iterable[Scan]) -> Iterator[Problem]:
     """The same scan in two splits, voxel for voxel or nearly: one patient under two names."""
     scans = list(scans)
     told = set()
@@ -92,9 +92,11 @@ def overlaps(scans: Iterable[Scan]) -> Iterator[Fault]:
             yield _overlap(first, scan, f"has nearly the voxels (correlation {agreement:.2f}) of")
 
 
-def _overlap(first: Scan, scan: Scan, what: str) -> Fault:
+def _overlap(first: Scan, scan: Scan, what: str) -> Problem:
     what = f"{what} {first.path}, but is for {scan.split} and that for {first.split}"
-    return Fault(scan.path, what, "Keep a patient in one split, or set data.allow_patient_overlap = true", scan.patient)
+    return Problem(
+        scan.path, what, "Keep a patient in one split, or set data.allow_patient_overlap = true", scan.patient
+    )
 
 
 def _near(scans: Iterable[Scan]) -> Iterator[tuple[Scan, Scan, float]]:

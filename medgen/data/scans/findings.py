@@ -21,9 +21,9 @@ from medgen.data.scans.consistency import Place, Scan
 from medgen.data.scans.layouts import SPELLINGS, Patient, Survey
 from medgen.data.scans.nifti import gate
 from medgen.data.scans.nifti.gate import Volume
-from medgen.data.scans.nifti.problems import Fault
 from medgen.data.store import processes
 from medgen.data.store.file_memo import Memory
+from medgen.errors import Problem
 
 FORMAT = 4
 """Part of what is remembered of a file: raise it with any change of `Finding`."""
@@ -94,7 +94,7 @@ def survey_all(settings: DataSettings, channels: Sequence[str] | None) -> Survey
     if not survey.sources:
         what = f"has no file of a name that is known ({', '.join(dict.fromkeys(known))})"
         fix = f"""Name them by patterns, such as data.files.{known[1]}="*T1c*\""""
-        survey.faults.append(Fault(survey.root, what, fix))
+        survey.faults.append(Problem(survey.root, what, fix))
     return survey
 
 
@@ -179,7 +179,7 @@ def examine(job: _Job) -> Finding:
     )
 
 
-def _contrast(job: _Job, volume: Volume, inside: np.ndarray) -> Iterator[Fault]:
+def _contrast(job: _Job, volume: Volume, inside: np.ndarray) -> Iterator[Problem]:
     """What is wrong with a head without contrast, unless medgen wrote it."""
     from medgen.data.store.preprocess import flat, window
 

@@ -14,8 +14,7 @@ from rich.table import Table
 
 from medgen.data.scans.check import Background, Lesions, Report
 from medgen.data.scans.layouts import SPLITS
-from medgen.data.scans.nifti.problems import Fault
-from medgen.system.console import printable
+from medgen.errors import Problem, printable
 
 PERCENTILES = (5, 50, 95)
 
@@ -34,16 +33,16 @@ def show(report: Report, console: Console) -> None:
         console.print(printable(line))
 
 
-def _each(faults: Sequence[Fault]) -> Iterator[tuple[str, str, str]]:
+def _each(faults: Sequence[Problem]) -> Iterator[tuple[str, str, str]]:
     for fault in faults:
-        yield str(fault.path), fault.what, fault.fix
+        yield str(fault.where), fault.what, fault.fix
 
 
-def _alike(warnings: Sequence[Fault]) -> Iterator[tuple[str, str, str]]:
+def _alike(warnings: Sequence[Problem]) -> Iterator[tuple[str, str, str]]:
     """What is said of many files is said once."""
-    files: dict[tuple[str, str], list[Path]] = {}
+    files: dict[tuple[str, str], list[str]] = {}
     for fault in warnings:
-        files.setdefault((fault.what, fault.fix), []).append(fault.path)
+        files.setdefault((fault.what, fault.fix), []).append(str(fault.where))
     for (what, fix), (first, *others) in files.items():
         yield f"{first} and {len(others)} more" if others else str(first), what, fix
 
@@ -110,8 +109,8 @@ def _excluded(report: Report) -> list[str]:
     return [printable(id) for id in report.exclude]
 
 
-def _plain(fault: Fault, noun: str) -> dict[str, str]:
-    return {"file": Path(fault.path).as_posix(), "patient": fault.patient, noun: fault.what, "fix": fault.fix}
+def _plain(fault: Problem, noun: str) -> dict[str, str]:
+    return {"file": Path(str(fault.where)).as_posix(), "patient": fault.patient, noun: fault.what, "fix": fault.fix}
 
 
 def _scan(background: Background) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from isal import isal_zlib
 
-from medgen.errors import OutOfMemoryError, StorageError
+from medgen.errors import OutOfMemoryError, Problem, StorageError
 from medgen.system import files
 from medgen.system.console import warn
 
@@ -62,14 +62,18 @@ def open_or_make(folder: Path, what: str, open_: Callable[[], Opened], make: Cal
             _built.append(time.time())
         except OSError as error:
             raise _unwritable(folder, what, error) from None
-    raise StorageError(f"{folder}: is damaged whenever it is made. Check the disk, or set MEDGEN_CACHE to another one.")
+    raise StorageError(
+        Problem(folder, "is damaged whenever it is made", "Check the disk, or set MEDGEN_CACHE to another one")
+    )
 
 
 def _damage(folder: Path, what: str, error: OSError) -> OSError:
     """The error, if it shows that a file is not as it was written; others leave a store alone that may be whole."""
     if error.errno == errno.ENOMEM:
         problem = f"{what} needs more memory than there is ({error.strerror})"
-        raise OutOfMemoryError(f"{folder}: {problem}. Give the job more, or use a smaller data.image_size.") from error
+        raise OutOfMemoryError(
+            Problem(folder, problem, "Give the job more, or use a smaller data.image_size")
+        ) from error
     if error.errno in files.NOT_NOW:
         raise files.unreadable(folder, error) from error
     return error
@@ -77,7 +81,7 @@ def _damage(folder: Path, what: str, error: OSError) -> OSError:
 
 def _unwritable(folder: Path, what: str, error: OSError) -> StorageError:
     problem = f"{what} cannot be written ({error.strerror or error})"
-    return StorageError(f"{folder.parent}: {problem}. Make room, or set MEDGEN_CACHE to another folder.")
+    return StorageError(Problem(folder.parent, problem, "Make room, or set MEDGEN_CACHE to another folder"))
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from medgen.data.scans.nifti.problems import Fault, printable
+from medgen.errors import Problem, printable
 
 ODD_SIZE = 0.25
 """By how much of the median a head is wider or narrower than people's differ: most likely a unit, or a neck."""
@@ -52,24 +52,24 @@ class Files(NamedTuple):
 def lines(figures: Figures, files: Sequence[Files], masks: Iterable[str]) -> Iterator[str]:
     """What a training says of its data before it begins. masks: their names, in order."""
     for each, shares in zip(files, figures.air, strict=True):
-        yield from (fault.line() for fault in airborne(shares, each))
-    yield from (fault.line() for fault in odd_sizes(figures.width, [each.scans[:1] for each in files]))
+        yield from map(str, airborne(shares, each))
+    yield from map(str, odd_sizes(figures.width, [each.scans[:1] for each in files]))
     for what, fix in (*covering(figures.covered, files), *too_large(figures), *too_small(figures, masks)):
         yield f"data: {what}. {fix}."
 
 
-def faults(shares: Sequence[Sequence[float]] | np.ndarray, files: Files) -> list[Fault]:
+def faults(shares: Sequence[Sequence[float]] | np.ndarray, files: Files) -> list[Problem]:
     """Masks most of which lie outside the head. shares: of `Head.air`, by channel."""
     return [_air(*each) for each in _in_air(shares, files) if _refused(each[2])]
 
 
-def airborne(shares: Sequence[Sequence[float]] | np.ndarray, files: Files) -> list[Fault]:
+def airborne(shares: Sequence[Sequence[float]] | np.ndarray, files: Files) -> list[Problem]:
     """Masks a part of which lies outside the head."""
     told = [each for each in _in_air(shares, files) if np.greater(each[2], AIR_TOLD).any()]
     return [_air(*each) for each in told if not _refused(each[2])]
 
 
-def odd_sizes(widths: Sequence[float] | np.ndarray, scans: Sequence[Sequence[Path]]) -> Iterator[Fault]:
+def odd_sizes(widths: Sequence[float] | np.ndarray, scans: Sequence[Sequence[Path]]) -> Iterator[Problem]:
     """Heads whose size in mm no person has beside the others."""
     known = np.asarray(widths, float)
     if np.isnan(known).all():
@@ -78,7 +78,7 @@ def odd_sizes(widths: Sequence[float] | np.ndarray, scans: Sequence[Sequence[Pat
     for width, paths in zip(known, scans, strict=True):
         if paths and abs(width - median) > ODD_SIZE * median:
             what = f"shows a head {width:.0f} mm wide, where the median is {median:.0f} mm"
-            yield Fault(paths[0], what, "Check its voxels' size and what it shows; all patients get one scale")
+            yield Problem(paths[0], what, "Check its voxels' size and what it shows; all patients get one scale")
 
 
 def covering(covered: np.ndarray, files: Sequence[Files]) -> Iterator[tuple[str, str]]:
@@ -139,7 +139,9 @@ def _refused(shares: Sequence[float]) -> bool:
     return bool(np.greater(shares, AIR_REFUSED).all())
 
 
-def _air(path: Path, scan: Path, shares: Sequence[float]) -> Fault:
+def _air(path: Path, scan: Path, shares: Sequence[float]) -> Problem:
     beside = scan.name if scan.parent == path.parent else scan
     what = f"marks lesions where {beside} shows no head, {shares[0]:.0%} of their voxels"
-    return Fault(path, what, "Check that both are of one patient and not flipped or shifted, or leave the patient out")
+    return Problem(
+        path, what, "Check that both are of one patient and not flipped or shifted, or leave the patient out"
+    )

@@ -15,7 +15,7 @@ from typing import Any
 import platformdirs
 
 from medgen.data.scans import layouts
-from medgen.errors import StorageError
+from medgen.errors import Problem, StorageError
 from medgen.system import files
 from medgen.system.console import warn
 
@@ -52,9 +52,13 @@ def _temporary() -> Path:
         folder.mkdir(mode=0o700, exist_ok=True)
         mine = folder.stat().st_uid == os.getuid() and os.access(folder, os.W_OK | os.X_OK)
     except OSError as error:
-        raise StorageError(f"{what}, nor is {folder} ({error.strerror}). Set MEDGEN_CACHE to one.") from error
+        raise StorageError(
+            Problem("", f"{what}, nor is {folder} ({error.strerror})", "Set MEDGEN_CACHE to one")
+        ) from error
     if not mine:
-        raise StorageError(f"{what}, and {folder} is another user's. Set MEDGEN_CACHE to a folder of yours.")
+        raise StorageError(
+            Problem("", f"{what}, and {folder} is another user's", "Set MEDGEN_CACHE to a folder of yours")
+        )
     warn(f"{what}, so slices are kept in {folder} and may be lost. Set MEDGEN_CACHE to a folder that stays.")
     return folder
 

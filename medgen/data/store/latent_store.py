@@ -20,7 +20,7 @@ from medgen.api.values import Mode
 from medgen.data.store import cache_folder
 from medgen.data.store.file_memo import cache_root
 from medgen.data.store.store import SliceStore
-from medgen.errors import DataError
+from medgen.errors import DataError, Problem
 from medgen.system import files
 
 FORMAT = 1
@@ -120,7 +120,7 @@ def _blocks(
         block = stored.half().cpu().numpy()
         if not np.isfinite(block).all():
             what = f"what the space makes of slices {some[0]} to {some[-1]} is not finite, or beyond float16"
-            raise DataError(f"data: {what}. Use another autoencoder.")
+            raise DataError(Problem("data", what, "Use another autoencoder"))
         yield start + len(some), block
 
 

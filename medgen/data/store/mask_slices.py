@@ -21,7 +21,6 @@ from medgen.data.scans.consistency import Place, mismatches
 from medgen.data.scans.nifti import gate
 from medgen.data.scans.nifti.alike import merge_alike
 from medgen.data.scans.nifti.gate import Volume
-from medgen.data.scans.nifti.problems import Fault, ScanError
 from medgen.data.store import cache_folder, heads, processes
 from medgen.data.store.file_memo import cache_root
 from medgen.data.store.head import Head
@@ -30,6 +29,7 @@ from medgen.data.store.plane import Plane
 from medgen.data.store.preprocess import Channel, binary
 from medgen.data.store.store_index import UNREADABLE
 from medgen.data.store.store_sources import digests, sources
+from medgen.errors import DataError, Problem
 from medgen.system import files
 from medgen.system.console import warn
 
@@ -110,7 +110,7 @@ def _read(folder: Path, grid: Grid, key: str) -> MaskSlices:
 
 
 def _build(folder: Path, jobs: Sequence[_Job], progress: Progress | None) -> None:
-    faults: list[Fault] = []
+    faults: list[Problem] = []
     cuts: list[_Cut] = []
     paths = {source.path for job in jobs for source in job.sources}
     with processes.results(_cut, jobs, processes.count_workers(paths, len(jobs), jobs[0].settings.workers)) as results:
@@ -122,7 +122,7 @@ def _build(folder: Path, jobs: Sequence[_Job], progress: Progress | None) -> Non
             if progress:
                 progress(done, len(jobs))
     if faults:
-        raise ScanError(merge_alike(faults, len(jobs)))
+        raise DataError(*merge_alike(faults, len(jobs)))
     counts = Counter(label for each in cuts for label in each.others)
     others = np.array([[*counts], [*counts.values()]], np.int64).reshape(2, -1)
     masks, area, outside = (np.concatenate(each) for each in list(zip(*cuts, strict=True))[:3])
@@ -134,22 +134,22 @@ def _build(folder: Path, jobs: Sequence[_Job], progress: Progress | None) -> Non
 # In worker processes
 
 
-def _cut(job: _Job) -> _Cut | list[Fault]:
+def _cut(job: _Job) -> _Cut | list[Problem]:
     """A patient's slices with lesions, or everything that is wrong with its files."""
-    faults: list[Fault] = []
+    faults: list[Problem] = []
     volumes: dict[Path, Volume] = {}
     for path in dict.fromkeys(source.path for source in job.sources):
         try:
             volumes[path] = gate.read(path, job.settings.max_voxels, nan=job.settings.nan, mask=True)
             faults += _misfits(path, volumes[path], job)
-        except ScanError as error:
-            faults += error.faults
+        except DataError as error:
+            faults += error.problems
     places = [Place(path, volume.data.shape, volume.affine) for path, volume in volumes.items()]
     faults += [fault for other in places[1:] for fault in mismatches(places[0], other)]
     return faults or _slices(job, volumes)
 
 
-def _misfits(path: Path, volume: Volume, job: _Job) -> list[Fault]:
+def _misfits(path: Path, volume: Volume, job: _Job) -> list[Problem]:
     """What keeps a volume's slices from being masks of the images: another axis, or a size that no head has."""
     shape, spacing = volume.data.shape, volume.spacing
     axis = AXES.index(job.settings.axis)
@@ -157,11 +157,11 @@ def _misfits(path: Path, volume: Volume, job: _Job) -> list[Fault]:
     thin = [AXES[each] for each in sides if shape[each] == 1]
     if thin:
         what = f"is a single {thin[0]} slice, and the image model makes {job.settings.axis} ones"
-        return [Fault(path, what, f"Give {job.settings.axis} masks, or volumes")]
+        return [Problem(path, what, f"Give {job.settings.axis} masks, or volumes")]
     if is_absurd([shape[each] for each in sides], [spacing[each] for each in sides], job.grid):
         across = " x ".join(f"{shape[each] * spacing[each]:.4g}" for each in sides)
         what = f"has slices of {across} mm, the image model's are {job.grid}, more than {MOST:g} times apart"
-        return [Fault(path, what, "Check the unit of its voxels")]
+        return [Problem(path, what, "Check the unit of its voxels")]
     return []
 
 

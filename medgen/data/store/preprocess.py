@@ -13,7 +13,6 @@ from medgen.data.scans.consistency import Place, mismatches
 from medgen.data.scans.likeness import Likeness, packed, sketch
 from medgen.data.scans.nifti import gate, voxels
 from medgen.data.scans.nifti.gate import Volume
-from medgen.data.scans.nifti.problems import Fault, ScanError
 from medgen.data.store.foreground import detect
 from medgen.data.store.foreground import foreground as foreground
 from medgen.data.store.head import Head
@@ -21,6 +20,7 @@ from medgen.data.store.head_in_noise import without_rim
 from medgen.data.store.nifti_writer import WHITE
 from medgen.data.store.plane import Plane
 from medgen.data.store.small_lesions import Loss
+from medgen.errors import DataError, Problem
 
 
 class Channel(NamedTuple):
@@ -79,12 +79,12 @@ class _Cut(NamedTuple):
     covered: float = 0.0
 
 
-def cut(channels: Sequence[Channel], settings: DataSettings, head: Head | None = None) -> Slices | list[Fault]:
+def cut(channels: Sequence[Channel], settings: DataSettings, head: Head | None = None) -> Slices | list[Problem]:
     """The slices of one patient, or everything that is wrong with its files.
 
     head: what `settings.spacing` is centred on, and where lesions may be; without it, the volume.
     """
-    faults: list[Fault] = []
+    faults: list[Problem] = []
     places: list[Place] = []
     cuts: dict[Channel, _Cut] = {}
     planes: list[Plane] = []
@@ -99,8 +99,8 @@ def cut(channels: Sequence[Channel], settings: DataSettings, head: Head | None =
             planes.append(Plane.of(volume, settings, head))
             content = voxels.content(volume.data) if np.ptp(volume.data) else ""
             cuts |= {each: _cut(each, volume, planes[-1], settings, content, head, each == first) for each in wanted}
-        except ScanError as error:
-            faults += error.faults
+        except DataError as error:
+            faults += error.problems
     faults += [fault for place in places[1:] for fault in mismatches(places[0], place)]
     return faults or _collect(channels, cuts, planes[0], places[0])
 
@@ -177,11 +177,11 @@ def binary(data: np.ndarray, labels: Sequence[int]) -> np.ndarray:
 def scale(data: np.ndarray, inside: np.ndarray, lower: float, upper: float, path: Path | str = "image") -> np.ndarray:
     """Map two percentiles of the foreground to -1 and 1, clip, and set the background to -1; float32.
 
-    Raises `ScanError` that names `path` where the two are equal.
+    Raises `DataError` that names `path` where the two are equal.
     """
     low, high = window(data, inside, lower, upper)
     if not low < high:
-        raise ScanError([flat(Path(path), low, lower, upper)])
+        raise DataError(flat(Path(path), low, lower, upper))
     scaled = (data - np.float32(low)) * np.float32(2 / (high - low)) - 1
     np.clip(scaled, -1, 1, out=scaled)
     np.copyto(scaled, -1, where=~inside)
@@ -196,7 +196,7 @@ def window(data: np.ndarray, inside: np.ndarray, lower: float, upper: float) -> 
     return float(low), float(high)
 
 
-def flat(path: Path, value: float, lower: float, upper: float) -> Fault:
+def flat(path: Path, value: float, lower: float, upper: float) -> Problem:
     """What is wrong with a scan whose two percentiles are this value."""
     what = f"has no contrast, {upper - lower:g} % of its foreground is {value:g}"
-    return Fault(path, what, "Give a scan; a mask belongs in data.masks")
+    return Problem(path, what, "Give a scan; a mask belongs in data.masks")

@@ -16,7 +16,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TypeVar
 
-from medgen.errors import OutOfMemoryError
+from medgen.errors import OutOfMemoryError, Problem, reason
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -57,7 +57,7 @@ def results(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) ->
     try:
         pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start)
     except OSError as error:
-        raise OutOfMemoryError(f"/dev/shm: {error.strerror}. Free some of it, or set data.workers=1.") from error
+        raise OutOfMemoryError(Problem("/dev/shm", reason(error), "Free some of it, or set data.workers=1")) from error
     watch = Watch(context.made, workers)
     try:
         yield _given(_submitted(pool, work, jobs, watch), watch)
@@ -65,10 +65,10 @@ def results(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) ->
         told = watch.told()
         for each in watch.started():  # the pool forgets the one that was being started as it broke, and waits for it
             each.terminate()
-        raise OutOfMemoryError(f"data.workers: {told}") from None
+        raise OutOfMemoryError(Problem("data.workers", told)) from None
     except MemoryError:
         what = f"one of {workers} processes that read the scans could not get more memory"
-        raise OutOfMemoryError(f"data.workers: {what}. {LESS}") from None
+        raise OutOfMemoryError(Problem("data.workers", what, LESS)) from None
     finally:
         watch.ended.set()
         pool.shutdown(cancel_futures=True)
@@ -84,7 +84,7 @@ def _submitted(
         if watch.one_is_gone():  # and the pool has closed what the next one needs to start
             raise BrokenProcessPool from error
         what = f"a process to read the scans could not be started ({error.strerror or error})"
-        raise OutOfMemoryError(f"data.workers: {what}. {LESS}") from error
+        raise OutOfMemoryError(Problem("data.workers", what, LESS)) from error
 
 
 def _given(futures: list[Future[Result]], watch: Watch) -> Iterator[Result]:

@@ -26,7 +26,7 @@ from medgen.data.store.preprocess import Channel
 from medgen.data.store.store_building import Progress, build
 from medgen.data.store.store_index import read_index
 from medgen.data.store.store_sources import digests, files_of, sources
-from medgen.errors import DataError, RecipeError
+from medgen.errors import DataError, Problem, RecipeError
 from medgen.system.console import warn
 
 FORMAT = 4
@@ -101,7 +101,7 @@ class SliceStore:
             train = split == "train"
             counts = [f"{key} excludes {np.count_nonzero(rows & train)}" for key, rows in excluded.items()]
             what = f"{count or 'none'} of the {np.count_nonzero(train)} training slices is used, {', '.join(counts)}"
-            raise DataError(f"data: {what}. Change these settings, or add patients.")
+            raise DataError(Problem("data", what, "Change these settings, or add patients"))
 
     def _excluded(self, settings: DataSettings) -> dict[str, np.ndarray]:
         excluded = {f"data.min_foreground = {settings.min_foreground:g}": self.foreground < settings.min_foreground}
@@ -135,7 +135,7 @@ def open_store(
     channels = tuple(dict.fromkeys(channels))
     if settings.lesion_only and not masks & set(channels):
         what = f"is true, but no mask is among the channels ({', '.join(channels)})"
-        raise RecipeError(f"data.lesion_only: {what}. Set it to false, or use a mode with a mask.")
+        raise RecipeError(Problem("data.lesion_only", what, "Set it to false, or use a mode with a mask"))
     cache = cache or cache_root()
     patients = layouts.find(settings, channels, warn)
     jobs = [sources(settings, patient, channels, masks) for patient in patients]
@@ -177,8 +177,8 @@ def _refuse_overlap(
             sketch = unpacked(store.likeness[row]) if images[:1] == [number] else None
             content = store.content[row, number].decode()
             scans.append(consistency.Scan(patient.id, patient.split, job[number].path, content, sketch))
-    if faults := [fault.line() for fault in consistency.overlaps(scans)]:
-        raise DataError(faults)
+    if faults := [*consistency.overlaps(scans)]:
+        raise DataError(*faults)
 
 
 def _key(

@@ -13,13 +13,13 @@ import numpy as np
 
 from medgen.api.tables import AXES, DataSettings
 from medgen.data.scans.nifti.alike import merge_alike
-from medgen.data.scans.nifti.problems import Fault, ScanError
 from medgen.data.store import cache_folder, concerns, heads, processes, spacing
 from medgen.data.store.head import Head
 from medgen.data.store.heads import Sought
 from medgen.data.store.preprocess import Channel, Slices, cut
 from medgen.data.store.store_index import Index
 from medgen.data.store.store_sources import files_of
+from medgen.errors import DataError, Problem
 from medgen.system import files
 
 Progress = Callable[[int, int], None]
@@ -52,7 +52,7 @@ def build(
 
 
 def _fill(folder: Path, jobs: Sequence[Job], tell: Callable[[int], None]) -> None:
-    faults: list[Fault] = []
+    faults: list[Problem] = []
     parts: list[Slices] = []
     with contextlib.ExitStack() as stack, processes.results(_make, jobs, _workers(jobs)) as results:
         opened = [stack.enter_context((folder / str(n)).open("wb")) for n in range(len(jobs[0].sources))]
@@ -67,7 +67,7 @@ def _fill(folder: Path, jobs: Sequence[Job], tell: Callable[[int], None]) -> Non
         for file in opened:
             files.flush(file)
     if faults:
-        raise ScanError(merge_alike(faults, len(jobs)))
+        raise DataError(*merge_alike(faults, len(jobs)))
     crc = [cache_folder.checksum(folder / str(number)) for number in range(len(jobs[0].sources))]
     with (folder / "index.npz").open("wb") as file:
         np.savez(file, **_index(parts, jobs, crc)._asdict())
@@ -107,7 +107,7 @@ def _workers(jobs: Sequence[Job]) -> int:
     return processes.count_workers(paths, len(jobs), jobs[0].settings.workers)
 
 
-def _make(job: Job) -> Slices | list[Fault]:
+def _make(job: Job) -> Slices | list[Problem]:
     """Cut a patient into slices and write them to files of its own, or tell what is wrong."""
     result = cut(job.sources, job.settings, job.head)
     if not isinstance(result, Slices):

@@ -14,7 +14,7 @@ from medgen.data.store import concerns, processes
 from medgen.data.store.file_memo import Memory
 from medgen.data.store.heads import Sought
 from medgen.data.store.preprocess import Channel
-from medgen.errors import DataError
+from medgen.errors import DataError, Problem
 
 
 def sources(settings: DataSettings, patient: Patient, channels: Sequence[str], masks: frozenset[str]) -> list[Channel]:
@@ -35,7 +35,8 @@ def digests(paths: Iterable[Path], cache: Path) -> dict[Path, str]:
     """sha256 of each file, remembered for files that have not changed since."""
     memory = Memory(cache / "digests.json")
     found = {path: memory.recall(path) for path in paths}
-    unknown, problems = [path for path, digest in found.items() if digest is None], []
+    unknown = [path for path, digest in found.items() if digest is None]
+    problems: list[Problem] = []
     with ThreadPoolExecutor(min(8, processes.count_cores())) as threads:
         for path, result in zip(unknown, threads.map(_digest, unknown), strict=True):
             if isinstance(result, str):
@@ -44,12 +45,12 @@ def digests(paths: Iterable[Path], cache: Path) -> dict[Path, str]:
             else:
                 problems += result
     if problems:
-        raise DataError(problems)
+        raise DataError(*problems)
     memory.save()
     return found
 
 
-def _digest(path: Path) -> str | list[str]:
+def _digest(path: Path) -> str | tuple[Problem, ...]:
     try:
         return stream.digest(path)
     except DataError as error:

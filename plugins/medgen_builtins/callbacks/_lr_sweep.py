@@ -188,7 +188,7 @@ def report(finding: Finding) -> None:
 def write(finding: Finding, settings: Ramp, run: TrainingRun, folder: Path) -> None:
     """Write `lr_finder.png` and `lr_finder.json`. Raises StorageError."""
     from medgen import pictures
-    from medgen.errors import StorageError
+    from medgen.errors import Problem, StorageError, reason
     from medgen.run.folder import identity
     from medgen.system import files
     from medgen_builtins.callbacks._lr_plot import plot
@@ -199,7 +199,7 @@ def write(finding: Finding, settings: Ramp, run: TrainingRun, folder: Path) -> N
     try:
         files.write(path, json.dumps(table, indent=1) + "\n")
     except OSError as error:
-        raise StorageError(f"{path}: {error.strerror}. Free space or choose another folder.") from error
+        raise StorageError(Problem(path, reason(error), "Free space or choose another folder")) from error
 
 
 def as_table(finding: Finding, settings: Ramp) -> dict[str, Any]:

@@ -138,10 +138,12 @@ class Plateau(Callback):
 
     @hookimpl
     def medgen_run_start(self, run: TrainingRun) -> None:
-        from medgen.errors import DataError
+        from medgen.errors import DataError, Problem
 
         if run.val.size == 0:
-            raise DataError(f"{KEY}: no slices are held out, so no plateau can be seen. Raise data.val_fraction.")
+            raise DataError(
+                Problem(KEY, "no slices are held out, so no plateau can be seen", "Raise data.val_fraction")
+            )
         if self.fired:
             run.stop("a plateau")
 
@@ -158,11 +160,13 @@ class Plateau(Callback):
         self.best, self.epochs, self.waited = state["best"], state["epochs"], state["waited"]
 
     def _value(self, metrics: Mapping[str, float]) -> float:
-        from medgen.errors import RecipeError
+        from medgen.errors import Problem, RecipeError
 
         name = self.settings.metric
         if name.lstrip("-") not in metrics:
-            raise RecipeError(f"{KEY}.metric: got {name!r}, expected one of {', '.join(metrics)}. Choose one.")
+            raise RecipeError(
+                Problem(f"{KEY}.metric", f"got {name!r}, expected one of {', '.join(metrics)}", "Choose one")
+            )
         return -metrics[name[1:]] if name.startswith("-") else metrics[name]
 
 

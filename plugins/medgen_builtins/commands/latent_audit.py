@@ -43,7 +43,7 @@ def latent_audit(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...
 def measure(recipe: Recipe) -> dict[str, Any]:
     """Measure all figures of a recipe's autoencoder, as plain values; `verdict` is a sentence. Raises RecipeError."""
     from medgen.data.store.loader import Loader
-    from medgen.errors import RecipeError
+    from medgen.errors import Problem, RecipeError
     from medgen.run.assemble import build, default_device, prepare_data
     from medgen.system.console import warn
     from medgen_builtins.commands._latent_figures import Audit
@@ -53,7 +53,7 @@ def measure(recipe: Recipe) -> dict[str, Any]:
     parts = build(recipe, device)
     if not isinstance(parts.space, LatentSpace):
         what = f"space.{recipe.names['space']}: has no latents, expected [space.latent]"
-        raise RecipeError(f"{what}. Give a recipe of latent diffusion.")
+        raise RecipeError(Problem("", what, "Give a recipe of latent diffusion"))
     parts.space.shape((recipe.data.image_size,) * 2)
     store = prepare_data(recipe, parts.mode)
     split = "val" if len(store.select("val")) else "train"
@@ -67,13 +67,13 @@ def measure(recipe: Recipe) -> dict[str, Any]:
 
 
 def _write(file: Path, figures: dict[str, Any]) -> None:
-    from medgen.errors import StorageError
+    from medgen.errors import Problem, StorageError, reason
     from medgen.system import files
 
     try:
         files.write(file, json.dumps(figures, indent=2) + "\n")
     except OSError as error:
-        raise StorageError(f"{file}: {error.strerror or error}. Give --json another file.") from error
+        raise StorageError(Problem(file, reason(error), "Give --json another file")) from error
 
 
 @hookimpl

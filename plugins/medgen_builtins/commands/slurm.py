@@ -17,7 +17,7 @@ import click
 from medgen import hookimpl
 from medgen.api.recipe import TableSettings
 from medgen.api.settings import Check, between, field, ge, settings
-from medgen.errors import RecipeError
+from medgen.errors import Problem, RecipeError, reason
 
 if TYPE_CHECKING:
     from medgen.api.recipe import Recipe
@@ -115,8 +115,12 @@ def check(recipe: Recipe) -> None:
     process_group.check(recipe, recipe.training.devices * wanted.nodes)
     if 2 * wanted.notice > limit:
         raise RecipeError(
-            f"slurm.notice: got {wanted.notice} s, expected at most half of the {limit} s of a job (slurm.hours = "
-            f"{wanted.hours:g}), which no longer trains after it. Lower it, or ask for more hours."
+            Problem(
+                "slurm.notice",
+                f"got {wanted.notice} s, expected at most half of the {limit} s of a job (slurm.hours = "
+                f"{wanted.hours:g}), which no longer trains after it",
+                "Lower it, or ask for more hours",
+            )
         )
 
 
@@ -131,7 +135,7 @@ def script(recipe: Recipe, given: Sequence[str]) -> str:
     Raises RecipeError if one of those words has a character that does not belong on a line.
     """
     for word in (word for word in (*given, str(run_dir(recipe))) if not word.isprintable()):
-        raise RecipeError(f"{word!r}: has a character that cannot be printed. Rename the file or folder.")
+        raise RecipeError(Problem(f"{word!r}", "has a character that cannot be printed", "Rename the file or folder"))
     header = ["#!/bin/bash", *(f"#SBATCH {each}" for each in options(recipe, given[0]))]
     values = [f"set -- {shlex.join(given)}", f"run_dir={run_dir(recipe)}", f"restarts={slurm_table(recipe).restarts}"]
     return "\n".join([*header, "", *_setup(slurm_table(recipe).setup), *values, "", body()])
@@ -191,10 +195,12 @@ def _submit(text: str) -> str:
     try:
         done = subprocess.run(["sbatch"], input=text, capture_output=True, text=True, env=_own_environment())
     except OSError as error:
-        raise RecipeError(f"sbatch: {error.strerror}. Submit on a machine that has Slurm.") from None
+        raise RecipeError(Problem("sbatch", reason(error), "Submit on a machine that has Slurm")) from None
     if done.returncode:
-        reason = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise RecipeError(f"sbatch: refused the job ({reason.rstrip('.')}). Change the recipe's table [slurm].")
+        said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        raise RecipeError(
+            Problem("sbatch", f"refused the job ({said.rstrip('.')})", "Change the recipe's table [slurm]")
+        )
     return done.stdout
 
 

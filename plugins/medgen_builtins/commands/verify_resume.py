@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from medgen import hookimpl
-from medgen.errors import PluginError, RankError, StoppedError, of_system
+from medgen.errors import PluginError, Problem, RankError, StoppedError, of_system
 from medgen.system.signals import asked_to_stop
 
 medgen_api = 1
@@ -58,8 +58,12 @@ def verify_resume(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ..
     if wrong:
         more = f" ({len(wrong)} differ in all)" if len(wrong) > 1 else ""
         raise NotIdenticalError(
-            f"{recipe}: resumed after {steps} of {2 * steps} steps, {wrong[0]}{more}. Keep all state in state_dict and "
-            "draw only from medgen.seeds; on a GPU try training.deterministic=true."
+            Problem(
+                recipe,
+                f"resumed after {steps} of {2 * steps} steps, {wrong[0]}{more}",
+                "Keep all state in state_dict and draw only from medgen.seeds; "
+                "on a GPU try training.deterministic=true",
+            )
         )
     say(f"bit-identical: every tensor and loss of {steps} + {steps} steps and of {2 * steps}")
 
@@ -125,12 +129,17 @@ def _in_a_process(what: str, function: Callable[..., None], given: tuple[Any, ..
                 os.kill(process.pid, signal.SIGTERM)  # of whatever kind it was: our own exit code tells
     code = process.exitcode
     if stop.reason:
-        raise StoppedError(f"verify-resume: stopped by {stop.reason}. Give the same command again.", stop.exit_code)
-    if code == StoppedError([]).exit_code:
-        raise StoppedError("verify-resume: stopped. Give the same command again.")
+        raise StoppedError(
+            Problem("verify-resume", f"stopped by {stop.reason}", "Give the same command again"),
+            exit_code=stop.exit_code,
+        )
+    if code == StoppedError().exit_code:
+        raise StoppedError(Problem("verify-resume", "stopped", "Give the same command again"))
     if code < 0:
         name = signal.Signals(-code).name
-        raise RankError(f"verify-resume: the process of {what} was killed by {name}. See that it has memory enough.")
+        raise RankError(
+            Problem("verify-resume", f"the process of {what} was killed by {name}", "See that it has memory enough")
+        )
     if code not in CODES:  # of Python or the system, who have not always a word for it
         raise _not_started(what, f"{os.fsdecode(get_executable() or 'Python')} ended with code {code}")
     if code:
@@ -139,7 +148,7 @@ def _in_a_process(what: str, function: Callable[..., None], given: tuple[Any, ..
 
 def _not_started(what: str, reason: str) -> RankError:
     said = f"verify-resume: the process of {what} could not be started or did not come to work ({reason})"
-    return RankError(f"{said}. See that Python can be run and processes are left (ulimit -u), then try again.")
+    return RankError(Problem("", said, "See that Python can be run and processes are left (ulimit -u), then try again"))
 
 
 def _start(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medgen import Extractor, FeaturesSettings, between, field, hookimpl, one_of, settings
-from medgen.errors import RecipeError
+from medgen.errors import Problem, RecipeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +70,7 @@ class _Extractor(Extractor):
         except (RuntimeError, AttributeError, TypeError, IndexError, AssertionError) as error:
             what = f"does not turn images {list(views.shape)} into features ({_said(error)})"
             advice = "Set features.torch_file.channels and side"
-            raise RecipeError(f"features.torch_file.path: {chosen.path} {what}. {advice}.") from error
+            raise RecipeError(Problem("features.torch_file.path", f"{chosen.path} {what}", advice)) from error
 
 
 def _load(path: Path) -> Callable[[Any], Any]:
@@ -78,7 +78,7 @@ def _load(path: Path) -> Callable[[Any], Any]:
     import torch
 
     if not path.is_file():
-        raise RecipeError(f"features.torch_file.path: {path} is no file. {WANTED}.")
+        raise RecipeError(Problem("features.torch_file.path", f"{path} is no file", WANTED))
     try:
         if path.suffix == ".pt2":
             exported: Callable[[Any], Any] = torch.export.load(path).module()
@@ -87,7 +87,7 @@ def _load(path: Path) -> Callable[[Any], Any]:
         return scripted
     except (RuntimeError, ValueError, OSError, KeyError) as error:
         what = f"cannot be read ({_said(error)})"
-        raise RecipeError(f"features.torch_file.path: {path} {what}. {WANTED}.") from None
+        raise RecipeError(Problem("features.torch_file.path", f"{path} {what}", WANTED)) from None
 
 
 def _said(error: Exception) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from medgen.api.recipe import Recipe
 from medgen.config.recipe import from_toml
-from medgen.errors import CheckpointError, RecipeError
+from medgen.errors import CheckpointError, Problem, RecipeError
 from medgen.run import checkpoint
 from medgen.run.weights import load_into
 
@@ -106,16 +106,22 @@ def read(path: Path, key: str, names: Sequence[str], count: int, factor: int, de
     key: the setting that names it. names, count: the channels that it is for. Raises CheckpointError or RecipeError.
     """
     if path == Path():
-        raise RecipeError(f'{key}: got "", expected a checkpoint of an autoencoder. Give one.')
+        raise RecipeError(Problem(key, 'got "", expected a checkpoint of an autoencoder', "Give one"))
     found = next((path / name for name in NEWEST if (path / name).is_file()), path)
     if found.is_dir():
-        raise CheckpointError(f"{found}: has none of {', '.join(NEWEST)}. Give {key} a checkpoint of an autoencoder.")
+        raise CheckpointError(
+            Problem(found, f"has none of {', '.join(NEWEST)}", f"Give {key} a checkpoint of an autoencoder")
+        )
     state = checkpoint.load(found)
     codec = _build(state["recipe"], state["averaged"] or state["network"], found, names, count, device)
     if codec.autoencoder.factor != factor:
         fits = codec.autoencoder.factor
         raise RecipeError(
-            f"space.latent.factor: got {factor}, expected {fits}, that of {found}. Give space.latent.factor={fits}."
+            Problem(
+                "space.latent.factor",
+                f"got {factor}, expected {fits}, that of {found}",
+                f"Give space.latent.factor={fits}",
+            )
         )
     return codec
 
@@ -137,11 +143,11 @@ def _build(
     mode = recipe.mode.build()
     if not _fits(mode, names):
         what = f"an autoencoder of {', '.join(mode.images)}, but the recipe's mode has {', '.join(names)}"
-        raise CheckpointError(f"{source}: {what}. Use one of these, or one that pools them.")
+        raise CheckpointError(Problem(source, what, "Use one of these, or one that pools them"))
     module = recipe.network.build(mode.channels, mode.channels)
     if not all(hasattr(module, name) for name in CONTRACT):
         what = f"network.{recipe.names['network']} is no autoencoder"
-        raise CheckpointError(f"{source}: {what}. Use a checkpoint of one, such as strategy.vae trains.")
+        raise CheckpointError(Problem(source, what, "Use a checkpoint of one, such as strategy.vae trains"))
     load_into(module, weights, source)
     return Codec(text, module, count, mode.channels, device)
 
@@ -150,7 +156,7 @@ def _recipe(text: str, source: Path) -> Recipe:
     try:
         return from_toml(text)
     except RecipeError as error:
-        raise CheckpointError([f"{source}: {problem}" for problem in error.problems]) from error
+        raise CheckpointError(*(each._replace(where=f"{source}: {each.where}") for each in error.problems)) from error
 
 
 def _fits(mode: Mode, names: Sequence[str]) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from medgen import CriticLoss, Strategy, StrategySettings, field, hookimpl, settings
-from medgen.errors import RecipeError
+from medgen.errors import Problem, RecipeError
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +66,9 @@ class VaeStrategy(Strategy):
 
         critics = {name: each for name, each in losses.items() if isinstance(each, CriticLoss)}
         if len(critics) > 1:
-            raise RecipeError(f"losses: {' and '.join(critics)} each train a discriminator, there is one. Remove one.")
+            raise RecipeError(
+                Problem("losses", f"{' and '.join(critics)} each train a discriminator, there is one", "Remove one")
+            )
         first = _vae_turns.AutoencoderTurn(mode, network, losses, self.options.discriminator.start_step)
         if not critics:
             return [first]

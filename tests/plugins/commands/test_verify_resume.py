@@ -12,7 +12,7 @@ import pytest
 from faults.forkserver import Server
 from medgen_builtins.commands import verify_resume
 
-from medgen.errors import MedgenError, OutOfMemoryError, PluginError, RankError, StoppedError, StorageError
+from medgen.errors import MedgenError, OutOfMemoryError, PluginError, Problem, RankError, StoppedError, StorageError
 from medgen.run import checkpoint
 
 
@@ -31,7 +31,9 @@ def signals(pid: int, number: int) -> None:
 
 def stopped() -> None:
     def work() -> None:
-        raise StoppedError("/tmp/xyz: stopped by SIGTERM at step 1, saved. Continue: medgen train --resume /tmp/xyz")
+        raise StoppedError(
+            Problem("/tmp/xyz", "stopped by SIGTERM at step 1, saved", "Continue: medgen train --resume /tmp/xyz")
+        )
 
     verify_resume._guarded(work)
 
@@ -95,7 +97,7 @@ def test_a_process_that_the_system_refuses_to_start_is_told(
 def test_a_difference_has_the_code_of_a_plugin_that_cannot_be_used() -> None:
     """Point 27: and not the class of a checkpoint with the code of a plugin."""
     assert issubclass(verify_resume.NotIdenticalError, PluginError)
-    assert verify_resume.NotIdenticalError("x").exit_code == 5
+    assert verify_resume.NotIdenticalError(Problem("", "x")).exit_code == 5
 
 
 def test_a_line_that_one_run_lacks_is_a_difference(tmp_path: Path) -> None:

@@ -65,5 +65,5 @@ def test_what_gives_no_features_is_refused_in_one_line(tmp_path, images, harm):
         torch.jit.script(Net(4).eval()).save(path)
     with pytest.raises(RecipeError, match=r"features\.torch_file\.path: .*net\.pt ") as raised:
         TorchFile(path=path).build(CPU)(images)
-    assert len(raised.value.problems) == 1
-    assert "\n" not in raised.value.problems[0]
+    assert len(raised.value.lines) == 1
+    assert "\n" not in raised.value.lines[0]

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from medgen.data.scans.layouts.types import Patient
 from medgen.data.scans.nifti import stream
-from medgen.data.scans.nifti.problems import Fault
+from medgen.errors import Problem
 
 FEW = 2
 """Files that are told one by one at most."""
 
 
-def absent(root: Path, patients: Iterable[Patient]) -> tuple[frozenset[Path], list[Fault]]:
+def absent(root: Path, patients: Iterable[Patient]) -> tuple[frozenset[Path], list[Problem]]:
     """The files whose content is not here, and a line for each way to get it."""
     groups: dict[tuple[str, str], dict[Path, str]] = {}
     for patient in patients:
@@ -25,13 +25,13 @@ def absent(root: Path, patients: Iterable[Patient]) -> tuple[frozenset[Path], li
     return gone, [*_lines(root, groups)]
 
 
-def _lines(root: Path, groups: dict[tuple[str, str], dict[Path, str]]) -> Iterator[Fault]:
+def _lines(root: Path, groups: dict[tuple[str, str], dict[Path, str]]) -> Iterator[Problem]:
     for (what, fix), paths in groups.items():
         if len(paths) <= FEW:
-            yield from (Fault(path, f"is {what}", fix, patient) for path, patient in paths.items())
+            yield from (Problem(path, f"is {what}", fix, patient) for path, patient in paths.items())
         else:
             first = next(iter(paths)).relative_to(root).as_posix()
-            yield Fault(root, f"{len(paths):,} of its files are each {what}, first {first}", fix)
+            yield Problem(root, f"{len(paths):,} of its files are each {what}, first {first}", fix)
 
 
 def _stand_in(path: Path) -> tuple[str, str] | None:

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from medgen.data.scans.layouts.types import Scans
-from medgen.data.scans.nifti.problems import Fault, printable
+from medgen.errors import Problem, printable
 from medgen.system.names import composed
 
 
-def without_excluded(root: Path, everyone: Sequence[Scans], exclude: Iterable[Path]) -> tuple[list[Scans], list[Fault]]:
+def without_excluded(
+    root: Path, everyone: Sequence[Scans], exclude: Iterable[Path]
+) -> tuple[list[Scans], list[Problem]]:
     """Those whose id, folder or file no entry names, and the entries that name nothing."""
     entries = {composed(each.as_posix()) for each in exclude} - {
         "."
@@ -31,7 +33,7 @@ def _names(root: Path, scans: Scans) -> set[str]:
     return names | {printable(name) for name in names}  # a recipe cannot hold what is not UTF-8
 
 
-def _unknown(root: Path, entry: str, names: Iterable[set[str]]) -> Fault:
+def _unknown(root: Path, entry: str, names: Iterable[set[str]]) -> Problem:
     near = difflib.get_close_matches(entry, sorted(set().union(*names)), n=1)
     fix = "Correct it in data.exclude" + (f", perhaps to {near[0]}" if near else "")
-    return Fault(root, f"has no patient or file {entry} to leave out", fix)
+    return Problem(root, f"has no patient or file {entry} to leave out", fix)

@@ -11,7 +11,7 @@ from medgen.api.tables import DEFAULT_MASK
 from medgen.data.scans.layouts.patterns import Pattern
 from medgen.data.scans.layouts.types import Scans, listed
 from medgen.data.scans.layouts.words import SPELLINGS, split_of
-from medgen.data.scans.nifti.problems import Fault
+from medgen.errors import Problem
 
 Pairs = Sequence[tuple[Scans, list[str]]]
 """Patients, each with the names of its files for a source."""
@@ -19,17 +19,17 @@ HINTS = {"mask": "tumou?r|lesion|wmh|mets", "scan": "^(images?|imgs?|scans?)/"}
 """What names the file of a mask, or of a scan, where no modality does."""
 
 
-def id_faults(root: Path, cohort: Iterable[Scans]) -> Iterator[Fault]:
+def id_faults(root: Path, cohort: Iterable[Scans]) -> Iterator[Problem]:
     """Ids that some systems, and some people, take for one another."""
     alike: dict[str, str] = {}
     for each in cohort:
         other = alike.setdefault(unicodedata.normalize("NFC", each.id).casefold(), each.id)
         if other != each.id:
             what = f"has patients {other} and {each.id}, which differ in nothing but case or accents' encoding"
-            yield Fault(root, what, "Rename one, or leave it out if it is the same patient")
+            yield Problem(root, what, "Rename one, or leave it out if it is the same patient")
 
 
-def file_faults(root: Path, cohort: Sequence[Scans], patterns: Iterable[Pattern]) -> Iterator[Fault]:
+def file_faults(root: Path, cohort: Sequence[Scans], patterns: Iterable[Pattern]) -> Iterator[Problem]:
     """Files that are missing, and those of which there are several."""
     for pattern in patterns:
         matches = [pattern.matches(scans) for scans in cohort]
@@ -41,7 +41,7 @@ def file_faults(root: Path, cohort: Sequence[Scans], patterns: Iterable[Pattern]
         yield from _missing(pattern, pairs)
 
 
-def unread(cohort: Iterable[Scans], patterns: Sequence[Pattern], named: Iterable[Pattern]) -> Iterator[Fault]:
+def unread(cohort: Iterable[Scans], patterns: Sequence[Pattern], named: Iterable[Pattern]) -> Iterator[Problem]:
     """Imaging files that are of no source. named: patterns of the recipe, whether or not its mode reads them."""
     named = [*named]
     for scans in cohort:
@@ -51,20 +51,20 @@ def unread(cohort: Iterable[Scans], patterns: Sequence[Pattern], named: Iterable
         read |= {name for pattern in named for name in pattern.matches(scans)}
         for name in sorted(scans.names.keys() - read):
             what = f"is of no channel ({_starred(scans, name)})"
-            yield Fault(scans.names[name], what, "Name it in data.files if it is to be read", scans.id)
+            yield Problem(scans.names[name], what, "Name it in data.files if it is to be read", scans.id)
 
 
-def tissue(root: Path, cohort: Sequence[Scans], patterns: Sequence[Pattern]) -> Iterator[Fault]:
+def tissue(root: Path, cohort: Sequence[Scans], patterns: Sequence[Pattern]) -> Iterator[Problem]:
     """That segmentations of tissue classes are taken for no lesions, where there are no others."""
     if any(pattern.source == DEFAULT_MASK for pattern in patterns):
         return
     if found := [scans.names[name] for scans in cohort for name in sorted(scans.tissue)]:
         first = found[0].relative_to(root).as_posix()
         what = f"has {len(found):,} segmentations of tissue classes, which are not read as lesions: {first}"
-        yield Fault(root, what, f"Set data.files.{DEFAULT_MASK} to the masks of lesions, if there are any")
+        yield Problem(root, what, f"Set data.files.{DEFAULT_MASK} to the masks of lesions, if there are any")
 
 
-def _missing(pattern: Pattern, pairs: Pairs) -> Iterator[Fault]:
+def _missing(pattern: Pattern, pairs: Pairs) -> Iterator[Problem]:
     """A line per patient; one for a whole folder of a split in which nobody has the file."""
     places: dict[Path, list[bool]] = {}
     for scans, names in pairs:
@@ -74,34 +74,34 @@ def _missing(pattern: Pattern, pairs: Pairs) -> Iterator[Fault]:
         what = f"none of its {len(places[place])} patients has a file for {pattern.source} ({pattern.shown})"
         others = [each for each in places if each not in bare]
         fix = f"Add them, or set data.root to {others[0]}" if len(others) == 1 else "Add them, or leave them out"
-        yield Fault(place, what, fix)
+        yield Problem(place, what, fix)
     for scans, names in pairs:
         if not names and scans.place not in bare:
             what = f"{scans.id} has no file for {pattern.source} ({pattern.shown}), it has {_all(scans)}"
-            yield Fault(scans.folder, what, "Add it, or leave the patient out", scans.id)
+            yield Problem(scans.folder, what, "Add it, or leave the patient out", scans.id)
 
 
-def _several(root: Path, pattern: Pattern, pairs: Pairs) -> Iterator[Fault]:
+def _several(root: Path, pattern: Pattern, pairs: Pairs) -> Iterator[Problem]:
     """A line per patient; one for all if most have several, as then it is the pattern that is too wide."""
     found = [(scans, names) for scans, names in pairs if len(names) > 1]
     if len(found) > 2 and len(found) > len(pairs) / 2:
         scans, names = found[0]
         what = f"{len(found)} patients have several files for {pattern.source} ({pattern.shown}), {scans.id} has "
         likely = _starred(scans, names[0].rsplit("/", 1)[-1])
-        yield Fault(root, what + listed(names), f'Set {pattern.key} to one of them, such as "*{likely.lstrip("*")}"')
+        yield Problem(root, what + listed(names), f'Set {pattern.key} to one of them, such as "*{likely.lstrip("*")}"')
         return
     for scans, names in found:
         what = f"has {len(names)} files for {pattern.source} ({pattern.shown}): {listed(names)}"
-        yield Fault(scans.folder, what, f"Keep one, or narrow {pattern.key}", scans.id)
+        yield Problem(scans.folder, what, f"Keep one, or narrow {pattern.key}", scans.id)
 
 
-def _missing_everywhere(root: Path, first: Scans, pattern: Pattern) -> Fault:
+def _missing_everywhere(root: Path, first: Scans, pattern: Pattern) -> Problem:
     what = f"no patient has a file for {pattern.source} ({pattern.shown}), {first.id} has {_all(first)}"
     if pattern.source == DEFAULT_MASK and first.tissue:
         what += f"; {min(first.tissue, key=len)} is of tissue classes, not lesions"
     likely = _likely(first, pattern.source)
     fix = f"Set {pattern.key} to a pattern" + (f', such as "{likely}"' if likely else "")
-    return Fault(root, what, fix)
+    return Problem(root, what, fix)
 
 
 def _all(scans: Scans) -> str:

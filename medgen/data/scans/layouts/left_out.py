@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from medgen.data.scans.layouts.types import Left, listed
-from medgen.data.scans.nifti.problems import Fault
+from medgen.errors import Problem
 
 CONVERT = {
     "DICOM files": "with dcm2niix",
@@ -38,7 +38,7 @@ KINDS = {
 NOUNS = {"broken": "link", "twice": "link", "loose": "scan"}
 
 
-def lines(root: Path, left: Iterable[Left]) -> Iterator[Fault]:
+def lines(root: Path, left: Iterable[Left]) -> Iterator[Problem]:
     """One fault per kind, of the dataset's folder."""
     groups: dict[str, list[Left]] = {}
     for each in left:
@@ -47,7 +47,7 @@ def lines(root: Path, left: Iterable[Left]) -> Iterator[Fault]:
         yield _line(root, kind, found)
 
 
-def _line(root: Path, kind: str, found: list[Left]) -> Fault:
+def _line(root: Path, kind: str, found: list[Left]) -> Problem:
     what, fix = KINDS.get(kind) or _foreign(kind, whole=bool(found[0].holds))
     if kind == "empty" and ((root / ".gitmodules").exists() or (root / ".datalad").exists()):
         fix = "Fetch what lies in {them} with `datalad get`, or `git submodule update --init`"
@@ -55,7 +55,7 @@ def _line(root: Path, kind: str, found: list[Left]) -> Fault:
     shown = ("first " if len(found) > 1 else "") + first + (f" ({listed([*found[0].holds])})" if found[0].holds else "")
     usual = "folder" if kind in KINDS or found[0].holds else "file"
     words = _words(len(found), NOUNS.get(kind, usual))
-    return Fault(root, f"{what.format(**words)}: {shown}", fix.format(**words))
+    return Problem(root, f"{what.format(**words)}: {shown}", fix.format(**words))
 
 
 def _foreign(kind: str, whole: bool) -> tuple[str, str]:

@@ -15,8 +15,7 @@ from medgen.data.scans.layouts.split_kinds import by_split_and_kind
 from medgen.data.scans.layouts.types import Left, Listing, Scans, Split, listed
 from medgen.data.scans.layouts.walk import Contents, direct, folders, format_of, is_nifti, look
 from medgen.data.scans.layouts.words import split_of
-from medgen.data.scans.nifti.problems import Fault
-from medgen.errors import DataError
+from medgen.errors import DataError, Problem
 from medgen.system.names import composed
 
 Patterns = Callable[[str, Sequence[Scans]], list[Pattern]]
@@ -152,17 +151,15 @@ def _flat(root: Path, whole: Scans, patterns: Sequence[Pattern], alone: bool) ->
     what = f"holds scans that lie side by side ({listed([*whole.names])})"
     above = f"data.root to the folder above, {root.resolve().parent}"
     if is_modality(root.resolve().name):
-        raise DataError(Fault(root, what, f"Set {above}, if the other files of these patients lie beside it").line())
+        raise DataError(Problem(root, what, f"Set {above}, if the other files of these patients lie beside it"))
     one = [each for each in patterns if each.matches(whole)]
     if one and all(len(each.matches(whole)) == 1 for each in one):
         if not found or found[0].id == root.resolve().name:
-            raise DataError(
-                Fault(root, f"is the folder of one patient ({listed([*whole.names])})", f"Set {above}").line()
-            )
+            raise DataError(Problem(root, f"is the folder of one patient ({listed([*whole.names])})", f"Set {above}"))
         fix = f"Give each patient a folder, or set {above}, if they are one patient's"
     else:
         fix = 'Give each patient a folder, or set data.files to patterns, such as data.files.seg="*_seg.nii.gz"'
-    raise DataError(Fault(root, what, fix).line())
+    raise DataError(Problem(root, what, fix))
 
 
 def _without_test(scans: Sequence[Scans]) -> list[Scans]:

@@ -7,33 +7,33 @@ from pathlib import Path
 
 from medgen.data.scans.layouts.walk import direct, folders, is_nifti
 from medgen.data.scans.layouts.words import split_of
-from medgen.data.scans.nifti.problems import Fault
+from medgen.errors import Problem
 
 DEPTH = 2
 """How far below `data.root` a dataset is looked for."""
 
 
-def misplaced(root: Path, layout: str) -> str | None:
+def misplaced(root: Path, layout: str) -> Problem | None:
     """One line, if the folder is a part of a dataset of a known layout, or one or several of them lie in it."""
     if layout != "auto":
         return None
     if above := _above(root):
-        return Fault(root, f"is a part of the dataset {above}", f"Set data.root to {above}").line()
+        return Problem(root, f"is a part of the dataset {above}", f"Set data.root to {above}")
     found = [folder for folder in _below(root, DEPTH) if folder != root]
     if not found or any(split_of(each.name) for each in found):
         return None
     names = ", ".join(each.relative_to(root).as_posix() for each in found)
     what = f"holds the dataset {names}" if len(found) == 1 else f"holds {len(found)} datasets ({names})"
-    return Fault(root, what, f"Set data.root to {'it' if len(found) == 1 else 'one of them'}, {found[0]}").line()
+    return Problem(root, what, f"Set data.root to {'it' if len(found) == 1 else 'one of them'}, {found[0]}")
 
 
-def no_patients(root: Path, excluded: bool) -> str:
+def no_patients(root: Path, excluded: bool) -> Problem:
     """Why there is nobody to train on."""
     if excluded:
-        return Fault(root, "has no patients but those that data.exclude leaves out", "Shorten it").line()
+        return Problem(root, "has no patients but those that data.exclude leaves out", "Shorten it")
     held_out = [each.name for each in folders(root) if split_of(each.name) == "test"]
     what = f"has patients in none but {held_out[0]}, which is never trained on" if held_out else "has no patients"
-    return Fault(root, what, "Make it a folder with a folder of .nii.gz files per patient").line()
+    return Problem(root, what, "Make it a folder with a folder of .nii.gz files per patient")
 
 
 def _above(root: Path) -> Path | None:

@@ -13,8 +13,7 @@ from typing import NamedTuple
 from medgen.api.tables import DEFAULT_MASK, DataSettings
 from medgen.data.scans.layouts.types import Scans
 from medgen.data.scans.layouts.words import IMAGE_WORDS, MASK_WORDS, SPELLINGS, spellings
-from medgen.data.scans.nifti.problems import Fault
-from medgen.errors import DataError
+from medgen.errors import DataError, Problem
 from medgen.system.names import composed, native
 
 _LESION = r"\w*lesions?\w*|\w*tumou?r\w*|\w*mets|\w*metas\w*|L|WMHs?|GTV\w*|edema|oedema|infarct\w*|stroke\w*"
@@ -135,7 +134,7 @@ def channel_number(root: Path, source: str) -> str:
         plain = re.sub(r"[^a-z0-9]", "", name.lower())
         if re.fullmatch(f"{source.replace('_', '')}|{spellings(source)}", plain):
             return "" if len(channels) == 1 and "_" not in likely else f"_{number:0>4}"
-    raise DataError(Fault(path, f"has no channel {source}, it names {', '.join(channels.values())}", advice).line())
+    raise DataError(Problem(path, f"has no channel {source}, it names {', '.join(channels.values())}", advice))
 
 
 def _channels(path: Path, advice: str) -> dict[str, str]:
@@ -145,9 +144,9 @@ def _channels(path: Path, advice: str) -> dict[str, str]:
         pairs = found.items() if isinstance(found, dict) else enumerate(found)
         return {str(number): str(name) for number, name in pairs}
     except FileNotFoundError:
-        raise DataError(Fault(path, "does not exist, so channels have no names", advice).line()) from None
+        raise DataError(Problem(path, "does not exist, so channels have no names", advice)) from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise DataError(Fault(path, "has no channel_names", advice).line()) from None
+        raise DataError(Problem(path, "has no channel_names", advice)) from None
 
 
 def _tail(name: str, depth: int) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from medgen.data.scans.layouts.types import Scans, listed
-from medgen.data.scans.nifti.problems import Fault
+from medgen.errors import Problem
 from medgen.system.names import key
 
 ORDER = (None, "train", "val", "test")
@@ -20,7 +20,7 @@ def drawn_for_val(cohort: Sequence[Scans], fraction: float) -> set[str]:
     return set(people[:count])
 
 
-def split_faults(root: Path, kept: Sequence[Scans], allow_overlap: bool) -> Iterator[Fault]:
+def split_faults(root: Path, kept: Sequence[Scans], allow_overlap: bool) -> Iterator[Problem]:
     """Persons in two splits, and a cohort with nobody to train on."""
     people: dict[str, list[Scans]] = {}
     for each in kept:
@@ -29,7 +29,7 @@ def split_faults(root: Path, kept: Sequence[Scans], allow_overlap: bool) -> Iter
         if not allow_overlap and (_apart(visits) or _repeated(visits)):
             yield _overlap(root, person, visits)
     if all(each.split in ("val", "test") for each in kept):
-        yield Fault(root, "has patients in val, but none in train", "Add training patients")
+        yield Problem(root, "has patients in val, but none in train", "Add training patients")
 
 
 def _apart(visits: Sequence[Scans]) -> bool:
@@ -43,12 +43,12 @@ def _repeated(visits: Sequence[Scans]) -> bool:
     return len(ids) > len(set(ids))
 
 
-def _overlap(root: Path, person: str, visits: Sequence[Scans]) -> Fault:
+def _overlap(root: Path, person: str, visits: Sequence[Scans]) -> Problem:
     ids: dict[str, list[str]] = {}
     for each in sorted(visits, key=lambda each: ORDER.index(each.split)):
         ids.setdefault(each.place.name, []).append(each.id)
     fix = "Keep a patient in one split"
     if {each.id for each in visits} == {person}:
-        return Fault(root, f"{person} is in {' and '.join(ids)}", fix)
+        return Problem(root, f"{person} is in {' and '.join(ids)}", fix)
     where = " and ".join(f"{place} ({listed(names)})" for place, names in ids.items())
-    return Fault(root, f"{person} is in {where}", f"{fix}, or set data.person if these are not one person")
+    return Problem(root, f"{person} is in {where}", f"{fix}, or set data.person if these are not one person")

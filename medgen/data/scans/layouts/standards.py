@@ -11,8 +11,7 @@ from medgen.data.scans.layouts.types import Left, Listing, Scans, Split
 from medgen.data.scans.layouts.walk import Contents, folders, look
 from medgen.data.scans.layouts.words import stem
 from medgen.data.scans.nifti.gate import inspect
-from medgen.data.scans.nifti.problems import Fault
-from medgen.errors import DataError
+from medgen.errors import DataError, Problem
 from medgen.system.names import composed, key
 
 TISSUE = re.compile(
@@ -133,4 +132,4 @@ def _refuse_4d(root: Path, contents: Contents, cases: set[str]) -> None:
     if first and "4-D" in (told := " ".join(fault.what for fault in inspect(first).faults)):
         what = f"holds {len(cases)} scans whose channels are their fourth dimension ({first.name} {told})"
         fix = "Write each channel to a file of its own, CASE_0000.nii.gz and on, as nnUNetv2_convert_MSD_dataset does"
-        raise DataError(Fault(root / "imagesTr", what, fix).line())
+        raise DataError(Problem(root / "imagesTr", what, fix))

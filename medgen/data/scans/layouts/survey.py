@@ -19,8 +19,7 @@ from medgen.data.scans.layouts.splits import drawn_for_val, split_faults
 from medgen.data.scans.layouts.standards import by_case, by_file, by_subject
 from medgen.data.scans.layouts.types import SPLITS, Listing, Patient, Scans, Survey, expand
 from medgen.data.scans.layouts.walk import folders
-from medgen.data.scans.nifti.problems import Fault
-from medgen.errors import DataError
+from medgen.errors import DataError, Problem
 from medgen.system.names import key
 
 Tell = Callable[[str], None]
@@ -36,9 +35,9 @@ def find(settings: DataSettings, channels: Sequence[str], tell: Tell | None = No
     """
     found = survey(settings, [source(settings, channel) for channel in channels])
     for fault in found.left_out if tell else ():
-        tell(fault.line())  # type: ignore[misc]
+        tell(str(fault))  # type: ignore[misc]
     if found.faults:
-        raise DataError(fault.line() for fault in found.faults)
+        raise DataError(*found.faults)
     return [patient for patient in found.patients if patient.split in SPLITS]
 
 
@@ -50,12 +49,12 @@ def survey(settings: DataSettings, required: Iterable[str], optional: Iterable[s
     root = expand(settings.root)
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "does not exist"
-        raise DataError(Fault(root, what, "Set data.root to the folder with the scans").line())
+        raise DataError(Problem(root, what, "Set data.root to the folder with the scans"))
     try:
         return _survey(settings, root, list(dict.fromkeys(required)), list(dict.fromkeys(optional)))
     except OSError as error:
         place = Path(error.filename or root)
-        raise DataError(Fault(place, f"cannot be read ({error.strerror})", "Check it").line()) from None
+        raise DataError(Problem(place, f"cannot be read ({error.strerror})", "Check it")) from None
 
 
 def _survey(settings: DataSettings, root: Path, required: list[str], optional: list[str]) -> Survey:
@@ -66,7 +65,7 @@ def _survey(settings: DataSettings, root: Path, required: list[str], optional: l
     cohort = [scans for scans in kept if scans.split != "test"]
     if not cohort:
         excluded = len(everyone) > len(kept)
-        raise DataError([fault.line() for fault in left] if left and not excluded else no_patients(root, excluded))
+        raise DataError(*(left if left and not excluded else [no_patients(root, excluded)]))
     patterns = [pattern(settings, layout, root, source) for source in required]
     patterns = in_bids(patterns) if layout == "bids" else patterns
     patterns += found_patterns(settings, layout, root, kept, [each for each in optional if each not in required])
@@ -115,12 +114,12 @@ def _files(scans: Scans, patterns: Iterable[Pattern]) -> dict[str, Path]:
     return {source: scans.names[names[0]] for source, names in matches.items() if names}
 
 
-def _unmatched(root: Path, kept: Sequence[Scans], regex: str) -> list[Fault]:
+def _unmatched(root: Path, kept: Sequence[Scans], regex: str) -> list[Problem]:
     found = unmatched(kept, regex)
     if not found:
         return []
     what = f"has {len(found):,} ids in which data.person finds nothing, such as {found[0].id}; each counts as a person"
-    return [Fault(root, what, "Correct data.person")]
+    return [Problem(root, what, "Correct data.person")]
 
 
 def _detect(root: Path) -> str:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from medgen.data.scans.nifti.problems import Fault
+from medgen.errors import Problem
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val")
@@ -33,10 +33,10 @@ class Survey(NamedTuple):
 
     root: Path
     patients: list[Patient]
-    faults: list[Fault]
+    faults: list[Problem]
     sources: list[str]
-    unread: list[Fault]
-    left_out: list[Fault]
+    unread: list[Problem]
+    left_out: list[Problem]
     absent: frozenset[Path]
 
 

@@ -20,10 +20,11 @@ from medgen.data.scans.nifti.header import (
     slope_and_inter,
     type_problems,
 )
-from medgen.data.scans.nifti.problems import Fault, Limits, NanPolicy, Problem, Refused, as_faults, naming, refuse_fatal
+from medgen.data.scans.nifti.problems import Defect, Limits, NanPolicy, Refused, as_faults, naming, refuse_fatal
 from medgen.data.scans.nifti.stream import GZIP_MAX_RATIO, NIFTI2, inflated_pieces, is_zipped, open_scan
 from medgen.data.scans.nifti.voxels import content, label_counts, read_stored, scale_values, voxel_problems
 from medgen.data.store import nifti_writer
+from medgen.errors import Problem
 
 MAX_VOXELS = 512**3
 """The largest volume that is read unless a recipe says otherwise."""
@@ -60,8 +61,8 @@ class Report(NamedTuple):
     """
 
     path: Path
-    faults: list[Fault]
-    warnings: list[Fault]
+    faults: list[Problem]
+    warnings: list[Problem]
     shape: tuple[int, ...] = ()
     spacing: tuple[float, ...] = ()
     orientation: str = ""
@@ -72,7 +73,7 @@ class Report(NamedTuple):
 class Passed(NamedTuple):
     volume: Volume
     orientation: str
-    warnings: list[Problem]
+    warnings: list[Defect]
 
 
 def read(path: Path, max_voxels: int = MAX_VOXELS, *, nan: NanPolicy = "error", mask: bool = False) -> Volume:
@@ -132,7 +133,7 @@ def _pass(path: Path, limits: Limits) -> Passed:
         return canonical_order(stored, header, limits, problems)
 
 
-def canonical_order(stored: np.ndarray, header: nib.Nifti1Header, limits: Limits, problems: list[Problem]) -> Passed:
+def canonical_order(stored: np.ndarray, header: nib.Nifti1Header, limits: Limits, problems: list[Defect]) -> Passed:
     affine = best_affine(header)
     orientation = nib.orientations.io_orientation(affine)
     data = scale_values(nib.orientations.apply_orientation(stored, orientation), *slope_and_inter(header))

@@ -9,7 +9,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from medgen.data.scans.nifti.problems import COPY, REWRITE, Problem, refusal
+from medgen.data.scans.nifti.problems import COPY, REWRITE, Defect, refusal
 from medgen.data.scans.nifti.stream import NIFTI1, NIFTI2, foreign_format, size_and_byte_order
 
 MAX_EXTENSIONS = 16 << 20
@@ -43,55 +43,55 @@ def parse_header(start: bytes) -> nib.Nifti1Header:
     return header
 
 
-def layout_problems(header: nib.Nifti1Header, max_voxels: int, most: int) -> list[Problem]:
+def layout_problems(header: nib.Nifti1Header, max_voxels: int, most: int) -> list[Defect]:
     """Whether shape, type, place and scale of the voxels make sense, in a file that holds `most` bytes at most."""
     unsized = [*shape_problems(header, max_voxels), *type_problems(header)]
     return [*(unsized or _length_problems(header, most)), *_scale_problems(header)]
 
 
-def shape_problems(header: nib.Nifti1Header, max_voxels: int) -> Iterator[Problem]:
+def shape_problems(header: nib.Nifti1Header, max_voxels: int) -> Iterator[Defect]:
     ndim = int(header["dim"][0])
     dims = [int(size) for size in header["dim"][1 : ndim + 1]]
     shown, voxels = " x ".join(map(str, dims)), math.prod(dims)
     if not 1 <= ndim <= 7:
-        yield Problem(f"has {ndim} dimensions by its header", REWRITE)
+        yield Defect(f"has {ndim} dimensions by its header", REWRITE)
     elif min(dims) < 1:
-        yield Problem(f"has an impossible shape, {shown}", REWRITE)
+        yield Defect(f"has an impossible shape, {shown}", REWRITE)
     elif max(dims[3:], default=1) > 1:
-        yield Problem(f"is {ndim}-D ({shown}), {math.prod(dims[3:]):,} volumes", "Keep one 3-D volume per file")
+        yield Defect(f"is {ndim}-D ({shown}), {math.prod(dims[3:]):,} volumes", "Keep one 3-D volume per file")
     elif ndim < 3:
-        yield Problem(f"is {ndim}-D ({shown})", "Stack its slices into a 3-D volume")
+        yield Defect(f"is {ndim}-D ({shown})", "Stack its slices into a 3-D volume")
     elif voxels > max_voxels:
         what = f"has {voxels:,} voxels ({shown}), more than {max_voxels:,}"
-        yield Problem(what, "Crop it, or raise data.max_voxels")
+        yield Defect(what, "Crop it, or raise data.max_voxels")
 
 
-def type_problems(header: nib.Nifti1Header) -> Iterator[Problem]:
+def type_problems(header: nib.Nifti1Header) -> Iterator[Defect]:
     code, bits = int(header["datatype"]), int(header["bitpix"])
     if code in COMPLEX_TYPES:
-        yield Problem(f"has complex voxels (datatype {code})", "Save their magnitude")
+        yield Defect(f"has complex voxels (datatype {code})", "Save their magnitude")
     elif code in COLOUR_TYPES:
-        yield Problem(f"has RGB voxels (datatype {code})", "Use the scan that was coloured")
+        yield Defect(f"has RGB voxels (datatype {code})", "Use the scan that was coloured")
     elif code not in TYPES:
-        yield Problem(f"has datatype {code}, which is not read", "Convert it to float32")
+        yield Defect(f"has datatype {code}, which is not read", "Convert it to float32")
     elif bits != 8 * int(TYPES[code][1]):
-        yield Problem(f"has {bits} bits per voxel by its header, but datatype {code}", REWRITE)
+        yield Defect(f"has {bits} bits per voxel by its header, but datatype {code}", REWRITE)
 
 
-def _length_problems(header: nib.Nifti1Header, most: int) -> Iterator[Problem]:
+def _length_problems(header: nib.Nifti1Header, most: int) -> Iterator[Defect]:
     first, offset = int(header.single_vox_offset), float(header["vox_offset"])
     if not (offset == 0 or (first <= offset <= first + MAX_EXTENSIONS and offset.is_integer())):
-        yield Problem(f"has its voxels at byte {offset:.10g} by its header", REWRITE)
+        yield Defect(f"has its voxels at byte {offset:.10g} by its header", REWRITE)
     elif (total := total_bytes(header)) > most:
-        yield Problem(f"is cut off, it can hold {most:,} bytes and its header announces {total:,}", COPY)
+        yield Defect(f"is cut off, it can hold {most:,} bytes and its header announces {total:,}", COPY)
 
 
-def _scale_problems(header: nib.Nifti1Header) -> Iterator[Problem]:
+def _scale_problems(header: nib.Nifti1Header) -> Iterator[Defect]:
     slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
     if np.isnan(slope):
-        yield Problem("has scl_slope nan and is read as not scaled", "Check its intensities", fatal=False)
+        yield Defect("has scl_slope nan and is read as not scaled", "Check its intensities", fatal=False)
     elif slope and not np.isfinite([slope, inter]).all():
-        yield Problem(f"has a scale factor that is not finite (scl_slope {slope:g}, scl_inter {inter:g})", REWRITE)
+        yield Defect(f"has a scale factor that is not finite (scl_slope {slope:g}, scl_inter {inter:g})", REWRITE)
 
 
 def shape_of(header: nib.Nifti1Header) -> tuple[int, int, int]:

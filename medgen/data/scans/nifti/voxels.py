@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 
 from medgen.data.scans.nifti.header import data_offset, dtype_of, shape_of, total_bytes
-from medgen.data.scans.nifti.problems import COPY, Limits, Problem, as_faults, refusal
+from medgen.data.scans.nifti.problems import COPY, Defect, Limits, as_faults, refusal
 from medgen.errors import DataError
 
 MAX_ABS = 1e6
@@ -32,7 +32,7 @@ def labels(data: np.ndarray, path: Path | str = "mask") -> np.ndarray:
     """The nearest whole numbers, int32. Raises `DataError` for `path` if one is negative or farther away than 1e-3."""
     faults = as_faults(Path(path), _label_problems(data))
     if faults:
-        raise DataError(fault.line() for fault in faults)
+        raise DataError(*faults)
     whole: np.ndarray = np.rint(data)
     return whole.astype(np.int32)
 
@@ -66,23 +66,23 @@ def scale_values(stored: np.ndarray, slope: float, inter: float) -> np.ndarray:
     return data
 
 
-def voxel_problems(data: np.ndarray, orientation: np.ndarray, limits: Limits) -> Iterator[Problem]:
+def voxel_problems(data: np.ndarray, orientation: np.ndarray, limits: Limits) -> Iterator[Defect]:
     """What is wrong with the values; under the policy `zero`, sets those that are not finite to 0."""
     if not np.isfinite([data.min(), data.max()]).all():
         bad = ~np.isfinite(data)
         fatal = limits.nan == "error"
         what = f"has {int(bad.sum()):,} voxels that are NaN or infinite, the first at [{_first(bad, orientation)}]"
-        yield Problem(what, 'Repair it, or set data.nan = "zero"' if fatal else "They were set to 0", fatal)
+        yield Defect(what, 'Repair it, or set data.nan = "zero"' if fatal else "They were set to 0", fatal)
         if fatal:
             return
         data[bad] = 0
     low, high = float(data.min()), float(data.max())
     if max(-low, high) > MAX_ABS:
-        yield Problem(f"has values from {low:.4g} to {high:.4g}, beyond {MAX_ABS:,.0f}", "Rescale it")
+        yield Defect(f"has values from {low:.4g} to {high:.4g}, beyond {MAX_ABS:,.0f}", "Rescale it")
     if limits.mask:
         yield from _label_problems(data)
     elif low == high:
-        yield Problem(f"is constant, every voxel is {low:.4g}", "Leave this patient out")
+        yield Defect(f"is constant, every voxel is {low:.4g}", "Leave this patient out")
 
 
 def _first(bad: np.ndarray, orientation: np.ndarray) -> str:
@@ -92,16 +92,16 @@ def _first(bad: np.ndarray, orientation: np.ndarray) -> str:
     return ", ".join(str(int(index)) for index in np.unravel_index(int(stored.argmax()), stored.shape))
 
 
-def _label_problems(data: np.ndarray) -> Iterator[Problem]:
+def _label_problems(data: np.ndarray) -> Iterator[Defect]:
     distance = np.rint(data)
     with np.errstate(invalid="ignore"):  # infinity minus infinity
         np.subtract(data, distance, out=distance)
     np.abs(distance, out=distance)
     worst = np.unravel_index(int(distance.argmax()), data.shape)
     if not distance[worst] <= LABEL_TOLERANCE:  # NaN too
-        yield Problem(f"is not a label image, it holds {data[worst]:.6g}", "Give a mask of whole numbers from 0")
+        yield Defect(f"is not a label image, it holds {data[worst]:.6g}", "Give a mask of whole numbers from 0")
     elif (low := float(data.min())) < -LABEL_TOLERANCE:
-        yield Problem(f"is not a label image, it holds {low:.6g}", "Give a mask of whole numbers from 0")
+        yield Defect(f"is not a label image, it holds {low:.6g}", "Give a mask of whole numbers from 0")
 
 
 def label_counts(data: np.ndarray, most: int) -> dict[int, int]:
