@@ -13,22 +13,28 @@ class Problem(NamedTuple):
     """What is wrong, and what to do about it; `str` gives the line that a user sees, on one line whatever it names.
 
     where: file, key or option, empty if the text names it. what: with the values. fix: an imperative. Neither ends in a
-    full stop. patient: id, if the problem is one patient's alone.
+    full stop. patient: id, if the problem is one patient's alone. command: what to type, which follows `fix`.
     """
 
     where: object
     what: str
     fix: str = ""
     patient: str = ""
+    command: str = ""
 
     def __str__(self) -> str:
-        said = " ".join(each if each[-1] in ".?" else f"{each}." for each in (self.what, self.fix) if each)
+        fix = f"{self.fix}: {self.command}" if self.command else _stopped(self.fix)
+        said = " ".join(each for each in (_stopped(self.what), fix) if each)
         return printable(f"{self.where}: {said}") if str(self.where) else printable(said)
 
     @property
     def subject(self) -> str:
         """The line without its advice and full stop."""
         return f"{self.where}: {self.what}" if str(self.where) else self.what
+
+
+def _stopped(text: str) -> str:
+    return text if not text or text[-1] in ".?" else f"{text}."
 
 
 def printable(text: str) -> str:

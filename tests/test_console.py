@@ -14,7 +14,7 @@ def test_each_problem_is_one_line_as_it_is(capsys: pytest.CaptureFixture[str]) -
     )
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert printed.err == f"medgen: [bold]x :smile: {'long ' * 100}end\nmedgen: a\\x1b[31m\\nb\\u202e\n"
+    assert printed.err == f"medgen: [bold]x :smile: {'long ' * 100}end.\nmedgen: a\\x1b[31m\\nb\\u202e.\n"
 
 
 def test_lines_on_stdout_are_not_cut_at_eighty_columns(capsys: pytest.CaptureFixture[str]) -> None:

@@ -107,7 +107,9 @@ def _make(given: Comparison, results: Results, planned: Sequence[Arm], repeats: 
             bar.advance()
             if stop.reason:
                 what = f"stopped by {stop.reason}, every result there is whole"
-                raise StoppedError(Problem(results.folder, what, f"Continue: {stop.command}"), exit_code=stop.exit_code)
+                raise StoppedError(
+                    Problem(results.folder, what, "Continue", command=stop.command), exit_code=stop.exit_code
+                )
 
 
 def judged(

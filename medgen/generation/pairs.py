@@ -109,7 +109,7 @@ def _make_blocks(
 def stopped(out: Path, stop: Stop) -> StoppedError:
     """Return the error for a generation that a signal stopped."""
     what = f"stopped by {stop.reason}, every pair there is whole"
-    return StoppedError(Problem(out, what, f"Continue: {stop.command}"), exit_code=stop.exit_code)
+    return StoppedError(Problem(out, what, "Continue", command=stop.command), exit_code=stop.exit_code)
 
 
 def write_pair(pair: Pair, manifest: Manifest, make: Generator) -> None:

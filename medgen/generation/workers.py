@@ -154,7 +154,7 @@ class GenerateWorkers(Supervisor):
 
     def _killed(self, number: int, pid: int, name: str) -> Problem:
         what = f"rank {number} (pid {pid}) was killed by {name}, every pair there is whole"
-        return Problem(self.out, what, f"Continue: {self.command}")
+        return Problem(self.out, what, "Continue", command=self.command)
 
     def _stopped(self, number: int) -> MedgenError:
         stop = Stop(self.command)

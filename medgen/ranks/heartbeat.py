@@ -219,4 +219,4 @@ def gone(folder: Path, number: int, what: str, options: str = "") -> Problem:
     who = f"rank {number}" + (f" (pid {beat.pid})" if beat else "")
     at = f" at step {max(beat.step, first.saved if first else 0)}" if beat else ""  # all take part in a save
     saved = f"last checkpoint: step {first.saved}" if first else "see the last checkpoint"
-    return Problem(folder, f"{who} {what}{at}; {saved}", f"Continue: {continue_command(folder)}{options}")
+    return Problem(folder, f"{who} {what}{at}; {saved}", "Continue", command=f"{continue_command(folder)}{options}")

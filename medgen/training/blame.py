@@ -30,7 +30,7 @@ def plugin_error(run: TrainingRun, error: Exception) -> PluginError | None:
         what += "; that step is saved" * saved
         return PluginError(Problem(f"callbacks.{blamed}", what, "Repair it, or go on without it in a new run"))
     if (blamed := _part_at_fault(run.recipe, error)) is not None:
-        return PluginError(Problem(blamed, what, f"Repair it, then continue: {continue_command(run.dir)}"))
+        return PluginError(Problem(blamed, what, "Repair it, then continue", command=continue_command(run.dir)))
     return None
 
 

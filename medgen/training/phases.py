@@ -129,6 +129,6 @@ class PhasedRun:
 def stopped(where: Path, reason: str | None, at: str) -> StoppedError:
     """The error that ends the process after everything is saved."""
     return StoppedError(
-        Problem(where, f"stopped by {reason} {at}, saved", f"Continue: {continue_command(where)}"),
+        Problem(where, f"stopped by {reason} {at}, saved", "Continue", command=continue_command(where)),
         exit_code=130 if reason == NAMES[signal.SIGINT] else 75,
     )

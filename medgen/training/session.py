@@ -190,7 +190,7 @@ def _too_short(work: TrainingRun | PhasedRun, began: float) -> Problem:
     else:
         where, said, fix = "SLURM_JOB_END_TIME", took, "Ask for more time, as slurm.hours"
     what = f"{said}, and no step fits into what is left"
-    return Problem(where, what, f"{fix}, then continue: {continue_command(work.dir)}")
+    return Problem(where, what, f"{fix}, then continue", command=continue_command(work.dir))
 
 
 def deadline(training: TrainingSettings, began: float) -> float:
@@ -325,7 +325,7 @@ def _too_large(work: TrainingRun | PhasedRun, text: str, kept: bool) -> Problem:
     if run.trial and not change:
         return Problem(run.dir, said, advice)
     again = continue_command(work.dir) + (f" {change}" if change else "")
-    return Problem(run.dir, said, f"{advice}, then continue: {again}")
+    return Problem(run.dir, said, f"{advice}, then continue", command=again)
 
 
 def _smaller(run: TrainingRun) -> tuple[str, str]:
