@@ -116,7 +116,7 @@ class _Resolver:
         tables = self.layers.tables
         known = (*CORE, *KINDS, *self.registry.names("tables"))
         for name in (name for name in tables if name not in known):
-            self._report((name,), unknown_key(name, known) + self.registry.suspects())
+            self._report((name,), self._or_broken(unknown_key(name, known)))
         for kind, name in self.layers.removed:
             self._require_known(kind, name)
         core: dict[str, Any] = {name: self._structure(cls, tables.get(name, {}), name) for name, cls in CORE.items()}
@@ -180,7 +180,11 @@ class _Resolver:
         names = self.registry.names(kind)
         if name not in (*names, *(plugin.name for plugin in self.registry.plugins if plugin.error)):
             message = f"no such plugin, expected one of {', '.join(names)}.{did_you_mean(name, names)}"
-            self._report((kind, name), message + self.registry.suspects())
+            self._report((kind, name), self._or_broken(message))
+
+    def _or_broken(self, message: str) -> str:
+        """Add that a broken plugin may be what is meant, unless a likely name is at hand."""
+        return message if message.endswith("?") else message + self.registry.suspects()
 
     def _structure(self, cls: type, table: Any, where: str) -> Any:
         """Build a settings object; wrong keys get their defaults, so that checks can continue."""

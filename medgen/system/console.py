@@ -7,14 +7,12 @@ import io
 import sys
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from rich.console import Console
 
+from medgen.errors import MedgenError, printable
 from medgen.system.streams import is_terminal
-
-if TYPE_CHECKING:
-    from medgen.errors import MedgenError, printable
 
 _LOG_WIDTH = 4096  # rich would cut lines in a file at 80
 _LOG_SECONDS = 30.0
