@@ -433,7 +433,7 @@ def test_files_that_the_recipe_names_for_other_modes_are_not_told_to_be_named(tm
     """Point 12."""
     write(tmp_path, *(f"P{k}/{name}_{k}.nii.gz" for k in range(3) for name in ("T1c", "Flair", "OT", "X")))
     files = {"bravo": "T1c_*.nii.gz", "flair": "Flair_*.nii.gz", "seg": "OT_*.nii.gz"}
-    assert [fault.path.name for fault in look(tmp_path, "bravo", files=files).unread] == [
+    assert [fault.where.name for fault in look(tmp_path, "bravo", files=files).unread] == [
         f"X_{k}.nii.gz" for k in range(3)
     ]
 

@@ -172,4 +172,4 @@ def test_every_faulty_file_of_a_patient_is_told(tmp_path):
     for name in ("a.nii", "b.nii"):
         (tmp_path / name).write_bytes(b"no scan")
     faults = cut([Channel(tmp_path / name) for name in ("a.nii", "b.nii")], DataSettings())
-    assert [fault.path for fault in faults] == [tmp_path / name for name in ("a.nii", "b.nii")]
+    assert [fault.where for fault in faults] == [tmp_path / name for name in ("a.nii", "b.nii")]
