@@ -199,10 +199,10 @@ def test_a_batch_that_the_ranks_cannot_share_is_a_mistake_of_the_recipe(medgen, 
 
 @pytest.mark.parametrize("parts", [1, 2, 3])
 def test_ranks_have_each_row_of_each_part_once(parts, monkeypatch):
-    monkeypatch.setattr(collectives, "size", lambda: 2)
+    monkeypatch.setattr(ddp, "size", lambda: 2)
     shares = []
     for rank in range(2):
-        monkeypatch.setattr(collectives, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(ddp, "rank", lambda rank=rank: rank)
         shares.append(ddp.local_rows(12, parts).reshape(parts, -1))
     together = np.concatenate(shares, axis=1)
     assert np.array_equal(np.sort(together, axis=1), np.arange(12).reshape(parts, -1))

@@ -43,7 +43,7 @@ def test_a_folder_in_a_recipe_is_found_in_a_locale_that_cannot_read_its_name(tmp
     """Point 16."""
     (tmp_path / "Müller").mkdir()
     code = (
-        "from medgen.api.settings import structure, unstructure; from medgen.config.data import DataSettings\n"
+        "from medgen.api.settings import structure, unstructure; from medgen.api.tables import DataSettings\n"
         f"settings, _ = structure({{'root': {str(tmp_path / 'Müller')!a}}}, DataSettings)\n"
         "print(settings.root.is_dir(), ascii(unstructure(settings)['root']))"
     )

@@ -489,4 +489,4 @@ def test_S5_what_a_job_asks_for_may_change_and_is_in_no_checkpoint(tmp_path: Pat
     two = load("bravo_rflow", ["slurm.hours=1", "slurm.gpu=none"])
     compatibility.check(one, two, tmp_path)
     assert "alice" not in public_toml(one)
-    assert from_toml(public_toml(one)).slurm == load("bravo_rflow").slurm
+    assert from_toml(public_toml(one)).tables["slurm"] == load("bravo_rflow").tables["slurm"]

@@ -83,7 +83,7 @@ def run(tiny, tmp_path):
     yield make
     for each in made:
         each.train.close()
-        each.journal.close()
+        each.metrics_file.close()
 
 
 def test_flops_depend_on_the_network_and_the_image_alone(run) -> None:
@@ -138,7 +138,7 @@ def test_shares_and_rates_are_of_the_time_since_the_last_line(run, monkeypatch) 
     speed = throughput.Throughput(made)
     speed.calibrate()
     with speed.waiting():
-        made.samples += 20
+        made.progress.samples += 20
     assert speed.read() == pytest.approx({"images_per_second": 2.0, "data_wait": 0.4, "flops": 6.0, "mfu": 0.5})
 
 

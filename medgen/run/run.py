@@ -148,7 +148,6 @@ class TrainingRun(RunState):
     def load_state_dict(self, state: Mapping[str, Any], source: Path) -> None:
         """Take back the state in a checkpoint; everything in it must fit. Raises CheckpointError naming `source`."""
         saving.restore(self, state, source)
-        self._seconds_before = state["seconds"]
 
     def start_from(self, weights: Mapping[str, Any], source: Path) -> None:
         """Begin with these weights instead of random ones. Raises CheckpointError, as `load_into`."""

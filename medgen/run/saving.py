@@ -83,6 +83,7 @@ def _restore(run: RunState, state: Mapping[str, Any], source: Path) -> None:
     for name, callback in stateful.items():
         callback.load_state_dict(state["callbacks"][name])
     run.progress.load_state_dict(state["position"])
+    run.continue_clock(state["seconds"])
     if state["data"]["fingerprint"] != run.store.fingerprint:  # the caller has accepted that
         run.progress.recount_epochs()
 

@@ -66,6 +66,10 @@ class RunState:
         """Training time over all processes that worked on this run."""
         return self._seconds_before + time.monotonic() - self._began
 
+    def continue_clock(self, seconds: float) -> None:
+        """Count from the training time of the processes before."""
+        self._seconds_before = seconds
+
     @property
     def step(self) -> int:
         """Optimizer steps done."""

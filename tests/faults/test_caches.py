@@ -135,7 +135,7 @@ import sys
 from pathlib import Path
 from faults.filling import begun
 from medgen.data.store import processes
-with pool.results(begun, [Path(each) for each in sys.argv[1:]], 2) as results:
+with processes.results(begun, [Path(each) for each in sys.argv[1:]], 2) as results:
     next(results)
 """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

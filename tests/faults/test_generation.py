@@ -18,7 +18,7 @@ from faults.dying import die_at, die_in_the_middle_of_a_line, go_no_further, sig
 from faults.forkserver import HANG, Child, Server
 
 from medgen.data.store.nifti_writer import packed
-from medgen.generation import pairs
+from medgen.generation import generator, pairs
 from medgen.generation.manifest import Manifest
 from medgen.run import checkpoint
 
@@ -221,7 +221,7 @@ def test_G4_two_processes_never_make_the_same_block(
 
 def identity(whole: Files) -> tuple[dict[str, Any], dict[str, Any]]:
     header = json.loads(whole["manifest.jsonl"].splitlines()[0])
-    made_with = {key: header.pop(key) for key in ("versions", "device")}
+    made_with = {key: header.pop(key) for key in ("versions", "device", "audit") if key in header}
     return header, made_with
 
 
@@ -376,7 +376,7 @@ def test_a_pair_can_be_traced_and_made_again(trained: Path, out: Path, medgen: R
 def test_what_is_made_with_other_versions_says_so(
     trained: Path, out: Path, medgen: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pairs, "versions", lambda: {"medgen": "9"})
+    monkeypatch.setattr(generator, "versions", lambda: {"medgen": "9"})
     ended = medgen(*command(trained, out, COUNT + 1))
     assert ended.code == 0
     assert "was begun with versions" in ended.err

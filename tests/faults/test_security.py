@@ -92,6 +92,10 @@ UNSAFE_CALLS = {
 }  # fmt: skip
 
 
+GIVEN_AS_CODE = {"plugins/medgen_builtins/features/torch_file.py"}
+"""A user names such a file to have it run, and its plugin says that it is code."""
+
+
 def unsafe(source: str) -> Iterator[str]:
     """What in a module's source could run code from a file."""
     for node in ast.walk(ast.parse(source)):
@@ -114,7 +118,7 @@ def test_X1_no_source_can_run_code_from_a_file() -> None:
     sources = [path for part in ("medgen", "plugins") for path in (ROOT / part).rglob("*.py")]
     assert len(sources) > 50
     found = {str(path.relative_to(ROOT)): list(unsafe(path.read_text())) for path in sources}
-    assert {path: lines for path, lines in found.items() if lines} == {}
+    assert {path: lines for path, lines in found.items() if lines and path not in GIVEN_AS_CODE} == {}
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def test_an_update_is_the_closed_form(run):
     with torch.no_grad():
         for each in run.network.parameters():
             each.add_(1)
-    run.step = 1
+    run.progress.step = 1
     run.callbacks["ema"].medgen_step_end(run)
     decay = min(0.9999, 2 / 11)
     for old, new, live in zip(before, run.averaged.parameters(), run.network.parameters(), strict=True):

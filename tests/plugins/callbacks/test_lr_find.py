@@ -15,7 +15,7 @@ from medgen_builtins.commands.verify_resume import differences
 from medgen_builtins.strategies.rflow import RflowStrategy
 from PIL import ImageColor
 
-from medgen import TurnOutput
+from medgen import Turn, TurnOutput
 from medgen.config.recipe import load
 from medgen.run.assemble import assemble
 from medgen.training.trainer import Trainer
@@ -142,7 +142,7 @@ def test_the_times_of_the_probe_are_spread_evenly(tiny, tmp_path):
     run.train.close()
 
 
-class Chasing(torch.nn.Module):
+class Chasing(torch.nn.Module, Turn):
     """A second turn with a parameter of its own, that follows what the first put out."""
 
     name, betas = "chasing", (0.5, 0.9)

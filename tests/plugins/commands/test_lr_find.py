@@ -56,9 +56,9 @@ def test_the_recipe_says_how_to_sweep_unless_the_command_does(find):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (("--min-lr", "1e-2", "--max-lr", "1e-3"), "got 0.001, expected more than callbacks.lr_find.min_lr = 0.01"),
-        (("--steps", "2"), "callbacks.lr_find.steps: got 2, expected an integer of at least 10"),
-        (("--min-lr", "0"), "callbacks.lr_find.min_lr: got 0.0, expected a number greater than 0"),
+        (("--min-lr", "1e-2", "--max-lr", "1e-3"), "--max-lr: got 0.001, expected more than --min-lr = 0.01"),
+        (("--steps", "2"), "--steps: got 2, expected an integer from 10 to 1000000"),
+        (("--min-lr", "0"), "--min-lr: got 0.0, expected a number greater than 0"),
     ],
 )
 def test_a_sweep_that_cannot_be_is_a_mistake_of_the_command(find, tmp_path, options, says):
