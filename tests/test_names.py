@@ -65,7 +65,7 @@ def test_a_path_by_a_variable_may_have_any_bytes_and_is_written_down_with_them(t
 
 def test_what_is_not_utf8_on_the_command_line_is_one_line_with_the_way_out():
     """Point 16."""
-    (line,) = Layers().lay_override("data.root=/data/M\udcfcller")
+    (line,) = map(str, Layers().lay_override("data.root=/data/M\udcfcller"))
     assert "is not UTF-8" in line
     assert "$SCANS" in line
 
