@@ -217,3 +217,38 @@ def test_each_line_says_how_large_the_lesion_is(made):
     areas = [float(mask.sum()) for mask in Maker().lesions]
     assert [each["mm2"] for each in lesions] == areas
     assert all(each["count"] >= 1 and each["outside"] == 0 for each in lesions)
+
+
+class Judges:
+    """Finds every lesion but that of every second pair."""
+
+    def per_pair(self, samples):
+        return np.arange(len(samples)) % 2.0
+
+
+def test_generate_sets_aside_what_a_segmenter_does_not_find(trained, medgen, tmp_path, monkeypatch):
+    from medgen.evaluation import obedience
+
+    monkeypatch.setattr(obedience, "fit", lambda settings, real: Judges())
+    ended = medgen(*generate(trained, tmp_path / "out", "--num-images", 4, "--min-obedience", 0.5))
+    assert ended.code == 0, ended.err
+    assert "pairs below 0.5 are in" in ended.out
+    rows = lines(tmp_path / "out")[1:]
+    aside = [row["id"] for row in rows if row.get("set_aside") == "obedience below 0.5"]
+    assert aside == names_of_pairs(tmp_path / "out/set_aside")
+    assert {row["obedience"] for row in rows} == {0.0, 1.0}
+
+
+def test_obedience_without_training_scans_is_a_mistake(trained, medgen, tmp_path):
+    options = ("--num-images", 2, "--min-obedience", 0.5)
+    ended = medgen(*generate(trained, tmp_path / "out", *options, "--no-audit"))
+    assert (ended.code, (tmp_path / "out").exists()) == (2, False)
+    assert "--min-obedience: needs the training scans, which --no-audit leaves out." in ended.err
+    shutil.copy(trained / "bravo/latest.pt", tmp_path / "given.pt")
+    ended = medgen(*generate(trained, tmp_path / "out", *options, image=tmp_path / "given.pt"))
+    assert (ended.code, len(lines(tmp_path / "out"))) == (2, 3)
+    assert "--min-obedience: needs the training scans, and the checkpoint does not lie in its run's" in ended.err
+
+
+def names_of_pairs(folder):
+    return sorted(path.name for path in folder.iterdir() if path.is_dir())

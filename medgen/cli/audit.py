@@ -10,7 +10,7 @@ import click
 
 from medgen.cli import options
 from medgen.cli.options import FOLDER, say_result
-from medgen.errors import PrivacyError, Problem, StorageError, reason
+from medgen.errors import PrivacyError, Problem, RecipeError, StorageError, reason
 from medgen.system import streams
 
 if TYPE_CHECKING:
@@ -165,20 +165,45 @@ def _table(found: Audited) -> None:
 
 
 def after_generate(
-    out: Path, image_model: Path | None, wanted: Container[int], against: str | None, asked: bool
+    out: Path,
+    image_model: Path | None,
+    wanted: Container[int],
+    against: str | None,
+    asked: bool,
+    min_obedience: float = 0.0,
 ) -> None:
-    """Audit the pairs of some indices where the training data is at hand, else say that it is not, once each."""
+    """Audit the pairs of some indices where the training data is at hand, else say that it is not, once each.
+
+    min_obedience: Dice below which a pair is set aside, of what a segmenter taught on the training slices finds.
+    """
     from medgen.generation import set_aside
     from medgen.system.console import say
 
     where, why = _at_hand(image_model, against, asked)
+    if min_obedience and not where:
+        raise RecipeError(
+            Problem("--min-obedience", f"needs the training scans, and {why}", "Give --audit-against DATA")
+        )
     with set_aside.held(out, alone=False) as locks:
         if where:
-            run(out, locks, read_training(out, where), wanted)
+            training = read_training(out, where)
+            if min_obedience:
+                _obey(out, locks, training, wanted, min_obedience)
+            run(out, locks, training, wanted)
             return
         set_aside.amend(out, locks, {}, {"audit": {"done": False, "why": why}})
     if asked:
         say(f"audit: not done, {why}")
+
+
+def _obey(out: Path, locks: Locks, training: Samples, wanted: Container[int], least: float) -> None:
+    from medgen.evaluation import obedience, sources
+    from medgen.generation import set_aside
+    from medgen.system.console import say
+
+    segmenter = sources.measure("segmenters", obedience.SEGMENTER, (), options.registry())
+    set_aside.obey(out, locks, obedience.fit(segmenter, training), least, wanted)
+    say(f"obedience: {set_aside.disobedient(out, wanted)} pairs below {least:g} are in {out / set_aside.FOLDER}")
 
 
 def _at_hand(image_model: Path | None, against: str | None, asked: bool) -> tuple[str, str]:

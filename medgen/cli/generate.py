@@ -89,12 +89,19 @@ class Shard(click.ParamType):  # type: ignore[type-arg]  # generic since click 8
     help="Draw a pair again whose lesion lies outside its head by more than 2 % of its area.",
 )
 @click.option("--audit/--no-audit", default=True, show_default=True, help="Look for copies of training data.")
+@click.option(
+    "--min-obedience",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    help="Set pairs aside whose lesion a segmenter taught on real slices finds with a smaller Dice.",
+)
 @click.option("--audit-against", metavar="DATA", help="Training scans; without it, those of the image model's run.")
 @click.pass_context
 def generate(
     context: click.Context, image_model: Path | None, seg_model: Path | None, num_images: int | None,
     only: tuple[int, ...], output_dir: Path, steps: int | None, seed: int, batch_size: int, shard: tuple[int, int],
     devices: int, max_area: float, max_attempts: int, inside: str, audit: bool, audit_against: str | None,
+    min_obedience: float,
 ) -> int:  # fmt: skip
     """Write image and mask pairs; continues where it was stopped.
 
@@ -105,6 +112,9 @@ def generate(
     from medgen.generation.blocks import Indices
     from medgen.system.signals import asked_to_stop
 
+    if min_obedience and not audit:
+        what = "needs the training scans, which --no-audit leaves out"
+        raise RecipeError(Problem("--min-obedience", what, "Leave one of them out"))
     streams.only_log()
     shard, arguments = workers.share(*shard), context.find_root().obj
     indices = _indices(num_images, only, batch_size, shard)
@@ -123,7 +133,7 @@ def generate(
             with workers.progress(len(indices)) as advance:
                 work.generate(make, indices, output_dir, stop, advance)
     if not workers.notes():
-        copies = _audit(output_dir, image_model, indices, audit_against, audit)
+        copies = _audit(output_dir, image_model, indices, audit_against, audit, min_obedience)
         _conclude(output_dir, indices, max_area, max_attempts, copies)
     return 0
 
@@ -142,7 +152,12 @@ def _indices(num_images: int | None, only: tuple[int, ...], batch_size: int, sha
 
 
 def _audit(
-    output_dir: Path, image_model: Path | None, indices: Sequence[int], against: str | None, asked: bool
+    output_dir: Path,
+    image_model: Path | None,
+    indices: Sequence[int],
+    against: str | None,
+    asked: bool,
+    min_obedience: float,
 ) -> Sequence[Problem]:
     """Look for copies; returns what is wrong with the pairs, if anything."""
     from medgen.cli.audit import after_generate
@@ -151,7 +166,7 @@ def _audit(
     if work.outcome(output_dir, indices).empty:
         return []
     try:
-        after_generate(output_dir, image_model, indices, against, asked)
+        after_generate(output_dir, image_model, indices, against, asked, min_obedience)
     except PrivacyError as error:
         return error.problems
     return []

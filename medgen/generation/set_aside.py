@@ -27,6 +27,8 @@ FOLDER = "set_aside"
 """Where copies are moved, beside `train`."""
 COPY = "copy of a"
 """How the reason begins for which a copy is set aside; what follows is `slice` or `lesion`."""
+OBEDIENCE = "obedience below"
+"""How the reason begins for which a pair is set aside whose lesion is not found; what follows is the least Dice."""
 Rows = dict[int, Entry]
 
 
@@ -82,10 +84,16 @@ def obey(out: Path, locks: Locks, judges: Obedience, least: float, wanted: Conta
         block = pair_files.read([place(out, rows[index]) for index in some], rows[some[0]]["files"])
         found = judges.per_pair(block.samples(*(str(rows[index]["id"]) for index in some)))
         for index, value in zip(some, found.tolist(), strict=True):
-            below = {FOLDER: f"obedience below {least:g}"} if value < least else {}
+            below = {FOLDER: f"{OBEDIENCE} {least:g}"} if value < least else {}
             notes[index] = {"obedience": round(value, 4), **below}
     amend(out, locks, notes)
     move(out)
+
+
+def disobedient(out: Path, wanted: Container[int]) -> int:
+    """Count the pairs that are set aside for their obedience."""
+    with _lines(out) as lines:
+        return sum(str(lines[index].get(FOLDER, "")).startswith(OBEDIENCE) for index in lines.made() if index in wanted)
 
 
 def move(out: Path) -> None:
