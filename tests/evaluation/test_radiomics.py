@@ -41,6 +41,7 @@ def test_every_feature_is_that_of_numpyradiomics():
         assert found == pytest.approx(expected, rel=1e-6, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_the_stored_values_are_those_that_numpyradiomics_gives_now():
     oracle_package = pytest.importorskip("numpyradiomics")
     for image, roi, expected in zip(*slices(), oracle(), strict=True):
