@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
 
-from medgen.api.tables import AXES
 from medgen.data.store.nifti_writer import WHITE
 from medgen.errors import DataError, Problem
+from medgen.evaluation import slice_file
 from medgen.evaluation.samples import Samples
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -41,17 +37,10 @@ class Block(NamedTuple):
         return Samples(self.images, self.masks, np.arange(count), unknown, tuple(names), *about)
 
 
-class _File(NamedTuple):
-    values: Array
-    is_mask: bool
-    spacing: float
-    axis: str
-
-
 def read(folders: Sequence[Path], names: Iterable[str]) -> Block:
     """Read pairs that hold the same files. Raises DataError for one that cannot be read or is of another size."""
     names = list(names)
-    pairs = [{name: _read(folder / f"{name}.nii.gz") for name in names} for folder in folders]
+    pairs = [{name: slice_file.read(folder / f"{name}.nii.gz") for name in names} for folder in folders]
     first = pairs[0]
     channels = tuple(name for name in names if not first[name].is_mask)
     if not channels:
@@ -66,21 +55,3 @@ def read(folders: Sequence[Path], names: Iterable[str]) -> Block:
     images = np.stack([np.stack([pair[name].values for name in channels]) for pair in pairs])
     one = first[channels[0]]
     return Block(images * np.float32(2 / WHITE) - 1, np.stack(masks), channels, one.spacing, one.axis)
-
-
-def _read(path: Path) -> _File:
-    """A slice as it is stored."""
-    try:
-        image = nib.Nifti1Image.from_bytes(gzip.decompress(path.read_bytes()))
-        data = np.asarray(image.dataobj)
-    except FileNotFoundError:
-        raise DataError(Problem(path, "is not there", "Run the same `medgen generate` again, which makes it")) from None
-    except (OSError, EOFError, zlib.error, ValueError, ImageFileError) as error:
-        raise DataError(Problem(path, f"cannot be read ({str(error).splitlines()[0]})", "Make it again")) from None
-    flat = [number for number, count in enumerate(data.shape) if count == 1]
-    if data.ndim != 3 or len(flat) != 1:
-        raise DataError(
-            Problem(path, f"has shape {data.shape}, expected a volume of one slice", "Give pairs of medgen")
-        )
-    zooms = np.delete(image.header.get_zooms()[:3], flat[0])
-    return _File(data.squeeze(flat[0]).astype(np.float32), data.dtype == np.uint8, float(zooms[0]), AXES[flat[0]])

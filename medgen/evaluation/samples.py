@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import attrs
-import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
 
-from medgen.api.tables import AXES
 from medgen.data.scans import layouts
 from medgen.data.store.nifti_writer import WHITE
 from medgen.data.store.spacing import SAME
 from medgen.data.store.store import SliceStore, open_store
 from medgen.errors import DataError, Problem
+from medgen.evaluation import slice_file
+from medgen.evaluation.slice_file import ADVICE
 from medgen.evaluation.sources import Source
 from medgen.system import files
 from medgen.system.console import progress
 
-ADVICE = "Give the folder that `medgen generate` wrote"
 EVERY = "all"
 """In place of a split: those of training and of validation."""
 
@@ -184,20 +180,9 @@ def _rows(path: Path, text: bytes) -> Iterator[dict[str, Any]]:
 
 
 def _read(path: Path) -> _Slice:
-    """A file of a pair. Raises DataError if it is not there, or none."""
-    try:
-        image = nib.Nifti1Image.from_bytes(gzip.decompress(path.read_bytes()))
-        data = np.asarray(image.dataobj)
-    except FileNotFoundError:
-        raise DataError(Problem(path, "is not there", "Run the same `medgen generate` again, which makes it")) from None
-    except (OSError, EOFError, zlib.error, ValueError, ImageFileError) as error:
-        raise DataError(Problem(path, f"cannot be read ({str(error).splitlines()[0]})", "Make it again")) from None
-    flat = [number for number, count in enumerate(data.shape) if count == 1]
-    if data.ndim != 3 or len(flat) != 1:
-        raise DataError(Problem(path, f"has shape {data.shape}, expected a volume of one slice", ADVICE))
-    plane, is_mask = data.squeeze().astype(np.float32), data.dtype == np.uint8
-    zooms = np.delete(image.header.get_zooms()[:3], flat[0])
-    return _Slice(plane * 2 - 1 if is_mask else plane * 2 / WHITE - 1, float(zooms[0]), AXES[flat[0]], is_mask)
+    """Read a file of a pair, scaled to [-1, 1]. Raises DataError if it is missing or no slice."""
+    plane, is_mask, spacing, axis = slice_file.read(path)
+    return _Slice(plane * 2 - 1 if is_mask else plane * 2 / WHITE - 1, spacing, axis, is_mask)
 
 
 def _require_alike(folder: Path, id: str, first: dict[str, _Slice], pair: dict[str, _Slice]) -> None:
