@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from medgen import seeds
-from medgen.api.values import Batch, Mode
+from medgen.api.values import Batch, Mode, SliceFacts
 from medgen.data.store.latent_store import LatentStore
 from medgen.data.store.store import SliceStore
 
@@ -60,9 +60,24 @@ class Loader:
         rows: list[int] = self.rows[self._numbers(position, count) // self.views].tolist()
         return rows
 
+    @property
+    def spacing(self) -> float:
+        """mm per pixel."""
+        return self.store.spacing
+
+    def facts(self, numbers: np.ndarray) -> SliceFacts:
+        """Whose these slices are, where in the head they lie, and how large their lesions are."""
+        rows, area = self._places(numbers)[0], self._lesion_area()
+        return SliceFacts(self.store.person[self.store.patient[rows]], self.store.place()[rows], area[rows])
+
+    def _lesion_area(self) -> np.ndarray:
+        """px of all masks of every row of the store, int64."""
+        none = np.zeros(len(self.store), np.int64)
+        return sum((each.astype(np.int64) for each in self.store.lesion_area.values()), none)
+
     def with_large_lesions(self, count: int) -> np.ndarray:
         """Numbers of `count` slices, spread over the half that has the larger lesions."""
-        area = sum((each[self.rows] for each in self.store.lesion_area.values()), np.zeros(len(self.rows)))
+        area = self._lesion_area()[self.rows]
         order = np.argsort(-area, kind="stable")
         half = order[: max(1, len(order) // 2)]  # the very largest are neighbours in one patient
         chosen = half[np.linspace(0, len(half) - 1, count).astype(int)]

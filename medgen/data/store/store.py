@@ -44,7 +44,7 @@ class SliceStore:
     number of each row's patient. position: of each row along the axis, voxels. lesion_area: by mask, px of each row.
     content: `[patient, channel]`, sha256 of the voxels as ASCII, empty for a constant volume. voxel: `[patient, 3]`,
     mm. likeness: of the first image of each patient, packed. background: `[patient, channel]`, a word of `foreground`
-    as ASCII, empty for a mask. figures: what there is to warn of.
+    as ASCII, empty for a mask. figures: what there is to warn of. person: int64 `[patient]`, whose visit each is.
     """
 
     def __init__(self, folder: Path, key: str, channels: Sequence[str], masks: frozenset[str], size: int):
@@ -61,6 +61,7 @@ class SliceStore:
             channel: self._map(folder / str(number), channel in self.masks, int(index.crc[number]))
             for number, channel in enumerate(self.channels)
         }
+        self.person = np.arange(len(self.voxel))
         self._key = key
         self._rows: dict[str, np.ndarray] = dict.fromkeys(SPLITS, np.arange(len(self)))
 
@@ -79,6 +80,16 @@ class SliceStore:
     def patients(self, split: str) -> int:
         """How many patients have slices in a split."""
         return len(np.unique(self.patient[self._rows[split]]))
+
+    def place(self) -> np.ndarray:
+        """Place of each row in its patient's head, 0 bottom to 1 top, float32; NaN if the patient has one slice."""
+        place = np.full(len(self), np.nan, np.float32)
+        for patient in np.unique(self.patient):
+            mine = self.patient == patient
+            low, high = self.position[mine].min(), self.position[mine].max()
+            if high > low:
+                place[mine] = (self.position[mine] - low) / np.float32(high - low)
+        return place
 
     def read(self, rows: np.ndarray, channels: Sequence[str]) -> np.ndarray:
         """`[row, channel, size, size]` float16 in [-1, 1], masks at -1 and 1; the device makes float32 of it."""
@@ -149,6 +160,8 @@ def open_store(
         lambda: build([*zip(jobs, sought, strict=True)], settings, folder, progress),
     )
     _refuse_overlap(patients, jobs, store, settings)
+    persons = layouts.persons([patient.id for patient in patients], settings.person)
+    store.person = np.unique(persons, return_inverse=True)[1].astype(np.int64)
     store.use([patient.split for patient in patients], settings)
     _warn(store, settings, [files_of(*each) for each in zip(jobs, sought, strict=True)])
     return store
