@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -76,15 +76,21 @@ def generate(
     Other processes may write other indices into the same folder. Raises CheckpointError if `out` holds pairs with
     other settings, StoppedError between two blocks once `stop` has a reason, and StorageError.
     """
+    with with_advice(out, make.batch_size), Manifest.open(out, make.identity(), make.made_with()) as manifest:
+        _sweep(manifest, make.batch_size)
+        _make_blocks(make, manifest, indices, stop or Stop(), advance)
+        with manifest.locked():
+            manifest.sort()
+            picture(*make.shown(), manifest)
+
+
+@contextmanager
+def with_advice(out: Path, batch_size: int) -> Iterator[None]:
+    """Turn errors of the device's memory and of the disk into lines that say what to do."""
     try:
-        with Manifest.open(out, make.identity(), make.made_with()) as manifest:
-            _sweep(manifest, make.batch_size)
-            _make_blocks(make, manifest, indices, stop or Stop(), advance)
-            with manifest.locked():
-                manifest.sort()
-                picture(*make.shown(), manifest)
+        yield
     except torch.OutOfMemoryError as error:
-        what = f"blocks of {make.batch_size} take more memory than the device has"
+        what = f"blocks of {batch_size} take more memory than the device has"
         raise OutOfMemoryError(Problem("--batch-size", what, "Give a smaller one and another --output-dir")) from error
     except OSError as error:
         raise StorageError(Problem(out, reason(error), "Free space or choose another --output-dir")) from error
