@@ -65,7 +65,7 @@ def _ruler(make: Make, image_model: Path | None, against: str | None, seed: int)
         raise RecipeError(Problem("--steps auto", "compares images, and no --image-model is given", OTHERWISE))
     where, why = at_hand(image_model, against, asked=True)
     if not where:
-        raise RecipeError(Problem("--steps auto", f"needs real scans to compare with, but {why}", f"Or {OTHERWISE}"))
+        raise RecipeError(Problem("--steps auto", f"needs real scans to compare with, but {why}", "Or give --steps N"))
     source = sources.real(where, (), options.registry())
     features = sources.measure("features", auto_steps.FEATURES, (), options.registry())
     split = "train" if source.images else "all"
