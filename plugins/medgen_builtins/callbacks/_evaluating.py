@@ -50,7 +50,7 @@ class Evaluating(Callback):
         self._numbers = run_slices.numbers_of(run, run.val)
         persons = len(np.unique(run.val.facts(self._numbers).person))
         if persons < FEWEST:
-            what = f"{persons} persons are held out with slices to compare with, expected at least {FEWEST}"
+            what = f"persons held out with slices to compare with: {persons}, expected at least {FEWEST}"
             raise DataError(Problem("callbacks.evaluation", what, "Raise data.val_fraction, or add patients"))
         registry, features = Registry.load(), settings.features
         built = {name: registry.get("features", name).settings_class().build(run.device) for name in features}

@@ -156,4 +156,4 @@ def test_a_mistake_is_told_before_training(override):
 def test_with_one_person_held_out_the_run_does_not_begin(tiny, medgen, tmp_path):
     result = medgen("train", "bravo_rflow", *tiny, "training.steps=1", *MEASURED, f"run.dir={tmp_path}/r")
     assert result.code == 3
-    assert "callbacks.evaluation: 1 persons are held out with slices to compare with, expected at least 2" in result.err
+    assert "callbacks.evaluation: persons held out with slices to compare with: 1, expected at least 2" in result.err
