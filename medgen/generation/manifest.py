@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from medgen.errors import CheckpointError, Problem, RunInUseError
-from medgen.generation.manifest_lines import Entry, Lines, has_pairs, line_of
+from medgen.evaluation.manifest_lines import Entry, Lines, has_pairs, line_of
 from medgen.system import files
 from medgen.system.console import warn
 from medgen.system.locks import Locks

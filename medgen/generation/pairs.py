@@ -20,10 +20,10 @@ import torch
 
 from medgen.data.store.nifti_writer import write_slice
 from medgen.errors import OutOfMemoryError, Problem, RunInUseError, StoppedError, StorageError, reason
+from medgen.evaluation.manifest_lines import Lines, has_pairs, names
 from medgen.generation.blocks import Indices
 from medgen.generation.generator import Generator, Pair
 from medgen.generation.manifest import Manifest, name_of, sha256
-from medgen.generation.manifest_lines import Lines, has_pairs, names
 from medgen.generation.masks import ModelMasks
 from medgen.generation.model import Model, load_model
 from medgen.generation.pair_figures import lesion_figures
