@@ -11,7 +11,7 @@ from torch import Tensor
 
 from medgen import seeds
 from medgen.errors import Problem, RecipeError
-from medgen.evaluation.head_mask import outside
+from medgen.evaluation.head_mask import OUTSIDE, outside
 from medgen.generation.combination import require_image_model, require_same_masks
 from medgen.generation.masks import Masks, MaskSource
 from medgen.generation.model import Model, draw_samples
@@ -19,8 +19,6 @@ from medgen.run.assemble import default_device
 from medgen.run.versions import versions
 
 Array = np.ndarray[Any, np.dtype[Any]]
-OUTSIDE = 0.02
-"""Share of a lesion that may lie outside the head: the edge of a head is known no better."""
 
 
 class Pair(NamedTuple):
