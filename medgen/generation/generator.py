@@ -19,6 +19,10 @@ from medgen.run.assemble import default_device
 from medgen.run.versions import versions
 
 Array = np.ndarray[Any, np.dtype[Any]]
+OUTSIDE_HEAD = "outside_head"
+"""The fault of a mask whose lesion lies outside the head that was drawn for it."""
+DRAWN_AGAIN = "drawn_again"
+"""Key of a manifest's line: how often its image was drawn again, if it was."""
 
 
 class Pair(NamedTuple):
@@ -31,6 +35,11 @@ class Pair(NamedTuple):
     faults: list[str]
     channels: dict[str, Array]
     masks: frozenset[str]
+
+    @property
+    def drawn_again(self) -> int:
+        """How often its image was drawn again, each time from the next stream of noise."""
+        return self.faults.count(OUTSIDE_HEAD)
 
 
 class Generator:
@@ -88,7 +97,7 @@ class Generator:
         """
         faults, channels, images = list(pair.faults), pair.channels, 1
         while self.inside and channels and self.outside(channels) > OUTSIDE:
-            faults[-1], channels, images = "outside_head", {}, images + 1
+            faults[-1], channels, images = OUTSIDE_HEAD, {}, images + 1
             while not channels and len(faults) < self.inside:
                 channels = self._again(pair.number, faults, images)
         return pair._replace(faults=faults, channels=channels)
