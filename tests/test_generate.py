@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from medgen.errors import StoppedError
+from medgen.evaluation.manifest_lines import Lines
 from medgen.generation import pairs, workers
 from medgen.generation.manifest import Manifest
-from medgen.generation.manifest_lines import Lines
 from medgen.run import checkpoint
 from medgen.system.signals import Stop
 

@@ -69,7 +69,7 @@ def measure(comparison: Comparison, source: Source, asked: Asked) -> Card:
     return Card(
         verdict=judge(figures, asked.features),
         figures=tuple(figures),
-        made=_about(comparison.made),
+        made={**_about(comparison.made), "control": comparison.control},
         real={**_about(comparison.real), "heads": len({*comparison.folds[0].heads.persons, *comparison.real.persons})},
         selection=_selection(comparison, source, asked),
         extractors=hashes,

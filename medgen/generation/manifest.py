@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple
 
 from medgen.errors import CheckpointError, Problem, RunInUseError
-from medgen.generation.manifest_lines import Entry, Lines, has_pairs, line_of
+from medgen.evaluation.manifest_lines import Entry, Lines, has_pairs, line_of
 from medgen.system import files
 from medgen.system.console import warn
 from medgen.system.locks import Locks

@@ -20,10 +20,10 @@ import torch
 
 from medgen.data.store.nifti_writer import write_slice
 from medgen.errors import OutOfMemoryError, Problem, RunInUseError, StoppedError, StorageError, reason
+from medgen.evaluation.manifest_lines import Lines, has_pairs, names
 from medgen.generation.blocks import Indices
-from medgen.generation.generator import Generator, Pair
+from medgen.generation.generator import DRAWN_AGAIN, Generator, Pair
 from medgen.generation.manifest import Manifest, name_of, sha256
-from medgen.generation.manifest_lines import Lines, has_pairs, names
 from medgen.generation.masks import ModelMasks
 from medgen.generation.model import Model, load_model
 from medgen.generation.pair_figures import lesion_figures
@@ -130,6 +130,7 @@ def write_pair(pair: Pair, manifest: Manifest, make: Generator) -> None:
     try:
         for name, values in pair.channels.items():
             write_slice(temporary / f"{name}.nii.gz", values, name in pair.masks, make.spacing, make.axis)
+        entry |= {DRAWN_AGAIN: pair.drawn_again} if pair.drawn_again else {}
         entry |= lesion_figures(pair.channels, pair.masks, make.spacing)
         manifest.add(entry | {"files": {name: sha256(temporary / f"{name}.nii.gz") for name in pair.channels}})
         _place(temporary, folder)
