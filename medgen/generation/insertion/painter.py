@@ -33,15 +33,25 @@ class Painter(Protocol):
 
     channels: the images that it paints, by name, in the order of `Crop.image`. size: voxels a side of the crops that
     it takes, None for any. spacing: mm per voxel along each axis of a crop, None for any. The length of either is the
-    number of axes.
+    number of axes; with two, crops are slices across `axis`, and with neither, volumes. margin: mm from the mask to the
+    edge of the region, see `grown`.
     """
 
     channels: tuple[str, ...]
     size: tuple[int, ...] | None
     spacing: tuple[float, ...] | None
+    axis: str
+    margin: float
 
     def paint(self, crops: Sequence[Crop], seeds: Sequence[int]) -> list[Array]:
         """Give float32 `[channel, *size]` in [0, 1] for each crop, a function of the crop and its seed alone.
 
         Only what is in the region is used, and faded into the scan at its edge.
         """
+
+
+def grown(mask: Array, spacing: Sequence[float], margin: float) -> Array:
+    """Dilate a mask, bool `[*size]`, by all voxels whose centres are at most `margin` mm from one of it."""
+    from scipy import ndimage
+
+    return np.asarray(ndimage.distance_transform_edt(~mask, spacing) <= margin) if mask.any() else mask
