@@ -136,7 +136,7 @@ def _cut(case: Case, parts: Array, number: int, box: tuple[slice, ...], frame: F
     )
     mask = parts[wide] == number
     voxels = np.argwhere(mask) + [part.start for part in wide]
-    images = case.images[(slice(None), *wide)].copy()
+    images = np.stack([image[wide] for image in case.images])
     clear = case.head[wide] & ((parts[wide] == 0) | mask)
     around = clear & ~mask & (ndimage.distance_transform_edt(~mask, case.spacing) <= RING)
     return Lesion(
