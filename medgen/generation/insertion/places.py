@@ -47,7 +47,7 @@ class Ground:
         self.case, self.unlikely, self.gap = case, unlikely, gap
         self.frame = Frame.of(case.head, case.spacing)
         self.depth = ndimage.distance_transform_edt(np.pad(case.head, 1), case.spacing)[1:-1, 1:-1, 1:-1]
-        self.depth = self.depth.astype(np.float32)
+        self.depth = np.ascontiguousarray(self.depth, np.float32)
         sigma = [0.0, *(SMOOTH / mm for mm in case.spacing)]
         self.tissue = ndimage.gaussian_filter(np.clip(case.images, 0, 1), sigma)
         self.take(case.lesion)
