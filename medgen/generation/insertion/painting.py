@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 import numpy as np
@@ -27,13 +27,22 @@ class Placed:
     @property
     def voxels(self) -> Array:
         """The lesion's voxels in the host, int64 `[n, 3]`."""
-        return np.argwhere(self.patch.mask) - np.array(self.patch.mask.shape) // 2 + self.centre
+        return np.asarray(np.argwhere(self.patch.mask) - np.array(self.patch.mask.shape) // 2 + self.centre)
 
     def mask(self, shape: Sequence[int]) -> Array:
         """The lesion, bool, in a volume of this shape."""
         made = np.zeros(tuple(shape), bool)
         made[tuple(self.voxels.T)] = True
         return made
+
+
+class Host(NamedTuple):
+    """What crops are taken from. images: `[channel, *space]` in [0, 1]. head, lesion: float32 `[*space]`, 0 or 1."""
+
+    images: Array
+    head: Array
+    lesion: Array
+    spacing: tuple[float, ...]
 
 
 def axes_of(painter: Painter) -> int:
@@ -63,12 +72,12 @@ def paint(images: Array, head: Array, spacing: Sequence[float], placed: Placed, 
     weight = np.zeros(head.shape, np.float32)
     weight[box] = _edge(lesion[box], head[box], spacing, painter.margin)
     pieces = _pieces(painter, weight, box)
-    crops = [_crop(images, head, lesion, spacing, placed, painter, piece) for piece in pieces]
-    made = painter.paint(crops, [seed] * len(crops))
+    host = Host(np.clip(images, 0, 1), head.astype(np.float32), lesion.astype(np.float32), tuple(spacing))
+    made = painter.paint([_crop(host, placed, painter, piece) for piece in pieces], [seed] * len(pieces))
     for piece, crop in zip(pieces, made, strict=True):
         here = _back(crop, piece, spacing, placed, painter)
-        fade, before = weight[piece], images[(slice(None), *piece)]
-        images[(slice(None), *piece)] = np.where(fade > 0, before + fade * (here - before), before)
+        for image, values in zip(images, here, strict=True):
+            image[piece] += np.where(weight[piece] > 0, weight[piece] * (values - image[piece]), 0)
     return weight
 
 
@@ -89,15 +98,12 @@ def _pieces(painter: Painter, weight: Array, box: Box) -> list[Box]:
     return [tuple(slice(k, k + 1) if each == axis else part for each, part in enumerate(box)) for k in wanted]
 
 
-def _crop(
-    images: Array, head: Array, lesion: Array, spacing: Sequence[float], placed: Placed, painter: Painter, piece: Box
-) -> Crop:
+def _crop(host: Host, placed: Placed, painter: Painter, piece: Box) -> Crop:
     """What the painter is given of a part of a host."""
-    at, mm = _grid(piece, spacing, placed, painter)
-    clipped = np.clip(images, 0, 1)
-    image = np.stack([_sample(each, at) for each in clipped])
-    mask = _sample(lesion.astype(np.float32), at) > 0.5
-    region = grown(mask, mm, painter.margin) & (_sample(head.astype(np.float32), at) > 0.5)
+    at, mm = _grid(piece, host.spacing, placed, painter)
+    image = np.stack([_sample(each, at) for each in host.images])
+    mask = _sample(host.lesion, at) > 0.5
+    region = grown(mask, mm, painter.margin) & (_sample(host.head, at) > 0.5)
     donor = _donor(placed, at, mask, mm) if placed.patch.images is not None else None
     return Crop(image, mask, region | mask, mm, donor)
 
