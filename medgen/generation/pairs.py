@@ -23,7 +23,7 @@ from medgen.errors import OutOfMemoryError, Problem, RunInUseError, StoppedError
 from medgen.generation.blocks import Indices
 from medgen.generation.generator import Generator, Pair
 from medgen.generation.manifest import Manifest, name_of, sha256
-from medgen.generation.manifest_lines import Lines, has_pairs, names
+from medgen.generation.manifest_lines import Entry, Lines, has_pairs, names
 from medgen.generation.masks import ModelMasks
 from medgen.generation.model import Model, load_model
 from medgen.generation.pair_figures import lesion_figures
@@ -78,7 +78,7 @@ def generate(
     """
     try:
         with Manifest.open(out, make.identity(), make.made_with()) as manifest:
-            _sweep(manifest, make.batch_size)
+            sweep(manifest, make.batch_size)
             _make_blocks(make, manifest, indices, stop or Stop(), advance)
             with manifest.locked():
                 manifest.sort()
@@ -113,19 +113,28 @@ def stopped(out: Path, stop: Stop) -> StoppedError:
 
 
 def write_pair(pair: Pair, manifest: Manifest, make: Generator) -> None:
-    """Write the files of a pair into a temporary folder and rename it, so that they appear together."""
-    entry: dict[str, Any] = {"index": pair.number, "id": name_of(pair.number), "attempts": len(pair.faults)}
+    """Write the files of a pair, or that every attempt was invalid."""
+    entry: Entry = {"index": pair.number, "id": name_of(pair.number), "attempts": len(pair.faults)}
     if not pair.channels:
         manifest.add(entry | {"failed": True, "rejected": Counter(pair.faults)})
         return
-    folder = manifest.out / "train" / name_of(pair.number)
+
+    def write(folder: Path) -> None:
+        for name, values in pair.channels.items():
+            write_slice(folder / f"{name}.nii.gz", values, name in pair.masks, make.spacing, make.axis)
+
+    figures = lesion_figures(pair.channels, pair.masks, make.spacing)
+    write_folder(manifest, entry | figures, tuple(pair.channels), write)
+
+
+def write_folder(manifest: Manifest, entry: Entry, names: Sequence[str], write: Callable[[Path], None]) -> None:
+    """Let `write` put NAME.nii.gz into a temporary folder, note it, and rename it, so that all appear together."""
+    folder = manifest.out / "train" / name_of(entry["index"])
     temporary = folder.with_name(f".tmp-{folder.name}")
     temporary.mkdir(parents=True)
     try:
-        for name, values in pair.channels.items():
-            write_slice(temporary / f"{name}.nii.gz", values, name in pair.masks, make.spacing, make.axis)
-        entry |= lesion_figures(pair.channels, pair.masks, make.spacing)
-        manifest.add(entry | {"files": {name: sha256(temporary / f"{name}.nii.gz") for name in pair.channels}})
+        write(temporary)
+        manifest.add(entry | {"files": {name: sha256(temporary / f"{name}.nii.gz") for name in names}})
         _place(temporary, folder)
     except OSError:
         shutil.rmtree(temporary, ignore_errors=True)  # a full disk has no room for it
@@ -144,7 +153,7 @@ def _place(temporary: Path, folder: Path) -> None:
     temporary.rmdir()
 
 
-def _sweep(manifest: Manifest, batch_size: int) -> None:
+def sweep(manifest: Manifest, batch_size: int) -> None:
     """Remove temporary folders of killed processes."""
     for path in [manifest.out / "train" / name for name in names(manifest.out, ".tmp-syn_")]:
         index = re.fullmatch(r"\.tmp-syn_(\d{5,})", path.name)

@@ -7,8 +7,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from medgen.data.scans.nifti.geometry import best_affine
 from medgen.data.scans.nifti.gate import Raw
+from medgen.data.scans.nifti.geometry import best_affine
 from medgen.data.scans.nifti.header import slope_and_inter
 from medgen.data.store.nifti_writer import MARK, is_written, packed
 

@@ -117,6 +117,11 @@ def read(job: Job) -> Donor:
     return Donor(job.files, lesions, np.stack([histogram(image[around]) for image in case.images]))
 
 
+def count(mask: Array) -> int:
+    """How many lesions a mask has, without specks."""
+    return int(np.count_nonzero(np.bincount(components(mask)[0].ravel())[1:] >= LEAST))
+
+
 def lesions_of(case: Case) -> Iterator[Lesion]:
     """Cut out every lesion of a patient."""
     parts, _ = components(case.lesion)

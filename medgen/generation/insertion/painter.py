@@ -54,4 +54,11 @@ def grown(mask: Array, spacing: Sequence[float], margin: float) -> Array:
     """Dilate a mask, bool `[*size]`, by all voxels whose centres are at most `margin` mm from one of it."""
     from scipy import ndimage
 
-    return np.asarray(ndimage.distance_transform_edt(~mask, spacing) <= margin) if mask.any() else mask
+    made = np.zeros_like(mask)
+    for box in ndimage.find_objects(mask.astype(np.uint8)):
+        wide = tuple(
+            slice(max(0, part.start - int(margin / mm) - 1), part.stop + int(margin / mm) + 1)
+            for part, mm in zip(box, spacing, strict=True)
+        )
+        made[wide] = ndimage.distance_transform_edt(~mask[wide], spacing) <= margin
+    return made

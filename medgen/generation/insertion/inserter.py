@@ -1,0 +1,157 @@
+"""Put lesions into a host, in number, size and place as donors have them: output n is a function of n and the seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import attrs
+import numpy as np
+
+from medgen import seeds
+from medgen.api.tables import DataSettings
+from medgen.generation.insertion import cases, lesions, shapes
+from medgen.generation.insertion.cases import Case, Files
+from medgen.generation.insertion.lesions import Lesion, Library
+from medgen.generation.insertion.painter import Painter, grown
+from medgen.generation.insertion.painting import Placed, fits, paint
+from medgen.generation.insertion.places import Ground
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+ATTEMPTS = 24
+"""Real lesions that are tried for one that is wanted."""
+COMPARED = 4
+"""Of those that fit, so many are compared: the one that is most at home in the host is taken."""
+NEAREST = 6
+"""Real lesions next in size from which one is drawn; a twentieth of all where that is more."""
+HELD = 2
+"""Hosts that are kept in memory."""
+
+
+class Chosen(NamedTuple):
+    """A lesion for a host. unlike: as in `places.Found`. attempt: how many were tried before it."""
+
+    lesion: Lesion
+    mirrored: bool
+    placed: Placed
+    unlike: float
+
+
+@attrs.frozen(eq=False)
+class Inserted:
+    """A host with new lesions. images: float32 `[channel, x, y, z]`, as in `Case`. changed, new: bool `[x, y, z]`,
+    where values count, and the new lesions. lesions: what is noted of each. missed: how many found no place."""
+
+    case: Case
+    images: Array
+    changed: Array
+    new: Array
+    lesions: tuple[Mapping[str, Any], ...]
+    missed: int
+
+
+class Inserter:
+    """Puts lesions into hosts. made_from: what decides the outputs besides index and seed, for the manifest."""
+
+    def __init__(
+        self,
+        hosts: Sequence[Files],
+        library: Library,
+        painter: Painter,
+        data: DataSettings,
+        seed: int,
+        made_from: Mapping[str, Any],
+    ):
+        self.hosts, self.library, self.painter = hosts, library, painter
+        self.data, self.seed, self.made_from = data, seed, made_from
+        self._read = lru_cache(HELD)(self._read_host)
+
+    def host(self, index: int) -> Files:
+        """The host of an output: all are used equally often, in an order that the seed draws."""
+        round_, place = divmod(index, len(self.hosts))
+        return self.hosts[int(seeds.permutation(self.seed, round_, len(self.hosts))[place])]
+
+    def make(self, index: int) -> Inserted:
+        """Make one output."""
+        case = self._read(self.hosts.index(self.host(index)))
+        rng = np.random.default_rng(seeds.derive(self.seed, "insert", index))
+        chosen, missed = self._chosen(case, rng)
+        images = case.images.copy()
+        changed, new = np.zeros((2, *case.head.shape), bool)
+        for number, each in enumerate(chosen):
+            weight = paint(
+                images,
+                case.head,
+                case.spacing,
+                each.placed,
+                self.painter,
+                seeds.derive(self.seed, "insert/paint", index, number),
+            )
+            changed |= weight > 0
+            new |= each.placed.mask(new.shape)
+        notes = tuple(self._note(case, images, each, new) for each in chosen)
+        return Inserted(case, images, changed, new, notes, missed)
+
+    def _read_host(self, number: int) -> Case:
+        return cases.read(self.hosts[number], self.data)
+
+    def _chosen(self, case: Case, rng: np.random.Generator) -> tuple[list[Chosen], int]:
+        """Lesions of other persons for a host, the largest first, and how many found no place."""
+        library = self.library.others(case.files.person)
+        ground = Ground(case, library.unlikely, self.painter.margin + max(case.spacing))
+        chosen: list[Chosen] = []
+        wanted = _wanted(library, case, rng)
+        for size in sorted(wanted, reverse=True):
+            found = self._choose(_near(library, size), ground, rng)
+            if found is not None:
+                ground.take(found.placed.mask(case.head.shape))
+                chosen.append(found)
+        return chosen, len(wanted) - len(chosen)
+
+    def _choose(self, pool: Sequence[Lesion], ground: Ground, rng: np.random.Generator) -> Chosen | None:
+        """Of a few lesions that fit somewhere, the one that is most at home there."""
+        best: list[Chosen] = []
+        for _ in range(ATTEMPTS):
+            lesion, mirrored = pool[int(rng.integers(len(pool)))], bool(rng.integers(2))
+            patch = shapes.moved(lesion, ground.case.spacing, rng, mirrored)
+            found = None
+            if fits(self.painter, patch, ground.case.spacing):
+                found = ground.find(lesion, patch, mirrored, rng)
+            if found is not None:
+                best.append(Chosen(lesion, mirrored, Placed(patch, found.centre), found.unlike))
+            if len(best) == COMPARED:
+                break
+        return min(best, key=lambda each: each.unlike, default=None)
+
+    def _note(self, case: Case, images: Array, chosen: Chosen, new: Array) -> dict[str, Any]:
+        """What the manifest says of a lesion. centre: mm, in the scan's own space."""
+        mask = chosen.placed.mask(new.shape)
+        around = case.head & ~new & ~case.lesion & grown(mask, case.spacing, lesions.RING)
+        lesion, affine = chosen.lesion, case.place.affine
+        return {
+            "donor": lesion.donor,
+            "lesion": lesion.number,
+            "mirrored": chosen.mirrored,
+            "centre": [round(float(each), 1) for each in affine[:3, :3] @ chosen.placed.centre + affine[:3, 3]],
+            "mm3": round(float(np.count_nonzero(mask) * np.prod(case.spacing)), 1),
+            "contrast": [round(each, 4) for each in lesions.contrast(images, mask, around)],
+            "donor_contrast": [round(each, 4) for each in lesion.contrast],
+            "unlike": round(chosen.unlike, 4),
+        }
+
+
+def _wanted(library: Library, case: Case, rng: np.random.Generator) -> list[float]:
+    """Sizes of the lesions to put in, mm3: those of one donor drawn at random, less as many as the host has."""
+    sizes = np.array(library.sizes[rng.integers(len(library.sizes))][1])
+    count = max(1, len(sizes) - lesions.count(case.lesion))
+    return [float(each) for each in rng.permutation(sizes)[:count]]
+
+
+def _near(library: Library, size: float) -> Sequence[Lesion]:
+    """The real lesions next in size."""
+    sizes = np.log([lesion.size for lesion in library.lesions])
+    count = min(len(sizes), max(NEAREST, len(sizes) // 20))
+    nearest = np.argsort(np.abs(sizes - np.log(size)), kind="stable")[:count]
+    return [library.lesions[place] for place in np.sort(nearest)]
