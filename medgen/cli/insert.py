@@ -1,0 +1,112 @@
+"""`medgen insert`: new lesions in real scans."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from medgen.cli.generate import MOST_PAIRS, Shard
+from medgen.cli.options import FOLDER, overrides_argument, say_result
+from medgen.errors import IncompleteError, Problem, RecipeError
+from medgen.system import streams
+
+if TYPE_CHECKING:
+    from medgen.generation.insertion.inserter import Inserter
+
+
+@click.command()
+@click.option("--hosts", type=FOLDER, required=True, metavar="SCANS", help="Folder of patients to put lesions into.")
+@click.option(
+    "--image-model",
+    required=True,
+    metavar="CKPT|paste",
+    help="Checkpoint or run folder of a model of mode insert; paste: real lesions, blended in.",
+)
+@click.option(
+    "--donors",
+    type=FOLDER,
+    metavar="DATASET",
+    help="Patients with masks, whose lesions tell number, size and place.  [default: those of the hosts]",
+)
+@click.option("--num-images", type=click.IntRange(1, MOST_PAIRS), help="Number of outputs; hosts take turns.")
+@click.option(
+    "--only", type=click.IntRange(0, MOST_PAIRS - 1), multiple=True, metavar="INDEX", help="Make just this output."
+)
+@click.option("--output-dir", type=FOLDER, required=True, metavar="OUT", help="Folder for OUT/train/syn_00000/...")
+@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same outputs.")
+@click.option("--shard", type=Shard(), default="1/1", help="Make part I of N, as one of N jobs.")
+@click.option(
+    "--devices", type=click.IntRange(1, 1024), default=1, metavar="N", help="Number of processes to share the work."
+)
+@overrides_argument
+@click.pass_context
+def insert(
+    context: click.Context, hosts: Path, image_model: str, donors: Path | None, num_images: int | None,
+    only: tuple[int, ...], output_dir: Path, seed: int, shard: tuple[int, int], devices: int,
+    overrides: tuple[str, ...],
+) -> int:  # fmt: skip
+    """Put new lesions into real scans; continues where it was stopped.
+
+    Each output is a host at full resolution, the same bit for bit but around the new lesions, with a mask of all
+    lesions and one of the new. It shows a real head: share it as you would the host. KEY=VALUE are of [data], for hosts
+    and donors alike: data.files.flair="FLAIR_*".
+    """
+    from medgen.generation import workers
+    from medgen.generation.blocks import Indices
+    from medgen.generation.insertion import outputs
+    from medgen.system.signals import asked_to_stop
+
+    streams.only_log()
+    shard, arguments = workers.share(*shard), context.find_root().obj
+    indices = _indices(num_images, only, shard)
+    command = shlex.join(["medgen", *arguments])
+    processes = workers.processes(devices, indices) if isinstance(indices, Indices) else 1
+    if processes > 1:
+        if code := workers.supervise(arguments, processes, len(indices), output_dir, command):
+            return code
+    else:
+        with workers.joined(), asked_to_stop(command) as stop:
+            make = _inserter(hosts, image_model, donors, overrides, seed)
+            with workers.progress(len(indices)) as advance:
+                outputs.insert(make, indices, output_dir, stop, advance)
+    if not workers.notes():
+        _conclude(output_dir, indices)
+    return 0
+
+
+def _indices(num_images: int | None, only: tuple[int, ...], shard: tuple[int, int]) -> Sequence[int]:
+    """The outputs to make: those named, or this part of all of them."""
+    from medgen.generation import pairs
+
+    if (num_images is None) != bool(only):
+        what = "give one of them"
+        raise RecipeError(
+            Problem("--num-images, --only", what, "Say how many outputs there shall be, or which to make")
+        )
+    if only:
+        return sorted({*only}) if shard[0] == 1 else []
+    return pairs.shard(num_images or 0, 1, *shard)
+
+
+def _inserter(hosts: Path, image_model: str, donors: Path | None, overrides: Sequence[str], seed: int) -> Inserter:
+    from medgen.generation.insertion import setup
+
+    return setup.with_paste(hosts, donors, overrides, seed)
+
+
+def _conclude(out: Path, indices: Sequence[int]) -> None:
+    """Print the result's path. Raises IncompleteError if hosts were left out."""
+    from medgen.generation import pairs
+
+    found = pairs.outcome(out, indices)
+    picture = out / "insertions.png"
+    say_result(picture if picture.exists() else out)
+    if found.failed:
+        listed = ", ".join(map(str, found.first)) + (", ..." if found.failed > len(found.first) else "")
+        what = f"in {found.failed} of {len(indices)} hosts no lesion found a place (indices {listed})"
+        fix = "Give donors whose scans were prepared as the hosts' were: both with their skull, or both without"
+        raise IncompleteError(Problem(out, what, fix))
