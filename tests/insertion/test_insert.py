@@ -68,7 +68,7 @@ def test_the_manifest_names_host_and_donor_and_that_nothing_may_be_shared(
 
 def test_outputs_are_a_dataset_to_train_on(medgen: Run, patients: Path, tmp_path: Path) -> None:
     assert medgen(*command(patients, tmp_path / "out", "--num-images", 3)).code == 0
-    result = medgen("data", "check", "--root", tmp_path / "out")
+    result = medgen("data", "check", tmp_path / "out")
     assert result.code == 0, result.err
 
 
