@@ -82,7 +82,9 @@ def test_what_lies_beyond_the_slice_is_background(tmp_path):
     bravo[2:18, 2:18] = np.random.default_rng(0).integers(400, 900, (16, 16, 4), np.int16)
     seg[2:4, 2:4], seg[16:18, 10:12] = 1, 1
     for number in range(2):
-        write_volume(tmp_path / "scans" / f"p{number}" / "bravo.nii.gz", (bravo + number * (bravo > 0)).astype(np.int16))
+        write_volume(
+            tmp_path / "scans" / f"p{number}" / "bravo.nii.gz", (bravo + number * (bravo > 0)).astype(np.int16)
+        )
         write_volume(tmp_path / "scans" / f"p{number}" / "seg.nii.gz", seg)
     store = opened(tmp_path / "scans", tmp_path / "cache", val_fraction=0.0, min_foreground=0.0)
     images, masks = store.read(np.arange(len(store)), CHANNELS).swapaxes(0, 1)
