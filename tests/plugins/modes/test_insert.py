@@ -37,10 +37,10 @@ def test_a_recipe_that_cannot_learn_to_paint_is_refused(override, told):
 
 
 def test_a_latent_which_mixes_a_lesion_with_its_surroundings_is_refused():
-    with pytest.raises(RecipeError, match="space.latent: a latent mixes a lesion with what lies around it"):
+    with pytest.raises(RecipeError, match=r"space\.latent: a latent mixes a lesion with what lies around it"):
         load(RECIPE, ("space=latent", "space.latent.checkpoint=x"))
 
 
 def test_an_autoencoder_which_is_given_no_mask_is_refused():
-    with pytest.raises(RecipeError, match=r"strategy.vae: is given no mask, which mode.insert paints by"):
+    with pytest.raises(RecipeError, match=r"strategy\.vae: is given no mask, which mode.insert paints by"):
         load(RECIPES / "vae_bravo.toml", ("mode=insert", "data.crop=lesions", "data.image_size=64"))
