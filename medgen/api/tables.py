@@ -160,6 +160,11 @@ class DataSettings:
     )
     lower: float = field(0.5, help="percentile of the head's intensities that becomes -1", check=between(0, 49))
     upper: float = field(99.5, help="percentile of the head's intensities that becomes 1", check=between(51, 100))
+    headroom: float = field(
+        0.0,
+        help="range above upper that is kept too, in times that from lower to upper, so that no lesion is cut off",
+        check=between(0, 10),
+    )
     workers: int = field(
         0, help="processes that fill the slice store; 0: as many as help, up to all cores", check=between(0, 1024)
     )

@@ -149,6 +149,11 @@ def test_stores_of_whole_slices_are_found_as_before(tmp_path):
     assert store_module._key(settings, CHANNELS, [], [], tmp_path) == key
 
 
+def test_another_headroom_is_another_store(tmp_path):
+    keys = {store_module._key(DataSettings(headroom=room), CHANNELS, [], [], tmp_path) for room in (0.0, 0.5, 1.0)}
+    assert len(keys) == 3
+
+
 def test_crops_have_a_store_of_their_own(cohort, tmp_path):
     whole, cut = (opened(cohort, tmp_path, crop=crop) for crop in ("none", "lesions"))
     assert whole.fingerprint != cut.fingerprint

@@ -115,7 +115,7 @@ def _cut(
     if volume.written:
         scaled = volume.data * np.float32(2 / WHITE)
     else:
-        scaled = scale(volume.data, inside, settings.lower, settings.upper, channel.path)
+        scaled = scale(volume.data, inside, settings.lower, settings.upper, channel.path, settings.headroom)
         scaled += 1  # so that the background, and whatever lies outside the volume, is 0
     stack = np.full((len(share), plane.size, plane.size), -1, np.float16)
     shown = np.flatnonzero(share if only is None or only.shape != share.shape else (share > 0) & only)
@@ -171,12 +171,19 @@ def binary(data: np.ndarray, labels: Sequence[int]) -> np.ndarray:
     return np.isin(nearest, labels) if len(labels) else nearest != 0
 
 
-def scale(data: np.ndarray, inside: np.ndarray, lower: float, upper: float, path: Path | str = "image") -> np.ndarray:
-    """Map two percentiles of the foreground to -1 and 1, clip, and set the background to -1; float32.
+def scale(
+    data: np.ndarray,
+    inside: np.ndarray,
+    lower: float,
+    upper: float,
+    path: Path | str = "image",
+    headroom: float = 0.0,
+) -> np.ndarray:
+    """Map the ends of the `window` to -1 and 1, clip, and set the background to -1; float32.
 
     Raises `DataError` that names `path` where the two are equal.
     """
-    low, high = window(data, inside, lower, upper)
+    low, high = window(data, inside, lower, upper, headroom)
     if not low < high:
         raise DataError(flat(Path(path), low, lower, upper))
     scaled = (data - np.float32(low)) * np.float32(2 / (high - low)) - 1
@@ -185,12 +192,17 @@ def scale(data: np.ndarray, inside: np.ndarray, lower: float, upper: float, path
     return np.asarray(scaled)
 
 
-def window(data: np.ndarray, inside: np.ndarray, lower: float, upper: float) -> tuple[float, float]:
-    """The two percentiles of the foreground, without its rim, which interpolation mixes with the background."""
+def window(
+    data: np.ndarray, inside: np.ndarray, lower: float, upper: float, headroom: float = 0.0
+) -> tuple[float, float]:
+    """The two percentiles of the foreground, without its rim, which interpolation mixes with the background.
+
+    headroom: by how many times their distance the upper end lies above the upper percentile.
+    """
     inner = without_rim(inside)
     chosen = inner if 2 * np.count_nonzero(inner) > np.count_nonzero(inside) else inside
     low, high = np.percentile(data.T[chosen.T], [lower, upper])
-    return float(low), float(high)
+    return float(low), float(high + headroom * (high - low))
 
 
 def flat(path: Path, value: float, lower: float, upper: float) -> Problem:

@@ -221,6 +221,7 @@ def _key(
     found = digests(dict.fromkeys(paths), cache)
     how = [FORMAT, settings.axis, settings.image_size, settings.spacing, settings.lower, settings.upper, settings.nan]
     how += [] if settings.crop == "none" else [settings.crop, crops.FORMAT]
+    how += [f"headroom {settings.headroom:g}"] if settings.headroom else []
     what = [[(found[source.path], source.labels) for source in job] for job in jobs]
     where = [[each.known, *(found[scan] for scan in each.scans)] for each in sought]
     return hashlib.sha256(json.dumps([how, list(channels), what, where]).encode()).hexdigest()[:32]

@@ -26,7 +26,7 @@ class ModelPainter:
     def __init__(self, model: Model, steps: int | None = None):
         self.model, self.steps = model, steps
         mode = model.parts.mode
-        self.channels, self.margin = mode.images, mode.margin
+        self.channels, self.margin, self.axis = mode.images, mode.margin, model.axis
         self.size: tuple[int, ...] | None = model.size
         self.spacing: tuple[float, ...] | None = (model.spacing,) * len(model.size)
 
