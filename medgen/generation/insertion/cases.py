@@ -119,7 +119,7 @@ def _window(path: Path, raw: Raw, inside: Array, data: DataSettings) -> tuple[fl
     """What becomes 0 and 1: as in training, where what medgen has written keeps its scale."""
     if raw.volume.written:
         return 0.0, float(WHITE)
-    low, high = window(raw.volume.data, inside, data.lower, data.upper)
+    low, high = window(raw.volume.data, inside, data.lower, data.upper, data.headroom)
     if not low < high:
         raise DataError(flat(path, low, data.lower, data.upper))
     return low, high

@@ -63,5 +63,5 @@ def _digest(files: Sequence[Files], data: DataSettings) -> str:
     known = digests([path for each in files for path in each.paths], cache_root())
     rows = [[each.id, each.person, [known[path] for path in each.paths]] for each in files]
     masks = {name: attrs.asdict(layouts.mask(data, name)) for name in sorted(layouts.mask_names(data))}
-    text = json.dumps([rows, masks, data.lower, data.upper, data.nan])
+    text = json.dumps([rows, masks, data.lower, data.upper, data.headroom, data.nan])
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
