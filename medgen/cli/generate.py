@@ -221,7 +221,7 @@ def _generator(
     from medgen.generation.masks import MaskSource, ModelMasks
     from medgen.generation.model import load_model
 
-    image_model, seg_model = _in_run("--image-model", image_model), _in_run("--seg-model", seg_model)
+    image_model, seg_model = in_run("--image-model", image_model), in_run("--seg-model", seg_model)
     image = load_model(image_model, options.registry()) if image_model else None
     masks: MaskSource | None = None
     if seg_model and seg_model.is_dir():
@@ -239,7 +239,7 @@ def _generator(
     return work.Generator(image, masks, seed, steps, batch_size, inside)
 
 
-def _in_run(option: str, model: Path | None) -> Path | None:
+def in_run(option: str, model: Path | None) -> Path | None:
     """Return the newest checkpoint of a run's folder, any other path as it is. Raises RecipeError if it is no model."""
     if model is None or (model / "latest.pt").is_file():
         return model and model / "latest.pt"

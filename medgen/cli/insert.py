@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from medgen.cli.generate import MOST_PAIRS, Shard
+from medgen.cli import options
+from medgen.cli.generate import MOST_PAIRS, Shard, in_run
 from medgen.cli.options import FOLDER, overrides_argument, say_result
 from medgen.errors import IncompleteError, Problem, RecipeError
 from medgen.system import streams
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     metavar="DATASET",
     help="Patients with masks, whose lesions tell number, size and place.  [default: those of the hosts]",
 )
+@click.option("--steps", type=click.IntRange(1, 10**6), help="Sampling steps; default: those of the model's recipe.")
 @click.option("--num-images", type=click.IntRange(1, MOST_PAIRS), help="Number of outputs; hosts take turns.")
 @click.option(
     "--only", type=click.IntRange(0, MOST_PAIRS - 1), multiple=True, metavar="INDEX", help="Make just this output."
@@ -45,8 +47,8 @@ if TYPE_CHECKING:
 @overrides_argument
 @click.pass_context
 def insert(
-    context: click.Context, hosts: Path, image_model: str, donors: Path | None, num_images: int | None,
-    only: tuple[int, ...], output_dir: Path, seed: int, shard: tuple[int, int], devices: int,
+    context: click.Context, hosts: Path, image_model: str, donors: Path | None, steps: int | None,
+    num_images: int | None, only: tuple[int, ...], output_dir: Path, seed: int, shard: tuple[int, int], devices: int,
     overrides: tuple[str, ...],
 ) -> int:  # fmt: skip
     """Put new lesions into real scans; continues where it was stopped.
@@ -70,7 +72,7 @@ def insert(
             return code
     else:
         with workers.joined(), asked_to_stop(command) as stop:
-            make = _inserter(hosts, image_model, donors, overrides, seed)
+            make = _inserter(hosts, image_model, donors, overrides, steps, seed)
             with workers.progress(len(indices)) as advance:
                 outputs.insert(make, indices, output_dir, stop, advance)
     if not workers.notes():
@@ -92,10 +94,20 @@ def _indices(num_images: int | None, only: tuple[int, ...], shard: tuple[int, in
     return pairs.shard(num_images or 0, 1, *shard)
 
 
-def _inserter(hosts: Path, image_model: str, donors: Path | None, overrides: Sequence[str], seed: int) -> Inserter:
+def _inserter(
+    hosts: Path, image_model: str, donors: Path | None, overrides: Sequence[str], steps: int | None, seed: int
+) -> Inserter:
     from medgen.generation.insertion import setup
+    from medgen.generation.insertion.model_painter import open_painter
+    from medgen.generation.insertion.paste import NAME
 
-    return setup.with_paste(hosts, donors, overrides, seed)
+    scans = setup.Scans(hosts, donors, overrides)
+    if image_model == NAME:
+        if steps:
+            raise RecipeError(Problem("--steps", "is for a model, and --image-model is paste", "Leave it out"))
+        return setup.with_paste(scans, seed)
+    model = in_run("--image-model", Path(image_model)) or Path(image_model)
+    return setup.with_model(scans, open_painter(model, steps, options.registry()), options.registry(), seed)
 
 
 def _conclude(out: Path, indices: Sequence[int]) -> None:
@@ -107,6 +119,7 @@ def _conclude(out: Path, indices: Sequence[int]) -> None:
     say_result(picture if picture.exists() else out)
     if found.failed:
         listed = ", ".join(map(str, found.first)) + (", ..." if found.failed > len(found.first) else "")
-        what = f"in {found.failed} of {len(indices)} hosts no lesion found a place (indices {listed})"
-        fix = "Give donors whose scans were prepared as the hosts' were: both with their skull, or both without"
-        raise IncompleteError(Problem(out, what, fix))
+        what = f"{found.failed} of {len(indices)} outputs have no lesion (indices {listed}): "
+        what += f"{found.rejected['no_place']} found no place, {found.rejected['too_large']} are larger than the "
+        fix = "Give hosts and donors prepared alike, with their skull or without it, or train with a larger image_size"
+        raise IncompleteError(Problem(out, what + "model's crops", fix))

@@ -170,5 +170,5 @@ def test_a_host_in_which_nothing_fits_is_left_out_and_told_of(medgen: Run, patie
     values = np.asarray(nib.load(hosts / "P020/flair.nii.gz").dataobj)
     nib.save(nib.Nifti1Image((values > 0).astype(np.uint8), AFFINE), hosts / "P020/seg.nii.gz")
     arguments = command(patients, tmp_path / "out", "--num-images", 1, "--donors", patients, hosts=hosts)
-    refused(medgen, arguments, 12, "1 of 1 hosts", "indices 0")
+    refused(medgen, arguments, 12, "1 of 1 outputs", "(indices 0): 1 found no place")
     assert not (tmp_path / "out/train/syn_00000").exists()

@@ -57,21 +57,24 @@ class Case:
     place: Place
 
 
-def find(data: DataSettings, images: Sequence[str] | None, masked: bool) -> list[Files]:
+def find(
+    data: DataSettings, images: Sequence[str] | None, masked: bool, masks: Sequence[str] | None = None
+) -> list[Files]:
     """Find the patients to train on, ordered by id. Raises DataError with a line per problem.
 
-    images: the names that each must have; None: those that each has. masked: each must have its masks too.
+    images: the names that each must have; None: those that each has. masked: each must have its masks too. masks:
+    which, None for all.
     """
-    names = sorted(layouts.mask_names(data))
-    masks = [layouts.source(data, name) for name in names]
+    names = sorted(masks or layouts.mask_names(data))
+    sources = [layouts.source(data, name) for name in names]
     wanted = [] if images is None else [layouts.source(data, name) for name in images]
     sought = [*dict.fromkeys([*data.files, *KNOWN])] if images is None else []
-    found = layouts.survey(data, [*wanted, *(masks if masked else [])], [*sought, *masks])
+    found = layouts.survey(data, [*wanted, *(sources if masked else [])], [*sought, *sources])
     if found.faults:
         raise DataError(*found.faults)
     patients = [each for each in found.patients if each.split == "train"]
     if images is None:
-        images = [name for name in sought if name not in masks and all(name in each.files for each in patients)]
+        images = [name for name in sought if name not in sources and all(name in each.files for each in patients)]
     if not images:
         what = "its patients have no image in common that medgen knows"
         raise DataError(Problem(data.root, what, "Set data.files.NAME to a pattern of the image's files"))

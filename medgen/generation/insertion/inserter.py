@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -26,12 +27,14 @@ COMPARED = 4
 """Of those that fit, so many are compared: the one that is most at home in the host is taken."""
 NEAREST = 6
 """Real lesions next in size from which one is drawn; a twentieth of all where that is more."""
+NO_PLACE, TOO_LARGE = "no_place", "too_large"
+"""Why a lesion is not put in: nothing fits around such lesions' places, or what paints has smaller crops."""
 HELD = 2
 """Hosts that are kept in memory."""
 
 
 class Chosen(NamedTuple):
-    """A lesion for a host. unlike: as in `places.Found`. attempt: how many were tried before it."""
+    """A lesion for a host. unlike: as in `places.Found`."""
 
     lesion: Lesion
     mirrored: bool
@@ -42,14 +45,15 @@ class Chosen(NamedTuple):
 @attrs.frozen(eq=False)
 class Inserted:
     """A host with new lesions. images: float32 `[channel, x, y, z]`, as in `Case`. changed, new: bool `[x, y, z]`,
-    where values count, and the new lesions. lesions: what is noted of each. missed: how many found no place."""
+    where values count, and the new lesions. lesions: what is noted of each. missed: how many have no place, by
+    `NO_PLACE` and `TOO_LARGE`."""
 
     case: Case
     images: Array
     changed: Array
     new: Array
     lesions: tuple[Mapping[str, Any], ...]
-    missed: int
+    missed: Counter[str]
 
 
 class Inserter:
@@ -97,33 +101,36 @@ class Inserter:
     def _read_host(self, number: int) -> Case:
         return cases.read(self.hosts[number], self.data)
 
-    def _chosen(self, case: Case, rng: np.random.Generator) -> tuple[list[Chosen], int]:
-        """Lesions of other persons for a host, the largest first, and how many found no place."""
+    def _chosen(self, case: Case, rng: np.random.Generator) -> tuple[list[Chosen], Counter[str]]:
+        """Lesions of other persons for a host, and why others found no place."""
         library = self.library.others(case.files.person)
         ground = Ground(case, library.unlikely, self.painter.margin + max(case.spacing))
         chosen: list[Chosen] = []
-        wanted = _wanted(library, case, rng)
-        for size in sorted(wanted, reverse=True):
+        missed = Counter[str]()
+        for size in _wanted(library, rng):
             found = self._choose(_near(library, size), ground, rng)
-            if found is not None:
+            if isinstance(found, Chosen):
                 ground.take(found.placed.mask(case.head.shape))
                 chosen.append(found)
-        return chosen, len(wanted) - len(chosen)
+            else:
+                missed[found] += 1
+        return chosen, missed
 
-    def _choose(self, pool: Sequence[Lesion], ground: Ground, rng: np.random.Generator) -> Chosen | None:
-        """Of a few lesions that fit somewhere, the one that is most at home there."""
-        best: list[Chosen] = []
+    def _choose(self, pool: Sequence[Lesion], ground: Ground, rng: np.random.Generator) -> Chosen | str:
+        """Of a few lesions that fit somewhere, the one that is most at home there; or why there is none."""
+        found: list[Chosen] = []
+        why = TOO_LARGE
         for _ in range(ATTEMPTS):
             lesion, mirrored = pool[int(rng.integers(len(pool)))], bool(rng.integers(2))
             patch = shapes.moved(lesion, ground.case.spacing, rng, mirrored)
-            found = None
-            if fits(self.painter, patch, ground.case.spacing):
-                found = ground.find(lesion, patch, mirrored, rng)
-            if found is not None:
-                best.append(Chosen(lesion, mirrored, Placed(patch, found.centre), found.unlike))
-            if len(best) == COMPARED:
+            if not fits(self.painter, patch, ground.case.spacing):
+                continue
+            why = NO_PLACE
+            if place := ground.find(lesion, patch, mirrored, rng):
+                found.append(Chosen(lesion, mirrored, Placed(patch, place.centre), place.unlike))
+            if len(found) == COMPARED:
                 break
-        return min(best, key=lambda each: each.unlike, default=None)
+        return min(found, key=lambda each: each.unlike) if found else why
 
     def _note(self, case: Case, images: Array, chosen: Chosen, new: Array) -> dict[str, Any]:
         """What the manifest says of a lesion. centre: mm, in the scan's own space."""
@@ -142,11 +149,10 @@ class Inserter:
         }
 
 
-def _wanted(library: Library, case: Case, rng: np.random.Generator) -> list[float]:
-    """Sizes of the lesions to put in, mm3: those of one donor drawn at random, less as many as the host has."""
-    sizes = np.array(library.sizes[rng.integers(len(library.sizes))][1])
-    count = max(1, len(sizes) - lesions.count(case.lesion))
-    return [float(each) for each in rng.permutation(sizes)[:count]]
+def _wanted(library: Library, rng: np.random.Generator) -> list[float]:
+    """Sizes of the lesions to put in, mm3, the largest first: those of one donor, drawn at random."""
+    sizes = library.sizes[int(rng.integers(len(library.sizes)))][1]
+    return sorted(sizes, reverse=True)
 
 
 def _near(library: Library, size: float) -> Sequence[Lesion]:

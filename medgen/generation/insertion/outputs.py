@@ -77,7 +77,7 @@ def write(made: Inserted, index: int, manifest: Manifest, make: Inserter) -> Non
     """Write one output, or that no lesion found a place in its host."""
     entry: Entry = {"index": index, "id": name_of(index), "host": _host(made, make)}
     if not made.lesions:
-        manifest.add(entry | {"failed": True, "rejected": {"no_place": made.missed}})
+        manifest.add(entry | {"failed": True, "rejected": made.missed})
         return
     names = (*make.painter.channels, ALL, NEW)
     data = list(_files(made))

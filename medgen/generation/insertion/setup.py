@@ -11,7 +11,8 @@ from typing import Any
 import attrs
 
 from medgen.api.tables import DataSettings
-from medgen.config.recipe import data_settings
+from medgen.config.recipe import data_settings, from_toml, to_toml
+from medgen.config.registry import Registry
 from medgen.data.scans import layouts
 from medgen.data.store.file_memo import cache_root
 from medgen.data.store.store_sources import digests
@@ -19,43 +20,69 @@ from medgen.errors import DataError, Problem
 from medgen.generation.insertion import cases, lesions
 from medgen.generation.insertion.cases import Files
 from medgen.generation.insertion.inserter import Inserter
+from medgen.generation.insertion.model_painter import ModelPainter
+from medgen.generation.insertion.painter import Painter
 from medgen.generation.insertion.paste import NAME, Paste
 from medgen.system import console
 
+Masks = Sequence[str] | None
+"""Names of the masks that lesions are read from; None: all."""
 
-def with_paste(hosts: Path, donors: Path | None, overrides: Sequence[str], seed: int) -> Inserter:
-    """What pastes lesions of donors into hosts. donors: None: the hosts that have masks."""
-    given = data_settings(overrides)
-    data, theirs = attrs.evolve(given, root=hosts), attrs.evolve(given, root=donors or hosts)
-    sources = [each for each in cases.find(theirs, None, masked=donors is not None) if each.masks]
-    if not sources:
-        what = "none of its patients has masks of lesions, and no donors are given"
-        raise DataError(Problem(hosts, what, "Give --donors a dataset with masks of lesions"))
-    images = tuple(sources[0].images)
-    if donors is not None:
-        common = tuple(cases.find(data, None, masked=False)[0].images)
-        images = tuple(name for name in images if name in common)
-        if not images:
-            what = f"its patients have {', '.join(common)}, the donors {', '.join(sources[0].images)}"
-            raise DataError(Problem(hosts, what, "Give donors of the same images"))
-    sources = [each for each in cases.find(theirs, images, masked=donors is not None) if each.masks]
-    return _inserter(cases.find(data, images, masked=False), sources, Paste(images), data, theirs, seed)
+
+@attrs.frozen
+class Scans:
+    """Where hosts and donors are. donors: None for the hosts that have masks. overrides: `KEY=VALUE` of [data]."""
+
+    hosts: Path
+    donors: Path | None
+    overrides: Sequence[str]
+
+
+def with_paste(scans: Scans, seed: int) -> Inserter:
+    """What pastes lesions of donors into hosts: all images that both have. Raises DataError or RecipeError."""
+    data = data_settings(scans.overrides)
+    mine = set(_hosts(scans, data, None)[0].images)
+    theirs = tuple(_donors(scans, data, None)[0].images)
+    images = tuple(name for name in theirs if name in mine)
+    if not images:
+        what = f"its patients have {', '.join(sorted(mine))}, the donors {', '.join(theirs)}"
+        raise DataError(Problem(scans.hosts, what, "Give donors of the same images"))
+    return _inserter(scans, data, Paste(images), None, {"image_model": NAME}, seed)
+
+
+def with_model(scans: Scans, painter: ModelPainter, registry: Registry, seed: int) -> Inserter:
+    """What paints lesions with a trained model, which tells how scans are read. Raises DataError or RecipeError."""
+    data_settings(scans.overrides)  # refuses what is not of [data]
+    recipe = from_toml(to_toml(painter.model.recipe), registry, "--image-model", scans.overrides)
+    made_from = {"image_model": painter.model.digest, "steps": painter.steps}
+    return _inserter(scans, recipe.data, painter, painter.model.parts.mode.condition, made_from, seed)
+
+
+def _hosts(scans: Scans, data: DataSettings, images: Sequence[str] | None, masks: Masks = None) -> list[Files]:
+    return cases.find(attrs.evolve(data, root=scans.hosts), images, False, masks)
+
+
+def _donors(scans: Scans, data: DataSettings, images: Sequence[str] | None, masks: Masks = None) -> list[Files]:
+    """Those with masks. Raises DataError if there are none."""
+    own = scans.donors is None
+    found = cases.find(attrs.evolve(data, root=scans.donors or scans.hosts), images, not own, masks)
+    if donors := [each for each in found if each.masks]:
+        return donors
+    what = "none of its patients has masks of lesions, and no donors are given"
+    raise DataError(Problem(scans.hosts, what, "Give --donors a dataset with masks of lesions"))
 
 
 def _inserter(
-    hosts: Sequence[Files], donors: Sequence[Files], painter: Any, data: DataSettings, theirs: DataSettings, seed: int
+    scans: Scans, data: DataSettings, painter: Painter, masks: Masks, made_from: dict[str, Any], seed: int
 ) -> Inserter:
-    made_from = {
-        "image_model": NAME,
-        "hosts": _digest(hosts, data),
-        "donors": _digest(donors, theirs),
-        "images": list(painter.channels),
-    }
+    hosts, donors = (each(scans, data, painter.channels, masks) for each in (_hosts, _donors))
+    theirs = attrs.evolve(data, root=scans.donors or scans.hosts)
     with console.progress("donors", len(donors), "read") as bar:
         library = lesions.collect(donors, theirs, bar.advance)
     for person in {each.person for each in hosts}:
         library.others(person)
-    return Inserter(hosts, library, painter, data, seed, made_from)
+    read = {"hosts": _digest(hosts, data), "donors": _digest(donors, data), "images": list(painter.channels)}
+    return Inserter(hosts, library, painter, attrs.evolve(data, root=scans.hosts), seed, made_from | read)
 
 
 def _digest(files: Sequence[Files], data: DataSettings) -> str:
