@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import sparse
+from scipy import ndimage, sparse
 
 Array = np.ndarray[Any, Any]
 
@@ -16,19 +16,27 @@ MOST = 2000
 """Steps after which it is taken as it is; a lesion of 5 cm takes about 200."""
 
 
-def blend(host: Array, donor: Array, region: Array, spacing: Sequence[float] | None = None) -> Array:
+def blend(
+    host: Array, donor: Array, region: Array, spacing: Sequence[float] | None = None, kept: Array | None = None
+) -> Array:
     """Paint a region with the donor's details, on the host's level all along its edge.
 
     host, donor: float32 `[channel, *space]`, on one grid. region: bool `[*space]`. spacing: mm along each axis, by
-    which neighbours count; None: alike. Solves equation 7 for the gradient of the donor (equation 11), as the donor
-    plus the smoothest field that makes up for the difference at the edge (equation 5). At an edge of the array the
+    which neighbours count; None: alike. kept: bool `[*space]`, what of the donor counts; the rest, such as air and
+    other lesions, is taken as what is nearest of it, as a step to it would count as a detail.
+
+    Solves equation 7 for the gradient of the donor (equation 11), as the donor plus the smoothest field that makes up for the difference at the edge (equation 5). At an edge of the array the
     field has no slope. Outside the region the host's values are given back.
     """
     made = host.astype(np.float32)
     if not region.any():
         return made
+    mm = [1.0] * region.ndim if spacing is None else spacing
+    if kept is not None:
+        nearest = ndimage.distance_transform_edt(~kept, mm, return_distances=False, return_indices=True)
+        donor = np.stack([image[tuple(nearest)] for image in donor])
     difference = (host - donor).reshape(len(host), -1).astype(np.float64)
-    laplacian, edge = _equations(region, [1.0] * region.ndim if spacing is None else spacing)
+    laplacian, edge = _equations(region, mm)
     field = [_solved(laplacian, edge @ each) for each in difference]
     made[:, region] = donor[:, region] + np.stack(field)
     return made

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-from scipy import ndimage
-
 from medgen.evaluation.blending import blend
 from medgen.generation.insertion.painter import Array, Crop
 
@@ -34,14 +31,4 @@ class Paste:
 
 def _pasted(crop: Crop) -> Array:
     assert crop.donor is not None
-    return blend(crop.image, _alone(crop.donor), crop.region, crop.spacing)
-
-
-def _alone(donor: Crop) -> Array:
-    """The donor's scan with nothing but the lesion and tissue: air and other lesions are what is nearest of it.
-
-    Else the step to them would count as a detail of the lesion's surroundings.
-    """
-    kept = donor.region | donor.mask
-    nearest = ndimage.distance_transform_edt(~kept, donor.spacing, return_distances=False, return_indices=True)
-    return np.stack([image[tuple(nearest)] for image in donor.image])
+    return blend(crop.image, crop.donor.image, crop.region, crop.spacing, crop.donor.region | crop.donor.mask)
