@@ -28,6 +28,12 @@ if TYPE_CHECKING:
     help="Checkpoint or run folder of a model of mode insert; paste: real lesions, blended in.",
 )
 @click.option(
+    "--seg-model",
+    type=FOLDER,
+    metavar="CKPT|DIR",
+    help="Masks from a model of slices, or from a folder.  [default: those of the donors, moved, turned and warped]",
+)
+@click.option(
     "--donors",
     type=FOLDER,
     metavar="DATASET",
@@ -47,8 +53,8 @@ if TYPE_CHECKING:
 @overrides_argument
 @click.pass_context
 def insert(
-    context: click.Context, hosts: Path, image_model: str, donors: Path | None, steps: int | None,
-    num_images: int | None, only: tuple[int, ...], output_dir: Path, seed: int, shard: tuple[int, int], devices: int,
+    context: click.Context, hosts: Path, image_model: str, seg_model: Path | None, donors: Path | None,
+    steps: int | None, num_images: int | None, only: tuple[int, ...], output_dir: Path, seed: int, shard: tuple[int, int], devices: int,
     overrides: tuple[str, ...],
 ) -> int:  # fmt: skip
     """Put new lesions into real scans; continues where it was stopped.
@@ -72,7 +78,7 @@ def insert(
             return code
     else:
         with workers.joined(), asked_to_stop(command) as stop:
-            make = _inserter(hosts, image_model, donors, overrides, steps, seed)
+            make = _inserter(hosts, image_model, seg_model, donors, overrides, steps, seed)
             with workers.progress(len(indices)) as advance:
                 outputs.insert(make, indices, output_dir, stop, advance)
     if not workers.notes():
@@ -95,13 +101,14 @@ def _indices(num_images: int | None, only: tuple[int, ...], shard: tuple[int, in
 
 
 def _inserter(
-    hosts: Path, image_model: str, donors: Path | None, overrides: Sequence[str], steps: int | None, seed: int
-) -> Inserter:
+    hosts: Path, image_model: str, seg_model: Path | None, donors: Path | None, overrides: Sequence[str],
+    steps: int | None, seed: int,
+) -> Inserter:  # fmt: skip
     from medgen.generation.insertion import setup
     from medgen.generation.insertion.model_painter import open_painter
     from medgen.generation.insertion.paste import NAME
 
-    scans = setup.Scans(hosts, donors, overrides)
+    scans = setup.Scans(hosts, donors, in_run("--seg-model", seg_model), overrides)
     if image_model == NAME:
         if steps:
             raise RecipeError(Problem("--steps", "is for a model, and --image-model is paste", "Leave it out"))

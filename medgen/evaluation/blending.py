@@ -25,8 +25,9 @@ def blend(
     which neighbours count; None: alike. kept: bool `[*space]`, what of the donor counts; the rest, such as air and
     other lesions, is taken as what is nearest of it, as a step to it would count as a detail.
 
-    Solves equation 7 for the gradient of the donor (equation 11), as the donor plus the smoothest field that makes up for the difference at the edge (equation 5). At an edge of the array the
-    field has no slope. Outside the region the host's values are given back.
+    Solves equation 7 for the gradient of the donor (equation 11), as the donor plus the smoothest field that makes up
+    for the difference at the edge (equation 5). At an edge of the array the field has no slope. Outside the region the
+    host's values are given back.
     """
     made = host.astype(np.float32)
     if not region.any():

@@ -58,7 +58,11 @@ def donors(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_outside_the_dilated_masks_every_stored_value_is_the_hosts(kind: str, donors: Path, tmp_path: Path) -> None:
     path = tmp_path / "hosts/H1/flair.nii.gz"
     write_host(path, kind)
-    insert(setup.with_paste(setup.Scans(tmp_path / "hosts", donors, ["data.workers=1"]), 3), range(1), tmp_path / "out")
+    insert(
+        setup.with_paste(setup.Scans(tmp_path / "hosts", donors, None, ["data.workers=1"]), 3),
+        range(1),
+        tmp_path / "out",
+    )
     made = {name: nib.load(tmp_path / f"out/train/syn_00000/{name}.nii.gz") for name in ("flair", "seg", "seg_new")}
     host, result = nib.load(path), made["flair"]
     before, after = host.dataobj.get_unscaled(), result.dataobj.get_unscaled()

@@ -15,6 +15,7 @@ from medgen.api.tables import DataSettings
 from medgen.generation.insertion import cases, lesions, shapes
 from medgen.generation.insertion.cases import Case, Files
 from medgen.generation.insertion.lesions import Lesion, Library
+from medgen.generation.insertion.mask_sources import MaskSource
 from medgen.generation.insertion.painter import Painter, grown
 from medgen.generation.insertion.painting import Placed, fits, paint
 from medgen.generation.insertion.places import Ground
@@ -57,7 +58,11 @@ class Inserted:
 
 
 class Inserter:
-    """Puts lesions into hosts. made_from: what decides the outputs besides index and seed, for the manifest."""
+    """Puts lesions into hosts.
+
+    made_from: what decides the outputs besides index and seed, for the manifest. masks: where masks come from; None:
+    the library's lesions themselves.
+    """
 
     def __init__(
         self,
@@ -67,9 +72,10 @@ class Inserter:
         data: DataSettings,
         seed: int,
         made_from: Mapping[str, Any],
+        masks: MaskSource | None = None,
     ):
         self.hosts, self.library, self.painter = hosts, library, painter
-        self.data, self.seed, self.made_from = data, seed, made_from
+        self.data, self.seed, self.made_from, self.masks = data, seed, made_from, masks
         self._read = lru_cache(HELD)(self._read_host)
 
     def host(self, index: int) -> Files:
@@ -81,7 +87,7 @@ class Inserter:
         """Make one output."""
         case = self._read(self.hosts.index(self.host(index)))
         rng = np.random.default_rng(seeds.derive(self.seed, "insert", index))
-        chosen, missed = self._chosen(case, rng)
+        chosen, missed = self._chosen(case, index, rng)
         images = case.images.copy()
         changed, new = np.zeros((2, *case.head.shape), bool)
         for number, each in enumerate(chosen):
@@ -101,20 +107,27 @@ class Inserter:
     def _read_host(self, number: int) -> Case:
         return cases.read(self.hosts[number], self.data)
 
-    def _chosen(self, case: Case, rng: np.random.Generator) -> tuple[list[Chosen], Counter[str]]:
+    def _chosen(self, case: Case, index: int, rng: np.random.Generator) -> tuple[list[Chosen], Counter[str]]:
         """Lesions of other persons for a host, and why others found no place."""
         library = self.library.others(case.files.person)
         ground = Ground(case, library.unlikely, self.painter.margin + max(case.spacing))
         chosen: list[Chosen] = []
         missed = Counter[str]()
-        for size in _wanted(library, rng):
-            found = self._choose(_near(library, size), ground, rng)
+        for pool in self._pools(library, ground, index, rng):
+            found = self._choose(pool, ground, rng)
             if isinstance(found, Chosen):
                 ground.take(found.placed.mask(case.head.shape))
                 chosen.append(found)
             else:
                 missed[found] += 1
         return chosen, missed
+
+    def _pools(self, library: Library, ground: Ground, index: int, rng: np.random.Generator) -> list[list[Lesion]]:
+        """What is chosen from for each lesion that is wanted, the largest first."""
+        sizes = _wanted(library, rng)
+        if self.masks is not None:
+            return self.masks.pools(index, sizes, ground.frame, library)
+        return [library.near(size, max(NEAREST, len(library.lesions) // 20)) for size in sizes]
 
     def _choose(self, pool: Sequence[Lesion], ground: Ground, rng: np.random.Generator) -> Chosen | str:
         """Of a few lesions that fit somewhere, the one that is most at home there; or why there is none."""
@@ -153,11 +166,3 @@ def _wanted(library: Library, rng: np.random.Generator) -> list[float]:
     """Sizes of the lesions to put in, mm3, the largest first: those of one donor, drawn at random."""
     sizes = library.sizes[int(rng.integers(len(library.sizes)))][1]
     return sorted(sizes, reverse=True)
-
-
-def _near(library: Library, size: float) -> Sequence[Lesion]:
-    """The real lesions next in size."""
-    sizes = np.log([lesion.size for lesion in library.lesions])
-    count = min(len(sizes), max(NEAREST, len(sizes) // 20))
-    nearest = np.argsort(np.abs(sizes - np.log(size)), kind="stable")[:count]
-    return [library.lesions[place] for place in np.sort(nearest)]

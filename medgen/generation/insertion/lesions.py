@@ -36,17 +36,18 @@ class Lesion:
     """A connected part of a patient's mask.
 
     images: float32 `[channel, *crop]`, as in `Case`. mask: bool `[*crop]`. clear: bool `[*crop]`, head and of no other
-    lesion. spacing: mm along each axis. size: mm3. where: its centre in its head, see `Frame.place`. crosses: it lies
-    across the midplane. depth: mm of its shallowest voxels below the head's surface. donor, number: of which patient,
-    and which of the patient's lesions, from 1. contrast: `[channel]`, mean within less that of its surroundings.
+    lesion. Both None where there is a mask alone. spacing: mm along each axis. size: mm3. where: its centre in its
+    head, see `Frame.place`. crosses: it lies across the midplane. depth: mm of its shallowest voxels below the head's
+    surface. donor, number: of which patient, and which of the patient's lesions, from 1. contrast: `[channel]`, mean
+    within less that of its surroundings.
     """
 
     donor: str
     person: str
     number: int
-    images: Array
+    images: Array | None
     mask: Array
-    clear: Array
+    clear: Array | None
     spacing: tuple[float, ...]
     size: float
     where: Array
@@ -88,6 +89,11 @@ class Library:
             what = f"there are no lesions but those of {person} itself"
             raise DataError(Problem("--donors", what, "Add patients with lesions"))
         return attrs.evolve(self, lesions=kept, sizes=tuple(each for each in self.sizes if each[0] != person))
+
+    def near(self, size: float, count: int) -> list[Lesion]:
+        """The so many lesions next in size to one of `size` mm3, ascending by size."""
+        apart = np.abs(np.log([lesion.size for lesion in self.lesions]) - np.log(size))
+        return [self.lesions[int(place)] for place in np.sort(np.argsort(apart, kind="stable")[:count])]
 
 
 def collect(found: Sequence[Files], data: DataSettings, advance: Callable[[int], None]) -> Library:

@@ -82,6 +82,8 @@ def _sampled(lesion: Lesion, mask: Array, given: _Map, mm: Array) -> Patch:
     """Sample what surrounds a mask too, as far as it is needed."""
     middle = np.array(mask.shape) // 2
     reach = np.abs(np.argwhere(mask) - middle).max(0) + np.ceil((RING + REACH) / mm).astype(np.int64)
+    if lesion.images is None or lesion.clear is None:
+        return Patch(_padded(mask, 2 * reach + 1))
     at = given.of(_offsets(reach, mm))
     clear = ndimage.map_coordinates(lesion.clear.astype(np.float32), at, order=1) > 0.5
     images = [ndimage.map_coordinates(image, at, order=3, mode="nearest") for image in lesion.images]
