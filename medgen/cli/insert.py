@@ -54,8 +54,8 @@ if TYPE_CHECKING:
 @click.pass_context
 def insert(
     context: click.Context, hosts: Path, image_model: str, seg_model: Path | None, donors: Path | None,
-    steps: int | None, num_images: int | None, only: tuple[int, ...], output_dir: Path, seed: int, shard: tuple[int, int], devices: int,
-    overrides: tuple[str, ...],
+    steps: int | None, num_images: int | None, only: tuple[int, ...], output_dir: Path, seed: int,
+    shard: tuple[int, int], devices: int, overrides: tuple[str, ...],
 ) -> int:  # fmt: skip
     """Put new lesions into real scans; continues where it was stopped.
 
