@@ -67,6 +67,11 @@ class Mode(NamedTuple):
     condition: tuple[str, ...] = ()
     pooled: bool = False
     """Each image is a sample of its own with one channel, instead of all being channels of one sample."""
+    margin: float = 0.0
+    """mm around the lesions of the condition's masks within which the images are generated; all else of them is given.
+
+    Such a mask is 1 in lesions, 0 in the margin around them, and -1 elsewhere. 0: images are generated as a whole.
+    """
 
     @property
     def channels(self) -> int:

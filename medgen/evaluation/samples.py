@@ -73,7 +73,7 @@ def read_real(source: Source, split: str, like: Samples | None = None, lesions_o
     like: pairs whose channels, size, axis and mm per pixel are taken; without it, those of the source. lesions_only:
     those that show a lesion, as all pairs do. Raises DataError.
     """
-    data = attrs.evolve(source.data, lesion_only=lesions_only)
+    data = attrs.evolve(source.data, lesion_only=lesions_only, crop="none")
     if like is not None:
         data = attrs.evolve(data, image_size=like.images.shape[-1], spacing=like.spacing, axis=like.axis)
     images = source.images if like is None else like.channels
