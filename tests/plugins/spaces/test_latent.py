@@ -202,7 +202,8 @@ def refused(medgen, recipe, *options):
     return result.code, lines[0]
 
 
-def test_T3_a_missing_autoencoder_ends_with_4_at_start_in_one_line(medgen, short, tmp_path):
+@pytest.mark.row("T3")
+def test_a_missing_autoencoder_ends_with_4_at_start_in_one_line(medgen, short, tmp_path):
     for where, says in (("none.pt", "no such checkpoint"), ("", "has none of final_model.pt, best.pt, latest.pt")):
         (tmp_path / "empty").mkdir(exist_ok=True)
         path = f"space.latent.checkpoint={tmp_path / 'empty' / where}"
