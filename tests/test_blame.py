@@ -1,4 +1,7 @@
-"""An error of a plugin has the plugin's name and its exit code, one of the machine has the machine's."""
+"""An error of a plugin has the plugin's name and its exit code, one of the machine has the machine's.
+
+Covers: medgen.config.blame, medgen.training.blame.
+"""
 
 from __future__ import annotations
 

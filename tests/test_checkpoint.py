@@ -1,4 +1,7 @@
-"""One file: written atomically, verified when read."""
+"""One file: written atomically, verified when read.
+
+Covers: medgen.run.versions.
+"""
 
 import builtins
 import errno

@@ -1,4 +1,8 @@
-"""Several ranks: they train what one process trains, and go on in any number."""
+"""Several ranks: they train what one process trains, and go on in any number.
+
+Covers: medgen.ranks.collectives, medgen.ranks.ddp, medgen.ranks.place, medgen.ranks.process_group,
+medgen.ranks.rendezvous.
+"""
 
 from __future__ import annotations
 

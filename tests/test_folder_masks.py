@@ -1,4 +1,7 @@
-"""Masks of a folder come from their own voxels, and what is wrong with them is said in words of generation."""
+"""Masks of a folder come from their own voxels, and what is wrong with them is said in words of generation.
+
+Covers: medgen.data.store.mask_slices.
+"""
 
 import shutil
 

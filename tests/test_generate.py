@@ -1,4 +1,8 @@
-"""Masks and images to files: the same bytes, whatever ran before."""
+"""Masks and images to files: the same bytes, whatever ran before.
+
+Covers: medgen.generation.generator, medgen.generation.manifest, medgen.generation.masks, medgen.generation.model,
+medgen.generation.pair_figures, medgen.generation.pairs, medgen.generation.pairs_picture.
+"""
 
 import gzip
 import json

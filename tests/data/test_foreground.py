@@ -1,3 +1,9 @@
+"""The head is found whole, and nothing else, in every background that scans have.
+
+Covers: medgen.data.store.beneath_fills, medgen.data.store.fills, medgen.data.store.head,
+medgen.data.store.head_in_noise, medgen.data.store.nifti_writer, medgen.data.store.restless_air.
+"""
+
 from __future__ import annotations
 
 import numpy as np

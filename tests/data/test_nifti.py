@@ -1,4 +1,8 @@
-"""What the gate lets through is what was written; everything else is named with its fault."""
+"""What the gate lets through is what was written; everything else is named with its fault.
+
+Covers: medgen.data.scans.nifti.gate, medgen.data.scans.nifti.geometry, medgen.data.scans.nifti.header,
+medgen.data.scans.nifti.problems, medgen.data.scans.nifti.stream, medgen.data.scans.nifti.voxels.
+"""
 
 from __future__ import annotations
 

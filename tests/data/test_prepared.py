@@ -1,4 +1,7 @@
-"""The cache of what a space makes of every image: the same as making it anew, filled once, whole, never stale."""
+"""The cache of what a space makes of every image: the same as making it anew, filled once, whole, never stale.
+
+Covers: medgen.data.store.latent_store, medgen.data.store.loader.
+"""
 
 from __future__ import annotations
 

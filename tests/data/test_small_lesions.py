@@ -1,4 +1,7 @@
-"""Lesions keep their area on every grid, and large ones their boundary."""
+"""Lesions keep their area on every grid, and large ones their boundary.
+
+Covers: medgen.data.store.lesion_pixels, medgen.data.store.mask_grid.
+"""
 
 from __future__ import annotations
 

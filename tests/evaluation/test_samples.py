@@ -1,4 +1,7 @@
-"""Real slices and pairs lie on one grid, people are told apart, and what is no pair is refused."""
+"""Real slices and pairs lie on one grid, people are told apart, and what is no pair is refused.
+
+Covers: medgen.evaluation.pair_files, medgen.evaluation.slice_file, medgen.evaluation.sources.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Ranks that die, hang, fail, are told to stop, or are kept waiting."""
+"""Ranks that die, hang, fail, are told to stop, or are kept waiting.
+
+Covers: medgen.ranks.heartbeat.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Generation goes on: whatever ends it, the same command leads to the same bytes."""
+"""Generation goes on: whatever ends it, the same command leads to the same bytes.
+
+Covers: medgen.generation.blocks, medgen.generation.manifest_lines.
+"""
 
 from __future__ import annotations
 

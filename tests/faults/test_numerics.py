@@ -1,4 +1,7 @@
-"""Losses that are not finite, and too little memory."""
+"""Losses that are not finite, and too little memory.
+
+Covers: medgen.training.memory_check, medgen.training.sampling.
+"""
 
 from __future__ import annotations
 

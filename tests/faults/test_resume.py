@@ -1,4 +1,8 @@
-"""What a resumed run takes back, what it refuses, and what may differ."""
+"""What a resumed run takes back, what it refuses, and what may differ.
+
+Covers: medgen.config.compatibility, medgen.run.open, medgen.run.progress, medgen.run.run, medgen.run.state,
+medgen.run.weights.
+"""
 
 from __future__ import annotations
 

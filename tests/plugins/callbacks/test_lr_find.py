@@ -1,4 +1,8 @@
-"""The learning-rate finder: a curve that is about the rate, a suggestion that can be doubted, a run left as it was."""
+"""The learning-rate finder: a curve that is about the rate, a suggestion that can be doubted, a run left as it was.
+
+Covers: medgen_builtins.callbacks._lr_finding, medgen_builtins.callbacks._lr_plot,
+medgen_builtins.callbacks._lr_sweep, medgen_builtins.callbacks.lr_find.
+"""
 
 import copy
 import math

@@ -1,4 +1,7 @@
-"""MONAI's U-Net, and the checks that come before it is built."""
+"""MONAI's U-Net, and the checks that come before it is built.
+
+Covers: medgen_builtins.networks._gradient_checkpointing.
+"""
 
 from __future__ import annotations
 

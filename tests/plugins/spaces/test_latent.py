@@ -1,4 +1,7 @@
-"""The latent space: what it gives back, what it keeps, and that a checkpoint needs nothing else."""
+"""The latent space: what it gives back, what it keeps, and that a checkpoint needs nothing else.
+
+Covers: medgen_builtins.spaces._latent_autoencoder.
+"""
 
 from __future__ import annotations
 

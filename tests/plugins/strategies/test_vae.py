@@ -1,3 +1,8 @@
+"""The strategy that trains an autoencoder, with and without its discriminator.
+
+Covers: medgen_builtins.strategies._discriminator, medgen_builtins.strategies._vae_turns.
+"""
+
 from __future__ import annotations
 
 import json
