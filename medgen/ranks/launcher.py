@@ -21,7 +21,7 @@ from medgen.errors import MedgenError, Problem, RankError, StoppedError, of_syst
 from medgen.ranks import heartbeat
 from medgen.ranks.place import NOTES, PARENT, check_devices
 from medgen.ranks.process_group import AFTER, check
-from medgen.system.signals import NAMES, answered
+from medgen.system.signals import NAMES, answered, exit_code_for
 
 if TYPE_CHECKING:
     from medgen.api.recipe import Recipe
@@ -140,9 +140,9 @@ class Supervisor:
 
     def _stopped(self, number: int) -> MedgenError:
         name = NAMES[signal.Signals(number)]
-        code = 130 if number == signal.SIGINT else 75
         return StoppedError(
-            Problem("train", f"stopped by {name} before it trained", "Give the same command again"), exit_code=code
+            Problem("train", f"stopped by {name} before it trained", "Give the same command again"),
+            exit_code=exit_code_for(name),
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from medgen.ranks import collectives, heartbeat
 from medgen.run import choices
 from medgen.run.run import TrainingRun
 from medgen.system.console import warn
-from medgen.system.signals import NAMES
+from medgen.system.signals import exit_code_for
 from medgen.training import memory_check
 
 CACHE = "Name a folder that can be written, and run from, in TORCHINDUCTOR_CACHE_DIR"
@@ -56,9 +55,8 @@ def settle(run: TrainingRun, compiled: Callable[[], None], eager: Callable[[], N
         return run.compiles
     fault = _fault(run, compiled if collectives.size() == 1 else lambda: _probe(run.device))
     if fault and fault.advice == STOPPED:
-        code = 130 if fault.what == NAMES[signal.SIGINT] else 75
         what = f"{run.dir}: stopped by {fault.what} while it was compiled"
-        raise StoppedError(Problem("", what, "Give the same command again"), exit_code=code)
+        raise StoppedError(Problem("", what, "Give the same command again"), exit_code=exit_code_for(fault.what))
     run.settle_compile(fault is None)
     if fault is None:
         return True

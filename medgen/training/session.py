@@ -44,7 +44,7 @@ from medgen.run.run import TrainingRun
 from medgen.run.stopping import REQUEST, TIME_LIMIT
 from medgen.system import files, streams
 from medgen.system.console import say
-from medgen.system.signals import NAMES, RepeatFilter, answered
+from medgen.system.signals import NAMES, RepeatFilter, answered, exit_code_for
 from medgen.training import compiling, trainer
 from medgen.training.dry_run import lines as cost_lines
 from medgen.training.phases import PhasedRun, owner, recipes, stopped
@@ -252,7 +252,7 @@ class Signals:
         self._asked = name
         raise StoppedError(
             Problem(self.where, f"stopped by {name} before it trained", "Give the same command again"),
-            exit_code=130 if number == signal.SIGINT else 75,
+            exit_code=exit_code_for(name),
         )
 
 
