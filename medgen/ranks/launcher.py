@@ -21,6 +21,7 @@ from medgen.errors import MedgenError, Problem, RankError, StoppedError, of_syst
 from medgen.ranks import heartbeat
 from medgen.ranks.place import NOTES, PARENT, check_devices
 from medgen.ranks.process_group import AFTER, check
+from medgen.system import torch_private
 from medgen.system.signals import NAMES, answered, exit_code_for
 
 if TYPE_CHECKING:
@@ -154,15 +155,9 @@ def _not_started(error: OSError) -> RankError:
 def _agent(arguments: list[str], devices: int, logs: Path, look: Callable[[], None]) -> Any:
     """Return torch's agent for one node; `look` is called before each check of the workers."""
     from torch.distributed.elastic.agent.server.api import WorkerSpec
-    from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.elastic.rendezvous import RendezvousParameters
     from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
-
-    class Agent(LocalElasticAgent):
-        def _monitor_workers(self, worker_group: Any) -> Any:
-            look()
-            return super()._monitor_workers(worker_group)
 
     rendezvous = RendezvousParameters(
         "c10d", "127.0.0.1:0", run_id="medgen", min_nodes=1, max_nodes=1, local_addr="127.0.0.1"
@@ -177,7 +172,7 @@ def _agent(arguments: list[str], devices: int, logs: Path, look: Callable[[], No
         monitor_interval=0.1,
         local_addr="127.0.0.1",
     )
-    return Agent(spec, DefaultLogsSpecs(log_dir=str(logs)))
+    return torch_private.agent(spec, DefaultLogsSpecs(log_dir=str(logs)), look)
 
 
 def _has_failed(pid: int) -> bool:

@@ -19,7 +19,7 @@ import torch.distributed as dist
 
 from medgen.errors import Problem, RankError, RecipeError, StoppedError
 from medgen.ranks import heartbeat, rendezvous
-from medgen.system import console
+from medgen.system import console, torch_private
 
 if TYPE_CHECKING:
     from medgen.api.recipe import Recipe
@@ -157,7 +157,7 @@ def connect(where: Place, backend: str, timeout: float) -> None:
         allowed = timedelta(seconds=timeout + AFTER)
         dist.init_process_group(backend, timeout=allowed, rank=where.rank, world_size=where.size)
         State.control, State.local = dist.new_group(backend="gloo", timeout=allowed), where.local
-        dist.distributed_c10d._set_pg_timeout(PATIENCE, State.control)  # the short timeout is for connecting only
+        torch_private.extend_timeout(State.control, PATIENCE)  # the short timeout is for connecting only
     except (RuntimeError, ValueError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise RankError(
@@ -213,7 +213,7 @@ def _first_to_fail() -> bool:
     where = place()
     try:
         if dist.is_initialized():
-            first = dist.distributed_c10d._get_default_store().add("medgen/failed", 1) == 1
+            first = torch_private.count_in_store("medgen/failed") == 1
         else:  # one rank per node reports, as nodes cannot ask each other
             first = where is None or where.local == 0
     except RuntimeError:  # the rank that holds the counter is gone

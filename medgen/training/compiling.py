@@ -14,6 +14,7 @@ from medgen.errors import MedgenError, Problem, RecipeError, StoppedError
 from medgen.ranks import collectives, heartbeat
 from medgen.run import choices
 from medgen.run.run import TrainingRun
+from medgen.system import torch_private
 from medgen.system.console import warn
 from medgen.system.signals import exit_code_for
 from medgen.training import memory_check
@@ -128,12 +129,7 @@ def error(fault: Fault, run: TrainingRun) -> RecipeError:
 
 def is_failure(caught: BaseException, run: TrainingRun) -> bool:
     """Whether an error is one of torch's compiler, which may compile in the midst of a run, too."""
-    if not run.compiles:
-        return False
-    from torch._dynamo.exc import TorchDynamoException
-    from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
-
-    return isinstance(caught, (TorchDynamoException, CppCompileError, InvalidCxxCompiler))
+    return run.compiles and isinstance(caught, torch_private.compiler_errors())
 
 
 def read(caught: BaseException) -> Fault:
@@ -152,9 +148,7 @@ def _on_cache(lines: list[str], advice: str) -> str:
 
     Of the library that says what the processor can, all that is seen are errors in code that was made before.
     """
-    from torch._inductor.runtime.cache_dir_utils import cache_dir
-
-    cache = cache_dir()
+    cache = torch_private.compiler_cache()
     if any(re.search(TORN, line) and cache in line for line in lines):  # else it is a library of the compiler's own
         return f"Delete the compiler's cache, the folder {cache},"
     made = any(line.startswith(cache) and " error: " in line for line in lines)
