@@ -123,8 +123,8 @@ def write_pair(pair: Pair, manifest: Manifest, make: Generator) -> None:
     temporary.mkdir(parents=True)
     try:
         for name, values in pair.channels.items():
-            write_slice(temporary / f"{name}.nii.gz", values, name in pair.masks, make.spacing, make.axis)
-        entry |= lesion_figures(pair.channels, pair.masks, make.spacing)
+            write_slice(temporary / f"{name}.nii.gz", values, name in pair.masks, make.grid)
+        entry |= lesion_figures(pair.channels, pair.masks, make.grid)
         manifest.add(entry | {"files": {name: sha256(temporary / f"{name}.nii.gz") for name in pair.channels}})
         _place(temporary, folder)
     except OSError:
