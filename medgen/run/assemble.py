@@ -129,7 +129,7 @@ def prepare_images(
     space = parts.space
     if space.key is None:
         return None
-    space.shape((recipe.data.image_size,) * 2)  # raises for a wrong size before the slow preparation
+    space.shape(recipe.data.shape)  # raises for a wrong size before the slow preparation
     with progress("prepared slices", unit="slices") as bar:
         prepared = open_latent_store(store, parts.mode, space, device, progress=bar.update)
     if new:

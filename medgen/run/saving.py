@@ -99,7 +99,7 @@ def _data(run: RunState) -> dict[str, Any]:
     patients = {split: run.store.patients(split) for split in sizes}
     return {
         "fingerprint": run.store.fingerprint,
-        "spacing": float(run.store.spacing),
+        "spacing": run.store.grid.spacing[0],
         "samples": sizes,
         "patients": patients,
     }

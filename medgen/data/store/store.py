@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from medgen.api.tables import DataSettings
+from medgen.data.grid import Grid
 from medgen.data.scans import consistency, layouts
 from medgen.data.scans.layouts import SPLITS, Patient
 from medgen.data.scans.likeness import unpacked
@@ -40,18 +41,18 @@ AS_IMAGE = np.array([-1, 1], np.float16)
 class SliceStore:
     """Slices of a cohort. Rows number all of them; `select` gives those that are used. Safe to read from any thread.
 
-    spacing: mm per pixel, of every slice. fingerprint: equal for the same slices in the same splits. patient:
+    grid: of every slice. fingerprint: equal for the same slices in the same splits. patient:
     number of each row's patient. position: of each row along the axis, voxels. lesion_area: by mask, px of each row.
     content: `[patient, channel]`, sha256 of the voxels as ASCII, empty for a constant volume. voxel: `[patient, 3]`,
     mm. likeness: of the first image of each patient, packed. background: `[patient, channel]`, a word of `foreground`
     as ASCII, empty for a mask. figures: what there is to warn of.
     """
 
-    def __init__(self, folder: Path, key: str, channels: Sequence[str], masks: frozenset[str], size: int):
+    def __init__(self, folder: Path, key: str, channels: Sequence[str], masks: frozenset[str], size: int, axis: str):
         self.channels, self.masks, self.size = tuple(channels), masks & set(channels), size
         index = read_index(folder)
-        self.spacing = float(index.spacing)
-        self.figures = Figures(self.spacing, size, *(index[-len(Figures._fields) + 2 :]))
+        self.grid = Grid.of_slices(size, float(index.spacing), axis)
+        self.figures = Figures(self.grid, *(index[-len(Figures._fields) + 1 :]))
         self.patient, self.position, self.foreground = index.patient, index.position, index.foreground
         self.content, self.background = index.content, index.background
         self.voxel, self.likeness = index.voxel, index.likeness
@@ -145,7 +146,7 @@ def open_store(
     store = cache_folder.open_or_make(
         folder,
         "the slice store",
-        lambda: SliceStore(folder, key, channels, masks, settings.image_size),
+        lambda: SliceStore(folder, key, channels, masks, settings.image_size, settings.axis),
         lambda: build([*zip(jobs, sought, strict=True)], settings, folder, progress),
     )
     _refuse_overlap(patients, jobs, store, settings)
