@@ -1,7 +1,4 @@
-"""One file: written atomically, verified when read.
-
-Covers: medgen.run.versions.
-"""
+"""One file: written atomically, verified when read."""
 
 import builtins
 import errno

@@ -1,7 +1,7 @@
 """Masks and images to files: the same bytes, whatever ran before.
 
 Covers: medgen.generation.generator, medgen.generation.manifest, medgen.generation.masks, medgen.generation.model,
-medgen.generation.pair_figures, medgen.generation.pairs, medgen.generation.pairs_picture.
+medgen.generation.pairs.
 """
 
 import gzip

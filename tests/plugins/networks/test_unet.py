@@ -1,7 +1,4 @@
-"""MONAI's U-Net, and the checks that come before it is built.
-
-Covers: medgen_builtins.networks._gradient_checkpointing.
-"""
+"""MONAI's U-Net, and the checks that come before it is built."""
 
 from __future__ import annotations
 
