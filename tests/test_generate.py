@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from medgen.data.grid import Grid
 from medgen.errors import StoppedError
 from medgen.generation import pairs, workers
 from medgen.generation.manifest import Manifest
@@ -240,7 +241,7 @@ class Stub:
     """A generator of tiny images that asks to stop as it makes its third block."""
 
     image = masks = None
-    spacing, axis, batch_size = 1.0, "axial", 16
+    grid, batch_size = Grid.of_slices(4, 1.0, "axial"), 16
 
     def __init__(self, stop):
         self.stop = stop
