@@ -53,7 +53,7 @@ def expected(mask: np.ndarray, size: int) -> list[np.ndarray]:
 
 def test_crops_are_the_voxels_around_each_lesion_of_each_slice_at_the_scans_own_resolution(cohort, tmp_path):
     store = opened(cohort, tmp_path)
-    assert store.spacing == 1.0
+    assert store.grid.spacing == (1.0, 1.0)
     for patient in range(4):
         rows = np.flatnonzero(store.patient == patient)
         wanted = expected(voxels(cohort, patient, "seg"), SIZE)
