@@ -44,15 +44,15 @@ class SliceStore:
     number of each row's patient. position: of each row along the axis, voxels. lesion_area: by mask, px of each row.
     content: `[patient, channel]`, sha256 of the voxels as ASCII, empty for a constant volume. voxel: `[patient, 3]`,
     mm. likeness: of the first image of each patient, packed. background: `[patient, channel]`, a word of `foreground`
-    as ASCII, empty for a mask. figures: what there is to warn of. extent: of crops, the longest side of the lesion's
-    box, px; None of slices. spare: px by which a crop may be moved to each side; 0 of slices.
+    as ASCII, empty for a mask. figures: what there is to warn of. place, extent: of crops, as in `Index`; None
+    of slices. spare: px by which a crop may be moved to each side; 0 of slices.
     """
 
     def __init__(self, folder: Path, key: str, channels: Sequence[str], masks: frozenset[str], size: int):
         self.channels, self.masks, self.size = tuple(channels), masks & set(channels), size
         index = read_index(folder)
         self.spacing = float(index.spacing)
-        self.extent = index.extent
+        self.place, self.extent = index.place, index.extent
         self.spare = 0 if index.extent is None else crops.spare(size)
         own = {name: getattr(index, name) for name in Figures._fields[2:]}
         self.figures = Figures(self.spacing, size, **own)
