@@ -12,7 +12,7 @@ import numpy as np
 from medgen.data.scans import layouts
 from medgen.data.store.nifti_writer import WHITE
 from medgen.data.store.spacing import SAME
-from medgen.data.store.store import SliceStore, open_store
+from medgen.data.store.store import open_store
 from medgen.errors import DataError, Problem
 from medgen.evaluation import slice_file
 from medgen.evaluation.manifest_lines import Entry, listed
@@ -73,7 +73,7 @@ def read_real(source: Source, split: str, like: Samples | None = None, lesions_o
     like: pairs whose channels, size, axis and mm per pixel are taken; without it, those of the source. lesions_only:
     those that show a lesion, as all pairs do. Raises DataError.
     """
-    data = attrs.evolve(source.data, lesion_only=lesions_only)
+    data = attrs.evolve(source.data, lesion_only=lesions_only, crop="none")
     if like is not None:
         data = attrs.evolve(data, image_size=like.images.shape[-1], spacing=like.spacing, axis=like.axis)
     images = source.images if like is None else like.channels
@@ -86,31 +86,18 @@ def read_real(source: Source, split: str, like: Samples | None = None, lesions_o
         raise DataError(
             Problem(source.name, f"no slice with a lesion is for {split}", "Choose another split, or add patients")
         )
-    found = layouts.find(data, store.channels)
-    person = np.unique(layouts.persons([each.id for each in found], data.person), return_inverse=True)[1]
     where = f"{source.name}, {split}, slices{' with a lesion' if lesions_only else ''}"
     return Samples(
         images=store.read(rows, images).astype(np.float32),
         masks=np.any(store.read(rows, source.masks) > 0, axis=1),
-        people=person[store.patient[rows]].astype(np.int64),
-        position=_in_head(store)[rows],
+        people=store.person[store.patient[rows]],
+        position=store.place()[rows],
         names=tuple(f"patient {store.patient[row]}, slice {store.position[row]}" for row in rows),
         channels=tuple(images),
         spacing=store.spacing,
         where=where,
         axis=data.axis,
     )
-
-
-def _in_head(store: SliceStore) -> np.ndarray:
-    """Place of each row in its patient's head, 0 bottom to 1 top, float32; NaN if the patient has one slice."""
-    place = np.full(len(store), np.nan, np.float32)
-    for patient in np.unique(store.patient):
-        mine = store.patient == patient
-        low, high = store.position[mine].min(), store.position[mine].max()
-        if high > low:
-            place[mine] = (store.position[mine] - low) / np.float32(high - low)
-    return place
 
 
 # Pairs
