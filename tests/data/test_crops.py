@@ -113,8 +113,8 @@ def test_pixels_are_as_large_as_the_voxels_of_most_scans(tmp_path):
     root = write_cohort(tmp_path / "scans", patients=2, spacing=(0.8, 0.8, 2.0))
     write_cohort(tmp_path / "more", patients=3, seed=1, spacing=(2.0, 2.0, 2.0))
     (tmp_path / "more" / "Mets_002").rename(root / "Mets_002")
-    assert opened(root, tmp_path / "cache").spacing == 0.8
-    assert opened(root, tmp_path / "cache", spacing=1.5).spacing == 1.5
+    assert opened(root, tmp_path / "cache").grid.spacing[0] == 0.8
+    assert opened(root, tmp_path / "cache", spacing=1.5).grid.spacing[0] == 1.5
 
 
 def test_lesions_larger_than_a_crop_are_left_out_and_told(cohort, tmp_path, capsys):
