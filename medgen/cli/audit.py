@@ -179,7 +179,7 @@ def after_generate(
     from medgen.generation import set_aside
     from medgen.system.console import say
 
-    where, why = _at_hand(image_model, against, asked)
+    where, why = at_hand(image_model, against, asked)
     if min_obedience and not where:
         raise RecipeError(
             Problem("--min-obedience", f"needs the training scans, and {why}", "Give --audit-against DATA")
@@ -206,8 +206,8 @@ def _obey(out: Path, locks: Locks, training: Samples, wanted: Container[int], le
     say(f"obedience: {set_aside.disobedient(out, wanted)} pairs below {least:g} are in {out / set_aside.FOLDER}")
 
 
-def _at_hand(image_model: Path | None, against: str | None, asked: bool) -> tuple[str, str]:
-    """Where the training data of an image model is, or why there is none to compare with.
+def at_hand(image_model: Path | None, against: str | None, asked: bool) -> tuple[str, str]:
+    """Return where the training data of an image model is, or why there is none to compare with.
 
     A checkpoint names no folder, as it may be given away; the recipe beside it, in its run's folder, does.
     """

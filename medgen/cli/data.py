@@ -101,5 +101,6 @@ def data_prepare(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...
 
     streams.only_log()
     store = prepare_data(resolved, _mode(resolved))
+    what = "slices" if resolved.data.crop == "none" else "crops around lesions"
     for split in ("train", "val"):
-        click.echo(f"{split:<6} {len(store.select(split))} slices of {store.patients(split)} patients")
+        click.echo(f"{split:<6} {len(store.select(split))} {what} of {store.patients(split)} patients")

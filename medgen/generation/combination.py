@@ -33,6 +33,9 @@ def require_image_model(model: Model, with_masks: bool) -> None:
     mode = model.parts.mode
     made = ", ".join(mode.images)
     scans = [name for name in mode.condition if name not in model.masks]
+    if mode.margin:
+        what = f"paints lesions into given {made} (mode {model.recipe.names['mode']}), and makes no whole image"
+        raise RecipeError(Problem("--image-model", what, "Use it with `medgen insert`"))
     if all(name in model.masks for name in mode.images):
         raise RecipeError(Problem("--image-model", f"makes {made}, which are masks", "Give it as --seg-model"))
     if scans:

@@ -17,8 +17,8 @@ from medgen.config.registry import Registry
 from medgen.data.grid import Grid
 from medgen.data.scans.layouts import mask_names
 from medgen.errors import CheckpointError, Problem, RecipeError
+from medgen.evaluation.manifest_lines import is_file_name
 from medgen.generation.manifest import sha256
-from medgen.generation.manifest_lines import is_file_name
 from medgen.run import checkpoint
 from medgen.run.assemble import Parts, Saved, build, default_device
 from medgen.run.weights import load_into

@@ -82,6 +82,7 @@ def test_the_table_and_the_verdict_are_printed(written):
     assert "features: taught" in printed
     assert "KID" in printed
     assert "The pairs are" in printed
+    assert "control of obedience without a mask: not made, as the model that made the pairs is not at hand" in printed
     assert printed.splitlines()[-1].endswith("card.html")
 
 

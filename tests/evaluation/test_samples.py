@@ -19,6 +19,7 @@ from medgen.evaluation import sources
 from medgen.evaluation.samples import by_person, read_pairs, read_real
 
 SIZE, SPACING = 16, 1.9
+ELSEWHERE = '{}\n{"index": 1, "id": "../../scans", "files": {"bravo": ""}}\n'
 
 
 def write_pairs(folder: Path, count: int = 3, size: int = SIZE, spacing: float = SPACING, axis: str = "axial") -> Path:
@@ -118,6 +119,7 @@ def test_a_checkpoint_without_a_folder_for_its_data_is_refused(trained):
         (lambda pairs: (pairs / "manifest.jsonl").unlink(), r"holds no manifest\.jsonl"),
         (lambda pairs: (pairs / "manifest.jsonl").write_text("{}\n"), r"lists no pair"),
         (lambda pairs: (pairs / "manifest.jsonl").write_text('{}\n{"index": 1}\n'), r"jsonl:2: is no line that medgen"),
+        (lambda pairs: (pairs / "manifest.jsonl").write_text(ELSEWHERE), r"jsonl:2: is no line that medgen"),
         (lambda pairs: (pairs / "train/syn_00001/seg.nii.gz").unlink(), r"seg\.nii\.gz: is not there"),
         (lambda pairs: (pairs / "train/syn_00001/seg.nii.gz").write_bytes(b"torn"), r"seg\.nii\.gz: cannot be read"),
         (
@@ -130,7 +132,7 @@ def test_a_checkpoint_without_a_folder_for_its_data_is_refused(trained):
             r"syn_00001/bravo is \(16, 16\) at 2\.5 mm, axial, the first pair \(16, 16\) at 1\.9 mm",
         ),
     ],
-    ids=["no manifest", "empty", "no line", "missing", "torn", "another spacing"],
+    ids=["no manifest", "empty", "no line", "elsewhere", "missing", "torn", "another spacing"],
 )
 def test_what_is_no_whole_pair_is_refused_in_one_line(pairs, harm, message):
     harm(pairs)
@@ -143,3 +145,9 @@ def test_pairs_that_failed_or_were_torn_by_a_kill_are_left_out(pairs):
     with open(pairs / "manifest.jsonl", "a") as file:
         file.write('{"index": 3, "failed": true}\n{"index": 4, "id": "syn_000')
     assert len(read_pairs(pairs)) == 3
+
+
+def test_pairs_that_were_set_aside_are_left_out(pairs):
+    path = pairs / "manifest.jsonl"
+    path.write_text(path.read_text().replace('"id": "syn_00001"', '"id": "syn_00001", "set_aside": "copy of a slice"'))
+    assert read_pairs(pairs).names == ("syn_00000", "syn_00002")

@@ -136,6 +136,7 @@ def _question(job: _Job) -> str:
         settings.max_voxels,
         job.masks,
         job.head,
+        *([] if settings.crop == "none" else [settings.crop]),
     ]
     return hashlib.sha256(json.dumps([__version__, FORMAT, *parts]).encode()).hexdigest()
 

@@ -35,9 +35,12 @@ def is_written(header: nib.Nifti1Header, stored: np.ndarray[Any, Any]) -> bool:
     return mine and int(stored.min()) >= 0 and int(stored.max()) <= WHITE
 
 
-def packed(data: bytes) -> bytes:
-    """gzip (RFC 1952) without a time and a name; written out here, as Python's own header differs between versions."""
-    deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+def packed(data: bytes, level: int = 9) -> bytes:
+    """gzip (RFC 1952) without a time and a name; written out here, as Python's own header differs between versions.
+
+    level: of compression, 1 is the quickest.
+    """
+    deflate = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
     header = b"\x1f\x8b\x08\x00" + bytes(4) + b"\x02\xff"
     return header + deflate.compress(data) + deflate.flush() + struct.pack("<II", zlib.crc32(data), len(data))
 

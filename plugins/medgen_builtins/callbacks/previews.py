@@ -71,7 +71,7 @@ class Previewing(Callback):
         if not isinstance(run.strategy, DiffusionStrategy):
             return {"reconstructions": self._reconstructions(examples, self._reconstruct(run), outlined)}
         samples, path = self._sample(run, self.settings.steps or None)
-        return {"samples": self._grid(examples, samples, outlined), "trajectory": self._trajectory(run, path)}
+        return {"samples": self._grid(run, examples, samples, outlined), "trajectory": self._trajectory(run, path)}
 
     def _rows(self) -> Sequence[int]:
         """Return the samples of this rank; a rank without any computes a spare one."""
@@ -106,16 +106,17 @@ class Previewing(Callback):
 
         from medgen import seeds
         from medgen.ranks import collectives
-        from medgen.training import sampling
+        from medgen.training import painting, sampling
 
         rows, seen = self._rows(), list[torch.Tensor]()
-        condition = self._examples(run, rows).condition.to(run.device).float()
+        image, condition = (part.to(run.device).float() for part in self._examples(run, rows))
+        given = painting.given(run.mode, run.space, image, condition)
         generators = [seeds.stream(run.recipe.run.seed, "preview", row) for row in rows]
         draw = sampling.noise(generators, run.space.shape(condition.shape[2:]), run.device)
         with sampling.evaluation(run.network), sampling.autocast(run.device, run.recipe.training.precision):
             samples = sampling.sample(
                 run.strategy, run.space, run.network, condition, draw, steps,
-                watch=lambda t, x0: seen.append(x0[:FOLLOWED]),
+                watch=lambda t, x0: seen.append(x0[:FOLLOWED]), given=given,
             )  # fmt: skip
         path = torch.stack([seen[index] for index in np.linspace(0, len(seen) - 1, TIMES).astype(int)], 1)
         followed = min(FOLLOWED, self.settings.count)
@@ -140,14 +141,19 @@ class Previewing(Callback):
             rows.append([each for triple in triples for each in triple])
         return _two_columns(rows)
 
-    def _grid(self, batch: Batch, samples: Any, masks: Any) -> Any:
-        """Arrange a row per sample: each real image, then each generated one, with its masks outlined."""
+    def _grid(self, run: Run, batch: Batch, samples: Any, masks: Any) -> Any:
+        """Arrange a row per sample: each real image, then each generated one, with its masks outlined.
+
+        Lesions in given images: each real image without outlines, each as it was made, then with its masks outlined.
+        """
         from medgen import pictures
 
         rows = []
         for index, sample in enumerate(samples):
             real = batch.image[index].numpy()
-            rows.append([pictures.tile(each, masks[index]) for each in (*real, *sample)])
+            bare = (*real, *sample) if run.mode.margin else ()
+            outlined = sample if run.mode.margin else (*real, *sample)
+            rows.append([*map(pictures.tile, bare), *(pictures.tile(each, masks[index]) for each in outlined)])
         return _two_columns(rows)
 
 

@@ -45,6 +45,14 @@ class Volume(NamedTuple):
     written: bool = False
 
 
+class Raw(NamedTuple):
+    """A file as it is, for what is written with the same header and type. voxels: `[x, y, z]` as stored, writable."""
+
+    header: nib.Nifti1Header
+    voxels: np.ndarray
+    volume: Volume
+
+
 class Report(NamedTuple):
     """What the gate found. Where there are faults, nothing else but warnings is filled in.
 
@@ -77,6 +85,14 @@ def read(path: Path, max_voxels: int = MAX_VOXELS, *, nan: NanPolicy = "error", 
     """
     with naming(path):
         return _pass(path, Limits(max_voxels, nan, mask)).volume
+
+
+def read_raw(path: Path, max_voxels: int = MAX_VOXELS, *, nan: NanPolicy = "error") -> Raw:
+    """Read a scan as `read` does, and keep what its file says."""
+    with naming(path):
+        limits = Limits(max_voxels, nan, mask=False)
+        header, stored, problems = _stored(path, limits)
+        return Raw(header, stored, canonical_order(stored, header, limits, problems).volume)
 
 
 def inspect(path: Path, max_voxels: int = MAX_VOXELS, nan: NanPolicy = "error", *, mask: bool = False) -> Report:
@@ -113,6 +129,12 @@ def place(path: Path) -> Grid:
 
 
 def _pass(path: Path, limits: Limits) -> Passed:
+    header, stored, problems = _stored(path, limits)
+    return canonical_order(stored, header, limits, problems)
+
+
+def _stored(path: Path, limits: Limits) -> tuple[nib.Nifti1Header, np.ndarray, list[Defect]]:
+    """The header and the voxels as they are stored, and what is odd about the header."""
     with open_scan(path) as file:
         start = file.read(NIFTI2)
         file.seek(0)
@@ -122,8 +144,7 @@ def _pass(path: Path, limits: Limits) -> Passed:
         most = os.fstat(file.fileno()).st_size * (GZIP_MAX_RATIO if zipped else 1)
         problems = [*layout_problems(header, limits.max_voxels, most), *geometry_problems(header)]
         refuse_fatal(problems)
-        stored = read_stored(header, itertools.chain([first], pieces))
-        return canonical_order(stored, header, limits, problems)
+        return header, read_stored(header, itertools.chain([first], pieces)), problems
 
 
 def canonical_order(stored: np.ndarray, header: nib.Nifti1Header, limits: Limits, problems: list[Defect]) -> Passed:
