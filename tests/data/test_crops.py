@@ -1,4 +1,7 @@
-"""Crops around lesions: what is in them, and which are used."""
+"""Crops around lesions: what is in them, and which are used.
+
+Covers: medgen.data.store.patient_slices.
+"""
 
 from __future__ import annotations
 
