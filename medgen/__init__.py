@@ -1,5 +1,6 @@
 """Labelled synthetic brain MRI. What authors of plugins import: complete, typed, and without torch."""
 
+from medgen.api.conditions import Check, between, ge, gt, le, one_of
 from medgen.api.hooks import hookimpl
 from medgen.api.interfaces import (
     Autoencoder,
@@ -12,6 +13,7 @@ from medgen.api.interfaces import (
     Strategy,
     Turn,
 )
+from medgen.api.messages import as_toml
 from medgen.api.recipe import (
     CallbackSettings,
     FeaturesSettings,
@@ -27,7 +29,7 @@ from medgen.api.recipe import (
     StrategySettings,
     TableSettings,
 )
-from medgen.api.settings import Check, as_toml, between, field, ge, gt, le, one_of, settings
+from medgen.api.settings import field, settings
 from medgen.api.values import (
     TIME_SCALE,
     AutoencoderPrediction,
@@ -42,7 +44,7 @@ from medgen.api.values import (
     StopFit,
     TurnOutput,
 )
-from medgen.errors import CheckpointError, DataError, MedgenError, PluginError, RecipeError, StorageError
+from medgen.errors import CheckpointError, DataError, MedgenError, PluginError, Problem, RecipeError, StorageError
 
 __version__ = "0.1.0"
 __all__ = [
@@ -73,6 +75,7 @@ __all__ = [
     "PluginError",
     "Predict",
     "Prediction",
+    "Problem",
     "Recipe",
     "RecipeError",
     "Run",

@@ -205,7 +205,7 @@ def test_a_question_of_click_ends_as_one() -> None:
             "medgen: --devices: got 5000, expected an integer from 1 to",
         ),
         (["lr-find", "bravo_rflow", "--steps", "5"], 2, "medgen: --steps: got 5, expected an integer from 10 to"),
-        (["lr-find", "bravo_rflow", "--min-lr", "5"], 2, "--max-lr: got 1, expected more than --min-lr = 5."),
+        (["lr-find", "bravo_rflow", "--min-lr", "5"], 2, "--max-lr: got 1, expected more than min_lr = 5."),
         (["train"], 2, "RECIPE: none given"),
         (["train", "bravo_rfow"], 2, "Did you mean bravo_rflow"),
         (["train", "bravo_rflow", "--epochs", "3"], 2, "No such option"),

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from medgen.api.settings import structure, unstructure
+from medgen.api.settings import unstructure
+from medgen.api.structure import structure
 from medgen.api.tables import DataSettings
 from medgen.config.overlay import Layers
 
@@ -43,7 +44,8 @@ def test_a_folder_in_a_recipe_is_found_in_a_locale_that_cannot_read_its_name(tmp
     """Point 16."""
     (tmp_path / "Müller").mkdir()
     code = (
-        "from medgen.api.settings import structure, unstructure; from medgen.api.tables import DataSettings\n"
+        "from medgen.api.settings import unstructure; from medgen.api.structure import structure\n"
+        "from medgen.api.tables import DataSettings\n"
         f"settings, _ = structure({{'root': {str(tmp_path / 'Müller')!a}}}, DataSettings)\n"
         "print(settings.root.is_dir(), ascii(unstructure(settings)['root']))"
     )

@@ -15,7 +15,7 @@ from medgen.api.recipe import Recipe
 from medgen.config.overlay import recipes_dir
 from medgen.config.recipe import from_toml, load, public_toml, shipped, to_toml
 from medgen.config.registry import Entry, Plugin, Registry
-from medgen.errors import MedgenError, PluginError, RecipeError
+from medgen.errors import MedgenError, PluginError, Problem, RecipeError
 
 
 @settings
@@ -33,10 +33,11 @@ class Other(StrategySettings):
 class Careful(NetworkSettings):
     parts: int = field(4)
 
-    def check(self, recipe: Recipe) -> Iterator[str]:
+    def check(self, recipe: Recipe) -> Iterator[Problem]:
         if recipe.data.image_size % self.parts:
             size = recipe.data.image_size
-            yield f"data.image_size: got {size}, no multiple of network.careful.parts = {self.parts}. Change it."
+            what = f"got {size}, no multiple of network.careful.parts = {self.parts}"
+            yield Problem("data.image_size", what, "Change it")
 
 
 @settings
@@ -52,7 +53,7 @@ class Weighed(LossSettings):
 
 @settings
 class Raising(CallbackSettings):
-    def check(self, recipe: Recipe) -> Iterator[str]:
+    def check(self, recipe: Recipe) -> Iterator[Problem]:
         raise TypeError("no")
 
 

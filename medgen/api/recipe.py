@@ -14,6 +14,7 @@ from medgen.api.contract import Contract
 from medgen.api.interfaces import Callback, Extractor, LossFunction, Space, Strategy, Turn
 from medgen.api.tables import DataSettings, DistributedSettings, RunSettings, TrainingSettings
 from medgen.api.values import Batch, Mode
+from medgen.errors import Problem
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,11 +28,8 @@ class Settings(Contract):
     may_change: ClassVar[tuple[str, ...]] = ()
     """Names of the keys that a resumed run may alter; all others are refused."""
 
-    def check(self, recipe: Recipe) -> Iterable[str]:
-        """Find mistakes that only several keys or tables together can tell.
-
-        Each reads `<key path>: <what is wrong>. <What to do>.`
-        """
+    def check(self, recipe: Recipe) -> Iterable[Problem]:
+        """Find mistakes that only several keys or tables together can tell, each with its key path as `where`."""
         return ()
 
 

@@ -33,10 +33,10 @@ class Group(click.Group):
         except click.NoSuchOption:
             raise
         except click.UsageError as error:
-            from medgen.api.settings import did_you_mean
+            from medgen.api.messages import did_you_mean
 
             hint = did_you_mean(args[0], self.list_commands(ctx))
-            raise click.UsageError(f"{error.message}{hint}", ctx) from None
+            raise click.UsageError(f"{error.message} {hint}".rstrip(), ctx) from None
 
 
 @lru_cache

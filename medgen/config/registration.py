@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from medgen.api.hooks import Registration
-from medgen.api.settings import did_you_mean
+from medgen.api.messages import did_you_mean
 
 if TYPE_CHECKING:
     import click
@@ -34,7 +34,9 @@ def answers(module: ModuleType) -> dict[str, Any]:
     known = [name for name in vars(Registration) if name.startswith("medgen_")]
     for caller in callers:
         if not caller.has_spec():
-            raise BrokenPluginError(f"{caller.name} is no hook of a plugin module.{did_you_mean(caller.name, known)}")
+            raise BrokenPluginError(
+                f"{caller.name} is no hook of a plugin module. {did_you_mean(caller.name, known)}".rstrip()
+            )
     if not callers:
         raise BrokenPluginError(f"implements none of {', '.join(known)}. Is @hookimpl missing?")
     return {caller.name: next(iter(caller()), None) for caller in callers}  # pluggy leaves None out

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import attrs
 
 from medgen import __version__
+from medgen.api.conditions import ge
 from medgen.api.recipe import (
     CallbackSettings,
     FeaturesSettings,
@@ -27,7 +28,7 @@ from medgen.api.recipe import (
     StrategySettings,
     TableSettings,
 )
-from medgen.api.settings import field, fields, ge, settings
+from medgen.api.settings import field, fields, settings
 from medgen.config import installed, registration
 from medgen.config.containment import contained
 from medgen.config.installed import Source
@@ -135,14 +136,14 @@ class Registry:
         entry = self.find(kind, name)
         if entry is None:
             known = ", ".join(self.names(kind)) or "none"
-            raise PluginError(Problem(f"{kind}.{name}", f"no such plugin, there are {known}.{self.suspects()}"))
+            raise PluginError(Problem(f"{kind}.{name}", f"no such plugin, there are {known}", self.suspects()))
         return entry
 
     def suspects(self) -> str:
-        """A sentence, if there are broken plugins, one of which may give what no other does."""
+        """Advice if there are broken plugins, one of which may give what no other does; else an empty string."""
         broken = dict.fromkeys(f"{each.distribution} {each.version}" for each in self.plugins if each.error)
         first = ", ".join(list(broken)[:SUSPECTS]) + ", ..." * (len(broken) > SUSPECTS)
-        return f" A broken plugin may be what gives it, of {first}: see `medgen plugins list`." if broken else ""
+        return f"A broken plugin may be what gives it, of {first}: see `medgen plugins list`" if broken else ""
 
     def commands(self) -> tuple[click.Command, ...]:
         """Return the commands of plugins."""

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from medgen.api.recipe import Recipe
-from medgen.api.settings import structure
+from medgen.api.structure import structure
 from medgen.api.tables import DataSettings
 from medgen.api.values import MEASURES
 from medgen.config import recipe as recipes
@@ -74,7 +74,7 @@ def measure(kind: str, name: str, overrides: Iterable[str], registry: Registry) 
     table = laid.tables.get(kind, {}).get(name, {})
     made, problems = structure(table, entry.settings_class, f"{kind}.{name}")
     if wrong or made is None:
-        raise RecipeError(*wrong, *(Problem(each.key, each.message) for each in problems))
+        raise RecipeError(*wrong, *problems)
     return made
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from medgen import Callback, PhasedSettings, between, field, ge, gt, hookimpl, settings
+from medgen import Callback, PhasedSettings, Problem, between, field, ge, gt, hookimpl, settings
 from medgen.api.tables import LARGEST_SIZE
 
 if TYPE_CHECKING:
@@ -44,13 +44,15 @@ class ProgressiveVae(PhasedSettings):
     patience: int = field(10, help="consecutive epochs without progress that end a phase", check=ge(1))
     final_epochs: int = field(100, help="epochs of the last phase", check=gt(0))
 
-    def check(self, recipe: Recipe) -> Iterator[str]:
+    def check(self, recipe: Recipe) -> Iterator[Problem]:
         wrong = list(self._check_lists())
         yield from wrong
         if "checkpoints" not in recipe.callbacks:
-            yield f"{KEY}: got no [callbacks.checkpoints], expected one, as phases are joined by what it saves. Add it."
+            what = "got no [callbacks.checkpoints], expected one, as phases are joined by what it saves"
+            yield Problem(KEY, what, "Add it")
         if not recipe.training.validate_every:
-            yield f"training.validate_every: got 0, expected 1 or more, as {KEY} looks for a plateau. Raise it."
+            what = f"got 0, expected 1 or more, as {KEY} looks for a plateau"
+            yield Problem("training.validate_every", what, "Raise it")
         if not wrong:
             yield from self._check_phases(recipe)
 
@@ -70,33 +72,28 @@ class ProgressiveVae(PhasedSettings):
     def build(self) -> Progressive:
         return Progressive(self)
 
-    def _check_lists(self) -> Iterator[str]:
+    def _check_lists(self) -> Iterator[Problem]:
         if not self.sizes:
-            yield f"{KEY}.sizes: got [], expected at least one. Give the image size of each phase."
+            yield Problem(f"{KEY}.sizes", "got [], expected at least one", "Give the image size of each phase")
             return
         if len(self.batch_sizes) != len(self.sizes):
-            yield (
-                f"{KEY}.batch_sizes: got {len(self.batch_sizes)} values, expected {len(self.sizes)}, one per size of "
-                f"{KEY}.sizes. Give one per size."
-            )
+            expected = f"{len(self.sizes)}, one per size of {KEY}.sizes"
+            what = f"got {len(self.batch_sizes)} values, expected {expected}"
+            yield Problem(f"{KEY}.batch_sizes", what, "Give one per size")
         if list(self.sizes) != sorted(set(self.sizes)):
-            yield f"{KEY}.sizes: got {list(self.sizes)}, expected rising sizes. Sort them."
+            yield Problem(f"{KEY}.sizes", f"got {list(self.sizes)}, expected rising sizes", "Sort them")
 
-    def _check_phases(self, recipe: Recipe) -> Iterator[str]:
+    def _check_phases(self, recipe: Recipe) -> Iterator[Problem]:
         """Find what is wrong with a phase's recipe because of its size or batch size, and not anyhow; each key once."""
         from medgen.config.checks import mistakes
 
-        known = {_key(message) for message in mistakes(recipe)}
-        for index, phase in enumerate(self.phases(recipe).values()):
-            for message in mistakes(phase):
-                if _key(message) not in known:
-                    known.add(_key(message))
-                    message = message.replace("data.image_size", f"{KEY}.sizes[{index}]")
-                    yield message.replace("training.batch_size", f"{KEY}.batch_sizes[{index}]")
-
-
-def _key(message: str) -> str:
-    return message.partition(":")[0]
+        known = {str(problem.where) for problem in mistakes(recipe)}
+        for index, (name, phase) in enumerate(self.phases(recipe).items()):
+            own = {"data.image_size": f"{KEY}.sizes[{index}]", "training.batch_size": f"{KEY}.batch_sizes[{index}]"}
+            for problem in mistakes(phase):
+                if (key := str(problem.where)) not in known:
+                    known.add(key)
+                    yield problem._replace(where=own.get(key, key), what=f"{problem.what}, in {name} of {KEY}")
 
 
 class Plateau(Callback):

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import click
 
 from medgen import hookimpl
+from medgen.api.conditions import Check, between, ge
 from medgen.api.recipe import TableSettings
-from medgen.api.settings import Check, between, field, ge, settings
+from medgen.api.settings import field, settings
 from medgen.errors import Problem, RecipeError, reason
 
 if TYPE_CHECKING:

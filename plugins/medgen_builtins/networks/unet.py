@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from medgen import NetworkSettings, between, field, hookimpl, settings
+from medgen import NetworkSettings, Problem, between, field, hookimpl, settings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -43,17 +43,17 @@ class Unet(NetworkSettings):
     )
     may_change = ("checkpointing",)
 
-    def check(self, recipe: Recipe) -> Iterator[str]:
+    def check(self, recipe: Recipe) -> Iterator[Problem]:
         if not self.channels:
-            yield "network.unet.channels: got [], expected at least one level. Give the width of each level."
+            what = "got [], expected at least one level"
+            yield Problem("network.unet.channels", what, "Give the width of each level")
             return
         yield from self._check_size(recipe)
         yield from self._check_widths()
         if len(self._attention()) != len(self.channels):
-            yield (
-                f"network.unet.attention: got {len(self._attention())} values, expected {len(self.channels)}, one per "
-                "level of network.unet.channels. Give one per level."
-            )
+            expected = f"{len(self.channels)}, one per level of network.unet.channels"
+            what = f"got {len(self._attention())} values, expected {expected}"
+            yield Problem("network.unet.attention", what, "Give one per level")
 
     def build(self, in_channels: int, out_channels: int) -> nn.Module:
         """Return `network(x, t)`: x `[batch, in_channels, *space]`, t `[batch]` in 0..1000."""
@@ -86,29 +86,26 @@ class Unet(NetworkSettings):
     def _head_channels(self, width: int) -> int:
         return self.head_channels or _largest_divisor(width, _MAX_HEAD_CHANNELS)
 
-    def _check_size(self, recipe: Recipe) -> Iterator[str]:
+    def _check_size(self, recipe: Recipe) -> Iterator[Problem]:
         size, halvings = recipe.data.image_size, len(self.channels) - 1
         inside = recipe.space.spatial((size,) * self.spatial_dims)
         if any(length % 2**halvings for length in inside):
-            yield (
-                f"data.image_size: got {size}, which is {' x '.join(map(str, inside))} in the space, expected a "
-                f"multiple of {2**halvings} there, as {len(self.channels)} levels halve it {halvings} times. "
-                "Choose another size, or fewer network.unet.channels."
-            )
+            got = f"got {size}, which is {' x '.join(map(str, inside))} in the space"
+            levels = f"as {len(self.channels)} levels halve it {halvings} times"
+            what = f"{got}, expected a multiple of {2**halvings} there, {levels}"
+            yield Problem("data.image_size", what, "Choose another size, or fewer network.unet.channels")
 
-    def _check_widths(self) -> Iterator[str]:
+    def _check_widths(self) -> Iterator[Problem]:
         groups = self._norm_groups()
         for level, width in enumerate(self.channels):
             if width % groups:
-                yield (
-                    f"network.unet.channels[{level}]: got {width}, expected a multiple of network.unet.norm_groups = "
-                    f"{groups}. Choose one, or leave norm_groups out."
-                )
+                what = f"got {width}, expected a multiple of network.unet.norm_groups = {groups}"
+                fix = "Choose one, or leave norm_groups out"
+                yield Problem(f"network.unet.channels[{level}]", what, fix)
             if self._attends(level) and width % self._head_channels(width):
-                yield (
-                    f"network.unet.head_channels: got {self.head_channels}, expected a divisor of "
-                    f"network.unet.channels[{level}] = {width}. Choose one, or leave it out."
-                )
+                expected = f"a divisor of network.unet.channels[{level}] = {width}"
+                what = f"got {self.head_channels}, expected {expected}"
+                yield Problem("network.unet.head_channels", what, "Choose one, or leave it out")
 
     def _attends(self, level: int) -> bool:
         """True for levels with attention; the middle block always attends at the deepest level."""

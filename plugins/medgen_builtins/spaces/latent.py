@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from medgen import Batch, Draws, Mode, Space, SpaceSettings, field, ge, hookimpl, settings
+from medgen import Batch, Draws, Mode, Problem, Space, SpaceSettings, field, ge, hookimpl, settings
 
 if TYPE_CHECKING:
     import torch
@@ -36,20 +36,18 @@ class Latent(SpaceSettings):
         """Return the spatial size of an encoded sample, for the checks of a recipe."""
         return tuple(length // self.factor for length in size)
 
-    def check(self, recipe: Recipe) -> Iterator[str]:
+    def check(self, recipe: Recipe) -> Iterator[Problem]:
         size, wanted = recipe.data.image_size, self.masks == "encode"
         if size % self.factor:
-            yield (
-                f"data.image_size: got {size}, expected a multiple of space.latent.factor = {self.factor}. "
-                "Change one of them."
-            )
+            what = f"got {size}, expected a multiple of space.latent.factor = {self.factor}"
+            yield Problem("data.image_size", what, "Change one of them")
         if wanted and self.mask_checkpoint is None:
-            yield "space.latent.mask_checkpoint: missing, expected a path, as space.latent.masks is encode. Give one."
+            what = "missing, expected a path, as space.latent.masks is encode"
+            yield Problem("space.latent.mask_checkpoint", what, "Give one")
         if not wanted and self.mask_checkpoint is not None:
-            yield (
-                "space.latent.mask_checkpoint: is not read, as space.latent.masks is resample. Remove it, or set "
-                "space.latent.masks to encode."
-            )
+            what = "is not read, as space.latent.masks is resample"
+            fix = "Remove it, or set space.latent.masks to encode"
+            yield Problem("space.latent.mask_checkpoint", what, fix)
 
     def build(self, mode: Mode, device: torch.device) -> LatentSpace:
         return LatentSpace(mode, self, device)

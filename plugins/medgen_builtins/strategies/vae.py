@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from medgen import CriticLoss, Strategy, StrategySettings, field, hookimpl, settings
-from medgen.errors import Problem, RecipeError
+from medgen import CriticLoss, Problem, RecipeError, Strategy, StrategySettings, field, hookimpl, settings
 
 if TYPE_CHECKING:
     import torch
@@ -29,21 +28,18 @@ class Vae(StrategySettings):
     gives = ("x0", "mean", "logvar", "logits")
     unconditional = True
 
-    def check(self, recipe: Recipe) -> Iterator[str]:
+    def check(self, recipe: Recipe) -> Iterator[Problem]:
         if recipe.names["space"] != "pixel":
-            yield f"space.{recipe.names['space']}: strategy.vae makes latents of images. Use [space.pixel]."
+            where = f"space.{recipe.names['space']}"
+            yield Problem(where, "strategy.vae makes latents of images", "Use [space.pixel]")
         size, layers = recipe.data.image_size, self.discriminator.layers
         if layers and size // 2**layers < 4:
-            yield (
-                f"strategy.vae.discriminator.layers: got {layers}, expected fewer for images of {size} px. "
-                "Leave it out, or use larger images."
-            )
+            what = f"got {layers}, expected fewer for images of {size} px"
+            yield Problem("strategy.vae.discriminator.layers", what, "Leave it out, or use larger images")
         network = recipe.network
         if network is not None and not network.latent_channels:
-            yield (
-                f"network.{recipe.names['network']}: is no autoencoder, as strategy.vae needs one. "
-                "Use [network.autoencoder]."
-            )
+            what = "is no autoencoder, as strategy.vae needs one"
+            yield Problem(f"network.{recipe.names['network']}", what, "Use [network.autoencoder]")
 
     def build(self) -> VaeStrategy:
         return VaeStrategy(self)

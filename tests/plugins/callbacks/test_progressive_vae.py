@@ -314,7 +314,7 @@ def test_a_metric_that_nobody_measures_is_told_with_those_that_there_are(medgen,
         ((f"{KEY}.sizes=[16,33,64]",), f"{KEY}.sizes[1]: got 33, which is 33 x 33 in the space"),
         (
             ("training.accumulate=2", f"{KEY}.batch_sizes=[4,2,1]"),
-            f"training.accumulate: got 2, expected a divisor of {KEY}.batch_sizes[2] = 1",
+            f"training.accumulate: got 2, expected a divisor of training.batch_size = 1, in phase_64 of {KEY}",
         ),
         (("callbacks.checkpoints=false",), f"{KEY}: got no [callbacks.checkpoints]"),
         (("training.validate_every=0",), "training.validate_every: got 0, expected 1 or more"),
