@@ -128,7 +128,8 @@ def huber() -> Registry:
     """What is installed, and the package that the manual for authors shows."""
     import importlib.util
 
-    from medgen.config.registry import Entry, _weighted
+    from medgen.config.entries import Entry
+    from medgen.config.plugin_loader import _weighted
 
     place = ROOT / "tests/medgen_huber/medgen_huber.py"
     spec = importlib.util.spec_from_file_location("shown_huber", place)

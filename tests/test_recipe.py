@@ -12,9 +12,10 @@ import pytest
 
 from medgen import CallbackSettings, LossSettings, NetworkSettings, StrategySettings, field, gt, settings
 from medgen.api.recipe import Recipe
+from medgen.config.entries import Entry, Plugin
 from medgen.config.overlay import recipes_dir
 from medgen.config.recipe import from_toml, load, public_toml, shipped, to_toml
-from medgen.config.registry import Entry, Plugin, Registry
+from medgen.config.registry import Registry
 from medgen.errors import MedgenError, PluginError, Problem, RecipeError
 
 

@@ -12,7 +12,8 @@ from rich.table import Table
 from medgen.api.messages import did_you_mean, inline_toml
 from medgen.api.settings import Field, fields, unstructure
 from medgen.api.values import KINDS, MEASURES
-from medgen.config.registry import Entry, Given, Registry, describe
+from medgen.config.entries import Entry, Given, describe
+from medgen.config.registry import Registry
 from medgen.errors import PluginError, Problem, printable
 from medgen.system.console import out, warn
 

@@ -40,10 +40,10 @@ def train(
     """Train RECIPE, a TOML file or the name of a recipe that comes with medgen."""
     resume = resume if resume in (None, "auto") else str(_run_folder(Path(resume)))
     resolved = _resolved(recipe, overrides, layers, resume, devices)
-    from medgen.training import session
+    from medgen.training import rehearsal
 
     if dry_run:
-        session.dry_run(resolved)
+        rehearsal.dry_run(resolved)
         return 0
     from medgen.ranks import place, process_group
 

@@ -9,7 +9,7 @@ import torch
 from faults.forkserver import differences
 from faults.variants import SMALL
 
-from medgen.run import checkpoint
+from medgen.run import checkpoint, tensor_tree
 from medgen.run.run import TrainingRun
 from medgen.training import memory_check
 from medgen.training.objective import Objective
@@ -55,7 +55,7 @@ def test_N1_too_many_in_a_row_end_the_run_with_the_last_good_step(medgen, common
     failing(monkeypatch, range(3, 99))
     result = medgen("train", *common, "training.steps=40", "training.max_skipped=4")
     assert (result.code, "5 steps in a row were not finite, last good: step 2" in result.err) == (6, True)
-    assert all(torch.isfinite(each).all() for _, each in checkpoint.tensors(checkpoint.load(tmp_path / "r/latest.pt")))
+    assert all(torch.isfinite(each).all() for _, each in tensor_tree.tensors(checkpoint.load(tmp_path / "r/latest.pt")))
 
 
 def test_N2_weights_that_are_not_finite_are_never_written(medgen, common, tmp_path, monkeypatch):

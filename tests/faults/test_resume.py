@@ -17,7 +17,7 @@ from faults.variants import SMALL, VARIANTS, overrides
 from medgen_builtins.commands import verify_resume
 
 from medgen.config.recipe import load
-from medgen.run import checkpoint, folder
+from medgen.run import checkpoint, folder, tensor_tree
 from medgen.run.run import TrainingRun
 from medgen.training.trainer import Trainer
 
@@ -155,7 +155,7 @@ def test_R2_every_key_that_is_gone_makes_resuming_fail_and_is_named(name, medgen
     path = tmp_path / "r/latest.pt"
     (tmp_path / "r/prev.pt").unlink(missing_ok=True)
     state = torch.load(path, weights_only=True)
-    paths = list(checkpoint.key_paths({key: value for key, value in state.items() if key != "keys"}))
+    paths = list(tensor_tree.key_paths({key: value for key, value in state.items() if key != "keys"}))
     assert len(paths) > 200
     many = ("network/", "averaged/", "optimizers/", "turns/", "space/")
     # of the hundreds of tensors some tell as much as all

@@ -29,16 +29,15 @@ import os, sys, time
 from pathlib import Path
 
 if "train" in sys.argv and "SLURM_RESTART_COUNT" not in os.environ:  # train until a signal comes, however slow all is
-    from medgen.training import session
-    from medgen.training import trainer
-    heard, step, first = [], trainer.Trainer.step, session.RepeatFilter.first
+    from medgen.training import interruption, trainer
+    heard, step, first = [], trainer.Trainer.step, interruption.RepeatFilter.first
     def held(self):
         while self.run.step == {hold} and not heard:
             Path(f"held-{{os.environ['SLURM_PROCID']}}").touch()
             time.sleep(0.05)
         return step(self)
     trainer.Trainer.step = held
-    session.RepeatFilter.first = lambda ear, number: (heard.append(number), first(ear, number))[1]
+    interruption.RepeatFilter.first = lambda ear, number: (heard.append(number), first(ear, number))[1]
 from medgen.cli.main import main
 main()
 """

@@ -107,7 +107,7 @@ class Saving(Callback):
 
     def _try(self, run: Run) -> None:
         """Save before the first step, so that a small or read-only disk fails now."""
-        from medgen.run import checkpoint
+        from medgen.run import room
 
         self._save(run)
         if not run.is_rank_zero:
@@ -115,7 +115,7 @@ class Saving(Callback):
         moments = 2 * sum(each.nbytes for turn in run.turns.values() for each in turn.parameters())
         size = (run.dir / "latest.pt").stat().st_size + moments
         kept = self.settings.keep if self.settings.every_epochs else 0
-        checkpoint.reserve(run.dir, size, FILES + kept)
+        room.reserve(run.dir, size, FILES + kept)
 
 
 @hookimpl

@@ -62,9 +62,9 @@ def alone(recipe: Recipe) -> Recipe:
 def find(recipe: Recipe) -> Path:
     """Sweep in a run that is thrown away; only the picture and the numbers stay. Returns their folder."""
     from medgen.run import folder
-    from medgen.training import session
+    from medgen.training import rehearsal
 
-    with session.rehearsal(recipe) as run:
+    with rehearsal.rehearsal(recipe) as run:
         where = folder.create(recipe)  # now, so that one that cannot be written shows before the work
         finder = run.callbacks[NAME]
         assert isinstance(finder, Finder)

@@ -250,7 +250,7 @@ def test_a_time_limit_that_no_step_fits_into_is_a_mistake_and_resuming_without_i
     medgen, growing, tmp_path, monkeypatch
 ):
     folder = tmp_path / "r"
-    has_built = "medgen.training.session.cache_folder.has_built"
+    has_built = "medgen.data.store.cache_folder.has_built"
     monkeypatch.setattr(has_built, lambda began: False)  # time for that is no mistake
     ended = medgen("train", "bravo_rflow", *growing, f"run.dir={folder}", "training.time_limit=1e-6")
     assert (ended.code, "no step fits into what is left" in ended.err) == (2, True)
