@@ -13,22 +13,21 @@ from medgen.api.interfaces import (
     Strategy,
     Turn,
 )
+from medgen.api.measures import FeaturesSettings, SegmenterSettings
 from medgen.api.messages import as_toml
 from medgen.api.recipe import (
     CallbackSettings,
-    FeaturesSettings,
     LossSettings,
     ModeSettings,
     NetworkSettings,
     PhasedSettings,
     Recipe,
     Run,
-    SegmenterSettings,
-    Slices,
     SpaceSettings,
     StrategySettings,
     TableSettings,
 )
+from medgen.api.run_state import Slices
 from medgen.api.settings import field, settings
 from medgen.api.values import (
     TIME_SCALE,

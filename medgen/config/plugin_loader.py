@@ -15,14 +15,13 @@ from typing import Any
 import attrs
 
 from medgen.api.conditions import ge
+from medgen.api.measures import FeaturesSettings, SegmenterSettings
 from medgen.api.recipe import (
     CallbackSettings,
-    FeaturesSettings,
     LossSettings,
     ModeSettings,
     NetworkSettings,
     PhasedSettings,
-    SegmenterSettings,
     SpaceSettings,
     StrategySettings,
     TableSettings,

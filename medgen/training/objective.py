@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,14 +62,3 @@ class Objective(nn.Module, Turn):
             squared, lesion = squared.mean(1), lesion.expand(truth.shape[0], *truth.shape[2:])
             rows += [("mse/lesion", squared[lesion]), ("mse/outside", squared[~lesion])]
         return rows
-
-
-def detach(step: TurnOutput) -> TurnOutput:
-    """The result of a turn as the next turn may see it: without a graph."""
-
-    def free(values: Any) -> Any:
-        return type(values)(*(each.detach() for each in values))
-
-    return TurnOutput(
-        {name: each.detach() for name, each in step.losses.items()}, free(step.prediction), free(step.noisy)
-    )

@@ -98,7 +98,7 @@ def sweep(run: TrainingRun, rates: Sequence[float]) -> Iterator[float]:
         if run.stop_agreed():
             return
         measured = torch.stack(list(trainer.step().values()))
-        trainer.pending.clear()  # these steps are no part of the run, so no line of its journal
+        trainer.readings.discard()  # these steps are no part of the run, so no line of its journal
         score = probe.score() if measured.isfinite().all() else math.nan
         scores.append(collectives.broadcast_object(score))
         yield scores[-1]
@@ -146,7 +146,7 @@ class Probe:
         import torch
 
         from medgen.training.sampling import autocast, evaluation
-        from medgen.training.trainer import cut
+        from medgen.training.turn_values import cut
 
         training, weights = self.run.recipe.training, self.run.recipe.loss_weights
         size, total = training.batch_size // training.accumulate, torch.zeros((), device=self.run.device)

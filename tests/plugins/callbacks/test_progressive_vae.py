@@ -13,7 +13,8 @@ import pytest
 import torch
 from faults.dying import die_at
 from faults.forkserver import Server, differences, flat
-from medgen_builtins.callbacks.progressive_vae import Plateau, ProgressiveVae
+from medgen_builtins.callbacks._plateau import Plateau
+from medgen_builtins.callbacks.progressive_vae import ProgressiveVae
 from medgen_builtins.commands import verify_resume
 
 from medgen.run import checkpoint
@@ -21,12 +22,12 @@ from medgen.training.trainer import Trainer
 
 PHASES = ("phase_16", "phase_32", "phase_64")
 KEY = "callbacks.progressive_vae"
-PLUGIN = "medgen_builtins.callbacks.progressive_vae"
+PLUGIN = "medgen_builtins.callbacks._progressive"
 
 
 def fired_at(curve, **settings):
     """The epoch, from 1, at which the detector fires; None: never."""
-    plateau = Plateau(ProgressiveVae(**settings))
+    plateau = Plateau(ProgressiveVae(**settings).rule)
     return next((epoch for epoch, value in enumerate(curve, 1) if plateau.add(value)), None)
 
 
@@ -67,17 +68,17 @@ def test_a_value_that_is_not_finite_is_no_progress_and_never_the_best(bad):
 
 
 def test_a_gain_is_told_by_a_leading_minus():
-    plateau = Plateau(ProgressiveVae(metric="-psnr", min_epochs=1, patience=3, window=1))
+    plateau = Plateau(ProgressiveVae(metric="-psnr", min_epochs=1, patience=3, window=1).rule)
     assert not any(plateau.add(plateau._value({"psnr": 20.0 + epoch})) for epoch in range(50))
     assert [plateau.add(plateau._value({"psnr": 69.0})) for _ in range(3)] == [False, False, True]
 
 
 def test_the_detector_goes_on_from_its_state_as_if_it_had_never_stopped():
-    settings, noise = ProgressiveVae(min_epochs=3, patience=6, window=4), random.Random(1)
-    whole = parts = Plateau(settings)
+    rule, noise = ProgressiveVae(min_epochs=3, patience=6, window=4).rule, random.Random(1)
+    whole = parts = Plateau(rule)
     for _ in range(40):
         value = noise.choice([1.0, 1.01, 0.98, math.nan])
-        restored = Plateau(settings)
+        restored = Plateau(rule)
         restored.load_state_dict(json.loads(json.dumps(parts.state_dict())))
         parts = restored
         assert parts.add(value) == whole.add(value)
@@ -157,7 +158,7 @@ KILLS = [
     (f"{PLUGIN}:Progressive._save", 1, True),  # it is noted, and the second has not begun
     (f"{PLUGIN}:carry_over", 1, True),  # it has its weights, and nothing is saved
     ("medgen.training.trainer:Trainer.step", 3, True),  # in the second
-    (f"{PLUGIN}:Plateau.add", 1, True),  # its plateau is seen and not saved
+    ("medgen_builtins.callbacks._plateau:Plateau.add", 1, True),  # its plateau is seen and not saved
     (f"{PLUGIN}:Progressive._save", 1, False),
     ("medgen.training.trainer:Trainer.step", 3, False),  # in the last
     (f"{PLUGIN}:Progressive._finish", 1, False),
@@ -206,9 +207,9 @@ def test_a_signal_in_a_phase_saves_it_and_resuming_goes_on_there(call, stopped, 
 
 
 def test_a_phase_begins_with_the_averaged_weights_of_the_one_before_and_new_optimizers(stopped):
-    from medgen_builtins.callbacks import progressive_vae
+    from medgen_builtins.callbacks import _progressive
 
-    folder = stopped(progressive_vae, "carry_over")
+    folder = stopped(_progressive, "carry_over")
     before, after = (checkpoint.load(folder / name / "latest.pt") for name in PHASES[:2])
     assert after["position"]["step"] == 0
     for kept in ("network", "averaged"):
@@ -220,9 +221,9 @@ def test_a_phase_begins_with_the_averaged_weights_of_the_one_before_and_new_opti
 def test_a_discriminator_goes_along_where_it_fits_and_else_begins_anew_with_a_word(
     medgen, autoencoder, tmp_path, monkeypatch
 ):
-    from medgen_builtins.callbacks import progressive_vae
+    from medgen_builtins.callbacks import _progressive
 
-    real, seen = progressive_vae.carry_over, []
+    real, seen = _progressive.carry_over, []
 
     def carry_over(child, before):
         fresh = {name: each.clone() for name, each in child.turns["discriminator"].state_dict().items()}
@@ -231,7 +232,7 @@ def test_a_discriminator_goes_along_where_it_fits_and_else_begins_anew_with_a_wo
         now = child.turns["discriminator"].state_dict()
         seen.append([all(same(now[name], kept.get(name)) for name in now) for kept in (fresh, old)])
 
-    monkeypatch.setattr(progressive_vae, "carry_over", carry_over)
+    monkeypatch.setattr(_progressive, "carry_over", carry_over)
     ended = medgen("train", "vae_progressive", *autoencoder, f"run.dir={tmp_path}/r")
     assert ended.code == 0, ended.err
     assert seen == [[False, True], [True, False]]  # to 32 px, to 64 px
