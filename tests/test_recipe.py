@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from medgen import CallbackSettings, LossSettings, NetworkSettings, StrategySettings, field, gt, settings
+from medgen import CallbackSettings, LossSettings, NetworkSettings, SpaceSettings, StrategySettings, field, gt, settings
 from medgen.api.recipe import Recipe
 from medgen.config.entries import Entry, Plugin
 from medgen.config.overlay import recipes_dir
@@ -28,6 +28,11 @@ class Plain(StrategySettings):
 @settings
 class Other(StrategySettings):
     b: tuple[int, ...] = field((1, 2))
+
+
+@settings
+class Anywhere(SpaceSettings):
+    pass
 
 
 @settings
@@ -61,7 +66,7 @@ class Raising(CallbackSettings):
 KNOWN: dict[str, dict[str, type]] = {
     "mode": {"seg": Plain, "dual": Plain},
     "strategy": {"rflow": Plain, "ddpm": Other},
-    "space": {"pixel": Plain},
+    "space": {"pixel": Anywhere},
     "network": {"careful": Careful},
     "losses": {"mse": Weighed, "greedy": Greedy},
     "callbacks": {"ema": Plain, "progress": Other, "raising": Raising},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Literal, Union, get_args, get_origin
 
 from medgen.api.conditions import Check
 from medgen.api.messages import as_toml
@@ -18,16 +18,16 @@ NOUNS = {
 }
 
 
-def expectation(kind: Any, check: Check | None = None) -> str:
+def expectation(kind: object, check: Check | None = None) -> str:
     """Describe what is expected: `a number greater than 0`."""
     if check is None:
         return noun(kind)
     return check.expected if check.values else f"{noun(kind)} {check.expected}"
 
 
-def noun(kind: Any, plural: bool = False) -> str:
+def noun(kind: object, plural: bool = False) -> str:
     """Describe a type: `a list of integers`."""
-    if kind in NOUNS:
+    if isinstance(kind, type) and kind in NOUNS:
         return NOUNS[kind][plural]
     origin, members = origin_of(kind), members_of(kind)
     if origin is Literal:
@@ -40,22 +40,22 @@ def noun(kind: Any, plural: bool = False) -> str:
     return "tables" if plural else "a table"
 
 
-def fixed_length(kind: Any) -> int | None:
+def fixed_length(kind: object) -> int | None:
     """Return the length that `tuple[X, X]` demands; None for `tuple[X, ...]` and `list[X]`, which have any."""
     members = get_args(kind)
     return len(members) if origin_of(kind) is tuple and Ellipsis not in members else None
 
 
-def members_of(kind: Any) -> tuple[Any, ...]:
+def members_of(kind: object) -> tuple[object, ...]:
     """Return the arguments of a generic type, but for None."""
     return tuple(member for member in get_args(kind) if member is not types.NoneType)
 
 
-def origin_of(kind: Any) -> Any:
+def origin_of(kind: object) -> object:
     """Return `list` for `list[int]`, and a type that is not generic as it is."""
     return get_origin(kind) or kind
 
 
-def is_union(kind: Any) -> bool:
+def is_union(kind: object) -> bool:
     """True for `X | Y` and `X | None`."""
     return origin_of(kind) in (Union, types.UnionType)

@@ -13,6 +13,9 @@ from medgen.errors import Problem
 Key = str | int
 """A step of a key path: the name of a key, or the position in a list."""
 
+Plain = bool | int | float | str | list["Plain"] | dict[str, "Plain"] | None
+"""A value of TOML or JSON; TOML lacks None."""
+
 _MESSAGE_VALUE_LENGTH = 80
 
 

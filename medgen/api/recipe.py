@@ -53,6 +53,9 @@ class StrategySettings(Settings):
 class SpaceSettings(Settings):
     """Where samples are diffused."""
 
+    spatial_dims: int = 2
+    """Spatial axes of a sample. A field of this name, if it has one, must be what the data have."""
+
     def spatial(self, size: Sequence[int]) -> tuple[int, ...]:
         """Return the spatial size of an encoded sample, for the checks of a recipe."""
         return tuple(size)
@@ -64,6 +67,8 @@ class SpaceSettings(Settings):
 class NetworkSettings(Settings):
     """What learns."""
 
+    spatial_dims: int = 2
+    """Spatial axes of a sample. A field of this name, if it has one, must be what the data have."""
     checkpointing: bool = True
     """A field of this name, if it has one, saves memory by computing activations again; True: nothing more to save."""
     latent_channels: int = 0

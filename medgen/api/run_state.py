@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from medgen.api.interfaces import Space, Turn
+from medgen.api.interfaces import Space, Strategy, Turn
 from medgen.api.values import Batch, Mode
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class RunState(Protocol):
         """Where it is diffused."""
 
     @property
-    def strategy(self) -> Any:
+    def strategy(self) -> Strategy:
         """What the strategy's `build` gave."""
 
     @property

@@ -15,6 +15,7 @@ import attrs
 
 from medgen.api.conditions import Check, require
 from medgen.api.field_types import expectation
+from medgen.api.messages import Plain
 from medgen.system.names import portable
 
 if TYPE_CHECKING:
@@ -37,10 +38,10 @@ T = TypeVar("T")
 
 
 @overload
-def field(*, help: str = "", check: Check | None = None) -> Any: ...
+def field(*, help: str = "", check: Check | None = None) -> T: ...  # type: ignore[type-var]
 @overload
 def field(default: T, *, help: str = "", check: Check | None = None) -> T: ...
-def field(default: Any = attrs.NOTHING, *, help: str = "", check: Check | None = None) -> Any:
+def field(default: object = attrs.NOTHING, *, help: str = "", check: Check | None = None) -> object:
     """Declare a field of a settings class; without a default it is required.
 
     help: unit and meaning, printed by `medgen plugins show`. check: a condition on its values.
@@ -68,19 +69,21 @@ def fields(cls: type) -> list[Field]:
     return [_describe(attribute) for attribute in attributes(cls)]
 
 
-def unstructure(value: Any, paths: bool = True) -> Any:
+def unstructure(value: object, paths: bool = True) -> Plain:
     """Convert a settings object, or a value in it, to plain values for TOML. None is left out, as TOML lacks it.
 
     paths: False empties them.
     """
-    if attrs.has(type(value)):
-        value = {each.name: getattr(value, each.name) for each in attrs.fields(type(value))}
+    kind: type = type(value)
+    if attrs.has(kind):
+        value = {each.name: getattr(value, each.name) for each in attrs.fields(kind)}
     if isinstance(value, Mapping):
         return {key: unstructure(each, paths) for key, each in value.items() if each is not None}
     if isinstance(value, (list, tuple)):
         return [unstructure(each, paths) for each in value]
     if isinstance(value, Path):
         return portable(str(value)) if paths else ""
+    assert value is None or isinstance(value, bool | int | float | str), value  # a field has no other type
     return value
 
 

@@ -100,7 +100,7 @@ def _literal(value: Any, kind: Any) -> Any:
 
 
 def _union(converter: Converter, value: Any, kind: Any) -> Any:
-    members = members_of(kind)
+    members: tuple[Any, ...] = members_of(kind)
     alike = [member for member in members if _container(member) is type(value)]
     if len(members) == 1 or len(alike) == 1:
         return converter.structure(value, (alike or members)[0])
@@ -114,7 +114,7 @@ def _union(converter: Converter, value: Any, kind: Any) -> Any:
 
 def _container(kind: Any) -> type | None:
     """Return the container type of TOML that a kind is read from; None for a scalar."""
-    origin = origin_of(kind)
+    origin: Any = origin_of(kind)
     if origin in (list, tuple):
         return list
     return dict if origin is dict or attrs.has(origin) else None
@@ -122,13 +122,14 @@ def _container(kind: Any) -> type | None:
 
 def _list_hook(converter: Converter, kind: Any) -> Callable[[Any, Any], Any]:
     members: Any = list[get_args(kind)[0]]  # type: ignore[misc]
+    container: Any = origin_of(kind)
     read, count = list_structure_factory(members, converter), fixed_length(kind)
 
-    def structured(value: Any, _: Any) -> Any:
+    def structured(value: object, _: object) -> object:
         found = read(_only(list, value, kind), members)
         if count is not None and len(found) != count:
             raise Mismatch(value, noun(kind))
-        return origin_of(kind)(found)
+        return container(found)
 
     return structured
 
@@ -149,9 +150,9 @@ def _field_hook(converter: Converter, attribute: attrs.Attribute[Any]) -> Callab
     check: Check | None = attribute.metadata.get("check")
     expected = expectation(attribute.type, check)
 
-    def read(value: Any, kind: Any) -> Any:
+    def read(value: object, kind: type) -> object:
         try:
-            structured = converter.structure(value, kind)
+            structured: object = converter.structure(value, kind)
         except Mismatch as mismatch:
             too_large = check is not None and type(value) is int and not check.test(value)
             if mismatch.expected != noun(attribute.type) and not too_large:  # it knows better than the type does

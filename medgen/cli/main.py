@@ -48,7 +48,7 @@ class Commands(options.Group):
             return own or next((each.command for each in added), None)
         return _Ambiguous(name, options.registry().givers(name, core=bool(own)))
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: click.Context) -> object:
         """Run the command. Raises RuntimeError for a broken pipe, where click would exit silently."""
         try:
             return super().invoke(ctx)
@@ -107,7 +107,7 @@ def _run(given: list[str]) -> Any:
 
 def _usage(error: click.ClickException) -> Problem:
     """Return click's error message, four lines, as one."""
-    context = getattr(error, "ctx", None)
+    context = error.ctx if isinstance(error, click.UsageError) else None
     command = context.command_path if context else "medgen"
     where = command.removeprefix("medgen").strip()
     said = error.format_message().rstrip(".")

@@ -88,7 +88,7 @@ class Loader:
         try:
             with contained():
                 module = _import(point)
-                file = getattr(module, "__file__", None) or file
+                file = vars(module).get("__file__") or file
                 gives = registration.answers(module)
                 found = [Entry(*each, source.name, source.version) for each in _classes(gives)]
                 commands = registration.commands(gives.get("medgen_commands", ()))

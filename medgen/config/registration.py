@@ -43,7 +43,7 @@ def answers(module: ModuleType) -> dict[str, Any]:
 
 
 def _require_api(module: ModuleType) -> None:
-    declared = getattr(module, "medgen_api", None)
+    declared = vars(module).get("medgen_api")
     if declared is None:
         raise BrokenPluginError(f"declares no medgen_api (have {API})")
     if declared != API:

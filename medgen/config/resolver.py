@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from medgen.api.messages import KeyPath, as_toml, did_you_mean, unknown_key
-from medgen.api.recipe import Recipe
+from medgen.api.recipe import NetworkSettings, Recipe, SpaceSettings
 from medgen.api.structure import structure
 from medgen.api.tables import DataSettings, DistributedSettings, RunSettings, TrainingSettings
 from medgen.api.values import KINDS, SEVERAL, SINGLE
@@ -122,11 +122,8 @@ class Resolver:
         return structure({key: value for key, value in table.items() if key not in wrong}, cls)[0]
 
     def _check(self, recipe: Recipe) -> None:
-        parts = {name: getattr(recipe, name) for name in CORE}
-        parts |= {f"{kind}.{name}": getattr(recipe, kind) for kind, name in recipe.names.items()}
-        parts |= {f"{kind}.{name}": each for kind in SEVERAL for name, each in getattr(recipe, kind).items()}
         found = [problem for where, check in checks(recipe) for problem in self._ask(where, check, recipe)]
-        for problem in [*found, *_not_slices(parts)]:
+        for problem in [*found, *_not_slices(recipe)]:
             if not any(_mentions(problem, key) for key in self._keys):  # else it may only follow from that mistake
                 self.problems.append(self._placed(problem))
 
@@ -155,13 +152,13 @@ class Resolver:
         return self.layers.origin(path) or self.source
 
 
-def _not_slices(parts: Mapping[str, Any]) -> Iterator[Problem]:
+def _not_slices(recipe: Recipe) -> Iterator[Problem]:
     """Find plugins set to volumes; the data are slices."""
-    for where, part in parts.items():
-        axes = getattr(part, "spatial_dims", 2)
-        if axes != 2:
-            what = f"got {axes}, expected 2, as the data are slices"
-            yield Problem(f"{where}.spatial_dims", what, "Leave it out")
+    parts: dict[str, NetworkSettings | SpaceSettings | None] = {"space": recipe.space, "network": recipe.network}
+    for kind, part in parts.items():
+        if part and part.spatial_dims != 2:
+            what = f"got {part.spatial_dims}, expected 2, as the data are slices"
+            yield Problem(f"{kind}.{recipe.names[kind]}.spatial_dims", what, "Leave it out")
 
 
 def path_of(problem: Problem) -> KeyPath:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal, overload
 
 import attrs
 
+from medgen.api.measures import FeaturesSettings, SegmenterSettings
 from medgen.api.recipe import Recipe
 from medgen.api.structure import structure
 from medgen.api.tables import DataSettings
@@ -63,7 +64,13 @@ def _in_checkpoint(path: Path, overrides: Sequence[str], registry: Registry) -> 
     return recipe
 
 
-def measure(kind: str, name: str, overrides: Iterable[str], registry: Registry) -> Any:
+@overload
+def measure(kind: Literal["features"], name: str, overrides: Iterable[str], registry: Registry) -> FeaturesSettings: ...
+@overload
+def measure(
+    kind: Literal["segmenters"], name: str, overrides: Iterable[str], registry: Registry
+) -> SegmenterSettings: ...
+def measure(kind: str, name: str, overrides: Iterable[str], registry: Registry) -> object:
     """The settings object of a plugin that judges pairs, `features` or `segmenters`, as `KEY=VALUE` set it.
 
     Raises RecipeError with every mistake, PluginError if there is no such plugin.

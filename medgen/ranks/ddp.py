@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import functools
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-if TYPE_CHECKING:
-    pass
 from medgen.ranks.collectives import rank, size
 
 
-def wrap_ddp(turn: Any) -> Any:
+def wrap_ddp(turn: nn.Module) -> nn.Module:
     """A turn whose gradients are the means over the ranks after `backward`.
 
     The order in which an all-reduce adds depends on where in its buffer a gradient lies, and DDP lays its buffers out
@@ -43,7 +40,7 @@ class _Sum(torch.nn.Module):
         return functools.reduce(torch.add, (each.sum() for each in self.parameters() if each.requires_grad))
 
 
-def no_sync(turn: Any) -> AbstractContextManager[Any]:
+def no_sync(turn: nn.Module) -> AbstractContextManager[None]:
     """While a part of a batch is computed that is not the last: gradients stay where they are."""
     return turn.no_sync() if isinstance(turn, DistributedDataParallel) else nullcontext()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import pickle
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -54,7 +53,7 @@ def _strange(records: list[zipfile.ZipInfo]) -> str | None:
     return None
 
 
-def read(path: Path) -> Any:
+def read(path: Path) -> object:
     try:
         with open(path, "rb") as file:
             return torch.load(file, map_location="cpu", weights_only=True)

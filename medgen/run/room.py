@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from medgen.errors import Problem, StorageError
@@ -28,7 +29,7 @@ def reserve(folder: Path, size: int, copies: int) -> None:
 
 
 def _allocate(handle: int, size: int) -> None:
-    if not hasattr(os, "posix_fallocate"):
+    if sys.platform != "linux":  # macOS and Windows have no such call
         return
     try:
         os.posix_fallocate(handle, 0, size)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 
-def key_paths(value: Any, prefix: str = "") -> Iterator[str]:
+def key_paths(value: object, prefix: str = "") -> Iterator[str]:
     """The path of every key in nested dicts and lists, such as `optimizers/network/state/0/exp_avg`."""
     items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in items:
@@ -16,7 +16,7 @@ def key_paths(value: Any, prefix: str = "") -> Iterator[str]:
         yield from key_paths(inner, f"{prefix}{key}/")
 
 
-def tensors(value: Any, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+def tensors(value: object, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
     """Every tensor in nested dicts and lists, with its path."""
     if isinstance(value, torch.Tensor):
         yield prefix.rstrip("/"), value

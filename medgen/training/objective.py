@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from medgen.api.interfaces import DiffusionStrategy, LossFunction, Space, Turn
-from medgen.api.values import TIME_SCALE, Batch, Draws, Mode, TurnOutput
+from medgen.api.interfaces import DiffusionLoss, DiffusionStrategy, LossFunction, Space, Turn
+from medgen.api.values import TIME_SCALE, Batch, Draws, Mode, Noisy, TurnOutput
 
 BINS = 5
 """Parts of the time axis of which validation shows the loss."""
@@ -28,7 +29,8 @@ class Objective(nn.Module, Turn):
         losses: Mapping[str, LossFunction],
     ):
         super().__init__()
-        self.mode, self.space, self.strategy, self.network, self.losses = mode, space, strategy, network, dict(losses)
+        self.mode, self.space, self.strategy, self.network = mode, space, strategy, network
+        self.losses = dict(cast("Mapping[str, DiffusionLoss]", losses))  # what else a recipe is refused for
 
     def draw(self, generator: torch.Generator, batch: Batch) -> Draws:
         """Timesteps and noise for a whole batch, on the generator's device; and the noise of a space that samples."""
@@ -51,6 +53,7 @@ class Objective(nn.Module, Turn):
     ) -> list[tuple[str, Tensor]]:
         """Return the loss by time, and PSNR and error inside lesions of the one-step estimate of x0."""
         rows = []
+        assert isinstance(output.noisy, Noisy)  # as `forward` gave it
         bins = (output.noisy.t / TIME_SCALE * BINS).long().clamp(0, BINS - 1)
         for index in range(BINS):
             low, high = (int(edge * TIME_SCALE / BINS) for edge in (index, index + 1))

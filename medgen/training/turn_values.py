@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple, TypeVar
 
 from torch import Tensor
 
 from medgen.api.values import TurnOutput
 
+Values = TypeVar("Values", bound=NamedTuple)
+
 
 def detach(step: TurnOutput) -> TurnOutput:
     """The result of a turn as the next turn may see it: without a graph."""
-
-    def free(values: Any) -> Any:
-        return type(values)(*(each.detach() for each in values))
-
-    return TurnOutput(
-        {name: each.detach() for name, each in step.losses.items()}, free(step.prediction), free(step.noisy)
-    )
+    losses = {name: each.detach() for name, each in step.losses.items()}
+    return TurnOutput(losses, _detached(step.prediction), _detached(step.noisy))
 
 
-def cut(values: Any, rows: slice | Tensor) -> Any:
+def _detached(values: Values) -> Values:
+    return values._make(each.detach() for each in values)
+
+
+def cut(values: Values, rows: slice | Tensor) -> Values:
     """The rows of every tensor in a NamedTuple."""
-    return type(values)(*(each[rows] if isinstance(each, Tensor) else each for each in values))
+    return values._make(each[rows] if isinstance(each, Tensor) else each for each in values)

@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -144,7 +144,7 @@ def _question(job: _Job) -> str:
     return hashlib.sha256(json.dumps([__version__, FORMAT, *parts]).encode()).hexdigest()
 
 
-def _remembered(value: Any) -> Finding | None:
+def _remembered(value: object) -> Finding | None:
     return Finding(**value) if isinstance(value, dict) and value.keys() == set(Finding._fields) else None
 
 

@@ -10,7 +10,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -102,7 +102,7 @@ def _question(sought: Sought) -> str:
     return repr((FORMAT, sought.settings.max_voxels, sought.settings.nan))
 
 
-def _remembered(value: Any) -> Head | None:
+def _remembered(value: object) -> Head | None:
     return Head(**value) if isinstance(value, dict) and value.keys() == set(Head._fields) else None
 
 

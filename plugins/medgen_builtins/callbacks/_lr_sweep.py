@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from medgen import Callback, Draws, hookimpl
 from medgen.api.settings import unstructure
@@ -16,6 +16,7 @@ from medgen.api.settings import unstructure
 if TYPE_CHECKING:
     import torch
 
+    from medgen.api.messages import Plain
     from medgen.run.run import TrainingRun
 from medgen_builtins.callbacks._lr_finding import (
     DIVERGED,
@@ -158,7 +159,7 @@ class Probe:
                 total += torch.stack([weights[name] * each.sum() for name, each in losses.items()]).sum()
         return float(total) / self.count
 
-    def _draws(self) -> Any:
+    def _draws(self) -> NamedTuple:
         """Return draws of the turn. Times are quantiles of many draws, as the loss depends on them most."""
         import torch
 
@@ -166,7 +167,8 @@ class Probe:
         draws = self.turn.draw(generator, self.batch)
         if not isinstance(draws, Draws):
             return draws
-        pooled = torch.cat([self.turn.draw(generator, self.batch).t for _ in range(STRATA)])
+        more = [cast("Draws", self.turn.draw(generator, self.batch)).t for _ in range(STRATA)]
+        pooled = torch.cat(more)
         return draws._replace(t=pooled.sort().values[STRATA // 2 :: STRATA])
 
     def _stream(self, purpose: str, device: torch.device | str) -> torch.Generator:
@@ -202,7 +204,7 @@ def write(finding: Finding, settings: Ramp, run: TrainingRun, folder: Path) -> N
         raise StorageError(Problem(path, reason(error), "Free space or choose another folder")) from error
 
 
-def as_table(finding: Finding, settings: Ramp) -> dict[str, Any]:
+def as_table(finding: Finding, settings: Ramp) -> dict[str, object]:
     """Convert to plain values; non-finite numbers, which JSON lacks, become null."""
     curve = {"learning_rate": finding.rates, "loss": finding.scores, "smoothed": finding.smoothed}
     return {
@@ -211,6 +213,6 @@ def as_table(finding: Finding, settings: Ramp) -> dict[str, Any]:
         "bound": finding.bound,
         "verdict": finding.verdict,
         "override": override(finding),
-        "settings": {**unstructure(settings), "smoothing": SMOOTHING, "diverged": DIVERGED},
+        "settings": {**cast("dict[str, Plain]", unstructure(settings)), "smoothing": SMOOTHING, "diverged": DIVERGED},
         "curve": {name: [each if math.isfinite(each) else None for each in row] for name, row in curve.items()},
     }

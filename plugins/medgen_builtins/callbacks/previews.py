@@ -51,7 +51,7 @@ class Previewing(Callback):
         fewer = self.settings.count // 2
         with run.trying("previews", f"callbacks.previews.count={fewer}" if fewer else "callbacks.previews=false"):
             if isinstance(run.strategy, DiffusionStrategy):
-                self._sample(run, steps=1)
+                self._sample(run, run.strategy, steps=1)
             else:
                 self._reconstruct(run)
 
@@ -70,7 +70,7 @@ class Previewing(Callback):
         outlined = self._outlined(run, examples)
         if not isinstance(run.strategy, DiffusionStrategy):
             return {"reconstructions": self._reconstructions(examples, self._reconstruct(run), outlined)}
-        samples, path = self._sample(run, self.settings.steps or None)
+        samples, path = self._sample(run, run.strategy, self.settings.steps or None)
         return {"samples": self._grid(examples, samples, outlined), "trajectory": self._trajectory(run, path)}
 
     def _rows(self) -> Sequence[int]:
@@ -99,7 +99,7 @@ class Previewing(Callback):
             made = run.strategy.reconstruct(run.network, images).float()
         return collectives.all_gather_rows(made, self.settings.count).cpu().numpy()
 
-    def _sample(self, run: Run, steps: int | None) -> tuple[Any, Any]:
+    def _sample(self, run: Run, strategy: DiffusionStrategy, steps: int | None) -> tuple[Any, Any]:
         """Draw samples `[count, channel, *space]`, with estimates of x0 along the first ones, `[sample, time, ...]`."""
         import numpy as np
         import torch
@@ -114,7 +114,7 @@ class Previewing(Callback):
         draw = sampling.noise(generators, run.space.shape(condition.shape[2:]), run.device)
         with sampling.evaluation(run.network), sampling.autocast(run.device, run.recipe.training.precision):
             samples = sampling.sample(
-                run.strategy, run.space, run.network, condition, draw, steps,
+                strategy, run.space, run.network, condition, draw, steps,
                 watch=lambda t, x0: seen.append(x0[:FOLLOWED]),
             )  # fmt: skip
         path = torch.stack([seen[index] for index in np.linspace(0, len(seen) - 1, TIMES).astype(int)], 1)

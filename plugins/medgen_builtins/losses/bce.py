@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from medgen import LossSettings, hookimpl, settings
+from medgen import HasImage, LossSettings, hookimpl, settings
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,7 @@ class Bce(LossSettings):
         return cross_entropy
 
 
-def cross_entropy(prediction: Any, noisy: Any) -> Tensor:
+def cross_entropy(prediction: HasImage, noisy: HasImage) -> Tensor:
     """`[batch]`, in fp32. sigmoid(2 x0) = (1 + tanh(x0)) / 2, so values and logits agree about every pixel."""
     from torch.nn.functional import binary_cross_entropy_with_logits
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from medgen import LossSettings, Problem, field, hookimpl, settings
+from medgen import HasImage, LossSettings, Problem, field, hookimpl, settings
 from medgen_builtins._weights import PACKAGE, load
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Perceptual(LossSettings):
 
         network = EfficientNet(load(self.path, "losses.perceptual"), device)
 
-        def loss(prediction: Any, noisy: Any) -> Tensor:
+        def loss(prediction: HasImage, noisy: HasImage) -> Tensor:
             return network.distance(prediction.x0, noisy.x0)
 
         return loss

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from medgen import NetworkSettings, Problem, between, field, hookimpl, settings
 
@@ -124,7 +124,7 @@ def _add_dropout(network: nn.Module, share: float) -> None:
     from monai.networks.nets.diffusion_model_unet import DiffusionUNetResnetBlock
     from torch.nn.functional import dropout
 
-    def drop(convolution: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
+    def drop(convolution: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
         return (dropout(inputs[0], share, convolution.training),)
 
     for module in network.modules():

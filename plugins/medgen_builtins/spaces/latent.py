@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from medgen import Batch, Draws, Mode, Problem, Space, SpaceSettings, field, ge, hookimpl, settings
 
@@ -106,7 +106,7 @@ class LatentSpace(Space):
     def encode(self, stored: Tensor, draws: Draws) -> Tensor:
         """Draw a new sample of each latent: (mean + sigma epsilon - shift) / scale."""
         mean, logvar = stored.chunk(2, dim=1)
-        return self.images.normalise(mean + (0.5 * logvar).exp() * draws.latent)
+        return self.images.normalise(mean + (0.5 * logvar).exp() * cast("Tensor", draws.latent))
 
     def condition(self, condition: Tensor) -> Tensor:
         """Bring masks to the latent grid: folded into channels, or encoded to the mean by the masks' autoencoder."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from medgen import Turn
-from medgen.api.interfaces import CriticLoss, LossFunction
+from medgen import Autoencoder, AutoencoderLoss, CriticLoss, LossFunction, Turn
 from medgen.api.values import AutoencoderPrediction, Batch, Clean, Mode, TurnOutput
 from medgen_builtins.losses.kl import divergence
 from medgen_builtins.networks._norms import count_groups
@@ -40,9 +39,10 @@ class AutoencoderTurn(nn.Module, Turn):
 
     name = "autoencoder"
 
-    def __init__(self, mode: Mode, network: Any, losses: Mapping[str, LossFunction], start_step: int):
+    def __init__(self, mode: Mode, network: Autoencoder, losses: Mapping[str, LossFunction], start_step: int):
         super().__init__()
-        self.network, self.losses, self.start_step = network, dict(losses), start_step
+        self.network, self.start_step = network, start_step
+        self.losses = dict(cast("Mapping[str, AutoencoderLoss]", losses))  # what else a recipe is refused for
         self.makes_masks = not mode.condition and not mode.pooled
         self._asked: tuple[nn.Module, ...] = ()
         # not in checkpoints: means are taken wherever a run stops, and a stop must change nothing there
@@ -91,6 +91,7 @@ class AutoencoderTurn(nn.Module, Turn):
             absolute = error.abs().mean(1)
             rows += [("l1/lesion", absolute[lesion]), ("l1/outside", absolute[~lesion])]
             rows += [("dice", overlap(made, truth))] if self.makes_masks else []
+        assert isinstance(output.prediction, AutoencoderPrediction)  # as `forward` gave it
         return rows + list(latents(output.prediction))
 
     def _inside(self, name: str, error: Tensor, region: Tensor) -> list[tuple[str, Tensor]]:
@@ -131,7 +132,7 @@ class DiscriminatorTurn(nn.Module, Turn):
 
     name = "discriminator"
 
-    def __init__(self, discriminator: nn.Module, loss: Any, options: Discriminator):
+    def __init__(self, discriminator: nn.Module, loss: CriticLoss, options: Discriminator):
         super().__init__()
         self.discriminator, self.loss = discriminator, loss
         self.betas, self.rate, self.start_step = options.betas, options.learning_rate, options.start_step

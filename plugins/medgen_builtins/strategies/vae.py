@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from medgen import CriticLoss, Problem, RecipeError, Strategy, StrategySettings, field, hookimpl, settings
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from medgen.api.interfaces import LossFunction, Space, Turn
+    from medgen.api.interfaces import Autoencoder, LossFunction, Space, Turn
     from medgen.api.recipe import Recipe
     from medgen.api.values import Mode
 from medgen_builtins.strategies._discriminator import Discriminator
@@ -65,7 +65,8 @@ class VaeStrategy(Strategy):
             raise RecipeError(
                 Problem("losses", f"{' and '.join(critics)} each train a discriminator, there is one", "Remove one")
             )
-        first = _vae_turns.AutoencoderTurn(mode, network, losses, self.options.discriminator.start_step)
+        autoencoder = cast("Autoencoder", network)  # a recipe of another network is refused
+        first = _vae_turns.AutoencoderTurn(mode, autoencoder, losses, self.options.discriminator.start_step)
         if not critics:
             return [first]
         options = self.options.discriminator
