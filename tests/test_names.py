@@ -74,7 +74,7 @@ def test_what_is_not_utf8_on_the_command_line_is_one_line_with_the_way_out():
 
 def test_tensorboard_writes_into_a_folder_whose_name_is_not_utf8(tmp_path):
     """Point 16."""
-    from medgen_builtins.callbacks.tensorboard import _nameable
+    from medgen_builtins.callbacks._tensorboard import _nameable
 
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/M\xfcller"))
     (Path(_nameable(folder)) / "events").write_text("x")

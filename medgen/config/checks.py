@@ -9,7 +9,7 @@ from medgen.api.recipe import Recipe
 from medgen.api.tables import DEFAULT_MASK
 from medgen.api.values import SEVERAL
 from medgen.config.blame import building
-from medgen.errors import Problem
+from medgen.errors import Problem, RecipeError
 
 Check = Callable[[Recipe], Iterable[Problem]]
 
@@ -74,3 +74,17 @@ def check_losses(recipe: Recipe) -> Iterator[Problem]:
             given = f"strategy.{recipe.names['strategy']} gives only {', '.join(gives)}"
             what = f"reads {', '.join(lacking)}, but {given}"
             yield Problem(f"losses.{name}", what, "Choose another loss or strategy")
+
+
+def require_equal_shares(recipe: Recipe, devices: int) -> None:
+    """Raise RecipeError if the ranks of so many devices cannot share a batch."""
+    training = recipe.training
+    if training.batch_size % (devices * training.accumulate):
+        raise RecipeError(
+            Problem(
+                "training.batch_size",
+                f"got {training.batch_size}, expected a multiple of {devices} devices x training.accumulate = "
+                f"{training.accumulate}",
+                "Change one of them",
+            )
+        )

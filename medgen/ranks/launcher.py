@@ -9,16 +9,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medgen.config.checks import require_equal_shares
 from medgen.data.store.processes import count_cores
 from medgen.errors import MedgenError, Problem, RankError, StoppedError, of_system
 from medgen.ranks import heartbeat
 from medgen.ranks.place import NOTES, PARENT, check_devices
-from medgen.ranks.process_group import AFTER, check
+from medgen.ranks.process_group import AFTER
 from medgen.system.signals import NAMES, answered
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 def supervise(arguments: list[str], recipe: Recipe) -> int:
     """Run `medgen ARGUMENTS` in a process per device of this node, and wait for them. Returns the exit code."""
-    check(recipe, recipe.training.devices)
+    require_equal_shares(recipe, recipe.training.devices)
     check_devices(recipe.training.devices)
     with surroundings(recipe.training.devices) as notes:
         return Supervisor(arguments, recipe.training.devices, notes).run()
@@ -57,9 +58,11 @@ class Supervisor:
     """Starts workers with torch's elastic agent, forwards signals, and tells of a worker that could not tell itself."""
 
     def __init__(self, arguments: list[str], devices: int, notes: Path):
+        from medgen.ranks.agent import make_agent  # a second of imports, for those who start processes
+
         (notes / PARENT).write_text(str(os.getpid()))
         self.notes, self.devices = notes, devices
-        self.agent = _agent(arguments, devices, notes, self._look)
+        self.agent = make_agent(arguments, devices, notes, self._look)
         self.ended: set[int] = set()
         """Processes that were alive still some time after another had failed."""
         self.asked = 0
@@ -137,35 +140,6 @@ class Supervisor:
 def _not_started(error: OSError) -> RankError:
     what = f"{error.filename or sys.executable}: a process could not be started ({error.strerror or error})"
     return RankError(Problem("", what, "See that Python can be run and processes are left (ulimit -u), then try again"))
-
-
-def _agent(arguments: list[str], devices: int, logs: Path, look: Callable[[], None]) -> Any:
-    """torch's agent for one node; calls `look` before it asks how its workers are."""
-    from torch.distributed.elastic.agent.server.api import WorkerSpec
-    from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
-    from torch.distributed.elastic.rendezvous import RendezvousParameters
-    from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
-
-    class Agent(LocalElasticAgent):
-        def _monitor_workers(self, worker_group: Any) -> Any:
-            look()
-            return super()._monitor_workers(worker_group)
-
-    meeting = RendezvousParameters(
-        "c10d", "127.0.0.1:0", run_id="medgen", min_nodes=1, max_nodes=1, local_addr="127.0.0.1"
-    )
-    spec = WorkerSpec(
-        role="train",
-        local_world_size=devices,
-        entrypoint=sys.executable,
-        args=("-m", "medgen", *arguments),
-        rdzv_handler=get_rendezvous_handler(meeting),
-        max_restarts=0,
-        monitor_interval=0.1,
-        local_addr="127.0.0.1",
-    )
-    return Agent(spec, DefaultLogsSpecs(log_dir=str(logs)))
 
 
 def _has_failed(pid: int) -> bool:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 
+from medgen.config.checks import require_equal_shares
 from medgen.errors import Problem, RankError, RecipeError, StoppedError
 from medgen.ranks import heartbeat, rendezvous
 from medgen.system import console
@@ -32,20 +33,6 @@ PATIENCE = timedelta(days=30)
 
 AFTER = 5.0
 """Seconds that a rank has more than the watch: so that the silent rank is named, not the one that waited for it."""
-
-
-def check(recipe: Recipe, devices: int) -> None:
-    """Raise RecipeError if so many ranks cannot share a batch."""
-    training = recipe.training
-    if training.batch_size % (devices * training.accumulate):
-        raise RecipeError(
-            Problem(
-                "training.batch_size",
-                f"got {training.batch_size}, expected a multiple of {devices} devices x training.accumulate = "
-                f"{training.accumulate}",
-                "Change one of them",
-            )
-        )
 
 
 def _check_apart() -> None:
@@ -72,7 +59,7 @@ def member(recipe: Recipe) -> Iterator[None]:
         yield
         return
     try:
-        check(recipe, where.size)
+        require_equal_shares(recipe, where.size)
     except RecipeError:  # all ranks find the same, and none may leave while others wait for it to join
         if where.rank:
             raise RankError() from None

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from medgen.api.recipe import Recipe
+from medgen.config.checks import require_equal_shares
 from medgen.data.store import cache_folder
 from medgen.data.store.file_memo import cache_root
-from medgen.ranks import process_group
 from medgen.run import choices
 from medgen.run.assemble import default_device
 from medgen.run.open import begin
@@ -32,7 +32,7 @@ def dry_run(recipe: Recipe) -> None:
     recipe = choices.settle(recipe, device)
     choices.tell(recipe, device, asked)
     for each in recipes(recipe):
-        process_group.check(each, each.training.devices)
+        require_equal_shares(each, each.training.devices)
         with rehearsal(each) as run:
             describe(run)
             samples = run.progress.epoch_samples

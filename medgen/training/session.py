@@ -9,6 +9,7 @@ from typing import Any
 
 from medgen.api.recipe import Recipe
 from medgen.config import compatibility
+from medgen.config.checks import require_equal_shares
 from medgen.config.recipe import load
 from medgen.errors import (
     CheckpointError,
@@ -101,7 +102,7 @@ def _train_children(recipe: Recipe, where: Path, began: float, signals: Signals,
     work = PhasedRun(recipe, where)
     work.limit(deadline(recipe.training, began), until)
     for each in recipes(recipe):
-        process_group.check(each, collectives.size())
+        require_equal_shares(each, collectives.size())
     process_group.start_heartbeat(where, recipe.distributed.timeout, 0)
     if collectives.is_rank_zero():
         folder.write_recipe(where, recipe)

@@ -14,7 +14,7 @@ import torch
 from data.cohort import write_cohort
 from faults.forkserver import Server, differences, flat, losses
 from faults.variants import SMALL, VARIANTS, overrides
-from medgen_builtins.commands import verify_resume
+from medgen_builtins.commands import _verify_resume as verify_resume
 
 from medgen.config.recipe import load
 from medgen.run import checkpoint, folder, tensor_tree

@@ -129,7 +129,7 @@ def meets_its_limit(job: str) -> None:
 def test_S5_a_job_that_meets_its_limit_goes_on_and_equals_one_that_did_not(
     devices: int, job: Callable[..., str], tiny: tuple[str, ...], tmp_path: Path
 ) -> None:
-    from medgen_builtins.commands.verify_resume import differences
+    from medgen_builtins.commands._verify_resume import differences
 
     common = ("bravo_rflow", *tiny, *FEW, f"training.devices={devices}")
     asks = ("slurm.gpu=none", "slurm.cpus=1", "slurm.hours=1", "slurm.notice=240", "run.folder=of job {timestamp}")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from medgen import Callback, CallbackSettings, field, ge, hookimpl, settings
+from medgen.run import room
 
 if TYPE_CHECKING:
     from medgen.api.recipe import Run
@@ -107,8 +108,6 @@ class Saving(Callback):
 
     def _try(self, run: Run) -> None:
         """Save before the first step, so that a small or read-only disk fails now."""
-        from medgen.run import room
-
         self._save(run)
         if not run.is_rank_zero:
             return

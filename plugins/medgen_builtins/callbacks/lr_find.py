@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from medgen import CallbackSettings, Problem, between, field, gt, hookimpl, settings
+from medgen import Callback, CallbackSettings, Problem, between, field, gt, hookimpl, settings
 
 if TYPE_CHECKING:
     from medgen import Run
     from medgen.api.recipe import Recipe
 from medgen_builtins.callbacks._lr_finding import FEWEST
-from medgen_builtins.callbacks._lr_sweep import Finder
 
 medgen_api = 1
 
@@ -33,7 +32,9 @@ class LrFind(CallbackSettings):
             expected = f"more than min_lr = {self.min_lr:g}"
             yield Problem("callbacks.lr_find.max_lr", f"got {self.max_lr:g}, expected {expected}", "Raise it")
 
-    def build(self, run: Run) -> Finder:
+    def build(self, run: Run) -> Callback:
+        from medgen_builtins.callbacks._lr_sweep import Finder
+
         return Finder(self)
 
 

@@ -7,12 +7,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medgen import HasImage, LossSettings, Problem, field, hookimpl, settings
-from medgen_builtins._weights import PACKAGE, load
+from medgen import LossSettings, Problem, field, hookimpl, settings
+from medgen_builtins._weights_package import PACKAGE
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
     from medgen.api.interfaces import LossFunction
     from medgen.api.recipe import Recipe
@@ -38,14 +37,9 @@ class Perceptual(LossSettings):
             yield Problem("losses.perceptual", "its weights are not installed", fix)
 
     def build(self, device: torch.device) -> LossFunction:
-        from medgen_builtins._efficientnet import EfficientNet
+        from medgen_builtins.losses._perceptual import distance
 
-        network = EfficientNet(load(self.path, "losses.perceptual"), device)
-
-        def loss(prediction: HasImage, noisy: HasImage) -> Tensor:
-            return network.distance(prediction.x0, noisy.x0)
-
-        return loss
+        return distance(self.path, device)
 
 
 @hookimpl

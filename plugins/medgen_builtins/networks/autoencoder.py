@@ -59,37 +59,22 @@ class Autoencoder(NetworkSettings):
 
     def build(self, in_channels: int, out_channels: int) -> nn.Module:
         """Return the network, see `medgen.Autoencoder`."""
-        from monai.networks.nets import AutoencoderKL
+        from medgen_builtins.networks._monai_autoencoder import make_autoencoder
 
-        from medgen_builtins.networks._monai_autoencoder import Convolutional
-
-        made = AutoencoderKL(
+        return make_autoencoder(
             spatial_dims=self.spatial_dims,
             in_channels=in_channels,
             out_channels=out_channels,
-            num_res_blocks=(self.num_res_blocks,) * len(self.channels),
+            num_res_blocks=self.num_res_blocks,
             channels=self.channels,
-            attention_levels=(False,) * len(self.channels),
             latent_channels=self.latent_channels,
-            norm_num_groups=self._norm_groups(),
-            with_encoder_nonlocal_attn=self.attention,
-            with_decoder_nonlocal_attn=self.attention,
-            use_flash_attention=True,  # without it a matrix of all positions by all positions is kept
+            norm_groups=self._norm_groups(),
+            attention=self.attention,
+            checkpointing=self.checkpointing,
         )
-        if self.checkpointing:
-            _recompute(made)
-        return Convolutional(made, self.latent_channels, factor=2 ** (len(self.channels) - 1))
 
     def _norm_groups(self) -> int:
         return self.norm_groups or count_groups(self.channels)
-
-
-def _recompute(network: nn.Module) -> None:
-    from monai.networks.nets.autoencoderkl import AEKLResBlock, SpatialAttentionBlock
-
-    from medgen_builtins.networks._gradient_checkpointing import recompute
-
-    recompute([each for each in network.modules() if isinstance(each, (AEKLResBlock, SpatialAttentionBlock))])
 
 
 @hookimpl

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from medgen import NetworkSettings, Problem, between, field, hookimpl, settings
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from medgen.api.recipe import Recipe
 
@@ -57,24 +57,20 @@ class Unet(NetworkSettings):
 
     def build(self, in_channels: int, out_channels: int) -> nn.Module:
         """Return `network(x, t)`: x `[batch, in_channels, *space]`, t `[batch]` in 0..1000."""
-        from monai.networks.nets import DiffusionModelUNet
+        from medgen_builtins.networks._unet import make_unet
 
-        network = DiffusionModelUNet(
+        return make_unet(
             spatial_dims=self.spatial_dims,
             in_channels=in_channels,
             out_channels=out_channels,
             num_res_blocks=self.num_res_blocks,
             channels=self.channels,
             attention_levels=self._attention(),
-            norm_num_groups=self._norm_groups(),
-            num_head_channels=[self._head_channels(width) for width in self.channels],
-            use_flash_attention=True,  # without it a matrix of all positions by all positions is kept
+            norm_groups=self._norm_groups(),
+            head_channels=[self._head_channels(width) for width in self.channels],
+            dropout=self.dropout,
+            checkpointing=self.checkpointing,
         )
-        if self.dropout:
-            _add_dropout(network, self.dropout)
-        if self.checkpointing:
-            _recompute(network, draws=self.dropout > 0)
-        return network  # type: ignore[no-any-return]
 
     def _attention(self) -> tuple[bool, ...]:
         levels = len(self.channels)
@@ -114,32 +110,6 @@ class Unet(NetworkSettings):
 
 def _largest_divisor(number: int, limit: int) -> int:
     return max(divisor for divisor in range(1, limit + 1) if number % divisor == 0)
-
-
-def _add_dropout(network: nn.Module, share: float) -> None:
-    """Add dropout before the second convolution of each residual block (Ho et al. 2020, appendix B).
-
-    Uses hooks, so that the names of the weights do not change.
-    """
-    from monai.networks.nets.diffusion_model_unet import DiffusionUNetResnetBlock
-    from torch.nn.functional import dropout
-
-    def drop(convolution: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
-        return (dropout(inputs[0], share, convolution.training),)
-
-    for module in network.modules():
-        if isinstance(module, DiffusionUNetResnetBlock):
-            module.conv2.register_forward_pre_hook(drop)
-
-
-def _recompute(network: nn.Module, draws: bool) -> None:
-    """Checkpoint every residual and attention block separately: less memory than whole levels."""
-    from monai.networks.nets.diffusion_model_unet import DiffusionUNetResnetBlock, SpatialAttentionBlock
-
-    from medgen_builtins.networks._gradient_checkpointing import recompute
-
-    blocks = (DiffusionUNetResnetBlock, SpatialAttentionBlock)
-    recompute([each for each in network.modules() if isinstance(each, blocks)], draws)
 
 
 @hookimpl

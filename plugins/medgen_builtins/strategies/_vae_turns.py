@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
+from monai.networks.nets import PatchDiscriminator
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from medgen import Autoencoder, AutoencoderLoss, CriticLoss, LossFunction, Turn
 from medgen.api.values import AutoencoderPrediction, Batch, Clean, Mode, TurnOutput
+from medgen_builtins._similarity import ssim
 from medgen_builtins.losses.kl import divergence
 from medgen_builtins.networks._norms import count_groups
-
-if TYPE_CHECKING:
-    from medgen_builtins.strategies._discriminator import Discriminator
+from medgen_builtins.strategies._discriminator import Discriminator
 
 HEAD = -0.95
 """Intensity of any channel of the real image above which a pixel belongs to the head."""
@@ -80,8 +80,6 @@ class AutoencoderTurn(nn.Module, Turn):
         self, output: TurnOutput, total: Tensor, truth: Tensor, lesion: Tensor | None
     ) -> list[tuple[str, Tensor]]:
         """Return the likeness of a sampled reconstruction, and statistics of its latents."""
-        from medgen_builtins._similarity import ssim
-
         made = output.prediction.x0.clamp(-1, 1)
         error, head = made - truth, (truth > HEAD).any(1, keepdim=True).expand_as(truth)
         rows = [("psnr/image", psnr(error.square().flatten(1).mean(1))), ("ssim", ssim(made, truth).flatten(1).mean(1))]
@@ -155,10 +153,8 @@ class DiscriminatorTurn(nn.Module, Turn):
         return []
 
 
-def discriminator(options: Discriminator, channels: int, image_size: int) -> nn.Module:
+def make_discriminator(options: Discriminator, channels: int, image_size: int) -> nn.Module:
     """Build MONAI's PatchDiscriminator as a module that returns only its logits."""
-    from monai.networks.nets import PatchDiscriminator
-
     norms = {
         "group": ("group", {"num_groups": count_groups([options.channels])}),
         "instance": ("instance", {"affine": True}),

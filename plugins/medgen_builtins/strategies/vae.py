@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from collections.abc import Iterator
 
-from medgen import CriticLoss, Problem, RecipeError, Strategy, StrategySettings, field, hookimpl, settings
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor, nn
-
-    from medgen.api.interfaces import Autoencoder, LossFunction, Space, Turn
-    from medgen.api.recipe import Recipe
-    from medgen.api.values import Mode
+from medgen import Problem, Recipe, Strategy, StrategySettings, field, hookimpl, settings
 from medgen_builtins.strategies._discriminator import Discriminator
 
 medgen_api = 1
@@ -41,46 +32,10 @@ class Vae(StrategySettings):
             what = "is no autoencoder, as strategy.vae needs one"
             yield Problem(f"network.{recipe.names['network']}", what, "Use [network.autoencoder]")
 
-    def build(self) -> VaeStrategy:
-        return VaeStrategy(self)
+    def build(self) -> Strategy:
+        from medgen_builtins.strategies._vae import VaeStrategy
 
-
-class VaeStrategy(Strategy):
-    """See `Strategy`. Generates nothing by itself."""
-
-    image_size = 128
-    """Side of an image, px; the core sets it before `turns`."""
-
-    def __init__(self, options: Vae):
-        self.options = options
-
-    def turns(
-        self, mode: Mode, space: Space, network: nn.Module, losses: Mapping[str, LossFunction], device: torch.device
-    ) -> Sequence[Turn]:
-        """Return the autoencoder's turn and, if there is a loss with a `critic`, the discriminator's."""
-        from medgen_builtins.strategies import _vae_turns
-
-        critics = {name: each for name, each in losses.items() if isinstance(each, CriticLoss)}
-        if len(critics) > 1:
-            raise RecipeError(
-                Problem("losses", f"{' and '.join(critics)} each train a discriminator, there is one", "Remove one")
-            )
-        autoencoder = cast("Autoencoder", network)  # a recipe of another network is refused
-        first = _vae_turns.AutoencoderTurn(mode, autoencoder, losses, self.options.discriminator.start_step)
-        if not critics:
-            return [first]
-        options = self.options.discriminator
-        discriminator = _vae_turns.discriminator(options, mode.channels, self.image_size).to(device)
-        first.ask(discriminator)
-        return [first, _vae_turns.DiscriminatorTurn(discriminator, next(iter(critics.values())), options)]
-
-    def reconstruct(self, network: nn.Module, image: Tensor) -> Tensor:
-        """Decode the means of the images' latents: `[batch, channel, *space]`, clamped, fp32."""
-        import torch
-
-        with torch.no_grad():
-            back: Tensor = network.decode(network.encode(image)[0]).float().clamp(-1, 1)  # type: ignore[operator]
-        return back
+        return VaeStrategy(self.discriminator)
 
 
 @hookimpl

@@ -15,7 +15,7 @@ from faults.dying import die_at
 from faults.forkserver import Server, differences, flat
 from medgen_builtins.callbacks._plateau import Plateau
 from medgen_builtins.callbacks.progressive_vae import ProgressiveVae
-from medgen_builtins.commands import verify_resume
+from medgen_builtins.commands import _verify_resume as verify_resume
 
 from medgen.run import checkpoint
 from medgen.training.trainer import Trainer
