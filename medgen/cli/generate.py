@@ -160,7 +160,7 @@ def _audit(
     min_obedience: float,
 ) -> Sequence[Problem]:
     """Look for copies; returns what is wrong with the pairs, if anything."""
-    from medgen.cli.audit import after_generate
+    from medgen.cli._audit import after_generate
     from medgen.generation import pairs as work
 
     if work.outcome(output_dir, indices).empty:

@@ -20,6 +20,7 @@ from medgen.cli.plugins import plugins
 from medgen.cli.prove import prove
 from medgen.cli.recipes import recipe
 from medgen.cli.train import train
+from medgen.config.registry import ambiguous
 from medgen.errors import (
     MedgenError,
     PluginError,
@@ -60,8 +61,6 @@ class _Ambiguous(click.Command):
     """A command whose name several distributions use."""
 
     def __init__(self, name: str, givers: Sequence[str]):
-        from medgen.config.registry import ambiguous
-
         self.problem = ambiguous(f"command.{name}", givers)
         super().__init__(name, help=f"Given by {' and '.join(givers)}.", add_help_option=False)
 
@@ -116,19 +115,21 @@ def _usage(error: click.ClickException) -> Problem:
 
 def guarded(work: Callable[[], Any], debug: bool) -> int:
     """Run `work` and return its exit code, or that of what it raises. A log that cannot be written changes nothing."""
-    from medgen.system import console
-
     with streams.steady():
         code = _outcome(work, debug)
         cut = None if code else streams.cut_result()
         if cut:
-            console.fail(StorageError(cut))
+            _fail(StorageError(cut))
         return StorageError.exit_code if cut else code
 
 
-def _outcome(work: Callable[[], Any], debug: bool) -> int:
+def _fail(error: MedgenError) -> None:
     from medgen.system import console
 
+    console.fail(error)
+
+
+def _outcome(work: Callable[[], Any], debug: bool) -> int:
     try:
         result = work()
         return result if isinstance(result, int) else 0
@@ -138,12 +139,12 @@ def _outcome(work: Callable[[], Any], debug: bool) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":  # click has it since 8.2
             error.show()
         else:
-            console.fail(RecipeError(_usage(error)))
+            _fail(RecipeError(_usage(error)))
         return error.exit_code
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()
-        console.fail(error if isinstance(error, MedgenError) else _what_happened(error))
+        _fail(error if isinstance(error, MedgenError) else _what_happened(error))
         return exit_code_of(error)
 
 

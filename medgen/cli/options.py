@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from medgen.api.messages import did_you_mean
+from medgen.config.registry import Registry
+
 if TYPE_CHECKING:
-    from medgen.config.registry import Registry
+    from medgen.api.recipe import Recipe
 
 
 FOLDER = click.Path(path_type=Path)
+LIMIT = 0.01
+"""Share of copies among pairs that is tolerated: as many may be false alarms."""
 
 
 with_option = click.option("--with", "layers", multiple=True, metavar="FILE", help="Layer to apply over the recipe.")
@@ -33,8 +39,6 @@ class Group(click.Group):
         except click.NoSuchOption:
             raise
         except click.UsageError as error:
-            from medgen.api.messages import did_you_mean
-
             hint = did_you_mean(args[0], self.list_commands(ctx))
             raise click.UsageError(f"{error.message} {hint}".rstrip(), ctx) from None
 
@@ -42,9 +46,14 @@ class Group(click.Group):
 @lru_cache
 def registry() -> Registry:
     """Return the installed plugins, imported once per process."""
-    from medgen.config.registry import Registry
-
     return Registry.load()
+
+
+def load_recipe(name: str | Path, overrides: Sequence[str] = (), layers: Sequence[str] = ()) -> Recipe:
+    """Load a recipe from a file or by name, with the installed plugins. Raises RecipeError with every mistake."""
+    from medgen.config.recipe import load
+
+    return load(name, overrides, layers, registry())
 
 
 def say_result(path: Path) -> None:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import click
 import pluggy
 
 from medgen.api.hooks import Registration
 from medgen.api.messages import did_you_mean
-
-if TYPE_CHECKING:
-    import click
 
 API = 1
 """The value of `medgen_api` that a plugin module must declare."""
@@ -63,8 +61,6 @@ def classes(hook: str, answer: object) -> Iterator[tuple[str, type]]:
 
 def commands(answer: object) -> list[click.Command]:
     """Validate and return the commands of `medgen_commands`."""
-    import click
-
     if not isinstance(answer, Sequence) or isinstance(answer, str | bytes):
         raise BrokenPluginError(f"medgen_commands returned {_kind(answer)}, expected a list of click commands")
     given: dict[str, click.Command] = {}

@@ -18,6 +18,7 @@ from medgen.config.overlay import Layers
 from medgen.config.registry import Registry
 from medgen.data.scans.layouts import mask_names
 from medgen.errors import Problem, RecipeError
+from medgen.run import checkpoint
 
 
 @attrs.frozen
@@ -56,8 +57,6 @@ def real(where: str, overrides: Sequence[str] = (), registry: Registry | None = 
 
 
 def _in_checkpoint(path: Path, overrides: Sequence[str], registry: Registry) -> Recipe:
-    from medgen.run import checkpoint
-
     recipe = recipes.from_toml(checkpoint.load(path)["recipe"], registry, str(path), overrides)
     if not any(each.partition("=")[0].strip() == "data.root" for each in overrides):
         raise RecipeError(Problem(path, "data.root: a checkpoint names no folder", "Add data.root=FOLDER"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 from medgen.errors import Problem, StorageError
@@ -29,10 +28,10 @@ def reserve(folder: Path, size: int, copies: int) -> None:
 
 
 def _allocate(handle: int, size: int) -> None:
-    if sys.platform != "linux":  # macOS and Windows have no such call
-        return
     try:
         os.posix_fallocate(handle, 0, size)
+    except AttributeError:  # neither macOS nor Windows has such a call
+        return
     except OSError as error:
         if error.errno not in file_systems.UNSUPPORTED:  # then this file system cannot tell
             raise

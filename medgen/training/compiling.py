@@ -132,10 +132,9 @@ def is_failure(caught: BaseException, run: TrainingRun) -> bool:
     """Whether an error is one of torch's compiler, which may compile in the midst of a run, too."""
     if not run.compiles:
         return False
-    from torch._dynamo.exc import TorchDynamoException
-    from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
+    from medgen.training.torch_compiler import FAILURES
 
-    return isinstance(caught, (TorchDynamoException, CppCompileError, InvalidCxxCompiler))
+    return isinstance(caught, FAILURES)
 
 
 def read(caught: BaseException) -> Fault:
@@ -154,7 +153,7 @@ def _on_cache(lines: list[str], advice: str) -> str:
 
     Of the library that says what the processor can, all that is seen are errors in code that was made before.
     """
-    from torch._inductor.runtime.cache_dir_utils import cache_dir
+    from medgen.training.torch_compiler import cache_dir
 
     cache = cache_dir()
     if any(re.search(TORN, line) and cache in line for line in lines):  # else it is a library of the compiler's own

@@ -181,6 +181,6 @@ class Recompiles:
 
 def graphs() -> int:
     """How many graphs torch.compile has made in this process."""
-    from torch._dynamo.utils import counters  # a second of imports, for those who compile
+    from medgen.training import torch_compiler
 
-    return int(counters["stats"]["unique_graphs"])
+    return torch_compiler.graphs()

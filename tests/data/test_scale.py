@@ -12,7 +12,7 @@ from scipy import ndimage
 from medgen.api.tables import DataSettings
 from medgen.data.scans.layouts import mask_names
 from medgen.data.scans.nifti.gate import Volume
-from medgen.data.store.head import locate
+from medgen.data.store.head_finding import locate
 from medgen.data.store.preprocess import Channel, cut
 from medgen.data.store.store import SliceStore, open_store
 from medgen.errors import DataError

@@ -21,7 +21,7 @@ from medgen.data.scans.layouts import SPELLINGS, Patient
 from medgen.data.scans.nifti import gate, voxels
 from medgen.data.store import processes
 from medgen.data.store.file_memo import Memory
-from medgen.data.store.head import Head, locate
+from medgen.data.store.head import Head
 from medgen.errors import DataError
 
 FORMAT = 4
@@ -84,6 +84,8 @@ def find(sought: Sequence[Sought], cache: Path, told: Callable[[int], None] = la
 
 def look(sought: Sought) -> Head:
     """A patient's head; the whole volume where no scan shows one."""
+    from medgen.data.store.head_finding import locate  # not for heads that are remembered
+
     for path in sought.scans:
         try:
             volume = gate.read(path, sought.settings.max_voxels, nan=sought.settings.nan)
