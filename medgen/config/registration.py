@@ -41,9 +41,10 @@ def answers(module: ModuleType) -> dict[str, Any]:
 
 
 def _require_api(module: ModuleType) -> None:
-    declared = vars(module).get("medgen_api")
-    if declared is None:
-        raise BrokenPluginError(f"declares no medgen_api (have {API})")
+    try:
+        declared: object = module.medgen_api
+    except AttributeError:
+        raise BrokenPluginError(f"declares no medgen_api (have {API})") from None
     if declared != API:
         raise BrokenPluginError(f"requires medgen plugin API {declared!r} (have {API})")
 
