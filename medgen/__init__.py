@@ -35,6 +35,7 @@ from medgen.api.values import (
     TIME_SCALE,
     AutoencoderPrediction,
     Batch,
+    Better,
     Clean,
     DrawNoise,
     Draws,
@@ -43,8 +44,10 @@ from medgen.api.values import (
     Noisy,
     Predict,
     Prediction,
+    SliceFacts,
     StopFit,
     TurnOutput,
+    diffusion_metrics,
 )
 from medgen.errors import CheckpointError, DataError, MedgenError, PluginError, Problem, RecipeError, StorageError
 
@@ -55,6 +58,7 @@ __all__ = [
     "AutoencoderLoss",
     "AutoencoderPrediction",
     "Batch",
+    "Better",
     "Callback",
     "CallbackSettings",
     "Check",
@@ -85,6 +89,7 @@ __all__ = [
     "RecipeError",
     "Run",
     "SegmenterSettings",
+    "SliceFacts",
     "Slices",
     "Space",
     "SpaceSettings",
@@ -97,6 +102,7 @@ __all__ = [
     "TurnOutput",
     "as_toml",
     "between",
+    "diffusion_metrics",
     "field",
     "ge",
     "gt",

@@ -1,4 +1,8 @@
-"""`medgen audit`: copies are set aside, never deleted and never made anew; `generate` ends with it."""
+"""`medgen audit`: copies are set aside, never deleted and never made anew; `generate` ends with it.
+
+Covers: medgen.cli.audit, medgen.evaluation.copies_picture, medgen.generation.pair_figures,
+medgen.generation.set_aside.
+"""
 
 from __future__ import annotations
 
@@ -205,6 +209,7 @@ def test_a_pair_with_its_lesion_outside_its_head_is_drawn_again_and_no_other_cha
     assert changed
     assert all("syn_00002" in name for name in changed)
     assert lines(tmp_path / "on")[3]["attempts"] == 2
+    assert [line.get("drawn_again") for line in lines(tmp_path / "on")[1:]] == [None, None, 1, None, None]
     told.clear()
     monkeypatch.setattr(Generator, "outside", lambda *_: 1.0)
     failed = medgen(*generate(trained, tmp_path / "never", *on, "--max-attempts", 2))

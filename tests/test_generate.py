@@ -1,4 +1,8 @@
-"""Masks and images to files: the same bytes, whatever ran before."""
+"""Masks and images to files: the same bytes, whatever ran before.
+
+Covers: medgen.generation.generator, medgen.generation.manifest, medgen.generation.masks, medgen.generation.model,
+medgen.generation.pairs.
+"""
 
 import gzip
 import json
@@ -12,10 +16,11 @@ import numpy as np
 import pytest
 import torch
 
+from medgen.data.grid import Grid
 from medgen.errors import StoppedError
+from medgen.evaluation.manifest_lines import Lines
 from medgen.generation import pairs, workers
 from medgen.generation.manifest import Manifest
-from medgen.generation.manifest_lines import Lines
 from medgen.run import checkpoint
 from medgen.system.signals import Stop
 
@@ -236,7 +241,7 @@ class Stub:
     """A generator of tiny images that asks to stop as it makes its third block."""
 
     image = masks = None
-    spacing, axis, batch_size = 1.0, "axial", 16
+    grid, batch_size = Grid.of_slices(4, 1.0, "axial"), 16
 
     def __init__(self, stop):
         self.stop = stop

@@ -12,7 +12,7 @@ from medgen.api.contract import Contract
 from medgen.api.interfaces import Callback, LossFunction, Space, Strategy
 from medgen.api.run_state import RunState
 from medgen.api.tables import DataSettings, DistributedSettings, RunSettings, TrainingSettings
-from medgen.api.values import Mode
+from medgen.api.values import Better, Mode
 from medgen.errors import Problem
 
 if TYPE_CHECKING:
@@ -45,6 +45,10 @@ class StrategySettings(Settings):
     """True if the network gets no condition channels."""
     gives: ClassVar[tuple[str, ...]] = ("target", "x0")
     """Names of what its predictions have, for losses to read."""
+
+    def metrics(self, recipe: Recipe) -> Mapping[str, Better] | None:
+        """Return the names of what validation gives besides `loss/val` and its terms; None: not known yet."""
+        return None
 
     def build(self) -> Strategy:
         """Return the strategy."""
@@ -92,6 +96,10 @@ class LossSettings(Settings):
 
 class CallbackSettings(Settings):
     """What takes part in a run."""
+
+    def metrics(self, recipe: Recipe) -> Mapping[str, Better]:
+        """Return the names of what its `medgen_validate` gives, so that `callbacks.checkpoints.metric` may be one."""
+        return {}
 
     def build(self, run: Run) -> Callback:
         """Return the object with lifecycle hooks."""

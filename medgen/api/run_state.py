@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from medgen.api.interfaces import Space, Strategy, Turn
-from medgen.api.values import Batch, Mode
+from medgen.api.values import Batch, Mode, SliceFacts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +29,13 @@ class Slices(Protocol):
 
     def stored(self, numbers: np.ndarray) -> Batch:
         """The same, with images as the space's `prepare` stores them."""
+
+    @property
+    def spacing(self) -> float:
+        """Return mm per pixel."""
+
+    def facts(self, numbers: np.ndarray) -> SliceFacts:
+        """Return whose these slices are, where in the head they lie, and how large their lesions are."""
 
     def with_large_lesions(self, count: int) -> np.ndarray:
         """Numbers of `count` slices, spread over the half that has the larger lesions."""

@@ -139,6 +139,11 @@ class DataSettings:
     spacing: float = field(
         0.0, help="mm per pixel of a slice; 0: the least at which every patient's head fits", check=between(0, 50)
     )
+    crop: Literal["none", "lesions"] = field(
+        "none",
+        help="lesions: not whole slices, but image_size px around each lesion of each slice; spacing 0 is then the "
+        "median of the scans' own",
+    )
     axis: str = field("axial", help="axis perpendicular to the slices", check=one_of(*AXES))
     min_foreground: float = field(0.05, help="share of a slice, 0 to 1, that must be head", check=between(0, 1))
     lesion_only: bool = field(False, help="use only slices that show a lesion in any mask")
@@ -148,6 +153,11 @@ class DataSettings:
     )
     lower: float = field(0.5, help="percentile of the head's intensities that becomes -1", check=between(0, 49))
     upper: float = field(99.5, help="percentile of the head's intensities that becomes 1", check=between(51, 100))
+    headroom: float = field(
+        0.0,
+        help="range above upper that is kept too, in times that from lower to upper, so that no lesion is cut off",
+        check=between(0, 10),
+    )
     workers: int = field(
         0, help="processes that fill the slice store; 0: as many as help, up to all cores", check=between(0, 1024)
     )
@@ -160,3 +170,8 @@ class DataSettings:
     allow_patient_overlap: bool = field(False, help="allow a patient in training and in validation or test at once")
     accept_changes: bool = field(False, help="continue a run although its data have changed")
     may_change = ("workers", "max_voxels", "exclude", "allow_patient_overlap", "accept_changes")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the points of a sample along each axis."""
+        return (self.image_size, self.image_size)

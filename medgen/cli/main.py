@@ -16,6 +16,7 @@ from medgen.cli.data import data
 from medgen.cli.evaluate import evaluate
 from medgen.cli.export import export
 from medgen.cli.generate import generate
+from medgen.cli.insert import insert
 from medgen.cli.plugins import plugins
 from medgen.cli.prove import prove
 from medgen.cli.recipes import recipe
@@ -76,7 +77,7 @@ def cli(debug: bool) -> None:
     """Labelled synthetic brain MRI: from a folder of scans with lesion masks to image and mask pairs."""
 
 
-for each in (train, generate, evaluate, audit, prove, export, plugins, recipe, data):
+for each in (train, generate, insert, evaluate, audit, prove, export, plugins, recipe, data):
     cli.add_command(each)
 
 

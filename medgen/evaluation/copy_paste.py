@@ -2,7 +2,7 @@
 
 The control that a generator has to beat. Nothing but the training persons themselves is used. After
 Ghiasi et al. (2021, "Simple Copy-Paste") and, for lesions, CarveMix (Zhang et al. 2021): a margin
-comes along with the lesion and fades into the host.
+comes along with the lesion and fades into the host, after Poisson blending, as in `medgen insert --image-model paste`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from medgen import seeds
+from medgen.evaluation.blending import blend
 from medgen.evaluation.heads import heads_of
 from medgen.evaluation.lesion_scores import components
 from medgen.evaluation.samples import Samples
@@ -140,12 +141,11 @@ def _window(centre: Array, shape: tuple[int, ...]) -> tuple[slice, slice]:
 
 
 def _pasted(image: Array, mask: Array, patch: _Patch, window: tuple[slice, slice]) -> tuple[Array, Array]:
-    """Blend the patch in, raised or lowered so that its surroundings have the host's intensity."""
+    """Blend the patch in, on the level of the host around it."""
     image, mask = image.copy(), mask.copy()
     host = image[:, window[0], window[1]]
-    shift = _level(host, patch.rim) - patch.around
-    matched = patch.image + shift[:, None, None]
-    image[:, window[0], window[1]] = np.clip(host + patch.alpha * (matched - host), -1, 1)
+    blended = blend(host, patch.image, patch.alpha > 0, kept=patch.alpha > 0)
+    image[:, window[0], window[1]] = np.clip(host + patch.alpha * (blended - host), -1, 1)
     mask[window] |= patch.lesion
     return image, mask
 

@@ -33,6 +33,9 @@ def require_image_model(model: Model, with_masks: bool) -> None:
     mode = model.parts.mode
     made = ", ".join(mode.images)
     scans = [name for name in mode.condition if name not in model.masks]
+    if mode.margin:
+        what = f"paints lesions into given {made} (mode {model.recipe.names['mode']}), and makes no whole image"
+        raise RecipeError(Problem("--image-model", what, "Use it with `medgen insert`"))
     if all(name in model.masks for name in mode.images):
         raise RecipeError(Problem("--image-model", f"makes {made}, which are masks", "Give it as --seg-model"))
     if scans:
@@ -61,10 +64,10 @@ def require_same_masks(given: Sequence[str], image: Model) -> None:
 
 def require_same_slices(masks: Model, image: Model) -> None:
     """Refuse masks of another axis or unit; warn of masks made from other labels."""
-    if masks.axis != image.axis:
-        what = f"makes {masks.axis} masks, the image model (--image-model) makes {image.axis} images"
+    if masks.grid.axis != image.grid.axis:
+        what = f"makes {masks.grid.axis} masks, the image model (--image-model) makes {image.grid.axis} images"
         raise RecipeError(Problem("--seg-model", what, "Train both with the same data.axis"))
-    if is_absurd(masks.size, (masks.spacing,) * 2, image.grid):
+    if is_absurd(masks.grid.shape, masks.grid.spacing, image.grid):
         what = f"has slices of {masks.grid}, the image model (--image-model) of {image.grid}, over {MOST:g} times apart"
         raise RecipeError(Problem("--seg-model", what, "Check the unit of the scans, and train one of them anew"))
     for name in image.parts.mode.condition:

@@ -37,10 +37,11 @@ class FolderMasks:
 
     def __init__(self, folder: Path, model: Model, seed: int):
         require_image_model(model, with_masks=True)
-        self.names, self.seed, self.spacing, self.axis = model.parts.mode.condition, seed, model.spacing, model.axis
+        self.names, self.seed, self.grid = model.parts.mode.condition, seed, model.grid
         try:
             with console.progress("masks", unit="patients") as bar:
-                self.slices = open_masks(_settings(folder, model, self.names), self.names, model.grid, bar.update)
+                settings = settings_for(folder, model.recipe.data, self.names)
+                self.slices = open_masks(settings, self.names, model.grid, bar.update)
         except DataError as error:
             raise DataError(*map(_advise, error.problems)) from error
         self.rows = _usable(folder, self.slices, model)
@@ -60,9 +61,9 @@ class FolderMasks:
         return {"seg_folder": self.slices.key}
 
 
-def _settings(folder: Path, model: Model, names: Sequence[str]) -> DataSettings:
-    """Return settings to read the folder: as in training, but with every patient, or each file as a patient."""
-    trained = attrs.evolve(model.recipe.data, exclude=[], allow_patient_overlap=True)
+def settings_for(folder: Path, given: DataSettings, names: Sequence[str]) -> DataSettings:
+    """Return settings to read a folder of masks: as given, but with every patient, or each file as a patient."""
+    trained = attrs.evolve(given, exclude=[], allow_patient_overlap=True)
     data = attrs.evolve(trained, root=folder, val_fraction=0.0)
     files = {source(data, name) for name in names}
     beside = [path for path in folder.iterdir() if _is_scan(path.name)]

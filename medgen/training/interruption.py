@@ -21,7 +21,7 @@ from medgen.ranks import collectives, process_group
 from medgen.run import folder
 from medgen.run.run import TrainingRun
 from medgen.system import streams
-from medgen.system.signals import NAMES, RepeatFilter, answered
+from medgen.system.signals import NAMES, RepeatFilter, answered, exit_code_for
 from medgen.training import compiling
 from medgen.training.phases import PhasedRun
 
@@ -52,7 +52,7 @@ class Signals:
         self._asked = name
         raise StoppedError(
             Problem(self.where, f"stopped by {name} before it trained", "Give the same command again"),
-            exit_code=130 if number == signal.SIGINT else 75,
+            exit_code=exit_code_for(name),
         )
 
 

@@ -9,10 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from medgen.api.interfaces import DiffusionLoss, DiffusionStrategy, LossFunction, Space, Turn
-from medgen.api.values import TIME_SCALE, Batch, Draws, Mode, Noisy, TurnOutput
-
-BINS = 5
-"""Parts of the time axis of which validation shows the loss."""
+from medgen.api.values import BINS, TIME_SCALE, Batch, Draws, Mode, Noisy, TurnOutput
+from medgen.training import painting
 
 
 class Objective(nn.Module, Turn):
@@ -43,15 +41,23 @@ class Objective(nn.Module, Turn):
     def forward(self, batch: Batch, draws: Draws, before: TurnOutput | None = None) -> TurnOutput:
         """Losses by name, each `[batch]`, for images and conditions in [-1, 1]."""
         image, condition = batch  # no condition: zero channels
+        region = painting.region(self.mode, self.space, condition)  # None: all of the image is generated
         noisy = self.strategy.corrupt(self.space.encode(image, draws), draws)
+        noisy = painting.noise_within(region, noisy)
         output = self.network(torch.cat([noisy.x, self.space.condition(condition)], dim=1), noisy.t)
         prediction = self.strategy.read(output, noisy.x, noisy.t)  # fp32: in the target's units, and x0
-        return TurnOutput({name: loss(prediction, noisy) for name, loss in self.losses.items()}, prediction, noisy)
+        prediction = painting.truth_outside(region, prediction, noisy)
+        losses = {name: loss(prediction, noisy) for name, loss in self.losses.items()}
+        losses = {name: painting.mean_within(region, loss) for name, loss in losses.items()}
+        return TurnOutput(losses, prediction, noisy)
 
     def validation_metrics(
         self, output: TurnOutput, total: Tensor, truth: Tensor, lesion: Tensor | None
     ) -> list[tuple[str, Tensor]]:
-        """Return the loss by time, and PSNR and error inside lesions of the one-step estimate of x0."""
+        """Return the loss by time, and PSNR and error inside lesions of the one-step estimate of x0.
+
+        What is given of an image counts as right, so that there is no error outside lesions where only these are made.
+        """
         rows = []
         assert isinstance(output.noisy, Noisy)  # as `forward` gave it
         bins = (output.noisy.t / TIME_SCALE * BINS).long().clamp(0, BINS - 1)
@@ -63,5 +69,6 @@ class Objective(nn.Module, Turn):
         rows.append(("psnr/x0", 10 * torch.log10(4.0 / squared.flatten(1).mean(1).clamp_min(1e-10))))
         if lesion is not None:
             squared, lesion = squared.mean(1), lesion.expand(truth.shape[0], *truth.shape[2:])
-            rows += [("mse/lesion", squared[lesion]), ("mse/outside", squared[~lesion])]
+            rows.append(("mse/lesion", squared[lesion]))
+            rows += [] if self.mode.margin else [("mse/outside", squared[~lesion])]
         return rows

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from medgen.api.interfaces import DiffusionStrategy, Space
 from medgen.api.values import DrawNoise, Predict, Prediction
+from medgen.training.painting import Given
 
 Watch = Callable[[float, Tensor], None]
 """Is told the time (1000 to 0) and the estimate of x0 in the space, at every evaluation of the network."""
@@ -24,23 +25,38 @@ def sample(
     draw: DrawNoise,
     steps: int | None = None,
     watch: Watch | None = None,
+    given: Given | None = None,
 ) -> Tensor:
     """Images `[batch, channel, *space]`, clamped to [-1, 1], for conditions `[batch, channel, *space]` in [-1, 1].
 
-    Conditions may have no channels. `draw` gives standard normal noise of the space's shape, `[batch, *shape]`.
+    Conditions may have no channels. `draw` gives standard normal noise of the space's shape, `[batch, *shape]`. given:
+    what is known of the images, where only a region of them is made.
     """
     with torch.no_grad():
-        predict = predictor(strategy, network, space.condition(condition), watch)
+        predict = predictor(strategy, network, space.condition(condition), watch, given)
         z = strategy.sample(predict, draw(), steps or strategy.sampling_steps, draw)
-        return space.decode(z).clamp(-1, 1)
+        return space.decode(z if given is None else torch.where(given.region, z, given.z)).clamp(-1, 1)
 
 
-def predictor(strategy: DiffusionStrategy, network: nn.Module, condition: Tensor, watch: Watch | None) -> Predict:
-    """`predict(xt, t)` through the same `read` as training. condition: in the space, `[batch, channel, *space]`."""
+def predictor(
+    strategy: DiffusionStrategy,
+    network: nn.Module,
+    condition: Tensor,
+    watch: Watch | None,
+    given: Given | None = None,
+) -> Predict:
+    """`predict(xt, t)` through the same `read` as training. condition: in the space, `[batch, channel, *space]`.
+
+    The network sees what is given without noise, as in training, whatever the sampler makes of it.
+    """
 
     def predict(xt: Tensor, t: float) -> Prediction:
+        if given is not None:
+            xt = torch.where(given.region, xt, given.z)
         times = torch.full((xt.shape[0],), float(t), device=xt.device)
         prediction = strategy.read(network(torch.cat([xt, condition], dim=1), times), xt, times)
+        if given is not None:
+            prediction = prediction._replace(x0=torch.where(given.region, prediction.x0, given.z))
         if watch is not None:
             watch(float(t), prediction.x0)
         return prediction

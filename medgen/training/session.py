@@ -136,7 +136,12 @@ def _introduce(run: TrainingRun) -> None:
 def describe(run: TrainingRun) -> None:
     parameters = sum(each.numel() for each in run.network.parameters())
     patients = f"{run.store.patients('train')} + {run.store.patients('val')} patients"
-    say(f"data     {run.train.size} slices to train on, {run.val.size} held out ({patients})")
+    what = (
+        "slices"
+        if run.recipe.data.crop == "none"
+        else f"crops around lesions, {run.store.grid.spacing[0]:g} mm a pixel,"
+    )
+    say(f"data     {run.train.size} {what} to train on, {run.val.size} held out ({patients})")
     say(f"network  {parameters / 1e6:.1f} M parameters on {run.device}, {run.recipe.training.precision}")
 
 

@@ -1,4 +1,8 @@
-"""The demo cohort: the same bytes every time, and lesions that are where their masks are."""
+"""The demo cohort: the same bytes every time, and lesions that are where their masks are.
+
+Covers: medgen.data.demo.atlas, medgen.data.demo.cohort, medgen.data.demo.contrasts, medgen.data.demo.disease,
+medgen.data.demo.patient, medgen.data.demo.tissue.
+"""
 
 from __future__ import annotations
 

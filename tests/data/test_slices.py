@@ -1,3 +1,8 @@
+"""From volumes to slices: foreground, scale, masks, resampling, and the faults of a patient's files.
+
+Covers: medgen.data.store.plane, medgen.data.store.preprocess, medgen.data.store.resample.
+"""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -7,7 +12,7 @@ import pytest
 from data.cohort import write_volume
 
 from medgen.api.tables import DataSettings, MaskSettings
-from medgen.data.store.preprocess import Channel, Slices, binary, cut, foreground, scale
+from medgen.data.store.preprocess import Channel, Slices, binary, cut, foreground, scale, window
 from medgen.data.store.resample import resample, weights
 from medgen.errors import DataError
 
@@ -67,6 +72,16 @@ def test_percentiles_of_the_foreground_become_the_ends_and_the_background_minus_
     assert scaled[[1099, 1101]] == pytest.approx(-1, abs=0.01)
     assert scaled[[1898, 1900]] == pytest.approx(1, abs=0.01)
     assert scaled[1499:1501].mean() == pytest.approx(0, abs=2e-3)  # a voxel of rim is left out
+
+
+def test_headroom_keeps_apart_what_is_brighter_than_the_upper_percentile():
+    inside = np.ones((2000, 1, 1), bool)
+    data = np.arange(2000.0).reshape(2000, 1, 1)
+    low, high = window(data, inside, 10, 50)
+    assert window(data, inside, 10, 50, 1.0) == pytest.approx((low, high + (high - low)))
+    assert scale(data, inside, 10, 50).ravel()[1200] == 1
+    roomy = scale(data, inside, 10, 50, headroom=1.0).ravel()
+    assert roomy[[round(low), round(high), round(2 * high - low)]] == pytest.approx([-1, 0, 1], abs=2e-3)
 
 
 def test_a_mask_given_for_a_scan_is_refused(tmp_path):

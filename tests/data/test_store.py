@@ -1,3 +1,9 @@
+"""The slice store: what is read is what the scans hold, found again by content, made anew when it is damaged.
+
+Covers: medgen.data.scans.nifti.alike, medgen.data.store.cache_folder, medgen.data.store.file_memo,
+medgen.data.store.store_building, medgen.data.store.store_index, medgen.data.store.store_sources.
+"""
+
 from __future__ import annotations
 
 import os

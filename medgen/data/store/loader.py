@@ -9,15 +9,17 @@ import numpy as np
 import torch
 
 from medgen import seeds
-from medgen.api.values import Batch, Mode
+from medgen.api.values import Batch, Mode, SliceFacts
 from medgen.data.store.latent_store import LatentStore
+from medgen.data.store.painted import mark
 from medgen.data.store.store import SliceStore
 
 
 class Loader:
     """Samples of one split. Sample n of a run is `permutation(n // size)[n % size]`, so batches cross epochs.
 
-    With `mode.pooled` each image of a slice is a sample of its own.
+    With `mode.pooled` each image of a slice is a sample of its own. Crops that are trained on are moved by some px, as
+    a function of n.
     """
 
     def __init__(self, store: SliceStore, mode: Mode, split: str, seed: int = 0, prepared: LatentStore | None = None):
@@ -29,15 +31,15 @@ class Loader:
         self._ahead: tuple[tuple[int, int], Future[Batch]] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="feed")
 
-    def read(self, samples: np.ndarray) -> Batch:
-        """The samples with these numbers in 0..size-1, as float16 on the CPU."""
+    def read(self, samples: np.ndarray, moved: np.ndarray | None = None) -> Batch:
+        """The samples with these numbers in 0..size-1, as float16 on the CPU. moved: as of `SliceStore.read`."""
         rows, view = self._places(samples)
-        return Batch(self._images(rows, view), self._condition(rows))
+        return Batch(self._images(rows, view, moved), self._condition(rows, moved))
 
-    def stored(self, samples: np.ndarray) -> Batch:
-        """The same, but with what the space made of the images, where that is kept."""
+    def stored(self, samples: np.ndarray, moved: np.ndarray | None = None) -> Batch:
+        """The same, but with what the space made of the images, where that is kept; those are never moved."""
         if self.prepared is None:
-            return self.read(samples)
+            return self.read(samples, moved)
         rows, view = self._places(samples)
         return Batch(self.prepared.read(rows, view), self._condition(rows))
 
@@ -60,9 +62,24 @@ class Loader:
         rows: list[int] = self.rows[self._numbers(position, count) // self.views].tolist()
         return rows
 
+    @property
+    def spacing(self) -> float:
+        """mm per pixel."""
+        return self.store.grid.spacing[0]
+
+    def facts(self, numbers: np.ndarray) -> SliceFacts:
+        """Whose these slices are, where in the head they lie, and how large their lesions are."""
+        rows, area = self._places(numbers)[0], self._lesion_area()
+        return SliceFacts(self.store.person[self.store.patient[rows]], self.store.place()[rows], area[rows])
+
+    def _lesion_area(self) -> np.ndarray:
+        """px of all masks of every row of the store, int64."""
+        none = np.zeros(len(self.store), np.int64)
+        return sum((each.astype(np.int64) for each in self.store.lesion_area.values()), none)
+
     def with_large_lesions(self, count: int) -> np.ndarray:
         """Numbers of `count` slices, spread over the half that has the larger lesions."""
-        area = sum((each[self.rows] for each in self.store.lesion_area.values()), np.zeros(len(self.rows)))
+        area = self._lesion_area()[self.rows]
         order = np.argsort(-area, kind="stable")
         half = order[: max(1, len(order) // 2)]  # the very largest are neighbours in one patient
         chosen = half[np.linspace(0, len(half) - 1, count).astype(int)]
@@ -73,8 +90,9 @@ class Loader:
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def _shuffled(self, position: int, count: int, chosen: np.ndarray | None = None) -> Batch:
-        numbers = self._numbers(position, count)
-        batch = self.stored(numbers if chosen is None else numbers[chosen])
+        places = np.arange(position, position + count)
+        numbers, moved = self._numbers(position, count), self._moved(places)
+        batch = self.stored(numbers, moved) if chosen is None else self.stored(numbers[chosen], moved[chosen])
         return Batch(*(part.pin_memory() for part in batch)) if torch.cuda.is_available() else batch
 
     def _numbers(self, position: int, count: int) -> np.ndarray:
@@ -83,11 +101,22 @@ class Loader:
     def _places(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.rows[samples // self.views], samples % self.views
 
-    def _condition(self, rows: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(self.store.read(rows, self.mode.condition))
+    def _moved(self, places: np.ndarray) -> np.ndarray:
+        """Draw by how many px each sample of the run is moved, `[sample, axis]`; slices not at all."""
+        moved, most = np.zeros((len(places), 2), int), self.store.spare
+        for out, place in zip(moved if most else (), places.tolist(), strict=False):
+            out[:] = [seeds.derive(self.seed, "move", place, axis) % (2 * most + 1) - most for axis in range(2)]
+        return moved
 
-    def _images(self, rows: np.ndarray, view: np.ndarray) -> torch.Tensor:
-        images = self.store.read(rows, self.mode.images)
+    def _condition(self, rows: np.ndarray, moved: np.ndarray | None = None) -> torch.Tensor:
+        masks = self.store.read(rows, self.mode.condition, moved)
+        if self.mode.margin:
+            middles = np.full((len(rows), 2), self.store.size // 2) - (0 if moved is None else moved)
+            masks = mark(masks, middles, self.mode.margin, self.store.grid.spacing)
+        return torch.from_numpy(masks)
+
+    def _images(self, rows: np.ndarray, view: np.ndarray, moved: np.ndarray | None = None) -> torch.Tensor:
+        images = self.store.read(rows, self.mode.images, moved)
         if self.mode.pooled:
             images = images[np.arange(len(rows)), view][:, None]
         return torch.from_numpy(np.ascontiguousarray(images))

@@ -11,18 +11,19 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
+from medgen.data.grid import Grid
+
 WHITE = 1000
 """Images are written as int16 from 0 (-1 inside medgen) to this (+1)."""
 MARK = b"synthetic"
 """The description in the header of what medgen has written."""
 
 
-def write_slice(path: Path, values: np.ndarray[Any, Any], is_mask: bool, spacing: float, axis: str) -> None:
+def write_slice(path: Path, values: np.ndarray[Any, Any], is_mask: bool, grid: Grid) -> None:
     """Write a slice `[x, y]` in [-1, 1] as a volume of one slice, RAS; masks as 0/1. Same values, same bytes."""
     data = (values > 0).astype(np.uint8) if is_mask else np.rint((values + 1) * WHITE / 2).astype(np.int16)
-    affine = np.diag([spacing, spacing, spacing, 1.0])
-    image = nib.Nifti1Image(np.expand_dims(data, AXES[axis]), affine)
+    volume = grid.as_volume()
+    image = nib.Nifti1Image(data.reshape(volume.shape), volume.affine)
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = MARK
     path.write_bytes(packed(image.to_bytes()))
@@ -34,9 +35,12 @@ def is_written(header: nib.Nifti1Header, stored: np.ndarray[Any, Any]) -> bool:
     return mine and int(stored.min()) >= 0 and int(stored.max()) <= WHITE
 
 
-def packed(data: bytes) -> bytes:
-    """gzip (RFC 1952) without a time and a name; written out here, as Python's own header differs between versions."""
-    deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+def packed(data: bytes, level: int = 9) -> bytes:
+    """gzip (RFC 1952) without a time and a name; written out here, as Python's own header differs between versions.
+
+    level: of compression, 1 is the quickest.
+    """
+    deflate = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
     header = b"\x1f\x8b\x08\x00" + bytes(4) + b"\x02\xff"
     return header + deflate.compress(data) + deflate.flush() + struct.pack("<II", zlib.crc32(data), len(data))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from medgen.data.scans.nifti.gate import Volume
 from medgen.data.store.head import Head
 from medgen.data.store.resample import resample, weights
 from medgen.data.store.small_lesions import Shrunk, Sides, shrink
-from medgen.data.store.spacing import on_grid
+from medgen.data.store.spacing import SAME, on_grid
 
 
 class Plane(NamedTuple):
@@ -31,7 +32,9 @@ class Plane(NamedTuple):
 
     @classmethod
     def of(cls, volume: Volume, settings: DataSettings, head: Head | None = None) -> Plane:
-        """The square around the head; without `data.spacing`, around the whole slice."""
+        """The square around the head; without `data.spacing`, and for crops, around the whole slice."""
+        if settings.crop != "none":
+            return cls._whole(volume, settings)
         axis, size = AXES.index(settings.axis), settings.image_size
         flat = [i for i in range(3) if i != axis]
         counts, spacing = [volume.data.shape[i] for i in flat], [volume.spacing[i] for i in flat]
@@ -46,6 +49,30 @@ class Plane(NamedTuple):
             centres = [_aligned(sum(ends) / 2, mm, pixel, size) for ends, mm in zip(box, spacing, strict=True)]
             beyond = [_beyond(*each, pixel * size) for each in zip(box, centres, spacing, strict=True)]
             cut_off = max(beyond) if head and head.filled else 0.0
+        return cls._along(axis, size, pixel, counts, spacing, centres, cut_off)
+
+    @classmethod
+    def _whole(cls, volume: Volume, settings: DataSettings) -> Plane:
+        """The least square of pixels of `data.spacing` mm that holds the whole slice."""
+        axis, pixel = AXES.index(settings.axis), settings.spacing
+        flat = [i for i in range(3) if i != axis]
+        counts, spacing = [volume.data.shape[i] for i in flat], [volume.spacing[i] for i in flat]
+        spacing = [pixel if math.isclose(mm, pixel, rel_tol=SAME) else mm for mm in spacing]
+        size = math.ceil(max(count * mm / pixel for count, mm in zip(counts, spacing, strict=True)) - SAME) + 1
+        centres = [_aligned(count / 2, mm, pixel, size) for count, mm in zip(counts, spacing, strict=True)]
+        return cls._along(axis, size, pixel, counts, spacing, centres, 0.0)
+
+    @classmethod
+    def _along(
+        cls,
+        axis: int,
+        size: int,
+        pixel: float,
+        counts: list[int],
+        spacing: list[float],
+        centres: list[float],
+        cut_off: float,
+    ) -> Plane:
         sides = [*zip(spacing, centres, strict=True)]
         along = [
             weights(count, mm, pixel * size, size, centre) for count, (mm, centre) in zip(counts, sides, strict=True)

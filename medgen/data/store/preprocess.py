@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,8 @@ from medgen.data.store.foreground import foreground as foreground
 from medgen.data.store.head import Head
 from medgen.data.store.head_in_noise import without_rim
 from medgen.data.store.nifti_writer import WHITE
+from medgen.data.store.patient_slices import Slices as Slices
+from medgen.data.store.patient_slices import cropped
 from medgen.data.store.plane import Plane
 from medgen.data.store.small_lesions import Loss
 from medgen.errors import DataError, Problem
@@ -32,34 +34,6 @@ class Channel(NamedTuple):
     @classmethod
     def of(cls, path: Path, mask: MaskSettings | None) -> Channel:
         return cls(path, None if mask is None else tuple(sorted(set(mask.labels))))
-
-
-class Slices(NamedTuple):
-    """Those slices of a patient that show anything; all of them if there are masks only.
-
-    stacks: per channel `[slice, size, size]`, float16 in [-1, 1], or for a mask uint8, 0 or 1. position: along the
-    axis, in voxels. foreground: share of the slice that is foreground in the first image, 1 if there is none. area: px
-    of each mask, `[slice, mask]`. spacing: mm per pixel. content: per channel, as in `agreement.Scan`. lesions: how
-    many each mask has, and how many of them lie outside the square, `[mask, 2]`. lost: of those, see `lesions.Loss`,
-    `[lesion, (mask, area, needs)]`. air: per channel, the shares of `Head.air`. cut_off: mm of the head that
-    do not fit. voxel: mm along each axis. likeness: of the first image, packed; zeros where there is none. background:
-    per channel, a word of `foreground`, empty for a mask. covered: per channel, the share of `Head.covered`.
-    """
-
-    stacks: list[np.ndarray]
-    position: np.ndarray
-    foreground: np.ndarray
-    area: np.ndarray
-    spacing: float
-    content: list[str]
-    lesions: np.ndarray
-    lost: np.ndarray
-    air: np.ndarray
-    cut_off: float
-    voxel: np.ndarray
-    likeness: np.ndarray
-    background: list[str]
-    covered: np.ndarray
 
 
 class _Cut(NamedTuple):
@@ -80,16 +54,24 @@ class _Cut(NamedTuple):
 
 
 def cut(channels: Sequence[Channel], settings: DataSettings, head: Head | None = None) -> Slices | list[Problem]:
-    """The slices of one patient, or everything that is wrong with its files.
+    """The slices of one patient, or crops of them, or everything that is wrong with its files.
 
     head: what `settings.spacing` is centred on, and where lesions may be; without it, the volume.
     """
+    whole = _cut_whole(channels, settings, head)
+    if settings.crop == "none" or not isinstance(whole, Slices):
+        return whole
+    return cropped(whole, [channel.labels is not None for channel in channels], settings.image_size)
+
+
+def _cut_whole(channels: Sequence[Channel], settings: DataSettings, head: Head | None) -> Slices | list[Problem]:
     faults: list[Problem] = []
     places: list[Place] = []
     cuts: dict[Channel, _Cut] = {}
     planes: list[Plane] = []
     first = next((channel for channel in channels if channel.labels is None), None)
-    for path in dict.fromkeys(channel.path for channel in channels):
+    ordered = channels if settings.crop == "none" else sorted(channels, key=lambda channel: channel.labels is None)
+    for path in dict.fromkeys(channel.path for channel in ordered):
         wanted = [channel for channel in channels if channel.path == path]
         try:
             volume = gate.read(
@@ -98,11 +80,21 @@ def cut(channels: Sequence[Channel], settings: DataSettings, head: Head | None =
             places.append(Place(path, volume.data.shape, volume.affine))
             planes.append(Plane.of(volume, settings, head))
             content = voxels.content(volume.data) if np.ptp(volume.data) else ""
-            cuts |= {each: _cut(each, volume, planes[-1], settings, content, head, each == first) for each in wanted}
+            only = _with_lesions(cuts, settings)
+            cuts |= {
+                each: _cut(each, volume, planes[-1], settings, content, head, each == first, only) for each in wanted
+            }
         except DataError as error:
             faults += error.problems
     faults += [fault for place in places[1:] for fault in mismatches(places[0], place)]
-    return faults or _collect(channels, cuts, planes[0], places[0])
+    return faults or _collect(channels, cuts, planes[0], places[0], _with_lesions(cuts, settings))
+
+
+def _with_lesions(cuts: Mapping[Channel, _Cut], settings: DataSettings) -> np.ndarray | None:
+    """Tell which slices have a lesion, as crops need no others; None for slices, all of which are wanted."""
+    masks = [each.share > 0 for channel, each in cuts.items() if channel.labels is not None]
+    alike = len({each.shape for each in masks}) == 1  # else that is a fault of the files
+    return np.any(masks, axis=0) if alike and settings.crop != "none" else None
 
 
 def _cut(
@@ -113,8 +105,9 @@ def _cut(
     content: str,
     head: Head | None,
     compared: bool,
+    only: np.ndarray | None = None,
 ) -> _Cut:
-    """A channel's slices. compared: it is the image that tells this patient from others."""
+    """A channel's slices. compared: it is the image that tells this patient from others. only: slices to resample."""
     if channel.labels is not None:
         return _cut_mask(binary(volume.data, channel.labels), plane, content, head)
     inside, background = detect(volume.data)
@@ -122,11 +115,12 @@ def _cut(
     if volume.written:
         scaled = volume.data * np.float32(2 / WHITE)
     else:
-        scaled = scale(volume.data, inside, settings.lower, settings.upper, channel.path)
+        scaled = scale(volume.data, inside, settings.lower, settings.upper, channel.path, settings.headroom)
         scaled += 1  # so that the background, and whatever lies outside the volume, is 0
     stack = np.full((len(share), plane.size, plane.size), -1, np.float16)
-    shown = np.flatnonzero(share)
-    stack[shown] = plane.resample(scaled, shown) - 1
+    shown = np.flatnonzero(share if only is None or only.shape != share.shape else (share > 0) & only)
+    if len(shown):
+        stack[shown] = plane.resample(scaled, shown) - 1
     alike = sketch(volume.data, inside, volume.affine) if content and compared else None
     return _Cut(stack, share, content, likeness=alike, background=background)
 
@@ -139,12 +133,15 @@ def _cut_mask(inside: np.ndarray, plane: Plane, content: str, head: Head | None)
     return _Cut(stack, plane.share(inside), content, lesions, shrunk.lost, air, covered=covered)
 
 
-def _collect(channels: Sequence[Channel], cuts: dict[Channel, _Cut], plane: Plane, place: Place) -> Slices:
+def _collect(
+    channels: Sequence[Channel], cuts: dict[Channel, _Cut], plane: Plane, place: Place, only: np.ndarray | None
+) -> Slices:
     each = [cuts[channel] for channel in channels]
     masks = [cuts[channel] for channel in channels if channel.labels is not None]
     images = [cuts[channel].share for channel in channels if channel.labels is None]
     shares = np.stack([one.share for one in each])
-    position = np.flatnonzero(shares.any(axis=0)) if images else np.arange(shares.shape[1])
+    shown = shares.any(axis=0) if images else np.ones(shares.shape[1], bool)
+    position = np.flatnonzero(shown if only is None else only)
     area = [np.count_nonzero(mask.stack[position], axis=(1, 2)) for mask in masks]
     lost = [(number, loss.area, loss.needs) for number, mask in enumerate(masks) for loss in mask.lost]
     return Slices(
@@ -174,12 +171,19 @@ def binary(data: np.ndarray, labels: Sequence[int]) -> np.ndarray:
     return np.isin(nearest, labels) if len(labels) else nearest != 0
 
 
-def scale(data: np.ndarray, inside: np.ndarray, lower: float, upper: float, path: Path | str = "image") -> np.ndarray:
-    """Map two percentiles of the foreground to -1 and 1, clip, and set the background to -1; float32.
+def scale(
+    data: np.ndarray,
+    inside: np.ndarray,
+    lower: float,
+    upper: float,
+    path: Path | str = "image",
+    headroom: float = 0.0,
+) -> np.ndarray:
+    """Map the ends of the `window` to -1 and 1, clip, and set the background to -1; float32.
 
     Raises `DataError` that names `path` where the two are equal.
     """
-    low, high = window(data, inside, lower, upper)
+    low, high = window(data, inside, lower, upper, headroom)
     if not low < high:
         raise DataError(flat(Path(path), low, lower, upper))
     scaled = (data - np.float32(low)) * np.float32(2 / (high - low)) - 1
@@ -188,12 +192,17 @@ def scale(data: np.ndarray, inside: np.ndarray, lower: float, upper: float, path
     return np.asarray(scaled)
 
 
-def window(data: np.ndarray, inside: np.ndarray, lower: float, upper: float) -> tuple[float, float]:
-    """The two percentiles of the foreground, without its rim, which interpolation mixes with the background."""
+def window(
+    data: np.ndarray, inside: np.ndarray, lower: float, upper: float, headroom: float = 0.0
+) -> tuple[float, float]:
+    """The two percentiles of the foreground, without its rim, which interpolation mixes with the background.
+
+    headroom: by how many times their distance the upper end lies above the upper percentile.
+    """
     inner = without_rim(inside)
     chosen = inner if 2 * np.count_nonzero(inner) > np.count_nonzero(inside) else inside
     low, high = np.percentile(data.T[chosen.T], [lower, upper])
-    return float(low), float(high)
+    return float(low), float(high + headroom * (high - low))
 
 
 def flat(path: Path, value: float, lower: float, upper: float) -> Problem:

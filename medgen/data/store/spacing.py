@@ -23,18 +23,27 @@ DIGITS = 3
 def choose(settings: DataSettings, heads: Sequence[Head]) -> float:
     """mm per pixel: `data.spacing`, or else the least at which every head fits, rounded up.
 
-    Slices that are a grid of `data.image_size` already, all of one size in mm, stay as they are.
+    Slices that are a grid of `data.image_size` already, all of one size in mm, stay as they are. Of crops: the median
+    of the scans' own.
     """
     axis, size = AXES.index(settings.axis), settings.image_size
     if settings.spacing:
         return settings.spacing
     flat = [i for i in range(3) if i != axis]
+    if settings.crop != "none":
+        return _median([float(head.spacing[i]) for head in heads for i in flat])
     native = float(heads[0].spacing[flat[0]])
     if all(on_grid([head.shape[i] for i in flat], [head.spacing[i] for i in flat], size, native) for head in heads):
         return float(f"{native:.6g}")
     needed = max(head.room(axis) for head in heads) * (1 + MARGIN) / (size - RIM)
     unit = 10.0 ** (math.floor(math.log10(needed)) + 1 - DIGITS)
     return float(f"{math.ceil(needed / unit * (1 - SAME)) * unit:.{DIGITS}g}")
+
+
+def _median(own: Sequence[float]) -> float:
+    """The median of the scans' mm per voxel, as it is where all have it."""
+    middle = float(np.median(own))
+    return float(f"{middle:.6g}" if np.allclose(own, middle, rtol=SAME, atol=0) else f"{middle:.{DIGITS}g}")
 
 
 def on_grid(counts: Sequence[int], spacing: Sequence[float], size: int, pixel: float) -> bool:

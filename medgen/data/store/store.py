@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from medgen.api.tables import DataSettings
+from medgen.data.grid import Grid
 from medgen.data.scans import consistency, layouts
 from medgen.data.scans.layouts import SPLITS, Patient
 from medgen.data.scans.likeness import unpacked
-from medgen.data.store import cache_folder, concerns, heads
+from medgen.data.store import cache_folder, concerns, crops, heads
 from medgen.data.store.concerns import Figures
 from medgen.data.store.file_memo import cache_root
 from medgen.data.store.heads import Sought
@@ -40,18 +41,22 @@ AS_IMAGE = np.array([-1, 1], np.float16)
 class SliceStore:
     """Slices of a cohort. Rows number all of them; `select` gives those that are used. Safe to read from any thread.
 
-    spacing: mm per pixel, of every slice. fingerprint: equal for the same slices in the same splits. patient:
+    grid: of every slice. fingerprint: equal for the same slices in the same splits. patient:
     number of each row's patient. position: of each row along the axis, voxels. lesion_area: by mask, px of each row.
     content: `[patient, channel]`, sha256 of the voxels as ASCII, empty for a constant volume. voxel: `[patient, 3]`,
     mm. likeness: of the first image of each patient, packed. background: `[patient, channel]`, a word of `foreground`
-    as ASCII, empty for a mask. figures: what there is to warn of.
+    as ASCII, empty for a mask. figures: what there is to warn of. person: int64 `[patient]`, whose visit each is.
+    extent: of crops, the longest side of the lesion's box, px; None of slices. spare: px by which a crop may be
+    moved to each side; 0 of slices.
     """
 
-    def __init__(self, folder: Path, key: str, channels: Sequence[str], masks: frozenset[str], size: int):
+    def __init__(self, folder: Path, key: str, channels: Sequence[str], masks: frozenset[str], size: int, axis: str):
         self.channels, self.masks, self.size = tuple(channels), masks & set(channels), size
         index = read_index(folder)
-        self.spacing = float(index.spacing)
-        self.figures = Figures(self.spacing, size, *(index[-len(Figures._fields) + 2 :]))
+        self.grid = Grid.of_slices(size, float(index.spacing), axis)
+        self.extent = index.extent
+        self.spare = 0 if index.extent is None else crops.spare(size)
+        self.figures = Figures(self.grid, **{name: getattr(index, name) for name in Figures._fields[1:]})
         self.patient, self.position, self.foreground = index.patient, index.position, index.foreground
         self.content, self.background = index.content, index.background
         self.voxel, self.likeness = index.voxel, index.likeness
@@ -61,6 +66,7 @@ class SliceStore:
             channel: self._map(folder / str(number), channel in self.masks, int(index.crc[number]))
             for number, channel in enumerate(self.channels)
         }
+        self.person = np.arange(len(self.voxel))
         self._key = key
         self._rows: dict[str, np.ndarray] = dict.fromkeys(SPLITS, np.arange(len(self)))
 
@@ -80,15 +86,40 @@ class SliceStore:
         """How many patients have slices in a split."""
         return len(np.unique(self.patient[self._rows[split]]))
 
-    def read(self, rows: np.ndarray, channels: Sequence[str]) -> np.ndarray:
-        """`[row, channel, size, size]` float16 in [-1, 1], masks at -1 and 1; the device makes float32 of it."""
-        out = np.empty((len(rows), len(channels), self.size * self.size), np.float16)
+    def place(self) -> np.ndarray:
+        """Place of each row in its patient's head, 0 bottom to 1 top, float32; NaN if the patient has one slice."""
+        place = np.full(len(self), np.nan, np.float32)
+        for patient in np.unique(self.patient):
+            mine = self.patient == patient
+            low, high = self.position[mine].min(), self.position[mine].max()
+            if high > low:
+                place[mine] = (self.position[mine] - low) / np.float32(high - low)
+        return place
+
+    def read(self, rows: np.ndarray, channels: Sequence[str], moved: np.ndarray | None = None) -> np.ndarray:
+        """`[row, channel, size, size]` float16 in [-1, 1], masks at -1 and 1; the device makes float32 of it.
+
+        moved: of crops, by how many px along each axis, `[row, axis]`, at most `spare`; not at all if None.
+        """
+        side = self.size + 2 * self.spare
+        out = np.empty((len(rows), len(channels), side * side), np.float16)
         for number, channel in enumerate(channels):
             source, mask = self._arrays[channel], channel in self.masks
             for place, row in enumerate(np.asarray(rows).tolist()):
                 # a row at a time is a plain copy of memory, twice as fast as one gather of all
                 out[place, number] = AS_IMAGE[source[row]] if mask else source[row]
-        return out.reshape(len(rows), len(channels), self.size, self.size)
+        return self._framed(out.reshape(len(rows), len(channels), side, side), moved)
+
+    def _framed(self, out: np.ndarray, moved: np.ndarray | None) -> np.ndarray:
+        """Cut crops out of their rim."""
+        if not self.spare:
+            return out
+        starts = np.full((len(out), 2), self.spare) if moved is None else self.spare + moved
+        cuts = [
+            each[:, row : row + self.size, column : column + self.size]
+            for each, (row, column) in zip(out, starts.tolist(), strict=True)
+        ]
+        return np.stack(cuts) if cuts else out[..., : self.size, : self.size]
 
     def use(self, splits: Sequence[str], settings: DataSettings) -> None:
         """Decide which rows are used. splits: of each patient. Raises `DataError` if too few are left to train on."""
@@ -108,12 +139,14 @@ class SliceStore:
         if settings.lesion_only:
             largest = np.max([*self.lesion_area.values()], axis=0)
             excluded[f"data.lesion_only with data.min_lesion = {settings.min_lesion}"] = largest < settings.min_lesion
+        if self.extent is not None:
+            excluded[f"data.image_size = {self.size}, which the lesion exceeds,"] = self.extent > self.size
         return excluded
 
     def _map(self, path: Path, mask: bool, crc: int) -> np.ndarray:
         """A channel as `[row, size * size]`, never to be written to."""
         kind = np.uint8 if mask else np.float16
-        shape = (len(self), self.size * self.size)
+        shape = (len(self), (self.size + 2 * self.spare) ** 2)
         expected = int(np.prod(shape)) * np.dtype(kind).itemsize
         cache_folder.require_whole(path, expected, crc)
         return cache_folder.mapped(path, kind, shape)
@@ -136,6 +169,9 @@ def open_store(
     if settings.lesion_only and not masks & set(channels):
         what = f"is true, but no mask is among the channels ({', '.join(channels)})"
         raise RecipeError(Problem("data.lesion_only", what, "Set it to false, or use a mode with a mask"))
+    if settings.crop != "none" and not masks & set(channels):
+        what = f'is "{settings.crop}", but no mask is among the channels ({", ".join(channels)})'
+        raise RecipeError(Problem("data.crop", what, 'Set it to "none", or use a mode with a mask'))
     cache = cache or cache_root()
     patients = layouts.find(settings, channels, warn)
     jobs = [sources(settings, patient, channels, masks) for patient in patients]
@@ -145,10 +181,12 @@ def open_store(
     store = cache_folder.open_or_make(
         folder,
         "the slice store",
-        lambda: SliceStore(folder, key, channels, masks, settings.image_size),
+        lambda: SliceStore(folder, key, channels, masks, settings.image_size, settings.axis),
         lambda: build([*zip(jobs, sought, strict=True)], settings, folder, progress),
     )
     _refuse_overlap(patients, jobs, store, settings)
+    persons = layouts.persons([patient.id for patient in patients], settings.person)
+    store.person = np.unique(persons, return_inverse=True)[1].astype(np.int64)
     store.use([patient.split for patient in patients], settings)
     _warn(store, settings, [files_of(*each) for each in zip(jobs, sought, strict=True)])
     return store
@@ -162,6 +200,10 @@ def _warn(store: SliceStore, settings: DataSettings, files: Sequence[concerns.Fi
         warn("data: no slice is for validation, so no best.pt is written. Add patients, or raise data.val_fraction.")
     for line in concerns.lines(store.figures, files, store.lesion_area):
         warn(line)
+    if store.extent is not None and (large := np.count_nonzero(store.extent > store.size)):
+        side = f"{store.size} px of {store.grid.spacing[0]:g} mm"
+        what = f"{large:,} of {len(store):,} lesions in slices are larger than crops of {side}, and are left out"
+        warn(f"data: {what}. Set data.image_size={store.extent.max()} for all of them.")
 
 
 def _refuse_overlap(
@@ -192,6 +234,8 @@ def _key(
     paths = [source.path for job in jobs for source in job] + [scan for each in sought for scan in each.scans]
     found = digests(dict.fromkeys(paths), cache)
     how = [FORMAT, settings.axis, settings.image_size, settings.spacing, settings.lower, settings.upper, settings.nan]
+    how += [] if settings.crop == "none" else [settings.crop, crops.FORMAT]
+    how += [f"headroom {settings.headroom:g}"] if settings.headroom else []
     what = [[(found[source.path], source.labels) for source in job] for job in jobs]
     where = [[each.known, *(found[scan] for scan in each.scans)] for each in sought]
     return hashlib.sha256(json.dumps([how, list(channels), what, where]).encode()).hexdigest()[:32]

@@ -68,9 +68,13 @@ def _fill(folder: Path, jobs: Sequence[Job], tell: Callable[[int], None]) -> Non
             files.flush(file)
     if faults:
         raise DataError(*merge_alike(faults, len(jobs)))
+    if jobs[0].settings.crop != "none" and not any(len(part.position) for part in parts):
+        what = f"none of {len(jobs)} patients has a lesion to cut crops around"
+        raise DataError(Problem("data.crop", what, "Look at the masks and their labels in data.masks"))
     crc = [cache_folder.checksum(folder / str(number)) for number in range(len(jobs[0].sources))]
     with (folder / "index.npz").open("wb") as file:
-        np.savez(file, **_index(parts, jobs, crc)._asdict())
+        index = _index(parts, jobs, crc)._asdict()
+        np.savez(file, **{name: each for name, each in index.items() if each is not None})
         files.flush(file)
 
 
@@ -99,6 +103,7 @@ def _index(parts: Sequence[Slices], jobs: Sequence[Job], crc: Sequence[int]) -> 
         cut_off=np.array([part.cut_off for part in parts]),
         width=np.array([job.head.width(axis) if job.head.filled else np.nan for job in jobs]),
         covered=np.stack([part.covered for part in parts]),
+        extent=None if jobs[0].settings.crop == "none" else np.concatenate([part.extent for part in parts]),
     )
 
 

@@ -21,7 +21,7 @@ class Index(NamedTuple):
 
     content: `[patient, channel]`, as in `agreement.Scan`. voxel: `[patient, 3]`, mm. likeness: of each patient, packed.
     background: `[patient, channel]`, a word of `foreground` as ASCII, empty for a mask. crc: of each channel's file.
-    The others are those of `concerns.Figures`.
+    The others are those of `concerns.Figures`. Of crops alone, extent: the longest side of the lesion's box, px.
     """
 
     patient: np.ndarray
@@ -40,6 +40,7 @@ class Index(NamedTuple):
     cut_off: np.ndarray
     width: np.ndarray
     covered: np.ndarray
+    extent: np.ndarray | None = None
 
 
 def read_index(folder: Path) -> Index:

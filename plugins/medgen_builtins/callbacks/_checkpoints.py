@@ -26,8 +26,9 @@ class Times(NamedTuple):
 class Saving(Callback):
     """Saves last of all callbacks, so that their state of this moment is in the file."""
 
-    def __init__(self, times: Times, keep: int, metric: str):
-        self.times, self.keep, self.metric = times, keep, metric
+    def __init__(self, times: Times, keep: int, metric: str, gain: bool):
+        self.times, self.keep, self.metric = times, keep, metric.removeprefix("-")
+        self._sign = -1.0 if gain else 1.0
         self._due = AsyncAny()  # ranks have clocks of their own, and save together
         self.best: float | None = None
         self.best_step = 0
@@ -79,10 +80,8 @@ class Saving(Callback):
         return (time.monotonic() - self._clock) / 60
 
     def _score(self, metrics: Mapping[str, float]) -> float | None:
-        name = self.metric
-        sign, name = (-1.0, name[1:]) if name.startswith("-") else (1.0, name)
-        value = metrics.get(name)
-        return None if value is None or not math.isfinite(value) else sign * value
+        value = metrics.get(self.metric)
+        return None if value is None or not math.isfinite(value) else self._sign * value
 
     def _save_epoch(self, run: Run) -> None:
         """Write a file and delete the oldest; only files of this run, and only after the new one is on disk."""

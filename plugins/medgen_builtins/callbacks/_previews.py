@@ -10,7 +10,7 @@ from torch import Tensor
 
 from medgen import Batch, Callback, DiffusionStrategy, Run, hookimpl, pictures, seeds
 from medgen.ranks import collectives
-from medgen.training import sampling
+from medgen.training import painting, sampling
 from medgen.training.lesion_masks import mask_channels
 
 FOLLOWED, TIMES = 3, 8
@@ -56,7 +56,7 @@ class Previewing(Callback):
         if not isinstance(run.strategy, DiffusionStrategy):
             return {"reconstructions": self._reconstructions(examples, self._reconstruct(run), outlined)}
         samples, path = self._sample(run, run.strategy, self.steps or None)
-        return {"samples": self._grid(examples, samples, outlined), "trajectory": self._trajectory(run, path)}
+        return {"samples": self._grid(run, examples, samples, outlined), "trajectory": self._trajectory(run, path)}
 
     def _rows(self) -> Sequence[int]:
         """Return the samples of this rank; a rank without any computes a spare one."""
@@ -80,13 +80,14 @@ class Previewing(Callback):
     def _sample(self, run: Run, strategy: DiffusionStrategy, steps: int | None) -> tuple[np.ndarray, Tensor]:
         """Draw samples `[count, channel, *space]`, with estimates of x0 along the first ones, `[sample, time, ...]`."""
         rows, seen = self._rows(), list[Tensor]()
-        condition = self._examples(run, rows).condition.to(run.device).float()
+        image, condition = (part.to(run.device).float() for part in self._examples(run, rows))
+        given = painting.given(run.mode, run.space, image, condition)
         generators = [seeds.stream(run.recipe.run.seed, "preview", row) for row in rows]
         draw = sampling.noise(generators, run.space.shape(condition.shape[2:]), run.device)
         with sampling.evaluation(run.network), sampling.autocast(run.device, run.recipe.training.precision):
             samples = sampling.sample(
                 strategy, run.space, run.network, condition, draw, steps,
-                watch=lambda t, x0: seen.append(x0[:FOLLOWED]),
+                watch=lambda t, x0: seen.append(x0[:FOLLOWED]), given=given,
             )  # fmt: skip
         path = torch.stack([seen[index] for index in np.linspace(0, len(seen) - 1, TIMES).astype(int)], 1)
         followed = min(FOLLOWED, self.count)
@@ -107,12 +108,17 @@ class Previewing(Callback):
             rows.append([each for triple in triples for each in triple])
         return _two_columns(rows)
 
-    def _grid(self, batch: Batch, samples: np.ndarray, masks: np.ndarray) -> np.ndarray:
-        """Arrange a row per sample: each real image, then each generated one, with its masks outlined."""
+    def _grid(self, run: Run, batch: Batch, samples: np.ndarray, masks: np.ndarray) -> np.ndarray:
+        """Arrange a row per sample: each real image, then each generated one, with its masks outlined.
+
+        Lesions in given images: each real image without outlines, each as it was made, then with its masks outlined.
+        """
         rows = []
         for index, sample in enumerate(samples):
             real = batch.image[index].numpy()
-            rows.append([pictures.tile(each, masks[index]) for each in (*real, *sample)])
+            bare = (*real, *sample) if run.mode.margin else ()
+            outlined = sample if run.mode.margin else (*real, *sample)
+            rows.append([*map(pictures.tile, bare), *(pictures.tile(each, masks[index]) for each in outlined)])
         return _two_columns(rows)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from medgen import Callback, CallbackSettings, Run, field, ge, hookimpl, settings
+from collections.abc import Iterator
+
+from medgen import Callback, CallbackSettings, Problem, Recipe, Run, field, ge, hookimpl, settings
+from medgen.config.checks import check_metric, is_gain
 
 medgen_api = 1
 
@@ -17,14 +20,19 @@ class Checkpoints(CallbackSettings):
     every_minutes: float = field(10.0, help="minutes between saves of latest.pt, at most", check=ge(0))
     every_epochs: int = field(0, help="epochs between files epoch_*.pt; 0: never", check=ge(0))
     keep: int = field(3, help="number of newest epoch_*.pt to keep", check=ge(1))
-    metric: str = field("loss/val", help="metric that best.pt minimises; a leading minus for psnr and other gains")
+    metric: str = field(
+        "loss/val", help="what best.pt is best by: loss/val, or kid or obedience of the callback evaluation, and so on"
+    )
     may_change = ("every_steps", "every_minutes", "every_epochs", "keep")
+
+    def check(self, recipe: Recipe) -> Iterator[Problem]:
+        yield from check_metric(recipe, "callbacks.checkpoints.metric", self.metric)
 
     def build(self, run: Run) -> Callback:
         from medgen_builtins.callbacks._checkpoints import Saving, Times
 
         times = Times(self.every_steps, self.every_minutes, self.every_epochs)
-        return Saving(times, self.keep, self.metric)
+        return Saving(times, self.keep, self.metric, is_gain(run.recipe, self.metric))
 
 
 @hookimpl

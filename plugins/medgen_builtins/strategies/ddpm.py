@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from medgen import Strategy, StrategySettings, between, field, gt, hookimpl, settings
+from medgen import Recipe, Strategy, StrategySettings, between, diffusion_metrics, field, gt, hookimpl, settings
+from medgen.api.values import Better
 
 medgen_api = 1
 
@@ -20,6 +21,9 @@ class Ddpm(StrategySettings):
     beta_end: float = field(0.02, help="last beta of the linear schedule, as for 1000 timesteps", check=gt(0))
     sampler: Literal["ddim", "dpm_solver", "ancestral"] = field("dpm_solver", help="sampling method")
     sampling_steps: int = field(50, help="sampling steps, at most timesteps", check=between(1, 10**6))
+
+    def metrics(self, recipe: Recipe) -> dict[str, Better]:
+        return diffusion_metrics()
 
     def build(self) -> Strategy:
         from medgen_builtins.strategies._ddpm import DdpmStrategy, cosine_betas, linear_betas

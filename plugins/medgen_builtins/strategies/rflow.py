@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from medgen import Strategy, StrategySettings, between, field, gt, hookimpl, settings
+from medgen import Recipe, Strategy, StrategySettings, between, diffusion_metrics, field, gt, hookimpl, settings
+from medgen.api.values import Better
 
 medgen_api = 1
 
@@ -31,6 +32,9 @@ class Rflow(StrategySettings):
         "euler", help="sampling method; heun evaluates the network twice per step"
     )
     sampling_steps: int = field(25, help="sampling steps", check=between(1, 10**6))
+
+    def metrics(self, recipe: Recipe) -> dict[str, Better]:
+        return diffusion_metrics()
 
     def build(self) -> Strategy:
         from medgen_builtins.strategies._rflow import RflowStrategy, Times

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from medgen import Problem, Recipe, Strategy, StrategySettings, field, hookimpl, settings
+from medgen.api.values import Better
 from medgen_builtins.strategies._discriminator import Discriminator
 
 medgen_api = 1
@@ -31,6 +32,13 @@ class Vae(StrategySettings):
         if network is not None and not network.latent_channels:
             what = "is no autoencoder, as strategy.vae needs one"
             yield Problem(f"network.{recipe.names['network']}", what, "Use [network.autoencoder]")
+
+    def metrics(self, recipe: Recipe) -> dict[str, Better]:
+        gains: dict[str, Better] = dict.fromkeys(("psnr/image", "psnr/head", "ssim", "dice"), "high")
+        errors: dict[str, Better] = dict.fromkeys(
+            ("loss/val/discriminator", "l1/lesion", "l1/outside", "latent/dead"), "low"
+        )
+        return gains | errors
 
     def build(self) -> Strategy:
         from medgen_builtins.strategies._vae import VaeStrategy

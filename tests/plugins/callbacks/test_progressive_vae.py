@@ -1,4 +1,7 @@
-"""Training at growing sizes: when a phase ends, what it hands on, and that no interruption changes the result."""
+"""Training at growing sizes: when a phase ends, what it hands on, and that no interruption changes the result.
+
+Covers: medgen.training.phases.
+"""
 
 from __future__ import annotations
 

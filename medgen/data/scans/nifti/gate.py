@@ -11,6 +11,7 @@ from typing import NamedTuple
 import nibabel as nib
 import numpy as np
 
+from medgen.data.grid import Grid
 from medgen.data.scans.nifti.geometry import axis_names, best_affine, geometry_problems
 from medgen.data.scans.nifti.header import (
     layout_problems,
@@ -44,12 +45,12 @@ class Volume(NamedTuple):
     written: bool = False
 
 
-class Grid(NamedTuple):
-    """Where a volume's voxels are, along canonical axes."""
+class Raw(NamedTuple):
+    """A file as it is, for what is written with the same header and type. voxels: `[x, y, z]` as stored, writable."""
 
-    shape: tuple[int, int, int]
-    spacing: tuple[float, float, float]
-    affine: np.ndarray
+    header: nib.Nifti1Header
+    voxels: np.ndarray
+    volume: Volume
 
 
 class Report(NamedTuple):
@@ -86,6 +87,14 @@ def read(path: Path, max_voxels: int = MAX_VOXELS, *, nan: NanPolicy = "error", 
         return _pass(path, Limits(max_voxels, nan, mask)).volume
 
 
+def read_raw(path: Path, max_voxels: int = MAX_VOXELS, *, nan: NanPolicy = "error") -> Raw:
+    """Read a scan as `read` does, and keep what its file says."""
+    with naming(path):
+        limits = Limits(max_voxels, nan, mask=False)
+        header, stored, problems = _stored(path, limits)
+        return Raw(header, stored, canonical_order(stored, header, limits, problems).volume)
+
+
 def inspect(path: Path, max_voxels: int = MAX_VOXELS, nan: NanPolicy = "error", *, mask: bool = False) -> Report:
     """All that the gate finds in a file, faults or not; the arguments are those of `read`."""
     return examine(path, max_voxels, nan, mask=mask)[0]
@@ -105,7 +114,7 @@ def examine(
 
 
 def place(path: Path) -> Grid:
-    """Where a file's voxels are, by its header alone. Raises `DataError` if the header is at fault."""
+    """Read where a file's voxels lie, along canonical axes, from its header alone. Raises `DataError`."""
     with naming(path), open_scan(path) as file:
         start = file.read(NIFTI2)
         file.seek(0)
@@ -120,6 +129,12 @@ def place(path: Path) -> Grid:
 
 
 def _pass(path: Path, limits: Limits) -> Passed:
+    header, stored, problems = _stored(path, limits)
+    return canonical_order(stored, header, limits, problems)
+
+
+def _stored(path: Path, limits: Limits) -> tuple[nib.Nifti1Header, np.ndarray, list[Defect]]:
+    """The header and the voxels as they are stored, and what is odd about the header."""
     with open_scan(path) as file:
         start = file.read(NIFTI2)
         file.seek(0)
@@ -129,8 +144,7 @@ def _pass(path: Path, limits: Limits) -> Passed:
         most = os.fstat(file.fileno()).st_size * (GZIP_MAX_RATIO if zipped else 1)
         problems = [*layout_problems(header, limits.max_voxels, most), *geometry_problems(header)]
         refuse_fatal(problems)
-        stored = read_stored(header, itertools.chain([first], pieces))
-        return canonical_order(stored, header, limits, problems)
+        return header, read_stored(header, itertools.chain([first], pieces)), problems
 
 
 def canonical_order(stored: np.ndarray, header: nib.Nifti1Header, limits: Limits, problems: list[Defect]) -> Passed:

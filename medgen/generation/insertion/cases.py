@@ -1,0 +1,134 @@
+"""Patients whose scans lesions are taken from or put into: found in any layout, read as training reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import attrs
+import numpy as np
+
+from medgen.api.tables import DataSettings
+from medgen.data.scans import layouts
+from medgen.data.scans.consistency import Place, mismatches
+from medgen.data.scans.nifti import gate
+from medgen.data.scans.nifti.gate import Raw
+from medgen.data.store.foreground import foreground
+from medgen.data.store.head_in_noise import large_parts
+from medgen.data.store.heads import KNOWN
+from medgen.data.store.nifti_writer import WHITE
+from medgen.data.store.preprocess import Channel, binary, flat, window
+from medgen.errors import DataError, Problem
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Files(NamedTuple):
+    """What is read of a patient. person: as splits are drawn by. images: by name. masks: none where there are none."""
+
+    id: str
+    person: str
+    images: dict[str, Path]
+    masks: tuple[Channel, ...]
+
+    @property
+    def paths(self) -> list[Path]:
+        """Every file once."""
+        return list(dict.fromkeys([*self.images.values(), *(mask.path for mask in self.masks)]))
+
+
+@attrs.frozen(eq=False)
+class Case:
+    """A patient's scans in canonical orientation.
+
+    images: float32 `[channel, x, y, z]`, 0 and 1 at the two percentiles of the head that training takes for -1 and 1,
+    not clipped; 0 around the head. head, lesion: bool `[x, y, z]`. windows: the two percentiles of each channel. raws:
+    the files as they are. spacing: mm along each axis. place: where the voxels are.
+    """
+
+    files: Files
+    images: Array
+    head: Array
+    lesion: Array
+    windows: tuple[tuple[float, float], ...]
+    raws: tuple[Raw, ...]
+    spacing: tuple[float, ...]
+    place: Place
+
+
+def find(
+    data: DataSettings, images: Sequence[str] | None, masked: bool, masks: Sequence[str] | None = None
+) -> list[Files]:
+    """Find the patients to train on, ordered by id. Raises DataError with a line per problem.
+
+    images: the names that each must have; None: those that each has. masked: each must have its masks too. masks:
+    which, None for all.
+    """
+    names = sorted(masks or layouts.mask_names(data))
+    sources = [layouts.source(data, name) for name in names]
+    wanted = [] if images is None else [layouts.source(data, name) for name in images]
+    sought = [*dict.fromkeys([*data.files, *KNOWN])] if images is None else []
+    found = layouts.survey(data, [*wanted, *(sources if masked else [])], [*sought, *sources])
+    if found.faults:
+        raise DataError(*found.faults)
+    patients = [each for each in found.patients if each.split == "train"]
+    if images is None:
+        images = [name for name in sought if name not in sources and all(name in each.files for each in patients)]
+    if not images:
+        what = "its patients have no image in common that medgen knows"
+        raise DataError(Problem(data.root, what, "Set data.files.NAME to a pattern of the image's files"))
+    persons = layouts.persons([each.id for each in patients], data.person)
+    return [_files(each, person, images, names, data) for each, person in zip(patients, persons, strict=True)]
+
+
+def _files(
+    patient: layouts.Patient, person: str, images: Sequence[str], masks: Sequence[str], data: DataSettings
+) -> Files:
+    given = {name: layouts.source(data, name) for name in masks}
+    there = [name for name in masks if given[name] in patient.files]
+    channels = [Channel.of(patient.files[given[name]], layouts.mask(data, name)) for name in there]
+    files = {name: patient.files[layouts.source(data, name)] for name in images}
+    return Files(patient.id, person, files, tuple(channels))
+
+
+def read(files: Files, data: DataSettings) -> Case:
+    """Read a patient. Raises DataError if a file is faulty, or two are not of one grid."""
+    raws = [gate.read_raw(path, data.max_voxels, nan=data.nan) for path in files.images.values()]
+    first = raws[0].volume
+    places = [
+        Place(path, raw.volume.data.shape, raw.volume.affine)
+        for path, raw in zip(files.images.values(), raws, strict=True)
+    ]
+    lesion = np.zeros(first.data.shape, bool)
+    masks = {path: gate.read(path, data.max_voxels, nan=data.nan, mask=True) for path in _mask_paths(files)}
+    places += [Place(path, volume.data.shape, volume.affine) for path, volume in masks.items()]
+    if wrong := [fault for each in places[1:] for fault in mismatches(places[0], each)]:
+        raise DataError(*wrong)
+    for mask in files.masks:
+        lesion |= binary(masks[mask.path].data, mask.labels or ())
+    inside = [foreground(raw.volume.data) for raw in raws]
+    windows = [_window(*each, data) for each in zip(files.images.values(), raws, inside, strict=True)]
+    images = [_scaled(*each) for each in zip(raws, inside, windows, strict=True)]
+    head = large_parts(inside[0])
+    return Case(files, np.stack(images), head, lesion, tuple(windows), tuple(raws), first.spacing, places[0])
+
+
+def _mask_paths(files: Files) -> list[Path]:
+    return list(dict.fromkeys(mask.path for mask in files.masks))
+
+
+def _window(path: Path, raw: Raw, inside: Array, data: DataSettings) -> tuple[float, float]:
+    """What becomes 0 and 1: as in training, where what medgen has written keeps its scale."""
+    if raw.volume.written:
+        return 0.0, float(WHITE)
+    low, high = window(raw.volume.data, inside, data.lower, data.upper, data.headroom)
+    if not low < high:
+        raise DataError(flat(path, low, data.lower, data.upper))
+    return low, high
+
+
+def _scaled(raw: Raw, inside: Array, window: tuple[float, float]) -> Array:
+    low, high = window
+    scaled = (raw.volume.data - np.float32(low)) * np.float32(1 / (high - low))
+    return np.asarray(np.where(inside, scaled, np.float32(0)))

@@ -1,0 +1,52 @@
+"""`insertions.png`: hosts before and after, and the new lesions, to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from medgen import pictures
+from medgen.generation.insertion.inserter import Inserted
+from medgen.generation.manifest import name_of
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+SHOWN = 24
+"""Outputs that are shown, the first."""
+ACROSS = 2
+"""Outputs in a row."""
+FOLDER = "pictures"
+SIDE = 256
+"""px of a slice."""
+
+
+def save_one(made: Inserted, out: Path, index: int) -> None:
+    """Save one output in `out/pictures`: the slice with most of the new lesions, before, after, and outlined."""
+    k = int(made.new.sum((0, 1)).argmax())
+    before, after = (np.clip(images[0, :, :, k], 0, 1) * 2 - 1 for images in (made.case.images, made.images))
+    mask = np.where(made.new[:, :, k], 1.0, -1.0)
+    shown = [_square(each) for each in (before, after, mask)]
+    tiles = [pictures.tile(shown[0], side=SIDE), pictures.tile(shown[1], side=SIDE)]
+    tiles.append(pictures.tile(shown[1], [shown[2]], SIDE))
+    pictures.save(np.concatenate(tiles, axis=1), out / FOLDER / f"{name_of(index)}.png")
+
+
+def save_all(out: Path) -> None:
+    """Save `insertions.png` from the pictures that there are."""
+    paths = [path for path in (out / FOLDER / f"{name_of(index)}.png" for index in range(SHOWN)) if path.exists()]
+    strips = [np.array(Image.open(path)) for path in paths]
+    if not strips:
+        return
+    strips += [np.zeros_like(strips[0])] * (-len(strips) % ACROSS)
+    rows = [np.concatenate(strips[start : start + ACROSS], axis=1) for start in range(0, len(strips), ACROSS)]
+    pictures.save(np.concatenate(rows), out / "insertions.png")
+
+
+def _square(plane: Array) -> Array:
+    """A slice `[x, y]` in the middle of a square of background."""
+    side = max(plane.shape)
+    ends = [((side - each) // 2, side - each - (side - each) // 2) for each in plane.shape]
+    return np.pad(plane, ends, constant_values=-1.0)

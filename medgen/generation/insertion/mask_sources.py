@@ -1,0 +1,157 @@
+"""Lesions that are masks alone: drawn by a model of masks, or read from a folder of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import Any, Protocol
+
+import attrs
+import numpy as np
+from scipy import ndimage
+
+from medgen.api.tables import DataSettings
+from medgen.data.scans import layouts
+from medgen.data.scans.nifti import gate
+from medgen.data.store.file_memo import cache_root
+from medgen.data.store.preprocess import binary
+from medgen.data.store.store_sources import digests
+from medgen.errors import DataError, Problem
+from medgen.evaluation.lesion_scores import components
+from medgen.generation.folder_masks import settings_for
+from medgen.generation.insertion.frame import Frame
+from medgen.generation.insertion.lesions import LEAST, Lesion, Library, crosses
+from medgen.generation.masks import ModelMasks
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Pools = list[list[Lesion]]
+
+PLACES = 8
+"""Places of real lesions that are tried for one that is a mask alone."""
+DRAWS = 8
+"""Masks that are drawn at most until there are as many lesions as are wanted."""
+
+
+class MaskSource(Protocol):
+    """Gives lesions for an output, each as a few that differ in their place. frame: of the host."""
+
+    def pools(self, index: int, sizes: Sequence[float], frame: Frame, library: Library) -> Pools:
+        """One pool for each of so many lesions; sizes: mm3, of those that real heads have together."""
+
+    def identity(self) -> Mapping[str, Any]:
+        """Return everything that decides the lesions besides index and seed."""
+
+
+class FolderShapes:
+    """Lesions of a folder of mask files or of patients: those of the wanted sizes, where real ones of that size lie."""
+
+    def __init__(self, folder: Path, data: DataSettings, names: Sequence[str]):
+        settings = settings_for(folder, data, names)
+        sources = {layouts.source(settings, name) for name in names}
+        found = layouts.survey(settings, sorted(sources))
+        if found.faults:
+            raise DataError(*found.faults)
+        labels = sorted({label for name in names for label in layouts.mask(settings, name).labels})
+        paths = [(patient.id, patient.files[source]) for patient in found.patients for source in sorted(sources)]
+        known = digests([path for _, path in paths], cache_root())
+        self.digest = hashlib.sha256("".join(known[path] for _, path in paths).encode()).hexdigest()
+        self.lesions = [lesion for id, path in paths for lesion in _read(id, path, labels, data)]
+        if not self.lesions:
+            raise DataError(Problem(folder, f"has no lesion of at least {LEAST} voxels", "Give masks with lesions"))
+
+    def pools(self, index: int, sizes: Sequence[float], frame: Frame, library: Library) -> Pools:
+        """Pair shapes of about each size with places of real lesions of about that size."""
+        return [
+            [_like(one, other) for one, other in zip(cycle(self._near(size)), library.near(size, PLACES), strict=False)]
+            for size in sizes
+        ]
+
+    def identity(self) -> Mapping[str, Any]:
+        """A hash of the masks."""
+        return {"seg_folder": self.digest}
+
+    def _near(self, size: float) -> list[Lesion]:
+        apart = np.abs(np.log([lesion.size for lesion in self.lesions]) - np.log(size))
+        return [self.lesions[int(place)] for place in np.argsort(apart, kind="stable")[:PLACES]]
+
+
+class ModelShapes:
+    """Lesions drawn by a model of slices of masks, round along the third axis too, where they lie in their slice."""
+
+    def __init__(self, masks: ModelMasks):
+        self.masks = masks
+
+    def pools(self, index: int, sizes: Sequence[float], frame: Frame, library: Library) -> Pools:
+        """As many lesions as sizes, if so many are drawn; of which size, the model decides."""
+        found: Pools = []
+        for attempt in range(1, DRAWS + 1):
+            values, fault = self.masks.again(index, attempt)
+            if not fault:
+                parts, count = components(np.asarray((values > 0).any(0)))
+                found += [
+                    _in_head(parts == number, self.masks.grid.spacing[0], frame, library)
+                    for number in range(1, count + 1)
+                ]
+            if len(found) >= len(sizes):
+                break
+        return sorted(found[: len(sizes)], key=lambda pool: -pool[0].size)
+
+    def identity(self) -> Mapping[str, Any]:
+        """A hash of the model, and its limits."""
+        return self.masks.identity()
+
+
+def _read(id: str, path: Path, labels: Sequence[int], data: DataSettings) -> Iterator[Lesion]:
+    """Every lesion of a file of masks; where it lies in a head is not known."""
+    volume = gate.read(path, data.max_voxels, mask=True)
+    parts, _ = components(binary(volume.data, labels))
+    for number, box in enumerate(ndimage.find_objects(parts), 1):
+        mask = parts[box] == number
+        if np.count_nonzero(mask) >= LEAST:
+            yield _alone(id, number, np.pad(mask, 1), volume.spacing)
+
+
+def _in_head(part: Array, spacing: float, frame: Frame, library: Library) -> list[Lesion]:
+    """A lesion of a slice, bool `[x, y]`, whose middle is the middle of the head's box; as high as real ones lie."""
+    offsets = (np.argwhere(part) - (np.array(part.shape) - 1) / 2) * spacing
+    x, y = offsets.mean(0)
+    box = ndimage.find_objects(part.astype(np.uint8))[0]
+    lesion = _alone("", 0, np.pad(rounded(part[box]), 1), (spacing,) * 3)
+    where = np.array([x / frame.half, 0.5 + y / frame.length, 0])
+    beside = sorted(library.lesions, key=lambda other: _apart(other.where, where))[:PLACES]
+    placed = [_like(lesion, other) for other in beside]
+    return [
+        attrs.evolve(each, where=np.array([*where[:2], each.where[2]]), crosses=crosses(offsets[:, 0]))
+        for each in placed
+    ]
+
+
+def _apart(one: Array, other: Array) -> float:
+    """How far two places are apart across the third axis, on either side of the head."""
+    return float(np.hypot(abs(one[0]) - abs(other[0]), one[1] - other[1]))
+
+
+def rounded(plane: Array) -> Array:
+    """Make a lesion of a slice, bool `[x, y]`, as high as it is wide, `[x, y, z]`: of a disc a ball.
+
+    A pixel at a distance d from the edge is as high as the ball of the largest distance R is there:
+    sqrt(R^2 - (R - d)^2) to either side.
+    """
+    depth = ndimage.distance_transform_edt(np.pad(plane, 1))[1:-1, 1:-1] - 0.5
+    most = depth.max()
+    half = np.sqrt(np.clip(most**2 - (most - depth) ** 2, 0, None))
+    reach = int(np.ceil(most))
+    return np.asarray((np.abs(np.arange(-reach, reach + 1)) <= half[:, :, None]) & plane[:, :, None])
+
+
+def _like(lesion: Lesion, other: Lesion) -> Lesion:
+    """A lesion at the place of another."""
+    return attrs.evolve(lesion, where=other.where, depth=other.depth, crosses=other.crosses)
+
+
+def _alone(id: str, number: int, mask: Array, spacing: tuple[float, ...]) -> Lesion:
+    """A lesion of which there is a mask alone."""
+    size = float(np.count_nonzero(mask) * np.prod(spacing))
+    return Lesion(id, "", number, None, mask, None, spacing, size, np.zeros(3), False, 0.0, ())

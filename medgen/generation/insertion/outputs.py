@@ -1,0 +1,118 @@
+"""Write hosts with new lesions, one by one, so that a rerun makes what is missing and nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from medgen.errors import Problem, StorageError, reason
+from medgen.evaluation.lesion_scores import components
+from medgen.evaluation.manifest_lines import Entry
+from medgen.generation import pairs
+from medgen.generation.insertion import insertions_picture
+from medgen.generation.insertion.host_files import image_bytes, mask_bytes
+from medgen.generation.insertion.inserter import Inserted, Inserter
+from medgen.generation.manifest import Manifest, name_of, sha256
+from medgen.run.versions import versions
+from medgen.system.signals import Stop
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+ALL, NEW = "seg", "seg_new"
+"""Names of the masks: of all lesions, and of those that were put in."""
+
+
+def insert(
+    make: Inserter,
+    indices: Sequence[int],
+    out: Path,
+    stop: Stop | None = None,
+    advance: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Write outputs below `out/train`, skipping whole existing ones.
+
+    Other processes may write other indices into the same folder. Raises CheckpointError if `out` holds outputs of other
+    settings, StoppedError between two outputs once `stop` has a reason, and StorageError.
+    """
+    try:
+        with Manifest.open(out, identity(make), made_with()) as manifest:
+            pairs.sweep(manifest, 1)
+            _make_missing(make, manifest, indices, stop or Stop(), advance)
+            with manifest.locked():
+                manifest.sort()
+                insertions_picture.save_all(out)
+    except OSError as error:
+        raise StorageError(Problem(out, reason(error), "Free space or choose another --output-dir")) from error
+
+
+def identity(make: Inserter) -> dict[str, Any]:
+    """Everything that decides the bytes of an output besides its index. An output shows a real head."""
+    return {"insert": True, "shareable": False, "seed": make.seed, **make.made_from}
+
+
+def made_with() -> dict[str, Any]:
+    """What may change the last bits."""
+    kind = torch.cuda.get_device_name() if torch.cuda.is_available() else torch.backends.cpu.get_cpu_capability()
+    return {"versions": versions(), "device": kind}
+
+
+def _make_missing(
+    make: Inserter, manifest: Manifest, indices: Iterable[int], stop: Stop, advance: Callable[[int], None]
+) -> None:
+    for index in indices:
+        if manifest.missing([index]):
+            if stop.reason:
+                raise pairs.stopped(manifest.out, stop)
+            with manifest.block(index):
+                write(make.make(index), index, manifest, make)
+        advance(1)
+
+
+def write(made: Inserted, index: int, manifest: Manifest, make: Inserter) -> None:
+    """Write one output, or that no lesion found a place in its host."""
+    entry: Entry = {"index": index, "id": name_of(index), "host": _host(made, make)}
+    if not made.lesions:
+        manifest.add(entry | {"failed": True, "rejected": made.missed})
+        return
+    names = (*make.painter.channels, ALL, NEW)
+    data = list(_files(made))
+    figures = {"lesions": _figures(made), "inserted": list(made.lesions), "missed": made.missed, "shareable": False}
+
+    def put(folder: Path) -> None:
+        for name, content in zip(names, data, strict=True):
+            (folder / f"{name}.nii.gz").write_bytes(content)
+
+    if index < insertions_picture.SHOWN:
+        insertions_picture.save_one(made, manifest.out, index)
+    pairs.write_folder(manifest, entry | figures, names, put)
+
+
+def _files(made: Inserted) -> Iterable[bytes]:
+    case = made.case
+    for raw, (low, high), image in zip(case.raws, case.windows, made.images, strict=True):
+        yield image_bytes(raw, image * np.float32(high - low) + np.float32(low), made.changed)
+    for mask in (case.lesion | made.new, made.new):
+        yield mask_bytes(case.raws[0], mask)
+
+
+def _host(made: Inserted, make: Inserter) -> dict[str, Any]:
+    """The host's id and files, with their hashes."""
+    files = made.case.files
+    root = make.data.root
+    listed = {
+        name: {"file": os.path.relpath(path, root), "sha256": sha256(path)}
+        for name, path in [*files.images.items(), *((ALL, mask.path) for mask in files.masks[:1])]
+    }
+    return {"id": files.id, "files": listed}
+
+
+def _figures(made: Inserted) -> dict[str, Any]:
+    """How many lesions there are now, how many of them new, and the volume of these."""
+    volume = np.count_nonzero(made.new) * float(np.prod(made.case.spacing))
+    whole = components(made.case.lesion | made.new)[1]
+    return {"count": whole, "new": len(made.lesions), "mm3": round(volume, 1)}

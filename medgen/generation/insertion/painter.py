@@ -1,0 +1,64 @@
+"""What paints a lesion: the crop that it is given, and what it has to give back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from attrs import frozen
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@frozen(eq=False)
+class Crop:
+    """One place in a scan, with any number of axes: a slice has two, a volume three.
+
+    image: float32 `[channel, *size]` in [0, 1], by the window of the whole scan (the two percentiles of its head that
+    training takes too; clipped). mask: bool `[*size]`, the lesion. region: bool `[*size]`, the mask dilated, all that
+    may change. spacing: mm along each axis. donor: the scan that a real mask was taken from, moved, turned and warped
+    as the mask was, so that its mask is this one; None where the mask is no real one.
+    """
+
+    image: Array
+    mask: Array
+    region: Array
+    spacing: tuple[float, ...]
+    donor: Crop | None = None
+
+
+class Painter(Protocol):
+    """Paints lesions.
+
+    channels: the images that it paints, by name, in the order of `Crop.image`. size: voxels a side of the crops that
+    it takes, None for any. spacing: mm per voxel along each axis of a crop, None for any. The length of either is the
+    number of axes; with two, crops are slices across `axis`, and with neither, volumes. margin: mm from the mask to the
+    edge of the region, see `grown`.
+    """
+
+    channels: tuple[str, ...]
+    size: tuple[int, ...] | None
+    spacing: tuple[float, ...] | None
+    axis: str
+    margin: float
+
+    def paint(self, crops: Sequence[Crop], seeds: Sequence[int]) -> list[Array]:
+        """Give float32 `[channel, *size]` in [0, 1] for each crop, a function of the crop and its seed alone.
+
+        Only what is in the region is used, and faded into the scan at its edge.
+        """
+
+
+def grown(mask: Array, spacing: Sequence[float], margin: float) -> Array:
+    """Dilate a mask, bool `[*size]`, by all voxels whose centres are at most `margin` mm from one of it."""
+    from scipy import ndimage
+
+    made = np.zeros_like(mask)
+    for box in ndimage.find_objects(mask.astype(np.uint8)):
+        wide = tuple(
+            slice(max(0, part.start - int(margin / mm) - 1), part.stop + int(margin / mm) + 1)
+            for part, mm in zip(box, spacing, strict=True)
+        )
+        made[wide] = ndimage.distance_transform_edt(~mask[wide], spacing) <= margin
+    return made

@@ -1,0 +1,34 @@
+"""The painter that learns nothing: a real lesion, blended in by Poisson's equation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from medgen.evaluation.blending import blend
+from medgen.generation.insertion.painter import Array, Crop
+
+NAME = "paste"
+"""What it is called in place of a model."""
+MARGIN = 4.0
+"""mm around a lesion in which its surroundings go over into the host's."""
+
+
+class Paste:
+    """Copies the lesion of a donor, on the level of the host around it; the control that a model has to beat."""
+
+    size: tuple[int, ...] | None = None
+    spacing: tuple[float, ...] | None = None
+    axis = "axial"
+    margin = MARGIN
+
+    def __init__(self, channels: tuple[str, ...]):
+        self.channels = channels
+
+    def paint(self, crops: Sequence[Crop], seeds: Sequence[int]) -> list[Array]:
+        """Blend each donor in. Nothing is drawn, so seeds change nothing."""
+        return [_pasted(crop) for crop in crops]
+
+
+def _pasted(crop: Crop) -> Array:
+    assert crop.donor is not None
+    return blend(crop.image, crop.donor.image, crop.region, crop.spacing, crop.donor.region | crop.donor.mask)

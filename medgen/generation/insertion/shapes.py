@@ -1,0 +1,136 @@
+"""A lesion as it goes into a host: moved, turned, warped, and on the host's grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import attrs
+import numpy as np
+from scipy import ndimage
+
+from medgen.generation.insertion.lesions import RING, Lesion
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+TURN = 8.0
+"""Deviation of the angle by which a lesion is turned in each plane, degrees: more, and what lies beside a ventricle
+no longer follows it."""
+WARP = 0.15
+"""Deviation of the displacement that warps a lesion, in its radius."""
+ALIKE = 2.0
+"""Times that voxels are longer along one axis than along another, up to which a lesion is turned in that plane."""
+REACH = 5.0
+"""mm beyond a lesion's surroundings that are sampled with it."""
+FAINT = 0.2
+"""Least share of a voxel that is lesion, where the count of voxels is kept."""
+
+
+@attrs.frozen(eq=False)
+class Patch:
+    """A lesion on a grid, its centre in the middle of an odd number of voxels along each axis.
+
+    images: float32 `[channel, *size]`, or None where the mask is no real one. mask, clear: bool `[*size]`, as in
+    `Lesion`.
+    """
+
+    mask: Array
+    images: Array | None = None
+    clear: Array | None = None
+
+
+class _Map(NamedTuple):
+    """Where the voxels of a grid lie in a lesion's crop: `centre + matrix @ (offset + warp(offset))`.
+
+    centre: `[axes]`, voxels of the crop. matrix: from mm of the host to voxels of the crop. control: `[axes, *grid]`,
+    displacements in mm on a coarse grid with a step of `step` mm, its middle at the centre.
+    """
+
+    centre: Array
+    matrix: Array
+    control: Array
+    step: float
+
+    def of(self, offset: Array) -> Array:
+        """Voxels of the crop, `[axes, *grid]`, for offsets from the centre in mm."""
+        shape = self.control.shape[1:]
+        middle = (np.array(shape).reshape(-1, *[1] * (offset.ndim - 1)) - 1) / 2
+        at = offset / self.step + middle
+        warp = [ndimage.map_coordinates(each, at, order=3, mode="nearest", prefilter=False) for each in self.control]
+        turned = np.tensordot(self.matrix, offset + np.stack(warp), 1)
+        return np.asarray(turned + self.centre.reshape(-1, *[1] * (offset.ndim - 1)))
+
+
+def moved(lesion: Lesion, spacing: Sequence[float], rng: np.random.Generator, mirrored: bool) -> Patch:
+    """Turn and warp a lesion a little, mirror it or not, and sample it on a host's grid.
+
+    Its volume stays as it was, to a voxel. spacing: of the host, mm along each axis.
+    """
+    mm = np.array(spacing, np.float64)
+    where = np.argwhere(lesion.mask)
+    radius = lesion.size ** (1 / len(mm)) / 2
+    far = np.linalg.norm((where - where.mean(0)) * lesion.spacing, axis=1).max() + 3 * WARP * radius
+    given = _map(lesion, where.mean(0), far + RING + REACH, radius, mm, rng, mirrored)
+    half = np.ceil(far / mm).astype(np.int64)
+    share = ndimage.map_coordinates(lesion.mask.astype(np.float32), given.of(_offsets(half, mm)), order=1)
+    mask = _largest(share, max(1, round(lesion.size / float(np.prod(mm)))))
+    return _sampled(lesion, mask, given, mm)
+
+
+def _sampled(lesion: Lesion, mask: Array, given: _Map, mm: Array) -> Patch:
+    """Sample what surrounds a mask too, as far as it is needed."""
+    middle = np.array(mask.shape) // 2
+    reach = np.abs(np.argwhere(mask) - middle).max(0) + np.ceil((RING + REACH) / mm).astype(np.int64)
+    if lesion.images is None or lesion.clear is None:
+        return Patch(_padded(mask, 2 * reach + 1))
+    at = given.of(_offsets(reach, mm))
+    clear = ndimage.map_coordinates(lesion.clear.astype(np.float32), at, order=1) > 0.5
+    images = [ndimage.map_coordinates(image, at, order=3, mode="nearest") for image in lesion.images]
+    return Patch(_padded(mask, 2 * reach + 1), np.stack(images), clear)
+
+
+def _map(
+    lesion: Lesion, centre: Array, far: float, radius: float, mm: Array, rng: np.random.Generator, mirrored: bool
+) -> _Map:
+    """Draw how a lesion is turned and warped. far: mm from its centre to where it is sampled."""
+    axes = len(mm)
+    matrix = np.eye(axes)
+    longest = np.maximum(mm, lesion.spacing)
+    for one, two in combinations(range(axes), 2):
+        angle = np.radians(TURN) * rng.standard_normal()
+        if max(longest[one], longest[two]) <= ALIKE * min(longest[one], longest[two]):
+            turn = np.eye(axes)
+            turn[one, one] = turn[two, two] = np.cos(angle)
+            turn[one, two], turn[two, one] = -np.sin(angle), np.sin(angle)
+            matrix = matrix @ turn
+    if mirrored:
+        matrix = np.diag([-1.0] + [1.0] * (axes - 1)) @ matrix
+    step = max(radius, float(mm.max()))
+    shape = [2 * int(np.ceil(far / step)) + 3] * axes
+    control = WARP * radius * rng.standard_normal((axes, *shape))
+    return _Map(centre, matrix / np.array(lesion.spacing)[:, None], control, step)
+
+
+def _offsets(half: Array, mm: Array) -> Array:
+    """Mm from the middle of a grid of `2 * half + 1` voxels, `[axes, *grid]`."""
+    grid = np.indices([2 * each + 1 for each in half]).astype(np.float64)
+    column = (-1, *[1] * len(mm))
+    return np.asarray((grid - half.reshape(column)) * mm.reshape(column))
+
+
+def _largest(share: Array, count: int) -> Array:
+    """The voxels that are most of all lesion, so many of them, but none that hardly are; at least one."""
+    order = np.argsort(-share, axis=None, kind="stable")[:count]
+    mask = np.zeros(share.size, bool)
+    mask[order] = share.ravel()[order] >= FAINT
+    mask[order[0]] = True
+    return np.asarray(mask.reshape(share.shape))
+
+
+def _padded(mask: Array, shape: Array) -> Array:
+    """The same in the middle of an array of another odd size, which holds all of it."""
+    made = np.zeros(tuple(shape), bool)
+    shift = np.array(shape) // 2 - np.array(mask.shape) // 2
+    made[tuple((np.argwhere(mask) + shift).T)] = True
+    return made

@@ -1,0 +1,46 @@
+"""Lesions in given scans: a lesion and a margin around it are generated, given its mask and the rest of the scan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from medgen import Mode, ModeSettings, Problem, field, gt, hookimpl, settings
+from medgen.api.messages import as_toml
+
+if TYPE_CHECKING:
+    from medgen.api.recipe import Recipe
+
+medgen_api = 1
+
+
+@settings
+class Insert(ModeSettings):
+    """Lesions in given scans, for `medgen insert`: only a lesion and a margin around it are generated."""
+
+    images: tuple[str, ...] = field(("bravo",), help="names of the images that lesions are painted into, together")
+    mask: str = field("seg", help="name of the mask")
+    margin: float = field(4.0, help="mm around a lesion that are generated with it", check=gt(0))
+
+    def check(self, recipe: Recipe) -> Iterator[Problem]:
+        if not self.images or self.mask in self.images or len(set(self.images)) < len(self.images):
+            expected = f"at least one image, each once, and not the mask {self.mask}"
+            what = f"got {as_toml(list(self.images))}, expected {expected}"
+            yield Problem("mode.insert.images", what, "Name the images to paint")
+        if recipe.data.crop != "lesions":
+            what = f'got {as_toml(recipe.data.crop)}, expected "lesions", which mode.insert learns from'
+            yield Problem("data.crop", what, "Set it")
+        if recipe.strategy is not None and recipe.strategy.unconditional:
+            what = "is given no mask, which mode.insert paints by"
+            yield Problem(f"strategy.{recipe.names['strategy']}", what, "Use rflow or ddpm")
+        if recipe.names.get("space") == "latent":
+            what = "a latent mixes a lesion with what lies around it, which mode.insert leaves as it is"
+            yield Problem("space.latent", what, "Use space.pixel or space.space_to_depth")
+
+    def build(self) -> Mode:
+        return Mode(images=self.images, condition=(self.mask,), margin=self.margin)
+
+
+@hookimpl
+def medgen_modes() -> dict[str, type]:
+    return {"insert": Insert}

@@ -1,0 +1,152 @@
+"""New lesions lie where lesions lie: in the head, beside what they lie beside, apart from each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+import numpy as np
+import pytest
+from insertion.made_up import BESIDE, head, millimetres, ventricles, write_heads
+from scipy import ndimage
+
+from medgen.api.tables import DataSettings
+from medgen.data.scans.nifti import gate
+from medgen.errors import DataError
+from medgen.generation.insertion import cases, lesions, shapes
+from medgen.generation.insertion.frame import Frame
+from medgen.generation.insertion.inserter import NO_PLACE, Inserted, Inserter
+from medgen.generation.insertion.lesions import crosses
+from medgen.generation.insertion.paste import MARGIN, Paste
+
+
+@pytest.fixture(scope="module")
+def donors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_heads(tmp_path_factory.mktemp("donors"), range(6))
+
+
+def inserter(donors: Path, hosts: Path, seed: int = 0) -> Inserter:
+    data = DataSettings(root=donors, workers=1, val_fraction=0.0)
+    library = lesions.collect(cases.find(data, ["flair"], masked=True), data, lambda _: None)
+    mine = attrs.evolve(data, root=hosts)
+    return Inserter(cases.find(mine, ["flair"], masked=False), library, Paste(("flair",)), mine, seed, {})
+
+
+def host_of(root: Path, where: list[tuple[float, float, float]]) -> Path:
+    """A host with lesions of its own at these places."""
+    from insertion.made_up import AFFINE, nib
+
+    values, mask = head(20, where)
+    folder = root / "H020"
+    folder.mkdir(parents=True)
+    nib.save(nib.Nifti1Image(values.astype(np.int16), AFFINE), folder / "flair.nii.gz")
+    nib.save(nib.Nifti1Image(mask.astype(np.uint8), AFFINE), folder / "seg.nii.gz")
+    return root
+
+
+def made(donors: Path, hosts: Path, count: int) -> list[Inserted]:
+    make = inserter(donors, hosts)
+    return [each for each in map(make.make, range(count)) if each.lesions]
+
+
+def test_lesions_of_ventricles_go_beside_ventricles_on_either_side(donors: Path, tmp_path: Path) -> None:
+    all_made = made(donors, write_heads(tmp_path, range(10, 14), masked=False), 12)
+    far = ndimage.distance_transform_edt(~ventricles(), (3, 3, 4))
+    sides = []
+    for each in all_made:
+        assert not (each.new & ventricles()).sum() > 0.1 * each.new.sum()
+        assert far[each.new].min() <= 6  # donors touch; within two voxels
+        sides.append(np.sign(millimetres()[0][each.new].mean()))
+        assert abs(abs(millimetres()[0][each.new].mean()) - BESIDE) < 8
+    assert len(all_made) == 12
+    assert set(sides) == {-1, 1}
+
+
+def test_no_lesion_lies_over_another_nor_changes_it(donors: Path, tmp_path: Path) -> None:
+    own = [(BESIDE, y, z) for y in (-16, 0, 16) for z in (-8, 8)] + [(-BESIDE, -10, 0)]
+    hosts = host_of(tmp_path, own)
+    for each in made(donors, hosts, 8):
+        assert each.case.lesion.any()
+        near = ndimage.distance_transform_edt(~each.case.lesion, each.case.spacing)[each.new].min()
+        assert near > MARGIN
+        np.testing.assert_array_equal(each.images[0][each.case.lesion], each.case.images[0][each.case.lesion])
+
+
+def test_a_host_full_of_lesions_is_left_out_not_painted_over(donors: Path, tmp_path: Path) -> None:
+    everywhere = [(x, y, z) for x in range(-50, 51, 12) for y in range(-60, 61, 12) for z in range(-40, 41, 12)]
+    make = inserter(donors, host_of(tmp_path, everywhere))
+    assert make.make(0).lesions == ()
+    assert make.make(0).missed == {NO_PLACE: 1}
+
+
+def test_no_lesion_lies_across_the_midline_if_its_donors_did_not(donors: Path, tmp_path: Path) -> None:
+    for each in made(donors, write_heads(tmp_path, range(10, 14), masked=False), 8):
+        side = Frame.of(each.case.head, each.case.spacing).side(np.argwhere(each.new))
+        assert not crosses(side)
+
+
+def test_a_lesion_across_the_midline_may_stay_there(tmp_path: Path) -> None:
+    for root in ("donors", "hosts"):
+        host_of(tmp_path / root, [(0, 0, 26)] if root == "donors" else [])
+    (tmp_path / "donors/H020").rename(tmp_path / "donors/D001")
+    (one,) = made(tmp_path / "donors", tmp_path / "hosts", 1)
+    assert crosses(Frame.of(one.case.head, one.case.spacing).side(np.argwhere(one.new)))
+
+
+def test_number_and_sizes_are_those_of_one_donor(tmp_path: Path) -> None:
+    where = [(-BESIDE, 0, 0), (BESIDE, 10, 0), (BESIDE, -14, 0), (0, 0, 30)]
+    host_of(tmp_path / "donors", where)
+    (tmp_path / "donors/H020").rename(tmp_path / "donors/D001")
+    (one,) = made(tmp_path / "donors", write_heads(tmp_path / "hosts", range(10, 11), masked=False), 1)
+    assert len(one.lesions) + one.missed.total() == 4
+    assert lesions.count(one.new) == len(one.lesions) >= 3
+
+
+def test_a_host_is_never_given_its_own_lesions(donors: Path) -> None:
+    make = inserter(donors, donors)
+    for index in range(6):
+        assert all(each["donor"] != make.host(index).id for each in make.make(index).lesions)
+
+
+@pytest.mark.parametrize("spacing", [(3.0, 3.0, 4.0), (2.0, 2.0, 2.0), (1.5, 3.0, 5.0)])
+def test_a_moved_lesion_keeps_its_volume_and_is_of_one_piece(donors: Path, spacing: tuple[float, ...]) -> None:
+    make = inserter(donors, donors)
+    for number, lesion in enumerate(make.library.lesions):
+        patch = shapes.moved(lesion, spacing, np.random.default_rng(number), mirrored=bool(number % 2))
+        volume = patch.mask.sum() * np.prod(spacing)
+        assert volume == pytest.approx(lesion.size, abs=0.5 * np.prod(spacing) + 0.02 * lesion.size)
+        assert ndimage.label(patch.mask, np.ones((3, 3, 3)))[1] == 1
+        inside = patch.images[0][ndimage.binary_erosion(patch.mask)]
+        assert inside.mean() > patch.images[0][patch.clear & ~patch.mask].mean()
+
+
+def test_the_midplane_is_found_in_a_tilted_head() -> None:
+    from insertion.made_up import SHAPE, SPACING, ellipsoid
+
+    straight = Frame.of(ellipsoid((0, 0, 0), (62, 74, 56)), SPACING)
+    assert abs(straight.side(np.array([[(SHAPE[0] - 1) / 2, 20, 10]]))[0]) < 1.5
+    x, y, z = millimetres()
+    tilted = ((x - 0.15 * z + 4) / 60) ** 2 + (y / 74) ** 2 + (z / 52) ** 2 < 1
+    frame = Frame.of(tilted, SPACING)
+    for k in (8, 16, 24):
+        at = (SHAPE[0] - 1) / 2 + (0.15 * (k - 15.5) * 4 - 4) / 3
+        assert abs(frame.side(np.array([[at, 28, k]]))[0]) < 2
+
+
+def test_a_place_in_the_head_and_back() -> None:
+    values, _ = head(0)
+    frame = Frame.of(values > 0, (3, 3, 4))
+    voxels = np.random.default_rng(0).integers(5, 30, (50, 3))
+    np.testing.assert_array_equal(frame.voxels(frame.place(voxels)), voxels)
+
+
+def test_files_that_are_not_of_one_grid_are_refused(tmp_path: Path) -> None:
+    write_heads(tmp_path, range(1))
+    from insertion.made_up import AFFINE, nib
+
+    nib.save(nib.Nifti1Image(np.zeros((48, 56, 30), np.uint8), AFFINE), tmp_path / "P000/seg.nii.gz")
+    data = DataSettings(root=tmp_path)
+    (found,) = cases.find(data, ["flair"], masked=True)
+    with pytest.raises(DataError, match="has 48 x 56 x 30 voxels"):
+        cases.read(found, data)
+    assert gate.read(found.images["flair"]).data.shape == (48, 56, 32)
