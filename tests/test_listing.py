@@ -14,9 +14,11 @@ import pytest
 import tomli
 from conftest import Result
 
-from medgen.api.settings import fields, structure
+from medgen.api.settings import fields
+from medgen.api.structure import structure
+from medgen.config.entries import Entry
 from medgen.config.recipe import load, to_toml
-from medgen.config.registry import Entry, Registry
+from medgen.config.registry import Registry
 from medgen.errors import RecipeError
 
 JUDGES = ("features", "segmenters")

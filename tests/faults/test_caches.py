@@ -24,7 +24,7 @@ from medgen.api.tables import DataSettings, MaskSettings
 from medgen.data.store import cache_folder, file_memo
 from medgen.data.store import store as store_module
 from medgen.errors import OutOfMemoryError, StorageError
-from medgen.system import files
+from medgen.system import file_systems
 
 
 @pytest.fixture
@@ -302,7 +302,7 @@ def test_a_store_of_which_a_file_is_gone_is_made_again(scans, cache, capsys):
 @pytest.mark.parametrize("code", [errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS])
 def test_without_memory_mapping_slices_are_read_into_memory(code, scans, cache, monkeypatch, capsys):
     """Point 5: as on folders shared with a virtual machine; told once."""
-    monkeypatch.setattr(files, "_told", set())
+    monkeypatch.setattr(file_systems, "_told", set())
     expected = everything(opened(wanted(scans), cache))
     monkeypatch.setattr(cache_folder.np, "memmap", refusing(code))
     assert everything(opened(wanted(scans), cache)) == expected
