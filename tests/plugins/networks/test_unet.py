@@ -37,7 +37,7 @@ def wake(network: nn.Module) -> None:
 @pytest.mark.parametrize("axes", [2, 3])
 def test_gives_what_it_is_asked_for(axes: int) -> None:
     """In and out channels are the caller's, over two or three axes, and the output starts at zero."""
-    network = Unet(channels=(8, 16), num_res_blocks=1, spatial_dims=axes).build(3, 2)
+    network = Unet(channels=(8, 16), num_res_blocks=1).build(3, 2, axes)
     output = run(network, size=8, channels=3, axes=axes)
     assert output.shape == (2, 2, *(8,) * axes)
     assert torch.count_nonzero(output) == 0
