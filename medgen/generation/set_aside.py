@@ -6,7 +6,7 @@ next audit moves what is marked. Nothing is deleted, and `generate` does not mak
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +29,8 @@ COPY = "copy of a"
 """How the reason begins for which a copy is set aside; what follows is `slice` or `lesion`."""
 OBEDIENCE = "obedience below"
 """How the reason begins for which a pair is set aside whose lesion is not found; what follows is the least Dice."""
+NOTE = "obedience"
+"""Key of a line for the Dice with which segmenters taught on real slices find the lesion."""
 Rows = dict[int, Entry]
 
 
@@ -73,21 +75,29 @@ class Obedience(Protocol):
         """Give the Dice of what they find and each pair's mask, `[pair]`, 0 to 1."""
 
 
-def obey(out: Path, locks: Locks, judges: Obedience, least: float, wanted: Container[int]) -> None:
-    """Note the obedience of pairs that have none yet in their lines, and move those below `least`."""
+def obey(out: Path, locks: Locks, taught: Callable[[], Obedience], least: float, wanted: Container[int]) -> None:
+    """Note the obedience of pairs that have none yet in their lines, and move those below `least`.
+
+    taught: gives the segmenters; called only if there is a pair to judge.
+    """
     with listed(out) as lines:
-        rows = {index: row for index in lines.made() if index in wanted and "obedience" not in (row := lines[index])}
-    indices = [index for index, row in rows.items() if not row.get(FOLDER)]
-    notes: Rows = {}
-    for start in range(0, len(indices), BLOCK):
-        some = indices[start : start + BLOCK]
-        block = pair_files.read([place(out, rows[index]) for index in some], rows[some[0]]["files"])
-        found = judges.per_pair(block.samples(*(str(rows[index]["id"]) for index in some)))
-        for index, value in zip(some, found.tolist(), strict=True):
-            below = {FOLDER: f"{OBEDIENCE} {least:g}"} if value < least else {}
-            notes[index] = {"obedience": round(value, 4), **below}
-    amend(out, locks, notes)
+        rows = {index: row for index in lines.made() if index in wanted and not (row := lines[index]).get(FOLDER)}
+    values = {index: float(row[NOTE]) for index, row in rows.items() if NOTE in row}
+    if indices := [index for index in rows if index not in values]:
+        values |= zip(indices, _obedience(out, taught(), [rows[index] for index in indices]), strict=True)
+    notes = {index: {NOTE: value} for index, value in values.items() if NOTE not in rows[index]}
+    below = {index: {FOLDER: f"{OBEDIENCE} {least:g}"} for index, value in values.items() if value < least}
+    amend(out, locks, {index: notes.get(index, {}) | below.get(index, {}) for index in {*notes, *below}})
     move(out)
+
+
+def _obedience(out: Path, judges: Obedience, rows: Sequence[Entry]) -> Iterator[float]:
+    """Yield the obedience of pairs, a block at a time."""
+    for start in range(0, len(rows), BLOCK):
+        some = rows[start : start + BLOCK]
+        block = pair_files.read([place(out, row) for row in some], some[0]["files"])
+        found = judges.per_pair(block.samples(*(str(row["id"]) for row in some)))
+        yield from (round(value, 4) for value in found.tolist())
 
 
 def disobedient(out: Path, wanted: Container[int]) -> int:

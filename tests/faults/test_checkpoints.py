@@ -44,7 +44,7 @@ EVERY = ("training.steps=12", "training.epoch_steps=5", "training.accumulate=2",
 @pytest.mark.parametrize(
     ("count", "name"),
     [
-        (50, "bravo_rflow"),
+        (15, "bravo_rflow"),
         (8, "vae_bravo"),
         (8, "bravo_rflow_latent"),
         pytest.param(1000, "bravo_rflow", marks=pytest.mark.slow),

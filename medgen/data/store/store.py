@@ -46,15 +46,15 @@ class SliceStore:
     content: `[patient, channel]`, sha256 of the voxels as ASCII, empty for a constant volume. voxel: `[patient, 3]`,
     mm. likeness: of the first image of each patient, packed. background: `[patient, channel]`, a word of `foreground`
     as ASCII, empty for a mask. figures: what there is to warn of. person: int64 `[patient]`, whose visit each is.
-    extent: of crops, the longest side of the lesion's box, px; None of slices. spare: px by which a crop may be
-    moved to each side; 0 of slices.
+    corner, extent: of crops, `place` and `extent` of `Index`; None of slices. spare: px by which a crop may be moved
+    to each side; 0 of slices.
     """
 
     def __init__(self, folder: Path, key: str, channels: Sequence[str], masks: frozenset[str], size: int, axis: str):
         self.channels, self.masks, self.size = tuple(channels), masks & set(channels), size
         index = read_index(folder)
         self.grid = Grid.of_slices(size, float(index.spacing), axis)
-        self.extent = index.extent
+        self.corner, self.extent = index.place, index.extent
         self.spare = 0 if index.extent is None else crops.spare(size)
         self.figures = Figures(self.grid, **{name: getattr(index, name) for name in Figures._fields[1:]})
         self.patient, self.position, self.foreground = index.patient, index.position, index.foreground

@@ -64,7 +64,7 @@ class FolderShapes:
     def pools(self, index: int, sizes: Sequence[float], frame: Frame, library: Library) -> Pools:
         """Pair shapes of about each size with places of real lesions of about that size."""
         return [
-            [_like(one, other) for one, other in zip(cycle(self._near(size)), library.near(size, PLACES), strict=False)]
+            [_like(one, other) for one, other in zip(cycle(self._near(size)), library.near(size), strict=False)]
             for size in sizes
         ]
 

@@ -332,6 +332,7 @@ def test_a_mistake_is_one_line_that_names_the_phase(changes, says, medgen, growi
     assert not Path(tmp_path / "r").exists()
 
 
+@pytest.mark.slow
 def test_verify_resume_compares_every_phase(medgen, growing, monkeypatch, tmp_path):
     monkeypatch.setattr(verify_resume, "START", "forkserver")
     Server(tmp_path)  # its processes have torch already
