@@ -44,6 +44,9 @@ class Evaluation(CallbackSettings):
         elif not self._scans(recipe):
             what = f"mode.{recipe.names['mode']} generates masks alone, and features are of scans"
             yield f"{KEY}: {what}. Set {KEY}=false."
+        elif recipe.data.crop != "none":
+            what = f'samples are crops (data.crop = "{recipe.data.crop}"), and features are of whole heads'
+            yield f"{KEY}: {what}. Set {KEY}=false."
         if not recipe.training.validate_every:
             yield f"training.validate_every: got 0, expected 1 or more, as {KEY} is part of validation. Raise it."
         yield from self._check_features()
