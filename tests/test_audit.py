@@ -1,4 +1,8 @@
-"""`medgen audit`: copies are set aside, never deleted and never made anew; `generate` ends with it."""
+"""`medgen audit`: copies are set aside, never deleted and never made anew; `generate` ends with it.
+
+Covers: medgen.cli.audit, medgen.evaluation.copies_picture, medgen.generation.pair_figures,
+medgen.generation.set_aside.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`--steps auto`: the fewest steps that measure no worse, once per folder, and then the pairs of that number."""
+"""`--steps auto`: the fewest steps that measure no worse, once per folder, and then the pairs of that number.
+
+Covers: medgen.cli.auto_steps, medgen.generation.auto_steps.
+"""
 
 from __future__ import annotations
 

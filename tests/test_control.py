@@ -26,10 +26,10 @@ from medgen.generation.model import load_model
 class NoMasks:
     """Gives empty masks."""
 
-    names, axis = ("seg",), "axial"
+    names = ("seg",)
 
-    def __init__(self, spacing):
-        self.spacing = spacing
+    def __init__(self, grid):
+        self.grid = grid
 
     def block(self, indices):
         return Masks(torch.full((len(indices), 1, 16, 16), -1.0), [[""] for _ in indices])
@@ -60,7 +60,7 @@ def model(trained):
 def test_images_of_the_control_are_what_generate_makes_of_empty_masks(made, model):
     there = read_pairs(made)
     found = control.without_mask(there, made, model, most=6)
-    make = pairs.Generator(model, NoMasks(model.spacing), seed=0, steps=2, batch_size=4)
+    make = pairs.Generator(model, NoMasks(model.grid), seed=0, steps=2, batch_size=4)
     expected = [pair.channels["bravo"] for number in range(2) for pair in make.block(number)][:6]
     assert (found.images[:, 0] == np.stack(expected)).all()
     assert (found.images != there.images).any((1, 2, 3)).all()

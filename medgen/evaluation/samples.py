@@ -94,7 +94,7 @@ def read_real(source: Source, split: str, like: Samples | None = None, lesions_o
         position=store.place()[rows],
         names=tuple(f"patient {store.patient[row]}, slice {store.position[row]}" for row in rows),
         channels=tuple(images),
-        spacing=store.spacing,
+        spacing=store.grid.spacing[0],
         where=where,
         axis=data.axis,
     )

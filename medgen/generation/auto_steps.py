@@ -134,9 +134,9 @@ def samples_of(pairs: Sequence[Pair], make: Generator) -> Samples | None:
         position=np.full(len(pairs), np.nan, np.float32),
         names=tuple(f"pair {pair.number}" for pair in pairs),
         channels=tuple(names),
-        spacing=make.spacing,
+        spacing=make.grid.spacing[0],
         where="generated",
-        axis=make.axis,
+        axis=make.grid.axis or "",
     )
 
 

@@ -55,7 +55,7 @@ def without_mask(
         generators = [
             seeds.stream(int(header["seed"]), "image", row["index"], 1 + row.get(DRAWN_AGAIN, 0)) for row in some
         ]
-        empty = torch.full((len(some), len(model.parts.mode.condition), *model.size), -1.0)
+        empty = torch.full((len(some), len(model.parts.mode.condition), *model.grid.shape), -1.0)
         images.append(draw_samples(model, empty, generators, header["steps"]).numpy())
         advance(len(some))
     chosen = made.take(np.array([number[row["id"]] for row in rows], np.int64))

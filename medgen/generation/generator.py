@@ -61,7 +61,7 @@ class Generator:
         self.inside = inside if image and masks else 0
         self._check()
         source = image or masks
-        self.spacing, self.axis = source.spacing, source.axis  # type: ignore[union-attr]  # _check saw one of them
+        self.grid = source.grid  # type: ignore[union-attr]  # _check saw one of them
 
     def identity(self) -> dict[str, Any]:
         """Return everything that decides the bytes of a pair besides its index."""
@@ -123,7 +123,7 @@ class Generator:
     def _images(self, indices: Sequence[int], masks: Masks | None) -> Tensor | None:
         if self.image is None:
             return None
-        condition = torch.empty(len(indices), 0, *self.image.size) if masks is None else masks.values
+        condition = torch.empty(len(indices), 0, *self.image.grid.shape) if masks is None else masks.values
         generators = [seeds.stream(self.seed, "image", index, 1) for index in indices]
         return draw_samples(self.image, condition, generators, self.steps)
 

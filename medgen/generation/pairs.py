@@ -127,10 +127,10 @@ def write_pair(pair: Pair, manifest: Manifest, make: Generator) -> None:
 
     def write(folder: Path) -> None:
         for name, values in pair.channels.items():
-            write_slice(folder / f"{name}.nii.gz", values, name in pair.masks, make.spacing, make.axis)
+            write_slice(folder / f"{name}.nii.gz", values, name in pair.masks, make.grid)
 
     entry |= {DRAWN_AGAIN: pair.drawn_again} if pair.drawn_again else {}
-    figures = lesion_figures(pair.channels, pair.masks, make.spacing)
+    figures = lesion_figures(pair.channels, pair.masks, make.grid)
     write_folder(manifest, entry | figures, tuple(pair.channels), write)
 
 

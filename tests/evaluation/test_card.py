@@ -1,4 +1,8 @@
-"""`medgen evaluate`: the card, its table, its page, and two cards beside each other."""
+"""`medgen evaluate`: the card, its table, its page, and two cards beside each other.
+
+Covers: medgen.cli.evaluate, medgen.evaluation.evaluate, medgen.evaluation.figures, medgen.evaluation.page,
+medgen.evaluation.tables, medgen.evaluation.verdict.
+"""
 
 from __future__ import annotations
 

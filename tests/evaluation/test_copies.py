@@ -1,4 +1,9 @@
-"""Copies of training slices are found whatever was done to them, and new persons are not called copies."""
+"""Copies of training slices are found whatever was done to them, and new persons are not called copies.
+
+Covers: medgen.evaluation.calibration, medgen.evaluation.head_mask, medgen.evaluation.head_views,
+medgen.evaluation.lesion_patches, medgen.evaluation.nearest, medgen.evaluation.registration,
+medgen.evaluation.threads.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Lesions one by one, of slices whose lesions are known."""
+"""Lesions one by one, of slices whose lesions are known.
+
+Covers: medgen.evaluation.lesions.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Real slices and pairs lie on one grid, people are told apart, and what is no pair is refused."""
+"""Real slices and pairs lie on one grid, people are told apart, and what is no pair is refused.
+
+Covers: medgen.evaluation.pair_files, medgen.evaluation.slice_file, medgen.evaluation.sources.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 from data.cohort import write_cohort
 
+from medgen.data.grid import Grid
 from medgen.data.store.nifti_writer import write_slice
 from medgen.errors import DataError, RecipeError
 from medgen.evaluation import sources
@@ -20,15 +24,15 @@ ELSEWHERE = '{}\n{"index": 1, "id": "../../scans", "files": {"bravo": ""}}\n'
 
 def write_pairs(folder: Path, count: int = 3, size: int = SIZE, spacing: float = SPACING, axis: str = "axial") -> Path:
     """Pairs as `medgen generate` writes them: a head, flat but at its rim, and a lesion of 2 x 3 px."""
-    lines = [{"seed": 0}]
+    lines, grid = [{"seed": 0}], Grid.of_slices(size, spacing, axis)
     for index in range(count):
         image, mask = np.full((size, size), -1.0), np.full((size, size), -1.0)
         image[3:-3, 3:-3], mask[5:7, 5:8] = 0.2, 1
         image[3 + index % 5, 3:-3] = -0.1 * (index % 7)
         there = folder / "train" / f"syn_{index:05d}"
         there.mkdir(parents=True)
-        write_slice(there / "bravo.nii.gz", image, False, spacing, axis)
-        write_slice(there / "seg.nii.gz", mask, True, spacing, axis)
+        write_slice(there / "bravo.nii.gz", image, False, grid)
+        write_slice(there / "seg.nii.gz", mask, True, grid)
         lines.append({"index": index, "id": there.name, "files": {"bravo": "", "seg": ""}})
     (folder / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
@@ -120,7 +124,10 @@ def test_a_checkpoint_without_a_folder_for_its_data_is_refused(trained):
         (lambda pairs: (pairs / "train/syn_00001/seg.nii.gz").write_bytes(b"torn"), r"seg\.nii\.gz: cannot be read"),
         (
             lambda pairs: write_slice(
-                pairs / "train/syn_00001/bravo.nii.gz", np.zeros((SIZE, SIZE)), False, 2.5, "axial"
+                pairs / "train/syn_00001/bravo.nii.gz",
+                np.zeros((SIZE, SIZE)),
+                False,
+                Grid.of_slices(SIZE, 2.5, "axial"),
             ),
             r"syn_00001/bravo is \(16, 16\) at 2\.5 mm, axial, the first pair \(16, 16\) at 1\.9 mm",
         ),

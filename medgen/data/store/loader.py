@@ -65,7 +65,7 @@ class Loader:
     @property
     def spacing(self) -> float:
         """mm per pixel."""
-        return self.store.spacing
+        return self.store.grid.spacing[0]
 
     def facts(self, numbers: np.ndarray) -> SliceFacts:
         """Whose these slices are, where in the head they lie, and how large their lesions are."""
@@ -112,7 +112,7 @@ class Loader:
         masks = self.store.read(rows, self.mode.condition, moved)
         if self.mode.margin:
             middles = np.full((len(rows), 2), self.store.size // 2) - (0 if moved is None else moved)
-            masks = mark(masks, middles, self.mode.margin, (self.store.spacing,) * 2)
+            masks = mark(masks, middles, self.mode.margin, self.store.grid.spacing)
         return torch.from_numpy(masks)
 
     def _images(self, rows: np.ndarray, view: np.ndarray, moved: np.ndarray | None = None) -> torch.Tensor:

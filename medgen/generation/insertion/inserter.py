@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -26,8 +26,6 @@ ATTEMPTS = 24
 """Real lesions that are tried for one that is wanted."""
 COMPARED = 4
 """Of those that fit, so many are compared: the one that is most at home in the host is taken."""
-NEAREST = 6
-"""Real lesions next in size from which one is drawn; a twentieth of all where that is more."""
 NO_PLACE, TOO_LARGE = "no_place", "too_large"
 """Why a lesion is not put in: nothing fits around such lesions' places, or what paints has smaller crops."""
 HELD = 2
@@ -113,7 +111,7 @@ class Inserter:
         ground = Ground(case, library.unlikely, self.painter.margin + max(case.spacing))
         chosen: list[Chosen] = []
         missed = Counter[str]()
-        for pool in self._pools(library, ground, index, rng):
+        for pool in self._pools(library, ground, index, chosen, rng):
             found = self._choose(pool, ground, rng)
             if isinstance(found, Chosen):
                 ground.take(found.placed.mask(case.head.shape))
@@ -122,12 +120,16 @@ class Inserter:
                 missed[found] += 1
         return chosen, missed
 
-    def _pools(self, library: Library, ground: Ground, index: int, rng: np.random.Generator) -> list[list[Lesion]]:
-        """What is chosen from for each lesion that is wanted, the largest first."""
+    def _pools(
+        self, library: Library, ground: Ground, index: int, chosen: Sequence[Chosen], rng: np.random.Generator
+    ) -> Iterator[Sequence[Lesion]]:
+        """What one is chosen from for each lesion that is wanted, the largest first; no lesion twice in a host."""
         sizes = _wanted(library, rng)
         if self.masks is not None:
-            return self.masks.pools(index, sizes, ground.frame, library)
-        return [library.near(size, max(NEAREST, len(library.lesions) // 20)) for size in sizes]
+            yield from self.masks.pools(index, sizes, ground.frame, library)
+            return
+        for size in sizes:
+            yield library.near(size, [each.lesion for each in chosen])
 
     def _choose(self, pool: Sequence[Lesion], ground: Ground, rng: np.random.Generator) -> Chosen | str:
         """Of a few lesions that fit somewhere, the one that is most at home there; or why there is none."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import attrs
@@ -27,6 +27,8 @@ RING = 4.0
 """mm around a lesion that are its surroundings."""
 MIDLINE = 1.5
 """mm on either side of the midplane up to which a lesion does not lie across it."""
+ALIKE = 1.5
+"""Times that a lesion is larger than another up to which one stands for the other."""
 BINS = 24
 """Of the histogram of surroundings, from 0 to 1; brighter values are in the last."""
 
@@ -90,10 +92,14 @@ class Library:
             raise DataError(Problem("--donors", what, "Add patients with lesions"))
         return attrs.evolve(self, lesions=kept, sizes=tuple(each for each in self.sizes if each[0] != person))
 
-    def near(self, size: float, count: int) -> list[Lesion]:
-        """The so many lesions next in size to one of `size` mm3, ascending by size."""
-        apart = np.abs(np.log([lesion.size for lesion in self.lesions]) - np.log(size))
-        return [self.lesions[int(place)] for place in np.sort(np.argsort(apart, kind="stable")[:count])]
+    def near(self, size: float, without: Collection[Lesion] = ()) -> list[Lesion]:
+        """Lesions of about `size` mm3, or the one next in size, ascending by size.
+
+        without: those that are taken; lesions are taken again where there is no other.
+        """
+        left = [each for each in self.lesions if each not in without] or self.lesions
+        apart = np.abs(np.log([lesion.size for lesion in left]) - np.log(size))
+        return [left[int(place)] for place in np.flatnonzero(apart <= max(np.log(ALIKE), apart.min()))]
 
 
 def collect(found: Sequence[Files], data: DataSettings, advance: Callable[[int], None]) -> Library:

@@ -64,7 +64,7 @@ class FolderShapes:
     def pools(self, index: int, sizes: Sequence[float], frame: Frame, library: Library) -> Pools:
         """Pair shapes of about each size with places of real lesions of about that size."""
         return [
-            [_like(one, other) for one, other in zip(cycle(self._near(size)), library.near(size, PLACES), strict=False)]
+            [_like(one, other) for one, other in zip(cycle(self._near(size)), library.near(size), strict=False)]
             for size in sizes
         ]
 
@@ -91,7 +91,8 @@ class ModelShapes:
             if not fault:
                 parts, count = components(np.asarray((values > 0).any(0)))
                 found += [
-                    _in_head(parts == number, self.masks.spacing, frame, library) for number in range(1, count + 1)
+                    _in_head(parts == number, self.masks.grid.spacing[0], frame, library)
+                    for number in range(1, count + 1)
                 ]
             if len(found) >= len(sizes):
                 break

@@ -1,4 +1,7 @@
-"""Samples are measured in validation, change nothing of the training, and may decide what best.pt is."""
+"""Samples are measured in validation, change nothing of the training, and may decide what best.pt is.
+
+Covers: medgen.evaluation.run_slices, medgen_builtins.callbacks._evaluating.
+"""
 
 from __future__ import annotations
 
