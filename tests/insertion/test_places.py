@@ -112,7 +112,7 @@ def test_a_host_is_never_given_its_own_lesions(donors: Path) -> None:
 def test_a_moved_lesion_keeps_its_volume_and_is_of_one_piece(donors: Path, spacing: tuple[float, ...]) -> None:
     make = inserter(donors, donors)
     for number, lesion in enumerate(make.library.lesions):
-        patch = shapes.moved(lesion, spacing, np.random.default_rng(number), mirrored=bool(number % 2))
+        patch = shapes.moved(lesion, spacing, np.random.default_rng(number), mirrored=bool(number % 2)).patch()
         volume = patch.mask.sum() * np.prod(spacing)
         assert volume == pytest.approx(lesion.size, abs=0.5 * np.prod(spacing) + 0.02 * lesion.size)
         assert ndimage.label(patch.mask, np.ones((3, 3, 3)))[1] == 1
