@@ -32,6 +32,7 @@ from medgen.api.values import (
     TIME_SCALE,
     AutoencoderPrediction,
     Batch,
+    Better,
     Clean,
     DrawNoise,
     Draws,
@@ -39,8 +40,10 @@ from medgen.api.values import (
     Noisy,
     Predict,
     Prediction,
+    SliceFacts,
     StopFit,
     TurnOutput,
+    diffusion_metrics,
 )
 from medgen.errors import CheckpointError, DataError, MedgenError, PluginError, RecipeError, StorageError
 
@@ -50,6 +53,7 @@ __all__ = [
     "Autoencoder",
     "AutoencoderPrediction",
     "Batch",
+    "Better",
     "Callback",
     "CallbackSettings",
     "Check",
@@ -77,6 +81,7 @@ __all__ = [
     "RecipeError",
     "Run",
     "SegmenterSettings",
+    "SliceFacts",
     "Slices",
     "Space",
     "SpaceSettings",
@@ -89,6 +94,7 @@ __all__ = [
     "TurnOutput",
     "as_toml",
     "between",
+    "diffusion_metrics",
     "field",
     "ge",
     "gt",

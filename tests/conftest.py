@@ -18,6 +18,10 @@ import torch
 from data.cohort import write_cohort
 from faults.variants import AUTOENCODER, SMALL
 
+# a shell without job control starts what it puts in the background with Ctrl-C ignored, and children inherit that
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 RECIPES = Path(__file__).parents[1] / "recipes"
 TINY = (
     "data.image_size=16",

@@ -1,4 +1,8 @@
-"""`medgen audit`: copies are set aside, never deleted and never made anew; `generate` ends with it."""
+"""`medgen audit`: copies are set aside, never deleted and never made anew; `generate` ends with it.
+
+Covers: medgen.cli.audit, medgen.evaluation.copies_picture, medgen.generation.pair_figures,
+medgen.generation.set_aside.
+"""
 
 from __future__ import annotations
 
@@ -139,9 +143,25 @@ def test_pairs_in_which_no_segmenter_finds_the_lesion_are_set_aside(out):
             return np.array([0.1 if name == "syn_00002" else 0.8 for name in pairs.names])
 
     with set_aside.held(out, alone=True) as locks:
-        set_aside.obey(out, locks, Judges(), 0.5, range(4))
+        set_aside.obey(out, locks, Judges, 0.5, range(4))
     assert names(out / "set_aside") == ["syn_00002"]
     assert [line.get("obedience") for line in lines(out)[1:]] == [0.8, 0.8, 0.1, 0.8, None]
+
+
+def test_pairs_that_have_their_obedience_are_not_judged_again_but_set_aside_by_a_higher_limit(out):
+    class Judges:
+        def per_pair(self, pairs):
+            return np.linspace(0.2, 0.8, len(pairs))
+
+    def none():
+        raise AssertionError("segmenters were taught for nothing")
+
+    with set_aside.held(out, alone=True) as locks:
+        set_aside.obey(out, locks, Judges, 0, range(4))
+        assert [line.get("obedience") for line in lines(out)[1:]] == [0.2, 0.4, 0.6, 0.8, None]
+        assert not (out / "set_aside").exists()
+        set_aside.obey(out, locks, none, 0.5, range(4))
+    assert names(out / "set_aside") == ["syn_00000", "syn_00001"]
 
 
 # At the end of generate
@@ -205,6 +225,7 @@ def test_a_pair_with_its_lesion_outside_its_head_is_drawn_again_and_no_other_cha
     assert changed
     assert all("syn_00002" in name for name in changed)
     assert lines(tmp_path / "on")[3]["attempts"] == 2
+    assert [line.get("drawn_again") for line in lines(tmp_path / "on")[1:]] == [None, None, 1, None, None]
     told.clear()
     monkeypatch.setattr(Generator, "outside", lambda *_: 1.0)
     failed = medgen(*generate(trained, tmp_path / "never", *on, "--max-attempts", 2))
@@ -237,6 +258,20 @@ def test_generate_sets_aside_what_a_segmenter_does_not_find(trained, medgen, tmp
     aside = [row["id"] for row in rows if row.get("set_aside") == "obedience below 0.5"]
     assert aside == names_of_pairs(tmp_path / "out/set_aside")
     assert {row["obedience"] for row in rows} == {0.0, 1.0}
+
+
+def test_obedience_is_noted_in_each_line_where_it_is_asked_for(trained, medgen, tmp_path, monkeypatch):
+    from medgen.evaluation import obedience
+
+    monkeypatch.setattr(obedience, "fit", lambda settings, real: Judges())
+    for option, expected in (("--obedience", [0.0, 1.0]), ("--audit", [None, None])):
+        ended = medgen(*generate(trained, tmp_path / option, "--num-images", 2, option))
+        assert ended.code == 0, ended.err
+        assert [row.get("obedience") for row in lines(tmp_path / option)[1:]] == expected
+        assert not any(row.get("set_aside") for row in lines(tmp_path / option)[1:])
+    given = ("--num-images", 2, "--obedience", "--no-audit")
+    ended = medgen(*generate(trained, tmp_path / "out", *given))
+    assert (ended.code, "--obedience: needs the training scans, which --no-audit" in ended.err) == (2, True)
 
 
 def test_obedience_without_training_scans_is_a_mistake(trained, medgen, tmp_path):

@@ -1,4 +1,7 @@
-"""An error of a plugin has the plugin's name and its exit code, one of the machine has the machine's."""
+"""An error of a plugin has the plugin's name and its exit code, one of the machine has the machine's.
+
+Covers: medgen.config.blame, medgen.training.blame.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,17 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pluggy
 import pytest
+import torch
 
+from medgen import Callback, hookimpl
+from medgen.api.hooks import Lifecycle
 from medgen.run import folder
+from medgen.training import blame
 
 Run = Callable[..., Any]
 KINDS = """
@@ -204,3 +213,42 @@ def test_an_error_of_the_system_that_is_no_refusal_is_a_bug(odd: Run, monkeypatc
     monkeypatch.setattr(trainer.Trainer, "fit", fail)
     ended = odd("callback", "pass")
     assert (ended.code, "A bug in medgen or a plugin" in ended.err) == (1, True), ended.err
+
+
+class Outer(Callback):
+    """Its hook for validation is called within its hook for the fit."""
+
+    @hookimpl
+    def medgen_fit(self, run):
+        run.hook.medgen_validate(run=run)
+
+    @hookimpl(wrapper=True)
+    def medgen_validate(self, run):
+        return (yield)
+
+
+class Inner(Callback):
+    """Raises in a function of its own, below a hook with a decorator."""
+
+    @hookimpl
+    @torch.no_grad()
+    def medgen_validate(self, run):
+        self.measure()
+
+    def measure(self):
+        raise ZeroDivisionError
+
+
+def test_the_innermost_callback_of_an_error_is_named_with_its_hook() -> None:
+    plugins = pluggy.PluginManager("medgen")
+    plugins.add_hookspecs(Lifecycle)
+    callbacks = {"outer": Outer(), "inner": Inner()}
+    for each in callbacks.values():
+        plugins.register(each)
+    run = SimpleNamespace(plugins=plugins, callbacks=callbacks)
+    with pytest.raises(ZeroDivisionError) as raised:
+        plugins.hook.medgen_fit(run=plugins)
+    assert blame._callback_at_fault(run, raised.value) == "inner: medgen_validate"
+    plugins.unregister(callbacks["inner"])
+    assert blame._callback_at_fault(run, raised.value) == "outer: medgen_fit"
+    assert blame._callback_at_fault(run, ZeroDivisionError()) is None

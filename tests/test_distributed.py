@@ -1,4 +1,8 @@
-"""Several ranks: they train what one process trains, and go on in any number."""
+"""Several ranks: they train what one process trains, and go on in any number.
+
+Covers: medgen.ranks.collectives, medgen.ranks.ddp, medgen.ranks.place, medgen.ranks.process_group,
+medgen.ranks.rendezvous.
+"""
 
 from __future__ import annotations
 
@@ -398,7 +402,8 @@ def _names(tree: ast.AST) -> set[str]:
     return {getattr(each, "attr", getattr(each, "id", "")) for each in ast.walk(tree)}
 
 
-def test_D5_the_lint_finds_a_collective_that_only_some_ranks_call():
+@pytest.mark.row("D5")
+def test_the_lint_finds_a_collective_that_only_some_ranks_call():
     assert collectives_for_some(ast.parse("if run.is_rank_zero:\n    run.save()")) == [2]
     assert collectives_for_some(ast.parse("if collectives.rank() == 0:\n    pass\nelse:\n    barrier()")) == [4]
     assert collectives_for_some(
@@ -411,6 +416,7 @@ def test_D5_the_lint_finds_a_collective_that_only_some_ranks_call():
 
 
 @pytest.mark.parametrize("folder", ["medgen", "plugins"])
-def test_D5_no_collective_is_called_by_some_ranks_only(folder):
+@pytest.mark.row("D5")
+def test_no_collective_is_called_by_some_ranks_only(folder):
     for path in sorted((REPOSITORY / folder).rglob("*.py")):
         assert collectives_for_some(ast.parse(path.read_text())) == [], path

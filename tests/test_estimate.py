@@ -1,4 +1,7 @@
-"""What a dry run says of the cost, and that it leaves nothing."""
+"""What a dry run says of the cost, and that it leaves nothing.
+
+Covers: medgen.training.dry_run.
+"""
 
 from __future__ import annotations
 

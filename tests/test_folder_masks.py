@@ -1,4 +1,7 @@
-"""Masks of a folder come from their own voxels, and what is wrong with them is said in words of generation."""
+"""Masks of a folder come from their own voxels, and what is wrong with them is said in words of generation.
+
+Covers: medgen.data.store.mask_slices.
+"""
 
 import shutil
 
@@ -43,8 +46,8 @@ def test_a_lesion_of_a_folder_keeps_its_area_whatever_its_matrix(spacing, shape,
     data = lesion(shape, tuple(slice(m - 3, m + 4) for m in middle))
     write_volume(tmp_path / "a.nii.gz", data, spacing)
     expected = 49 * spacing[0] * spacing[1]
-    made = pixels(folder_masks.FolderMasks(tmp_path, image, 0)) * image.spacing**2
-    assert made == pytest.approx([expected] * 4, abs=max(0.05 * expected, image.spacing**2 / 2))
+    made = pixels(folder_masks.FolderMasks(tmp_path, image, 0)) * image.grid.cell
+    assert made == pytest.approx([expected] * 4, abs=max(0.05 * expected, image.grid.cell / 2))
 
 
 def test_a_folder_with_one_slice_gives_it_to_all_pairs(trained, medgen, tmp_path):

@@ -1,4 +1,7 @@
-"""What memory a process has had, and may have."""
+"""What memory a process has had, and may have.
+
+Covers: medgen.training.device_memory.
+"""
 
 from __future__ import annotations
 

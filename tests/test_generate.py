@@ -1,4 +1,8 @@
-"""Masks and images to files: the same bytes, whatever ran before."""
+"""Masks and images to files: the same bytes, whatever ran before.
+
+Covers: medgen.generation.generator, medgen.generation.manifest, medgen.generation.masks, medgen.generation.model,
+medgen.generation.pairs.
+"""
 
 import gzip
 import json
@@ -12,10 +16,11 @@ import numpy as np
 import pytest
 import torch
 
+from medgen.data.grid import Grid
 from medgen.errors import StoppedError
+from medgen.evaluation.manifest_lines import Lines
 from medgen.generation import pairs, workers
-from medgen.generation.manifest import Manifest
-from medgen.generation.manifest_lines import Lines
+from medgen.generation.manifest import Manifest, name_of
 from medgen.run import checkpoint
 from medgen.system.signals import Stop
 
@@ -236,7 +241,7 @@ class Stub:
     """A generator of tiny images that asks to stop as it makes its third block."""
 
     image = masks = None
-    spacing, axis, batch_size = 1.0, "axial", 16
+    grid, batch_size = Grid.of_slices(4, 1.0, "axial"), 16
 
     def __init__(self, stop):
         self.stop = stop
@@ -291,7 +296,7 @@ def test_a_billion_pairs_take_no_more_memory_than_a_block(tmp_path, monkeypatch)
 def test_a_manifest_is_read_and_ordered_in_a_few_bytes_for_each_pair(tmp_path):
     """Issue 10, point 17."""
     count = 4_000
-    lines = [{"index": n, "id": "", "files": {"bravo": "0" * 64, "seg": "0" * 64}} for n in range(count)]
+    lines = [{"index": n, "id": name_of(n), "files": {"bravo": "0" * 64, "seg": "0" * 64}} for n in range(count)]
     lines[7] = {"index": 7, "failed": True, "rejected": {"empty": 3}}
     texts = [json.dumps(line) + "\n" for line in [*lines[count // 2 :], *lines[: count // 2], lines[9]]]
     (tmp_path / "manifest.jsonl").write_text("".join(['{"seed": 0}\n', *texts]))

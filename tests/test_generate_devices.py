@@ -1,4 +1,7 @@
-"""Pairs made by several processes: what one process would make, told of by one."""
+"""Pairs made by several processes: what one process would make, told of by one.
+
+Covers: medgen.generation.workers.
+"""
 
 from __future__ import annotations
 

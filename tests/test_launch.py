@@ -1,4 +1,7 @@
-"""What starts workers leaves its own process as it was."""
+"""What starts workers leaves its own process as it was.
+
+Covers: medgen.ranks.launcher.
+"""
 
 from __future__ import annotations
 

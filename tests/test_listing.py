@@ -1,4 +1,7 @@
-"""What `medgen plugins show` prints of a plugin can be pasted into a recipe."""
+"""What `medgen plugins show` prints of a plugin can be pasted into a recipe.
+
+Covers: medgen.cli.listing.
+"""
 
 from __future__ import annotations
 

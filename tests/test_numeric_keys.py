@@ -1,4 +1,7 @@
-"""A number in a recipe may be set to anything: it is accepted, or refused in one line that names its key."""
+"""A number in a recipe may be set to anything: it is accepted, or refused in one line that names its key.
+
+Covers: medgen.api.tables.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Images of which only a region is generated: what the network sees, what counts, and what stays as it is."""
+"""Images of which only a region is generated: what the network sees, what counts, and what stays as it is.
+
+Covers: medgen.training.painting.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Entry points become entries; what is broken is a row and disturbs nobody."""
+"""Entry points become entries; what is broken is a row and disturbs nobody.
+
+Covers: medgen.api.hooks, medgen.config.installed, medgen.config.registration, medgen.system.interruptible.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
+from medgen.cli import options
+from medgen.cli.main import cli
 from medgen.config.recipe import load
 from medgen.config.registry import Registry
 from medgen.errors import PluginError, RecipeError
@@ -378,6 +384,58 @@ def test_commands_of_plugins_are_found(install: Install) -> None:
     )
     registry = Registry.load()
     assert "greet" in [command.name for command in registry.commands()]
+
+
+COMMAND = """
+import click
+from medgen import hookimpl
+medgen_api = 1
+
+@click.command("NAME")
+def command():
+    click.echo("hello")
+
+@hookimpl
+def medgen_commands():
+    return [command]
+"""
+
+
+@pytest.fixture
+def data(install: Install) -> Iterator[Callable[..., Result]]:
+    """Run `medgen data` with what is installed now."""
+
+    def run(*words: str) -> Result:
+        options.registry.cache_clear()
+        return CliRunner().invoke(cli, ["data", *words])
+
+    yield run
+    options.registry.cache_clear()
+
+
+def test_a_command_of_two_words_joins_the_group_data(install: Install, data: Callable[..., Result]) -> None:
+    install("medgen-command", COMMAND.replace("NAME", "data greet"))
+    listed = data("--help").output.partition("Commands:")[2].splitlines()
+    assert {"check", "demo", "greet", "prepare"} <= {line.split()[0] for line in listed if line}
+    assert data("greet").output == "hello\n"
+    assert data("greet", "--help").output.startswith("Usage: cli data greet [OPTIONS]\n")
+
+
+def test_a_command_of_a_group_that_the_core_has_too_is_an_error_that_names_both(
+    install: Install, data: Callable[..., Result]
+) -> None:
+    install("medgen-command", COMMAND.replace("NAME", "data check"))
+    error = data("check", ".").exception
+    assert str(error).startswith("command.data check: given by medgen ")
+    assert "and medgen-command 1.0. Uninstall one of them." in str(error)
+    assert data("demo", "--help").exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["train greet", "data ", "data  greet", "data greet you"])
+def test_a_command_joins_no_other_group(install: Install, name: str) -> None:
+    install("medgen-command", COMMAND.replace("NAME", name))
+    (row,) = [plugin for plugin in Registry.load().plugins if plugin.distribution == "medgen-command"]
+    assert row.error == f"{name!r} is no name for a command: letters, digits, _ and - only"
 
 
 def test_a_package_that_pip_installed_is_found_and_computes_its_loss(

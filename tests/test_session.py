@@ -1,4 +1,7 @@
-"""How a run says that it ended, and when it stops by itself."""
+"""How a run says that it ended, and when it stops by itself.
+
+Covers: medgen.run.folder, medgen.run.stopping.
+"""
 
 from __future__ import annotations
 

@@ -106,19 +106,22 @@ def options(script: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_S5_a_script_asks_to_be_signalled_requeued_and_appended_to(name: str) -> None:
+@pytest.mark.row("S5")
+def test_a_script_asks_to_be_signalled_requeued_and_appended_to(name: str) -> None:
     asked = options(SCRIPTS[name])
     assert {"--signal=USR1@120", "--requeue", "--open-mode=append"} <= set(asked)
     subprocess.run(["bash", "-n", SCRIPTS[name]], check=True)
 
 
-def test_S5_both_scripts_end_alike() -> None:
+@pytest.mark.row("S5")
+def test_both_scripts_end_alike() -> None:
     one, two = (path.read_text().partition(MINE)[2] for path in SCRIPTS.values())
     assert one == two != ""
 
 
 @pytest.mark.parametrize("path", [*SCRIPTS.values(), ROOT / "tests/slurm/start"])
-def test_S5_shellcheck_finds_nothing(path: Path) -> None:
+@pytest.mark.row("S5")
+def test_shellcheck_finds_nothing(path: Path) -> None:
     done = subprocess.run(
         [Path(sys.executable).with_name("shellcheck"), "-s", "bash", path], capture_output=True, text=True
     )
@@ -127,20 +130,23 @@ def test_S5_shellcheck_finds_nothing(path: Path) -> None:
 
 @pytest.mark.parametrize("name", SCRIPTS)
 @pytest.mark.parametrize("code", [0, 1, 2, 3, 6, 7, 9, 10, 12, 75, 130, 137])
-def test_S5_only_75_queues_the_job_again_and_the_status_is_medgens(name: str, code: int, cluster: Cluster) -> None:
+@pytest.mark.row("S5")
+def test_only_75_queues_the_job_again_and_the_status_is_medgens(name: str, code: int, cluster: Cluster) -> None:
     status, said = cluster.run(SCRIPTS[name], "x", CODE=code)
     assert status == code, said
     assert cluster.asked("scontrol") == ([f"requeue {JOB}"] if code == 75 else [])
 
 
-def test_S5_the_script_of_a_recipe_does_the_same(cluster: Cluster, written: Callable[..., Path]) -> None:
+@pytest.mark.row("S5")
+def test_the_script_of_a_recipe_does_the_same(cluster: Cluster, written: Callable[..., Path]) -> None:
     for code in (0, 6, 75):
         assert cluster.run(written(), CODE=code)[0] == code
     assert cluster.asked("scontrol") == [f"requeue {JOB}"]
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_S5_a_signal_to_the_shell_reaches_medgen_and_the_shell_waits_until_it_has_saved(
+@pytest.mark.row("S5")
+def test_a_signal_to_the_shell_reaches_medgen_and_the_shell_waits_until_it_has_saved(
     name: str, cluster: Cluster
 ) -> None:
     cluster.replace("medgen", SAVING)
@@ -152,7 +158,8 @@ def test_S5_a_signal_to_the_shell_reaches_medgen_and_the_shell_waits_until_it_ha
     assert cluster.asked("scontrol") == [f"requeue {JOB}"]
 
 
-def test_S5_several_signals_to_the_shell_do_not_make_it_leave_its_child(cluster: Cluster) -> None:
+@pytest.mark.row("S5")
+def test_several_signals_to_the_shell_do_not_make_it_leave_its_child(cluster: Cluster) -> None:
     cluster.replace("medgen", "trap : USR1; touch $LOGS/ready; for _ in $(seq 20); do sleep 0.05; done; exit 6")
     process = cluster.start(SCRIPTS["train"], "x")
     cluster.wait_for("ready")
@@ -163,7 +170,8 @@ def test_S5_several_signals_to_the_shell_do_not_make_it_leave_its_child(cluster:
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_S5_a_job_that_is_cancelled_stays_so_although_all_is_saved(name: str, cluster: Cluster) -> None:
+@pytest.mark.row("S5")
+def test_a_job_that_is_cancelled_stays_so_although_all_is_saved(name: str, cluster: Cluster) -> None:
     cluster.replace("medgen", 'echo "$$" >"$LOGS/pid"' + SAVING)
     process = cluster.start(SCRIPTS[name], "x")
     cluster.wait_for("ready")
@@ -182,7 +190,8 @@ def test_S5_a_job_that_is_cancelled_stays_so_although_all_is_saved(name: str, cl
 
 @pytest.mark.parametrize(("count", "again"), [("", True), (0, True), (49, True), (50, False), (51, False)])
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_S5_a_chain_of_jobs_ends(name: str, count: int | str, again: bool, cluster: Cluster) -> None:
+@pytest.mark.row("S5")
+def test_a_chain_of_jobs_ends(name: str, count: int | str, again: bool, cluster: Cluster) -> None:
     given = {} if count == "" else {"SLURM_RESTART_COUNT": count}
     status, said = cluster.run(SCRIPTS[name], "x", CODE=75, **given)
     assert status == 75
@@ -190,7 +199,8 @@ def test_S5_a_chain_of_jobs_ends(name: str, count: int | str, again: bool, clust
     assert again or f"job {JOB}: queued again {count} times, no more. Submit it anew to go on." in said
 
 
-def test_S5_the_recipe_says_where_the_chain_ends(cluster: Cluster, written: Callable[..., Path]) -> None:
+@pytest.mark.row("S5")
+def test_the_recipe_says_where_the_chain_ends(cluster: Cluster, written: Callable[..., Path]) -> None:
     script = written("slurm.restarts=2")
     cluster.run(script, CODE=75, SLURM_RESTART_COUNT=2)
     assert cluster.asked("scontrol") == []
@@ -198,7 +208,8 @@ def test_S5_the_recipe_says_where_the_chain_ends(cluster: Cluster, written: Call
     assert cluster.asked("scontrol") == [f"requeue {JOB}"]
 
 
-def test_S5_the_requeued_job_finds_the_folder_of_the_first(cluster: Cluster) -> None:
+@pytest.mark.row("S5")
+def test_the_requeued_job_finds_the_folder_of_the_first(cluster: Cluster) -> None:
     asked = []
     for count in (0, 1):
         cluster.run(SCRIPTS["train"], "bravo_rflow", "training.steps=9", SLURM_RESTART_COUNT=count)
@@ -208,7 +219,8 @@ def test_S5_the_requeued_job_finds_the_folder_of_the_first(cluster: Cluster) -> 
                         "--resume", "auto"]  # fmt: skip
 
 
-def test_S5_every_word_arrives_as_it_is(cluster: Cluster, written: Callable[..., Path]) -> None:
+@pytest.mark.row("S5")
+def test_every_word_arrives_as_it_is(cluster: Cluster, written: Callable[..., Path]) -> None:
     words = ["my recipes/a b.toml", "data.root=/data/of me/*", "run.name=`id` $x \"'y"]
     cluster.run(SCRIPTS["train"], *words)
     asked = cluster.asked("medgen")
@@ -219,7 +231,8 @@ def test_S5_every_word_arrives_as_it_is(cluster: Cluster, written: Callable[...,
     assert cluster.asked("medgen")[4:6] == words[1:]
 
 
-def test_S5_each_task_has_its_cores_and_none_ends_the_others(cluster: Cluster) -> None:
+@pytest.mark.row("S5")
+def test_each_task_has_its_cores_and_none_ends_the_others(cluster: Cluster) -> None:
     cluster.run(SCRIPTS["train"], "x", SLURM_CPUS_PER_TASK=6, SLURM_NTASKS_PER_NODE=4)
     assert {"--cpus-per-task=6", "--kill-on-bad-exit=0"} <= set(cluster.asked("srun"))
     assert "training.devices=4" in cluster.asked("medgen")
@@ -235,13 +248,15 @@ def test_S5_each_task_has_its_cores_and_none_ends_the_others(cluster: Cluster) -
         ({"ID": 6, "MIN": 2, "MAX": 6, "COUNT": 3, "STEP": 2}, "3/3"),
     ],
 )
-def test_S5_an_array_shares_the_pairs(array: Mapping[str, int], shard: str, cluster: Cluster) -> None:
+@pytest.mark.row("S5")
+def test_an_array_shares_the_pairs(array: Mapping[str, int], shard: str, cluster: Cluster) -> None:
     given = {f"SLURM_ARRAY_TASK_{name}": value for name, value in array.items()}
     cluster.run(SCRIPTS["generate"], "--num-images", "9", **given)
     assert cluster.asked("medgen") == ["generate", "--num-images", "9", "--shard", shard]
 
 
-def test_S5_an_array_with_gaps_is_refused(cluster: Cluster) -> None:
+@pytest.mark.row("S5")
+def test_an_array_with_gaps_is_refused(cluster: Cluster) -> None:
     """Of `--array=1,3,7` the task 7 would be the seventh of three."""
     given = {f"SLURM_ARRAY_TASK_{name}": value for name, value in {"ID": 7, "MIN": 1, "MAX": 7, "COUNT": 3}.items()}
     status, said = cluster.run(SCRIPTS["generate"], "--num-images", "9", **given)
@@ -250,7 +265,8 @@ def test_S5_an_array_with_gaps_is_refused(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_S5_a_script_without_arguments_says_how_it_is_used(name: str, cluster: Cluster) -> None:
+@pytest.mark.row("S5")
+def test_a_script_without_arguments_says_how_it_is_used(name: str, cluster: Cluster) -> None:
     status, said = cluster.run(SCRIPTS[name])
     assert status not in (0, 75)
     assert "usage: sbatch" in said
@@ -356,7 +372,8 @@ def test_a_job_that_a_task_of_an_array_submits_makes_all_pairs(known: str, shard
 # medgen slurm
 
 
-def test_S5_the_job_asks_for_what_the_recipe_says(written: Callable[..., Path]) -> None:
+@pytest.mark.row("S5")
+def test_the_job_asks_for_what_the_recipe_says(written: Callable[..., Path]) -> None:
     asked = ("nodes=2", "hours=2.5", "memory=64G", "cpus=6", "gpu=a100", "partition=gpu", "account=neuro", "notice=300")
     table = [f"slurm.{each}" for each in asked]
     script = written("training.devices=4", *table, 'slurm.options=["--constraint=ib"]', 'slurm.setup=["module load x"]')
@@ -370,7 +387,8 @@ def test_S5_the_job_asks_for_what_the_recipe_says(written: Callable[..., Path]) 
     assert lines.index("module load x") < lines.index("set -u")
 
 
-def test_S5_what_the_recipe_leaves_open_is_left_to_the_cluster(written: Callable[..., Path]) -> None:
+@pytest.mark.row("S5")
+def test_what_the_recipe_leaves_open_is_left_to_the_cluster(written: Callable[..., Path]) -> None:
     asked = " ".join(options(written("slurm.gpu=none")))
     assert not any(word in asked for word in ("--mem", "--partition", "--account", "--gpus"))
 
@@ -384,7 +402,8 @@ def test_S5_what_the_recipe_leaves_open_is_left_to_the_cluster(written: Callable
         (("run.dir=runs/a b",), "runs/a b"),
     ],
 )
-def test_S5_the_folder_is_the_recipes_with_the_jobs_id(
+@pytest.mark.row("S5")
+def test_the_folder_is_the_recipes_with_the_jobs_id(
     given: tuple[str, ...], folder: str, cluster: Cluster, written: Callable[..., Path]
 ) -> None:
     status, said = cluster.run(written(*given))
@@ -392,7 +411,8 @@ def test_S5_the_folder_is_the_recipes_with_the_jobs_id(
     assert cluster.asked("medgen")[2] == f"run.dir={folder}"
 
 
-def test_S5_nothing_in_a_recipe_is_run(
+@pytest.mark.row("S5")
+def test_nothing_in_a_recipe_is_run(
     cluster: Cluster, medgen: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -425,14 +445,16 @@ def test_S5_nothing_in_a_recipe_is_run(
         ("training.devices=0", "training.devices: "),
     ],
 )
-def test_S5_what_no_job_can_have_is_refused(given: str, told: str, medgen: Run) -> None:
+@pytest.mark.row("S5")
+def test_what_no_job_can_have_is_refused(given: str, told: str, medgen: Run) -> None:
     ended = medgen("slurm", "bravo_rflow", given)
     assert ended.code == 2
     [line] = ended.err.splitlines()
     assert told in line
 
 
-def test_S5_a_file_name_that_is_no_line_is_refused(tmp_path: Path, medgen: Run) -> None:
+@pytest.mark.row("S5")
+def test_a_file_name_that_is_no_line_is_refused(tmp_path: Path, medgen: Run) -> None:
     recipe = tmp_path / "a\nb.toml"
     recipe.write_text('extends = "bravo_rflow"')
     ended = medgen("slurm", recipe)
@@ -440,7 +462,8 @@ def test_S5_a_file_name_that_is_no_line_is_refused(tmp_path: Path, medgen: Run) 
     assert "has a character that cannot be printed" in ended.err
 
 
-def test_S5_submit_gives_sbatch_what_would_be_printed(cluster: Cluster, medgen: Run, written: Callable) -> None:
+@pytest.mark.row("S5")
+def test_submit_gives_sbatch_what_would_be_printed(cluster: Cluster, medgen: Run, written: Callable) -> None:
     ended = medgen("slurm", "bravo_rflow", "--submit")
     assert (ended.code, ended.out) == (0, "Submitted batch job 7\n")
     assert (cluster.logs / "sbatch").read_text() == written().read_text()
@@ -466,7 +489,8 @@ def test_a_job_that_is_submitted_in_a_job_inherits_nothing_of_it(
     assert {"SLURM_CONF", "SBATCH_PARTITION"} <= seen
 
 
-def test_S5_submit_says_in_a_line_that_sbatch_refused(cluster: Cluster, medgen: Run) -> None:
+@pytest.mark.row("S5")
+def test_submit_says_in_a_line_that_sbatch_refused(cluster: Cluster, medgen: Run) -> None:
     cluster.replace("sbatch", "echo 'sbatch: error: invalid partition' >&2; echo 'error: failed' >&2; exit 1")
     ended = medgen("slurm", "bravo_rflow", "--submit")
     assert ended.code == 2
@@ -474,7 +498,8 @@ def test_S5_submit_says_in_a_line_that_sbatch_refused(cluster: Cluster, medgen: 
     assert line.startswith("medgen: sbatch: refused the job (sbatch: error: invalid partition error: failed).")
 
 
-def test_S5_submit_says_in_a_line_that_there_is_no_sbatch(medgen: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.row("S5")
+def test_submit_says_in_a_line_that_there_is_no_sbatch(medgen: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     ended = medgen("slurm", "bravo_rflow", "--submit")
     assert ended.code == 2
@@ -484,7 +509,8 @@ def test_S5_submit_says_in_a_line_that_there_is_no_sbatch(medgen: Run, monkeypat
 # The table
 
 
-def test_S5_what_a_job_asks_for_may_change_and_is_in_no_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.row("S5")
+def test_what_a_job_asks_for_may_change_and_is_in_no_checkpoint(tmp_path: Path) -> None:
     one = load("bravo_rflow", ["slurm.account=alice", 'slurm.setup=["source /home/alice/v"]', "training.devices=2"])
     two = load("bravo_rflow", ["slurm.hours=1", "slurm.gpu=none"])
     compatibility.check(one, two, tmp_path)

@@ -1,4 +1,7 @@
-"""The loop: what it promises about position, resuming, averaging and accumulation."""
+"""The loop: what it promises about position, resuming, averaging and accumulation.
+
+Covers: medgen.run.optim, medgen.training.objective.
+"""
 
 import json
 

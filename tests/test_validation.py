@@ -1,4 +1,7 @@
-"""What is measured is right, and the same every time."""
+"""What is measured is right, and the same every time.
+
+Covers: medgen.training.lesion_masks.
+"""
 
 import json
 

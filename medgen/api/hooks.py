@@ -62,7 +62,10 @@ class Registration:
 
     @hookspec
     def medgen_commands(self) -> Sequence[click.Command]:
-        """Commands to add to `medgen`; import torch inside them, so that `medgen --help` stays fast."""
+        """Commands to add to `medgen`, or to its group `data` with a name such as `data demo`.
+
+        Import torch inside them, so that `medgen --help` stays fast.
+        """
 
 
 class Lifecycle:

@@ -13,7 +13,7 @@ import attrs
 from medgen.api.contract import Contract
 from medgen.api.interfaces import Callback, Extractor, LossFunction, Space, Strategy, Turn
 from medgen.api.tables import DataSettings, DistributedSettings, RunSettings, TrainingSettings
-from medgen.api.values import Batch, Mode
+from medgen.api.values import Batch, Better, Mode, SliceFacts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,6 +49,10 @@ class StrategySettings(Settings):
     """True if the network gets no condition channels."""
     gives: ClassVar[tuple[str, ...]] = ("target", "x0")
     """Names of what its predictions have, for losses to read."""
+
+    def metrics(self, recipe: Recipe) -> Mapping[str, Better] | None:
+        """Return the names of what validation gives besides `loss/val` and its terms; None: not known yet."""
+        return None
 
     def build(self) -> Strategy:
         """Return the strategy."""
@@ -91,6 +95,10 @@ class LossSettings(Settings):
 
 class CallbackSettings(Settings):
     """What takes part in a run."""
+
+    def metrics(self, recipe: Recipe) -> Mapping[str, Better]:
+        """Return the names of what its `medgen_validate` gives, so that `callbacks.checkpoints.metric` may be one."""
+        return {}
 
     def build(self, run: Run) -> Callback:
         """Return the object with lifecycle hooks."""
@@ -165,6 +173,13 @@ class Slices(Protocol):
 
     def stored(self, numbers: np.ndarray) -> Batch:
         """The same, with images as the space's `prepare` stores them."""
+
+    @property
+    def spacing(self) -> float:
+        """Return mm per pixel."""
+
+    def facts(self, numbers: np.ndarray) -> SliceFacts:
+        """Return whose these slices are, where in the head they lie, and how large their lesions are."""
 
     def with_large_lesions(self, count: int) -> np.ndarray:
         """Numbers of `count` slices, spread over the half that has the larger lesions."""

@@ -177,3 +177,8 @@ class DataSettings:
     allow_patient_overlap: bool = field(False, help="allow a patient in training and in validation or test at once")
     accept_changes: bool = field(False, help="continue a run although its data have changed")
     may_change = ("workers", "max_voxels", "exclude", "allow_patient_overlap", "accept_changes")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the points of a sample along each axis."""
+        return (self.image_size, self.image_size)

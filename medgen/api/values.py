@@ -6,9 +6,11 @@ Importing this module imports no torch, so that recipes are checked and plugins 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 
@@ -29,6 +31,33 @@ MEASURES = ("features", "segmenters")
 
 TIME_SCALE = 1000.0
 """Networks, draws and samplers speak of times on a scale of 0 (clean) to 1000 (noise)."""
+
+
+BINS = 5
+"""Parts of the time axis of which validation shows the loss."""
+
+
+Better = Literal["low", "high"]
+"""Which values of a figure are better."""
+
+
+def diffusion_metrics() -> dict[str, Better]:
+    """List what validation measures of every diffusion model, besides its losses; see `objective`."""
+    edges = [int(edge * TIME_SCALE / BINS) for edge in range(BINS + 1)]
+    parts: dict[str, Better] = {f"loss/val/t_{low:03d}_{high:04d}": "low" for low, high in pairwise(edges)}
+    return {**parts, "psnr/x0": "high", "mse/lesion": "low", "mse/outside": "low"}
+
+
+class SliceFacts(NamedTuple):
+    """What is known of slices besides their channels.
+
+    person: int64 `[n]`, the same for all visits of one. position: float32 `[n]`, 0 bottom to 1 top of the head, NaN
+    where it is not known. area: int64 `[n]`, px of all masks that are read.
+    """
+
+    person: np.ndarray
+    position: np.ndarray
+    area: np.ndarray
 
 
 class Mode(NamedTuple):

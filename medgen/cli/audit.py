@@ -170,25 +170,24 @@ def after_generate(
     wanted: Container[int],
     against: str | None,
     asked: bool,
-    min_obedience: float = 0.0,
+    obedience: float | None = None,
 ) -> None:
     """Audit the pairs of some indices where the training data is at hand, else say that it is not, once each.
 
-    min_obedience: Dice below which a pair is set aside, of what a segmenter taught on the training slices finds.
+    obedience: Dice of what a segmenter taught on the training slices finds; it is noted, and a pair below is set aside.
     """
     from medgen.generation import set_aside
     from medgen.system.console import say
 
-    where, why = _at_hand(image_model, against, asked)
-    if min_obedience and not where:
-        raise RecipeError(
-            Problem("--min-obedience", f"needs the training scans, and {why}", "Give --audit-against DATA")
-        )
+    where, why = at_hand(image_model, against, asked)
+    if obedience is not None and not where:
+        option = "--min-obedience" if obedience else "--obedience"
+        raise RecipeError(Problem(option, f"needs the training scans, and {why}", "Give --audit-against DATA"))
     with set_aside.held(out, alone=False) as locks:
         if where:
             training = read_training(out, where)
-            if min_obedience:
-                _obey(out, locks, training, wanted, min_obedience)
+            if obedience is not None:
+                _obey(out, locks, training, wanted, obedience)
             run(out, locks, training, wanted)
             return
         set_aside.amend(out, locks, {}, {"audit": {"done": False, "why": why}})
@@ -202,12 +201,13 @@ def _obey(out: Path, locks: Locks, training: Samples, wanted: Container[int], le
     from medgen.system.console import say
 
     segmenter = sources.measure("segmenters", obedience.SEGMENTER, (), options.registry())
-    set_aside.obey(out, locks, obedience.fit(segmenter, training), least, wanted)
-    say(f"obedience: {set_aside.disobedient(out, wanted)} pairs below {least:g} are in {out / set_aside.FOLDER}")
+    set_aside.obey(out, locks, lambda: obedience.fit(segmenter, training), least, wanted)
+    if least:
+        say(f"obedience: {set_aside.disobedient(out, wanted)} pairs below {least:g} are in {out / set_aside.FOLDER}")
 
 
-def _at_hand(image_model: Path | None, against: str | None, asked: bool) -> tuple[str, str]:
-    """Where the training data of an image model is, or why there is none to compare with.
+def at_hand(image_model: Path | None, against: str | None, asked: bool) -> tuple[str, str]:
+    """Return where the training data of an image model is, or why there is none to compare with.
 
     A checkpoint names no folder, as it may be given away; the recipe beside it, in its run's folder, does.
     """

@@ -1,4 +1,4 @@
-"""`medgen data`: find what is wrong with a dataset, fill the slice store, make a demo one."""
+"""`medgen data`: find what is wrong with a dataset, fill the slice store."""
 
 from __future__ import annotations
 
@@ -20,27 +20,12 @@ if TYPE_CHECKING:
     from medgen.api.recipe import Recipe
     from medgen.api.tables import DataSettings
     from medgen.api.values import Mode
-from medgen.cli.options import FOLDER, overrides_argument, say_result, with_option
+from medgen.cli.options import FOLDER, overrides_argument, with_option
 
 
-@click.group(cls=options.Group)
+@click.group(cls=options.OpenGroup)
 def data() -> None:
     """Check a dataset, fill the slice store, make a demo dataset."""
-
-
-@data.command("demo")
-@click.argument("out", type=FOLDER)
-@click.option("--patients", type=click.IntRange(1, 10**6), default=30, show_default=True, help="Number of patients.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same patients.")
-def data_demo(out: Path, patients: int, seed: int) -> None:
-    """Write made-up patients with brain metastases to OUT: T1 before and after contrast, BRAVO, FLAIR and masks."""
-    from medgen.data.demo.cohort import make_demo
-    from medgen.system.console import progress
-
-    streams.only_log()
-    with progress("demo patients", patients) as bar:
-        make_demo(out, patients, seed, advance=bar.advance)
-    say_result(out)
 
 
 @data.command("check")

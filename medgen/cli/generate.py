@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from medgen.cli import options
 from medgen.errors import (
     IncompleteError,
     PrivacyError,
@@ -20,7 +19,7 @@ from medgen.errors import (
 from medgen.system import streams
 
 if TYPE_CHECKING:
-    from medgen.generation.pairs import Generator, Outcome
+    from medgen.generation.pairs import Outcome
 from medgen.cli.options import FOLDER, say_result
 
 MOST_PAIRS = 10**18
@@ -39,6 +38,13 @@ class Shard(click.ParamType):  # type: ignore[type-arg]  # generic since click 8
         return int(match[1]), int(match[2])
 
 
+class Steps(click.IntRange):
+    """A number of steps, or `auto`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if value == "auto" else super().convert(value, param, ctx)
+
+
 @click.command()
 @click.option("--image-model", type=FOLDER, metavar="CKPT", help="Checkpoint or run folder of the image model.")
 @click.option(
@@ -54,7 +60,12 @@ class Shard(click.ParamType):  # type: ignore[type-arg]  # generic since click 8
 @click.option(
     "--output-dir", type=FOLDER, required=True, metavar="OUT", help="Folder for OUT/train/syn_00000/... and pairs.png."
 )
-@click.option("--steps", type=click.IntRange(1, 10**6), help="Sampling steps; default: those of each model's recipe.")
+@click.option(
+    "--steps",
+    type=Steps(1, 10**6),
+    metavar="N|auto",
+    help="Sampling steps; default: those of each model's recipe. auto: the fewest that measure no worse than more.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same pairs.")
 @click.option(
     "--batch-size",
@@ -90,31 +101,39 @@ class Shard(click.ParamType):  # type: ignore[type-arg]  # generic since click 8
 )
 @click.option("--audit/--no-audit", default=True, show_default=True, help="Look for copies of training data.")
 @click.option(
+    "--obedience",
+    is_flag=True,
+    help="Note in each line of the manifest the Dice with which a segmenter taught on real slices finds the lesion;"
+    " teaching takes minutes, however few pairs there are.",
+)
+@click.option(
     "--min-obedience",
     type=click.FloatRange(0, 1),
     default=0.0,
-    help="Set pairs aside whose lesion a segmenter taught on real slices finds with a smaller Dice.",
+    help="Set pairs aside whose lesion it finds with a smaller Dice; implies --obedience.",
 )
 @click.option("--audit-against", metavar="DATA", help="Training scans; without it, those of the image model's run.")
 @click.pass_context
 def generate(
     context: click.Context, image_model: Path | None, seg_model: Path | None, num_images: int | None,
-    only: tuple[int, ...], output_dir: Path, steps: int | None, seed: int, batch_size: int, shard: tuple[int, int],
-    devices: int, max_area: float, max_attempts: int, inside: str, audit: bool, audit_against: str | None,
-    min_obedience: float,
+    only: tuple[int, ...], output_dir: Path, steps: int | str | None, seed: int, batch_size: int,
+    shard: tuple[int, int], devices: int, max_area: float, max_attempts: int, inside: str, audit: bool,
+    audit_against: str | None, obedience: bool, min_obedience: float,
 ) -> int:  # fmt: skip
     """Write image and mask pairs; continues where it was stopped.
 
     The folder OUT is a dataset that medgen and others can train on.
     """
+    from medgen.cli import auto_steps, generators
     from medgen.generation import pairs as work
     from medgen.generation import workers
     from medgen.generation.blocks import Indices
     from medgen.system.signals import asked_to_stop
 
-    if min_obedience and not audit:
+    least = min_obedience if obedience or min_obedience else None
+    if least is not None and not audit:
         what = "needs the training scans, which --no-audit leaves out"
-        raise RecipeError(Problem("--min-obedience", what, "Leave one of them out"))
+        raise RecipeError(Problem("--min-obedience" if least else "--obedience", what, "Leave one of them out"))
     streams.only_log()
     shard, arguments = workers.share(*shard), context.find_root().obj
     indices = _indices(num_images, only, batch_size, shard)
@@ -126,14 +145,18 @@ def generate(
     if devices > 1:
         if code := workers.supervise(arguments, devices, len(indices), output_dir, command):
             return code
+        if isinstance(steps, str):
+            auto_steps.show(output_dir)
     else:
         with workers.joined(), asked_to_stop(command) as stop:
             attempts = max_attempts if inside == "head" else 0
-            make = _generator(image_model, seg_model, seed, steps, batch_size, max_area, max_attempts, attempts)
+            make = generators.maker(image_model, seg_model, seed, batch_size, max_area, max_attempts, attempts)
+            if isinstance(steps, str):
+                steps = auto_steps.settle(make, output_dir, image_model, audit_against, seed, stop)
             with workers.progress(len(indices)) as advance:
-                work.generate(make, indices, output_dir, stop, advance)
+                work.generate(make(steps), indices, output_dir, stop, advance)
     if not workers.notes():
-        copies = _audit(output_dir, image_model, indices, audit_against, audit, min_obedience)
+        copies = _audit(output_dir, image_model, indices, audit_against, audit, least)
         _conclude(output_dir, indices, max_area, max_attempts, copies)
     return 0
 
@@ -157,7 +180,7 @@ def _audit(
     indices: Sequence[int],
     against: str | None,
     asked: bool,
-    min_obedience: float,
+    obedience: float | None,
 ) -> Sequence[Problem]:
     """Look for copies; returns what is wrong with the pairs, if anything."""
     from medgen.cli.audit import after_generate
@@ -166,7 +189,7 @@ def _audit(
     if work.outcome(output_dir, indices).empty:
         return []
     try:
-        after_generate(output_dir, image_model, indices, against, asked, min_obedience)
+        after_generate(output_dir, image_model, indices, against, asked, obedience)
     except PrivacyError as error:
         return error.problems
     return []
@@ -209,45 +232,3 @@ def _why_invalid(outcome: Outcome, max_area: float) -> str:
     raised = "--max-area or --max-attempts" if large else "--max-attempts"
     where = "" if outcome.empty else ", in a new --output-dir"
     return f"({listed}; {draws}). Train the mask model longer, or raise {raised}{where}"
-
-
-def _generator(
-    image_model: Path | None, seg_model: Path | None, seed: int, steps: int | None, batch_size: int, max_area: float,
-    max_attempts: int, inside: int,
-) -> Generator:  # fmt: skip
-    from medgen.generation import pairs as work
-    from medgen.generation.combination import require_image_model, require_mask_model
-    from medgen.generation.folder_masks import FolderMasks
-    from medgen.generation.masks import MaskSource, ModelMasks
-    from medgen.generation.model import load_model
-
-    image_model, seg_model = in_run("--image-model", image_model), in_run("--seg-model", seg_model)
-    image = load_model(image_model, options.registry()) if image_model else None
-    masks: MaskSource | None = None
-    if seg_model and seg_model.is_dir():
-        if image is None:
-            raise RecipeError(
-                Problem("--seg-model", f"{seg_model} is a folder of masks, which needs images", "Give --image-model")
-            )
-        masks = FolderMasks(seg_model, image, seed)
-    elif seg_model:
-        seg = load_model(seg_model, options.registry())
-        require_mask_model(seg)
-        if image:
-            require_image_model(image, with_masks=True)
-        masks = ModelMasks(seg, seed, steps, max_area, max_attempts, image)
-    return work.Generator(image, masks, seed, steps, batch_size, inside)
-
-
-def in_run(option: str, model: Path | None) -> Path | None:
-    """Return the newest checkpoint of a run's folder, any other path as it is. Raises RecipeError if it is no model."""
-    if model is None or (model / "latest.pt").is_file():
-        return model and model / "latest.pt"
-    if model.is_dir() and option == "--image-model":
-        raise RecipeError(
-            Problem(option, f"{model} is a folder without latest.pt", "Give a checkpoint, or the folder of a run")
-        )
-    if model.name.lower().endswith((".nii", ".nii.gz")):
-        masks = ", or the folder that the masks lie in" if option == "--seg-model" else ""
-        raise RecipeError(Problem(option, f"{model} is a scan or a mask, not a model", f"Give a checkpoint{masks}"))
-    return model

@@ -38,10 +38,12 @@ def table(registry: Registry) -> None:
 
 
 def _core() -> Collection[str]:
-    """Return the names of the core's commands."""
+    """Return the names of the core's commands, with their groups: `data check`."""
     context = click.get_current_context(silent=True)
-    group = context.find_root().command if context else None
-    return group.commands.keys() if isinstance(group, click.Group) else ()
+    root = context.find_root().command if context else None
+    commands = root.commands if isinstance(root, click.Group) else {}
+    groups = {name: each.commands for name, each in commands.items() if isinstance(each, click.Group)}
+    return [*commands, *(f"{group} {name}" for group, each in groups.items() for name in each)]
 
 
 def page(registry: Registry, name: str) -> None:

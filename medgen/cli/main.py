@@ -23,7 +23,6 @@ from medgen.cli.recipes import recipe
 from medgen.cli.train import train
 from medgen.errors import (
     MedgenError,
-    PluginError,
     Problem,
     RecipeError,
     StorageError,
@@ -33,21 +32,8 @@ from medgen.errors import (
 from medgen.system import streams, surroundings
 
 
-class Commands(options.Group):
-    """The commands of the core and of plugins."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*super().list_commands(ctx), *(str(each.name) for each in options.registry().commands())})
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """Return the command. If several have this name, return one that raises; `medgen --help` asks for each."""
-        own, added = (
-            super().get_command(ctx, name),
-            [each for each in options.registry().given if each.command.name == name],
-        )
-        if len(added) + bool(own) < 2:
-            return own or next((each.command for each in added), None)
-        return _Ambiguous(name, options.registry().givers(name, core=bool(own)))
+class Commands(options.OpenGroup):
+    """All commands, with errors as medgen tells them."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command. Raises RuntimeError for a broken pipe, where click would exit silently."""
@@ -55,20 +41,6 @@ class Commands(options.Group):
             return super().invoke(ctx)
         except BrokenPipeError as error:
             raise RuntimeError(f"BrokenPipeError: {error}") from error
-
-
-class _Ambiguous(click.Command):
-    """A command whose name several distributions use."""
-
-    def __init__(self, name: str, givers: Sequence[str]):
-        from medgen.config.registry import ambiguous
-
-        self.problem = ambiguous(f"command.{name}", givers)
-        super().__init__(name, help=f"Given by {' and '.join(givers)}.", add_help_option=False)
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Raise PluginError, whatever the arguments."""
-        raise PluginError(self.problem)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from medgen.config import registration
+from medgen.errors import PluginError
 
 if TYPE_CHECKING:
     from medgen.config.registry import Registry
@@ -37,6 +41,47 @@ class Group(click.Group):
 
             hint = did_you_mean(args[0], self.list_commands(ctx))
             raise click.UsageError(f"{error.message}{hint}", ctx) from None
+
+
+class OpenGroup(Group):
+    """A group with the commands of plugins beside the core's. Plugins name a command of group `data` `data NAME`."""
+
+    @property
+    def _prefix(self) -> str:
+        return f"{self.name} " if self.name in registration.GROUPS else ""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return all names, sorted."""
+        return sorted({*super().list_commands(ctx), *(name for name, _ in self._added())})
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Return the command. If several have this name, return one that raises; `--help` asks for each."""
+        own, added = super().get_command(ctx, name), [command for each, command in self._added() if each == name]
+        if len(added) + bool(own) < 2:
+            return own or next(iter(added), None)
+        whole = f"{self._prefix}{name}"
+        return _Ambiguous(whole, registry().givers(whole, core=bool(own)))
+
+    def _added(self) -> Iterator[tuple[str, click.Command]]:
+        """Yield the commands that plugins add to this group, and their names in it."""
+        for command in registry().commands():
+            group, space, own = str(command.name).rpartition(" ")
+            if group + space == self._prefix:
+                yield own, command
+
+
+class _Ambiguous(click.Command):
+    """A command whose name several distributions use."""
+
+    def __init__(self, name: str, givers: Sequence[str]):
+        from medgen.config.registry import ambiguous
+
+        self.problem = ambiguous(f"command.{name}", givers)
+        super().__init__(name, help=f"Given by {' and '.join(givers)}.", add_help_option=False)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Raise PluginError, whatever the arguments."""
+        raise PluginError(self.problem)
 
 
 @lru_cache

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from medgen.cli import options
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.group(cls=options.Group)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from medgen.api.recipe import Recipe
-from medgen.api.settings import did_you_mean
+from medgen.api.recipe import CallbackSettings, Recipe
+from medgen.api.settings import as_toml, did_you_mean
 from medgen.api.tables import DEFAULT_MASK
-from medgen.api.values import SEVERAL
+from medgen.api.values import SEVERAL, Better
 from medgen.config.blame import building
 
 Check = Callable[[Recipe], Iterable[str]]
@@ -61,6 +61,35 @@ def check_training(recipe: Recipe) -> Iterator[str]:
             f"training.accumulate: got {training.accumulate}, expected a divisor of training.batch_size = "
             f"{training.batch_size}. Change one of them."
         )
+
+
+def metrics(recipe: Recipe) -> dict[str, Better] | None:
+    """Return what validation gives, by name; None where the strategy does not say."""
+    own = None if recipe.strategy is None else recipe.strategy.metrics(recipe)
+    if own is None:
+        return None
+    found: dict[str, Better] = dict.fromkeys(("loss/val", *(f"loss/val/{name}" for name in recipe.losses)), "low")
+    found |= own
+    for callback in recipe.callbacks.values():
+        found |= callback.metrics(recipe) if isinstance(callback, CallbackSettings) else {}
+    return found
+
+
+def is_gain(recipe: Recipe, metric: str) -> bool:
+    """Whether a metric is to be maximised: it has a leading minus, or is known to be better where it is high."""
+    return metric.startswith("-") or (metrics(recipe) or {}).get(metric) == "high"
+
+
+def check_metric(recipe: Recipe, key: str, metric: str) -> Iterator[str]:
+    """Find a metric that nothing in the recipe gives, or a minus that would keep the worst."""
+    known, name = metrics(recipe), metric.removeprefix("-")
+    if known is None:
+        return
+    if name not in known:
+        listed = did_you_mean(name, known) or f" Choose one of {', '.join(known)}."
+        yield f"{key}: got {as_toml(metric)}, which no loss, strategy or callback of this recipe gives.{listed}"
+    elif metric != name and known[name] == "low":
+        yield f"{key}: got {as_toml(metric)}, but {name} is better where it is low. Leave the minus out."
 
 
 def check_losses(recipe: Recipe) -> Iterator[str]:

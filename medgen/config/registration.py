@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 API = 1
 """The value of `medgen_api` that a plugin module must declare."""
+GROUPS = ("data",)
+"""Groups of commands that plugins may add to: a command named `data demo` is `medgen data demo`."""
 _NAME = "[A-Za-z0-9_-]+"
+_COMMAND = f"(({'|'.join(GROUPS)}) )?{_NAME}"
 
 
 class BrokenPluginError(Exception):
@@ -69,7 +72,7 @@ def commands(answer: object) -> list[click.Command]:
     for command in answer:
         if not isinstance(command, click.Command):
             raise BrokenPluginError(f"medgen_commands returned a list with {_kind(command)}, expected click commands")
-        _require_name(command.name, "a command")
+        _require_name(command.name, "a command", _COMMAND)
         command.get_short_help_str()  # what `medgen --help` shows of it, which must not fail there
         if str(command.name) in given:
             raise BrokenPluginError(f"medgen_commands returned two commands with the name {command.name}")
@@ -77,8 +80,8 @@ def commands(answer: object) -> list[click.Command]:
     return list(given.values())
 
 
-def _require_name(name: object, what: str) -> None:
-    if not isinstance(name, str) or not re.fullmatch(_NAME, name):
+def _require_name(name: object, what: str, pattern: str = _NAME) -> None:
+    if not isinstance(name, str) or not re.fullmatch(pattern, name):
         raise BrokenPluginError(f"{name!r} is no name for {what}: letters, digits, _ and - only")
 
 

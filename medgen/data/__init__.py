@@ -1,1 +1,1 @@
-"""From folders of scans to slices: layouts, the NIfTI reader, the slice store, and demo data."""
+"""From folders of scans to slices: layouts, the NIfTI reader and the slice store."""

@@ -23,8 +23,9 @@ SAME = ("selection", "real", "extractors")
 class Card:
     """What `medgen evaluate` found.
 
-    made: of the pairs: what was read, how many. real: likewise, with persons and a fingerprint. selection: which
-    slices, on which grid, how many at most. extractors: hash of each by name. versions: of what the figures depend on.
+    made: of the pairs: what was read, how many, and of how many there is a control without a mask. real: likewise,
+    with persons and a fingerprint. selection: which slices, on which grid, how many at most. extractors: hash of each
+    by name. versions: of what the figures depend on.
     """
 
     verdict: Verdict

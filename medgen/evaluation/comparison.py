@@ -35,6 +35,8 @@ class Comparison:
 
     made: the pairs. real: the slices that they are compared with. folds: one or two, in which every real person is
     compared once. seed: of all randomness. draws: of each bootstrap. tell: called with a word for each thing done.
+    without_mask: images of the noise of some pairs and of no mask, with the masks that they were not given. control:
+    in words, how many these are, or why there are none.
     """
 
     made: Samples
@@ -43,6 +45,8 @@ class Comparison:
     seed: int = 0
     draws: int = 200
     tell: Callable[[str], None] = lambda what: None
+    without_mask: Samples | None = None
+    control: str = ""
 
     @property
     def sides(self) -> tuple[Samples, ...]:

@@ -43,7 +43,11 @@ class Asked:
 
 def compare(source: Source, pairs: Path, asked: Asked) -> Comparison:
     """Read both sides and deal the persons out. Raises DataError."""
-    made = read_pairs(pairs)
+    return compare_samples(source, read_pairs(pairs), asked)
+
+
+def compare_samples(source: Source, made: Samples, asked: Asked) -> Comparison:
+    """Read the real side, and deal the persons out. Raises DataError."""
     real = read_real(source, asked.split, made)
     whole = attrs.evolve(source, data=_whole_heads(source.data))
     heads = read_real(whole, asked.split, made, lesions_only=False)
@@ -65,7 +69,7 @@ def measure(comparison: Comparison, source: Source, asked: Asked) -> Card:
     return Card(
         verdict=judge(figures, asked.features),
         figures=tuple(figures),
-        made=_about(comparison.made),
+        made={**_about(comparison.made), "control": comparison.control},
         real={**_about(comparison.real), "heads": len({*comparison.folds[0].heads.persons, *comparison.real.persons})},
         selection=_selection(comparison, source, asked),
         extractors=hashes,

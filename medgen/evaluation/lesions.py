@@ -11,6 +11,7 @@ from scipy.spatial import ConvexHull
 
 from medgen.evaluation.distributions import DRAWS, FigureMaker, Measured, known_mean
 from medgen.evaluation.figures import Figure
+from medgen.evaluation.head_mask import OUTSIDE, beyond
 from medgen.evaluation.heads import boxes_of, heads_of
 from medgen.evaluation.samples import Samples
 
@@ -19,8 +20,6 @@ CORNERS = np.ones((3, 3), bool)
 """Pixels that touch with a corner are of one lesion."""
 RING = 2
 """Pixels around a lesion that are its surroundings."""
-OUTSIDE = 0.02
-"""Share of a lesion's area beyond the head from which on it lies outside: more than an edge explains."""
 
 
 @attrs.frozen(eq=False)
@@ -29,9 +28,9 @@ class Lesions:
 
     sample: int64 `[lesion]`, the slice. size: mm2. centre: `[lesion, 2]`, along the axes of the slice, 0 to 1 within
     the head's box. depth: distance of the centre from the head's edge, in the largest that any pixel has; below 0
-    outside. outside: share of the area. elongation: longer by shorter axis of the ellipse with equal moments.
-    solidity: area by that of the convex hull. contrast: `[lesion, channel]`, mean within less that of the
-    surroundings, in deviations of the head's values. count: `[sample]`, lesions of each slice.
+    outside. outside: share of the area beyond the head as it is without lesions. elongation: longer by shorter axis of
+    the ellipse with equal moments. solidity: area by that of the convex hull. contrast: `[lesion, channel]`, mean
+    within less that of the surroundings, in deviations of the head's values. count: `[sample]`, lesions of each slice.
     """
 
     sample: np.ndarray
@@ -51,8 +50,9 @@ def lesions_of(samples: Samples) -> Lesions:
     depths = _depths(heads)
     boxes = boxes_of(heads)
     rows = [
-        (number, *_measure(part, mask, samples.images[number], heads[number], depths[number]))
+        (number, *_measure(part, mask, samples.images[number], heads[number], depths[number], away))
         for number, mask in enumerate(samples.masks)
+        for away in [beyond(samples.images[number], mask)]
         for part in parts_of(mask)
     ]
     sample = np.array([row[0] for row in rows], np.int64)
@@ -119,7 +119,7 @@ def _columns(rows: Sequence[tuple[object, ...]], channels: int) -> tuple[np.ndar
 
 
 def _measure(
-    part: np.ndarray, mask: np.ndarray, image: np.ndarray, head: np.ndarray, depth: np.ndarray
+    part: np.ndarray, mask: np.ndarray, image: np.ndarray, head: np.ndarray, depth: np.ndarray, away: np.ndarray
 ) -> tuple[float, np.ndarray, float, float, float, float, np.ndarray]:
     """Pixels, centre, depth, share outside, elongation, solidity and contrast of one lesion."""
     inside = tuple(part.T)
@@ -129,7 +129,7 @@ def _measure(
         float(len(part)),
         centre,
         float(depth[nearest]),
-        float(np.mean(~head[inside])),
+        float(np.mean(away[inside])),
         elongation(part),
         solidity(part),
         _contrast(image, inside, _ring(part, mask, head), head),

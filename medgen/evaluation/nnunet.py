@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from medgen import seeds
+from medgen.data.grid import Grid
 from medgen.data.store.nifti_writer import write_slice
 from medgen.errors import Problem, RecipeError
 from medgen.evaluation.samples import Samples
@@ -148,12 +149,13 @@ def _case(name: str) -> str:
 
 def _write(made: Path, samples: Samples, cases: Sequence[Case], advance: Callable[[], None]) -> None:
     """Images and labels, with a third axis of 1 whatever axis they were cut along: nnU-Net wants it."""
+    grid = Grid.of_slices(samples.images.shape[-1], samples.spacing, "axial")
     for case, image, mask in zip(cases, samples.images, samples.masks, strict=True):
         for number, channel in enumerate(image):
             path = made / "imagesTr" / f"{case.name}_{number:04d}.nii.gz"
-            write_slice(path, channel, False, samples.spacing, "axial")
+            write_slice(path, channel, False, grid)
         label = np.where(mask, 1.0, -1.0)
-        write_slice(made / "labelsTr" / f"{case.name}.nii.gz", label, True, samples.spacing, "axial")
+        write_slice(made / "labelsTr" / f"{case.name}.nii.gz", label, True, grid)
         advance()
 
 

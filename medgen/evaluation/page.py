@@ -50,6 +50,7 @@ def _facts(card: Card) -> dict[str, Any]:
     facts = {f"selection: {name}": value for name, value in card.selection.items()}
     facts |= {f"extractor {name}": f"hash {value}" for name, value in card.extractors.items()}
     facts |= {"real slices": f"hash {card.real['fingerprint']}", "pairs": f"hash {card.made['fingerprint']}"}
+    facts |= {"control without a mask": card.made["control"]} if card.made.get("control") else {}
     return facts | {"bootstrap": f"{card.draws} draws of patients"} | dict(card.versions)
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import attrs
 import numpy as np
@@ -13,12 +12,12 @@ import numpy as np
 from medgen.data.scans import layouts
 from medgen.data.store.nifti_writer import WHITE
 from medgen.data.store.spacing import SAME
-from medgen.data.store.store import SliceStore, open_store
+from medgen.data.store.store import open_store
 from medgen.errors import DataError, Problem
 from medgen.evaluation import slice_file
+from medgen.evaluation.manifest_lines import Entry, listed
 from medgen.evaluation.slice_file import ADVICE
 from medgen.evaluation.sources import Source
-from medgen.system import files
 from medgen.system.console import progress
 
 EVERY = "all"
@@ -87,31 +86,18 @@ def read_real(source: Source, split: str, like: Samples | None = None, lesions_o
         raise DataError(
             Problem(source.name, f"no slice with a lesion is for {split}", "Choose another split, or add patients")
         )
-    found = layouts.find(data, store.channels)
-    person = np.unique(layouts.persons([each.id for each in found], data.person), return_inverse=True)[1]
     where = f"{source.name}, {split}, slices{' with a lesion' if lesions_only else ''}"
     return Samples(
         images=store.read(rows, images).astype(np.float32),
         masks=np.any(store.read(rows, source.masks) > 0, axis=1),
-        people=person[store.patient[rows]].astype(np.int64),
-        position=_in_head(store)[rows],
+        people=store.person[store.patient[rows]],
+        position=store.place()[rows],
         names=tuple(f"patient {store.patient[row]}, slice {store.position[row]}" for row in rows),
         channels=tuple(images),
-        spacing=store.spacing,
+        spacing=store.grid.spacing[0],
         where=where,
         axis=data.axis,
     )
-
-
-def _in_head(store: SliceStore) -> np.ndarray:
-    """Place of each row in its patient's head, 0 bottom to 1 top, float32; NaN if the patient has one slice."""
-    place = np.full(len(store), np.nan, np.float32)
-    for patient in np.unique(store.patient):
-        mine = store.patient == patient
-        low, high = store.position[mine].min(), store.position[mine].max()
-        if high > low:
-            place[mine] = (store.position[mine] - low) / np.float32(high - low)
-    return place
 
 
 # Pairs
@@ -126,7 +112,7 @@ class _Slice(NamedTuple):
 
 def read_pairs(folder: Path, limit: int | None = None) -> Samples:
     """Read the pairs that `manifest.jsonl` lists, or the first `limit` of them. Raises DataError."""
-    rows = sorted(_lines(folder), key=lambda row: int(row["index"]))[:limit]
+    rows = _lines(folder, limit)
     if not rows:
         raise DataError(Problem(folder / "manifest.jsonl", "lists no pair", ADVICE))
     pairs = []
@@ -154,29 +140,11 @@ def read_pairs(folder: Path, limit: int | None = None) -> Samples:
     )
 
 
-def _lines(folder: Path) -> list[dict[str, Any]]:
-    """The lines of pairs that are there, the last for each index."""
-    path = folder / "manifest.jsonl"
-    try:
-        text = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        raise DataError(Problem(folder, "holds no manifest.jsonl", ADVICE)) from None
-    except OSError as error:
-        raise files.unreadable(path, error) from error
-    found = {row["index"]: row for row in _rows(path, text)}
-    return [row for row in found.values() if not row.get("failed") and not row.get("set_aside")]
-
-
-def _rows(path: Path, text: bytes) -> Iterator[dict[str, Any]]:
-    """Every line but the header, and a last one that a killed process has torn."""
-    whole = text[: text.rfind(b"\n") + 1].splitlines()
-    for number, line in enumerate(whole[1:], 2):
-        try:
-            row = json.loads(line)
-            if row.get("failed") or (str(row["id"]) and dict(row["files"])):
-                yield row
-        except (ValueError, TypeError, KeyError, AttributeError):
-            raise DataError(Problem(f"{path}:{number}", "is no line that medgen wrote", "Restore the file")) from None
+def _lines(folder: Path, limit: int | None) -> list[Entry]:
+    """The lines of the first pairs that are there, by index."""
+    with listed(folder) as lines:
+        rows = (lines[index] for index in lines.made())
+        return list(islice((row for row in rows if not row.get("set_aside")), limit))
 
 
 def _read(path: Path) -> _Slice:

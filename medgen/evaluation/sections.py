@@ -41,7 +41,8 @@ def _obedience(comparison: Comparison) -> list[Figure]:
     judges = obedience.fit(settings, comparison.real, seed=comparison.number("obedience"))
     comparison.tell("obedience")
     seed = comparison.number("obedience controls")
-    return _told(obedience.figures_of(judges, comparison.made, draws=comparison.draws, seed=seed))
+    made, bare = comparison.made, comparison.without_mask
+    return _told(obedience.figures_of(judges, made, bare, draws=comparison.draws, seed=seed))
 
 
 SECTIONS: Mapping[str, Section] = {

@@ -64,10 +64,10 @@ def require_same_masks(given: Sequence[str], image: Model) -> None:
 
 def require_same_slices(masks: Model, image: Model) -> None:
     """Refuse masks of another axis or unit; warn of masks made from other labels."""
-    if masks.axis != image.axis:
-        what = f"makes {masks.axis} masks, the image model (--image-model) makes {image.axis} images"
+    if masks.grid.axis != image.grid.axis:
+        what = f"makes {masks.grid.axis} masks, the image model (--image-model) makes {image.grid.axis} images"
         raise RecipeError(Problem("--seg-model", what, "Train both with the same data.axis"))
-    if is_absurd(masks.size, (masks.spacing,) * 2, image.grid):
+    if is_absurd(masks.grid.shape, masks.grid.spacing, image.grid):
         what = f"has slices of {masks.grid}, the image model (--image-model) of {image.grid}, over {MOST:g} times apart"
         raise RecipeError(Problem("--seg-model", what, "Check the unit of the scans, and train one of them anew"))
     for name in image.parts.mode.condition:

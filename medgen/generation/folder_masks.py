@@ -37,7 +37,7 @@ class FolderMasks:
 
     def __init__(self, folder: Path, model: Model, seed: int):
         require_image_model(model, with_masks=True)
-        self.names, self.seed, self.spacing, self.axis = model.parts.mode.condition, seed, model.spacing, model.axis
+        self.names, self.seed, self.grid = model.parts.mode.condition, seed, model.grid
         try:
             with console.progress("masks", unit="patients") as bar:
                 settings = settings_for(folder, model.recipe.data, self.names)

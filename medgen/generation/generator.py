@@ -11,7 +11,7 @@ from torch import Tensor
 
 from medgen import seeds
 from medgen.errors import Problem, RecipeError
-from medgen.evaluation.head_mask import outside
+from medgen.evaluation.head_mask import OUTSIDE, outside
 from medgen.generation.combination import require_image_model, require_same_masks
 from medgen.generation.masks import Masks, MaskSource
 from medgen.generation.model import Model, draw_samples
@@ -19,8 +19,10 @@ from medgen.run.assemble import default_device
 from medgen.run.versions import versions
 
 Array = np.ndarray[Any, np.dtype[Any]]
-OUTSIDE = 0.02
-"""Share of a lesion that may lie outside the head: the edge of a head is known no better."""
+OUTSIDE_HEAD = "outside_head"
+"""The fault of a mask whose lesion lies outside the head that was drawn for it."""
+DRAWN_AGAIN = "drawn_again"
+"""Key of a manifest's line: how often its image was drawn again, if it was."""
 
 
 class Pair(NamedTuple):
@@ -33,6 +35,11 @@ class Pair(NamedTuple):
     faults: list[str]
     channels: dict[str, Array]
     masks: frozenset[str]
+
+    @property
+    def drawn_again(self) -> int:
+        """How often its image was drawn again, each time from the next stream of noise."""
+        return self.faults.count(OUTSIDE_HEAD)
 
 
 class Generator:
@@ -54,7 +61,7 @@ class Generator:
         self.inside = inside if image and masks else 0
         self._check()
         source = image or masks
-        self.spacing, self.axis = source.spacing, source.axis  # type: ignore[union-attr]  # _check saw one of them
+        self.grid = source.grid  # type: ignore[union-attr]  # _check saw one of them
 
     def identity(self) -> dict[str, Any]:
         """Return everything that decides the bytes of a pair besides its index."""
@@ -90,7 +97,7 @@ class Generator:
         """
         faults, channels, images = list(pair.faults), pair.channels, 1
         while self.inside and channels and self.outside(channels) > OUTSIDE:
-            faults[-1], channels, images = "outside_head", {}, images + 1
+            faults[-1], channels, images = OUTSIDE_HEAD, {}, images + 1
             while not channels and len(faults) < self.inside:
                 channels = self._again(pair.number, faults, images)
         return pair._replace(faults=faults, channels=channels)
@@ -116,7 +123,7 @@ class Generator:
     def _images(self, indices: Sequence[int], masks: Masks | None) -> Tensor | None:
         if self.image is None:
             return None
-        condition = torch.empty(len(indices), 0, *self.image.size) if masks is None else masks.values
+        condition = torch.empty(len(indices), 0, *self.image.grid.shape) if masks is None else masks.values
         generators = [seeds.stream(self.seed, "image", index, 1) for index in indices]
         return draw_samples(self.image, condition, generators, self.steps)
 

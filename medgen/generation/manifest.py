@@ -12,18 +12,21 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from types import MappingProxyType
+from typing import Any, BinaryIO, NamedTuple
 
 from medgen.errors import CheckpointError, Problem, RunInUseError
-from medgen.generation.manifest_lines import Entry, Lines, has_pairs, line_of
+from medgen.evaluation.manifest_lines import Entry, Lines, has_pairs, line_of
 from medgen.system import files
 from medgen.system.console import warn
 from medgen.system.locks import Locks
 
 IN_USE = 1 << 62
 """The byte that every process in a folder holds as a shared lock."""
-NOTES = ("audit",)
-"""What the first line has besides how the pairs were made: what was found out about them later."""
+STEPS_AUTO = "steps_auto"
+"""What `--steps auto` found; see `auto_steps`."""
+NOTES = ("audit", STEPS_AUTO)
+"""What the first line has besides how the pairs were made: what was found out about them before or later."""
 
 
 def name_of(index: int) -> str:
@@ -45,17 +48,37 @@ def sha256(path: Path) -> str | None:
     return digest.hexdigest()
 
 
+class Begun(NamedTuple):
+    """A manifest that is there. header: the first line. has_pairs: whether later pairs must be made likewise."""
+
+    header: Entry
+    has_pairs: bool
+
+
+def begun(out: Path) -> Begun | None:
+    """Read the settings of pairs that were begun in a folder. Raises CheckpointError for a damaged manifest."""
+    with closing(Lines(out / "manifest.jsonl")) as lines:
+        return None if lines.header is None else Begun(lines.header, has_pairs(out, lines))
+
+
 class Manifest:
     """`manifest.jsonl`: a header with the settings, then a line per pair; sorted when all are written.
 
     identity: everything besides the index that decides a pair's bytes; once a pair exists, any other is refused.
     made_with: versions and device, which may change the last bits; differences from the header are noted
-    with the pair.
+    with the pair. notes: more for a new header.
     """
 
-    def __init__(self, out: Path, locks: Locks, identity: Mapping[str, Any], made_with: Mapping[str, Any]):
+    def __init__(
+        self,
+        out: Path,
+        locks: Locks,
+        identity: Mapping[str, Any],
+        made_with: Mapping[str, Any],
+        notes: Mapping[str, Any],
+    ):
         self.out, self.path, self._locks = out, out / "manifest.jsonl", locks
-        self.header = {**identity, **made_with}
+        self.header = {**identity, **made_with, **notes}
         with self.locked():
             for stale in out.glob(".tmp-*"):
                 stale.unlink()
@@ -71,11 +94,17 @@ class Manifest:
 
     @classmethod
     @contextmanager
-    def open(cls, out: Path, identity: Mapping[str, Any], made_with: Mapping[str, Any]) -> Iterator[Manifest]:
+    def open(
+        cls,
+        out: Path,
+        identity: Mapping[str, Any],
+        made_with: Mapping[str, Any],
+        notes: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Iterator[Manifest]:
         """Open the manifest, or begin a new one. Raises CheckpointError if it is damaged or of other pairs."""
         out.mkdir(parents=True, exist_ok=True)
         with closing(Locks(out / ".lock")) as locks:
-            manifest = cls(out, locks, identity, made_with)
+            manifest = cls(out, locks, identity, made_with, notes)
             try:
                 yield manifest
             finally:

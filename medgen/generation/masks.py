@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from medgen import seeds
+from medgen.data.grid import Grid
 from medgen.data.store.mask_grid import place
 from medgen.generation.combination import require_mask_model, require_same_masks, require_same_slices
 from medgen.generation.model import Model, draw_samples
@@ -25,8 +26,7 @@ class MaskSource(Protocol):
     """A source of masks."""
 
     names: tuple[str, ...]
-    spacing: float
-    axis: str
+    grid: Grid
 
     def block(self, indices: Sequence[int]) -> Masks:
         """Return masks of consecutive indices, a function of the indices alone."""
@@ -60,8 +60,7 @@ class ModelMasks:
             require_same_slices(model, image)
         self.model, self.seed, self.steps = model, seed, steps
         self.max_area, self.max_attempts = max_area, max_attempts
-        self.grid, self.axis = (image or model).grid, model.axis
-        self.spacing = self.grid.spacing
+        self.grid = (image or model).grid
 
     def block(self, indices: Sequence[int]) -> Masks:
         """Draw every index, then invalid ones again; each attempt computes the whole block."""
@@ -98,12 +97,12 @@ class ModelMasks:
         drawn = self._attempt(indices, attempt)
         values, faults = [], []
         for each in drawn if wanted is None else drawn[list(wanted)]:
-            placed = place(each.numpy() > 0, (self.model.spacing,) * 2, self.grid)
+            placed = place(each.numpy() > 0, self.model.grid.spacing, self.grid)
             values.append(torch.from_numpy(placed.masks).float() * 2 - 1)
             faults.append("outside" if placed.outside else self.fault(values[-1]))
         return torch.stack(values), faults
 
     def _attempt(self, indices: Sequence[int], attempt: int) -> Tensor:
         generators = [seeds.stream(self.seed, "mask", index, attempt) for index in indices]
-        condition = torch.empty(len(indices), 0, *self.model.size)
+        condition = torch.empty(len(indices), 0, *self.model.grid.shape)
         return torch.where(draw_samples(self.model, condition, generators, self.steps) > 0, 1.0, -1.0)

@@ -14,11 +14,11 @@ from medgen.api.recipe import Recipe
 from medgen.api.values import Mode
 from medgen.config.recipe import from_toml
 from medgen.config.registry import Registry
+from medgen.data.grid import Grid
 from medgen.data.scans.layouts import mask_names
-from medgen.data.store.mask_grid import Grid
 from medgen.errors import CheckpointError, Problem, RecipeError
+from medgen.evaluation.manifest_lines import is_file_name
 from medgen.generation.manifest import sha256
-from medgen.generation.manifest_lines import is_file_name
 from medgen.run import checkpoint
 from medgen.run.assemble import Parts, Saved, build, default_device
 from medgen.run.weights import load_into
@@ -26,29 +26,17 @@ from medgen.training import sampling
 
 
 class Model(NamedTuple):
-    """A trained generator: the checkpoint's averaged weights, if any, and the description of its training data."""
+    """A trained generator: the checkpoint's averaged weights, if any, and the description of its training data.
+
+    grid: of a generated sample. masks: names of the channels that are masks. digest: sha256 of the file.
+    """
 
     recipe: Recipe
     parts: Parts
     device: torch.device
-    spacing: float
+    grid: Grid
     masks: frozenset[str]
     digest: str
-
-    @property
-    def axis(self) -> str:
-        """The axis perpendicular to its slices."""
-        return self.recipe.data.axis
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Side of a generated slice, px."""
-        return (self.recipe.data.image_size,) * 2
-
-    @property
-    def grid(self) -> Grid:
-        """The grid of a generated slice."""
-        return Grid(self.recipe.data.image_size, self.spacing)
 
 
 def load_model(path: Path, registry: Registry | None = None, device: torch.device | None = None) -> Model:
@@ -65,11 +53,11 @@ def load_model(path: Path, registry: Registry | None = None, device: torch.devic
     parts = build(recipe, device, Saved(state, path))
     _check_names(path, parts.mode)
     load_into(parts.network, state["averaged"] or state["network"], path)
-    spacing = _spacing(path, state)
+    grid = Grid.of_slices(recipe.data.image_size, _spacing(path, state), recipe.data.axis)
     parts.network.eval().requires_grad_(False)
     if state["channels_last"]:
         parts.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-    return Model(recipe, parts, device, spacing, mask_names(recipe.data), digest)
+    return Model(recipe, parts, device, grid, mask_names(recipe.data), digest)
 
 
 def _spacing(path: Path, state: Mapping[str, Any]) -> float:

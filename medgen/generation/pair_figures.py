@@ -8,22 +8,23 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from medgen.data.grid import Grid
 from medgen.evaluation.head_mask import outside
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def lesion_figures(channels: Mapping[str, Array], masks: frozenset[str], spacing: float) -> dict[str, Any]:
+def lesion_figures(channels: Mapping[str, Array], masks: frozenset[str], grid: Grid) -> dict[str, Any]:
     """`lesions`: how many, their area in mm2, and the share of it outside the head; nothing where there is no mask.
 
-    channels: slices `[x, y]` in [-1, 1] by name, those in `masks` set where > 0. spacing: mm per px.
+    channels: slices `[x, y]` in [-1, 1] by name, those in `masks` set where > 0.
     """
     given = [values > 0 for name, values in channels.items() if name in masks]
     images = [values for name, values in channels.items() if name not in masks]
     if not given:
         return {}
     lesion = np.any(given, axis=0)
-    area = round(float(np.count_nonzero(lesion)) * spacing**2, 2)
+    area = round(float(np.count_nonzero(lesion)) * grid.cell, 2)
     found: dict[str, Any] = {"count": int(ndimage.label(lesion, np.ones((3, 3)))[1]), "mm2": area}
     if images:
         found["outside"] = round(outside(np.stack(images), lesion), 4)

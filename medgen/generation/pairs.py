@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,10 +20,10 @@ import torch
 
 from medgen.data.store.nifti_writer import write_slice
 from medgen.errors import OutOfMemoryError, Problem, RunInUseError, StoppedError, StorageError, reason
+from medgen.evaluation.manifest_lines import Entry, Lines, has_pairs, names
 from medgen.generation.blocks import Indices
-from medgen.generation.generator import Generator, Pair
+from medgen.generation.generator import DRAWN_AGAIN, Generator, Pair
 from medgen.generation.manifest import Manifest, name_of, sha256
-from medgen.generation.manifest_lines import Entry, Lines, has_pairs, names
 from medgen.generation.masks import ModelMasks
 from medgen.generation.model import Model, load_model
 from medgen.generation.pair_figures import lesion_figures
@@ -76,15 +76,21 @@ def generate(
     Other processes may write other indices into the same folder. Raises CheckpointError if `out` holds pairs with
     other settings, StoppedError between two blocks once `stop` has a reason, and StorageError.
     """
+    with with_advice(out, make.batch_size), Manifest.open(out, make.identity(), make.made_with()) as manifest:
+        sweep(manifest, make.batch_size)
+        _make_blocks(make, manifest, indices, stop or Stop(), advance)
+        with manifest.locked():
+            manifest.sort()
+            picture(*make.shown(), manifest)
+
+
+@contextmanager
+def with_advice(out: Path, batch_size: int) -> Iterator[None]:
+    """Turn errors of the device's memory and of the disk into lines that say what to do."""
     try:
-        with Manifest.open(out, make.identity(), make.made_with()) as manifest:
-            sweep(manifest, make.batch_size)
-            _make_blocks(make, manifest, indices, stop or Stop(), advance)
-            with manifest.locked():
-                manifest.sort()
-                picture(*make.shown(), manifest)
+        yield
     except torch.OutOfMemoryError as error:
-        what = f"blocks of {make.batch_size} take more memory than the device has"
+        what = f"blocks of {batch_size} take more memory than the device has"
         raise OutOfMemoryError(Problem("--batch-size", what, "Give a smaller one and another --output-dir")) from error
     except OSError as error:
         raise StorageError(Problem(out, reason(error), "Free space or choose another --output-dir")) from error
@@ -121,9 +127,10 @@ def write_pair(pair: Pair, manifest: Manifest, make: Generator) -> None:
 
     def write(folder: Path) -> None:
         for name, values in pair.channels.items():
-            write_slice(folder / f"{name}.nii.gz", values, name in pair.masks, make.spacing, make.axis)
+            write_slice(folder / f"{name}.nii.gz", values, name in pair.masks, make.grid)
 
-    figures = lesion_figures(pair.channels, pair.masks, make.spacing)
+    entry |= {DRAWN_AGAIN: pair.drawn_again} if pair.drawn_again else {}
+    figures = lesion_figures(pair.channels, pair.masks, make.grid)
     write_folder(manifest, entry | figures, tuple(pair.channels), write)
 
 

@@ -6,7 +6,7 @@ next audit moves what is marked. Nothing is deleted, and `generate` does not mak
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,12 +14,12 @@ from typing import Any, Protocol
 import attrs
 import numpy as np
 
-from medgen.errors import CheckpointError, DataError, Problem, RunInUseError
+from medgen.errors import DataError, Problem, RunInUseError
 from medgen.evaluation import pair_files
 from medgen.evaluation.copies import BLOCK, Judge, Verdict
+from medgen.evaluation.manifest_lines import Entry, line_of, listed
 from medgen.evaluation.samples import Samples
 from medgen.generation.manifest import IN_USE
-from medgen.generation.manifest_lines import Entry, Lines, line_of
 from medgen.system import files
 from medgen.system.locks import Locks
 
@@ -29,6 +29,8 @@ COPY = "copy of a"
 """How the reason begins for which a copy is set aside; what follows is `slice` or `lesion`."""
 OBEDIENCE = "obedience below"
 """How the reason begins for which a pair is set aside whose lesion is not found; what follows is the least Dice."""
+NOTE = "obedience"
+"""Key of a line for the Dice with which segmenters taught on real slices find the lesion."""
 Rows = dict[int, Entry]
 
 
@@ -47,7 +49,7 @@ class Audited:
 
 def waiting(out: Path, key: str, wanted: Container[int]) -> Rows:
     """The pairs of some indices that have not been compared with these training slices. Raises DataError."""
-    with _lines(out) as lines:
+    with listed(out) as lines:
         rows = {index: lines[index] for index in lines.made() if index in wanted}
     return {index: row for index, row in rows.items() if not row.get(FOLDER) and _against(row) != key}
 
@@ -73,32 +75,40 @@ class Obedience(Protocol):
         """Give the Dice of what they find and each pair's mask, `[pair]`, 0 to 1."""
 
 
-def obey(out: Path, locks: Locks, judges: Obedience, least: float, wanted: Container[int]) -> None:
-    """Note the obedience of pairs that have none yet in their lines, and move those below `least`."""
-    with _lines(out) as lines:
-        rows = {index: row for index in lines.made() if index in wanted and "obedience" not in (row := lines[index])}
-    indices = [index for index, row in rows.items() if not row.get(FOLDER)]
-    notes: Rows = {}
-    for start in range(0, len(indices), BLOCK):
-        some = indices[start : start + BLOCK]
-        block = pair_files.read([place(out, rows[index]) for index in some], rows[some[0]]["files"])
-        found = judges.per_pair(block.samples(*(str(rows[index]["id"]) for index in some)))
-        for index, value in zip(some, found.tolist(), strict=True):
-            below = {FOLDER: f"{OBEDIENCE} {least:g}"} if value < least else {}
-            notes[index] = {"obedience": round(value, 4), **below}
-    amend(out, locks, notes)
+def obey(out: Path, locks: Locks, taught: Callable[[], Obedience], least: float, wanted: Container[int]) -> None:
+    """Note the obedience of pairs that have none yet in their lines, and move those below `least`.
+
+    taught: gives the segmenters; called only if there is a pair to judge.
+    """
+    with listed(out) as lines:
+        rows = {index: row for index in lines.made() if index in wanted and not (row := lines[index]).get(FOLDER)}
+    values = {index: float(row[NOTE]) for index, row in rows.items() if NOTE in row}
+    if indices := [index for index in rows if index not in values]:
+        values |= zip(indices, _obedience(out, taught(), [rows[index] for index in indices]), strict=True)
+    notes = {index: {NOTE: value} for index, value in values.items() if NOTE not in rows[index]}
+    below = {index: {FOLDER: f"{OBEDIENCE} {least:g}"} for index, value in values.items() if value < least}
+    amend(out, locks, {index: notes.get(index, {}) | below.get(index, {}) for index in {*notes, *below}})
     move(out)
+
+
+def _obedience(out: Path, judges: Obedience, rows: Sequence[Entry]) -> Iterator[float]:
+    """Yield the obedience of pairs, a block at a time."""
+    for start in range(0, len(rows), BLOCK):
+        some = rows[start : start + BLOCK]
+        block = pair_files.read([place(out, row) for row in some], some[0]["files"])
+        found = judges.per_pair(block.samples(*(str(row["id"]) for row in some)))
+        yield from (round(value, 4) for value in found.tolist())
 
 
 def disobedient(out: Path, wanted: Container[int]) -> int:
     """Count the pairs that are set aside for their obedience."""
-    with _lines(out) as lines:
+    with listed(out) as lines:
         return sum(str(lines[index].get(FOLDER, "")).startswith(OBEDIENCE) for index in lines.made() if index in wanted)
 
 
 def move(out: Path) -> None:
     """Move what is marked as set aside and still lies among the pairs."""
-    with _lines(out) as lines:
+    with listed(out) as lines:
         for index in lines.made():
             row = lines[index]
             source, target = out / "train" / row["id"], out / FOLDER / row["id"]
@@ -109,14 +119,14 @@ def move(out: Path) -> None:
 
 def audited(out: Path, key: str) -> Audited:
     """What was found by comparing with these training slices."""
-    with _lines(out) as lines:
+    with listed(out) as lines:
         rows = {index: row for index in lines.made() if _against(row := lines[index]) == key}
     return Audited(rows, {index: row for index, row in rows.items() if str(row.get(FOLDER, "")).startswith(COPY)})
 
 
 def first_pair(out: Path) -> Samples:
     """The first pair that is there, for its size, channels and mm per pixel. Raises DataError if there is none."""
-    with _lines(out) as lines:
+    with listed(out) as lines:
         row = next((row for index in lines.made() if files.exists(place(out, row := lines[index]))), None)
     if row is None:
         raise DataError(
@@ -133,7 +143,7 @@ def place(out: Path, row: Entry) -> Path:
 def amend(out: Path, locks: Locks, notes: Mapping[int, Entry], first: Mapping[str, Any] | None = None) -> None:
     """Add to lines of the manifest, and to its first line, whoever else writes to it."""
     path = out / "manifest.jsonl"
-    with unchanging(locks), _lines(out) as lines, files.replacing(path) as made, made.open("wb") as file:
+    with unchanging(locks), listed(out) as lines, files.replacing(path) as made, made.open("wb") as file:
         file.write(line_of({**(lines.header or {}), **(first or {})}))
         for index, text in zip(lines, lines.text(), strict=True):
             file.write(line_of(lines[index] | notes[index]) if index in notes else text)
@@ -156,7 +166,7 @@ def held(out: Path, alone: bool) -> Iterator[Locks]:
 
     There is one set of locks at a time in a process: closing another handle of the file would end them all.
     """
-    with _lines(out):
+    with listed(out):
         pass
     with closing(Locks(out / ".lock")) as locks:
         if not locks.take(IN_USE, shared=not alone):
@@ -185,15 +195,3 @@ def _note(verdict: Verdict, judge: Judge) -> Entry:
 def _against(row: Entry) -> str:
     nearest = row.get("nearest")
     return str(nearest.get("against")) if isinstance(nearest, dict) else ""
-
-
-@contextmanager
-def _lines(out: Path) -> Iterator[Lines]:
-    try:
-        lines = Lines(out / "manifest.jsonl")
-    except CheckpointError as error:
-        raise DataError(*error.problems) from error
-    if lines.header is None:
-        raise DataError(Problem(out, "holds no manifest.jsonl", "Give the folder that `medgen generate` wrote"))
-    with closing(lines):
-        yield lines

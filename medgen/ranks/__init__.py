@@ -1,1 +1,1 @@
-"""Processes that train together."""
+"""Run training on several processes: place, collectives, DDP, heartbeats, launcher."""

@@ -1,6 +1,9 @@
-"""What ranks share and decide together. Alone, each function returns at once.
+"""Exchange values between ranks and take decisions together.
 
-All but `rank`, `size`, `is_rank_zero` and `local_indices` are collective: every rank must call them, in the same order.
+With one process, each function returns at once.
+
+All but `rank`, `size`, `is_rank_zero` and `local_indices` are collective: every rank must call
+them, in the same order.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -17,30 +20,29 @@ from torch import Tensor
 
 from medgen.ranks import heartbeat
 
-if TYPE_CHECKING:
-    pass
-
-
 Result = TypeVar("Result")
 
 
 def rank() -> int:
-    """This process's number, from 0."""
+    """Return this process's number, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def size() -> int:
-    """How many processes train together."""
+    """Return the number of processes that train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def is_rank_zero() -> bool:
-    """Whether this is the process that writes and prints."""
+    """Return True in the process that writes and prints."""
     return rank() == 0
 
 
 class State:
-    """The process's own, while it is joined. control: a group on the CPU, for all but gradients."""
+    """Hold the process group while connected.
+
+    control: gloo group for all but gradients. local: number of this process on the node.
+    """
 
     control: dist.ProcessGroup | None = None
     local = 0
@@ -60,12 +62,12 @@ def broadcast_object(value: Any, source: int = 0) -> Any:
 
 
 def on_rank_zero(work: Callable[[], Any]) -> Any:
-    """Run `work` on rank 0 and broadcast its result, of JSON's types."""
+    """Run `work` on rank 0 and broadcast the result, which must be of JSON's types."""
     return broadcast_object(work() if is_rank_zero() else None)
 
 
 def barrier() -> None:
-    """Wait for all ranks, however long one of them saves."""
+    """Wait for all ranks, without a timeout while a rank saves."""
     if size() > 1:
         with heartbeat.waiting():
             dist.barrier(group=State.control)
@@ -82,9 +84,10 @@ def all_reduce_sum(values: Tensor) -> Tensor:
 
 
 def all_reduce_selected(values: Tensor, summed: Sequence[bool]) -> list[float]:
-    """The sums over the ranks of those values `[n]` that are `summed`; the others, which all have, as they are.
+    """Sum over ranks the values `[n]` that are `summed`; return the others, equal on all ranks,
+    unchanged.
 
-    One transfer from the device.
+    Reads the device once.
     """
     if size() == 1:
         return list(values.tolist())
@@ -92,22 +95,25 @@ def all_reduce_selected(values: Tensor, summed: Sequence[bool]) -> list[float]:
 
 
 def local_indices(count: int) -> range:
-    """Which of so many samples this rank makes."""
+    """Return the indices, below `count`, of the samples that this rank makes."""
     return range(rank(), count, size())
 
 
 def all_gather_rows(mine: Tensor, count: int) -> Tensor:
-    """Gather the rows of all ranks, `[count, ...]`; each made its `local_indices`, or any one row if it had none."""
+    """Gather the rows of all ranks, `[count, ...]`.
+
+    mine: the rows of `local_indices`, or any row if there are none.
+    """
     own = local_indices(count)
     whole = mine.new_zeros(count, *mine.shape[1:])
     whole[list(own)] = mine[: len(own)]
-    barrier()  # for as long as it takes: some may have one more to make
+    barrier()  # without a timeout: some ranks have one more row to make
     return all_reduce_sum(whole)
 
 
 @contextmanager
 def first_on_node() -> Iterator[None]:
-    """One process of each node does it, then the others, who find it done."""
+    """Run the block on the first process of each node, then on the others, which find the result."""
     if State.local:
         barrier()
     yield
@@ -116,7 +122,10 @@ def first_on_node() -> Iterator[None]:
 
 
 class AsyncAny:
-    """Non-blocking any(): each call returns the answer to the call before. With one process it answers at once."""
+    """Compute any() over ranks without blocking: a call returns the answer to the call before.
+
+    With one process, a call returns its own answer.
+    """
 
     def __init__(self) -> None:
         self._asked: tuple[Tensor, dist.Work] | None = None
@@ -127,7 +136,7 @@ class AsyncAny:
         before, self._asked = self._asked, self._ask(mine)
         if before is None or not self._answer(before):
             return False
-        self._answer(self._asked)  # the same question again
+        self._answer(self._asked)  # asked a second time, with the same answer
         self._asked = None
         return True
 
@@ -142,7 +151,7 @@ class AsyncAny:
 
 
 def first_stop_reason(text: str | None) -> str:
-    """The text of the first rank that has one; one must."""
+    """Return the text of the lowest rank that has a text. At least one rank must."""
     if size() == 1:
         return text or ""
     source = torch.tensor([size() if text is None else rank()])

@@ -1,26 +1,25 @@
-"""Gradients that are the mean over the ranks, and each rank's rows of a batch."""
+"""Average gradients over ranks, and choose each rank's rows of a batch."""
 
 from __future__ import annotations
 
 import functools
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-if TYPE_CHECKING:
-    pass
 from medgen.ranks.collectives import rank, size
 
 
 def wrap_ddp(turn: Any) -> Any:
-    """A turn whose gradients are the means over the ranks after `backward`.
+    """Wrap a turn so that `backward` leaves the mean of the gradients over ranks.
 
-    The order in which an all-reduce adds depends on where in its buffer a gradient lies, and DDP lays its buffers out
-    anew after the first pass of a process. So that one that resumes adds as one that did not, that pass is no step.
+    An all-reduce adds in an order that depends on a gradient's position in its buffer, and DDP
+    rebuilds its buffers after the first backward pass of a process. That pass runs here, outside
+    any step, so that a resumed run adds in the same order as an uninterrupted run.
     """
     if size() == 1:
         return turn
@@ -33,7 +32,7 @@ def wrap_ddp(turn: Any) -> Any:
 
 
 class _Sum(torch.nn.Module):
-    """Of all parameters: its backward pass comes to the last ones first, as that of a network does."""
+    """Sum all parameters; the backward pass reaches the last ones first, as a network's does."""
 
     def __init__(self, turn: torch.nn.Module):
         super().__init__()
@@ -44,15 +43,19 @@ class _Sum(torch.nn.Module):
 
 
 def no_sync(turn: Any) -> AbstractContextManager[Any]:
-    """While a part of a batch is computed that is not the last: gradients stay where they are."""
+    """Accumulate gradients without averaging over ranks, for all micro-batches but the last."""
     return turn.no_sync() if isinstance(turn, DistributedDataParallel) else nullcontext()
 
 
 def scale_loss(loss: Tensor) -> Tensor:
-    """A share of a mean over the batch, so that the mean of the ranks' gradients is that of the batch."""
+    """Scale a rank's part of a batch mean, so that the mean of the ranks' gradients is the batch's
+    gradient.
+    """
     return loss if size() == 1 else loss * size()
 
 
 def local_rows(batch_size: int, parts: int) -> np.ndarray | None:
-    """Which rows of a batch are this rank's: its share of each part, `[batch_size / size]`; None: all."""
+    """Return this rank's rows of a batch, an equal share of each micro-batch: `[batch_size /
+    size]`. None: all rows.
+    """
     return None if size() == 1 else np.arange(batch_size).reshape(parts, size(), -1)[:, rank()].ravel()

@@ -1,6 +1,6 @@
-"""Signs of life: each rank rewrites a file in the run's folder, and others look whether it does.
+"""Write heartbeats: each rank rewrites a file in the run's folder, and other ranks watch the file.
 
-Without `start`, everything here does nothing.
+Before `start` is called, all functions do nothing.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from medgen.errors import Problem, continue_command
 TICK = 0.25
 """Seconds between heartbeats."""
 LOOK = 8 * TICK
-"""Seconds within which a rank that lives has a heartbeat or ends."""
+"""Seconds within which a living rank writes a heartbeat or ends."""
 
 
 class Beat(NamedTuple):
-    """What a rank last let know of itself. idle: seconds since it last went on. saved: step of `latest.pt`."""
+    """Hold the last heartbeat of a rank.
+
+    idle: seconds since the last progress. saved: step of `latest.pt`.
+    """
 
     number: int
     pid: int
@@ -34,10 +37,12 @@ class Beat(NamedTuple):
 
 
 class Heartbeat:
-    """A file `.rank-N` in the run's folder, rewritten all the time; and an eye on those of other ranks.
+    """Rewrite the file `.rank-N` in the run's folder every `TICK` seconds, and watch the files of
+    other ranks.
 
-    A process that is stopped or lost writes nothing. One that is `working`, not `waiting` for others nor `busy` with
-    what may take long, has to go on within the timeout. `silent` is called with the number of one that does not.
+    A stopped or lost process writes nothing. A rank that is `working`, not `waiting` for others
+    nor `busy` with a long operation, must make progress within `timeout` seconds; otherwise
+    `silent` is called with the rank's number.
     """
 
     def __init__(
@@ -51,25 +56,29 @@ class Heartbeat:
         threading.Thread(target=self._beat, daemon=True).start()
 
     def mark(self, state: str) -> None:
-        """What the rank does from now on."""
+        """Set what the rank does from now on, and count as progress."""
         self.state, self._changed = state, time.monotonic()
 
     def stop(self) -> None:
-        """No longer beat or watch; all ranks have done their work."""
+        """Stop writing and watching, after all ranks have finished."""
         self._ended.set()
-        with suppress(OSError):  # some file systems unlink nothing that is open; the next process sweeps it
+        with suppress(OSError):  # some file systems cannot unlink an open file; the next process sweeps it
             _file(self.folder, self.rank).unlink(missing_ok=True)
 
     def leave(self, state: str) -> None:
-        """The last that others hear of this rank: it `failed`, and tells, or `lost` others, and may tell, or `left`."""
+        """Write this rank's final state.
+
+        `failed`: reports the error. `lost`: lost other ranks, and may have to report. `left`:
+        exits silently.
+        """
         self._ended.set()
         self.state = state
         with suppress(OSError):
             self.write()
-            os.fsync(self._file)  # others may look at once, from another node
+            os.fsync(self._file)  # other nodes may read the file at once
 
     def write(self) -> None:
-        """Let the others know now."""
+        """Write a heartbeat now."""
         with self._writing:
             self._count += 1
             idle = time.monotonic() - self._changed
@@ -77,7 +86,7 @@ class Heartbeat:
             os.pwrite(self._file, json.dumps(beat).ljust(100).encode(), 0)
 
     def heard(self, count: int) -> list[Beat | None]:
-        """What each of so many ranks last let know."""
+        """Return the last heartbeat of each of `count` ranks."""
         return [read_beat(self.folder, number) for number in range(count)]
 
     def _beat(self) -> None:
@@ -91,7 +100,7 @@ class Heartbeat:
     def _watch(self, other: int) -> None:
         beat, now = read_beat(self.folder, other), time.monotonic()
         number, since = self._seen[other]
-        if beat is None and number >= 0:  # it has done its work, and may be kept waiting for
+        if beat is None and number >= 0:  # the rank has finished, and may wait for others
             return
         if beat and beat.number != number:
             self._seen[other] = beat.number, now
@@ -104,7 +113,7 @@ _pulse: Heartbeat | None = None
 
 
 def sweep(folder: Path) -> None:
-    """Remove what ranks of an earlier process left that were killed."""
+    """Remove the files of ranks that were killed earlier."""
     for file in folder.glob(".rank-*"):
         file.unlink(missing_ok=True)
 
@@ -112,13 +121,13 @@ def sweep(folder: Path) -> None:
 def start(
     folder: Path, timeout: float, step: int, rank: int, others: Iterable[int], silent: Callable[[int], None]
 ) -> None:
-    """Show signs of life from now on, and look for those of others; see `Heartbeat`."""
+    """Start writing heartbeats and watching other ranks; see `Heartbeat`."""
     global _pulse
     _pulse = Heartbeat(folder, timeout, step, rank, others, silent)
 
 
 def stop() -> None:
-    """No longer; all ranks have done their work."""
+    """Stop, after all ranks have finished."""
     global _pulse
     if _pulse:
         _pulse.stop()
@@ -126,20 +135,22 @@ def stop() -> None:
 
 
 def beats() -> bool:
-    """Whether this process shows signs of life."""
+    """Return True if this process writes heartbeats."""
     return _pulse is not None
 
 
 def leave(state: str) -> None:
-    """This rank ends, having `failed`."""
+    """Write this rank's final state, as `Heartbeat.leave`."""
     if _pulse:
         _pulse.leave(state)
 
 
 def lost(count: int) -> Problem | None:
-    """This rank has lost others of so many: the line about those that have no heartbeat and did not end by themselves.
+    """Report the ranks, of `count`, whose heartbeat stopped, after this rank lost the connection
+    to others.
 
-    Takes `LOOK` seconds. None: one that failed has told, or one that noticed earlier will tell.
+    Takes `LOOK` seconds. None: a failed rank has reported, or another rank that lost the
+    connection will report.
     """
     if not _pulse:
         return None
@@ -161,7 +172,7 @@ def lost(count: int) -> Problem | None:
 
 
 def mark(step: int | None = None, saved: int | None = None) -> None:
-    """This rank goes on: at this step, with so many saved."""
+    """Count progress of this rank. step: optimizer steps done. saved: step of `latest.pt`."""
     if not _pulse:
         return
     _pulse.step = _pulse.step if step is None else step
@@ -169,21 +180,21 @@ def mark(step: int | None = None, saved: int | None = None) -> None:
     if saved is not None:
         _pulse.saved = saved
         with suppress(OSError):
-            _pulse.write()  # who tells of a rank's end reads it here
+            _pulse.write()  # a report of a rank's end reads `saved` here
 
 
 def working() -> AbstractContextManager[None]:
-    """While it trains and has to go on."""
+    """Require progress within the timeout while the block trains."""
     return _doing("working")
 
 
 def waiting() -> AbstractContextManager[None]:
-    """While others may keep this rank waiting."""
+    """Allow any time while the block waits for other ranks."""
     return _doing("waiting")
 
 
 def busy() -> AbstractContextManager[None]:
-    """While it does what may take long."""
+    """Allow any time while the block does a long operation, such as a save."""
     return _doing("busy")
 
 
@@ -202,7 +213,7 @@ def _doing(state: str) -> Iterator[None]:
 
 
 def read_beat(folder: Path, number: int) -> Beat | None:
-    """What a rank last wrote, if anything."""
+    """Read the last heartbeat of a rank; None without a readable file."""
     try:
         return Beat(*json.loads(_file(folder, number).read_text()))
     except (OSError, ValueError):
@@ -214,9 +225,11 @@ def _file(folder: Path, number: int) -> Path:
 
 
 def gone(folder: Path, number: int, what: str, options: str = "") -> Problem:
-    """The line about a rank that did not end by itself, and how to go on."""
+    """Describe the end of a rank that could not report itself, with the command that continues the
+    run.
+    """
     beat, first = read_beat(folder, number), read_beat(folder, 0)
     who = f"rank {number}" + (f" (pid {beat.pid})" if beat else "")
-    at = f" at step {max(beat.step, first.saved if first else 0)}" if beat else ""  # all take part in a save
+    at = f" at step {max(beat.step, first.saved if first else 0)}" if beat else ""  # every rank takes part in a save
     saved = f"last checkpoint: step {first.saved}" if first else "see the last checkpoint"
     return Problem(folder, f"{who} {what}{at}; {saved}", "Continue", command=f"{continue_command(folder)}{options}")

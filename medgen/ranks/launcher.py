@@ -1,4 +1,6 @@
-"""One process for each device of a node: started with torch's elastic agent, and told of when one dies in silence."""
+"""Start one process per device of a node with torch's elastic agent, and report a worker that dies
+silently.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,17 @@ from medgen.errors import MedgenError, Problem, RankError, StoppedError, of_syst
 from medgen.ranks import heartbeat
 from medgen.ranks.place import NOTES, PARENT, check_devices
 from medgen.ranks.process_group import AFTER, check
-from medgen.system.signals import NAMES, answered
+from medgen.system import torch_private
+from medgen.system.signals import NAMES, answered, exit_code_for
 
 if TYPE_CHECKING:
     from medgen.api.recipe import Recipe
 
 
 def supervise(arguments: list[str], recipe: Recipe) -> int:
-    """Run `medgen ARGUMENTS` in a process per device of this node, and wait for them. Returns the exit code."""
+    """Run `medgen ARGUMENTS` in a process per device of this node, wait for all, and return the
+    exit code.
+    """
     check(recipe, recipe.training.devices)
     check_devices(recipe.training.devices)
     with surroundings(recipe.training.devices) as notes:
@@ -35,14 +40,17 @@ def supervise(arguments: list[str], recipe: Recipe) -> int:
 
 @contextmanager
 def surroundings(devices: int) -> Iterator[Path]:
-    """A folder for notes, and environment, logging and signals as workers and torch's agent need them; then as were."""
+    """Set environment, logging and signals for workers and torch's agent, and restore them after.
+
+    Yields a folder for notes.
+    """
     environment, disabled = dict(os.environ), logging.root.manager.disable
     quit_ = signal.getsignal(signal.SIGQUIT)
     with tempfile.TemporaryDirectory(prefix="medgen-") as notes:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, count_cores() // devices)))
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        os.environ |= {NOTES: notes, "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGQUIT"}  # the others are for the workers
-        logging.disable(logging.CRITICAL)  # of torch's agent, which tells in forty lines what we tell in one
+        os.environ |= {NOTES: notes, "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGQUIT"}  # the rest go to the workers
+        logging.disable(logging.CRITICAL)  # torch's agent logs forty lines where medgen prints one
         try:
             yield Path(notes)
         finally:
@@ -54,14 +62,16 @@ def surroundings(devices: int) -> Iterator[Path]:
 
 
 class Supervisor:
-    """Starts workers with torch's elastic agent, forwards signals, and tells of a worker that could not tell itself."""
+    """Start workers with torch's elastic agent, forward signals, and report a worker that could
+    not report itself.
+    """
 
     def __init__(self, arguments: list[str], devices: int, notes: Path):
         (notes / PARENT).write_text(str(os.getpid()))
         self.notes, self.devices = notes, devices
         self.agent = _agent(arguments, devices, notes, self._look)
         self.ended: set[int] = set()
-        """Processes that were alive still some time after another had failed."""
+        """Pids of processes that were killed because they outlived a failed one."""
         self.asked = 0
         self._failed = False
 
@@ -74,7 +84,7 @@ class Supervisor:
         return self._judge(list(result.failures.items()))
 
     def close(self) -> None:
-        """End the threads with which torch's agent keeps its meeting place."""
+        """End the threads of the rendezvous of torch's agent."""
         self.agent.get_worker_group().spec.rdzv_handler.shutdown()
 
     def _pids(self) -> list[int]:
@@ -89,7 +99,7 @@ class Supervisor:
             _kill(pid, number)
 
     def _look(self) -> None:
-        """torch's agent asks the others to end when one has failed, and would wait for half a minute."""
+        """If a worker failed, kill the rest after `AFTER` seconds; torch's agent would wait 30 s."""
         if not self._failed and any(map(_has_failed, self._pids())):
             self._failed = True
             threading.Thread(target=self._end_stragglers, daemon=True).start()
@@ -102,8 +112,11 @@ class Supervisor:
                 _kill(pid, signal.SIGKILL)
 
     def _judge(self, failures: list[tuple[int, Any]]) -> int:
-        """The exit code of the first worker that had an error of its own; raises RankError if it died in silence."""
-        told = (RankError.exit_code, -signal.SIGTERM, -self.asked)  # a signal may come before a worker can answer it
+        """Return the exit code of the first worker with an error of its own.
+
+        Raises RankError if a signal killed it.
+        """
+        told = (RankError.exit_code, -signal.SIGTERM, -self.asked)  # a signal may arrive before a worker handles it
         own = [each for each in failures if each[1].exitcode not in told and each[1].pid not in self.ended]
         if own and own[0][1].exitcode < 0:
             number, failure = own[0]
@@ -128,9 +141,9 @@ class Supervisor:
 
     def _stopped(self, number: int) -> MedgenError:
         name = NAMES[signal.Signals(number)]
-        code = 130 if number == signal.SIGINT else 75
         return StoppedError(
-            Problem("train", f"stopped by {name} before it trained", "Give the same command again"), exit_code=code
+            Problem("train", f"stopped by {name} before it trained", "Give the same command again"),
+            exit_code=exit_code_for(name),
         )
 
 
@@ -140,19 +153,13 @@ def _not_started(error: OSError) -> RankError:
 
 
 def _agent(arguments: list[str], devices: int, logs: Path, look: Callable[[], None]) -> Any:
-    """torch's agent for one node; calls `look` before it asks how its workers are."""
+    """Return torch's agent for one node; `look` is called before each check of the workers."""
     from torch.distributed.elastic.agent.server.api import WorkerSpec
-    from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.elastic.rendezvous import RendezvousParameters
     from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 
-    class Agent(LocalElasticAgent):
-        def _monitor_workers(self, worker_group: Any) -> Any:
-            look()
-            return super()._monitor_workers(worker_group)
-
-    meeting = RendezvousParameters(
+    rendezvous = RendezvousParameters(
         "c10d", "127.0.0.1:0", run_id="medgen", min_nodes=1, max_nodes=1, local_addr="127.0.0.1"
     )
     spec = WorkerSpec(
@@ -160,16 +167,18 @@ def _agent(arguments: list[str], devices: int, logs: Path, look: Callable[[], No
         local_world_size=devices,
         entrypoint=sys.executable,
         args=("-m", "medgen", *arguments),
-        rdzv_handler=get_rendezvous_handler(meeting),
+        rdzv_handler=get_rendezvous_handler(rendezvous),
         max_restarts=0,
         monitor_interval=0.1,
         local_addr="127.0.0.1",
     )
-    return Agent(spec, DefaultLogsSpecs(log_dir=str(logs)))
+    return torch_private.agent(spec, DefaultLogsSpecs(log_dir=str(logs)), look)
 
 
 def _has_failed(pid: int) -> bool:
-    """Looks without taking the news from torch's agent."""
+    """Return True if a process ended with an error, without reaping the process, which torch's
+    agent does.
+    """
     try:
         ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:

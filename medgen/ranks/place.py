@@ -1,29 +1,28 @@
-"""Where a process stands among those that train together, and the device it takes."""
+"""Find a process's rank among those that train together, and the process's device."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from medgen.errors import Problem, RecipeError
 
-if TYPE_CHECKING:
-    pass
-
-
 NOTES = "MEDGEN_NOTES"
-"""Names the folder in which workers leave notes for the process that started them, if that was medgen."""
+"""Variable with the folder in which workers leave notes for the medgen process that started them.
+"""
 
 
 PARENT = "pid"
-"""The note with the id of that process."""
+"""Name of the note with the pid of that process."""
 
 
 class Place(NamedTuple):
-    """A process among those that train together."""
+    """Hold rank and size of the group of processes, and the number of the process on the node,
+    `local`.
+    """
 
     rank: int
     size: int
@@ -31,8 +30,11 @@ class Place(NamedTuple):
 
 
 def place(environment: Mapping[str, str] = os.environ) -> Place | None:
-    """Where `torchrun` or `srun` put this process; None if it was started by neither. Raises RecipeError."""
-    # of the step, as a batch script has a rank of its own and no step
+    """Read this process's place from the variables of `torchrun` or `srun`; None without them.
+
+    Raises RecipeError.
+    """
+    # the step's variables: a batch script has a rank of its own, but no step
     step = number(environment, "SLURM_STEP_NUM_TASKS", 1) > 1
     if environment.get("RANK") and environment.get("WORLD_SIZE"):
         return _of_torch(environment, step)
@@ -53,7 +55,10 @@ def _of_slurm(environment: Mapping[str, str]) -> Place:
 
 
 def _of_torch(environment: Mapping[str, str], step: bool) -> Place:
-    """torch's variables, unless they are left over from something else. step: whether `srun` says where ranks meet."""
+    """Read torch's variables, and refuse left-over ones.
+
+    step: True if `srun` says where ranks meet.
+    """
     where = Place(number(environment, "RANK"), number(environment, "WORLD_SIZE"), 0)
     said = f"RANK, WORLD_SIZE: got {where.rank} and {where.size}"
     if not 0 <= where.rank < where.size:
@@ -90,5 +95,7 @@ def check_devices(wanted: int, asked_by: str = "training.devices") -> None:
 
 
 def take_device(where: Place) -> None:
-    """The GPU of this process: of those it sees the one with its number, or the only one, as clusters may bind them."""
+    """Select this process's GPU: the visible GPU of number `local`, or the only one if the cluster
+    binds one each.
+    """
     torch.cuda.set_device(where.local % torch.cuda.device_count())

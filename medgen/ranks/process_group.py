@@ -1,4 +1,4 @@
-"""How ranks connect, end together, and report the rank that failed first."""
+"""Connect ranks, end them together, and report the rank that failed first."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import torch.distributed as dist
 
 from medgen.errors import Problem, RankError, RecipeError, StoppedError
 from medgen.ranks import heartbeat, rendezvous
-from medgen.system import console
+from medgen.system import console, torch_private
 
 if TYPE_CHECKING:
     from medgen.api.recipe import Recipe
@@ -27,15 +27,18 @@ from medgen.ranks.collectives import State, barrier, broadcast_object, is_rank_z
 from medgen.ranks.place import NOTES, PARENT, Place, place, take_device
 
 PATIENCE = timedelta(days=30)
-"""How long ranks wait for one that saves or validates: as long as it lives, which is what heartbeats tell."""
+"""Timeout of collectives on the control group: practically none, as heartbeats detect a dead rank.
+"""
 
 
 AFTER = 5.0
-"""Seconds that a rank has more than the watch: so that the silent rank is named, not the one that waited for it."""
+"""Extra seconds before a collective times out, so that the heartbeat blames the hung rank, not a
+rank that waits.
+"""
 
 
 def check(recipe: Recipe, devices: int) -> None:
-    """Raise RecipeError if so many ranks cannot share a batch."""
+    """Raise RecipeError if the batch cannot be divided by `devices` ranks and micro-batches."""
     training = recipe.training
     if training.batch_size % (devices * training.accumulate):
         raise RecipeError(
@@ -49,7 +52,9 @@ def check(recipe: Recipe, devices: int) -> None:
 
 
 def _check_apart() -> None:
-    """Raise RecipeError, on all ranks, if two of them would use the same GPU, for which NCCL has forty lines."""
+    """Raise RecipeError, on all ranks, if two ranks would use the same GPU; NCCL would print forty
+    lines.
+    """
     if not torch.cuda.is_available():
         return
     mine = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
@@ -66,14 +71,14 @@ def _check_apart() -> None:
 
 @contextmanager
 def member(recipe: Recipe) -> Iterator[None]:
-    """Take part, if this process was started as one of several. One rank tells of an error, the first that has one."""
+    """Join the other ranks, if this process is one of several. The first rank that fails reports."""
     where = place()
     if where is None or where.size == 1:
         yield
         return
     try:
         check(recipe, where.size)
-    except RecipeError:  # all ranks find the same, and none may leave while others wait for it to join
+    except RecipeError:  # all ranks raise this, and none may exit while others wait for it to join
         if where.rank:
             raise RankError() from None
         raise
@@ -101,12 +106,12 @@ def member(recipe: Recipe) -> Iterator[None]:
 
 
 def start_heartbeat(folder: Path, timeout: float, step: int) -> None:
-    """Show signs of life from now on. Rank 0 watches all, and rank 1 watches rank 0."""
+    """Start heartbeats. Rank 0 watches all ranks, and rank 1 watches rank 0."""
     if size() == 1 or heartbeat.beats():
         return
 
     def silent(other: int) -> None:
-        # only rank 1 tells of rank 0, which may be the one that counts those who tell
+        # only rank 1 reports rank 0, which may hold the counter of those who report
         if other == 0 or _first_to_fail():
             _leave_note("told")
             heartbeat.leave("failed")
@@ -124,7 +129,7 @@ def start_heartbeat(folder: Path, timeout: float, step: int) -> None:
 
 
 def exit_now(code: int) -> None:
-    """End the process at once after a failure: to leave a group in order, all would have to be there."""
+    """End the process at once after a failure: leaving a group in order would need all ranks."""
     if dist.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
@@ -143,16 +148,16 @@ def _join(where: Place, recipe: Recipe) -> None:
 
 
 def connect(where: Place, backend: str, timeout: float) -> None:
-    """Connect to the others. Raises RankError with what to look at, as torch's own words do not help."""
+    """Connect to the other ranks. Raises RankError that says what to check."""
     address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
     try:
-        socket.getaddrinfo(address, port)  # torch says in forty lines that there is no such host
+        socket.getaddrinfo(address, port)  # torch prints forty lines for an unknown host
         if name := rendezvous.interface(address):
             os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
         allowed = timedelta(seconds=timeout + AFTER)
         dist.init_process_group(backend, timeout=allowed, rank=where.rank, world_size=where.size)
         State.control, State.local = dist.new_group(backend="gloo", timeout=allowed), where.local
-        dist.distributed_c10d._set_pg_timeout(PATIENCE, State.control)  # once they are connected
+        torch_private.extend_timeout(State.control, PATIENCE)  # the short timeout is for connecting only
     except (RuntimeError, ValueError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise RankError(
@@ -166,9 +171,9 @@ def connect(where: Place, backend: str, timeout: float) -> None:
 
 
 def exit_with_parent() -> None:
-    """Who was started by a process that was killed has nobody to report to, and must not go on alone."""
+    """End this process when its parent is killed: nobody would report or stop it."""
     note = Path(os.environ.get(NOTES, ""), PARENT)
-    parent = int(note.read_text()) if NOTES in os.environ and note.exists() else os.getppid()  # it may be gone already
+    parent = int(note.read_text()) if NOTES in os.environ and note.exists() else os.getppid()  # else gone already
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -179,14 +184,16 @@ def exit_with_parent() -> None:
 
 
 def is_lost_peer_error(error: BaseException) -> bool:
-    """Whether an error only tells that another rank is gone."""
+    """Return True if an error only says that another rank is gone."""
     return isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError) and re.search("gloo|NCCL|Connection closed", str(error)) is not None
     )
 
 
 def _about_the_lost() -> list[Problem]:
-    """A line, of one rank, unless medgen itself started the ranks of this node, and tells."""
+    """Describe the lost ranks, on one rank; nothing if medgen started the ranks of this node, and
+    so reports them.
+    """
     if NOTES in os.environ:
         return []
     line = None
@@ -202,14 +209,14 @@ def _about_the_lost() -> list[Problem]:
 
 
 def _first_to_fail() -> bool:
-    """Whether no other rank has told of an error before."""
+    """Return True on the first rank that reports an error."""
     where = place()
     try:
         if dist.is_initialized():
-            first = dist.distributed_c10d._get_default_store().add("medgen/failed", 1) == 1
-        else:  # one on each node, as they cannot ask each other
+            first = torch_private.count_in_store("medgen/failed") == 1
+        else:  # one rank per node reports, as nodes cannot ask each other
             first = where is None or where.local == 0
-    except RuntimeError:  # the rank that kept the count is gone
+    except RuntimeError:  # the rank that holds the counter is gone
         return False
     if first:
         _leave_note("told")
@@ -217,6 +224,6 @@ def _first_to_fail() -> bool:
 
 
 def _leave_note(name: str, text: str = "") -> None:
-    """For the process that started this one, if that was medgen."""
+    """Leave a note for the medgen process that started this one, if any."""
     if NOTES in os.environ:
         Path(os.environ[NOTES], name).write_text(text, encoding="utf-8", errors="surrogateescape")

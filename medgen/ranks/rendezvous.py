@@ -1,4 +1,4 @@
-"""Where the processes that train together meet, and over which network."""
+"""Choose the address, the port and the network interface over which ranks connect."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ SIOCGIFADDR = 0x8915
 
 
 def interface(address: str) -> str | None:
-    """The network interface on the way to another host, if it can be told.
+    """Return the network interface on the route to another host; None if unknown.
 
-    Left alone, gloo takes the one that has the address of this host's name, which is often loopback.
+    By default gloo takes the interface with the address of this host's name, which is often
+    loopback.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):
         probe.connect((address, 1))  # sends nothing
         mine = socket.inet_aton(probe.getsockname()[0])
         for _, name in socket.if_nameindex():
-            with suppress(OSError):  # one without such an address
+            with suppress(OSError):  # an interface without an IPv4 address
                 found = fcntl.ioctl(probe, SIOCGIFADDR, struct.pack("256s", name.encode()))
                 if found[20:24] == mine and not name.startswith("lo"):
                     return name
@@ -33,9 +34,10 @@ def interface(address: str) -> str | None:
 
 
 def variables() -> dict[str, str]:
-    """Find torch's variables for where ranks meet; those that `srun` started know it from the step.
+    """Return torch's variables MASTER_ADDR and MASTER_PORT, from the environment or the step of
+    `srun`.
 
-    Empty counts as unset. Raises RecipeError for what is no port.
+    Empty counts as unset. Raises RecipeError for an invalid port.
     """
     job = number(os.environ, "SLURM_JOB_ID") * 7 + number(os.environ, "SLURM_STEP_ID")
     port = number(os.environ, "MASTER_PORT", 20_000 + job % 12_000)
@@ -52,7 +54,7 @@ def _first_node() -> str:
     nodes = os.environ.get("SLURM_STEP_NODELIST", "")
     try:
         listed = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
-    except (OSError, ValueError, subprocess.CalledProcessError) as error:  # ValueError: what it says is no text
+    except (OSError, ValueError, subprocess.CalledProcessError) as error:  # ValueError: the output is no text
         raise RankError(_no_node(nodes, str(error))) from error
     if not (names := listed.stdout.split()):
         raise RankError(_no_node(nodes, "it names none"))

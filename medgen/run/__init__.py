@@ -1,1 +1,1 @@
-"""One run: its state, its folder, its checkpoints."""
+"""Hold one run: state, folder, checkpoints, metrics."""

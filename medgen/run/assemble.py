@@ -1,4 +1,4 @@
-"""Recipe to Run: build what the recipe's settings describe, and connect it."""
+"""Build a run from a recipe: models, losses, data, callbacks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from medgen.system.console import progress
 
 
 class Parts(NamedTuple):
-    """What a recipe builds without data: enough to load weights and sample."""
+    """Hold what a recipe builds without data: enough to load weights and sample."""
 
     mode: Mode
     space: Space
@@ -38,21 +38,22 @@ class Parts(NamedTuple):
 
 
 def default_device() -> torch.device:
-    """The GPU, where there is one."""
+    """Return the GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class Saved(NamedTuple):
-    """The state in a checkpoint, and what messages call the file."""
+    """Hold a checkpoint's state and the file that messages name."""
 
     state: Mapping[str, Any]
     source: Path
 
 
 def build(recipe: Recipe, device: torch.device, saved: Saved | None = None) -> Parts:
-    """Mode, space, strategy and network; the initial weights depend on the seed alone.
+    """Build mode, space, strategy and network, with initial weights that depend only on the seed.
 
-    saved: what the space takes its state from, before the network is built, as it may not know its channels without.
+    saved: checkpoint from which the space restores its state before the network is built, as the
+    state may decide the number of channels.
     """
     names = recipe.names
     with building(f"mode.{names['mode']}"):
@@ -80,9 +81,9 @@ def assemble(
     saved: Saved | None = None,
     callbacks: Mapping[str, Callback] | None = None,
 ) -> TrainingRun:
-    """A run that can be trained, its callbacks registered on a plugin manager of its own.
+    """Build a run that can be trained, with its callbacks on a plugin manager of its own.
 
-    saved: the checkpoint that is about to be loaded. callbacks: more than the recipe has, by name.
+    saved: checkpoint that the caller loads next. callbacks: additional ones, by name.
     """
     device = device or default_device()
     recipe = choices.settle(recipe, device)
@@ -109,7 +110,10 @@ def _losses(recipe: Recipe, device: torch.device) -> Iterator[tuple[str, Any]]:
 
 
 def prepare_data(recipe: Recipe, mode: Mode) -> SliceStore:
-    """Open the slice store of a recipe's data; fill it first where there is none, with a bar."""
+    """Open the slice store of a recipe's data.
+
+    A missing store is built first, with a progress bar.
+    """
     with progress("slice store", unit="steps, two per patient") as bar:
         return open_store(recipe.data, mode.names, mask_names(recipe.data), progress=bar.update)
 
@@ -117,14 +121,15 @@ def prepare_data(recipe: Recipe, mode: Mode) -> SliceStore:
 def prepare_images(
     recipe: Recipe, parts: Parts, store: SliceStore, device: torch.device, new: bool
 ) -> LatentStore | None:
-    """What the space keeps of each slice, where it keeps anything; made first where it is not there, with a bar.
+    """Open the store of prepared slices; None if the space prepares none.
 
-    new: let the space calibrate itself on the slices to train on.
+    A missing store is built first, with a progress bar. new: calibrate the space on the training
+    slices.
     """
     space = parts.space
     if space.key is None:
         return None
-    space.shape((recipe.data.image_size,) * 2)  # it may not fit, and the images take a while to prepare
+    space.shape(recipe.data.shape)  # raises for a wrong size before the slow preparation
     with progress("prepared slices", unit="slices") as bar:
         prepared = open_latent_store(store, parts.mode, space, device, progress=bar.update)
     if new:
@@ -136,7 +141,7 @@ def prepare_images(
 
 
 def _parts(count: int) -> Iterator[np.ndarray]:
-    """The numbers below `count`, a few hundred at a time."""
+    """Yield the indices below `count`, 256 at a time."""
     return (np.arange(start, min(start + 256, count)) for start in range(0, count, 256))
 
 

@@ -1,4 +1,4 @@
-"""What `auto` stands for in a recipe: chosen once, where a run begins, and kept wherever it goes on."""
+"""Replace `auto` in a recipe: decided once, when a run begins, and kept when the run is resumed."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from medgen.system.console import say, warn
 
 AUTO = "auto"
 KEPT = "kept"
-"""Stands for what a recipe asks where a run goes on."""
+"""Marks a resumed run in `tell`, whose recipe asks nothing."""
 NAMES = ("precision", "compile")
-"""Settings of [training] that may be `auto`."""
+"""Settings of [training] that may be `auto` and are decided here."""
 CPU = Path("/proc/cpuinfo")
 UNITS = {"avx512_bf16", "amx_bf16", "bf16"}
-"""What Linux calls a CPU's units for bf16: AVX-512's, AMX's and ARM's."""
+"""Linux's flags for bf16 units of a CPU: AVX-512's, AMX's and ARM's."""
 
 
 def settle(recipe: Recipe, device: torch.device) -> Recipe:
-    """The recipe with a precision of its own: bf16 where the device computes it, else fp32. Collective.
+    """Replace `precision = "auto"` with bf16 if the device computes bf16, else fp32. Collective.
 
-    Whether to compile shows only once it is tried, see `compiling`.
+    `compile = "auto"` is decided by a trial, see `compiling`.
     """
     if recipe.training.precision != AUTO:
         return recipe
@@ -36,19 +36,19 @@ def settle(recipe: Recipe, device: torch.device) -> Recipe:
 
 
 def fill(recipe: Recipe, chosen: Mapping[str, Any]) -> Recipe:
-    """The recipe with what was chosen before in place of `auto`."""
+    """Replace `auto` in a recipe with earlier decisions."""
     given = {name: getattr(recipe.training, name) for name in NAMES}
     filled = {name: chosen[name] for name, value in given.items() if value == AUTO and name in chosen}
     return attrs.evolve(recipe, training=attrs.evolve(recipe.training, **filled)) if filled else recipe
 
 
 def of(recipe: Recipe) -> dict[str, Any]:
-    """What to fill other recipes with."""
+    """Return a recipe's decisions, for `fill`."""
     return {name: getattr(recipe.training, name) for name in NAMES}
 
 
 def tell(recipe: Recipe, device: torch.device, asked: str) -> None:
-    """Say in which precision a run computes, and why. asked: by the recipe; KEPT where a run goes on."""
+    """Print the device and precision of a run, and the reason. asked: the recipe's value, or KEPT."""
     precision, able = recipe.training.precision, has_bf16(device)
     has = f"the {'GPU' if device.type == 'cuda' else 'CPU'} has {'' if able else 'no '}units for bf16"
     why = "as the run began" if asked == KEPT else f"as {has}" if asked == AUTO else "as training.precision says"
@@ -59,11 +59,11 @@ def tell(recipe: Recipe, device: torch.device, asked: str) -> None:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether a device computes in bf16 and does not emulate it."""
+    """Return True if a device computes in bf16 without emulation."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     flags = ""
-    with suppress(OSError):  # another system than Linux
+    with suppress(OSError):  # not on Linux
         flags = CPU.read_text()
     listed = re.search(r"^(?:flags|Features)\s*:(.*)$", flags, re.MULTILINE)
     return listed is not None and not UNITS.isdisjoint(listed[1].split())

@@ -1,4 +1,4 @@
-"""A run's folder: made once, used by one process at a time, found again."""
+"""Create, lock and find the folder of a run."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ from medgen.system import files, locks
 from medgen.system.console import warn
 
 CHECKPOINTS = ("latest.pt", "prev.pt")
-"""What a run is resumed from: the first that is whole."""
+"""Files that a run is resumed from: the first undamaged one."""
 CHILDREN = "*_state.pt"
-"""What a run that consists of child runs keeps: which are done."""
+"""File of a run made of child runs: the list of finished children."""
 ENVIRONMENT = ("SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_JOB_NUM_NODES", "CUDA_VISIBLE_DEVICES")
-"""What metadata keeps of the environment; all else may be private."""
+"""Environment variables that metadata.json records; others may be private."""
 
 
 def create(recipe: Recipe) -> Path:
-    """The folder for a new run of this recipe: `run.dir`, or one that is made now and is nobody else's."""
+    """Create and return the folder of a new run: `run.dir`, or an unused one below `run.root`."""
     return _make(recipe.run.dir) if recipe.run.dir else _fresh(recipe)
 
 
 def claim(folder: Path) -> None:
-    """Raise RecipeError if the folder holds a run. One that ended before it saved anything does not count."""
+    """Raise RecipeError if the folder holds a run; a run that saved nothing does not count."""
     if has_checkpoint(folder) or _about(folder).get("status", "running") not in ("running", "failed"):
         raise RecipeError(
             Problem(
@@ -56,24 +56,26 @@ def claim(folder: Path) -> None:
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether there is something to resume."""
+    """Return True if the folder holds a checkpoint or a state of child runs."""
     return any(files.exists(folder / name) for name in CHECKPOINTS) or any(folder.glob(CHILDREN))
 
 
 def write_recipe(folder: Path, recipe: Recipe) -> None:
-    """`recipe.toml`: the resolved recipe, with which the run is continued."""
+    """Write `recipe.toml`: the resolved recipe, with which the run is resumed."""
     files.write(folder / "recipe.toml", to_toml(recipe))
 
 
 def find_unfinished(recipe: Recipe) -> Path | None:
-    """What `--resume auto` continues: the run in `run.dir`, else the newest unfinished run of this very recipe."""
+    """Find the run that `--resume auto` continues: in `run.dir`, else the newest unfinished run of
+    an equal recipe.
+    """
     if recipe.run.dir:
         return recipe.run.dir if has_checkpoint(recipe.run.dir) else None
     found = sorted(recipe.run.root.glob("**/metadata.json"), key=_changed, reverse=True)
     for folder in (path.parent for path in found):
         try:
             about = _about(folder)
-        except PermissionError:  # someone else's
+        except PermissionError:  # another user's
             continue
         same = about.get("recipe") == identity(choices.fill(recipe, about))
         if same and about.get("status") != "complete" and has_checkpoint(folder):
@@ -84,12 +86,15 @@ def find_unfinished(recipe: Recipe) -> Path | None:
 def _changed(path: Path) -> float:
     try:
         return path.stat().st_mtime
-    except (FileNotFoundError, PermissionError):  # deleted just now, or someone else's
+    except (FileNotFoundError, PermissionError):  # just deleted, or another user's
         return 0.0
 
 
 def latest_state(folder: Path) -> tuple[dict[str, Any], Path]:
-    """The newest checkpoint that is whole. Raises CheckpointError naming both if neither is."""
+    """Load the newest undamaged checkpoint.
+
+    Raises CheckpointError that names both files if both are damaged.
+    """
     latest, previous = (folder / name for name in CHECKPOINTS)
     if not has_checkpoint(folder):
         raise CheckpointError(Problem(folder, "no checkpoint to resume", "Drop --resume, or use --resume auto"))
@@ -105,13 +110,16 @@ def latest_state(folder: Path) -> tuple[dict[str, Any], Path]:
 
 
 def identity(recipe: Recipe) -> str:
-    """A hash of the recipe without paths, devices and whether to compile: these may differ when a run goes on."""
+    """Hash the recipe without paths, devices and compile, which may differ when a run is resumed."""
     alone = attrs.evolve(recipe, training=attrs.evolve(recipe.training, devices=1, compile=False))
     return sha256(public_toml(alone).encode()).hexdigest()[:16]
 
 
 def write_metadata(folder: Path, status: str, **more: Any) -> None:
-    """`metadata.json`: what made this run, and how it stands. No paths and no patients."""
+    """Write `metadata.json`: status, versions and environment of the run.
+
+    No paths and no patients.
+    """
     about = _about(folder) or {"started": _now()}
     about.pop("failure", None)
     environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
@@ -120,7 +128,9 @@ def write_metadata(folder: Path, status: str, **more: Any) -> None:
 
 
 def write_end(folder: Path, error: BaseException, code: int) -> None:
-    """Record how a `running` process ended that did not finish, `stopped` or `failed`, naming no file or patient."""
+    """Record the end of an unfinished `running` run, `stopped` or `failed`, without naming a file
+    or a patient.
+    """
     if _about(folder).get("status") != "running":
         return
     if isinstance(error, StoppedError):
@@ -133,7 +143,10 @@ def write_end(folder: Path, error: BaseException, code: int) -> None:
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process, and as long as it lives. Raises RunInUseError, naming the owner."""
+    """Lock the folder for this process while the block runs.
+
+    Raises RunInUseError that names the owner.
+    """
     try:
         with locks.whole(folder):
             sweep(folder)
@@ -172,7 +185,7 @@ def _make(folder: Path, exist_ok: bool = True) -> Path:
 
 
 def _about(folder: Path) -> dict[str, Any]:
-    """What `metadata.json` says; nothing where there is none, or a damaged one."""
+    """Read `metadata.json`; an empty dict if missing or damaged."""
     try:
         about = json.loads((folder / "metadata.json").read_text())
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -181,7 +194,7 @@ def _about(folder: Path) -> dict[str, Any]:
 
 
 def sweep(folder: Path) -> None:
-    """Delete what a process that was killed had not finished writing."""
+    """Delete unfinished files of a killed process."""
     for stale in folder.glob(".tmp-*"):
         stale.unlink()
     files.recover(folder)

@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: one line a step and one a validation, never twice, also after a crash."""
+"""Write `metrics.jsonl`: one line per step and per validation, without repeats after a crash."""
 
 from __future__ import annotations
 
@@ -13,32 +13,37 @@ from medgen.errors import Problem, StorageError, reason
 from medgen.system import files
 
 ENOUGH = 1 << 13
-"""Bytes that are written together."""
+"""Bytes to collect before a write."""
 
 
 class MetricsFile:
-    """An append-only file of numbers. A checkpoint keeps its length, and resuming cuts it back to that.
+    """Append numbers to a file.
 
-    What a full disk does not take is kept, and must be on disk when a checkpoint is to be written.
+    A checkpoint stores the file's length, to which resuming truncates the file.
+
+    Lines that a full disk refuses stay in memory, and must be on disk before a checkpoint is
+    written.
     """
 
     def __init__(self, path: Path, length: int = 0):
         self.path, self._waiting = path, bytearray()
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - kept open for the run, closed by `close`
-        if self._file.tell() > length:  # a file that is shorter must not be filled up with zeros
+        if self._file.tell() > length:  # truncating a shorter file would fill it with zeros
             self._file.truncate(length)
             self._file.seek(0, os.SEEK_END)
 
     def write(self, step: int, epoch: int, scalars: Mapping[str, float]) -> None:
-        """One line; NaN and infinity, which JSON lacks, become null."""
+        """Append a line; NaN and infinity, which JSON lacks, become null."""
         values = {name: value if math.isfinite(value) else None for name, value in scalars.items()}
         self._waiting += json.dumps({"step": step, "epoch": epoch, **values}).encode() + b"\n"
         if len(self._waiting) >= ENOUGH:
-            with contextlib.suppress(StorageError):  # `length` meets it again
+            with contextlib.suppress(StorageError):  # `length` raises the error again
                 self._write()
 
     def length(self) -> int:
-        """Bytes on disk, where they survive a crash as the checkpoint does that keeps this number."""
+        """Flush to disk, so that the lines survive a crash as a checkpoint does, and return the
+        length in bytes.
+        """
         self._write()
         try:
             files.flush(self._file)
@@ -47,7 +52,7 @@ class MetricsFile:
         return self._file.tell()
 
     def close(self) -> None:
-        """Write what is left, and close."""
+        """Write the remaining lines and close the file."""
         try:
             self._write()
         finally:

@@ -1,4 +1,4 @@
-"""A run as it begins or goes on in its folder."""
+"""Begin a run, or restore a run from its folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from medgen.run.run import TrainingRun
 
 
 def begin(recipe: Recipe, where: Path, callbacks: Mapping[str, Callback] | None = None) -> TrainingRun:
-    """A new run, with the weights that the recipe names, if any."""
+    """Build a new run, with the weights of `training.init_from`, if given."""
     run = assemble(recipe, where, callbacks=callbacks)
     source = recipe.training.init_from
     if source is not None:
@@ -26,7 +26,10 @@ def begin(recipe: Recipe, where: Path, callbacks: Mapping[str, Callback] | None 
 
 
 def restore(recipe: Recipe, where: Path, callbacks: Mapping[str, Callback] | None = None) -> TrainingRun:
-    """The run in a folder as its newest whole checkpoint has it, as far as the recipe and the data still fit."""
+    """Restore a run from its newest undamaged checkpoint.
+
+    Raises RecipeError or DataError if recipe or data differ.
+    """
     state, source = folder.latest_state(where)
     old = from_toml(state["recipe"], source=str(source))
     recipe = choices.fill(recipe, choices.of(old))

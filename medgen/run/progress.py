@@ -1,4 +1,4 @@
-"""How far a run is: steps, samples and epochs. Pure arithmetic, without device, files or other ranks."""
+"""Count steps, samples and epochs of a run: arithmetic without device, files or other ranks."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import attrs
 from medgen.api.tables import TrainingSettings
 
 FIELDS = ("step", "samples", "epochs_ended", "skipped")
-"""What a checkpoint keeps of it."""
+"""Counters that a checkpoint keeps."""
 
 
 @attrs.define
 class Progress:
-    """Counters of a run.
+    """Count the progress of a run.
 
-    batch_size: samples of a step. epoch_samples: of an epoch, as logs, validation and checkpoints count them.
-    total_steps: optimizer steps of the whole run. step, samples: done. epochs_ended: epochs whose end has been worked
-    off. skipped: steps in a row up to the last that were not finite.
+    batch_size: samples per step. epoch_samples: samples per epoch of logs, validation and
+    checkpoints. total_steps: optimizer steps of the whole run. step, samples: done. epochs_ended:
+    epochs whose validation, callbacks and checkpoint are done. skipped: consecutive non-finite
+    steps up to the last one.
     """
 
     batch_size: int
@@ -32,7 +33,7 @@ class Progress:
 
     @classmethod
     def of(cls, training: TrainingSettings, slices: int) -> Progress:
-        """Begin a run over `slices` samples."""
+        """Return the counters of a new run over `slices` samples."""
         cap = training.epoch_steps * training.batch_size
         progress = cls(training.batch_size, min(slices, cap) if cap else slices, training.steps)
         if not training.steps:
@@ -41,26 +42,28 @@ class Progress:
 
     @property
     def epoch(self) -> int:
-        """The epoch of the last sample seen, from 1."""
+        """Return the epoch of the last sample seen, from 1."""
         return max(0, self.samples - 1) // self.epoch_samples + 1
 
     @property
     def epoch_due(self) -> bool:
-        """True between the last sample of an epoch and the work at its end; the last epoch may be short."""
+        """Return True between an epoch's last sample and the work at its end; the last epoch may
+        be short.
+        """
         seen = self.samples / self.epoch_samples
         return (math.ceil(seen) if self.complete else math.floor(seen)) > self.epochs_ended
 
     @property
     def complete(self) -> bool:
-        """True once every step is done."""
+        """Return True once every step is done."""
         return self.step >= self.total_steps
 
     def steps_of(self, epochs: int) -> int:
-        """Return the steps in which `epochs` epochs are seen."""
+        """Return the number of steps in which `epochs` epochs are seen."""
         return math.ceil(epochs * self.epoch_samples / self.batch_size)
 
     def limit_epochs(self, epochs: int) -> None:
-        """End the run after `epochs` epochs, if it would not end before."""
+        """End the run after `epochs` epochs at the latest."""
         self.total_steps = min(self.total_steps, self.steps_of(epochs))
 
     def advance(self, samples: int) -> None:
@@ -68,11 +71,11 @@ class Progress:
         self.step, self.samples = self.step + 1, self.samples + samples
 
     def end_epoch(self) -> None:
-        """Count an epoch whose end has been worked off."""
+        """Count an epoch, after the work at its end."""
         self.epochs_ended += 1
 
     def reopen_epoch(self) -> None:
-        """Count the last epoch, if it was short, as not ended: a run that was complete goes on for longer."""
+        """Count a short last epoch as not ended, when a complete run is extended."""
         if not self.complete:
             self.recount_epochs(at_most=self.epochs_ended)
 
@@ -86,6 +89,6 @@ class Progress:
         return {name: getattr(self, name) for name in FIELDS}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Take back what `state_dict` gave. Raises KeyError."""
+        """Restore what `state_dict` returned. Raises KeyError."""
         for name in FIELDS:
             setattr(self, name, state[name])

@@ -1,4 +1,4 @@
-"""The state of a run: into a checkpoint, and back."""
+"""Write the state of a run to a checkpoint, and restore it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from medgen.run.state import RunState
 
 RETRY_AFTER = (1.0, 5.0, 20.0)
-"""Seconds before each further try to save: quotas are raised and file systems come back."""
+"""Seconds before each retry of a save: quotas are raised and file systems come back."""
 
 
 def state_of(run: RunState) -> dict[str, Any]:
-    """Return the whole state, in plain values and tensors; no paths and no patient ids."""
+    """Return the whole state as plain values and tensors, without paths and patient ids."""
     return {
         "recipe": public_toml(run.recipe),
         "network": run.network.state_dict(),
@@ -42,7 +42,10 @@ def state_of(run: RunState) -> dict[str, Any]:
 
 
 def restore(run: RunState, state: Mapping[str, Any], source: Path) -> None:
-    """Take back what `state_of` gave; everything in it must fit. Raises CheckpointError naming `source`."""
+    """Restore what `state_of` returned.
+
+    Raises CheckpointError that names `source` if anything does not fit.
+    """
     try:
         _restore(run, state, source)
     except KeyError as error:
@@ -50,7 +53,10 @@ def restore(run: RunState, state: Mapping[str, Any], source: Path) -> None:
 
 
 def write(run: RunState, path: Path) -> None:
-    """Write a checkpoint. A failure is tried again, unless nothing was trained that could be lost."""
+    """Write a checkpoint.
+
+    A failed write is retried, unless no step was trained that could be lost.
+    """
     previous = run.dir / "prev.pt" if path.name == "latest.pt" else None
     for wait in RETRY_AFTER if run.progress.step else ():
         try:
@@ -84,7 +90,7 @@ def _restore(run: RunState, state: Mapping[str, Any], source: Path) -> None:
         callback.load_state_dict(state["callbacks"][name])
     run.progress.load_state_dict(state["position"])
     run.continue_clock(state["seconds"])
-    if state["data"]["fingerprint"] != run.store.fingerprint:  # the caller has accepted that
+    if state["data"]["fingerprint"] != run.store.fingerprint:  # accepted by the caller
         run.progress.recount_epochs()
 
 
@@ -93,7 +99,7 @@ def _data(run: RunState) -> dict[str, Any]:
     patients = {split: run.store.patients(split) for split in sizes}
     return {
         "fingerprint": run.store.fingerprint,
-        "spacing": float(run.store.spacing),
+        "spacing": run.store.grid.spacing[0],
         "samples": sizes,
         "patients": patients,
     }

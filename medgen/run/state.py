@@ -1,4 +1,4 @@
-"""What trains in a run: models, optimizers, data and callbacks."""
+"""Hold what trains in a run: models, optimizers, data and callbacks."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
 
 class RunState:
-    """Everything that trains, and how far it is. `network` is the raw module, never a wrapper.
+    """Hold models, data and counters. `network` is the raw module, never a wrapper.
 
-    averaged: a slot that a callback may fill with a module; checkpoints store it and `generate` prefers it.
+    averaged: module that a callback may set; checkpoints store `averaged` and `generate` prefers
+    it to `network`.
     """
 
     averaged: nn.Module | None = None
@@ -58,58 +59,58 @@ class RunState:
 
     @property
     def masks(self) -> frozenset[str]:
-        """Names of the channels that are masks."""
+        """Return the names of the channels that are masks."""
         return self.store.masks
 
     @property
     def seconds(self) -> float:
-        """Training time over all processes that worked on this run."""
+        """Return the training time in seconds, summed over all processes of this run."""
         return self._seconds_before + time.monotonic() - self._began
 
     def continue_clock(self, seconds: float) -> None:
-        """Count from the training time of the processes before."""
+        """Add the training time of earlier processes."""
         self._seconds_before = seconds
 
     @property
     def step(self) -> int:
-        """Optimizer steps done."""
+        """Return the number of optimizer steps done."""
         return self.progress.step
 
     @property
     def samples(self) -> int:
-        """Samples seen."""
+        """Return the number of samples seen."""
         return self.progress.samples
 
     @property
     def total_steps(self) -> int:
-        """Optimizer steps of the whole run."""
+        """Return the number of optimizer steps of the whole run."""
         return self.progress.total_steps
 
     @property
     def epoch(self) -> int:
-        """The epoch of the last sample seen, from 1."""
+        """Return the epoch of the last sample seen, from 1."""
         return self.progress.epoch
 
     @property
     def epochs_ended(self) -> int:
-        """Epochs whose end has been worked off."""
+        """Return the number of epochs whose end is done."""
         return self.progress.epochs_ended
 
     @property
     def epoch_due(self) -> bool:
-        """True between the last sample of an epoch and the work at its end."""
+        """Return True between an epoch's last sample and the work at its end."""
         return self.progress.epoch_due
 
     @property
     def complete(self) -> bool:
-        """True once every step is done."""
+        """Return True once every step is done."""
         return self.progress.complete
 
     def learning_rate(self, step: int) -> float:
-        """Return the rate of a step, from 0."""
+        """Return the learning rate of a step, from 0."""
         return optim.learning_rate(self.recipe.training, step, self.total_steps)
 
     def to_device(self, batch: Batch) -> Batch:
-        """Move what a loader's `at` or `stored` gave to the device, prepared by the space."""
+        """Move a batch of a loader's `at` or `stored` to the device, prepared by the space."""
         image, condition = (part.to(self.device, non_blocking=True).float() for part in batch)
         return Batch(image if self.train.prepared else self.space.prepare(image), condition)

@@ -1,4 +1,4 @@
-"""When a run stops before it is complete: a signal, a callback, a time limit or a step, agreed by all ranks."""
+"""Stop a run early, on all ranks at once: by a signal, a callback, a time limit or a step."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from medgen.ranks import collectives
 from medgen.run.progress import Progress
 
 TIME_LIMIT, REQUEST = "the time limit", "request"
-"""Reasons to stop, besides signals and those of callbacks."""
+"""Reasons to stop, besides those of signals and callbacks."""
 SAVES_LEFT = 3
-"""Times of the slowest save that are kept free before the deadline."""
+"""Saves, of the slowest save's duration, for which to leave time before the deadline."""
 
 
 class Stopping:
-    """The reason to stop, if there is one, and the limits that give one.
+    """Hold the reason to stop, if any, and the limits.
 
-    deadline: time, as of `time.time()`, by which everything must be saved. until: step to stop at, although more are
-    planned.
+    deadline: time, as of `time.time()`, by which everything must be saved. until: step at which to
+    stop early.
     """
 
     def __init__(self, progress: Progress):
@@ -39,12 +39,12 @@ class Stopping:
         self.reason = self.reason or reason
 
     def limit(self, deadline: float, until: int | None) -> None:
-        """Set the limits."""
+        """Set deadline and step to stop at."""
         self.deadline, self.until = deadline, until
 
     @contextmanager
     def without_target(self) -> Iterator[None]:
-        """Let no step be the one to stop at: those that are done here are not counted in the end."""
+        """Ignore `until` within the block, whose steps do not count."""
         until, self.until = self.until, None
         try:
             yield
@@ -53,18 +53,18 @@ class Stopping:
 
     @property
     def has_advanced(self) -> bool:
-        """True once this process has finished a step, or an epoch's end."""
+        """Return True once this process has finished a step, or an epoch's end."""
         return self._first is not None and self._position() != self._first
 
     def note_save(self, seconds: float) -> None:
-        """Learn how long a save takes."""
+        """Record the duration of a save in seconds."""
         self._saving = max(self._saving, seconds)
 
     def agreed(self) -> bool:
-        """True if all ranks agree to stop, which is asked between any two pieces of work. Collective.
+        """Return True if all ranks agree to stop; called between two pieces of work. Collective.
 
-        Leaves room before the deadline for another piece that takes as long as the longest so far, and for saves. What
-        comes before the second step, such as compilation, is no such piece.
+        Leaves time before the deadline for another piece as long as the longest so far, and for
+        saves. Work before the second step, such as compilation, does not count as a piece.
         """
         now = time.time()
         if self._first is None:

@@ -1,4 +1,4 @@
-"""Which versions made a file."""
+"""Record the versions that made a file."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from medgen import __version__
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that decide results."""
+    """Return the versions of Python and of the packages that decide results."""
     return {
         "python": platform.python_version(),
-        "medgen": __version__,  # not of metadata, of which there may be older ones
+        "medgen": __version__,  # not from metadata, which may be left over from an older version
         **{name: version(name) for name in ("torch", "monai", "numpy")},
     }

@@ -1,4 +1,4 @@
-"""Weights in and out of modules, strictly."""
+"""Copy weights into and out of modules, strictly."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ from medgen.errors import CheckpointError, Problem
 
 
 def load_into(module: nn.Module, weights: Mapping[str, Any] | None, source: Path) -> None:
-    """Copy weights into a module. Raises CheckpointError for a missing, extra or differently shaped tensor."""
+    """Copy weights into a module. Raises CheckpointError for a missing, extra or misshapen tensor."""
     copy_into(module.state_dict(), weights, source)
 
 
 def own_state(turn: Turn, network: nn.Module) -> dict[str, Tensor]:
-    """Return what a turn has besides the network, by name: a discriminator's weights, for one."""
+    """Return a turn's tensors besides the network's, by name, such as a discriminator's weights."""
     known = {id(each) for each in network.state_dict(keep_vars=True).values()}
     state = cast("nn.Module", turn).state_dict(keep_vars=True)
     return {name: each.detach() for name, each in state.items() if id(each) not in known}
 
 
 def copy_into(wanted: Mapping[str, Tensor], weights: Mapping[str, Any] | None, source: Path) -> None:
-    """Copy weights into tensors of the same names and shapes. Raises CheckpointError, as `load_into`."""
+    """Copy weights into tensors of the same names and shapes.
+
+    Raises CheckpointError, as `load_into`.
+    """
     given = weights if isinstance(weights, Mapping) else {}
     wrong = [name for name in wanted if getattr(given.get(name), "shape", None) != wanted[name].shape]
     extra = [name for name in given if name not in wanted]

@@ -15,6 +15,14 @@ SAME = 1.0
 """Seconds in which a signal that comes twice is one: Slurm sends it to every process, and each passes it on."""
 
 
+def exit_code_for(reason: str | None) -> int:
+    """Return the exit code after a stop: 130 for Ctrl-C, else 75, by which a scheduler queues the job again.
+
+    reason: a signal's name in `NAMES`, or any other reason to stop.
+    """
+    return 130 if reason == NAMES[signal.SIGINT] else 75
+
+
 class RepeatFilter:
     """Tells signals that someone sends again, who does not want to wait, from those that are delivered twice."""
 
@@ -44,8 +52,8 @@ class Stop:
 
     @property
     def exit_code(self) -> int:
-        """130 for Ctrl-C, else 75, which asks a scheduler to start the job again."""
-        return 130 if self.reason == NAMES[signal.SIGINT] else 75
+        """Return the exit code for the reason."""
+        return exit_code_for(self.reason)
 
 
 @contextmanager

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator
 from traceback import walk_tb
+from types import CodeType
 
 from medgen.api.recipe import Recipe
 from medgen.api.values import SEVERAL
@@ -35,12 +37,21 @@ def plugin_error(run: TrainingRun, error: Exception) -> PluginError | None:
 
 
 def _callback_at_fault(run: TrainingRun, error: BaseException) -> str | None:
-    """The innermost callback that an error came through, and the hook it was in: `previews: medgen_validate`."""
-    names = {id(callback): name for name, callback in run.callbacks.items()}
-    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
-    calls = [(names.get(id(frame.f_locals.get("self"))), frame.f_code.co_name) for frame in frames]
-    owners = [name for name, _ in calls if name]
-    return f"{owners[-1]}: {next(hook for name, hook in calls if name == owners[-1])}" if owners else None
+    """Return the innermost callback on the traceback, and its outermost hook there: `previews: medgen_validate`."""
+    hooks = {code: (name, hook) for name, code, hook in _hooks(run)}
+    calls = [hooks[frame.f_code] for frame, _ in walk_tb(error.__traceback__) if frame.f_code in hooks]
+    if not calls:
+        return None
+    owner = calls[-1][0]
+    return f"{owner}: {next(hook for name, hook in calls if name == owner)}"
+
+
+def _hooks(run: TrainingRun) -> Iterator[tuple[str, CodeType, str]]:
+    """Yield the hooks of all callbacks: the callback's name, the code that runs, the hook's name."""
+    for name, callback in run.callbacks.items():
+        for caller in run.plugins.get_hookcallers(callback) or ():
+            own = [each.function for each in caller.get_hookimpls() if each.plugin is callback]
+            yield from ((name, inspect.unwrap(function).__code__, caller.name) for function in own)
 
 
 def _part_at_fault(recipe: Recipe, error: BaseException) -> str | None:

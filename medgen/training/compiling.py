@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,8 +14,9 @@ from medgen.errors import MedgenError, Problem, RecipeError, StoppedError
 from medgen.ranks import collectives, heartbeat
 from medgen.run import choices
 from medgen.run.run import TrainingRun
+from medgen.system import torch_private
 from medgen.system.console import warn
-from medgen.system.signals import NAMES
+from medgen.system.signals import exit_code_for
 from medgen.training import memory_check
 
 CACHE = "Name a folder that can be written, and run from, in TORCHINDUCTOR_CACHE_DIR"
@@ -56,9 +56,8 @@ def settle(run: TrainingRun, compiled: Callable[[], None], eager: Callable[[], N
         return run.compiles
     fault = _fault(run, compiled if collectives.size() == 1 else lambda: _probe(run.device))
     if fault and fault.advice == STOPPED:
-        code = 130 if fault.what == NAMES[signal.SIGINT] else 75
         what = f"{run.dir}: stopped by {fault.what} while it was compiled"
-        raise StoppedError(Problem("", what, "Give the same command again"), exit_code=code)
+        raise StoppedError(Problem("", what, "Give the same command again"), exit_code=exit_code_for(fault.what))
     run.settle_compile(fault is None)
     if fault is None:
         return True
@@ -130,12 +129,7 @@ def error(fault: Fault, run: TrainingRun) -> RecipeError:
 
 def is_failure(caught: BaseException, run: TrainingRun) -> bool:
     """Whether an error is one of torch's compiler, which may compile in the midst of a run, too."""
-    if not run.compiles:
-        return False
-    from torch._dynamo.exc import TorchDynamoException
-    from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
-
-    return isinstance(caught, (TorchDynamoException, CppCompileError, InvalidCxxCompiler))
+    return run.compiles and isinstance(caught, torch_private.compiler_errors())
 
 
 def read(caught: BaseException) -> Fault:
@@ -154,9 +148,7 @@ def _on_cache(lines: list[str], advice: str) -> str:
 
     Of the library that says what the processor can, all that is seen are errors in code that was made before.
     """
-    from torch._inductor.runtime.cache_dir_utils import cache_dir
-
-    cache = cache_dir()
+    cache = torch_private.compiler_cache()
     if any(re.search(TORN, line) and cache in line for line in lines):  # else it is a library of the compiler's own
         return f"Delete the compiler's cache, the folder {cache},"
     made = any(line.startswith(cache) and " error: " in line for line in lines)

@@ -72,7 +72,7 @@ def _from_few(run: TrainingRun, training: TrainingSettings, images: int, one: fl
 
 def measure(run: TrainingRun, images: int) -> Measured:
     """Train a step of so many images to warm up, and then measure; for a second, if they are short."""
-    torch._dynamo.reset()  # else it would be compiled for images of any number, which takes other memory
+    torch.compiler.reset()  # else it would be compiled for images of any number, which takes other memory
     trainer, count = Trainer(run, batch_size=images), 0
     trainer.step()
     finish(run.device)

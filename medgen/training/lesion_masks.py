@@ -16,6 +16,12 @@ def mask_channels(names: Sequence[str], masks: Collection[str]) -> list[int]:
     return [place for place, name in enumerate(names) if name in masks]
 
 
+def has_masks(mode: Mode, masks: Collection[str]) -> bool:
+    """Whether `lesion_masks` finds any in a batch of a mode."""
+    own = () if mode.pooled else mode.images
+    return bool(mask_channels((*mode.condition, *own), masks))
+
+
 def lesion_masks(mode: Mode, masks: Collection[str], images: Tensor, condition: Tensor) -> Tensor | None:
     """Stack the masks of a batch, `[batch, mask, *space]`, true in lesions: those given, then those generated.
 

@@ -9,11 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from medgen.api.interfaces import DiffusionStrategy, LossFunction, Space, Turn
-from medgen.api.values import TIME_SCALE, Batch, Draws, Mode, TurnOutput
+from medgen.api.values import BINS, TIME_SCALE, Batch, Draws, Mode, TurnOutput
 from medgen.training import painting
-
-BINS = 5
-"""Parts of the time axis of which validation shows the loss."""
 
 
 class Objective(nn.Module, Turn):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import math
-import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ from medgen.errors import Problem, StoppedError, continue_command
 from medgen.ranks import collectives
 from medgen.run import choices, folder
 from medgen.run.open import begin, restore
-from medgen.system.signals import NAMES
+from medgen.system.signals import exit_code_for
 from medgen.training import trainer
 
 if TYPE_CHECKING:
@@ -130,5 +129,5 @@ def stopped(where: Path, reason: str | None, at: str) -> StoppedError:
     """The error that ends the process after everything is saved."""
     return StoppedError(
         Problem(where, f"stopped by {reason} {at}, saved", "Continue", command=continue_command(where)),
-        exit_code=130 if reason == NAMES[signal.SIGINT] else 75,
+        exit_code=exit_code_for(reason),
     )

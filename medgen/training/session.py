@@ -44,7 +44,7 @@ from medgen.run.run import TrainingRun
 from medgen.run.stopping import REQUEST, TIME_LIMIT
 from medgen.system import files, streams
 from medgen.system.console import say
-from medgen.system.signals import NAMES, RepeatFilter, answered
+from medgen.system.signals import NAMES, RepeatFilter, answered, exit_code_for
 from medgen.training import compiling, trainer
 from medgen.training.dry_run import lines as cost_lines
 from medgen.training.phases import PhasedRun, owner, recipes, stopped
@@ -218,7 +218,11 @@ def _introduce(run: TrainingRun) -> None:
 def _describe(run: TrainingRun) -> None:
     parameters = sum(each.numel() for each in run.network.parameters())
     patients = f"{run.store.patients('train')} + {run.store.patients('val')} patients"
-    what = "slices" if run.recipe.data.crop == "none" else f"crops around lesions, {run.store.spacing:g} mm a pixel,"
+    what = (
+        "slices"
+        if run.recipe.data.crop == "none"
+        else f"crops around lesions, {run.store.grid.spacing[0]:g} mm a pixel,"
+    )
     say(f"data     {run.train.size} {what} to train on, {run.val.size} held out ({patients})")
     say(f"network  {parameters / 1e6:.1f} M parameters on {run.device}, {run.recipe.training.precision}")
 
@@ -253,7 +257,7 @@ class Signals:
         self._asked = name
         raise StoppedError(
             Problem(self.where, f"stopped by {name} before it trained", "Give the same command again"),
-            exit_code=130 if number == signal.SIGINT else 75,
+            exit_code=exit_code_for(name),
         )
 
 

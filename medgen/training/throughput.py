@@ -18,6 +18,7 @@ from medgen.api.interfaces import Turn
 from medgen.api.values import Batch, TurnOutput
 from medgen.ranks import collectives, heartbeat
 from medgen.run.run import TrainingRun
+from medgen.system.torch_private import count_graphs
 from medgen.training.objective import detach
 from medgen.training.sampling import autocast, evaluation
 
@@ -161,12 +162,12 @@ class Recompiles:
     def step_done(self) -> None:
         """The first call counts."""
         if self._before is None:
-            self._before = graphs()
+            self._before = count_graphs()
 
     @property
     def count(self) -> int:
         """How many so far."""
-        return 0 if self._before is None else graphs() - self._before
+        return 0 if self._before is None else count_graphs() - self._before
 
     def notice(self) -> str | None:
         """A sentence to warn with, each time there are twice as many as when it last warned."""
@@ -177,10 +178,3 @@ class Recompiles:
             f"training.compile: the step was compiled {self.count} times more after the first step, which takes time "
             "whenever it happens. Find out why with TORCH_LOGS=recompiles, or use training.compile=false."
         )
-
-
-def graphs() -> int:
-    """How many graphs torch.compile has made in this process."""
-    from torch._dynamo.utils import counters  # a second of imports, for those who compile
-
-    return int(counters["stats"]["unique_graphs"])

@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from planted import PLANTED
 
+from medgen.data.grid import Grid
 from medgen.data.store.nifti_writer import write_slice
 from medgen.evaluation import sources
 from medgen.evaluation.copies import Judge
@@ -71,12 +72,12 @@ def novel(others: Samples, count: int, rng: np.random.Generator) -> list[Pair]:
 
 def write(folder: Path, pairs: list[Pair], training: Samples) -> list[Path]:
     """As `medgen generate` writes them."""
-    lines = ['{"seed": 0}\n']
+    lines, grid = ['{"seed": 0}\n'], Grid.of_slices(training.images.shape[-1], training.spacing, training.axis)
     for number, (_, image, mask) in enumerate(pairs):
         there = folder / "train" / f"syn_{number:05d}"
         there.mkdir(parents=True)
-        write_slice(there / "bravo.nii.gz", image, False, training.spacing, training.axis)
-        write_slice(there / "seg.nii.gz", np.where(mask, 1.0, -1.0), True, training.spacing, training.axis)
+        write_slice(there / "bravo.nii.gz", image, False, grid)
+        write_slice(there / "seg.nii.gz", np.where(mask, 1.0, -1.0), True, grid)
         lines.append(json.dumps({"index": number, "id": there.name, "files": {"bravo": "", "seg": ""}}) + "\n")
     (folder / "manifest.jsonl").write_text("".join(lines))
     return [folder / "train" / f"syn_{number:05d}" for number in range(len(pairs))]

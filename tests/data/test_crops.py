@@ -1,4 +1,7 @@
-"""Crops around lesions: what is in them, and which are used."""
+"""Crops around lesions: what is in them, and which are used.
+
+Covers: medgen.data.store.patient_slices.
+"""
 
 from __future__ import annotations
 
@@ -53,11 +56,19 @@ def expected(mask: np.ndarray, size: int) -> list[np.ndarray]:
 
 def test_crops_are_the_voxels_around_each_lesion_of_each_slice_at_the_scans_own_resolution(cohort, tmp_path):
     store = opened(cohort, tmp_path)
-    assert store.spacing == 1.0
+    assert store.grid.spacing == (1.0, 1.0)
     for patient in range(4):
         rows = np.flatnonzero(store.patient == patient)
         wanted = expected(voxels(cohort, patient, "seg"), SIZE)
         assert (store.read(rows, ("seg",))[:, 0] > 0).tolist() == (np.stack(wanted) > 0).tolist()
+
+
+def test_the_index_knows_patient_slice_and_place(cohort, tmp_path):
+    store = opened(cohort, tmp_path)
+    for row in range(len(store)):
+        mask = voxels(cohort, store.patient[row], "seg")[store.position[row]]
+        (middle,) = [sum(axis.nonzero()[0][[0, -1]] + [0, 1]) // 2 for axis in (mask.any(0),)]
+        assert store.corner[row, 1] == middle  # the longer axis begins where the least square does
 
 
 def test_an_image_is_cut_where_its_mask_is(tmp_path):
@@ -105,8 +116,8 @@ def test_pixels_are_as_large_as_the_voxels_of_most_scans(tmp_path):
     root = write_cohort(tmp_path / "scans", patients=2, spacing=(0.8, 0.8, 2.0))
     write_cohort(tmp_path / "more", patients=3, seed=1, spacing=(2.0, 2.0, 2.0))
     (tmp_path / "more" / "Mets_002").rename(root / "Mets_002")
-    assert opened(root, tmp_path / "cache").spacing == 0.8
-    assert opened(root, tmp_path / "cache", spacing=1.5).spacing == 1.5
+    assert opened(root, tmp_path / "cache").grid.spacing[0] == 0.8
+    assert opened(root, tmp_path / "cache", spacing=1.5).grid.spacing[0] == 1.5
 
 
 def test_lesions_larger_than_a_crop_are_left_out_and_told(cohort, tmp_path, capsys):
@@ -158,7 +169,7 @@ def test_crops_have_a_store_of_their_own(cohort, tmp_path):
     whole, cut = (opened(cohort, tmp_path, crop=crop) for crop in ("none", "lesions"))
     assert whole.fingerprint != cut.fingerprint
     assert whole.extent is None
-    assert sorted(len(np.load(path).files) for path in tmp_path.glob("slices-*/index.npz")) == [16, 17]
+    assert sorted(len(np.load(path).files) for path in tmp_path.glob("slices-*/index.npz")) == [16, 18]
 
 
 # Reading

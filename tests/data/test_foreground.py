@@ -1,3 +1,9 @@
+"""The head is found whole, and nothing else, in every background that scans have.
+
+Covers: medgen.data.store.beneath_fills, medgen.data.store.fills, medgen.data.store.head,
+medgen.data.store.head_in_noise, medgen.data.store.nifti_writer, medgen.data.store.restless_air.
+"""
+
 from __future__ import annotations
 
 import numpy as np
@@ -6,6 +12,7 @@ from data.cohort import write_volume
 from scipy import ndimage
 
 from medgen.api.tables import DataSettings
+from medgen.data.grid import Grid
 from medgen.data.store.foreground import BORDERED, CONSTANT, CONSTANTS, NOISE, NONE, RESTLESS, detect
 from medgen.data.store.nifti_writer import write_slice
 from medgen.data.store.preprocess import Channel, Slices, cut, window
@@ -254,7 +261,7 @@ def test_what_was_written_as_a_pair_comes_back(tmp_path, white, grey, dark, axis
     values = np.where(inner < 1, dark, np.where(radius < 0.8, white, grey))
     values += np.random.default_rng(0).normal(0, 0.03, values.shape)
     picture = np.where(radius < 1, np.clip(values, -0.99, 1), -1)
-    write_slice(tmp_path / "bravo.nii.gz", picture, False, 3.0, axis)
+    write_slice(tmp_path / "bravo.nii.gz", picture, False, Grid.of_slices(64, 3.0, axis))
     back = cut([Channel(tmp_path / "bravo.nii.gz")], DataSettings(image_size=64, axis=axis))
     assert isinstance(back, Slices)
     assert np.abs(back.stacks[0][0] - picture).max() < 0.0016

@@ -1,3 +1,9 @@
+"""The standard layouts: which files are a patient's, and on which side of the split the patient is.
+
+Covers: medgen.data.scans.layouts.faults, medgen.data.scans.layouts.patterns, medgen.data.scans.layouts.sources,
+medgen.data.scans.layouts.splits, medgen.data.scans.layouts.standards.
+"""
+
 from __future__ import annotations
 
 import json

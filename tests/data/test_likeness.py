@@ -1,4 +1,7 @@
-"""Scans of one head are told from those of another, and one that is in two splits is refused, however it was saved."""
+"""Scans of one head are told from those of another, and one that is in two splits is refused, however it was saved.
+
+Covers: medgen.data.scans.consistency.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""What the gate lets through is what was written; everything else is named with its fault."""
+"""What the gate lets through is what was written; everything else is named with its fault.
+
+Covers: medgen.data.scans.nifti.gate, medgen.data.scans.nifti.geometry, medgen.data.scans.nifti.header,
+medgen.data.scans.nifti.problems, medgen.data.scans.nifti.stream, medgen.data.scans.nifti.voxels.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +81,8 @@ def test_all_faults_of_a_header_are_told_at_once(tmp_path: Path) -> None:
     assert refused(tmp_path / "scan.nii.gz").count("\n") == 3
 
 
-def test_I1_no_flipped_bit_loads_as_something_else(tmp_path: Path) -> None:
+@pytest.mark.row("I1")
+def test_no_flipped_bit_loads_as_something_else(tmp_path: Path) -> None:
     """A .nii.gz with one bit flipped anywhere is refused, or (a flip in gzip's own header) holds what it held."""
     gz = zipped(nifti(HEAD))
     random = np.random.default_rng(2).integers(160, len(gz) * 8 - 64, 200)
@@ -94,7 +99,8 @@ def test_I1_no_flipped_bit_loads_as_something_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_I4_no_header_escapes_as_something_else(tmp_path: Path) -> None:
+@pytest.mark.row("I4")
+def test_no_header_escapes_as_something_else(tmp_path: Path) -> None:
     """A header with a bit flipped, or with any bytes in it, is read or refused: no other error, and no warning."""
     random = np.random.default_rng(4)
     for version, length in ((1, 348), (2, 540)):
@@ -125,7 +131,8 @@ def read_or_refused(tmp_path: Path, raw: bytes) -> str:
     return "refused"
 
 
-def test_I1_no_cut_file_loads(tmp_path: Path) -> None:
+@pytest.mark.row("I1")
+def test_no_cut_file_loads(tmp_path: Path) -> None:
     """A .nii.gz and a .nii cut anywhere, by a byte or by most of it, are refused."""
     raw = nifti(HEAD)
     for name, whole in (("scan.nii.gz", zipped(raw)), ("scan.nii", raw)):
@@ -135,7 +142,8 @@ def test_I1_no_cut_file_loads(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_I2_bombs_cost_nothing(corpus: list[Case]) -> None:
+@pytest.mark.row("I2")
+def test_bombs_cost_nothing(corpus: list[Case]) -> None:
     """Refusing a header bomb takes less than 64 MB, and less time than to unpack as much on the same machine."""
     bombs = [str(case.path) for case in corpus if case.bomb]
     assert len(bombs) >= 10
@@ -175,7 +183,8 @@ print(json.dumps([used, times, min(taken)]))
     assert max(times.values()) <= limit, (times, limit)
 
 
-def test_I2_limit_is_the_callers(tmp_path: Path) -> None:
+@pytest.mark.row("I2")
+def test_limit_is_the_callers(tmp_path: Path) -> None:
     """`max_voxels` is the number of voxels that still pass."""
     path = write(tmp_path, zipped(nifti()))
     assert gate.read(path, max_voxels=336).data.size == 336
@@ -183,7 +192,8 @@ def test_I2_limit_is_the_callers(tmp_path: Path) -> None:
         gate.read(path, max_voxels=335)
 
 
-def test_I3_policy_zero_sets_voxels_to_zero_and_says_so(tmp_path: Path) -> None:
+@pytest.mark.row("I3")
+def test_policy_zero_sets_voxels_to_zero_and_says_so(tmp_path: Path) -> None:
     """With `nan = "zero"` voxels that are not finite become 0, the rest stays, and the report counts them."""
     data = changed((1, 2, 3), np.nan)
     data[2, 2, 2] = np.inf
@@ -193,7 +203,8 @@ def test_I3_policy_zero_sets_voxels_to_zero_and_says_so(tmp_path: Path) -> None:
     assert "has 2 voxels that are NaN or infinite, the first at [1, 2, 3]" in warning.what
 
 
-def test_I3_policy_zero_is_no_excuse_for_values_that_overflow(tmp_path: Path) -> None:
+@pytest.mark.row("I3")
+def test_policy_zero_is_no_excuse_for_values_that_overflow(tmp_path: Path) -> None:
     """A finite value that float32 cannot hold is never turned into 0."""
     path = write(tmp_path, zipped(nifti(changed((0, 0, 0), 1e300, "f8"))))
     with pytest.raises(DataError, match=r"beyond 3\.4e\+38"):
@@ -220,7 +231,8 @@ def head_in(orientation: np.ndarray, form: str, bad: tuple[int, int, int] | None
 
 
 @pytest.mark.parametrize("form", ["sform", "qform"])
-def test_I5_all_48_orientations_are_one_head(tmp_path: Path, form: str) -> None:
+@pytest.mark.row("I5")
+def test_all_48_orientations_are_one_head(tmp_path: Path, form: str) -> None:
     """Whatever way a head is stored, voxels, spacing, affine and content hash are the same."""
     hashes, names = set(), set()
     for orientation in ORIENTATIONS:
@@ -236,21 +248,24 @@ def test_I5_all_48_orientations_are_one_head(tmp_path: Path, form: str) -> None:
     assert (len(hashes), len(names)) == (1, 48)
 
 
-def test_I5_bad_voxels_are_counted_as_the_file_counts(tmp_path: Path) -> None:
+@pytest.mark.row("I5")
+def test_bad_voxels_are_counted_as_the_file_counts(tmp_path: Path) -> None:
     """The index in a message is the one that a viewer shows, whatever the orientation."""
     for orientation in ORIENTATIONS:
         message = refused(write(tmp_path, head_in(orientation, "sform", bad=(1, 2, 4))))
         assert "the first at [1, 2, 4]" in message
 
 
-def test_I5_slightly_oblique_is_not_worth_a_word(tmp_path: Path) -> None:
+@pytest.mark.row("I5")
+def test_slightly_oblique_is_not_worth_a_word(tmp_path: Path) -> None:
     """4 degrees pass in silence, 6 are warned of."""
     assert not gate.inspect(write(tmp_path, zipped(nifti(affine=turned(4))))).warnings
     assert gate.inspect(write(tmp_path, zipped(nifti(affine=turned(6))))).warnings
 
 
 @pytest.mark.parametrize("shape", [(6, 7, 8, 1), (6, 7, 8, 1, 1), (6, 7, 1)])
-def test_I6_axes_of_length_one_do_no_harm(tmp_path: Path, shape: tuple[int, ...]) -> None:
+@pytest.mark.row("I6")
+def test_axes_of_length_one_do_no_harm(tmp_path: Path, shape: tuple[int, ...]) -> None:
     """Trailing axes of length 1 are dropped; a single slice is a volume."""
     data = made_voxels(shape=shape)
     np.testing.assert_array_equal(gate.read(write(tmp_path, zipped(nifti(data)))).data, data.reshape(shape[:3]))
@@ -258,7 +273,8 @@ def test_I6_axes_of_length_one_do_no_harm(tmp_path: Path, shape: tuple[int, ...]
 
 @pytest.mark.parametrize("dtype", ["u1", "i1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"])
 @pytest.mark.parametrize(("version", "order"), [(1, "<"), (1, ">"), (2, "<"), (2, ">")])
-def test_I8_every_real_type_reads_as_nibabel_reads_it(tmp_path: Path, dtype: str, version: int, order: str) -> None:
+@pytest.mark.row("I8")
+def test_every_real_type_reads_as_nibabel_reads_it(tmp_path: Path, dtype: str, version: int, order: str) -> None:
     """All types, both byte orders and both versions, scaled and not, .nii and .nii.gz: the values are nibabel's."""
     for fields in ({}, {"scl_slope": 0.25, "scl_inter": -3.5}, {"scl_slope": 0, "scl_inter": 7}):
         raw = nifti(made_voxels(dtype), version=version, order=order, **fields)
@@ -268,14 +284,16 @@ def test_I8_every_real_type_reads_as_nibabel_reads_it(tmp_path: Path, dtype: str
             np.testing.assert_array_equal(volume.data, nib.load(path).get_fdata(dtype=np.float32))
 
 
-def test_I8_scaling_is_exact_where_float32_would_round(tmp_path: Path) -> None:
+@pytest.mark.row("I8")
+def test_scaling_is_exact_where_float32_would_round(tmp_path: Path) -> None:
     """Large integers are scaled in float64: what is left of them is right to the last bit of float32."""
     data = 2**30 + made_voxels("i4")
     path = write(tmp_path, zipped(nifti(data, scl_slope=0.5, scl_inter=-(2.0**29))))
     np.testing.assert_array_equal(gate.read(path).data, made_voxels() * 0.5)
 
 
-def test_I4_qfac_zero_is_one(tmp_path: Path) -> None:
+@pytest.mark.row("I4")
+def test_qfac_zero_is_one(tmp_path: Path) -> None:
     """The standard reads a handedness of 0, which old tools write, as 1."""
     path = write(tmp_path, zipped(nifti(qform=np.eye(4), sform_code=0, pixdim=[0])))
     np.testing.assert_array_equal(gate.read(path).affine, np.eye(4))
@@ -296,7 +314,8 @@ def test_extensions_members_and_names_are_read(tmp_path: Path) -> None:
         np.testing.assert_array_equal(gate.read(path).data, made_voxels())
 
 
-def test_I8_masks_with_a_scale_factor_or_rounding_are_labels(tmp_path: Path) -> None:
+@pytest.mark.row("I8")
+def test_masks_with_a_scale_factor_or_rounding_are_labels(tmp_path: Path) -> None:
     """A "one" of 0.99999997 and a 0.9999 are 1; the report counts voxels per label."""
     mask = (made_voxels("i4") > 50).astype("i4")
     scaled = nifti(mask * (2**31 - 1), scl_slope=1 / 2**31)
@@ -309,7 +328,8 @@ def test_I8_masks_with_a_scale_factor_or_rounding_are_labels(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("value", [0, 1])
-def test_I8_empty_and_full_masks_are_masks(tmp_path: Path, value: int) -> None:
+@pytest.mark.row("I8")
+def test_empty_and_full_masks_are_masks(tmp_path: Path, value: int) -> None:
     """What is a fault in an image is not one in a mask."""
     path = write(tmp_path, zipped(nifti(np.full((6, 7, 8), value, "u1"))))
     assert gate.inspect(path, mask=True).labels == {value: 336}
@@ -317,7 +337,8 @@ def test_I8_empty_and_full_masks_are_masks(tmp_path: Path, value: int) -> None:
 
 
 @pytest.mark.parametrize("value", [0.5, 1.002, -1.0, np.nan, np.inf])
-def test_I8_labels_refuses_what_is_none(value: float) -> None:
+@pytest.mark.row("I8")
+def test_voxels_that_are_no_labels_are_refused(value: float) -> None:
     """`labels` names the file and a value that is no label."""
     with pytest.raises(DataError, match=r"^seg\.nii\.gz: is not a label image, it holds"):
         voxels.labels(np.array([[[0, 1, value]]], np.float32), "seg.nii.gz")
@@ -329,7 +350,8 @@ def test_images_have_no_labels(tmp_path: Path) -> None:
     assert sum(gate.inspect(write(tmp_path, zipped(nifti(made_voxels("i2"))))).labels.values()) == 336
 
 
-def test_I9_content_knows_the_image_however_it_was_saved(tmp_path: Path) -> None:
+@pytest.mark.row("I9")
+def test_content_knows_the_image_however_it_was_saved(tmp_path: Path) -> None:
     """Other type, compression, place and spacing: the same content. One other voxel: another one."""
     first = gate.inspect(write(tmp_path, zipped(nifti(made_voxels("f4"))))).content
     again = write(tmp_path, nifti(made_voxels("u1"), affine=np.diag([2, 2, 2, 1])), "again.nii")
@@ -346,7 +368,8 @@ def test_digest_is_the_files_sha256(tmp_path: Path) -> None:
         stream.digest(tmp_path / "gone.nii")
 
 
-def test_I7_a_file_without_permission_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.row("I7")
+def test_a_file_without_permission_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Permission denied is told, not raised; root, who may read anything, is told what others are."""
     path = write(tmp_path, zipped(nifti()))
 
@@ -357,7 +380,8 @@ def test_I7_a_file_without_permission_is_a_fault(tmp_path: Path, monkeypatch: py
     assert "cannot be read (Permission denied)" in refused(path)
 
 
-def test_I7_a_disk_that_fails_while_reading_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.row("I7")
+def test_a_disk_that_fails_while_reading_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An input/output error in the middle of a file is a line with the file's name."""
 
     def fail(*_: object) -> bytes:
@@ -368,7 +392,8 @@ def test_I7_a_disk_that_fails_while_reading_is_a_fault(tmp_path: Path, monkeypat
     assert "scan.nii.gz: cannot be read (Input/output error). Check" in refused(path)
 
 
-def test_X3_names_cannot_write_to_the_terminal(tmp_path: Path) -> None:
+@pytest.mark.row("X3")
+def test_names_cannot_write_to_the_terminal(tmp_path: Path) -> None:
     """Line breaks, escape codes and bytes that are no text are spelt out; umlauts and spaces stay."""
     for name in ("a\nb.nii", "a\x1b[31mb.nii", os.fsdecode(b"a\xffb.nii")):
         message = refused(write(tmp_path, b"", name))

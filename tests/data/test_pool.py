@@ -1,4 +1,7 @@
-"""Of a process that reads scans and ends, the pid, how it ended and its memory are told, whenever that was."""
+"""Of a process that reads scans and ends, the pid, how it ended and its memory are told, whenever that was.
+
+Covers: medgen.data.store.processes.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The cache of what a space makes of every image: the same as making it anew, filled once, whole, never stale."""
+"""The cache of what a space makes of every image: the same as making it anew, filled once, whole, never stale.
+
+Covers: medgen.data.store.latent_store, medgen.data.store.loader.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +86,8 @@ def damage_a_byte(folder: Path) -> None:
         lambda folder: (folder / "about.json").unlink(),
     ],
 )
-def test_C1_damage_is_noticed_said_and_repaired(damage, cohort, own_cache, capsys):
+@pytest.mark.row("C1")
+def test_damage_is_noticed_said_and_repaired(damage, cohort, own_cache, capsys):
     store, space = store_of(cohort), Counting()
     rows = store.select("train")
     whole = open_latent_store(store, BRAVO, space, CPU).read(rows, np.zeros_like(rows))
@@ -94,7 +98,8 @@ def test_C1_damage_is_noticed_said_and_repaired(damage, cohort, own_cache, capsy
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
-def test_C1_eight_processes_that_fill_it_at_once_read_the_same(cohort, own_cache, tmp_path):
+@pytest.mark.row("C1")
+def test_eight_processes_that_fill_it_at_once_read_the_same(cohort, own_cache, tmp_path):
     """Also when one of them is killed meanwhile."""
     store_of(cohort)
     context = multiprocessing.get_context("forkserver")  # a fork of this process would copy locks of torch's threads

@@ -1,4 +1,7 @@
-"""One scale in millimetres for a cohort, small lesions that stay, and masks that lie where there is no head."""
+"""One scale in millimetres for a cohort, small lesions that stay, and masks that lie where there is no head.
+
+Covers: medgen.data.store.concerns, medgen.data.store.heads, medgen.data.store.spacing.
+"""
 
 from __future__ import annotations
 
@@ -81,23 +84,23 @@ def test_the_same_head_has_the_same_size_whatever_the_matrix_the_voxels_and_the_
     store = opened(several)
     heads = [box(middle(store, "bravo", patient) > -1) for patient in range(len(GRIDS))]
     for head in heads:
-        assert np.abs((head[1] - head[0]) * store.spacing - (WIDTH, HEIGHT)).max() < 2 * store.spacing
+        assert np.abs((head[1] - head[0]) * store.grid.spacing[0] - (WIDTH, HEIGHT)).max() < 2 * store.grid.spacing[0]
         assert np.abs(head - heads[0]).max() <= 1
-    areas = [np.count_nonzero(middle(store, "seg", each) > 0) * store.spacing**2 for each in range(len(GRIDS))]
+    areas = [np.count_nonzero(middle(store, "seg", each) > 0) * store.grid.cell for each in range(len(GRIDS))]
     assert areas == pytest.approx([np.pi * LESION**2] * len(GRIDS), rel=0.05)
 
 
 def test_the_scale_is_chosen_from_the_heads_and_rounded_up(several, capsys):
     store = opened(several)
-    assert HEIGHT / 62 < store.spacing < 1.1 * HEIGHT / 62
-    assert float(f"{store.spacing:.3g}") == store.spacing
+    assert HEIGHT / 62 < store.grid.spacing[0] < 1.1 * HEIGHT / 62
+    assert float(f"{store.grid.spacing[0]:.3g}") == store.grid.spacing[0]
     assert "cuts" not in capsys.readouterr().err
 
 
 def test_masks_alone_get_the_scale_and_the_places_of_the_images_beside_them(several):
     """A generator of masks and one of images agree, though the one never reads a scan to train on."""
     both, masks = opened(several), opened(several, ("seg",))
-    assert both.spacing == masks.spacing
+    assert both.grid.spacing[0] == masks.grid.spacing[0]
     for patient in range(len(GRIDS)):
         assert (middle(both, "seg", patient) == middle(masks, "seg", patient)).all()
 
@@ -106,7 +109,7 @@ def test_masks_without_any_scan_are_scaled_by_their_matrix(several):
     for path in several.glob("*/bravo.nii.gz"):
         path.unlink()
     store = opened(several, ("seg",), image_size=140)
-    assert store.spacing == pytest.approx(2.5 * 1.02 * 140 / 138, rel=0.01)
+    assert store.grid.spacing[0] == pytest.approx(2.5 * 1.02 * 140 / 138, rel=0.01)
 
 
 def test_slices_that_are_the_grid_already_stay_as_they_are(tmp_path):
@@ -116,14 +119,14 @@ def test_slices_that_are_the_grid_already_stay_as_they_are(tmp_path):
         write(tmp_path / "pairs", name, image * factor, mask, (3.0, 3.0, 3.0))
     for changes in ({}, {"spacing": 3.0}):
         store = opened(tmp_path / "pairs", **changes)
-        assert store.spacing == 3
+        assert store.grid.spacing[0] == 3
         assert ((middle(store, "bravo", 0) > -1) == (image[:, :, 4] > 0)).mean() > 0.99
         assert ((middle(store, "seg", 0) > 0) == mask[:, :, 4]).all()
 
 
 def test_what_does_not_fit_is_told_with_mm_and_patients(several, capsys):
     store = opened(several, spacing=2.0)
-    assert store.spacing == 2
+    assert store.grid.spacing[0] == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "cuts" in line]
     assert "64 px of 2 mm cuts up to 2" in line
     assert "off the heads of 5 of 5 patients. Set data.spacing=2.65," in line
@@ -184,7 +187,7 @@ def test_how_many_lesions_are_too_small_is_told_with_a_size_that_shows_them(tmp_
     write(tmp_path / "scans", "a", image, mask, (2.0, 2.0, 5.0))
     store = opened(tmp_path / "scans", image_size=32, val_fraction=0.0)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "lesions" in line]
-    assert f"2 of 3 lesions of seg are too small for 32 px of {store.spacing:g} mm" in line
+    assert f"2 of 3 lesions of seg are too small for 32 px of {store.grid.spacing[0]:g} mm" in line
     assert "(in their largest slice median 4 mm2, largest 4 mm2)" in line
     assert "data.spacing=2 with data.image_size=96 would show 100% of them" in line
     opened(tmp_path / "scans", image_size=96, spacing=2.0, val_fraction=0.0)

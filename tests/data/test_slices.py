@@ -1,3 +1,8 @@
+"""From volumes to slices: foreground, scale, masks, resampling, and the faults of a patient's files.
+
+Covers: medgen.data.store.plane, medgen.data.store.preprocess, medgen.data.store.resample.
+"""
+
 from __future__ import annotations
 
 from pathlib import Path

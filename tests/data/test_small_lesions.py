@@ -1,11 +1,15 @@
-"""Lesions keep their area on every grid, and large ones their boundary."""
+"""Lesions keep their area on every grid, and large ones their boundary.
+
+Covers: medgen.data.store.lesion_pixels, medgen.data.store.mask_grid.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from medgen.data.store.mask_grid import Grid, place
+from medgen.data.grid import Grid
+from medgen.data.store.mask_grid import place
 from medgen.data.store.resample import resample, weights
 from medgen.data.store.small_lesions import Shrunk, shrink
 
@@ -68,5 +72,5 @@ def test_two_lesions_side_by_side_keep_the_area_of_both():
 def test_masks_of_a_folder_and_masks_to_train_on_lie_on_a_grid_alike():
     inside = discs(7.0, 1.5)
     middle = inside.shape[1] / 2
-    placed = place(inside[:, None][0], (1.5, 1.5), Grid(SIZE, 1.0)).masks
+    placed = place(inside[:, None][0], (1.5, 1.5), Grid.of_slices(SIZE, 1.0, "axial")).masks
     assert np.array_equal(placed, shrunk(inside[:1], 1.5, middle).stack)

@@ -1,3 +1,9 @@
+"""The slice store: what is read is what the scans hold, found again by content, made anew when it is damaged.
+
+Covers: medgen.data.scans.nifti.alike, medgen.data.store.cache_folder, medgen.data.store.file_memo,
+medgen.data.store.store_building, medgen.data.store.store_index, medgen.data.store.store_sources.
+"""
+
 from __future__ import annotations
 
 import os
@@ -10,9 +16,11 @@ import pytest
 from data.cohort import make_patient, write_cohort, write_volume
 
 from medgen.api.tables import DataSettings, MaskSettings
+from medgen.api.values import Mode
 from medgen.data.scans.layouts import mask_names
 from medgen.data.store import cache_folder, file_memo, store_sources
 from medgen.data.store import store as store_module
+from medgen.data.store.loader import Loader
 from medgen.data.store.store import SliceStore, open_store
 from medgen.errors import DataError, RecipeError, StorageError
 
@@ -302,3 +310,22 @@ def test_masks_that_fit_no_scan_are_one_line_with_the_count(tmp_path):
     (line,) = caught.value.lines
     assert "P0/seg.nii.gz: has 8 x 8 x 3 voxels, but" in line
     assert "has 8 x 8 x 4, and 4 other files likewise. Resample" in line
+
+
+def test_slices_know_whose_they_are_where_they_lie_and_how_large_their_lesions_are(tmp_path, cache):
+    """Both visits of a person count as one; a view of a slice is of the slice's person."""
+    for number, name in enumerate(("P01_visit1", "P01_visit2", "P02_visit1", "P03_visit1")):
+        for channel, volume in make_patient(np.random.default_rng(number), (20, 24, 10)).items():
+            write_volume(tmp_path / "root" / name / f"{channel}.nii.gz", volume)
+    store = opened(tmp_path / "root", cache, min_foreground=0.02, val_fraction=0.0)
+    loader = Loader(store, Mode(("bravo", "flair"), ("seg",), pooled=True), "train")
+    facts = loader.facts(np.arange(loader.size))
+    loader.close()
+    rows = store.select("train").repeat(2)
+    assert len(set(store.patient[rows])) == 4
+    assert facts.person.tolist() == [[0, 0, 1, 2][patient] for patient in store.patient[rows]]
+    assert facts.area.tolist() == (store.read(rows, ["seg"]) > 0).sum(axis=(1, 2, 3)).tolist()
+    for person in range(4):
+        place = facts.position[store.patient[rows] == person]
+        assert 0 <= place.min() < place.max() <= 1
+        assert np.all(np.diff(place) >= 0)

@@ -1,4 +1,7 @@
-"""What the figures of anatomy and intensity see, and what they leave alone."""
+"""What the figures of anatomy and intensity see, and what they leave alone.
+
+Covers: medgen.evaluation.distributions, medgen.evaluation.heads.
+"""
 
 from __future__ import annotations
 

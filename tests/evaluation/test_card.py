@@ -1,4 +1,8 @@
-"""`medgen evaluate`: the card, its table, its page, and two cards beside each other."""
+"""`medgen evaluate`: the card, its table, its page, and two cards beside each other.
+
+Covers: medgen.cli.evaluate, medgen.evaluation.evaluate, medgen.evaluation.figures, medgen.evaluation.page,
+medgen.evaluation.tables, medgen.evaluation.verdict.
+"""
 
 from __future__ import annotations
 
@@ -78,6 +82,7 @@ def test_the_table_and_the_verdict_are_printed(written):
     assert "features: taught" in printed
     assert "KID" in printed
     assert "The pairs are" in printed
+    assert "control of obedience without a mask: not made, as the model that made the pairs is not at hand" in printed
     assert printed.splitlines()[-1].endswith("card.html")
 
 

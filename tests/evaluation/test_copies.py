@@ -1,4 +1,9 @@
-"""Copies of training slices are found whatever was done to them, and new persons are not called copies."""
+"""Copies of training slices are found whatever was done to them, and new persons are not called copies.
+
+Covers: medgen.evaluation.calibration, medgen.evaluation.head_mask, medgen.evaluation.head_views,
+medgen.evaluation.lesion_patches, medgen.evaluation.nearest, medgen.evaluation.registration,
+medgen.evaluation.threads.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,6 @@ from planted import PLANTED
 from medgen.evaluation import copies, threads
 from medgen.evaluation.calibration import Held, limit
 from medgen.evaluation.copies import Judge
-from medgen.evaluation.head_mask import head, outside
 from medgen.evaluation.lesion_patches import patches
 
 
@@ -92,13 +96,3 @@ def test_a_person_like_nobody_else_is_counted_as_false_alarms():
     scores[people == 4] = 0.9
     found = limit(Held(scores, np.full(200, 500.0), people), 0.95)
     assert found.alarms.mean() == pytest.approx(0.2)
-
-
-def test_a_lesion_in_the_air_lies_outside_and_one_in_a_ventricle_does_not(training):
-    image, lesion = training.images[0].copy(), np.zeros(training.masks[0].shape, bool)
-    image[0, 28:36, 28:36] = -1
-    lesion[30:34, 30:34] = True
-    assert head(image[0])[32, 32]
-    assert outside(image, lesion) == 0
-    assert outside(image, np.roll(lesion, 29, 1)) == 1
-    assert outside(np.full_like(image, -1.0), lesion) == 1

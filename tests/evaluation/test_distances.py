@@ -1,4 +1,7 @@
-"""Distances equal plain implementations of their papers, and are what they promise."""
+"""Distances equal plain implementations of their papers, and are what they promise.
+
+Covers: medgen.evaluation.diversity.
+"""
 
 from __future__ import annotations
 

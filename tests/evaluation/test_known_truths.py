@@ -1,4 +1,8 @@
-"""Harm that is known is seen, the more of it the more; real against real is not taken for harm."""
+"""Harm that is known is seen, the more of it the more; real against real is not taken for harm.
+
+Covers: medgen.evaluation.comparison, medgen.evaluation.fidelity, medgen.evaluation.two_sample,
+medgen_builtins.features._harms, medgen_builtins.features.atlas, medgen_builtins.features.taught.
+"""
 
 from __future__ import annotations
 

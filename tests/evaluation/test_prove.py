@@ -1,4 +1,8 @@
-"""Comparisons go on where they were killed, are the same on any number of processes, and say what they found."""
+"""Comparisons go on where they were killed, are the same on any number of processes, and say what they found.
+
+Covers: medgen.evaluation.arm_results, medgen.evaluation.arms, medgen.evaluation.prove,
+medgen.evaluation.prove_report.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`medgen prove` and `medgen export --nnunet` on a tiny cohort, from the command line."""
+"""`medgen prove` and `medgen export --nnunet` on a tiny cohort, from the command line.
+
+Covers: medgen.cli.export, medgen.cli.prove.
+"""
 
 from __future__ import annotations
 

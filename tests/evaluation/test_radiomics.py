@@ -1,4 +1,7 @@
-"""Radiomics features against numpyradiomics 0.0.5, whose values for these slices are in `radiomics_oracle.json`."""
+"""Radiomics features against numpyradiomics 0.0.5, whose values for these slices are in `radiomics_oracle.json`.
+
+Covers: medgen.evaluation.radiomics, medgen.evaluation.textures.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Real slices and pairs lie on one grid, people are told apart, and what is no pair is refused."""
+"""Real slices and pairs lie on one grid, people are told apart, and what is no pair is refused.
+
+Covers: medgen.evaluation.pair_files, medgen.evaluation.slice_file, medgen.evaluation.sources.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +12,27 @@ import numpy as np
 import pytest
 from data.cohort import write_cohort
 
+from medgen.data.grid import Grid
 from medgen.data.store.nifti_writer import write_slice
 from medgen.errors import DataError, RecipeError
 from medgen.evaluation import sources
 from medgen.evaluation.samples import by_person, read_pairs, read_real
 
 SIZE, SPACING = 16, 1.9
+ELSEWHERE = '{}\n{"index": 1, "id": "../../scans", "files": {"bravo": ""}}\n'
 
 
 def write_pairs(folder: Path, count: int = 3, size: int = SIZE, spacing: float = SPACING, axis: str = "axial") -> Path:
     """Pairs as `medgen generate` writes them: a head, flat but at its rim, and a lesion of 2 x 3 px."""
-    lines = [{"seed": 0}]
+    lines, grid = [{"seed": 0}], Grid.of_slices(size, spacing, axis)
     for index in range(count):
         image, mask = np.full((size, size), -1.0), np.full((size, size), -1.0)
         image[3:-3, 3:-3], mask[5:7, 5:8] = 0.2, 1
         image[3 + index % 5, 3:-3] = -0.1 * (index % 7)
         there = folder / "train" / f"syn_{index:05d}"
         there.mkdir(parents=True)
-        write_slice(there / "bravo.nii.gz", image, False, spacing, axis)
-        write_slice(there / "seg.nii.gz", mask, True, spacing, axis)
+        write_slice(there / "bravo.nii.gz", image, False, grid)
+        write_slice(there / "seg.nii.gz", mask, True, grid)
         lines.append({"index": index, "id": there.name, "files": {"bravo": "", "seg": ""}})
     (folder / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
@@ -114,16 +119,20 @@ def test_a_checkpoint_without_a_folder_for_its_data_is_refused(trained):
         (lambda pairs: (pairs / "manifest.jsonl").unlink(), r"holds no manifest\.jsonl"),
         (lambda pairs: (pairs / "manifest.jsonl").write_text("{}\n"), r"lists no pair"),
         (lambda pairs: (pairs / "manifest.jsonl").write_text('{}\n{"index": 1}\n'), r"jsonl:2: is no line that medgen"),
+        (lambda pairs: (pairs / "manifest.jsonl").write_text(ELSEWHERE), r"jsonl:2: is no line that medgen"),
         (lambda pairs: (pairs / "train/syn_00001/seg.nii.gz").unlink(), r"seg\.nii\.gz: is not there"),
         (lambda pairs: (pairs / "train/syn_00001/seg.nii.gz").write_bytes(b"torn"), r"seg\.nii\.gz: cannot be read"),
         (
             lambda pairs: write_slice(
-                pairs / "train/syn_00001/bravo.nii.gz", np.zeros((SIZE, SIZE)), False, 2.5, "axial"
+                pairs / "train/syn_00001/bravo.nii.gz",
+                np.zeros((SIZE, SIZE)),
+                False,
+                Grid.of_slices(SIZE, 2.5, "axial"),
             ),
             r"syn_00001/bravo is \(16, 16\) at 2\.5 mm, axial, the first pair \(16, 16\) at 1\.9 mm",
         ),
     ],
-    ids=["no manifest", "empty", "no line", "missing", "torn", "another spacing"],
+    ids=["no manifest", "empty", "no line", "elsewhere", "missing", "torn", "another spacing"],
 )
 def test_what_is_no_whole_pair_is_refused_in_one_line(pairs, harm, message):
     harm(pairs)
@@ -136,3 +145,9 @@ def test_pairs_that_failed_or_were_torn_by_a_kill_are_left_out(pairs):
     with open(pairs / "manifest.jsonl", "a") as file:
         file.write('{"index": 3, "failed": true}\n{"index": 4, "id": "syn_000')
     assert len(read_pairs(pairs)) == 3
+
+
+def test_pairs_that_were_set_aside_are_left_out(pairs):
+    path = pairs / "manifest.jsonl"
+    path.write_text(path.read_text().replace('"id": "syn_00001"', '"id": "syn_00001", "set_aside": "copy of a slice"'))
+    assert read_pairs(pairs).names == ("syn_00000", "syn_00002")

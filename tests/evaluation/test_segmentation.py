@@ -1,4 +1,7 @@
-"""The segmenter that is trained on the spot: what it learns, of whom, and that nothing but the seed decides."""
+"""The segmenter that is trained on the spot: what it learns, of whom, and that nothing but the seed decides.
+
+Covers: medgen.evaluation.network.
+"""
 
 from __future__ import annotations
 

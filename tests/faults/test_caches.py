@@ -41,7 +41,7 @@ def stores(cache: Path) -> list[Path]:
     return sorted(path for path in cache.iterdir() if path.is_dir() and path.name.startswith("slices-"))
 
 
-# C1
+# Many processes, one cache
 
 
 @pytest.fixture
@@ -52,7 +52,8 @@ def processes() -> BaseContext:
     return context
 
 
-def test_C1_eight_processes_fill_one_cache_and_one_is_killed(scans, cache, tmp_path, processes):
+@pytest.mark.row("C1")
+def test_eight_processes_fill_one_cache_and_one_is_killed(scans, cache, tmp_path, processes):
     """All that live read the same bytes, as alone, from one store; the killed one leaves no part of a store."""
     expected = everything(opened(wanted(scans), tmp_path / "alone"))
     start, log, answers = processes.Event(), tmp_path / "log", [tmp_path / f"answer-{number}" for number in range(8)]
@@ -73,7 +74,8 @@ def test_C1_eight_processes_fill_one_cache_and_one_is_killed(scans, cache, tmp_p
     assert len([*cache.glob(".building-*")]) <= 2  # the two that the killed one worked in
 
 
-def test_C1_eight_processes_find_one_damaged_store(scans, cache, tmp_path, processes):
+@pytest.mark.row("C1")
+def test_eight_processes_find_one_damaged_store(scans, cache, tmp_path, processes):
     """Whoever comes first makes it again; nobody fails, and nobody reads the damaged one."""
     expected = everything(opened(wanted(scans), cache))
     (store,) = stores(cache)
@@ -96,7 +98,8 @@ def flip(path: Path, bit: int) -> None:
     path.write_bytes(data)
 
 
-def test_C1_no_flipped_bit_and_no_cut_in_a_store_is_read(scans, cache, capsys):
+@pytest.mark.row("C1")
+def test_no_flipped_bit_and_no_cut_in_a_store_is_read(scans, cache, capsys):
     """A bit changed anywhere in a store, or a part of a file missing: it is made again, once, with a warning."""
     expected = everything(opened(wanted(scans), cache))
     random, made = np.random.default_rng(0), []
@@ -128,7 +131,8 @@ def test_C1_no_flipped_bit_and_no_cut_in_a_store_is_read(scans, cache, capsys):
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="reads /proc")
 @pytest.mark.parametrize("begun", [False, True])
-def test_C1_a_killed_process_leaves_no_workers(begun, tmp_path):
+@pytest.mark.row("C1")
+def test_a_killed_process_leaves_no_workers(begun, tmp_path):
     """Workers that read scans end with the process that they read for, also if they had not begun to."""
     code = """
 import sys
@@ -166,7 +170,8 @@ def alive(pid: int) -> bool:
     return False
 
 
-def test_C1_what_a_killed_process_left_is_removed_later(scans, cache):
+@pytest.mark.row("C1")
+def test_what_a_killed_process_left_is_removed_later(scans, cache):
     """Half a store, and half a memory, of yesterday are swept; those of today may be someone's work."""
     for name, hours in (("old", 48), ("new", 1)):
         (cache / f".building-{name}" / "store").mkdir(parents=True)
@@ -177,7 +182,7 @@ def test_C1_what_a_killed_process_left_is_removed_later(scans, cache):
     assert {path.name for path in cache.glob(".building-*")} == {".building-new", ".building-digests.json-new"}
 
 
-# C2
+# What makes another store
 
 
 @pytest.mark.parametrize(
@@ -195,7 +200,8 @@ def test_C1_what_a_killed_process_left_is_removed_later(scans, cache):
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_C2_every_rule_that_makes_slices_is_part_of_the_key(scans, cache, change):
+@pytest.mark.row("C2")
+def test_every_rule_that_makes_slices_is_part_of_the_key(scans, cache, change):
     """Another rule, another store: the first one is not taken for it."""
     first = opened(wanted(scans), cache)
     channels = change.pop("channels", CHANNELS)
@@ -204,7 +210,8 @@ def test_C2_every_rule_that_makes_slices_is_part_of_the_key(scans, cache, change
     assert other.fingerprint != first.fingerprint
 
 
-def test_C2_every_setting_is_known_to_change_slices_or_not_to():
+@pytest.mark.row("C2")
+def test_every_setting_is_known_to_change_slices_or_not_to():
     """A new setting of `[data]` must be put in one of two lists: what is in the key, and what cannot change a slice."""
     in_the_key = {"axis", "image_size", "lower", "upper", "nan", "masks", "spacing"}
     by_the_sources = {"root", "layout", "files", "exclude"}
@@ -214,7 +221,8 @@ def test_C2_every_setting_is_known_to_change_slices_or_not_to():
     assert names == in_the_key | by_the_sources | selects_rows | refuses_or_allows
 
 
-def test_C2_another_format_makes_another_store(scans, cache, monkeypatch):
+@pytest.mark.row("C2")
+def test_another_format_makes_another_store(scans, cache, monkeypatch):
     """A version of medgen that makes slices otherwise finds none of the old ones."""
     opened(wanted(scans), cache)
     monkeypatch.setattr(store_module, "FORMAT", store_module.FORMAT + 1)
@@ -223,7 +231,8 @@ def test_C2_another_format_makes_another_store(scans, cache, monkeypatch):
 
 
 @pytest.mark.parametrize("settled", [2.0, -1.0], ids=["at once", "later"])
-def test_C2_a_scan_that_changed_is_never_read_from_the_cache(scans, cache, monkeypatch, settled):
+@pytest.mark.row("C2")
+def test_a_scan_that_changed_is_never_read_from_the_cache(scans, cache, monkeypatch, settled):
     """Its content is the key: whatever its size, time and name, and whether digests are remembered or not."""
     monkeypatch.setattr(file_memo, "SETTLED", settled)
     before = opened(wanted(scans), cache)
@@ -240,7 +249,8 @@ def test_C2_a_scan_that_changed_is_never_read_from_the_cache(scans, cache, monke
     assert len(stores(cache)) == 2
 
 
-def test_C2_what_a_slice_is_changes_only_with_the_format(scans, cache):
+@pytest.mark.row("C2")
+def test_what_a_slice_is_changes_only_with_the_format(scans, cache):
     """If this fails, slices are made otherwise than before: raise `store.FORMAT`, then set these numbers anew."""
     store = opened(wanted(scans), cache)
     bravo, seg = (store.read(np.arange(len(store)), (channel,)) for channel in ("bravo", "seg"))

@@ -1,4 +1,7 @@
-"""Killed at any moment, on a disk that is full or damaged: a run is always resumed, and ends as if nothing had been."""
+"""Killed at any moment, on a disk that is full or damaged: a run is always resumed, and ends as if nothing had been.
+
+Covers: medgen.run.saving.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,7 @@ EVERY = ("training.steps=12", "training.epoch_steps=5", "training.accumulate=2",
 @pytest.mark.parametrize(
     ("count", "name"),
     [
-        (50, "bravo_rflow"),
+        (15, "bravo_rflow"),
         (8, "vae_bravo"),
         (8, "bravo_rflow_latent"),
         pytest.param(1000, "bravo_rflow", marks=pytest.mark.slow),
@@ -49,7 +52,8 @@ EVERY = ("training.steps=12", "training.epoch_steps=5", "training.accumulate=2",
         pytest.param(100, "bravo_rflow_latent", marks=pytest.mark.slow),
     ],
 )
-def test_K1_a_run_that_is_killed_at_random_moments_ends_bit_for_bit_as_one_that_was_not(
+@pytest.mark.row("K1")
+def test_a_run_that_is_killed_at_random_moments_ends_bit_for_bit_as_one_that_was_not(
     count, name, server, common, autoencoder, tmp_path
 ):
     common = (name, *common[1:], *overrides(name, autoencoder))
@@ -155,7 +159,8 @@ def die_in_save(point: str, save: int) -> None:
 
 # saves: 1 at the start, then best, epoch, latest of the first epoch, and of the second; only epochs are pruned
 @pytest.mark.parametrize(("point", "save"), [(p, n) for p in POINTS for n in ((6,) if p == "prune" else (4, 7))])
-def test_K2_a_run_that_is_killed_inside_a_save_has_the_old_checkpoint_or_the_new_one(
+@pytest.mark.row("K2")
+def test_a_run_that_is_killed_inside_a_save_has_the_old_checkpoint_or_the_new_one(
     point, save, server, common, tmp_path
 ):
     options = ("training.steps=4", "training.epoch_steps=2", "callbacks.checkpoints.every_epochs=1")
@@ -193,7 +198,8 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_K3_a_damaged_latest_is_said_once_and_prev_is_used(damage, trained, medgen, tmp_path):
+@pytest.mark.row("K3")
+def test_a_damaged_latest_is_said_once_and_prev_is_used(damage, trained, medgen, tmp_path):
     whole = tmp_path / "whole"
     shutil.copytree(trained, whole)
     path, step = trained / "latest.pt", checkpoint.load(trained / "prev.pt")["position"]["step"]
@@ -205,7 +211,8 @@ def test_K3_a_damaged_latest_is_said_once_and_prev_is_used(damage, trained, medg
     assert differences(whole, trained) == []
 
 
-def test_K3_if_both_are_damaged_both_are_named_and_nothing_starts_from_0(trained, medgen):
+@pytest.mark.row("K3")
+def test_if_latest_and_prev_are_damaged_both_are_named_and_nothing_starts_from_0(trained, medgen):
     for name in ("latest.pt", "prev.pt"):
         (trained / name).write_bytes(b"")
     for result in (medgen("train", "--resume", trained), medgen("train", "--resume", trained, "training.steps=9")):
@@ -234,7 +241,8 @@ FULL = ("training.steps=3", "callbacks.checkpoints.every_steps=1", "training.val
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG])
-def test_K4_a_disk_that_stays_full_stops_the_run_with_the_old_checkpoint_whole(
+@pytest.mark.row("K4")
+def test_a_disk_that_stays_full_stops_the_run_with_the_old_checkpoint_whole(
     code, medgen, common, tmp_path, monkeypatch
 ):
     failing(monkeypatch, code, 4)
@@ -246,7 +254,8 @@ def test_K4_a_disk_that_stays_full_stops_the_run_with_the_old_checkpoint_whole(
     assert list((tmp_path / "r").glob(".tmp-*")) == []
 
 
-def test_K4_a_disk_that_is_full_for_a_moment_costs_nothing(medgen, common, tmp_path, monkeypatch):
+@pytest.mark.row("K4")
+def test_a_disk_that_is_full_for_a_moment_costs_nothing(medgen, common, tmp_path, monkeypatch):
     failing(monkeypatch, errno.ENOSPC, 3)
     assert medgen("train", *common, *FULL, f"run.dir={tmp_path}/r").code == 0
     assert checkpoint.load(tmp_path / "r/latest.pt")["position"]["step"] == 3
@@ -258,7 +267,8 @@ def limit_files(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
-def test_K5_a_place_that_is_too_small_is_refused_before_the_first_step(server, medgen, common, tmp_path, monkeypatch):
+@pytest.mark.row("K5")
+def test_a_place_that_is_too_small_is_refused_before_the_first_step(server, medgen, common, tmp_path, monkeypatch):
     once = ("training.steps=1", "training.validate_every=0", "training.epoch_steps=9")
     assert medgen("train", *common, *once, f"run.dir={tmp_path}/r").code == 0
     size = (tmp_path / "r/prev.pt").stat().st_size
@@ -273,7 +283,8 @@ def test_K5_a_place_that_is_too_small_is_refused_before_the_first_step(server, m
     assert (result.code, "disk full (needs" in result.err) == (8, True)
 
 
-def test_K6_a_folder_that_cannot_be_written_or_goes_away_is_said_in_one_line(medgen, common, tmp_path, monkeypatch):
+@pytest.mark.row("K6")
+def test_a_folder_that_cannot_be_written_or_goes_away_is_said_in_one_line(medgen, common, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file/below"):
         result = medgen("train", *common, *FULL, f"run.dir={folder}")
@@ -299,7 +310,8 @@ def problems(result):
 
 
 @pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES])
-def test_K6_a_folder_that_may_only_be_read_is_said_in_one_line(code, medgen, common, tmp_path, monkeypatch):
+@pytest.mark.row("K6")
+def test_a_folder_that_may_only_be_read_is_said_in_one_line(code, medgen, common, tmp_path, monkeypatch):
     """By errors from the system's calls, as permissions do not keep root from writing."""
     assert medgen("train", *common, *FULL, f"run.dir={tmp_path}/r").code == 0
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "r").rglob("*") if path.is_file()}
@@ -361,9 +373,8 @@ def kill_a_worker(pid_file: str, seen: bool) -> None:
 @pytest.mark.parametrize(
     ("seen", "memory"), [(True, r" while it held \S+ GB"), (False, r" \(how much memory it held is not known\)")]
 )
-def test_K9_a_killed_process_that_reads_scans_is_told_and_what_to_do(
-    seen, memory, server, common, tmp_path, monkeypatch
-):
+@pytest.mark.row("K9")
+def test_a_killed_process_that_reads_scans_is_told_and_what_to_do(seen, memory, server, common, tmp_path, monkeypatch):
     monkeypatch.setenv("MEDGEN_CACHE", str(tmp_path / "cache"))
     options = (*common, *FULL, f"run.dir={tmp_path}/r", "data.workers=2")
     ended = server.run("train", *options, hook=kill_a_worker, given=(str(tmp_path / "pid"), seen))
@@ -375,7 +386,8 @@ def test_K9_a_killed_process_that_reads_scans_is_told_and_what_to_do(
     assert server.run("train", *common, *FULL, f"run.dir={tmp_path}/r2", "data.workers=1").code == 0
 
 
-def test_K9_a_full_shared_memory_is_told(medgen, common, tmp_path, monkeypatch):
+@pytest.mark.row("K9")
+def test_a_full_shared_memory_is_told(medgen, common, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -386,7 +398,8 @@ def test_K9_a_full_shared_memory_is_told(medgen, common, tmp_path, monkeypatch):
     assert (ended.code, ended.err.splitlines()[-1]) == (7, said)
 
 
-def test_K8_only_epochs_that_the_run_wrote_are_deleted_and_only_once_a_newer_one_is_there(tmp_path):
+@pytest.mark.row("K8")
+def test_only_epochs_that_the_run_wrote_are_deleted_and_only_once_a_newer_one_is_there(tmp_path):
     from medgen_builtins.callbacks.checkpoints import Checkpoints
 
     chance = random.Random(0)

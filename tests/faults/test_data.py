@@ -1,4 +1,8 @@
-"""Whatever is wrong with a dataset is told, all at once, with exit code 3; what is legal but odd is told and read."""
+"""Whatever is wrong with a dataset is told, all at once, with exit code 3; what is legal but odd is told and read.
+
+Covers: medgen.data.scans.audit, medgen.data.scans.check, medgen.data.scans.findings,
+medgen.data.scans.layouts.exclude, medgen.data.scans.oddities, medgen.data.scans.report.
+"""
 
 from __future__ import annotations
 
@@ -81,10 +85,11 @@ def edited(path: Path, **changes: Any) -> Path:
     return path
 
 
-# I1
+# Damaged files
 
 
-def test_I1_every_damaged_file_is_listed_not_just_the_first(scans, checked, trained):
+@pytest.mark.row("I1")
+def test_every_damaged_file_is_listed_not_just_the_first(scans, checked, trained):
     """Cut, empty and changed files of three patients are one table with what to do, and the same lines in training."""
     cut, empty, changed = (
         scans / name for name in ("Mets_000/bravo.nii.gz", "Mets_001/seg.nii.gz", "Mets_003/bravo.nii.gz")
@@ -110,7 +115,8 @@ def test_I1_every_damaged_file_is_listed_not_just_the_first(scans, checked, trai
     ]
 
 
-def test_I1_patients_with_faults_can_be_left_out(scans, checked, trained):
+@pytest.mark.row("I1")
+def test_patients_with_faults_can_be_left_out(scans, checked, trained):
     """What the check says to exclude, taken as `data.exclude`, leaves a dataset that passes and trains."""
     for name in ("Mets_000/bravo.nii.gz", "Mets_002/seg.nii.gz"):
         (scans / name).write_bytes(b"<html>")
@@ -123,7 +129,8 @@ def test_I1_patients_with_faults_can_be_left_out(scans, checked, trained):
     assert checked(scans, paths).code == 0
 
 
-def test_I1_a_misspelt_exclusion_is_a_fault_with_a_likely_name(scans, checked):
+@pytest.mark.row("I1")
+def test_a_misspelt_exclusion_is_a_fault_with_a_likely_name(scans, checked):
     """A patient who was to be left out and is not would be trained on in silence."""
     result = checked(scans, 'data.exclude=["Mets_0002"]')
     assert result.code == 3
@@ -132,16 +139,18 @@ def test_I1_a_misspelt_exclusion_is_a_fault_with_a_likely_name(scans, checked):
     ]
 
 
-def test_V1_a_checkpoint_names_no_excluded_patient(scans, trained, tmp_path):
+@pytest.mark.row("V1")
+def test_a_checkpoint_names_no_excluded_patient(scans, trained, tmp_path):
     """`data.exclude` stays on this machine."""
     assert trained(scans, 'data.exclude=["Mets_001"]').code == 0
     assert b"Mets_001" not in (tmp_path / "run" / "latest.pt").read_bytes()
 
 
-# I1 to I8, file by file
+# Malformed files, one by one
 
 
-def test_I1_to_I8_each_malformed_file_is_named_with_its_fault(tmp_path, checked):
+@pytest.mark.row("I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8")
+def test_each_malformed_file_is_named_with_its_fault(tmp_path, checked):
     """All of the corpus at once, a patient per file: each is listed with its own fault, and nothing else is."""
     cases = [case for case in faulty(tmp_path) if case.path.suffix in (".nii", ".gz")]
     cases = [case for case in cases if not case.path.is_dir() and not case.path.is_symlink()]
@@ -160,7 +169,8 @@ def test_I1_to_I8_each_malformed_file_is_named_with_its_fault(tmp_path, checked)
     assert [file for file, words in expected.items() if words not in damaged[file]] == []
 
 
-def test_I3_the_policy_for_nan_is_explicit(scans, checked):
+@pytest.mark.row("I3")
+def test_the_policy_for_nan_is_explicit(scans, checked):
     """NaN is a fault with count and place; with `data.nan = "zero"` it is a warning."""
 
     def spoil(data):
@@ -178,7 +188,8 @@ def test_I3_the_policy_for_nan_is_explicit(scans, checked):
 # What is odd among files
 
 
-def test_I4_voxels_unlike_most_are_no_fault_but_a_head_of_another_size_is_warned_of(tmp_path, checked):
+@pytest.mark.row("I4")
+def test_voxels_unlike_most_are_no_fault_but_a_head_of_another_size_is_warned_of(tmp_path, checked):
     """Issue 10, point 8: slices get one scale, so other voxels change nothing; a wrong unit makes a head too large."""
     root = write_cohort(tmp_path / "scans", 4, channels=("bravo",))
     edited(root / "Mets_001" / "bravo.nii.gz", affine=lambda a: a @ np.diag([1, 1, 2, 1]))
@@ -212,7 +223,8 @@ def test_a_mask_in_the_air_is_a_fault_that_names_both_files(scans, checked, trai
     assert f"{path}: marks lesions where bravo.nii.gz shows no head" in refused.err
 
 
-def test_I5_another_orientation_is_warned_of_and_is_the_same_head(scans, checked, cohort):
+@pytest.mark.row("I5")
+def test_another_orientation_is_warned_of_and_is_the_same_head(scans, checked, cohort):
     """A patient stored LPS among RAS passes, with a warning per file."""
     for name in ("bravo", "flair", "seg"):
         path = scans / "Mets_001" / f"{name}.nii.gz"
@@ -224,7 +236,8 @@ def test_I5_another_orientation_is_warned_of_and_is_the_same_head(scans, checked
     }
 
 
-def test_I5_oblique_is_warned_of(tmp_path, checked):
+@pytest.mark.row("I5")
+def test_oblique_is_warned_of(tmp_path, checked):
     """A head turned by 20 degrees is read, and said."""
     write_cohort(tmp_path / "scans", 3, channels=("bravo",))
     c, s = np.cos(np.radians(20)), np.sin(np.radians(20))
@@ -236,7 +249,7 @@ def test_I5_oblique_is_warned_of(tmp_path, checked):
     }
 
 
-# I6, I7
+# Images and masks that do not fit each other
 
 
 def shifted(affine):
@@ -268,7 +281,8 @@ def flipped(affine):
     ],
     ids=["slices", "shift", "flip", "spacing"],
 )
-def test_I6_I7_a_mask_that_does_not_fit_names_both_files_and_values(scans, checked, trained, change, told):
+@pytest.mark.row("I6", "I7")
+def test_a_mask_that_does_not_fit_names_both_files_and_values(scans, checked, trained, change, told):
     """Unequal slice counts, a shift by one voxel, a left-right flip and another spacing are errors, not warnings."""
     edited(scans / "Mets_001" / "seg.nii.gz", **change)
     result = checked(scans)
@@ -280,7 +294,8 @@ def test_I6_I7_a_mask_that_does_not_fit_names_both_files_and_values(scans, check
     assert told.replace("Mets_001", str(scans / "Mets_001")) in refused.err
 
 
-def test_I7_a_shift_by_one_small_voxel_is_an_error(tmp_path, checked):
+@pytest.mark.row("I7")
+def test_a_shift_by_one_small_voxel_is_an_error(tmp_path, checked):
     """Voxels of 0.2 mm in a field of view of 400 mm: one voxel is half a thousandth of it, and still told."""
     data = make_patient(np.random.default_rng(0), (30, 30, 8))
     for name in ("bravo", "seg"):
@@ -290,7 +305,8 @@ def test_I7_a_shift_by_one_small_voxel_is_an_error(tmp_path, checked):
     assert checked(tmp_path / "scans").faults.keys() == {"p1/seg.nii.gz"}
 
 
-def test_I7_what_is_missing_or_there_twice_or_of_no_use_is_told(scans, checked):
+@pytest.mark.row("I7")
+def test_what_is_missing_or_there_twice_or_of_no_use_is_told(scans, checked):
     """A missing partner and two files for one channel are faults, beside other faults; a file of no channel is not."""
     (scans / "Mets_000" / "seg.nii.gz").unlink()
     shutil.copy(scans / "Mets_001" / "flair.nii.gz", scans / "Mets_001" / "FLAIR.nii.gz")
@@ -306,7 +322,8 @@ def test_I7_what_is_missing_or_there_twice_or_of_no_use_is_told(scans, checked):
     assert result.warnings == {"Mets_003/swi.nii.gz": "is of no channel (swi.nii.gz)"}
 
 
-def test_I7_ids_that_differ_in_case_or_encoding_only_are_a_fault(scans, checked):
+@pytest.mark.row("I7")
+def test_ids_that_differ_in_case_or_encoding_only_are_a_fault(scans, checked):
     """On many disks they are one folder, and to a reader they are one patient."""
     for number, id in enumerate(("METS_000", *(unicodedata.normalize(form, "Müller") for form in ("NFC", "NFD")))):
         bravo = make_patient(np.random.default_rng(number + 10), SIZE)["bravo"]
@@ -316,7 +333,8 @@ def test_I7_ids_that_differ_in_case_or_encoding_only_are_a_fault(scans, checked)
     assert faults[0].startswith("has patients METS_000 and Mets_000, ")
 
 
-def test_I7_names_with_spaces_umlauts_and_line_breaks_are_read_and_told(tmp_path, checked):
+@pytest.mark.row("I7")
+def test_names_with_spaces_umlauts_and_line_breaks_are_read_and_told(tmp_path, checked):
     """Any name is a name; in the table it is one line."""
     for number, name in enumerate(("a b", "Müller, 50 %", "two\nlines")):
         data = make_patient(np.random.default_rng(number), SIZE)
@@ -329,7 +347,8 @@ def test_I7_names_with_spaces_umlauts_and_line_breaks_are_read_and_told(tmp_path
     assert "two\\nlines/seg.nii.gz" in result.shown
 
 
-def test_I7_symlinks_are_followed_and_loops_are_told(scans, checked, tmp_path):
+@pytest.mark.row("I7")
+def test_symlinks_are_followed_and_loops_are_told(scans, checked, tmp_path):
     """A patient's folder may be a link; a file that is a link to itself is a fault, a folder that is one is nothing."""
     (scans / "Mets_000").rename(tmp_path / "elsewhere")
     (scans / "Mets_000").symlink_to(tmp_path / "elsewhere")
@@ -342,7 +361,8 @@ def test_I7_symlinks_are_followed_and_loops_are_told(scans, checked, tmp_path):
     assert result.table["files"] == 12
 
 
-def test_I7_a_folder_that_may_not_be_read_is_no_empty_one(scans, medgen, monkeypatch):
+@pytest.mark.row("I7")
+def test_a_folder_that_may_not_be_read_is_no_empty_one(scans, medgen, monkeypatch):
     """A patient does not vanish for lack of permission; root, who may read anything, is told what others are."""
     scandir = os.scandir
 
@@ -357,10 +377,11 @@ def test_I7_a_folder_that_may_not_be_read_is_no_empty_one(scans, medgen, monkeyp
     assert "Mets_001: cannot be read (Permission denied)" in result.err
 
 
-# I8
+# Labels and lesions
 
 
-def test_I8_odd_masks_are_told_and_read(scans, checked):
+@pytest.mark.row("I8")
+def test_odd_masks_are_told_and_read(scans, checked):
     """0/255, {0, 2}, empty and full masks: each is warned of, with what it is read as, and none is a fault."""
     for number, change in enumerate((lambda d: d * 255, lambda d: d * 2, lambda d: d * 0, lambda d: d * 0 + 1)):
         edited(scans / f"Mets_00{number}" / "seg.nii.gz", data=lambda data, change=change: change(data))
@@ -374,7 +395,8 @@ def test_I8_odd_masks_are_told_and_read(scans, checked):
     }
 
 
-def test_I8_labels_of_no_mask_and_masks_without_their_label_are_told(scans, checked):
+@pytest.mark.row("I8")
+def test_labels_of_no_mask_and_masks_without_their_label_are_told(scans, checked):
     """With `[data.masks]` a label that no mask names, and one that no file holds, are both warned of."""
     for number in range(4):
         edited(scans / f"Mets_00{number}" / "seg.nii.gz", data=lambda data: data * 3)
@@ -388,7 +410,8 @@ def test_I8_labels_of_no_mask_and_masks_without_their_label_are_told(scans, chec
     }
 
 
-def test_I8_lesions_are_counted_and_sized_in_mm(tmp_path, checked):
+@pytest.mark.row("I8")
+def test_lesions_are_counted_and_sized_in_mm(tmp_path, checked):
     """Parts that touch at a corner are one lesion; volumes are in mm3 whatever the voxels."""
     mask = np.zeros((12, 12, 12), np.uint8)
     mask[1:3, 1:3, 1:3] = mask[3, 3, 3] = mask[8, 8, 8] = mask[6:8, 1, 1] = 1
@@ -401,7 +424,7 @@ def test_I8_lesions_are_counted_and_sized_in_mm(tmp_path, checked):
     assert "small: 6 lesions in 2 patients, median 0.02 mL" in result.shown
 
 
-# I9
+# Splits
 
 
 def split_by_hand(root: Path, channels=("bravo", "seg")) -> Path:
@@ -412,7 +435,8 @@ def split_by_hand(root: Path, channels=("bravo", "seg")) -> Path:
 
 
 @pytest.mark.parametrize("other", ["val", "test", "test_new"])
-def test_I9_an_id_in_two_splits_is_refused(tmp_path, checked, trained, other):
+@pytest.mark.row("I9")
+def test_an_id_in_two_splits_is_refused(tmp_path, checked, trained, other):
     """The same folder name in train and in val, test or test_new is a patient in both, unless that is allowed."""
     root = split_by_hand(tmp_path / "scans")
     write_cohort(root / other, 1, seed=2, channels=("bravo", "seg"))
@@ -425,7 +449,8 @@ def test_I9_an_id_in_two_splits_is_refused(tmp_path, checked, trained, other):
     assert trained(root, "data.allow_patient_overlap=true").code == 0
 
 
-def test_I9_the_same_voxels_under_another_name_are_refused(tmp_path, checked, trained):
+@pytest.mark.row("I9")
+def test_the_same_voxels_under_another_name_are_refused(tmp_path, checked, trained):
     """Saved anew, with other compression, type and name: the voxels tell that it is the same patient."""
     root = split_by_hand(tmp_path / "scans")
     image = nib.load(root / "train" / "Mets_002" / "bravo.nii.gz")
@@ -443,7 +468,8 @@ def test_I9_the_same_voxels_under_another_name_are_refused(tmp_path, checked, tr
     assert trained(root, "data.allow_patient_overlap=true").code == 0
 
 
-def test_I9_a_store_that_is_there_already_hides_no_overlap(tmp_path, trained):
+@pytest.mark.row("I9")
+def test_a_store_that_is_there_already_hides_no_overlap(tmp_path, trained):
     """The content is remembered with the slices, so splits that are drawn otherwise later are checked too."""
     root = write_cohort(tmp_path / "scans", 4, channels=("bravo", "seg"))
     shutil.copy(root / "Mets_000" / "bravo.nii.gz", root / "Mets_001" / "bravo.nii.gz")
@@ -454,7 +480,8 @@ def test_I9_a_store_that_is_there_already_hides_no_overlap(tmp_path, trained):
     assert 3 in codes.values()
 
 
-def test_I9_masks_alone_tell_patients_apart_unless_they_are_empty(tmp_path, trained):
+@pytest.mark.row("I9")
+def test_masks_alone_tell_patients_apart_unless_they_are_empty(tmp_path, trained):
     """In a mask model the mask is the sample; two empty ones are no one's."""
     root = split_by_hand(tmp_path / "scans")
     for place in ("train/Mets_002", "val/Mets_900"):
@@ -466,7 +493,8 @@ def test_I9_masks_alone_tell_patients_apart_unless_they_are_empty(tmp_path, trai
     assert "val/Mets_900/seg.nii.gz: has the voxels of " in refused.err
 
 
-def test_I9_two_patients_with_the_same_voxels_in_one_split_are_warned_of(scans, checked):
+@pytest.mark.row("I9")
+def test_two_patients_with_the_same_voxels_in_one_split_are_warned_of(scans, checked):
     """It is most likely one patient, counted twice."""
     shutil.copy(scans / "Mets_000" / "flair.nii.gz", scans / "Mets_001" / "flair.nii.gz")
     result = checked(scans, "data.val_fraction=0.0")
@@ -474,10 +502,11 @@ def test_I9_two_patients_with_the_same_voxels_in_one_split_are_warned_of(scans, 
     assert result.warnings["Mets_001/flair.nii.gz"] == "has the voxels of Mets_000/flair.nii.gz"
 
 
-# I10
+# Nothing to train on or to validate with
 
 
-def test_I10_nothing_to_train_on_is_refused(tmp_path, trained):
+@pytest.mark.row("I10")
+def test_nothing_to_train_on_is_refused(tmp_path, trained):
     """No patients, and a single slice, are exit 3 with the settings that could help."""
     (tmp_path / "empty").mkdir()
     refused = trained(tmp_path / "empty")
@@ -490,7 +519,8 @@ def test_I10_nothing_to_train_on_is_refused(tmp_path, trained):
     assert "training slices" in refused.err
 
 
-def test_I10_without_validation_there_is_no_best_and_that_is_said(tmp_path, trained):
+@pytest.mark.row("I10")
+def test_without_validation_there_is_no_best_and_that_is_said(tmp_path, trained):
     """One patient is trained on, with a warning; best.pt is not written, latest.pt is."""
     root = write_cohort(tmp_path / "scans", 1, channels=("bravo", "seg"))
     result = trained(root)
@@ -635,7 +665,8 @@ def test_a_mode_that_reads_a_mask_of_no_name_is_a_mistake_of_the_recipe(scans, m
     assert fixed.code == 0
 
 
-def test_I10_the_background_of_each_scan_is_shown(checked, tmp_path):
+@pytest.mark.row("I10")
+def test_the_background_of_each_scan_is_shown(checked, tmp_path):
     """Point 2: for each channel in what is printed, for each file in the table for programs."""
     rng, scans = np.random.default_rng(0), write_cohort(tmp_path / "scans", channels=("bravo", "seg"))
     path = sorted(scans.rglob("bravo.nii*"))[0]

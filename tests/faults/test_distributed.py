@@ -1,4 +1,7 @@
-"""Ranks that die, hang, fail, are told to stop, or are kept waiting."""
+"""Ranks that die, hang, fail, are told to stop, or are kept waiting.
+
+Covers: medgen.ranks.heartbeat.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +74,8 @@ def goes_on_as_if_nothing_had_been(common, server, tmp_path):
     assert differences(tmp_path / "whole", tmp_path / "r") == []
 
 
-def test_D1_a_killed_rank_ends_all_and_the_run_goes_on_to_the_same_end(common, server, tmp_path):
+@pytest.mark.row("D1")
+def test_a_killed_rank_ends_all_and_the_run_goes_on_to_the_same_end(common, server, tmp_path):
     """Long before torch would end them, which waits for half an hour."""
     process = supervised(*common, *ENDLESS, "--devices", 2)
     first, second = (beat_at(tmp_path / "r", rank, 12) for rank in (0, 1))
@@ -89,7 +93,8 @@ def test_D1_a_killed_rank_ends_all_and_the_run_goes_on_to_the_same_end(common, s
 
 
 @pytest.mark.parametrize(("count", "killed"), [(2, 0), (2, 1), (3, 1)])
-def test_D1_without_a_supervisor_one_that_is_left_names_the_killed_rank(count, killed, common, server, tmp_path):
+@pytest.mark.row("D1")
+def test_without_a_supervisor_one_that_is_left_names_the_killed_rank(count, killed, common, server, tmp_path):
     children = ranks.start(server, *common, *ENDLESS, "training.batch_size=6", count=count)
     beat = beat_at(tmp_path / "r", killed, 12)
     os.kill(beat.pid, signal.SIGKILL)
@@ -108,7 +113,8 @@ def test_D1_without_a_supervisor_one_that_is_left_names_the_killed_rank(count, k
     assert int(found[1]) == saved or (killed == 0 and int(found[1]) < saved)
 
 
-def test_D1_ranks_whose_supervisor_is_killed_at_once_do_not_go_on_alone(common):
+@pytest.mark.row("D1")
+def test_ranks_whose_supervisor_is_killed_at_once_do_not_go_on_alone(common):
     process = supervised(*common, *ENDLESS, "--devices", 2)
     started = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     limit = time.monotonic() + HANG
@@ -132,7 +138,8 @@ def dies_in_the_save_of(_: int, step: int) -> None:
     saving.write = killing
 
 
-def test_D1_a_save_during_which_a_rank_dies_counts(common, server, tmp_path):
+@pytest.mark.row("D1")
+def test_a_save_during_which_a_rank_dies_counts(common, server, tmp_path):
     first, second = ranks.run(server, *common, *ENDLESS, hook=dies_in_the_save_of, given=(10,))
     assert (first.code, second.code) == (9, -signal.SIGKILL)
     assert checkpoint.load(tmp_path / "r/latest.pt")["position"]["step"] == 10
@@ -151,7 +158,8 @@ def impatient_after(_: int, file: Path) -> None:
     heartbeat.Heartbeat._watch = watching
 
 
-def test_D2_a_rank_that_hangs_is_named_and_all_end(common, server, tmp_path):
+@pytest.mark.row("D2")
+def test_a_rank_that_hangs_is_named_and_all_end(common, server, tmp_path):
     """The one that is not stopped may be slow; only from then on it is a matter of seconds."""
     given = {"hook": impatient_after, "given": (tmp_path / "stopped",)}
     children = ranks.start(server, *common, *ENDLESS, f"distributed.timeout={HANG}", **given)
@@ -182,7 +190,8 @@ def fails_at(rank: int, step: int) -> None:
     Trainer.step = failing
 
 
-def test_D3_the_first_error_is_the_only_line_and_its_code_counts(common, server):
+@pytest.mark.row("D3")
+def test_the_first_error_is_the_only_line_and_its_code_counts(common, server):
     first, second = ranks.run(server, *common, *ENDLESS, hook=fails_at, given=(3,))
     assert (first.code, first.err) == (9, "")
     assert second.code == 1
@@ -191,7 +200,8 @@ def test_D3_the_first_error_is_the_only_line_and_its_code_counts(common, server)
 
 
 @pytest.mark.parametrize("told", [0, 1])
-def test_D4_a_signal_to_one_rank_stops_all_at_the_same_step(told, common, server, tmp_path):
+@pytest.mark.row("D4")
+def test_a_signal_to_one_rank_stops_all_at_the_same_step(told, common, server, tmp_path):
     children = ranks.start(server, *common, *ENDLESS)
     beat_at(tmp_path / "r", told, 3)
     os.kill(children[told].pid, signal.SIGUSR1)
@@ -204,7 +214,8 @@ def test_D4_a_signal_to_one_rank_stops_all_at_the_same_step(told, common, server
     assert [json.loads(line)["step"] for line in lines] == list(range(1, step + 1))
 
 
-def test_D4_a_signal_to_the_supervisor_reaches_its_ranks_and_the_run_goes_on_with_as_many(common, server, tmp_path):
+@pytest.mark.row("D4")
+def test_a_signal_to_the_supervisor_reaches_its_ranks_and_the_run_goes_on_with_as_many(common, server, tmp_path):
     common = (*common, "callbacks.checkpoints.every_steps=0", "training.epoch_steps=1000")
     process = supervised(*common, *ENDLESS, "--devices", 2)
     beat_at(tmp_path / "r", 1, 3)
@@ -259,7 +270,8 @@ def slow(rank: int, timeout: float, seconds: float) -> None:
     checkpoint.save, Validation._add = saving, adding
 
 
-def test_D5_a_rank_may_save_validate_and_sample_for_longer_than_the_timeout(common, server, tmp_path):
+@pytest.mark.row("D5")
+def test_a_rank_may_save_validate_and_sample_for_longer_than_the_timeout(common, server, tmp_path):
     options = ("training.steps=3", "training.validate_every=1", "training.val_batches=1", "distributed.timeout=8")
     more = ("callbacks.checkpoints.every_steps=2", "callbacks.previews.count=2", "callbacks.previews.steps=2")
     both = ranks.run(server, *common, *options, *more, hook=slow, given=(8.0, 11.0))
@@ -281,7 +293,8 @@ def not_finite_at(rank: int, steps: tuple[int, ...]) -> None:
     Trainer._descend = spoilt
 
 
-def test_D7_all_ranks_leave_out_a_step_that_is_not_finite_on_one(common, server, tmp_path):
+@pytest.mark.row("D7")
+def test_all_ranks_leave_out_a_step_that_is_not_finite_on_one(common, server, tmp_path):
     both = ranks.run(server, *common, "training.steps=6", hook=not_finite_at, given=((2,),))
     assert [each.code for each in both] == [0, 0], both
     assert "step 3 was not finite and is left out" in both[0].err
@@ -291,7 +304,8 @@ def test_D7_all_ranks_leave_out_a_step_that_is_not_finite_on_one(common, server,
     assert {int(each["step"]) for each in state["optimizers"]["network"]["state"].values()} == {5}
 
 
-def test_D7_all_ranks_stop_where_one_is_not_finite_for_too_long(common, server):
+@pytest.mark.row("D7")
+def test_all_ranks_stop_where_one_is_not_finite_for_too_long(common, server):
     options = ("training.steps=60", "training.max_skipped=2", "callbacks.checkpoints.every_steps=4")
     both = ranks.run(server, *common, *options, hook=not_finite_at, given=(tuple(range(3, 60)),))
     assert sorted(each.code for each in both) == [6, 9]

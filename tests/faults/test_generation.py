@@ -1,4 +1,7 @@
-"""Generation goes on: whatever ends it, the same command leads to the same bytes."""
+"""Generation goes on: whatever ends it, the same command leads to the same bytes.
+
+Covers: medgen.generation.blocks, medgen.evaluation.manifest_lines, medgen.run.versions.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +72,8 @@ def wait_for_pairs(child: Child, out: Path, more: int) -> None:
 # Killed
 
 
-def test_G1_twenty_kills_and_resumes_end_with_the_bytes_of_an_undisturbed_run(
+@pytest.mark.row("G1")
+def test_twenty_kills_and_resumes_end_with_the_bytes_of_an_undisturbed_run(
     server: Server, trained: Path, tmp_path: Path
 ) -> None:
     out, chance, count = tmp_path / "out", random.Random(1), 66
@@ -99,7 +103,8 @@ POINTS = [
 
 
 @pytest.mark.parametrize("point", POINTS, ids=lambda point: f"{point[0].split(':')[1]}-{point[1]}-{point[2]:d}")
-def test_G2_a_pair_appears_as_a_whole_and_what_a_kill_left_is_swept(
+@pytest.mark.row("G2")
+def test_a_pair_appears_as_a_whole_and_what_a_kill_left_is_swept(
     server: Server, trained: Path, tmp_path: Path, whole: Files, medgen: Run, point: tuple[str, int, bool]
 ) -> None:
     assert server.run(*command(trained, tmp_path), hook=die_at, given=point).code == 137
@@ -111,14 +116,16 @@ def test_G2_a_pair_appears_as_a_whole_and_what_a_kill_left_is_swept(
     assert files(tmp_path) == whole
 
 
-def test_G2_a_line_that_a_kill_tore_is_dropped(server: Server, trained: Path, tmp_path: Path, whole: Files) -> None:
+@pytest.mark.row("G2")
+def test_a_line_that_a_kill_tore_is_dropped(server: Server, trained: Path, tmp_path: Path, whole: Files) -> None:
     assert server.run(*command(trained, tmp_path), hook=die_in_the_middle_of_a_line).code == 137
     assert not (tmp_path / "manifest.jsonl").read_bytes().endswith(b"\n")
     assert server.run(*command(trained, tmp_path)).code == 0
     assert files(tmp_path) == whole
 
 
-def test_G2_a_line_torn_by_one_process_does_not_spoil_that_of_another(tmp_path: Path) -> None:
+@pytest.mark.row("G2")
+def test_a_line_torn_by_one_process_does_not_spoil_that_of_another(tmp_path: Path) -> None:
     with Manifest.open(tmp_path, {"seed": 0}, {}) as manifest:
         (tmp_path / "manifest.jsonl").open("a").write('{"index": 1, "fi')
         manifest.add({"index": 2, "failed": True})
@@ -128,7 +135,8 @@ def test_G2_a_line_torn_by_one_process_does_not_spoil_that_of_another(tmp_path: 
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
-def test_S1_a_signal_ends_generation_between_two_blocks_and_names_the_command_that_goes_on(
+@pytest.mark.row("S1")
+def test_a_signal_ends_generation_between_two_blocks_and_names_the_command_that_goes_on(
     server: Server, trained: Path, tmp_path: Path, whole: Files, number: int, code: int
 ) -> None:
     out = tmp_path / "a folder"
@@ -144,7 +152,8 @@ def test_S1_a_signal_ends_generation_between_two_blocks_and_names_the_command_th
 # Retries
 
 
-def test_G3_a_mask_drawn_again_shifts_no_neighbour_in_whatever_block_it_is(
+@pytest.mark.row("G3")
+def test_a_mask_drawn_again_shifts_no_neighbour_in_whatever_block_it_is(
     trained: Path, tmp_path: Path, medgen: Run, whole: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw = pairs.ModelMasks._attempt
@@ -177,7 +186,8 @@ def test_G3_a_mask_drawn_again_shifts_no_neighbour_in_whatever_block_it_is(
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 8])
-def test_G4_any_split_in_any_order_gives_the_same_folder(
+@pytest.mark.row("G4")
+def test_any_split_in_any_order_gives_the_same_folder(
     trained: Path, tmp_path: Path, medgen: Run, whole: Files, parts: int
 ) -> None:
     order = random.Random(parts).sample(range(1, parts + 1), parts)
@@ -189,7 +199,8 @@ def test_G4_any_split_in_any_order_gives_the_same_folder(
     assert files(tmp_path) == whole
 
 
-def test_G4_parts_may_run_at_once_and_be_killed(server: Server, trained: Path, tmp_path: Path, whole: Files) -> None:
+@pytest.mark.row("G4")
+def test_parts_may_run_at_once_and_be_killed(server: Server, trained: Path, tmp_path: Path, whole: Files) -> None:
     parts = [command(trained, tmp_path, COUNT, "--shard", f"{part}/3") for part in (1, 2, 3)]
     children = [server.start(*part) for part in parts]
     wait_for_pairs(children[1], tmp_path, 2)
@@ -200,16 +211,16 @@ def test_G4_parts_may_run_at_once_and_be_killed(server: Server, trained: Path, t
     assert files(tmp_path) == whole
 
 
-def test_G4_parts_are_whole_blocks_disjoint_and_complete() -> None:
+@pytest.mark.row("G4")
+def test_parts_are_whole_blocks_disjoint_and_complete() -> None:
     parts = [pairs.shard(100, 7, part, 8) for part in range(1, 9)]
     assert sorted(index for part in parts for index in part) == list(range(100))
     blocks = [{index // 7 for index in part} for part in parts]
     assert sum(map(len, blocks)) == len(set.union(*blocks)) == 15
 
 
-def test_G4_two_processes_never_make_the_same_block(
-    server: Server, trained: Path, tmp_path: Path, whole: Files
-) -> None:
+@pytest.mark.row("G4")
+def test_two_processes_never_make_the_same_block(server: Server, trained: Path, tmp_path: Path, whole: Files) -> None:
     manifest = Manifest.open(tmp_path, *identity(whole))
     with manifest as held, held.block(1):
         ended = server.run(*command(trained, tmp_path))
@@ -226,7 +237,8 @@ def identity(whole: Files) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2"])
-def test_G4_a_part_that_is_none_is_told(trained: Path, tmp_path: Path, medgen: Run, shard: str) -> None:
+@pytest.mark.row("G4")
+def test_a_shard_that_does_not_exist_is_refused(trained: Path, tmp_path: Path, medgen: Run, shard: str) -> None:
     ended = medgen(*command(trained, tmp_path), "--shard", shard)
     assert ended.code == 2
     assert "such as 3/8" in ended.err
@@ -257,7 +269,8 @@ def out(whole: Files, tmp_path: Path) -> Path:
         ("--seg-model", "COHORT", "seg_folder: None -> "),
     ],
 )
-def test_G5_pairs_made_differently_are_refused_and_left_alone(
+@pytest.mark.row("G5")
+def test_pairs_made_differently_are_refused_and_left_alone(
     trained: Path, cohort: Path, out: Path, medgen: Run, whole: Files, option: str, value: object, told: str
 ) -> None:
     if value == "COHORT":
@@ -271,7 +284,8 @@ def test_G5_pairs_made_differently_are_refused_and_left_alone(
     assert files(out) == whole
 
 
-def test_G5_a_damaged_file_is_made_again_and_what_is_not_ours_is_left_alone(
+@pytest.mark.row("G5")
+def test_a_damaged_file_is_made_again_and_what_is_not_ours_is_left_alone(
     trained: Path, out: Path, medgen: Run, whole: Files
 ) -> None:
     foreign = {
@@ -290,12 +304,14 @@ def test_G5_a_damaged_file_is_made_again_and_what_is_not_ours_is_left_alone(
     assert files(out) == whole | foreign
 
 
-def test_G5_fewer_pairs_than_there_are_leave_all_there(trained: Path, out: Path, medgen: Run, whole: Files) -> None:
+@pytest.mark.row("G5")
+def test_fewer_pairs_than_there_are_leave_all_there(trained: Path, out: Path, medgen: Run, whole: Files) -> None:
     assert medgen(*command(trained, out, 5)).code == 0
     assert files(out) == whole
 
 
-def test_G5_pairs_without_a_manifest_are_not_taken_for_ours(trained: Path, out: Path, medgen: Run) -> None:
+@pytest.mark.row("G5")
+def test_pairs_without_a_manifest_are_not_taken_for_ours(trained: Path, out: Path, medgen: Run) -> None:
     (out / "manifest.jsonl").unlink()
     before = files(out)
     ended = medgen(*command(trained, out))
@@ -310,7 +326,8 @@ def test_G5_pairs_without_a_manifest_are_not_taken_for_ours(trained: Path, out: 
      b'{"index": true, "failed": true}', b'{"index": 1, "files": {}}', b'{"index": 1, "files": {"../../x": "0"}}',
      b"[" * 9999, b"\xff\xfe", b"9" * 9999],
 )  # fmt: skip
-def test_G5_a_manifest_with_a_line_that_is_none_of_ours_is_refused_and_kept(
+@pytest.mark.row("G5")
+def test_a_manifest_with_a_line_that_is_none_of_ours_is_refused_and_kept(
     trained: Path, out: Path, medgen: Run, line: bytes
 ) -> None:
     rows = (out / "manifest.jsonl").read_bytes().splitlines()
@@ -322,7 +339,8 @@ def test_G5_a_manifest_with_a_line_that_is_none_of_ours_is_refused_and_kept(
     assert files(out) == before
 
 
-def test_G6_more_pairs_later_leave_the_first_untouched(trained: Path, out: Path, medgen: Run, tmp_path: Path) -> None:
+@pytest.mark.row("G6")
+def test_more_pairs_later_leave_the_first_untouched(trained: Path, out: Path, medgen: Run, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in out.glob("train/*/*")}
     assert medgen(*command(trained, out, COUNT + 5)).code == 0
     assert all(path.stat().st_mtime_ns == then for path, then in before.items())
@@ -330,7 +348,8 @@ def test_G6_more_pairs_later_leave_the_first_untouched(trained: Path, out: Path,
     assert files(out) == files(tmp_path / "once")
 
 
-def test_G8_a_checkpoint_that_was_replaced_is_refused(trained: Path, out: Path, medgen: Run, tmp_path: Path) -> None:
+@pytest.mark.row("G8")
+def test_a_checkpoint_that_was_replaced_is_refused(trained: Path, out: Path, medgen: Run, tmp_path: Path) -> None:
     models = tmp_path / "models"
     for name, source in {"seg": "seg/latest.pt", "bravo": "bravo/prev.pt"}.items():
         (models / name).mkdir(parents=True)
@@ -342,7 +361,8 @@ def test_G8_a_checkpoint_that_was_replaced_is_refused(trained: Path, out: Path, 
     assert files(out) == before
 
 
-def test_G8_a_checkpoint_that_is_replaced_as_it_is_read_is_refused(
+@pytest.mark.row("G8")
+def test_a_checkpoint_that_is_replaced_as_it_is_read_is_refused(
     trained: Path, tmp_path: Path, medgen: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(trained / "bravo", tmp_path / "models/bravo")
@@ -387,7 +407,8 @@ def test_what_is_made_with_other_versions_says_so(
 # Storage
 
 
-def test_K4_a_full_disk_is_one_line_and_leaves_only_whole_pairs(
+@pytest.mark.row("K4")
+def test_a_full_disk_is_one_line_and_leaves_only_whole_pairs(
     trained: Path, tmp_path: Path, medgen: Run, whole: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = pairs.write_slice
@@ -408,7 +429,8 @@ def test_K4_a_full_disk_is_one_line_and_leaves_only_whole_pairs(
     assert files(tmp_path) == whole
 
 
-def test_K6_an_output_folder_that_cannot_be_one_is_one_line(trained: Path, tmp_path: Path, medgen: Run) -> None:
+@pytest.mark.row("K6")
+def test_an_output_folder_that_cannot_be_one_is_one_line(trained: Path, tmp_path: Path, medgen: Run) -> None:
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file/below"):
         ended = medgen(*command(trained, out))

@@ -1,4 +1,7 @@
-"""Losses that are not finite, and too little memory."""
+"""Losses that are not finite, and too little memory.
+
+Covers: medgen.training.memory_check, medgen.training.sampling.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,8 @@ def failing(patch, steps, error=None):
     patch.setattr(Objective, "forward", broken)
 
 
-def test_N1_one_step_that_is_not_finite_is_left_out_and_named_with_its_slices(medgen, common, tmp_path, monkeypatch):
+@pytest.mark.row("N1")
+def test_one_step_that_is_not_finite_is_left_out_and_named_with_its_slices(medgen, common, tmp_path, monkeypatch):
     failing(monkeypatch, [3])
     result = medgen("train", *common, "training.steps=6")
     assert result.code == 0
@@ -51,14 +55,16 @@ def test_N1_one_step_that_is_not_finite_is_left_out_and_named_with_its_slices(me
     assert [line.get("skipped", 0) for line in lines] == [0, 0, 1, 0, 0, 0]
 
 
-def test_N1_too_many_in_a_row_end_the_run_with_the_last_good_step(medgen, common, tmp_path, monkeypatch):
+@pytest.mark.row("N1")
+def test_too_many_in_a_row_end_the_run_with_the_last_good_step(medgen, common, tmp_path, monkeypatch):
     failing(monkeypatch, range(3, 99))
     result = medgen("train", *common, "training.steps=40", "training.max_skipped=4")
     assert (result.code, "5 steps in a row were not finite, last good: step 2" in result.err) == (6, True)
     assert all(torch.isfinite(each).all() for _, each in checkpoint.tensors(checkpoint.load(tmp_path / "r/latest.pt")))
 
 
-def test_N2_weights_that_are_not_finite_are_never_written(medgen, common, tmp_path, monkeypatch):
+@pytest.mark.row("N2")
+def test_weights_that_are_not_finite_are_never_written(medgen, common, tmp_path, monkeypatch):
     from medgen.training.trainer import Trainer
 
     step = Trainer.step
@@ -90,7 +96,8 @@ LESS = "Use training.accumulate=2 (same batch, less memory) or network.unet.chec
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes."), "tried 99 bytes"),
     ],
 )
-def test_N4_out_of_memory_says_what_would_fit_and_that_continues_the_run(
+@pytest.mark.row("N4")
+def test_out_of_memory_says_what_would_fit_and_that_continues_the_run(
     error, said, medgen, common, tmp_path, monkeypatch
 ):
     with monkeypatch.context() as patch:
@@ -104,7 +111,8 @@ def test_N4_out_of_memory_says_what_would_fit_and_that_continues_the_run(
     assert medgen("train", *words).code == 0
 
 
-def test_N4_once_a_part_of_a_batch_is_one_sample_only_checkpointing_is_left_and_it_continues_the_run(
+@pytest.mark.row("N4")
+def test_once_a_part_of_a_batch_is_one_sample_only_checkpointing_is_left_and_it_continues_the_run(
     medgen, common, tmp_path, monkeypatch
 ):
     """And where that is on, nothing but a smaller network or image."""
@@ -146,7 +154,8 @@ def rehearsing(patch):
         ),
     ],
 )
-def test_N5_what_will_not_fit_later_is_told_before_the_first_step(
+@pytest.mark.row("N5")
+def test_what_will_not_fit_later_is_told_before_the_first_step(
     where, what, advice, medgen, tiny, tmp_path, monkeypatch
 ):
     def full(*_, **__):
@@ -164,7 +173,8 @@ def test_N5_what_will_not_fit_later_is_told_before_the_first_step(
 
 
 @pytest.mark.parametrize("name", ["bravo_rflow", "seg_ddpm"])
-def test_N5_the_check_changes_no_bit(name, medgen, tiny, tmp_path, monkeypatch):
+@pytest.mark.row("N5")
+def test_the_memory_check_changes_no_bit(name, medgen, tiny, tmp_path, monkeypatch):
     options = ("network.unet.dropout=0.2", "training.accumulate=2", "training.steps=4", "training.epoch_steps=2")
     common = (name, *tiny, *SMALL[:2], *options, "training.val_batches=1", "callbacks.tensorboard=false")
     assert medgen("train", *common, f"run.dir={tmp_path}/without").code == 0
@@ -180,7 +190,8 @@ def test_N5_the_check_changes_no_bit(name, medgen, tiny, tmp_path, monkeypatch):
     assert pictures[0] == pictures[1]
 
 
-def test_N5_the_check_leaves_gradients_generators_buffers_and_optimizers_as_they_were(tiny, tmp_path, monkeypatch):
+@pytest.mark.row("N5")
+def test_the_memory_check_leaves_gradients_generators_buffers_and_optimizers_as_they_were(tiny, tmp_path, monkeypatch):
     from medgen.config.recipe import load
     from medgen.run.assemble import assemble
     from medgen.training.trainer import Trainer

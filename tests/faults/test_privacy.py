@@ -79,12 +79,14 @@ def written(tmp_path_factory: pytest.TempPathFactory, cohort_of_people: Path) ->
     return root
 
 
-def test_V1_the_canaries_are_where_they_were_planted(cohort_of_people: Path) -> None:
+@pytest.mark.row("V1")
+def test_the_canaries_are_where_they_were_planted(cohort_of_people: Path) -> None:
     found = "\n".join(find(cohort_of_people.parent, [word.encode() for word in (*PEOPLE, PLACE)]))
     assert all(word in found for word in (*PEOPLE, PLACE))
 
 
-def test_V1_no_file_tells_who_was_scanned(written: Path) -> None:
+@pytest.mark.row("V1")
+def test_no_file_tells_who_was_scanned(written: Path) -> None:
     kinds = {
         path.name if path.suffix in (".pt", ".json", ".toml", ".jsonl") else path.suffix for path in written.rglob("*")
     }
@@ -93,12 +95,14 @@ def test_V1_no_file_tells_who_was_scanned(written: Path) -> None:
     assert find(written, [word.encode() for word in PEOPLE]) == []
 
 
-def test_V1_no_file_but_the_recipe_in_the_runs_folder_tells_where_the_data_is(written: Path) -> None:
+@pytest.mark.row("V1")
+def test_no_file_but_the_recipe_in_the_runs_folder_tells_where_the_data_is(written: Path) -> None:
     told = find(written, [PLACE.encode()])
     assert {Path(each.split(": ")[0]).name for each in told} == {"recipe.toml"}
 
 
-def test_V1_generated_headers_are_fresh(written: Path) -> None:
+@pytest.mark.row("V1")
+def test_generated_headers_are_fresh(written: Path) -> None:
     for path in written.glob("from_*/train/*/*.nii.gz"):
         data = gzip.decompress(path.read_bytes())
         header = nib.Nifti1Header(data[:348])
@@ -108,7 +112,8 @@ def test_V1_generated_headers_are_fresh(written: Path) -> None:
         assert path.read_bytes()[4:8] == bytes(4)  # no time
 
 
-def test_V1_what_is_searched_is_also_found_inside_of_other_files(tmp_path: Path) -> None:
+@pytest.mark.row("V1")
+def test_what_is_searched_is_also_found_inside_of_other_files(tmp_path: Path) -> None:
     import torch
 
     word = PEOPLE[0].encode()
@@ -130,14 +135,16 @@ WORD = PEOPLE[0].encode()
      gzip.compress(WORD) + b"trailing", gzip.compress(WORD)[:-8], gzip.compress(gzip.compress(WORD)[:-8])],
     ids=["whole", "large", "second member", "more behind", "cut", "cut and packed"],
 )  # fmt: skip
-def test_V1_a_word_in_a_gzip_file_is_found_also_in_a_part_of_one(data: bytes, tmp_path: Path) -> None:
+@pytest.mark.row("V1")
+def test_a_word_in_a_gzip_file_is_found_also_in_a_part_of_one(data: bytes, tmp_path: Path) -> None:
     assert WORD not in data
     (tmp_path / "a").write_bytes(data)
     assert len(find(tmp_path, [WORD])) == 1
 
 
 @pytest.mark.parametrize("begins", [b"\x1f\x8b", b"\x1f\x8b\x08", b"\x1f\x8b\x08\0", b"PK", b"PK\x03\x04", b"\x89PNG"])
-def test_V1_numbers_that_begin_as_another_file_would_are_searched_as_they_are(begins: bytes, tmp_path: Path) -> None:
+@pytest.mark.row("V1")
+def test_numbers_that_begin_as_another_file_would_are_searched_as_they_are(begins: bytes, tmp_path: Path) -> None:
     """Issue 10, point 0: one of 65,536 weights does, also as the first of a record in a checkpoint."""
     import torch
 

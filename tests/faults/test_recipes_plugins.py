@@ -134,7 +134,8 @@ def listed(site: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_P1_a_broken_plugin_is_a_row_with_its_reason(listed: subprocess.CompletedProcess[str], name: str) -> None:
+@pytest.mark.row("P1")
+def test_a_broken_plugin_is_a_row_with_its_reason(listed: subprocess.CompletedProcess[str], name: str) -> None:
     assert listed.returncode == 0, listed.stderr
     assert "Traceback" not in listed.stderr
     [row] = [line for line in listed.stdout.splitlines() if f"bad-{name} 1.0" in line]
@@ -142,7 +143,8 @@ def test_P1_a_broken_plugin_is_a_row_with_its_reason(listed: subprocess.Complete
     assert BROKEN[name][1] in row
 
 
-def test_P1_what_a_plugin_prints_stays_off_stdout(listed: subprocess.CompletedProcess[str]) -> None:
+@pytest.mark.row("P1")
+def test_what_a_plugin_prints_stays_off_stdout(listed: subprocess.CompletedProcess[str]) -> None:
     assert "I am loud" not in listed.stdout
     assert "I am loud" in listed.stderr
     assert any("loud" in line and "good-loud 1.0" in line for line in listed.stdout.splitlines())
@@ -210,7 +212,8 @@ def test_no_command_is_taken_down_by_what_others_install(site: Path) -> None:
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_P1_what_needs_a_broken_plugin_ends_with_5_and_its_reason(site: Path, name: str) -> None:
+@pytest.mark.row("P1")
+def test_what_needs_a_broken_plugin_ends_with_5_and_its_reason(site: Path, name: str) -> None:
     done = medgen_with(site, "recipe", "show", "bravo_rflow", f"losses.{name}.x=1", "losses.mse=false")
     assert done.returncode == 5, done.stderr
     assert BROKEN[name][1] in done.stderr
@@ -218,7 +221,8 @@ def test_P1_what_needs_a_broken_plugin_ends_with_5_and_its_reason(site: Path, na
     assert "Traceback" not in done.stderr
 
 
-def test_P1_a_recipe_that_needs_none_of_them_is_not_disturbed(site: Path) -> None:
+@pytest.mark.row("P1")
+def test_a_recipe_that_needs_none_of_them_is_not_disturbed(site: Path) -> None:
     done = medgen_with(site, "recipe", "show", "bravo_ddpm", "losses.loud.a=2")
     assert done.returncode == 0, done.stderr
     assert "[losses.loud]\na = 2.0" in done.stdout
@@ -227,14 +231,16 @@ def test_P1_a_recipe_that_needs_none_of_them_is_not_disturbed(site: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "by"), [("same", "good-one 1.0 and good-two 1.0"), ("mse", "bad-shadow 1.0 and medgen 0.1.0")]
 )
-def test_P2_a_name_that_two_give_is_an_error_that_names_both(site: Path, name: str, by: str) -> None:
+@pytest.mark.row("P2")
+def test_a_name_that_two_give_is_an_error_that_names_both(site: Path, name: str, by: str) -> None:
     done = medgen_with(site, "recipe", "show", "bravo_ddpm", f"losses.{name}.weight=1")
     assert done.returncode == 5, done.stderr
     assert f"losses.{name}: given by {by}. Uninstall one of them." in done.stderr
 
 
 @pytest.mark.parametrize("hook", ["medgen_step_end", "medgen_validate"])
-def test_P3_a_callback_that_fails_is_named_with_its_hook_and_the_step_is_saved(
+@pytest.mark.row("P3")
+def test_a_callback_that_fails_is_named_with_its_hook_and_the_step_is_saved(
     site: Path, tiny: tuple[str, ...], tmp_path: Path, hook: str
 ) -> None:
     run = tmp_path / "run"
@@ -274,7 +280,8 @@ FILES = {
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("command", [["train"], ["recipe", "show"], ["data", "prepare"]], ids=" ".join)
-def test_T1_T2_a_file_that_is_no_recipe_is_told_by_every_command(
+@pytest.mark.row("T1", "T2")
+def test_a_file_that_is_no_recipe_is_told_by_every_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, medgen: Run, name: str, command: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -287,13 +294,15 @@ def test_T1_T2_a_file_that_is_no_recipe_is_told_by_every_command(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.toml"]
 
 
-def test_T1_a_byte_order_mark_is_fine(tmp_path: Path, medgen: Run) -> None:
+@pytest.mark.row("T1")
+def test_a_byte_order_mark_is_fine(tmp_path: Path, medgen: Run) -> None:
     (tmp_path / "x.toml").write_text("\ufeff" + SOUND, "utf-8")
     assert medgen("recipe", "show", tmp_path / "x.toml").code == 0
 
 
 @pytest.mark.usefixtures("no_hang")
-def test_T1_a_folder_a_pipe_and_nothing_are_told(tmp_path: Path, medgen: Run) -> None:
+@pytest.mark.row("T1")
+def test_a_folder_a_pipe_and_nothing_are_told(tmp_path: Path, medgen: Run) -> None:
     os.mkfifo(tmp_path / "pipe.toml")
     for path, told in {
         tmp_path: "is a folder",
@@ -305,7 +314,8 @@ def test_T1_a_folder_a_pipe_and_nothing_are_told(tmp_path: Path, medgen: Run) ->
         assert told in ended.err
 
 
-def test_T2_mistakes_are_told_before_torch_and_monai_are_imported(tmp_path: Path) -> None:
+@pytest.mark.row("T2")
+def test_mistakes_are_told_before_torch_and_monai_are_imported(tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_text(SOUND + "[training]\nepoch = 3\n[strategy.rflw]\n")
     script = (
         "import sys; from medgen.cli.main import main\n"
@@ -318,7 +328,8 @@ def test_T2_mistakes_are_told_before_torch_and_monai_are_imported(tmp_path: Path
 
 
 @pytest.mark.parametrize("root", ["~/nowhere", "$MY_SCANS/nowhere", "../nowhere"])
-def test_T3_a_path_that_leads_nowhere_is_told_at_the_start_as_it_was_resolved(
+@pytest.mark.row("T3")
+def test_a_path_that_leads_nowhere_is_told_at_the_start_as_it_was_resolved(
     root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, medgen: Run
 ) -> None:
     monkeypatch.setenv("MY_SCANS", "/scans/of/mine")
@@ -329,7 +340,8 @@ def test_T3_a_path_that_leads_nowhere_is_told_at_the_start_as_it_was_resolved(
     assert not (tmp_path / "run/latest.pt").exists()
 
 
-def test_T3_a_missing_checkpoint_is_told_at_the_start(tiny: tuple[str, ...], tmp_path: Path, medgen: Run) -> None:
+@pytest.mark.row("T3")
+def test_a_missing_checkpoint_is_told_at_the_start(tiny: tuple[str, ...], tmp_path: Path, medgen: Run) -> None:
     options = (*tiny, "training.init_from=nowhere.pt", f"run.dir={tmp_path / 'run'}")
     ended = medgen("train", "bravo_rflow", *options)
     assert ended.code == 4

@@ -56,7 +56,8 @@ def memory(name: str) -> int:
 
 
 @pytest.mark.parametrize("name", PAYLOADS)
-def test_X1_a_malicious_checkpoint_is_refused_runs_nothing_and_takes_no_memory(
+@pytest.mark.row("X1")
+def test_a_malicious_checkpoint_is_refused_runs_nothing_and_takes_no_memory(
     server: Server, state: dict[str, Any], tmp_path: Path, name: str
 ) -> None:
     evil, canary, report = tmp_path / "evil.pt", tmp_path / "canary", tmp_path / "memory"
@@ -71,7 +72,8 @@ def test_X1_a_malicious_checkpoint_is_refused_runs_nothing_and_takes_no_memory(
 
 
 @pytest.mark.parametrize("name", ["system", "numpy_gadget", "bare_pickle", "old_format", "two_pickles", "deep"])
-def test_X1_it_is_refused_by_whatever_reads_checkpoints(
+@pytest.mark.row("X1")
+def test_a_malicious_checkpoint_is_refused_by_whatever_reads_checkpoints(
     state: dict[str, Any], trained: Path, tiny: tuple[str, ...], tmp_path: Path, medgen: Run, name: str
 ) -> None:
     data, canary = PAYLOADS[name](state, tmp_path / "canary"), tmp_path / "canary"
@@ -114,7 +116,8 @@ def unsafe(source: str) -> Iterator[str]:
                 yield f"{node.lineno}: {key}={given[key]}"
 
 
-def test_X1_no_source_can_run_code_from_a_file() -> None:
+@pytest.mark.row("X1")
+def test_no_source_can_run_code_from_a_file() -> None:
     sources = [path for part in ("medgen", "plugins") for path in (ROOT / part).rglob("*.py")]
     assert len(sources) > 50
     found = {str(path.relative_to(ROOT)): list(unsafe(path.read_text())) for path in sources}
@@ -127,7 +130,8 @@ def test_X1_no_source_can_run_code_from_a_file() -> None:
      "pickle.loads(x)", "yaml.load(x)", "os.system(x)", "np.load(x, allow_pickle=True)", "run(x, shell=True)",
      "archive.extractall(x)", "load(x, weights_only=False)"],
 )  # fmt: skip
-def test_X1_the_check_of_sources_finds_what_it_looks_for(line: str) -> None:
+@pytest.mark.row("X1")
+def test_the_check_of_sources_finds_what_it_looks_for(line: str) -> None:
     assert list(unsafe(line))
 
 
@@ -137,7 +141,8 @@ ELSEWHERE = ["../../x", "..", "/tmp/x", "a/b", ".hidden", "a\\b", "a\nb", "a\x1b
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)
-def test_X2_a_channel_of_a_checkpoint_never_names_a_file_elsewhere(
+@pytest.mark.row("X2")
+def test_a_channel_of_a_checkpoint_never_names_a_file_elsewhere(
     state: dict[str, Any], tmp_path: Path, medgen: Run, name: str
 ) -> None:
     recipe = state["recipe"].replace("[mode.bravo]", f"[mode.images]\nimages = [{json.dumps(name)}]\ncondition = []")
@@ -154,7 +159,8 @@ def test_X2_a_channel_of_a_checkpoint_never_names_a_file_elsewhere(
 
 @pytest.mark.parametrize("key", ["run.name", "run.folder", "mode.images.images"])
 @pytest.mark.parametrize("value", ["../../x", "..", "/tmp/medgen-x", "a\x1bb"])
-def test_X2_a_recipe_writes_nothing_outside_the_folder_of_runs(
+@pytest.mark.row("X2")
+def test_a_recipe_writes_nothing_outside_the_folder_of_runs(
     tiny: tuple[str, ...], tmp_path: Path, medgen: Run, key: str, value: str
 ) -> None:
     given = json.dumps([value] if key.startswith("mode") else value)
@@ -167,7 +173,8 @@ def test_X2_a_recipe_writes_nothing_outside_the_folder_of_runs(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_X2_a_pair_is_never_written_through_a_link(trained: Path, tmp_path: Path, medgen: Run) -> None:
+@pytest.mark.row("X2")
+def test_a_pair_is_never_written_through_a_link(trained: Path, tmp_path: Path, medgen: Run) -> None:
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
     elsewhere.mkdir()
     models = ("--seg-model", trained / "seg/latest.pt", "--max-area", 1, "--steps", 1, "--batch-size", 2)
@@ -190,7 +197,8 @@ def obeyed(text: str) -> list[str]:
     return [each for each in text if not each.isprintable() and each != "\n"]
 
 
-def test_X3_names_and_strings_are_escaped_wherever_they_are_shown(tmp_path: Path, medgen: Run) -> None:
+@pytest.mark.row("X3")
+def test_names_and_strings_are_escaped_wherever_they_are_shown(tmp_path: Path, medgen: Run) -> None:
     folder = tmp_path / NASTY
     folder.mkdir()
     recipe = folder / "x.toml"
@@ -217,13 +225,15 @@ def test_X3_names_and_strings_are_escaped_wherever_they_are_shown(tmp_path: Path
         assert "Traceback" not in each.err
 
 
-def test_X3_a_recipe_that_is_shown_still_loads(tmp_path: Path, medgen: Run) -> None:
+@pytest.mark.row("X3")
+def test_a_recipe_that_is_shown_still_loads(tmp_path: Path, medgen: Run) -> None:
     (tmp_path / "x.toml").write_text(f'extends = "bravo_rflow"\n[data.files]\nbravo = {json.dumps(NASTY)}\n', "utf-8")
     (tmp_path / "y.toml").write_text(medgen("recipe", "show", tmp_path / "x.toml").out, "utf-8")
     assert medgen("recipe", "show", tmp_path / "y.toml").out == medgen("recipe", "show", tmp_path / "x.toml").out
 
 
-def test_X3_the_path_of_a_result_is_escaped(trained: Path, tmp_path: Path, medgen: Run) -> None:
+@pytest.mark.row("X3")
+def test_the_path_of_a_result_is_escaped(trained: Path, tmp_path: Path, medgen: Run) -> None:
     models = ("--seg-model", trained / "seg/latest.pt", "--max-area", 1, "--steps", 1)
     ended = medgen("generate", *models, "--num-images", 1, "--output-dir", tmp_path / NASTY)
     assert ended.code == 0
@@ -235,18 +245,21 @@ def test_X3_the_path_of_a_result_is_escaped(trained: Path, tmp_path: Path, medge
 
 
 @pytest.mark.parametrize("address", [("192.0.2.1", 80), ("2001:db8::1", 80), ("example.org", 443)])
-def test_X4_the_suite_fails_where_a_socket_leaves_this_machine(address: tuple[str, int]) -> None:
+@pytest.mark.row("X4")
+def test_the_suite_fails_where_a_socket_leaves_this_machine(address: tuple[str, int]) -> None:
     kind = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
     with socket.socket(kind, socket.SOCK_STREAM) as outside, pytest.raises(AssertionError, match="was opened"):
         outside.connect(address)
 
 
-def test_X4_a_socket_on_this_machine_is_fine() -> None:
+@pytest.mark.row("X4")
+def test_a_socket_on_this_machine_is_fine() -> None:
     with socket.create_server(("127.0.0.1", 0)) as here, socket.create_connection(here.getsockname()) as there:
         assert there.getpeername() == here.getsockname()
 
 
-def test_X6_nothing_of_the_environment_is_written_but_what_is_on_the_list(
+@pytest.mark.row("X6")
+def test_nothing_of_the_environment_is_written_but_what_is_on_the_list(
     tiny: tuple[str, ...], tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from faults.scanning import find

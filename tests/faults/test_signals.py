@@ -62,7 +62,8 @@ def signalled(phase: str, number: int, times: int = 1) -> None:
 
 @pytest.mark.parametrize("number", KINDS)
 @pytest.mark.parametrize("phase", ["step", "data", "update", "validation", "save", "keep"])
-def test_S1_a_signal_ends_the_step_saves_it_and_asks_to_be_continued(phase, number, server, common, tmp_path):
+@pytest.mark.row("S1")
+def test_a_signal_ends_the_step_saves_it_and_asks_to_be_continued(phase, number, server, common, tmp_path):
     ended = server.run("train", *common, f"run.dir={tmp_path}/r", hook=signalled, given=(phase, number))
     assert ended.code == KINDS[number], ended.err
     assert ended.err.splitlines()[-1].endswith(f"saved. Continue: medgen train --resume {tmp_path}/r")
@@ -71,7 +72,8 @@ def test_S1_a_signal_ends_the_step_saves_it_and_asks_to_be_continued(phase, numb
     assert step >= (3 if phase in ("step", "data", "update") else 1)
 
 
-def test_S1_what_was_signalled_and_resumed_equals_what_was_not(server, common, tmp_path):
+@pytest.mark.row("S1")
+def test_what_was_signalled_and_resumed_equals_what_was_not(server, common, tmp_path):
     assert server.run("train", *common, f"run.dir={tmp_path}/whole").code == 0
     given = ("validation", signal.SIGTERM)
     assert server.run("train", *common, f"run.dir={tmp_path}/r", hook=signalled, given=given).code == 75
@@ -92,7 +94,8 @@ def early(number: int) -> None:
     assemble.open_store = signalling
 
 
-def test_S1_a_signal_before_training_loses_nothing_and_the_same_command_starts_it(server, common, tmp_path):
+@pytest.mark.row("S1")
+def test_a_signal_before_training_loses_nothing_and_the_same_command_starts_it(server, common, tmp_path):
     given = ("train", *common, f"run.dir={tmp_path}/r")
     ended = server.run(*given, hook=early, given=(signal.SIGTERM,))
     assert (ended.code, len(ended.err.splitlines())) == (75, 1)
@@ -101,7 +104,8 @@ def test_S1_a_signal_before_training_loses_nothing_and_the_same_command_starts_i
 
 
 @pytest.mark.parametrize("phase", ["save", "keep"])
-def test_S2_a_second_signal_while_saving_ends_at_once_and_leaves_a_whole_checkpoint(phase, server, common, tmp_path):
+@pytest.mark.row("S2")
+def test_a_second_signal_while_saving_ends_at_once_and_leaves_a_whole_checkpoint(phase, server, common, tmp_path):
     given = (phase, signal.SIGTERM, 2)
     ended = server.run("train", *common, f"run.dir={tmp_path}/r", hook=signalled, given=given)
     assert ended.code == 128 + signal.SIGTERM
@@ -118,7 +122,8 @@ def ends(monkeypatch):
     return codes
 
 
-def test_S2_a_second_signal_of_another_kind_is_no_reason_to_hurry(ends):
+@pytest.mark.row("S2")
+def test_a_second_signal_of_another_kind_is_no_reason_to_hurry(ends):
     answers = session.Signals("r")
     answers.run = type("Run", (), {"stop": lambda self, reason: None})()
     answers(signal.SIGUSR1, None)
@@ -126,7 +131,8 @@ def test_S2_a_second_signal_of_another_kind_is_no_reason_to_hurry(ends):
     assert ends == []
 
 
-def test_S2_a_signal_that_is_delivered_twice_within_a_second_is_one_and_one_that_is_sent_again_is_not(ends):
+@pytest.mark.row("S2")
+def test_a_signal_that_is_delivered_twice_within_a_second_is_one_and_one_that_is_sent_again_is_not(ends):
     clock = iter([5.0, 5.3, 5.9, 6.1])
     ear = signals.RepeatFilter(lambda: next(clock))
     assert [ear.first(signal.SIGINT) for _ in range(3)] == [True, False, False]
@@ -135,7 +141,8 @@ def test_S2_a_signal_that_is_delivered_twice_within_a_second_is_one_and_one_that
     assert ends == [130]
 
 
-def test_S2_a_signal_that_is_delivered_twice_before_training_ends_it_once(ends, monkeypatch):
+@pytest.mark.row("S2")
+def test_a_signal_that_is_delivered_twice_before_training_ends_it_once(ends, monkeypatch):
     monkeypatch.setattr(signals, "SAME", float("inf"))  # however slowly it is delivered
     answers = session.Signals("r")
     with pytest.raises(StoppedError):
@@ -144,7 +151,8 @@ def test_S2_a_signal_that_is_delivered_twice_before_training_ends_it_once(ends, 
     assert ends == []
 
 
-def test_S2_a_signal_that_a_library_swallows_before_training_is_not_lost():
+@pytest.mark.row("S2")
+def test_a_signal_that_a_library_swallows_before_training_is_not_lost():
     answers, asked = session.Signals("r"), []
     with suppress(Exception):  # as optional imports do
         answers(signal.SIGTERM, None)
@@ -152,7 +160,8 @@ def test_S2_a_signal_that_a_library_swallows_before_training_is_not_lost():
     assert asked == ["SIGTERM"]
 
 
-def test_S4_the_limit_is_the_recipes_or_slurms_whichever_is_first(monkeypatch):
+@pytest.mark.row("S4")
+def test_the_limit_is_the_recipes_or_slurms_whichever_is_first(monkeypatch):
     settings = TrainingSettings(steps=1, time_limit=10)
     monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)
     assert session.deadline(settings, 1000.0) == 1600.0
@@ -161,7 +170,8 @@ def test_S4_the_limit_is_the_recipes_or_slurms_whichever_is_first(monkeypatch):
     assert session.deadline(settings, 1000.0) == 1300.0
 
 
-def test_S4_a_run_stops_while_there_is_time_for_a_step_and_three_saves(medgen, common, tmp_path, monkeypatch):
+@pytest.mark.row("S4")
+def test_a_run_stops_while_there_is_time_for_a_step_and_three_saves(medgen, common, tmp_path, monkeypatch):
     """On a clock of its own, a step takes 10 s and a save 4 s: after 44 of 60 s there is no time for 22 more."""
     from medgen.run import run
     from medgen.training import trainer
@@ -186,7 +196,8 @@ def test_S4_a_run_stops_while_there_is_time_for_a_step_and_three_saves(medgen, c
     assert clock[0] < 1060
 
 
-def test_S6_a_second_process_is_told_who_has_the_folder_and_a_kill_frees_it(server, common, tmp_path):
+@pytest.mark.row("S6")
+def test_a_second_process_is_told_who_has_the_folder_and_a_kill_frees_it(server, common, tmp_path):
     given = ("train", *common, "training.steps=100000", f"run.dir={tmp_path}/r")
     first = server.start(*given)
     first.wait_for("run      ")
@@ -202,7 +213,8 @@ def test_S6_a_second_process_is_told_who_has_the_folder_and_a_kill_frees_it(serv
     assert third.wait().code == 75
 
 
-def test_S7_fifty_runs_that_start_at_once_have_fifty_folders(common, tmp_path):
+@pytest.mark.row("S7")
+def test_fifty_runs_that_start_at_once_have_fifty_folders(common, tmp_path):
     recipe = load(common[0], [*common[1:], f"run.root={tmp_path}"])
     found, barrier = [], threading.Barrier(50)
 

@@ -1,4 +1,8 @@
-"""`medgen insert`: outputs that go on after a stop, each the same whatever else is made."""
+"""`medgen insert`: outputs that go on after a stop, each the same whatever else is made.
+
+Covers: medgen.cli.generators, medgen.cli.insert, medgen.generation.insertion.insertions_picture,
+medgen.generation.insertion.outputs, medgen.generation.insertion.setup.
+"""
 
 from __future__ import annotations
 
@@ -72,9 +76,8 @@ def test_outputs_are_a_dataset_to_train_on(medgen: Run, patients: Path, tmp_path
     assert result.code == 0, result.err
 
 
-def test_G1_a_rerun_makes_what_is_missing_or_damaged_and_nothing_else(
-    medgen: Run, patients: Path, tmp_path: Path
-) -> None:
+@pytest.mark.row("G1")
+def test_a_rerun_makes_what_is_missing_or_damaged_and_nothing_else(medgen: Run, patients: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert medgen(*command(patients, out, "--num-images", 4)).code == 0
     whole = files(out)
@@ -86,7 +89,8 @@ def test_G1_a_rerun_makes_what_is_missing_or_damaged_and_nothing_else(
     assert (out / "train/syn_00000/flair.nii.gz").stat().st_mtime_ns == kept
 
 
-def test_G1_kills_and_resumes_end_with_the_files_of_an_undisturbed_run(patients: Path, tmp_path: Path) -> None:
+@pytest.mark.row("G1")
+def test_kills_and_resumes_end_with_the_files_of_an_undisturbed_run(patients: Path, tmp_path: Path) -> None:
     server, chance, count = Server(tmp_path), random.Random(1), 12
     out = tmp_path / "out"
     for _ in range(4):
@@ -109,14 +113,16 @@ def made(out: Path) -> int:
     return len(list((out / "train").glob("syn_*")))
 
 
-def test_G4_shards_and_processes_make_the_same_outputs(medgen: Run, patients: Path, tmp_path: Path) -> None:
+@pytest.mark.row("G4")
+def test_shards_and_processes_make_the_same_outputs(medgen: Run, patients: Path, tmp_path: Path) -> None:
     assert medgen(*command(patients, tmp_path / "whole", "--num-images", 5)).code == 0
     for part in (2, 1):
         assert medgen(*command(patients, tmp_path / "parts", "--num-images", 5, "--shard", f"{part}/2")).code == 0
     assert files(tmp_path / "parts") == files(tmp_path / "whole")
 
 
-def test_G5_other_settings_in_the_same_folder_are_refused(medgen: Run, patients: Path, tmp_path: Path) -> None:
+@pytest.mark.row("G5")
+def test_other_settings_in_the_same_folder_are_refused(medgen: Run, patients: Path, tmp_path: Path) -> None:
     assert medgen(*command(patients, tmp_path / "out", "--num-images", 1)).code == 0
     result = medgen(*command(patients, tmp_path / "out", "--num-images", 1, "--seed", 2))
     assert result.code == 4

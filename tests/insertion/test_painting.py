@@ -1,4 +1,7 @@
-"""A painter is given crops on its own grid, and only what it paints in the region comes into the host."""
+"""A painter is given crops on its own grid, and only what it paints in the region comes into the host.
+
+Covers: medgen.generation.insertion.painter, medgen.generation.insertion.painting, medgen.generation.insertion.paste.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""New lesions lie where lesions lie: in the head, beside what they lie beside, apart from each other."""
+"""New lesions lie where lesions lie: in the head, beside what they lie beside, apart from each other.
+
+Covers: medgen.generation.insertion.cases, medgen.generation.insertion.frame, medgen.generation.insertion.inserter,
+medgen.generation.insertion.lesions, medgen.generation.insertion.shapes.
+"""
 
 from __future__ import annotations
 

@@ -127,7 +127,8 @@ def meets_its_limit(job: str) -> None:
 
 
 @pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_S5_a_job_that_meets_its_limit_goes_on_and_equals_one_that_did_not(
+@pytest.mark.row("S5")
+def test_a_job_that_meets_its_limit_goes_on_and_equals_one_that_did_not(
     devices: int, job: Callable[..., str], tiny: tuple[str, ...], tmp_path: Path
 ) -> None:
     from medgen_builtins.commands.verify_resume import differences
@@ -168,7 +169,8 @@ def saved(folder: Path) -> int:
     return int(checkpoint.load(folder / "latest.pt")["position"]["step"])
 
 
-def test_S5_a_job_that_is_cancelled_saves_and_stays_away(
+@pytest.mark.row("S5")
+def test_a_job_that_is_cancelled_saves_and_stays_away(
     job: Callable[..., str], tiny: tuple[str, ...], tmp_path: Path
 ) -> None:
     words = ("bravo_rflow", *tiny, *FEW, "run.dir=a run")
@@ -206,7 +208,8 @@ def test_a_job_that_inherits_no_environment_has_that_of_its_set_up(
     assert "I am 0: " in log.read_text()
 
 
-def test_S5_an_array_of_jobs_of_two_tasks_makes_the_pairs_that_one_process_would(
+@pytest.mark.row("S5")
+def test_an_array_of_jobs_of_two_tasks_makes_the_pairs_that_one_process_would(
     job: Callable[..., str], trained: Path, tmp_path: Path
 ) -> None:
     models = ("--seg-model", trained / "seg", "--image-model", trained / "bravo")

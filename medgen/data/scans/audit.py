@@ -16,6 +16,7 @@ import numpy as np
 
 from medgen import __version__
 from medgen.api.tables import AXES, DataSettings, MaskSettings
+from medgen.data.grid import Grid
 from medgen.data.scans import layouts
 from medgen.data.scans.layouts import SPLITS, Patient
 from medgen.data.store import concerns, heads, processes, spacing
@@ -154,8 +155,7 @@ def _of_cohort(
         mine = [(each, place) for each, place in mine if each.lesions]
         lost = [[0.0, *row[1:]] for each, place in mine for row in each.lost if row[0] == place]
         figures = Figures(
-            spacing=settings.spacing,
-            size=settings.image_size,
+            grid=Grid.of_slices(settings.image_size, settings.spacing, settings.axis),
             lesions=np.array([[each.lesions[place]] for each, place in mine]).reshape(-1, 1, 2),
             lost=np.array(lost).reshape(-1, 3),
             air=np.empty(0),

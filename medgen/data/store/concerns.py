@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from medgen.data.grid import Grid
 from medgen.errors import Problem, printable
 
 ODD_SIZE = 0.25
@@ -24,7 +25,7 @@ MULTIPLE = 16
 
 
 class Figures(NamedTuple):
-    """What is known of a cohort on its grid. spacing: mm per pixel. size: px.
+    """What is known of a cohort on its grid.
 
     lesions: how many there are and how many lie outside the square, `[patient, mask, 2]`. lost: lesions too small,
     `[lesion, (mask, mm2, mm per pixel that shows it)]`. air: of each mask, the shares of `Head.air`, `[patient,
@@ -32,8 +33,7 @@ class Figures(NamedTuple):
     of the head that each mask covers, `[patient, channel]`, 0 for an image.
     """
 
-    spacing: float
-    size: int
+    grid: Grid
     lesions: np.ndarray
     lost: np.ndarray
     air: np.ndarray
@@ -96,10 +96,10 @@ def covering(covered: np.ndarray, files: Sequence[Files]) -> Iterator[tuple[str,
 
 def too_large(figures: Figures) -> Iterator[tuple[str, str]]:
     """What does not fit into the square."""
-    square = f"the square of {figures.size} px of {figures.spacing:g} mm"
+    square = f"the square of {figures.grid}"
     cut = figures.cut_off[figures.cut_off > 0]
     if len(cut):
-        room = math.ceil(100 * (figures.spacing + 2 * cut.max() / figures.size)) / 100
+        room = math.ceil(100 * (figures.grid.spacing[0] + 2 * cut.max() / figures.grid.shape[0])) / 100
         what = f"{square} cuts up to {cut.max():.1f} mm off the heads of {len(cut)} of {len(figures.cut_off)} patients"
         yield what, f"Set data.spacing={room:g}, or 0 to have it chosen"
     outside, count = figures.lesions[..., 1].sum(), figures.lesions[..., 0].sum()
@@ -115,10 +115,10 @@ def too_small(figures: Figures, masks: Iterable[str]) -> Iterator[tuple[str, str
             continue
         areas, needs = lost[:, 1], np.sort(lost[:, 2])[::-1]
         spacing = float(needs[math.ceil(MOST * len(needs)) - 1])
-        size = math.ceil(figures.size * figures.spacing / spacing / MULTIPLE) * MULTIPLE
+        size = math.ceil(figures.grid.extent[0] / spacing / MULTIPLE) * MULTIPLE
         what = (
             f"{len(lost):,} of {figures.lesions[:, number, 0].sum():,} lesions of {name} are too small for "
-            f"{figures.size} px of {figures.spacing:g} mm (in their largest slice median {np.median(areas):.3g} mm2, "
+            f"{figures.grid} (in their largest slice median {np.median(areas):.3g} mm2, "
             f"largest {areas.max():.3g} mm2) and are kept as the pixels that they cover most"
         )
         shown = f"{np.mean(needs >= spacing):.0%} of them as they are"

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from medgen import seeds
-from medgen.api.values import Batch, Mode
+from medgen.api.values import Batch, Mode, SliceFacts
 from medgen.data.store.latent_store import LatentStore
 from medgen.data.store.painted import mark
 from medgen.data.store.store import SliceStore
@@ -62,9 +62,24 @@ class Loader:
         rows: list[int] = self.rows[self._numbers(position, count) // self.views].tolist()
         return rows
 
+    @property
+    def spacing(self) -> float:
+        """mm per pixel."""
+        return self.store.grid.spacing[0]
+
+    def facts(self, numbers: np.ndarray) -> SliceFacts:
+        """Whose these slices are, where in the head they lie, and how large their lesions are."""
+        rows, area = self._places(numbers)[0], self._lesion_area()
+        return SliceFacts(self.store.person[self.store.patient[rows]], self.store.place()[rows], area[rows])
+
+    def _lesion_area(self) -> np.ndarray:
+        """px of all masks of every row of the store, int64."""
+        none = np.zeros(len(self.store), np.int64)
+        return sum((each.astype(np.int64) for each in self.store.lesion_area.values()), none)
+
     def with_large_lesions(self, count: int) -> np.ndarray:
         """Numbers of `count` slices, spread over the half that has the larger lesions."""
-        area = sum((each[self.rows] for each in self.store.lesion_area.values()), np.zeros(len(self.rows)))
+        area = self._lesion_area()[self.rows]
         order = np.argsort(-area, kind="stable")
         half = order[: max(1, len(order) // 2)]  # the very largest are neighbours in one patient
         chosen = half[np.linspace(0, len(half) - 1, count).astype(int)]
@@ -97,7 +112,7 @@ class Loader:
         masks = self.store.read(rows, self.mode.condition, moved)
         if self.mode.margin:
             middles = np.full((len(rows), 2), self.store.size // 2) - (0 if moved is None else moved)
-            masks = mark(masks, middles, self.mode.margin, (self.store.spacing,) * 2)
+            masks = mark(masks, middles, self.mode.margin, self.store.grid.spacing)
         return torch.from_numpy(masks)
 
     def _images(self, rows: np.ndarray, view: np.ndarray, moved: np.ndarray | None = None) -> torch.Tensor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
 
+from medgen.data.grid import Grid
 from medgen.data.store.lesion_pixels import Array, count_pixels, cover, most_covered
 from medgen.data.store.resample import weights
 
@@ -18,23 +20,8 @@ MOST = 4.0
 TOUCHING = np.ones((3, 3))
 
 
-class Grid(NamedTuple):
-    """The square that slices lie on. size: px. spacing: mm per pixel."""
-
-    size: int
-    spacing: float
-
-    @property
-    def extent(self) -> float:
-        """Its side, mm."""
-        return self.size * self.spacing
-
-    def __str__(self) -> str:
-        return f"{self.size} px of {self.spacing:.4g} mm"
-
-
 class Placed(NamedTuple):
-    """Masks on another grid, bool `[mask, size, size]`. outside: a part of a lesion lies beyond it."""
+    """Masks on another grid, bool `[mask, *grid.shape]`. outside: a part of a lesion lies beyond it."""
 
     masks: Array
     outside: bool
@@ -42,13 +29,13 @@ class Placed(NamedTuple):
 
 def is_same(shape: Sequence[int], spacing: Sequence[float], grid: Grid) -> bool:
     """Tell whether a slice lies on the grid as it is."""
-    return all(side == grid.size for side in shape) and bool(np.allclose(spacing, grid.spacing, rtol=SAME, atol=0))
+    return tuple(shape) == grid.shape and bool(np.allclose(spacing, grid.spacing, rtol=SAME, atol=0))
 
 
 def is_absurd(shape: Sequence[int], spacing: Sequence[float], grid: Grid) -> bool:
     """Tell whether neither the pixels nor the sides of a slice are about as large as the grid's."""
     extent = max(count * mm for count, mm in zip(shape, spacing, strict=True))
-    factors = (extent / grid.extent, max(spacing) / grid.spacing)
+    factors = (extent / max(grid.extent), max(spacing) / max(grid.spacing))
     return all(factor > MOST for factor in factors) or all(factor < 1 / MOST for factor in factors)
 
 
@@ -62,15 +49,15 @@ def place(masks: Array, spacing: Sequence[float], grid: Grid, middle: Sequence[f
     """
     sides = masks.shape[1:]
     middle = [count / 2 for count in sides] if middle is None else middle
-    if is_same(sides, spacing, grid) and np.allclose(middle, grid.size / 2):
+    if is_same(sides, spacing, grid) and np.allclose(middle, np.array(grid.shape) / 2):
         return Placed(masks, outside=False)
     labels = np.tensordot(1 << np.arange(len(masks)), masks.astype(np.int64), 1)
     rows, columns = (
-        weights(count, mm, grid.extent, grid.size, centre).toarray()
-        for count, mm, centre in zip(sides, spacing, middle, strict=True)
+        weights(count, mm, extent, size, centre).toarray()
+        for count, mm, extent, size, centre in zip(sides, spacing, grid.extent, grid.shape, middle, strict=True)
     )
-    ratio = spacing[0] * spacing[1] / grid.spacing**2
-    placed = np.zeros((grid.size, grid.size), np.int64)
+    ratio = math.prod(spacing) / grid.cell
+    placed = np.zeros(grid.shape, np.int64)
     for label, part, (height, width) in sorted(_lesions(labels), key=lambda lesion: np.count_nonzero(lesion[1])):
         own = cover(part, rows[:, height], columns[:, width])
         if own is not None:
@@ -96,5 +83,5 @@ def _beyond(labels: Array, spacing: Sequence[float], grid: Grid, middle: Sequenc
         np.abs(np.arange(count) + 0.5 - centre) * mm
         for count, mm, centre in zip(labels.shape, spacing, middle, strict=True)
     )
-    rows, columns = (each > grid.extent / 2 for each in away)
+    rows, columns = (each > extent / 2 for each, extent in zip(away, grid.extent, strict=True))
     return bool(labels[rows].any() or labels[:, columns].any())

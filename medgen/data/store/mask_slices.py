@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ import attrs
 import numpy as np
 
 from medgen.api.tables import AXES, DataSettings
+from medgen.data.grid import Grid
 from medgen.data.scans import layouts
 from medgen.data.scans.consistency import Place, mismatches
 from medgen.data.scans.nifti import gate
@@ -24,7 +26,7 @@ from medgen.data.scans.nifti.gate import Volume
 from medgen.data.store import cache_folder, heads, processes
 from medgen.data.store.file_memo import cache_root
 from medgen.data.store.head import Head
-from medgen.data.store.mask_grid import MOST, Grid, is_absurd, place
+from medgen.data.store.mask_grid import MOST, is_absurd, place
 from medgen.data.store.plane import Plane
 from medgen.data.store.preprocess import Channel, binary
 from medgen.data.store.store_index import UNREADABLE
@@ -42,7 +44,7 @@ Progress = Callable[[int, int], None]
 class MaskSlices(NamedTuple):
     """All slices with a lesion, patients in the order of `layouts.find`. key: equal for equal slices.
 
-    masks: bits, `[slice, mask, size * size / 8]`. area: px of each mask, `[slice, mask]`. outside: a lesion of the
+    masks: bits, `[slice, mask, px / 8]`. area: px of each mask, `[slice, mask]`. outside: a lesion of the
     slice lies beyond the grid. files: how many masks were read. others: labels that are of no mask.
     """
 
@@ -55,10 +57,9 @@ class MaskSlices(NamedTuple):
     others: dict[int, int]
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        """`[row, mask, size, size]` float32 at -1 and 1."""
-        size = self.grid.size
-        bits = np.unpackbits(self.masks[rows], axis=-1, count=size * size)
-        return bits.reshape(*bits.shape[:2], size, size).astype(np.float32) * 2 - 1
+        """Return float32 `[row, mask, *grid.shape]` at -1 and 1."""
+        bits = np.unpackbits(self.masks[rows], axis=-1, count=math.prod(self.grid.shape))
+        return bits.reshape(*bits.shape[:2], *self.grid.shape).astype(np.float32) * 2 - 1
 
 
 class _Job(NamedTuple):
@@ -82,7 +83,7 @@ def open_masks(
 ) -> MaskSlices:
     """The masks of the patients to train on. Raises `DataError` with a line per problem, and `StorageError`."""
     cache, masks = cache_root(), frozenset(names)
-    settings = attrs.evolve(settings, spacing=grid.spacing, image_size=grid.size)
+    settings = attrs.evolve(settings, spacing=grid.spacing[0], image_size=grid.shape[0])
     patients = [each for each in layouts.find(settings, names, warn) if each.split == "train"]
     wanted = [sources(settings, patient, names, masks) for patient in patients]
     sought = heads.seek(settings, patients, [each[0].path for each in wanted])
@@ -91,7 +92,7 @@ def open_masks(
     what = [
         ([(content[source.path], source.labels) for source in job.sources], job.head.low, job.head.high) for job in jobs
     ]
-    how = [FORMAT, settings.axis, *grid, settings.nan, list(names)]
+    how = [FORMAT, settings.axis, grid.shape[0], grid.spacing[0], settings.nan, list(names)]
     key = hashlib.sha256(json.dumps([how, what]).encode()).hexdigest()[:32]
     folder = cache / f"masks-{key}"
     return cache_folder.open_or_make(
@@ -174,7 +175,9 @@ def _slices(job: _Job, volumes: dict[Path, Volume]) -> _Cut:
     shown = slices[slices.any(axis=(1, 2, 3))]
     middle = [centre for _, centre in Plane.of(volume, job.settings, job.head).sides]  # as training slices have it
     placed = [place(masks, spacing, job.grid, middle) for masks in shown]
-    pixels = np.array([each.masks for each in placed], bool).reshape(len(placed), len(inside), job.grid.size**2)
+    pixels = np.array([each.masks for each in placed], bool).reshape(
+        len(placed), len(inside), math.prod(job.grid.shape)
+    )
     outside = np.array([each.outside for each in placed], bool)
     return _Cut(np.packbits(pixels, axis=-1), np.count_nonzero(pixels, axis=-1), outside, _others(job, volumes))
 

@@ -11,18 +11,19 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
+from medgen.data.grid import Grid
+
 WHITE = 1000
 """Images are written as int16 from 0 (-1 inside medgen) to this (+1)."""
 MARK = b"synthetic"
 """The description in the header of what medgen has written."""
 
 
-def write_slice(path: Path, values: np.ndarray[Any, Any], is_mask: bool, spacing: float, axis: str) -> None:
+def write_slice(path: Path, values: np.ndarray[Any, Any], is_mask: bool, grid: Grid) -> None:
     """Write a slice `[x, y]` in [-1, 1] as a volume of one slice, RAS; masks as 0/1. Same values, same bytes."""
     data = (values > 0).astype(np.uint8) if is_mask else np.rint((values + 1) * WHITE / 2).astype(np.int16)
-    affine = np.diag([spacing, spacing, spacing, 1.0])
-    image = nib.Nifti1Image(np.expand_dims(data, AXES[axis]), affine)
+    volume = grid.as_volume()
+    image = nib.Nifti1Image(data.reshape(volume.shape), volume.affine)
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = MARK
     path.write_bytes(packed(image.to_bytes()))

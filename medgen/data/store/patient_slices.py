@@ -9,7 +9,7 @@ import numpy as np
 
 from medgen.data.store import crops
 
-NO_EXTENT = np.empty(0, np.int32)
+NONE = np.empty(0, np.int32)
 
 
 class Slices(NamedTuple):
@@ -21,8 +21,8 @@ class Slices(NamedTuple):
     many each mask has, and how many of them lie outside the square, `[mask, 2]`. lost: of those, see `lesions.Loss`,
     `[lesion, (mask, area, needs)]`. air: per channel, the shares of `Head.air`. cut_off: mm of the head that
     do not fit. voxel: mm along each axis. likeness: of the first image, packed; zeros where there is none. background:
-    per channel, a word of `foreground`, empty for a mask. covered: per channel, the share of `Head.covered`. extent:
-    of crops, the longest side of the lesion's box, px; none of slices.
+    per channel, a word of `foreground`, empty for a mask. covered: per channel, the share of `Head.covered`. place,
+    extent: of crops, as in `Index`; none of slices.
     """
 
     stacks: list[np.ndarray]
@@ -39,7 +39,8 @@ class Slices(NamedTuple):
     likeness: np.ndarray
     background: list[str]
     covered: np.ndarray
-    extent: np.ndarray = NO_EXTENT
+    place: np.ndarray = NONE
+    extent: np.ndarray = NONE
 
 
 def cropped(whole: Slices, masks: Sequence[bool], size: int) -> Slices:
@@ -48,7 +49,8 @@ def cropped(whole: Slices, masks: Sequence[bool], size: int) -> Slices:
     The foreground of a crop is what is not as dark as the background, in the first image.
     """
     pairs = [*zip(whole.stacks, masks, strict=True)]
-    places = crops.find(np.any([stack for stack, mask in pairs if mask], axis=0))
+    lesions = np.any([stack for stack, mask in pairs if mask], axis=0)
+    places = crops.find(lesions)
     side = size + 2 * crops.spare(size)
     stacks = [crops.cut(stack, places, side, 0 if mask else -1) for stack, mask in pairs]
     inner = [crops.central(stack, size) for stack in stacks]
@@ -59,5 +61,6 @@ def cropped(whole: Slices, masks: Sequence[bool], size: int) -> Slices:
         position=whole.position[[place.number for place in places]],
         foreground=np.asarray(shown[0] if shown else np.ones(len(places)), np.float32),
         area=np.stack(area, axis=1).astype(np.int32),
+        place=np.array([place.middle for place in places], np.int32).reshape(-1, lesions.ndim - 1),
         extent=np.array([place.extent for place in places], np.int32),
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from medgen.api.tables import DataSettings
+from medgen.data.grid import Grid
 from medgen.data.scans import consistency, layouts
 from medgen.data.scans.layouts import SPLITS, Patient
 from medgen.data.scans.likeness import unpacked
@@ -40,22 +41,22 @@ AS_IMAGE = np.array([-1, 1], np.float16)
 class SliceStore:
     """Slices of a cohort. Rows number all of them; `select` gives those that are used. Safe to read from any thread.
 
-    spacing: mm per pixel, of every slice. fingerprint: equal for the same slices in the same splits. patient:
+    grid: of every slice. fingerprint: equal for the same slices in the same splits. patient:
     number of each row's patient. position: of each row along the axis, voxels. lesion_area: by mask, px of each row.
     content: `[patient, channel]`, sha256 of the voxels as ASCII, empty for a constant volume. voxel: `[patient, 3]`,
     mm. likeness: of the first image of each patient, packed. background: `[patient, channel]`, a word of `foreground`
-    as ASCII, empty for a mask. figures: what there is to warn of. extent: of crops, the longest side of the lesion's
-    box, px; None of slices. spare: px by which a crop may be moved to each side; 0 of slices.
+    as ASCII, empty for a mask. figures: what there is to warn of. person: int64 `[patient]`, whose visit each is.
+    corner, extent: of crops, `place` and `extent` of `Index`; None of slices. spare: px by which a crop may be moved
+    to each side; 0 of slices.
     """
 
-    def __init__(self, folder: Path, key: str, channels: Sequence[str], masks: frozenset[str], size: int):
+    def __init__(self, folder: Path, key: str, channels: Sequence[str], masks: frozenset[str], size: int, axis: str):
         self.channels, self.masks, self.size = tuple(channels), masks & set(channels), size
         index = read_index(folder)
-        self.spacing = float(index.spacing)
-        self.extent = index.extent
+        self.grid = Grid.of_slices(size, float(index.spacing), axis)
+        self.corner, self.extent = index.place, index.extent
         self.spare = 0 if index.extent is None else crops.spare(size)
-        own = {name: getattr(index, name) for name in Figures._fields[2:]}
-        self.figures = Figures(self.spacing, size, **own)
+        self.figures = Figures(self.grid, **{name: getattr(index, name) for name in Figures._fields[1:]})
         self.patient, self.position, self.foreground = index.patient, index.position, index.foreground
         self.content, self.background = index.content, index.background
         self.voxel, self.likeness = index.voxel, index.likeness
@@ -65,6 +66,7 @@ class SliceStore:
             channel: self._map(folder / str(number), channel in self.masks, int(index.crc[number]))
             for number, channel in enumerate(self.channels)
         }
+        self.person = np.arange(len(self.voxel))
         self._key = key
         self._rows: dict[str, np.ndarray] = dict.fromkeys(SPLITS, np.arange(len(self)))
 
@@ -83,6 +85,16 @@ class SliceStore:
     def patients(self, split: str) -> int:
         """How many patients have slices in a split."""
         return len(np.unique(self.patient[self._rows[split]]))
+
+    def place(self) -> np.ndarray:
+        """Place of each row in its patient's head, 0 bottom to 1 top, float32; NaN if the patient has one slice."""
+        place = np.full(len(self), np.nan, np.float32)
+        for patient in np.unique(self.patient):
+            mine = self.patient == patient
+            low, high = self.position[mine].min(), self.position[mine].max()
+            if high > low:
+                place[mine] = (self.position[mine] - low) / np.float32(high - low)
+        return place
 
     def read(self, rows: np.ndarray, channels: Sequence[str], moved: np.ndarray | None = None) -> np.ndarray:
         """`[row, channel, size, size]` float16 in [-1, 1], masks at -1 and 1; the device makes float32 of it.
@@ -169,10 +181,12 @@ def open_store(
     store = cache_folder.open_or_make(
         folder,
         "the slice store",
-        lambda: SliceStore(folder, key, channels, masks, settings.image_size),
+        lambda: SliceStore(folder, key, channels, masks, settings.image_size, settings.axis),
         lambda: build([*zip(jobs, sought, strict=True)], settings, folder, progress),
     )
     _refuse_overlap(patients, jobs, store, settings)
+    persons = layouts.persons([patient.id for patient in patients], settings.person)
+    store.person = np.unique(persons, return_inverse=True)[1].astype(np.int64)
     store.use([patient.split for patient in patients], settings)
     _warn(store, settings, [files_of(*each) for each in zip(jobs, sought, strict=True)])
     return store
@@ -187,7 +201,7 @@ def _warn(store: SliceStore, settings: DataSettings, files: Sequence[concerns.Fi
     for line in concerns.lines(store.figures, files, store.lesion_area):
         warn(line)
     if store.extent is not None and (large := np.count_nonzero(store.extent > store.size)):
-        side = f"{store.size} px of {store.spacing:g} mm"
+        side = f"{store.size} px of {store.grid.spacing[0]:g} mm"
         what = f"{large:,} of {len(store):,} lesions in slices are larger than crops of {side}, and are left out"
         warn(f"data: {what}. Set data.image_size={store.extent.max()} for all of them.")
 

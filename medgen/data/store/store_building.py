@@ -103,8 +103,15 @@ def _index(parts: Sequence[Slices], jobs: Sequence[Job], crc: Sequence[int]) -> 
         cut_off=np.array([part.cut_off for part in parts]),
         width=np.array([job.head.width(axis) if job.head.filled else np.nan for job in jobs]),
         covered=np.stack([part.covered for part in parts]),
-        extent=None if jobs[0].settings.crop == "none" else np.concatenate([part.extent for part in parts]),
+        **_of_crops(parts, jobs[0].settings),
     )
+
+
+def _of_crops(parts: Sequence[Slices], settings: DataSettings) -> dict[str, np.ndarray]:
+    """What slices have not."""
+    if settings.crop == "none":
+        return {}
+    return {name: np.concatenate([getattr(part, name) for part in parts]) for name in ("place", "extent")}
 
 
 def _workers(jobs: Sequence[Job]) -> int:

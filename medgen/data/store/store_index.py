@@ -21,7 +21,8 @@ class Index(NamedTuple):
 
     content: `[patient, channel]`, as in `agreement.Scan`. voxel: `[patient, 3]`, mm. likeness: of each patient, packed.
     background: `[patient, channel]`, a word of `foreground` as ASCII, empty for a mask. crc: of each channel's file.
-    The others are those of `concerns.Figures`. Of crops alone, extent: the longest side of the lesion's box, px.
+    The others are those of `concerns.Figures`. Of crops alone, place: the middle of the lesion's box, px of
+    the least square around the slice, `[crop, axis]`; extent: the box's longest side, px.
     """
 
     patient: np.ndarray
@@ -40,6 +41,7 @@ class Index(NamedTuple):
     cut_off: np.ndarray
     width: np.ndarray
     covered: np.ndarray
+    place: np.ndarray | None = None
     extent: np.ndarray | None = None
 
 

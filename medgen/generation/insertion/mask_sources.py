@@ -91,7 +91,8 @@ class ModelShapes:
             if not fault:
                 parts, count = components(np.asarray((values > 0).any(0)))
                 found += [
-                    _in_head(parts == number, self.masks.spacing, frame, library) for number in range(1, count + 1)
+                    _in_head(parts == number, self.masks.grid.spacing[0], frame, library)
+                    for number in range(1, count + 1)
                 ]
             if len(found) >= len(sizes):
                 break

@@ -26,9 +26,9 @@ class ModelPainter:
     def __init__(self, model: Model, steps: int | None = None):
         self.model, self.steps = model, steps
         mode = model.parts.mode
-        self.channels, self.margin, self.axis = mode.images, mode.margin, model.axis
-        self.size: tuple[int, ...] | None = model.size
-        self.spacing: tuple[float, ...] | None = (model.spacing,) * len(model.size)
+        self.channels, self.margin, self.axis = mode.images, mode.margin, model.grid.axis or ""
+        self.size: tuple[int, ...] | None = model.grid.shape
+        self.spacing: tuple[float, ...] | None = model.grid.spacing
 
     def paint(self, crops: Sequence[Crop], seeds: Sequence[int]) -> list[Array]:
         """Give float32 `[channel, *size]` in [0, 1] for each crop, a function of the crop and its seed alone."""

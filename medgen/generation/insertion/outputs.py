@@ -12,12 +12,12 @@ import torch
 
 from medgen.errors import Problem, StorageError, reason
 from medgen.evaluation.lesion_scores import components
+from medgen.evaluation.manifest_lines import Entry
 from medgen.generation import pairs
 from medgen.generation.insertion import insertions_picture
 from medgen.generation.insertion.host_files import image_bytes, mask_bytes
 from medgen.generation.insertion.inserter import Inserted, Inserter
 from medgen.generation.manifest import Manifest, name_of, sha256
-from medgen.generation.manifest_lines import Entry
 from medgen.run.versions import versions
 from medgen.system.signals import Stop
 

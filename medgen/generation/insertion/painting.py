@@ -9,7 +9,7 @@ import attrs
 import numpy as np
 from scipy import ndimage
 
-from medgen.data.store.nifti_writer import AXES
+from medgen.api.tables import AXES
 from medgen.generation.insertion.painter import Crop, Painter, grown
 from medgen.generation.insertion.shapes import Patch
 
@@ -92,7 +92,7 @@ def _pieces(painter: Painter, weight: Array, box: Box) -> list[Box]:
     """The parts of a host that are painted one by one: all of the lesion, or its slices."""
     if axes_of(painter) == weight.ndim:
         return [box]
-    axis = AXES[painter.axis]
+    axis = AXES.index(painter.axis)
     ends = box[axis]
     wanted = [k for k in range(ends.start, ends.stop) if np.take(weight, k, axis)[_without(box, axis)].any()]
     return [tuple(slice(k, k + 1) if each == axis else part for each, part in enumerate(box)) for k in wanted]
@@ -155,12 +155,12 @@ def _sample(values: Array, at: Array, mode: str = "constant") -> Array:
 
 def _across(painter: Painter) -> list[int]:
     """The axes of the host that a crop has."""
-    return [axis for axis in range(3) if axes_of(painter) == 3 or axis != AXES[painter.axis]]
+    return [axis for axis in range(3) if axes_of(painter) == 3 or axis != AXES.index(painter.axis)]
 
 
 def _flat(grid: Array, painter: Painter) -> Array:
     """Places without the axis that a crop does not have, `[3, *crop]`."""
-    return grid if axes_of(painter) == 3 else np.squeeze(grid, 1 + AXES[painter.axis])
+    return grid if axes_of(painter) == 3 else np.squeeze(grid, 1 + AXES.index(painter.axis))
 
 
 def _without(box: Box, axis: int) -> Box:

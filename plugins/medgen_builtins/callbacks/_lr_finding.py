@@ -5,11 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    pass
-
+from typing import NamedTuple
 
 SMOOTHING = 0.6
 """Weight of the past in the smoothed score; small, as the fixed probe leaves little noise."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from medgen import Callback, CallbackSettings, field, ge, hookimpl, settings
 
 if TYPE_CHECKING:
-    from medgen.api.recipe import Run
+    from medgen.api.recipe import Recipe, Run
 
 medgen_api = 1
 FILES = 4
@@ -27,20 +27,29 @@ class Checkpoints(CallbackSettings):
     every_minutes: float = field(10.0, help="minutes between saves of latest.pt, at most", check=ge(0))
     every_epochs: int = field(0, help="epochs between files epoch_*.pt; 0: never", check=ge(0))
     keep: int = field(3, help="number of newest epoch_*.pt to keep", check=ge(1))
-    metric: str = field("loss/val", help="metric that best.pt minimises; a leading minus for psnr and other gains")
+    metric: str = field(
+        "loss/val", help="what best.pt is best by: loss/val, or kid or obedience of the callback evaluation, and so on"
+    )
     may_change = ("every_steps", "every_minutes", "every_epochs", "keep")
 
+    def check(self, recipe: Recipe) -> Iterator[str]:
+        from medgen.config.checks import check_metric
+
+        yield from check_metric(recipe, "callbacks.checkpoints.metric", self.metric)
+
     def build(self, run: Run) -> Saving:
+        from medgen.config.checks import is_gain
         from medgen.ranks.collectives import AsyncAny
 
-        return Saving(self, AsyncAny())
+        return Saving(self, AsyncAny(), is_gain(run.recipe, self.metric))
 
 
 class Saving(Callback):
     """Saves last of all callbacks, so that their state of this moment is in the file."""
 
-    def __init__(self, settings: Checkpoints, due: Callable[[bool], bool]):
+    def __init__(self, settings: Checkpoints, due: Callable[[bool], bool], gain: bool):
         self.settings, self._due = settings, due  # ranks have clocks of their own, and save together
+        self._sign = -1.0 if gain else 1.0
         self.best: float | None = None
         self.best_step = 0
         self.epochs: list[str] = []
@@ -91,10 +100,8 @@ class Saving(Callback):
         return (time.monotonic() - self._clock) / 60
 
     def _score(self, metrics: Mapping[str, float]) -> float | None:
-        name = self.settings.metric
-        sign, name = (-1.0, name[1:]) if name.startswith("-") else (1.0, name)
-        value = metrics.get(name)
-        return None if value is None or not math.isfinite(value) else sign * value
+        value = metrics.get(self.settings.metric.removeprefix("-"))
+        return None if value is None or not math.isfinite(value) else self._sign * value
 
     def _save_epoch(self, run: Run) -> None:
         """Write a file and delete the oldest; only files of this run, and only after the new one is on disk."""

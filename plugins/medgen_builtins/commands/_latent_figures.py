@@ -78,7 +78,7 @@ class Audit:
     def _draws(self, count: int, first: int) -> Draws:
         """Draw a sample of the latents, as training does: samples set the ceiling."""
         generator = seeds.stream(0, "audit", first, device=self.device)
-        size = self.space.shape((self.feed.store.size,) * 2)
+        size = self.space.shape(self.feed.store.grid.shape)
         noise = torch.randn(count, *size, generator=generator, device=self.device)
         return Draws(torch.zeros(count, device=self.device), noise, noise)
 

@@ -54,7 +54,7 @@ def measure(recipe: Recipe) -> dict[str, Any]:
     if not isinstance(parts.space, LatentSpace):
         what = f"space.{recipe.names['space']}: has no latents, expected [space.latent]"
         raise RecipeError(Problem("", what, "Give a recipe of latent diffusion"))
-    parts.space.shape((recipe.data.image_size,) * 2)
+    parts.space.shape(recipe.data.shape)
     store = prepare_data(recipe, parts.mode)
     split = "val" if len(store.select("val")) else "train"
     if split == "train":

@@ -12,6 +12,7 @@ from medgen import (
     Prediction,
     StrategySettings,
     between,
+    diffusion_metrics,
     field,
     gt,
     hookimpl,
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from medgen.api.interfaces import LossFunction, Space
-    from medgen.api.values import DrawNoise, Mode, Predict
+    from medgen.api.recipe import Recipe
+    from medgen.api.values import Better, DrawNoise, Mode, Predict
     from medgen.training.objective import Objective
 
 medgen_api = 1
@@ -41,6 +43,9 @@ class Ddpm(StrategySettings):
     beta_end: float = field(0.02, help="last beta of the linear schedule, as for 1000 timesteps", check=gt(0))
     sampler: Literal["ddim", "dpm_solver", "ancestral"] = field("dpm_solver", help="sampling method")
     sampling_steps: int = field(50, help="sampling steps, at most timesteps", check=between(1, 10**6))
+
+    def metrics(self, recipe: Recipe) -> dict[str, Better]:
+        return diffusion_metrics()
 
     def build(self) -> DdpmStrategy:
         return DdpmStrategy(self)

@@ -12,6 +12,7 @@ from medgen import (
     Prediction,
     StrategySettings,
     between,
+    diffusion_metrics,
     field,
     gt,
     hookimpl,
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from medgen.api.interfaces import LossFunction, Space
-    from medgen.api.values import DrawNoise, Mode, Predict
+    from medgen.api.recipe import Recipe
+    from medgen.api.values import Better, DrawNoise, Mode, Predict
     from medgen.training.objective import Objective
 
 medgen_api = 1
@@ -52,6 +54,9 @@ class Rflow(StrategySettings):
         "euler", help="sampling method; heun evaluates the network twice per step"
     )
     sampling_steps: int = field(25, help="sampling steps", check=between(1, 10**6))
+
+    def metrics(self, recipe: Recipe) -> dict[str, Better]:
+        return diffusion_metrics()
 
     def build(self) -> RflowStrategy:
         return RflowStrategy(self)

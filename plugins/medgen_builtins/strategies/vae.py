@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from medgen.api.interfaces import LossFunction, Space, Turn
     from medgen.api.recipe import Recipe
-    from medgen.api.values import Mode
+    from medgen.api.values import Better, Mode
 from medgen_builtins.strategies._discriminator import Discriminator
 
 medgen_api = 1
@@ -44,6 +44,13 @@ class Vae(StrategySettings):
                 f"network.{recipe.names['network']}: is no autoencoder, as strategy.vae needs one. "
                 "Use [network.autoencoder]."
             )
+
+    def metrics(self, recipe: Recipe) -> dict[str, Better]:
+        gains: dict[str, Better] = dict.fromkeys(("psnr/image", "psnr/head", "ssim", "dice"), "high")
+        errors: dict[str, Better] = dict.fromkeys(
+            ("loss/val/discriminator", "l1/lesion", "l1/outside", "latent/dead"), "low"
+        )
+        return gains | errors
 
     def build(self) -> VaeStrategy:
         return VaeStrategy(self)

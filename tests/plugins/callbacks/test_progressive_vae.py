@@ -1,4 +1,7 @@
-"""Training at growing sizes: when a phase ends, what it hands on, and that no interruption changes the result."""
+"""Training at growing sizes: when a phase ends, what it hands on, and that no interruption changes the result.
+
+Covers: medgen.training.phases.
+"""
 
 from __future__ import annotations
 
@@ -328,6 +331,7 @@ def test_a_mistake_is_one_line_that_names_the_phase(changes, says, medgen, growi
     assert not Path(tmp_path / "r").exists()
 
 
+@pytest.mark.slow
 def test_verify_resume_compares_every_phase(medgen, growing, monkeypatch, tmp_path):
     monkeypatch.setattr(verify_resume, "START", "forkserver")
     Server(tmp_path)  # its processes have torch already

@@ -1,4 +1,8 @@
-"""What a run shows: previews, TensorBoard, lines in a log, metrics.jsonl; all of the same numbers."""
+"""What a run shows: previews, TensorBoard, lines in a log, metrics.jsonl; all of the same numbers.
+
+Covers: medgen.pictures, medgen.run.metrics_file, medgen_builtins.callbacks.previews,
+medgen_builtins.callbacks.progress, medgen_builtins.callbacks.tensorboard.
+"""
 
 import json
 

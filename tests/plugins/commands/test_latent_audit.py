@@ -1,4 +1,7 @@
-"""The audit: its figures are those of the definition, and its verdict says what is lost."""
+"""The audit: its figures are those of the definition, and its verdict says what is lost.
+
+Covers: medgen_builtins._similarity, medgen_builtins.commands._latent_figures.
+"""
 
 from __future__ import annotations
 

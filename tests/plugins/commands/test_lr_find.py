@@ -1,4 +1,7 @@
-"""`medgen lr-find`: a folder with a picture and numbers, a line to paste, and no run."""
+"""`medgen lr-find`: a folder with a picture and numbers, a line to paste, and no run.
+
+Covers: medgen_builtins.commands.lr_find.
+"""
 
 import json
 

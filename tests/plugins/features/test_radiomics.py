@@ -1,4 +1,7 @@
-"""The radiomics extractor as a plugin."""
+"""The radiomics extractor as a plugin.
+
+Covers: medgen_builtins.features._radiomics, medgen_builtins.features.radiomics.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,9 @@
+"""The losses of an autoencoder against plain implementations.
+
+Covers: medgen_builtins.losses.adversarial, medgen_builtins.losses.bce, medgen_builtins.losses.dice,
+medgen_builtins.losses.kl, medgen_builtins.losses.l1, medgen_builtins.losses.perceptual.
+"""
+
 from __future__ import annotations
 
 import importlib.util

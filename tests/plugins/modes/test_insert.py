@@ -1,4 +1,7 @@
-"""Mode `insert`: its channels, and the recipes that it refuses."""
+"""Mode `insert`: its channels, and the recipes that it refuses.
+
+Covers: medgen_builtins.modes.insert.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""What each mode generates, given what."""
+"""What each mode generates, given what.
+
+Covers: medgen.api.values, medgen_builtins.modes.bravo, medgen_builtins.modes.dual, medgen_builtins.modes.flair,
+medgen_builtins.modes.images, medgen_builtins.modes.seg, medgen_builtins.modes.t1_gd, medgen_builtins.modes.t1_pre.
+"""
 
 from __future__ import annotations
 

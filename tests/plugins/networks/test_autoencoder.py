@@ -1,3 +1,9 @@
+"""The autoencoder: its shapes, its memory, and the checks that come before it is built.
+
+Covers: medgen_builtins.networks._gradient_checkpointing, medgen_builtins.networks._monai_autoencoder,
+medgen_builtins.networks._norms.
+"""
+
 from __future__ import annotations
 
 import pytest

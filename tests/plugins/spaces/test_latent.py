@@ -1,4 +1,7 @@
-"""The latent space: what it gives back, what it keeps, and that a checkpoint needs nothing else."""
+"""The latent space: what it gives back, what it keeps, and that a checkpoint needs nothing else.
+
+Covers: medgen_builtins.spaces._latent_autoencoder.
+"""
 
 from __future__ import annotations
 
@@ -202,7 +205,8 @@ def refused(medgen, recipe, *options):
     return result.code, lines[0]
 
 
-def test_T3_a_missing_autoencoder_ends_with_4_at_start_in_one_line(medgen, short, tmp_path):
+@pytest.mark.row("T3")
+def test_a_missing_autoencoder_ends_with_4_at_start_in_one_line(medgen, short, tmp_path):
     for where, says in (("none.pt", "no such checkpoint"), ("", "has none of final_model.pt, best.pt, latest.pt")):
         (tmp_path / "empty").mkdir(exist_ok=True)
         path = f"space.latent.checkpoint={tmp_path / 'empty' / where}"

@@ -1,4 +1,7 @@
-"""Samplers against distributions whose exact denoiser and exact flow are known."""
+"""Samplers against distributions whose exact denoiser and exact flow are known.
+
+Covers: medgen_builtins.strategies._schedules.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,8 @@
+"""The strategy that trains an autoencoder, with and without its discriminator.
+
+Covers: medgen_builtins.strategies._discriminator, medgen_builtins.strategies._vae_turns.
+"""
+
 from __future__ import annotations
 
 import json
@@ -166,7 +171,8 @@ def test_two_turns_under_accumulation_and_clipping_log_each_loss_once_and_clip_e
         assert one["loss/discriminator"] == pytest.approx(two["loss/discriminator"], rel=0.05)
 
 
-def test_R2_a_discriminator_that_is_not_in_the_checkpoint_or_does_not_fit_makes_resuming_fail(trained, medgen):
+@pytest.mark.row("R2")
+def test_a_discriminator_that_is_not_in_the_checkpoint_or_does_not_fit_makes_resuming_fail(trained, medgen):
     """Strictly: nothing of it may begin anew."""
     state = checkpoint.load(trained / "latest.pt")
     names = list(state["turns"]["discriminator"])

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import nibabel as nib
 import numpy as np
 
+from medgen.data.grid import Grid
 from medgen.data.scans.nifti.geometry import axis_names, best_affine, geometry_problems
 from medgen.data.scans.nifti.header import (
     layout_problems,
@@ -50,14 +51,6 @@ class Raw(NamedTuple):
     header: nib.Nifti1Header
     voxels: np.ndarray
     volume: Volume
-
-
-class Grid(NamedTuple):
-    """Where a volume's voxels are, along canonical axes."""
-
-    shape: tuple[int, int, int]
-    spacing: tuple[float, float, float]
-    affine: np.ndarray
 
 
 class Report(NamedTuple):
@@ -121,7 +114,7 @@ def examine(
 
 
 def place(path: Path) -> Grid:
-    """Where a file's voxels are, by its header alone. Raises `DataError` if the header is at fault."""
+    """Read where a file's voxels lie, along canonical axes, from its header alone. Raises `DataError`."""
     with naming(path), open_scan(path) as file:
         start = file.read(NIFTI2)
         file.seek(0)

@@ -1,4 +1,9 @@
-"""The demo cohort: the same bytes every time, and lesions that are where their masks are."""
+"""The demo cohort: the same bytes every time, and lesions that are where their masks are.
+
+Covers: medgen_builtins.commands.demo.atlas, medgen_builtins.commands.demo.cohort,
+medgen_builtins.commands.demo.contrasts, medgen_builtins.commands.demo.disease,
+medgen_builtins.commands.demo.patient, medgen_builtins.commands.demo.tissue.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +14,14 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from medgen_builtins.commands.demo.atlas import Grid, load_atlas, sample, warp
+from medgen_builtins.commands.demo.cohort import make_demo
+from medgen_builtins.commands.demo.contrasts import CONTRASTS
+from medgen_builtins.commands.demo.disease import grow
+from medgen_builtins.commands.demo.patient import make_patient, render
+from medgen_builtins.commands.demo.tissue import make_tissue
 from scipy import ndimage
 
-from medgen.data.demo.atlas import Grid, load_atlas, sample, warp
-from medgen.data.demo.cohort import make_demo
-from medgen.data.demo.contrasts import CONTRASTS
-from medgen.data.demo.disease import grow
-from medgen.data.demo.patient import make_patient, render
-from medgen.data.demo.tissue import make_tissue
 from medgen.errors import RecipeError
 
 needs_nilearn = pytest.mark.skipif(find_spec("nilearn") is None, reason="nilearn is not installed (the extra `demo`)")
@@ -137,7 +142,7 @@ def test_tissues_have_the_contrast_of_their_sequence() -> None:
 
 def test_without_nilearn_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And nothing is written."""
-    monkeypatch.setattr("medgen.data.demo.atlas.find_spec", lambda name: None)
+    monkeypatch.setattr("medgen_builtins.commands.demo.atlas.find_spec", lambda name: None)
     with pytest.raises(RecipeError, match=r"pip install 'medgen\[demo\]'") as caught:
         make_demo(tmp_path / "out", 1)
     assert len(str(caught.value).splitlines()) == 1

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medgen.data.demo.atlas import Box, Grid, Mask, Rng, Volume, _linear, rotation, smooth_noise
-from medgen.data.demo.tissue import Tissue, _distance_to
+from medgen_builtins.commands.demo.atlas import Box, Grid, Mask, Rng, Volume, _linear, rotation, smooth_noise
+from medgen_builtins.commands.demo.tissue import Tissue, _distance_to
 
 MAX_LESIONS = 8
 

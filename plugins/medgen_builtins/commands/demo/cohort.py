@@ -9,9 +9,9 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 
-from medgen.data.demo.atlas import atlas_files
-from medgen.data.demo.patient import write_patient
 from medgen.errors import Problem, RecipeError, StorageError
+from medgen_builtins.commands.demo.atlas import atlas_files
+from medgen_builtins.commands.demo.patient import write_patient
 
 
 def make_demo(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from medgen.data.demo.atlas import Grid, Mask, Rng, Volume, noise_field
+from medgen_builtins.commands.demo.atlas import Grid, Mask, Rng, Volume, noise_field
 
 
 class Tissue(NamedTuple):

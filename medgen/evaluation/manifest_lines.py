@@ -6,12 +6,13 @@ import json
 import os
 from array import array
 from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from medgen.errors import CheckpointError, Problem
+from medgen.errors import CheckpointError, DataError, Problem
 from medgen.system import files
 
 Entry = dict[str, Any]
@@ -105,6 +106,19 @@ def _opened(path: Path) -> BinaryIO | None:
         raise files.unreadable(path, error) from error
 
 
+@contextmanager
+def listed(out: Path) -> Iterator[Lines]:
+    """Open the lines of a folder of pairs. Raises DataError if there are none, or medgen did not write them."""
+    try:
+        lines = Lines(out / "manifest.jsonl")
+    except CheckpointError as error:
+        raise DataError(*(each._replace(fix="Restore the file") for each in error.problems)) from error
+    if lines.header is None:
+        raise DataError(Problem(out, "holds no manifest.jsonl", "Give the folder that `medgen generate` wrote"))
+    with closing(lines):
+        yield lines
+
+
 def line_of(row: Entry) -> bytes:
     """Write an entry as a line."""
     return json.dumps(row).encode() + b"\n"
@@ -145,7 +159,7 @@ def _is_entry(row: Entry) -> bool:
         return False
     if row.get("failed") is True:
         return _is_count(row.get("rejected", {}))
-    return isinstance(files, dict) and bool(files) and all(map(is_file_name, files))
+    return isinstance(files, dict) and bool(files) and all(map(is_file_name, [row.get("id"), *files]))
 
 
 def _is_count(value: object) -> bool:

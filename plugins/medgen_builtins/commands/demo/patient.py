@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medgen.data.demo.atlas import (
+from medgen.errors import Problem, StorageError
+from medgen.system import files
+from medgen_builtins.commands.demo.atlas import (
     TEMPLATE_GREY,
     TEMPLATE_WHITE,
     Grid,
@@ -22,11 +24,9 @@ from medgen.data.demo.atlas import (
     sample,
     warp,
 )
-from medgen.data.demo.contrasts import CONTRASTS, Contrast
-from medgen.data.demo.disease import Disease, draw_lesions, grow
-from medgen.data.demo.tissue import Tissue, make_tissue
-from medgen.errors import Problem, StorageError
-from medgen.system import files
+from medgen_builtins.commands.demo.contrasts import CONTRASTS, Contrast
+from medgen_builtins.commands.demo.disease import Disease, draw_lesions, grow
+from medgen_builtins.commands.demo.tissue import Tissue, make_tissue
 
 
 def render(

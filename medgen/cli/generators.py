@@ -1,0 +1,65 @@
+"""From the options of `medgen generate` to what makes pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from medgen.cli import options
+from medgen.errors import Problem, RecipeError
+from medgen.generation import pairs as work
+from medgen.generation.auto_steps import Make
+from medgen.generation.combination import require_image_model, require_mask_model
+from medgen.generation.folder_masks import FolderMasks
+from medgen.generation.masks import MaskSource, ModelMasks
+from medgen.generation.model import Model, load_model
+
+Masks = Callable[[int | None], MaskSource | None]
+"""Gives a source of masks with a number of sampling steps."""
+
+
+def maker(
+    image_model: Path | None,
+    seg_model: Path | None,
+    seed: int,
+    batch_size: int,
+    max_area: float,
+    max_attempts: int,
+    inside: int,
+) -> Make:
+    """Load the models, and return what gives generators of pairs with any number of sampling steps."""
+    image_model, seg_model = in_run("--image-model", image_model), in_run("--seg-model", seg_model)
+    image = load_model(image_model, options.registry()) if image_model else None
+    masks = _masks(seg_model, image, seed, max_area, max_attempts)
+    return lambda steps: work.Generator(image, masks(steps), seed, steps, batch_size, inside)
+
+
+def _masks(seg_model: Path | None, image: Model | None, seed: int, max_area: float, max_attempts: int) -> Masks:
+    if seg_model is None:
+        return lambda steps: None
+    if seg_model.is_dir():
+        if image is None:
+            raise RecipeError(
+                Problem("--seg-model", f"{seg_model} is a folder of masks, which needs images", "Give --image-model")
+            )
+        folder = FolderMasks(seg_model, image, seed)
+        return lambda steps: folder
+    seg = load_model(seg_model, options.registry())
+    require_mask_model(seg)
+    if image:
+        require_image_model(image, with_masks=True)
+    return lambda steps: ModelMasks(seg, seed, steps, max_area, max_attempts, image)
+
+
+def in_run(option: str, model: Path | None) -> Path | None:
+    """Return the newest checkpoint of a run's folder, any other path as it is. Raises RecipeError if it is no model."""
+    if model is None or (model / "latest.pt").is_file():
+        return model and model / "latest.pt"
+    if model.is_dir() and option == "--image-model":
+        raise RecipeError(
+            Problem(option, f"{model} is a folder without latest.pt", "Give a checkpoint, or the folder of a run")
+        )
+    if model.name.lower().endswith((".nii", ".nii.gz")):
+        masks = ", or the folder that the masks lie in" if option == "--seg-model" else ""
+        raise RecipeError(Problem(option, f"{model} is a scan or a mask, not a model", f"Give a checkpoint{masks}"))
+    return model

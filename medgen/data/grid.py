@@ -1,0 +1,58 @@
+"""Describe where the points of a volume, a slice or a crop lie: their number, distance and place in mm."""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+import numpy as np
+
+from medgen.api.tables import AXES
+
+
+@attrs.frozen
+class Grid:
+    """A grid of any number of axes.
+
+    shape: points along each axis. spacing: mm between points along each axis. affine: float64 `[4, axes + 1]`, from
+    indices and a final 1 to mm and a final 1, right, anterior and superior (RAS).
+    """
+
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+    affine: np.ndarray = attrs.field(eq=attrs.cmp_using(np.array_equal), repr=False)
+
+    @classmethod
+    def of_slices(cls, size: int, spacing: float, axis: str) -> Grid:
+        """Return the grid of square slices. size: px. spacing: mm per px. axis: perpendicular, a name in `AXES`."""
+        affine = np.diag([spacing] * 3 + [1.0])
+        return cls((size, size), (spacing, spacing), np.delete(affine, AXES.index(axis), axis=1))
+
+    @property
+    def axis(self) -> str | None:
+        """Return the axis perpendicular to a slice, a name in `AXES`; None for a volume and an oblique slice."""
+        across = np.flatnonzero(~self.affine[:3, :-1].any(axis=1))
+        return AXES[across[0]] if len(across) == 1 else None
+
+    @property
+    def extent(self) -> tuple[float, ...]:
+        """Return the length of each axis in mm."""
+        return tuple(count * mm for count, mm in zip(self.shape, self.spacing, strict=True))
+
+    @property
+    def cell(self) -> float:
+        """Return the area of a pixel in mm2, the volume of a voxel in mm3."""
+        return math.prod(self.spacing)
+
+    def as_volume(self) -> Grid:
+        """Return the grid of a volume. A slice becomes a volume of one slice, as thick as its pixels are wide."""
+        if self.axis is None:
+            return self
+        across, mm = AXES.index(self.axis), self.spacing[0]
+        shape, spacing = np.insert(self.shape, across, 1).tolist(), np.insert(self.spacing, across, mm).tolist()
+        return Grid(tuple(shape), tuple(spacing), np.insert(self.affine, across, mm * np.eye(4)[across], axis=1))
+
+    def __str__(self) -> str:
+        shape = self.shape[:1] if len(set(self.shape)) == 1 else self.shape
+        spacing = self.spacing[:1] if len(set(self.spacing)) == 1 else self.spacing
+        return f"{' x '.join(map(str, shape))} px of {' x '.join(f'{mm:.4g}' for mm in spacing)} mm"
