@@ -1,6 +1,7 @@
 """The command line: it answers at once, what the manuals say works, and mistakes are one line.
 
-Covers: medgen.cli.data, medgen.cli.main, medgen.cli.options, medgen.cli.plugins, medgen.cli.recipes.
+Covers: medgen.cli._data_check, medgen.cli._data_prepare, medgen.cli.data, medgen.cli.main, medgen.cli.options,
+medgen.cli.plugins, medgen.cli.recipes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Files are whole or not there, also where the file system lacks what that is usually done with."""
+"""Files are whole or not there, also where the file system lacks what that is usually done with.
+
+Covers: medgen.system.file_systems.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What starts workers leaves its own process as it was.
 
-Covers: medgen.ranks.launcher.
+Covers: medgen.ranks.agent, medgen.ranks.launcher.
 """
 
 from __future__ import annotations

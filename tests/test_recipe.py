@@ -1,7 +1,7 @@
 """Files, layers and overrides become a recipe, and back; every mistake is told at once.
 
 Covers: medgen.api.recipe, medgen.config.advice, medgen.config.checks, medgen.config.overlay, medgen.config.recipe,
-medgen.errors.
+medgen.config.resolver, medgen.errors.
 """
 
 from __future__ import annotations

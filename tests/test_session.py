@@ -1,6 +1,6 @@
 """How a run says that it ended, and when it stops by itself.
 
-Covers: medgen.run.folder, medgen.run.stopping.
+Covers: medgen.run.folder, medgen.run.stopping, medgen.training.interruption, medgen.training.time_limit.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A table becomes a settings object strictly, or every mistake in it is told."""
+"""A table becomes a settings object strictly, or every mistake in it is told.
+
+Covers: medgen.api.conditions, medgen.api.field_types, medgen.api.messages, medgen.api.structure.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The loop: what it promises about position, resuming, averaging and accumulation.
 
-Covers: medgen.run.optim, medgen.training.objective.
+Covers: medgen.run.optim, medgen.training.objective, medgen.training.turn_values.
 """
 
 import json

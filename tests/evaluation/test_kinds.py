@@ -1,4 +1,7 @@
-"""Extractors and segmenters are plugins, listed and set like any other."""
+"""Extractors and segmenters are plugins, listed and set like any other.
+
+Covers: medgen.api.measures.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Losses that are not finite, and too little memory.
 
-Covers: medgen.training.memory_check, medgen.training.sampling.
+Covers: medgen.training.memory_advice, medgen.training.memory_check, medgen.training.readings,
+medgen.training.sampling.
 """
 
 from __future__ import annotations

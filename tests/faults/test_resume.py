@@ -1,7 +1,7 @@
 """What a resumed run takes back, what it refuses, and what may differ.
 
-Covers: medgen.config.compatibility, medgen.run.open, medgen.run.progress, medgen.run.run, medgen.run.state,
-medgen.run.weights.
+Covers: medgen.api.run_state, medgen.config.compatibility, medgen.run.open, medgen.run.progress, medgen.run.run,
+medgen.run.state, medgen.run.weights.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Training at growing sizes: when a phase ends, what it hands on, and that no interruption changes the result.
 
-Covers: medgen.training.phases.
+Covers: medgen.training.phases, medgen_builtins.callbacks._plateau, medgen_builtins.callbacks._progressive.
 """
 
 from __future__ import annotations
