@@ -12,7 +12,8 @@ import numpy as np
 from medgen.cli import options
 from medgen.cli.options import LIMIT, load_recipe, say_result
 from medgen.errors import PrivacyError, Problem, RecipeError, StorageError, reason
-from medgen.evaluation import copies_picture, obedience, pair_files, sources
+from medgen.evaluation import copies_picture, pair_files, sources
+from medgen.evaluation import obedience as following
 from medgen.evaluation.copies import CALIBRATION, Judge, identify
 from medgen.evaluation.samples import EVERY, Samples, read_real
 from medgen.generation import set_aside
@@ -152,8 +153,8 @@ def after_generate(
 
 
 def _obey(out: Path, locks: Locks, training: Samples, wanted: Container[int], least: float) -> None:
-    segmenter = sources.measure("segmenters", obedience.SEGMENTER, (), options.registry())
-    set_aside.obey(out, locks, lambda: obedience.fit(segmenter, training), least, wanted)
+    segmenter = sources.measure("segmenters", following.SEGMENTER, (), options.registry())
+    set_aside.obey(out, locks, lambda: following.fit(segmenter, training), least, wanted)
     if least:
         say(f"obedience: {set_aside.disobedient(out, wanted)} pairs below {least:g} are in {out / set_aside.FOLDER}")
 

@@ -47,6 +47,9 @@ class Evaluation(CallbackSettings):
         elif not self._scans(recipe):
             what = f"mode.{recipe.names['mode']} generates masks alone, and features are of scans"
             yield Problem(KEY, what, f"Set {KEY}=false")
+        elif recipe.data.crop != "none":
+            what = f'samples are crops (data.crop = "{recipe.data.crop}"), and features are of whole heads'
+            yield Problem(KEY, what, f"Set {KEY}=false")
         if not recipe.training.validate_every:
             what = f"got 0, expected 1 or more, as {KEY} is part of validation"
             yield Problem("training.validate_every", what, "Raise it")
