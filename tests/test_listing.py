@@ -26,6 +26,7 @@ JUDGES = ("features", "segmenters")
 BUILT_IN = [entry for entry in Registry.load().entries if entry.distribution == "medgen"]
 RECIPES = {
     "strategy.vae": "vae_bravo",
+    "mode.insert": "insert_rflow",
     "network.autoencoder": "vae_bravo",
     "losses.adversarial": "vae_bravo",
     "losses.kl": "vae_bravo",

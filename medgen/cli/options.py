@@ -12,7 +12,7 @@ import click
 from medgen.api.messages import did_you_mean
 from medgen.config import registration
 from medgen.config.registry import Registry, ambiguous
-from medgen.errors import PluginError
+from medgen.errors import PluginError, Problem, RecipeError
 
 if TYPE_CHECKING:
     from medgen.api.recipe import Recipe
@@ -102,3 +102,17 @@ def say_result(path: Path) -> None:
     from medgen.system.console import say
 
     say(str(path))
+
+
+def in_run(option: str, model: Path | None) -> Path | None:
+    """Return the newest checkpoint of a run's folder, any other path as it is. Raises RecipeError if it is no model."""
+    if model is None or (model / "latest.pt").is_file():
+        return model and model / "latest.pt"
+    if model.is_dir() and option == "--image-model":
+        raise RecipeError(
+            Problem(option, f"{model} is a folder without latest.pt", "Give a checkpoint, or the folder of a run")
+        )
+    if model.name.lower().endswith((".nii", ".nii.gz")):
+        masks = ", or the folder that the masks lie in" if option == "--seg-model" else ""
+        raise RecipeError(Problem(option, f"{model} is a scan or a mask, not a model", f"Give a checkpoint{masks}"))
+    return model

@@ -213,7 +213,7 @@ def test_every_rule_that_makes_slices_is_part_of_the_key(scans, cache, change):
 @pytest.mark.row("C2")
 def test_every_setting_is_known_to_change_slices_or_not_to():
     """A new setting of `[data]` must be put in one of two lists: what is in the key, and what cannot change a slice."""
-    in_the_key = {"axis", "image_size", "lower", "upper", "nan", "masks", "spacing"}
+    in_the_key = {"axis", "image_size", "lower", "upper", "headroom", "nan", "masks", "spacing", "crop"}
     by_the_sources = {"root", "layout", "files", "exclude"}
     selects_rows = {"person", "min_foreground", "lesion_only", "min_lesion", "val_fraction"}
     refuses_or_allows = {"workers", "max_voxels", "allow_patient_overlap", "accept_changes"}
