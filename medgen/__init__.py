@@ -1,10 +1,13 @@
 """Labelled synthetic brain MRI. What authors of plugins import: complete, typed, and without torch."""
 
+from medgen.api.conditions import Check, between, ge, gt, le, one_of
 from medgen.api.hooks import hookimpl
 from medgen.api.interfaces import (
     Autoencoder,
+    AutoencoderLoss,
     Callback,
     CriticLoss,
+    DiffusionLoss,
     DiffusionStrategy,
     Extractor,
     LossFunction,
@@ -12,22 +15,22 @@ from medgen.api.interfaces import (
     Strategy,
     Turn,
 )
+from medgen.api.measures import FeaturesSettings, SegmenterSettings
+from medgen.api.messages import as_toml
 from medgen.api.recipe import (
     CallbackSettings,
-    FeaturesSettings,
     LossSettings,
     ModeSettings,
     NetworkSettings,
     PhasedSettings,
     Recipe,
     Run,
-    SegmenterSettings,
-    Slices,
     SpaceSettings,
     StrategySettings,
     TableSettings,
 )
-from medgen.api.settings import Check, as_toml, between, field, ge, gt, le, one_of, settings
+from medgen.api.run_state import Slices
+from medgen.api.settings import field, settings
 from medgen.api.values import (
     TIME_SCALE,
     AutoencoderPrediction,
@@ -36,6 +39,7 @@ from medgen.api.values import (
     Clean,
     DrawNoise,
     Draws,
+    HasImage,
     Mode,
     Noisy,
     Predict,
@@ -45,12 +49,13 @@ from medgen.api.values import (
     TurnOutput,
     diffusion_metrics,
 )
-from medgen.errors import CheckpointError, DataError, MedgenError, PluginError, RecipeError, StorageError
+from medgen.errors import CheckpointError, DataError, MedgenError, PluginError, Problem, RecipeError, StorageError
 
 __version__ = "0.1.0"
 __all__ = [
     "TIME_SCALE",
     "Autoencoder",
+    "AutoencoderLoss",
     "AutoencoderPrediction",
     "Batch",
     "Better",
@@ -61,11 +66,13 @@ __all__ = [
     "Clean",
     "CriticLoss",
     "DataError",
+    "DiffusionLoss",
     "DiffusionStrategy",
     "DrawNoise",
     "Draws",
     "Extractor",
     "FeaturesSettings",
+    "HasImage",
     "LossFunction",
     "LossSettings",
     "MedgenError",
@@ -77,6 +84,7 @@ __all__ = [
     "PluginError",
     "Predict",
     "Prediction",
+    "Problem",
     "Recipe",
     "RecipeError",
     "Run",

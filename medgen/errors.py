@@ -159,8 +159,9 @@ AGAIN = "give the same command again"
 def is_out_of_memory(error: BaseException) -> bool:
     """True for what Python and torch raise where the host or a device has too little memory."""
     said = ("can't allocate memory", "Storage size calculation overflowed")
+    by_system = isinstance(error, OSError) and error.errno == errno.ENOMEM
     by_torch = type(error).__name__ == "OutOfMemoryError" or any(each in str(error) for each in said)
-    return isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM or by_torch
+    return isinstance(error, MemoryError) or by_system or by_torch
 
 
 def exit_code_of(error: BaseException) -> int:

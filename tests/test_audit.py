@@ -13,8 +13,9 @@ import sys
 
 import numpy as np
 import pytest
-from made_up_heads import cohort, write_patients
+from made_up_heads import SIDE, cohort, write_patients
 
+from medgen.data.grid import Grid
 from medgen.generation import pairs, set_aside
 from medgen.generation.generator import Generator
 
@@ -25,7 +26,7 @@ class Maker:
     """Gives slices of new persons, one flipped slice of a training person, and a new head with a copied lesion."""
 
     image = masks = None
-    spacing, axis, batch_size = 1.0, "axial", 8
+    grid, batch_size = Grid.of_slices(SIDE, 1.0, "axial"), 8
 
     def __init__(self):
         training, new = cohort(range(6)), cohort(range(20, 24), 1)

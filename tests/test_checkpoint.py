@@ -1,4 +1,7 @@
-"""One file: written atomically, verified when read."""
+"""One file: written atomically, verified when read.
+
+Covers: medgen.run.archive, medgen.run.tensor_tree.
+"""
 
 import builtins
 import errno

@@ -1,6 +1,7 @@
 """The command line: it answers at once, what the manuals say works, and mistakes are one line.
 
-Covers: medgen.cli.data, medgen.cli.main, medgen.cli.options, medgen.cli.plugins, medgen.cli.recipes.
+Covers: medgen.cli._data_check, medgen.cli._data_prepare, medgen.cli.data, medgen.cli.main, medgen.cli.options,
+medgen.cli.plugins, medgen.cli.recipes.
 """
 
 from __future__ import annotations
@@ -131,7 +132,8 @@ def huber() -> Registry:
     """What is installed, and the package that the manual for authors shows."""
     import importlib.util
 
-    from medgen.config.registry import Entry, _weighted
+    from medgen.config.entries import Entry
+    from medgen.config.plugin_loader import _weighted
 
     place = ROOT / "tests/medgen_huber/medgen_huber.py"
     spec = importlib.util.spec_from_file_location("shown_huber", place)
@@ -208,7 +210,7 @@ def test_a_question_of_click_ends_as_one() -> None:
             "medgen: --devices: got 5000, expected an integer from 1 to",
         ),
         (["lr-find", "bravo_rflow", "--steps", "5"], 2, "medgen: --steps: got 5, expected an integer from 10 to"),
-        (["lr-find", "bravo_rflow", "--min-lr", "5"], 2, "--max-lr: got 1, expected more than --min-lr = 5."),
+        (["lr-find", "bravo_rflow", "--min-lr", "5"], 2, "--max-lr: got 1, expected more than min_lr = 5."),
         (["train"], 2, "RECIPE: none given"),
         (["train", "bravo_rfow"], 2, "Did you mean bravo_rflow"),
         (["train", "bravo_rflow", "--epochs", "3"], 2, "No such option"),

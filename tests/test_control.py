@@ -12,7 +12,7 @@ from data.cohort import write_cohort
 from evaluation.test_samples import write_pairs
 from medgen_builtins.segmenters.small_unet import SmallUnet
 
-from medgen.cli.evaluate import _with_control
+from medgen.cli._evaluate import _with_control
 from medgen.errors import RecipeError
 from medgen.evaluation import evaluate as work
 from medgen.evaluation import obedience, two_sample

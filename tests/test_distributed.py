@@ -160,7 +160,7 @@ def test_ranks_share_the_previews_and_make_those_of_one_process(count, name, kin
 
 def counting(rank: int, folder: Path) -> None:
     """Write down how many samples a rank's share of the previews has at most."""
-    from medgen_builtins.callbacks.previews import Previewing
+    from medgen_builtins.callbacks._previews import Previewing
 
     real = Previewing._rows
 

@@ -1,6 +1,6 @@
 """What a dry run says of the cost, and that it leaves nothing.
 
-Covers: medgen.training.dry_run.
+Covers: medgen.training.dry_run, medgen.training.rehearsal.
 """
 
 from __future__ import annotations

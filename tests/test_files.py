@@ -1,4 +1,7 @@
-"""Files are whole or not there, also where the file system lacks what that is usually done with."""
+"""Files are whole or not there, also where the file system lacks what that is usually done with.
+
+Covers: medgen.system.file_systems.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from medgen.errors import CheckpointError, StorageError
-from medgen.run import checkpoint
-from medgen.system import files
+from medgen.run import checkpoint, room
+from medgen.system import file_systems, files
 
 LACKING = [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EMLINK]
 LACKING += [errno.EXDEV, errno.ENOENT, errno.EIO]
@@ -18,7 +21,7 @@ LACKING += [errno.EXDEV, errno.ENOENT, errno.EIO]
 
 @pytest.fixture(autouse=True)
 def nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "_told", set())
+    monkeypatch.setattr(file_systems, "_told", set())
 
 
 def refusing(code: int):
@@ -164,12 +167,12 @@ def test_room_is_reserved_without_fallocate_and_without_a_number_of_free_bytes(t
     """Point 5."""
     monkeypatch.delattr(os, "posix_fallocate")
     monkeypatch.setattr(os, "statvfs", refusing(errno.ENOSYS))
-    checkpoint.reserve(tmp_path, 1000, 4)
+    room.reserve(tmp_path, 1000, 4)
     monkeypatch.setattr(os, "posix_fallocate", refusing(errno.EOPNOTSUPP), raising=False)
-    checkpoint.reserve(tmp_path, 1000, 4)
+    room.reserve(tmp_path, 1000, 4)
     monkeypatch.setattr(os, "posix_fallocate", refusing(errno.ENOSPC), raising=False)
     with pytest.raises(StorageError, match="No space left"):
-        checkpoint.reserve(tmp_path, 1000, 4)
+        room.reserve(tmp_path, 1000, 4)
     assert os.listdir(tmp_path) == []
 
 

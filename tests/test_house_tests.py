@@ -56,11 +56,12 @@ def covered(docstring: str) -> list[str]:
 def untested(found: dict[str, list[str]], files: dict[str, str]) -> list[str]:
     """List the modules without a test. files: the docstring of each test file, by what the file is named after.
 
-    A name that two modules share is no test of either.
+    `_x.py` is a helper of `x.py` beside it, and tested with it. A name that modules of two folders share is no test.
     """
     said = {module for docstring in files.values() for module in covered(docstring)}
-    by_name = {names[0] for stem, names in found.items() if len(names) == 1 and stem in files}
-    return sorted({module for names in found.values() for module in names} - said - by_name)
+    alone = {stem for stem, names in found.items() if len({each.rpartition(".")[0] for each in names}) == 1}
+    tested = said | {module for stem in alone & files.keys() for module in found[stem]}
+    return sorted(each for names in found.values() for each in names if not {each, each.replace("._", ".")} & tested)
 
 
 def docstrings() -> dict[str, str]:
@@ -82,6 +83,11 @@ def test_a_test_covers_only_modules_that_there_are() -> None:
 
 
 def test_a_module_without_a_test_is_found() -> None:
-    found = {"mask": ["medgen.mask"], "one": ["medgen.a.one", "medgen.b.one"], "fresh": ["medgen.fresh"]}
-    files = {"mask": "Masks.", "one": "Both.\n\nCovers: medgen.a.one,\nmedgen.c.\n\nMore."}
+    found = {
+        "mask": ["medgen.mask", "medgen._mask"],
+        "one": ["medgen.a.one", "medgen.b.one"],
+        "fresh": ["medgen.fresh"],
+    }
+    found |= {"two": ["medgen._two"]}
+    files = {"mask": "Masks.", "one": "Both.\n\nCovers: medgen.a.one,\nmedgen.c, medgen.two.\n\nMore."}
     assert untested(found, files) == ["medgen.b.one", "medgen.fresh"]

@@ -1,6 +1,6 @@
 """What starts workers leaves its own process as it was.
 
-Covers: medgen.ranks.launcher.
+Covers: medgen.ranks.agent, medgen.ranks.launcher.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from medgen.generation import workers
-from medgen.ranks import launcher
+from medgen.ranks import agent, launcher
 
 
 def surroundings() -> tuple[object, ...]:
@@ -58,8 +58,8 @@ def test_environment_logging_and_signals_are_as_before(kind, fails, tmp_path, mo
     monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.setattr(Agent, "fails", fails)
-    monkeypatch.setattr(launcher, "_agent", lambda *_: Agent())
-    monkeypatch.setattr(launcher, "check", lambda *_: None)
+    monkeypatch.setattr(agent, "make_agent", lambda *_: Agent())
+    monkeypatch.setattr(launcher, "require_equal_shares", lambda *_: None)
     before, ended = surroundings(), Meeting.ended
     training = type("Training", (), {"devices": 2})
     recipe = type("Recipe", (), {"training": training})

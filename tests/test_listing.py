@@ -14,9 +14,11 @@ import pytest
 import tomli
 from conftest import Result
 
-from medgen.api.settings import fields, structure
+from medgen.api.settings import fields
+from medgen.api.structure import structure
+from medgen.config.entries import Entry
 from medgen.config.recipe import load, to_toml
-from medgen.config.registry import Entry, Registry
+from medgen.config.registry import Registry
 from medgen.errors import RecipeError
 
 JUDGES = ("features", "segmenters")
@@ -24,6 +26,7 @@ JUDGES = ("features", "segmenters")
 BUILT_IN = [entry for entry in Registry.load().entries if entry.distribution == "medgen"]
 RECIPES = {
     "strategy.vae": "vae_bravo",
+    "mode.insert": "insert_rflow",
     "network.autoencoder": "vae_bravo",
     "losses.adversarial": "vae_bravo",
     "losses.kl": "vae_bravo",

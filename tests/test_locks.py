@@ -13,7 +13,7 @@ import pytest
 
 from medgen.errors import RunInUseError
 from medgen.run import folder
-from medgen.system import files, locks
+from medgen.system import file_systems, locks
 
 LACKING = [errno.ENOSYS, errno.EPERM, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOLCK, errno.EACCES]
 
@@ -83,7 +83,7 @@ def test_without_locks_numbers_are_held_by_files(no_locks, tmp_path):
 
 def test_with_locks_no_owner_file_is_written(tmp_path, monkeypatch):
     """Point 5."""
-    monkeypatch.setattr(files, "_told", set())
+    monkeypatch.setattr(file_systems, "_told", set())
     mine = locks.Locks(tmp_path / ".lock")
     assert [mine.take(5), mine.take(7, shared=True)] == [True, True]
     mine.release(5)

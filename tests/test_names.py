@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from medgen.api.settings import structure, unstructure
+from medgen.api.settings import unstructure
+from medgen.api.structure import structure
 from medgen.api.tables import DataSettings
 from medgen.config.overlay import Layers
 
@@ -43,7 +44,8 @@ def test_a_folder_in_a_recipe_is_found_in_a_locale_that_cannot_read_its_name(tmp
     """Point 16."""
     (tmp_path / "Müller").mkdir()
     code = (
-        "from medgen.api.settings import structure, unstructure; from medgen.api.tables import DataSettings\n"
+        "from medgen.api.settings import unstructure; from medgen.api.structure import structure\n"
+        "from medgen.api.tables import DataSettings\n"
         f"settings, _ = structure({{'root': {str(tmp_path / 'Müller')!a}}}, DataSettings)\n"
         "print(settings.root.is_dir(), ascii(unstructure(settings)['root']))"
     )
@@ -72,7 +74,7 @@ def test_what_is_not_utf8_on_the_command_line_is_one_line_with_the_way_out():
 
 def test_tensorboard_writes_into_a_folder_whose_name_is_not_utf8(tmp_path):
     """Point 16."""
-    from medgen_builtins.callbacks.tensorboard import _nameable
+    from medgen_builtins.callbacks._tensorboard import _nameable
 
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/M\xfcller"))
     (Path(_nameable(folder)) / "events").write_text("x")

@@ -127,3 +127,11 @@ def test_volumes_are_painted_as_slices_are():
     space = SpaceToDepth(factor=2, spatial_dims=3).build(INSERT, CPU)
     region = painting.region(INSERT, space, condition)
     assert (space.decode(region.float()) == (condition > -0.5).float().expand_as(image)).all()
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_painting_is_one_graph_for_the_compiler(space):
+    turn, given = objective(space), batch()
+    draws = turn.draw(torch.Generator().manual_seed(1), given)
+    compiled = torch.compile(turn, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(given, draws).losses["mse"], turn(given, draws).losses["mse"])

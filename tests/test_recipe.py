@@ -1,7 +1,7 @@
 """Files, layers and overrides become a recipe, and back; every mistake is told at once.
 
 Covers: medgen.api.recipe, medgen.config.advice, medgen.config.checks, medgen.config.overlay, medgen.config.recipe,
-medgen.errors.
+medgen.config.resolver, medgen.errors.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from medgen import CallbackSettings, LossSettings, NetworkSettings, StrategySettings, field, gt, settings
+from medgen import CallbackSettings, LossSettings, NetworkSettings, SpaceSettings, StrategySettings, field, gt, settings
 from medgen.api.recipe import Recipe
+from medgen.config.entries import Entry, Plugin
 from medgen.config.overlay import recipes_dir
 from medgen.config.recipe import from_toml, load, public_toml, shipped, to_toml
-from medgen.config.registry import Entry, Plugin, Registry
-from medgen.errors import MedgenError, PluginError, RecipeError
+from medgen.config.registry import Registry
+from medgen.errors import MedgenError, PluginError, Problem, RecipeError
 
 
 @settings
@@ -34,13 +35,19 @@ class Other(StrategySettings):
 
 
 @settings
+class Anywhere(SpaceSettings):
+    pass
+
+
+@settings
 class Careful(NetworkSettings):
     parts: int = field(4)
 
-    def check(self, recipe: Recipe) -> Iterator[str]:
+    def check(self, recipe: Recipe) -> Iterator[Problem]:
         if recipe.data.image_size % self.parts:
             size = recipe.data.image_size
-            yield f"data.image_size: got {size}, no multiple of network.careful.parts = {self.parts}. Change it."
+            what = f"got {size}, no multiple of network.careful.parts = {self.parts}"
+            yield Problem("data.image_size", what, "Change it")
 
 
 @settings
@@ -56,14 +63,14 @@ class Weighed(LossSettings):
 
 @settings
 class Raising(CallbackSettings):
-    def check(self, recipe: Recipe) -> Iterator[str]:
+    def check(self, recipe: Recipe) -> Iterator[Problem]:
         raise TypeError("no")
 
 
 KNOWN: dict[str, dict[str, type]] = {
     "mode": {"seg": Plain, "dual": Plain},
     "strategy": {"rflow": Plain, "ddpm": Other},
-    "space": {"pixel": Plain},
+    "space": {"pixel": Anywhere},
     "network": {"careful": Careful},
     "losses": {"mse": Weighed, "greedy": Greedy},
     "callbacks": {"ema": Plain, "progress": Other, "raising": Raising},

@@ -1,6 +1,6 @@
 """How a run says that it ended, and when it stops by itself.
 
-Covers: medgen.run.folder, medgen.run.stopping.
+Covers: medgen.run.folder, medgen.run.stopping, medgen.training.interruption, medgen.training.time_limit.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from faults.variants import SMALL
 
 from medgen.cli import main
 from medgen.config.recipe import load
-from medgen.errors import NotFiniteError, Problem, StorageError
+from medgen.data.store import cache_folder
+from medgen.errors import NotFiniteError, Problem, StoppedError, StorageError
 from medgen.run import checkpoint, folder, run
 from medgen.training import session, trainer
 
@@ -101,11 +102,7 @@ def test_debug_keeps_the_code_of_whatever_ends_a_command(code: int, capsys: pyte
     """Point 21."""
 
     def end() -> None:
-        raise (
-            StorageError(Problem("", "x"))
-            if code == 8
-            else session.StoppedError(Problem("x", "stopped"), exit_code=code)
-        )
+        raise (StorageError(Problem("", "x")) if code == 8 else StoppedError(Problem("x", "stopped"), exit_code=code))
 
     assert main.guarded(end, debug=True) == code
     err = capsys.readouterr().err
@@ -153,7 +150,7 @@ class Clock:
 def stored(common: tuple[str, ...], medgen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """The slices are there, and no step has been made."""
     assert medgen("data", "prepare", *common).code == 0
-    monkeypatch.setattr(session.cache_folder, "_built", [])
+    monkeypatch.setattr(cache_folder, "_built", [])
 
 
 @pytest.mark.parametrize(("start", "first"), [(50, 1), (1, 50), (25, 25)])
@@ -205,6 +202,6 @@ def test_a_job_whose_time_went_into_the_slice_store_is_queued_again(
 ) -> None:
     """Point 22: the next one finds the store."""
     monkeypatch.setenv("MEDGEN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(session.cache_folder, "_built", [])
+    monkeypatch.setattr(cache_folder, "_built", [])
     Clock(monkeypatch, 70, 1, 1)
     assert medgen("train", *common, "training.time_limit=1", f"run.dir={tmp_path}/r").code == 75

@@ -1,4 +1,7 @@
-"""A table becomes a settings object strictly, or every mistake in it is told."""
+"""A table becomes a settings object strictly, or every mistake in it is told.
+
+Covers: medgen.api.conditions, medgen.api.field_types, medgen.api.messages, medgen.api.structure.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,10 @@ from typing import Any, Literal
 
 import pytest
 
-from medgen.api.settings import (
-    Check,
-    as_toml,
-    between,
-    did_you_mean,
-    field,
-    fields,
-    ge,
-    gt,
-    le,
-    one_of,
-    settings,
-    structure,
-    unstructure,
-)
+from medgen.api.conditions import Check, between, ge, gt, le, one_of
+from medgen.api.messages import as_toml, did_you_mean
+from medgen.api.settings import field, fields, settings, unstructure
+from medgen.api.structure import structure
 
 
 @settings
@@ -112,7 +104,14 @@ def test_a_wrong_value_is_told_with_its_path_what_was_given_and_what_was_expecte
 def test_every_mistake_of_a_table_is_told_at_once() -> None:
     table = {"count": True, "share": 2.0, "widths": [0, "1"], "inner": {"low": "x", "lo": 1}, "cuont": 1}
     _, problems = structure(table, Outer)
-    assert {problem.key for problem in problems} == {"count", "share", "widths[1]", "inner.low", "inner.lo", "cuont"}
+    assert {str(problem.where) for problem in problems} == {
+        "count",
+        "share",
+        "widths[1]",
+        "inner.low",
+        "inner.lo",
+        "cuont",
+    }
 
 
 def test_a_key_without_a_default_must_be_given() -> None:
@@ -201,5 +200,5 @@ def test_values_in_messages_are_short_whatever_they_are() -> None:
 
 
 def test_a_likely_name_is_found_whatever_its_case_and_only_if_it_is_near() -> None:
-    assert did_you_mean("EPOCH", ["epochs", "steps"]) == " Did you mean epochs?"
+    assert did_you_mean("EPOCH", ["epochs", "steps"]) == "Did you mean epochs?"
     assert did_you_mean("zzz", ["epochs", "steps"]) == ""

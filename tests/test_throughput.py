@@ -10,7 +10,7 @@ import pytest
 import torch
 from faults.forkserver import differences
 from faults.variants import SMALL
-from medgen_builtins.callbacks.progress import left, training_line
+from medgen_builtins.callbacks._progress import left, training_line
 from torch import Tensor, nn
 
 from medgen.api.tables import TrainingSettings

@@ -1,6 +1,6 @@
 """The loop: what it promises about position, resuming, averaging and accumulation.
 
-Covers: medgen.run.optim, medgen.training.objective.
+Covers: medgen.run.optim, medgen.training.objective, medgen.training.turn_values.
 """
 
 import json
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from medgen.api.tables import TrainingSettings
-from medgen.run import checkpoint
+from medgen.run import checkpoint, tensor_tree
 from medgen.run.optim import learning_rate
 from medgen.training.trainer import Trainer
 
@@ -22,7 +22,7 @@ VARIANTS = {
 
 def same(one, two):
     """Every tensor and every plain value but the clock's."""
-    first, second = (dict(checkpoint.tensors(state)) for state in (one, two))
+    first, second = (dict(tensor_tree.tensors(state)) for state in (one, two))
     assert first.keys() == second.keys()
     return [name for name in first if not torch.equal(first[name], second[name])]
 
@@ -106,7 +106,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_many_in_a_row_end_the_run
     assert result.code == 6
     assert "last good: step 2" in result.err
     state = checkpoint.load(tmp_path / "r" / "latest.pt")
-    assert all(torch.isfinite(each).all() for _, each in checkpoint.tensors(state))
+    assert all(torch.isfinite(each).all() for _, each in tensor_tree.tensors(state))
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])

@@ -14,7 +14,7 @@ from medgen.api.values import Mode, Prediction
 from medgen.config.recipe import load
 from medgen.run.assemble import assemble
 from medgen.training.lesion_masks import lesion_masks
-from medgen.training.trainer import validate
+from medgen.training.validation import validate
 
 
 @pytest.fixture

@@ -7,10 +7,21 @@ A member without a default must be written. Importing this module imports no tor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from medgen.api.contract import Contract
-from medgen.api.values import Batch, DrawNoise, Draws, Mode, Noisy, Predict, Prediction, TurnOutput
+from medgen.api.values import (
+    AutoencoderPrediction,
+    Batch,
+    Clean,
+    DrawNoise,
+    Draws,
+    Mode,
+    Noisy,
+    Predict,
+    Prediction,
+    TurnOutput,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,11 +108,14 @@ class Turn(Contract):
     step: int = 0
     """Optimizer steps done when `draw` is called; the core sets it, and only `draw` may read it."""
 
-    def draw(self, generator: torch.Generator, batch: Batch) -> Any:
-        """Return the random numbers of one step for the whole batch, a NamedTuple."""
+    forward: Callable[..., TurnOutput]
+    """`forward(batch, draws, before=None)`: the losses of one (micro) batch.
 
-    def forward(self, batch: Batch, draws: Any, before: TurnOutput | None = None) -> TurnOutput:
-        """Return the losses of one (micro) batch. before: the detached result of the turn before."""
+    draws: rows of what `draw` gave. before: the detached result of the turn before.
+    """
+
+    def draw(self, generator: torch.Generator, batch: Batch) -> NamedTuple:
+        """Return the random numbers of one step for the whole batch."""
 
     def validation_metrics(
         self, output: TurnOutput, total: Tensor, truth: Tensor, lesion: Tensor | None
@@ -123,18 +137,26 @@ class Turn(Contract):
 
     if TYPE_CHECKING:  # nn.Module has them
 
-        def __call__(self, batch: Batch, draws: Any, before: TurnOutput | None = None) -> TurnOutput: ...
+        def __call__(self, batch: Batch, draws: NamedTuple, before: TurnOutput | None = None) -> TurnOutput: ...
         def parameters(self, recurse: bool = True) -> Iterable[nn.Parameter]: ...
 
 
-LossFunction = Callable[[Any, Any], "Tensor"]
+DiffusionLoss = Callable[[Prediction, Noisy], "Tensor"]
 """`loss(prediction, noisy)`: `[batch]`, fp32."""
+
+
+AutoencoderLoss = Callable[[AutoencoderPrediction, Clean], "Tensor"]
+"""`loss(prediction, clean)`: `[batch]`, fp32."""
+
+
+LossFunction = DiffusionLoss | AutoencoderLoss
+"""What a loss's `build` gives. A recipe is refused whose loss reads what its strategy does not give."""
 
 
 class CriticLoss(Contract):
     """A loss that a discriminator is trained for."""
 
-    def __call__(self, prediction: Any, noisy: Any) -> Tensor:
+    def __call__(self, prediction: AutoencoderPrediction, noisy: Clean) -> Tensor:
         """Return the generator's loss, `[batch]`, fp32."""
 
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:

@@ -7,15 +7,8 @@ import string
 from pathlib import Path
 from typing import Literal
 
-from medgen.api.settings import (
-    Check,
-    between,
-    field,
-    ge,
-    gt,
-    one_of,
-    settings,
-)
+from medgen.api.conditions import Check, between, ge, gt, one_of
+from medgen.api.settings import field, settings
 
 LARGEST_SIZE = 4096
 """Maximum side of a training image, px."""

@@ -2,12 +2,13 @@
 
 Importing this module imports no torch, so that recipes are checked and plugins listed at once.
 """
+# mypy: disable-error-code="empty-body"
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,7 +104,7 @@ class Draws(NamedTuple):
 
     t: Tensor
     noise: Tensor
-    latent: Any = ()
+    latent: Tensor | tuple[()] = ()
 
 
 class Noisy(NamedTuple):
@@ -152,8 +153,16 @@ class TurnOutput(NamedTuple):
     """What one pass of a turn gives. losses: by name, each `[batch]`, fp32, unweighted."""
 
     losses: dict[str, Tensor]
-    prediction: Any
-    noisy: Any
+    prediction: Prediction | AutoencoderPrediction
+    noisy: Noisy | Clean
+
+
+class HasImage(Protocol):
+    """What every prediction has, and what it is compared with: for losses that read nothing else."""
+
+    @property
+    def x0(self) -> Tensor:
+        """The clean sample, or the reconstruction, `[batch, channel, *space]`."""
 
 
 Predict = Callable[["Tensor", float], Prediction]

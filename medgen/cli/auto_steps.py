@@ -57,7 +57,7 @@ def show(out: Path) -> None:
 
 def _ruler(make: Make, image_model: Path | None, against: str | None, seed: int) -> Callable[[Samples], Ruler]:
     """Return what reads real scans once pairs say on which grid. Raises RecipeError if there is nothing to compare."""
-    from medgen.cli.audit import at_hand
+    from medgen.cli._audit import at_hand
     from medgen.evaluation import sources
     from medgen.generation import auto_steps
 

@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -31,18 +31,21 @@ class Shard(click.ParamType):  # type: ignore[type-arg]  # generic since click 8
 
     name = "I/N"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
         match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", str(value), re.ASCII)
         if not match or not 1 <= int(match[1]) <= int(match[2]):
             self.fail(f"{value!r} is not I/N with I from 1 to N, such as 3/8.", param, ctx)
         return int(match[1]), int(match[2])
 
 
-class Steps(click.IntRange):
+class Steps(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
     """A number of steps, or `auto`."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return value if value == "auto" else super().convert(value, param, ctx)
+    name = "N|auto"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        number = click.IntRange(1, 10**6)
+        return "auto" if value == "auto" else int(number(value, param, ctx))
 
 
 @click.command()
@@ -62,7 +65,7 @@ class Steps(click.IntRange):
 )
 @click.option(
     "--steps",
-    type=Steps(1, 10**6),
+    type=Steps(),
     metavar="N|auto",
     help="Sampling steps; default: those of each model's recipe. auto: the fewest that measure no worse than more.",
 )
@@ -183,7 +186,7 @@ def _audit(
     obedience: float | None,
 ) -> Sequence[Problem]:
     """Look for copies; returns what is wrong with the pairs, if anything."""
-    from medgen.cli.audit import after_generate
+    from medgen.cli._audit import after_generate
     from medgen.generation import pairs as work
 
     if work.outcome(output_dir, indices).empty:

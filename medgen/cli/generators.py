@@ -28,7 +28,7 @@ def maker(
     inside: int,
 ) -> Make:
     """Load the models, and return what gives generators of pairs with any number of sampling steps."""
-    image_model, seg_model = in_run("--image-model", image_model), in_run("--seg-model", seg_model)
+    image_model, seg_model = options.in_run("--image-model", image_model), options.in_run("--seg-model", seg_model)
     image = load_model(image_model, options.registry()) if image_model else None
     masks = _masks(seg_model, image, seed, max_area, max_attempts)
     return lambda steps: work.Generator(image, masks(steps), seed, steps, batch_size, inside)
@@ -49,17 +49,3 @@ def _masks(seg_model: Path | None, image: Model | None, seed: int, max_area: flo
     if image:
         require_image_model(image, with_masks=True)
     return lambda steps: ModelMasks(seg, seed, steps, max_area, max_attempts, image)
-
-
-def in_run(option: str, model: Path | None) -> Path | None:
-    """Return the newest checkpoint of a run's folder, any other path as it is. Raises RecipeError if it is no model."""
-    if model is None or (model / "latest.pt").is_file():
-        return model and model / "latest.pt"
-    if model.is_dir() and option == "--image-model":
-        raise RecipeError(
-            Problem(option, f"{model} is a folder without latest.pt", "Give a checkpoint, or the folder of a run")
-        )
-    if model.name.lower().endswith((".nii", ".nii.gz")):
-        masks = ", or the folder that the masks lie in" if option == "--seg-model" else ""
-        raise RecipeError(Problem(option, f"{model} is a scan or a mask, not a model", f"Give a checkpoint{masks}"))
-    return model

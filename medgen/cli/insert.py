@@ -11,8 +11,7 @@ import click
 
 from medgen.cli import options
 from medgen.cli.generate import MOST_PAIRS, Shard
-from medgen.cli.generators import in_run
-from medgen.cli.options import FOLDER, overrides_argument, say_result
+from medgen.cli.options import FOLDER, in_run, overrides_argument, say_result
 from medgen.errors import IncompleteError, Problem, RecipeError
 from medgen.system import streams
 

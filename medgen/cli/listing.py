@@ -9,9 +9,11 @@ import attrs
 import click
 from rich.table import Table
 
-from medgen.api.settings import Field, did_you_mean, fields, inline_toml, unstructure
+from medgen.api.messages import did_you_mean, inline_toml
+from medgen.api.settings import Field, fields, unstructure
 from medgen.api.values import KINDS, MEASURES
-from medgen.config.registry import Entry, Given, Registry, describe
+from medgen.config.entries import Entry, Given, describe
+from medgen.config.registry import Registry
 from medgen.errors import PluginError, Problem, printable
 from medgen.system.console import out, warn
 
@@ -64,9 +66,10 @@ def _unknown(registry: Registry, name: str) -> list[Problem]:
         return [Problem(name, "a command of medgen itself, no plugin", f"See `medgen {name} --help`")]
     broken = [plugin for plugin in registry.plugins if plugin.name == name and plugin.error]
     known = sorted({entry.name for entry in registry.entries} | {str(each.name) for each in registry.commands()})
-    more = registry.suspects() or " `medgen plugins list` shows all."
+    more = registry.suspects() or "`medgen plugins list` shows all"
+    hint = f"{did_you_mean(name, known)} {more}".strip()
     return [Problem(name, f"broken: {describe(each)}", "Repair or remove it") for each in broken] or [
-        Problem(name, f"no such plugin.{did_you_mean(name, known)}{more}")
+        Problem(name, "no such plugin", hint)
     ]
 
 

@@ -35,7 +35,7 @@ from medgen.system import streams, surroundings
 class Commands(options.OpenGroup):
     """All commands, with errors as medgen tells them."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: click.Context) -> object:
         """Run the command. Raises RuntimeError for a broken pipe, where click would exit silently."""
         try:
             return super().invoke(ctx)
@@ -80,7 +80,7 @@ def _run(given: list[str]) -> Any:
 
 def _usage(error: click.ClickException) -> Problem:
     """Return click's error message, four lines, as one."""
-    context = getattr(error, "ctx", None)
+    context = error.ctx if isinstance(error, click.UsageError) else None
     command = context.command_path if context else "medgen"
     where = command.removeprefix("medgen").strip()
     said = error.format_message().rstrip(".")
@@ -89,19 +89,21 @@ def _usage(error: click.ClickException) -> Problem:
 
 def guarded(work: Callable[[], Any], debug: bool) -> int:
     """Run `work` and return its exit code, or that of what it raises. A log that cannot be written changes nothing."""
-    from medgen.system import console
-
     with streams.steady():
         code = _outcome(work, debug)
         cut = None if code else streams.cut_result()
         if cut:
-            console.fail(StorageError(cut))
+            _fail(StorageError(cut))
         return StorageError.exit_code if cut else code
 
 
-def _outcome(work: Callable[[], Any], debug: bool) -> int:
+def _fail(error: MedgenError) -> None:
     from medgen.system import console
 
+    console.fail(error)
+
+
+def _outcome(work: Callable[[], Any], debug: bool) -> int:
     try:
         result = work()
         return result if isinstance(result, int) else 0
@@ -111,12 +113,12 @@ def _outcome(work: Callable[[], Any], debug: bool) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":  # click has it since 8.2
             error.show()
         else:
-            console.fail(RecipeError(_usage(error)))
+            _fail(RecipeError(_usage(error)))
         return error.exit_code
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()
-        console.fail(error if isinstance(error, MedgenError) else _what_happened(error))
+        _fail(error if isinstance(error, MedgenError) else _what_happened(error))
         return exit_code_of(error)
 
 

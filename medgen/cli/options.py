@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING
 
 import click
 
+from medgen.api.messages import did_you_mean
 from medgen.config import registration
-from medgen.errors import PluginError
+from medgen.config.registry import Registry, ambiguous
+from medgen.errors import PluginError, Problem, RecipeError
 
 if TYPE_CHECKING:
-    from medgen.config.registry import Registry
+    from medgen.api.recipe import Recipe
 
 
 FOLDER = click.Path(path_type=Path)
+LIMIT = 0.01
+"""Share of copies among pairs that is tolerated: as many may be false alarms."""
 
 
 with_option = click.option("--with", "layers", multiple=True, metavar="FILE", help="Layer to apply over the recipe.")
@@ -37,10 +41,8 @@ class Group(click.Group):
         except click.NoSuchOption:
             raise
         except click.UsageError as error:
-            from medgen.api.settings import did_you_mean
-
             hint = did_you_mean(args[0], self.list_commands(ctx))
-            raise click.UsageError(f"{error.message}{hint}", ctx) from None
+            raise click.UsageError(f"{error.message} {hint}".rstrip(), ctx) from None
 
 
 class OpenGroup(Group):
@@ -74,8 +76,6 @@ class _Ambiguous(click.Command):
     """A command whose name several distributions use."""
 
     def __init__(self, name: str, givers: Sequence[str]):
-        from medgen.config.registry import ambiguous
-
         self.problem = ambiguous(f"command.{name}", givers)
         super().__init__(name, help=f"Given by {' and '.join(givers)}.", add_help_option=False)
 
@@ -87,9 +87,14 @@ class _Ambiguous(click.Command):
 @lru_cache
 def registry() -> Registry:
     """Return the installed plugins, imported once per process."""
-    from medgen.config.registry import Registry
-
     return Registry.load()
+
+
+def load_recipe(name: str | Path, overrides: Sequence[str] = (), layers: Sequence[str] = ()) -> Recipe:
+    """Load a recipe from a file or by name, with the installed plugins. Raises RecipeError with every mistake."""
+    from medgen.config.recipe import load
+
+    return load(name, overrides, layers, registry())
 
 
 def say_result(path: Path) -> None:
@@ -97,3 +102,17 @@ def say_result(path: Path) -> None:
     from medgen.system.console import say
 
     say(str(path))
+
+
+def in_run(option: str, model: Path | None) -> Path | None:
+    """Return the newest checkpoint of a run's folder, any other path as it is. Raises RecipeError if it is no model."""
+    if model is None or (model / "latest.pt").is_file():
+        return model and model / "latest.pt"
+    if model.is_dir() and option == "--image-model":
+        raise RecipeError(
+            Problem(option, f"{model} is a folder without latest.pt", "Give a checkpoint, or the folder of a run")
+        )
+    if model.name.lower().endswith((".nii", ".nii.gz")):
+        masks = ", or the folder that the masks lie in" if option == "--seg-model" else ""
+        raise RecipeError(Problem(option, f"{model} is a scan or a mask, not a model", f"Give a checkpoint{masks}"))
+    return model

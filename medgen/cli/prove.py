@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from medgen.cli import options
 from medgen.cli.options import FOLDER, overrides_argument
 
 
@@ -46,23 +45,21 @@ def prove(
     trained on real slices, on pairs, on both, and on real slices with copy-pasted lesions. Goes on
     where it was stopped.
     """
-    from medgen.evaluation import prove as work
-    from medgen.evaluation import prove_report, sources
-    from medgen.evaluation.arms import Comparison
-    from medgen.system.console import out, say
-    from medgen.system.signals import asked_to_stop
+    from medgen.cli import _prove
 
-    registry = options.registry()
-    sources.require_used(overrides, segmenters=[segmenter])
-    settings = sources.measure("segmenters", segmenter, overrides, registry)
-    pool, test, made = work.read(sources.real(real, overrides, registry), pairs, test_share, seed)
-    base = persons or len(pool.persons)
-    given = Comparison(settings, pool, test, made, base, times, steps, seed)
-    folder = output_dir or pairs.with_name(f"{pairs.name}-prove")
-    with asked_to_stop(shlex.join(["medgen", *context.find_root().obj])) as stop:
-        proof = work.prove(given, folder, segmenter=segmenter, repeats=repeats, workers=processes, stop=stop)
-    picture = prove_report.write(proof, folder)
-    out.print(prove_report.table(proof))
-    for sentence in prove_report.sentences(proof):
-        say(sentence)
-    options.say_result(picture)
+    command = shlex.join(["medgen", *context.find_root().obj])
+    _prove.prove(
+        real,
+        pairs,
+        overrides,
+        output_dir or pairs.with_name(f"{pairs.name}-prove"),
+        command,
+        persons=persons,
+        times=times,
+        steps=steps,
+        repeats=repeats,
+        seed=seed,
+        test_share=test_share,
+        segmenter=segmenter,
+        processes=processes,
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from medgen.cli import options
-from medgen.cli.options import overrides_argument, with_option
+from medgen.cli.options import load_recipe, overrides_argument, with_option
 
 
 @click.group(cls=options.Group)
@@ -29,9 +29,9 @@ def recipe_list() -> None:
 @click.option("--only", metavar="TABLE", help="Table to print, such as training; default: all.")
 def recipe_show(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...], only: str | None) -> None:
     """Print the resolved recipe with all defaults, as TOML that loads again."""
-    from medgen.config.recipe import load, to_toml
+    from medgen.config.recipe import to_toml
 
-    text = to_toml(load(recipe, overrides, layers, options.registry()), only)
+    text = to_toml(load_recipe(recipe, overrides, layers), only)
     click.echo(
         "".join(each if each.isprintable() or each == "\n" else f"\\U{ord(each):08x}" for each in text), nl=False
     )

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from medgen.cli import options
+from medgen.cli.options import load_recipe, overrides_argument, with_option
 from medgen.config.overlay import given_as
 from medgen.errors import CheckpointError, Problem, RecipeError
 
 if TYPE_CHECKING:
     from medgen.api.recipe import Recipe
-from medgen.cli.options import overrides_argument, say_result, with_option
 
 
 @click.command()
@@ -40,20 +39,12 @@ def train(
     """Train RECIPE, a TOML file or the name of a recipe that comes with medgen."""
     resume = resume if resume in (None, "auto") else str(_run_folder(Path(resume)))
     resolved = _resolved(recipe, overrides, layers, resume, devices)
-    from medgen.training import session
+    from medgen.cli import _train
 
     if dry_run:
-        session.dry_run(resolved)
+        _train.try_out(resolved)
         return 0
-    from medgen.ranks import place, process_group
-
-    if resolved.training.devices > 1 and place.place() is None:
-        from medgen.ranks import launcher
-
-        return launcher.supervise(context.find_root().obj, resolved)
-    with process_group.member(resolved):
-        say_result(_train(resolved, resume))
-    return 0
+    return _train.train(context.find_root().obj, resolved, resume)
 
 
 def _resolved(
@@ -65,9 +56,7 @@ def _resolved(
         if resume and resume != "auto":
             return _recipe_of(Path(resume), [*([recipe, *overrides] if recipe else []), *more], layers)
         if recipe:
-            from medgen.config.recipe import load
-
-            return load(recipe, [*overrides, *more], layers, options.registry())
+            return load_recipe(recipe, [*overrides, *more], layers)
     raise RecipeError(
         Problem("RECIPE", "none given", "Name one (`medgen recipe list` shows those that come along), or --resume RUN")
     )
@@ -99,15 +88,6 @@ def _recipe_of(folder: Path, overrides: Sequence[str], layers: Sequence[str]) ->
         raise RecipeError(
             Problem(strange[0], "a run is resumed with its own recipe", f"Give only --resume {folder} and KEY=VALUE")
         )
-    from medgen.training import session
+    from medgen.cli import _train
 
-    return session.own_recipe(folder, overrides, layers)
-
-
-def _train(recipe: Recipe, resume: str | None) -> Path:
-    from medgen.ranks import collectives
-    from medgen.run import folder
-    from medgen.training import session
-
-    found = collectives.on_rank_zero(lambda: str(folder.find_unfinished(recipe) or "")) if resume == "auto" else resume
-    return session.resume_with(recipe, Path(found)) if found else session.start(recipe)
+    return _train.own_recipe(folder, overrides, layers)

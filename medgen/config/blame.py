@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from medgen.api.recipe import Recipe
+from medgen.api.values import Mode
 from medgen.errors import MedgenError, PluginError, Problem, is_of_machine
 
 
@@ -21,6 +23,12 @@ def building(where: str) -> Iterator[None]:
         raise PluginError(
             Problem(where, f"its build failed with {described(error)}", "Repair or replace it")
         ) from error
+
+
+def mode_of(recipe: Recipe) -> Mode:
+    """Build the mode of a recipe."""
+    with building(f"mode.{recipe.names['mode']}"):
+        return recipe.mode.build()
 
 
 def require(where: str, made: object, expected: type) -> None:

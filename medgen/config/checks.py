@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
+from medgen.api.messages import as_toml, did_you_mean
 from medgen.api.recipe import CallbackSettings, Recipe
-from medgen.api.settings import as_toml, did_you_mean
 from medgen.api.tables import DEFAULT_MASK
 from medgen.api.values import SEVERAL, Better
 from medgen.config.blame import building
+from medgen.errors import Problem, RecipeError
 
-Check = Callable[[Recipe], Iterable[str]]
+Check = Callable[[Recipe], Iterable[Problem]]
 
 
 def checks(recipe: Recipe) -> Iterator[tuple[str, Check]]:
@@ -26,14 +27,14 @@ def checks(recipe: Recipe) -> Iterator[tuple[str, Check]]:
     yield "losses", check_losses
 
 
-def mistakes(recipe: Recipe) -> Iterator[str]:
+def mistakes(recipe: Recipe) -> Iterator[Problem]:
     """Find mistakes in [training], mode, strategy, space and network; not in callbacks, whose checks may call this."""
     yield from check_training(recipe)
     for part in (recipe.mode, recipe.strategy, recipe.space, recipe.network):
         yield from part.check(recipe)
 
 
-def check_data(recipe: Recipe) -> Iterator[str]:
+def check_data(recipe: Recipe) -> Iterator[Problem]:
     """Find mistakes in [data] that involve several keys or tables."""
     data = recipe.data
     if not data.masks or DEFAULT_MASK in data.masks:
@@ -41,26 +42,25 @@ def check_data(recipe: Recipe) -> Iterator[str]:
     with building(f"mode.{recipe.names['mode']}"):
         names = recipe.mode.build().names
     if DEFAULT_MASK in names:
-        likely = did_you_mean(DEFAULT_MASK, data.masks) or f' Add masks.{DEFAULT_MASK} = {{ file = "..." }}.'
-        yield (
-            f"data.masks: got {', '.join(data.masks)}, expected {DEFAULT_MASK} among them, which "
-            f"mode.{recipe.names['mode']} reads.{likely}"
-        )
+        reader = f"mode.{recipe.names['mode']}"
+        what = f"got {', '.join(data.masks)}, expected {DEFAULT_MASK} among them, which {reader} reads"
+        likely = did_you_mean(DEFAULT_MASK, data.masks)
+        yield Problem("data.masks", what, likely or f'Add masks.{DEFAULT_MASK} = {{ file = "..." }}')
 
 
-def check_training(recipe: Recipe) -> Iterator[str]:
+def check_training(recipe: Recipe) -> Iterator[Problem]:
     """Find mistakes in [training] that involve several keys."""
     training = recipe.training
     if not training.steps and not training.epochs:
-        yield "training.steps: got 0, and training.epochs is 0 too, expected one greater than 0. Give one."
+        what = "got 0, and training.epochs is 0 too, expected one greater than 0"
+        yield Problem("training.steps", what, "Give one")
     if training.steps and training.epochs:
-        both = f"got {training.steps}, expected none beside training.epochs = {training.epochs}"
-        yield f"training.steps: {both}. Remove one."
+        what = f"got {training.steps}, expected none beside training.epochs = {training.epochs}"
+        yield Problem("training.steps", what, "Remove one")
     if training.batch_size % training.accumulate:
-        yield (
-            f"training.accumulate: got {training.accumulate}, expected a divisor of training.batch_size = "
-            f"{training.batch_size}. Change one of them."
-        )
+        expected = f"a divisor of training.batch_size = {training.batch_size}"
+        what = f"got {training.accumulate}, expected {expected}"
+        yield Problem("training.accumulate", what, "Change one of them")
 
 
 def metrics(recipe: Recipe) -> dict[str, Better] | None:
@@ -80,19 +80,19 @@ def is_gain(recipe: Recipe, metric: str) -> bool:
     return metric.startswith("-") or (metrics(recipe) or {}).get(metric) == "high"
 
 
-def check_metric(recipe: Recipe, key: str, metric: str) -> Iterator[str]:
+def check_metric(recipe: Recipe, key: str, metric: str) -> Iterator[Problem]:
     """Find a metric that nothing in the recipe gives, or a minus that would keep the worst."""
     known, name = metrics(recipe), metric.removeprefix("-")
     if known is None:
         return
     if name not in known:
-        listed = did_you_mean(name, known) or f" Choose one of {', '.join(known)}."
-        yield f"{key}: got {as_toml(metric)}, which no loss, strategy or callback of this recipe gives.{listed}"
+        likely = did_you_mean(name, known) or f"Choose one of {', '.join(known)}"
+        yield Problem(key, f"got {as_toml(metric)}, which no loss, strategy or callback of this recipe gives", likely)
     elif metric != name and known[name] == "low":
-        yield f"{key}: got {as_toml(metric)}, but {name} is better where it is low. Leave the minus out."
+        yield Problem(key, f"got {as_toml(metric)}, but {name} is better where it is low", "Leave the minus out")
 
 
-def check_losses(recipe: Recipe) -> Iterator[str]:
+def check_losses(recipe: Recipe) -> Iterator[Problem]:
     """Find losses that read a member that the strategy's prediction lacks."""
     if recipe.strategy is None:
         return
@@ -100,7 +100,20 @@ def check_losses(recipe: Recipe) -> Iterator[str]:
     for name, loss in recipe.losses.items():
         lacking = [each for each in loss.needs if each not in gives]
         if lacking:
-            yield (
-                f"losses.{name}: reads {', '.join(lacking)}, but strategy.{recipe.names['strategy']} gives only "
-                f"{', '.join(gives)}. Choose another loss or strategy."
+            given = f"strategy.{recipe.names['strategy']} gives only {', '.join(gives)}"
+            what = f"reads {', '.join(lacking)}, but {given}"
+            yield Problem(f"losses.{name}", what, "Choose another loss or strategy")
+
+
+def require_equal_shares(recipe: Recipe, devices: int) -> None:
+    """Raise RecipeError if the batch cannot be divided by `devices` ranks and micro-batches."""
+    training = recipe.training
+    if training.batch_size % (devices * training.accumulate):
+        raise RecipeError(
+            Problem(
+                "training.batch_size",
+                f"got {training.batch_size}, expected a multiple of {devices} devices x training.accumulate = "
+                f"{training.accumulate}",
+                "Change one of them",
             )
+        )

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import attrs
 
+from medgen.api.messages import as_toml
 from medgen.api.recipe import Recipe
-from medgen.api.settings import as_toml, unstructure
+from medgen.api.settings import unstructure
 from medgen.api.values import SEVERAL, SINGLE
-from medgen.config.recipe import CORE
+from medgen.config.resolver import CORE
 from medgen.errors import CheckpointError, Problem
 
 MORE_ONLY = ("training.steps", "training.epochs")

@@ -132,10 +132,15 @@ def _own_stderr() -> Any:
     return Steady(open(handle, "w", buffering=1, errors="backslashreplace"), "stderr", {})
 
 
+def _is_closed(stream: object) -> bool:
+    """False for what is no file: a stream that another program put in the place of one."""
+    return isinstance(stream, io.IOBase) and stream.closed
+
+
 def _opened(stream: Any, number: int) -> Any:
     """The stream, with a new one inside where a plugin closed it."""
     inner = stream.stream if isinstance(stream, Steady) else stream
-    if not getattr(inner, "closed", False):
+    if not _is_closed(inner):
         return stream
     fresh = open(number, "w", closefd=False, errors="backslashreplace")  # noqa: SIM115 - for as long as the process lives
     if not isinstance(stream, Steady):

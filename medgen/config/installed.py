@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from importlib.metadata import Distribution, EntryPoint, distributions
+from importlib.metadata import Distribution, EntryPoint, PathDistribution, distributions
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
@@ -84,7 +84,7 @@ def _points(distribution: Distribution) -> tuple[EntryPoint, ...]:
 
 def _require_none(distribution: Distribution) -> None:
     """Raise OSError if there is a file that importlib takes for none, as it may not be read."""
-    folder = getattr(distribution, "_path", None)
+    folder = distribution._path if isinstance(distribution, PathDistribution) else None
     if isinstance(folder, Path):
         with suppress(FileNotFoundError, NotADirectoryError):
             (folder / "entry_points.txt").open("rb").close()
@@ -99,7 +99,7 @@ def _is_ours(distribution: Distribution) -> bool:
 
 def _of_path(distribution: Distribution) -> Source:
     """Read name and version from the metadata folder's name: `foo-1.0.dist-info`."""
-    path = str(getattr(distribution, "_path", None) or type(distribution).__module__)
+    path = str(distribution._path if isinstance(distribution, PathDistribution) else type(distribution).__module__)
     stem = PurePath(path).name.removesuffix(".dist-info").removesuffix(".egg-info")
     name, _, version = stem.partition("-")
     return Source(printable(name or "unknown"), printable(version.split("-")[0] or "?"), printable(path))

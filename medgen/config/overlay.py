@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 
 import tomli
 
-from medgen.api.settings import Key, as_toml, did_you_mean
+from medgen.api.messages import Key, as_toml, did_you_mean
 from medgen.api.values import SEVERAL, SINGLE
 from medgen.errors import Problem, RecipeError, reason
 from medgen.system.names import is_utf8, portable
@@ -139,10 +138,7 @@ def _renamed(problem: Problem, options: Mapping[str, str]) -> Problem:
     place = problem.where
     if not isinstance(place, Place) or place.source != COMMAND_LINE or place.key not in options:
         return problem
-    said = [problem.what, problem.fix]
-    for name, option in options.items():
-        said = [re.sub(rf"(?<![\w.]){re.escape(name)}(?![\w.])", option, each) for each in said]
-    return Problem(options[place.key], *said)
+    return problem._replace(where=options[place.key])
 
 
 def _value(text: str) -> Any:
@@ -177,8 +173,8 @@ def find(given: str | Path, folders: Sequence[Path] = (Path(),), where: str = ""
         raise RecipeError(Problem(f"{where}{path}", "is a folder", "Name a recipe in it"))
     if layer(path):
         raise RecipeError(not_alone(path, where))
-    hint = did_you_mean(path.name, _names_beside(places)) or " `medgen recipe list` shows those that come along."
-    raise RecipeError(Problem(f"{where}{path}", f"no such recipe.{hint}"))
+    hint = did_you_mean(path.name, _names_beside(places)) or "`medgen recipe list` shows those that come along"
+    raise RecipeError(Problem(f"{where}{path}", "no such recipe", hint))
 
 
 def layer(given: str | Path) -> str | None:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import click
 import pluggy
 
 from medgen.api.hooks import Registration
-from medgen.api.settings import did_you_mean
-
-if TYPE_CHECKING:
-    import click
+from medgen.api.messages import did_you_mean
 
 API = 1
 """The value of `medgen_api` that a plugin module must declare."""
@@ -37,16 +35,19 @@ def answers(module: ModuleType) -> dict[str, Any]:
     known = [name for name in vars(Registration) if name.startswith("medgen_")]
     for caller in callers:
         if not caller.has_spec():
-            raise BrokenPluginError(f"{caller.name} is no hook of a plugin module.{did_you_mean(caller.name, known)}")
+            raise BrokenPluginError(
+                f"{caller.name} is no hook of a plugin module. {did_you_mean(caller.name, known)}".rstrip()
+            )
     if not callers:
         raise BrokenPluginError(f"implements none of {', '.join(known)}. Is @hookimpl missing?")
     return {caller.name: next(iter(caller()), None) for caller in callers}  # pluggy leaves None out
 
 
 def _require_api(module: ModuleType) -> None:
-    declared = getattr(module, "medgen_api", None)
-    if declared is None:
-        raise BrokenPluginError(f"declares no medgen_api (have {API})")
+    try:
+        declared: object = module.medgen_api
+    except AttributeError:
+        raise BrokenPluginError(f"declares no medgen_api (have {API})") from None
     if declared != API:
         raise BrokenPluginError(f"requires medgen plugin API {declared!r} (have {API})")
 
@@ -64,8 +65,6 @@ def classes(hook: str, answer: object) -> Iterator[tuple[str, type]]:
 
 def commands(answer: object) -> list[click.Command]:
     """Validate and return the commands of `medgen_commands`."""
-    import click
-
     if not isinstance(answer, Sequence) or isinstance(answer, str | bytes):
         raise BrokenPluginError(f"medgen_commands returned {_kind(answer)}, expected a list of click commands")
     given: dict[str, click.Command] = {}

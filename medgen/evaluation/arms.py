@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from medgen import seeds
-from medgen.api.recipe import SegmenterSettings
+from medgen.api.measures import SegmenterSettings
 from medgen.evaluation import segmentation
 from medgen.evaluation.copy_paste import copy_paste
 from medgen.evaluation.lesion_scores import SIZES, LesionScores, lesion_scores, pixel_dice

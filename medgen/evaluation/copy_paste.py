@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import attrs
 import numpy as np
+from scipy import ndimage
 
 from medgen import seeds
 from medgen.evaluation.blending import blend
@@ -87,8 +88,6 @@ def _made(
 
 def _patch(samples: Samples, row: int, number: int) -> _Patch:
     """Cut out a lesion with its margin, an odd number of pixels wide and high."""
-    from scipy import ndimage
-
     lesion = components(samples.masks[row])[0] == number
     reach = max(2, round(MARGIN / samples.spacing))
     (box,) = ndimage.find_objects(lesion.astype(np.uint8))
@@ -112,8 +111,6 @@ def _turned(patch: _Patch, rng: np.random.Generator) -> _Patch:
 
 def _free(head: Array, mask: Array, patch: _Patch, spacing: float) -> Array:
     """Centres, bool `[h, w]`, at which the patch lies in the brain and apart from the host's lesions."""
-    from scipy import ndimage
-
     within = np.pad(head, 1)  # the edge of the slice is an edge of the head
     depth = ndimage.distance_transform_edt(within)[1:-1, 1:-1] * spacing
     allowed = (depth > DEPTH) & ~ndimage.binary_dilation(mask, iterations=2)

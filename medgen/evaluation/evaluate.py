@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from medgen.api.recipe import FeaturesSettings
+from medgen.api.measures import FeaturesSettings
 from medgen.api.tables import DataSettings
 from medgen.evaluation import comparison as persons
 from medgen.evaluation import fidelity

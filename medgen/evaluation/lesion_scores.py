@@ -18,6 +18,8 @@ from typing import Any, Literal, NamedTuple
 
 import attrs
 import numpy as np
+from scipy import ndimage
+from scipy.optimize import linear_sum_assignment
 
 Array = np.ndarray[Any, Any]
 Rule = Literal["merged", "matched"]
@@ -141,8 +143,6 @@ def _merged(dilation: int) -> Callable[[Array, Array], _Sample]:
 
 
 def _matched(prediction: Array, truth: Array) -> _Sample:
-    from scipy.optimize import linear_sum_assignment
-
     (predicted, parts), (true, lesions) = components(prediction), components(truth)
     pairs = np.bincount((true * (parts + 1) + predicted).ravel(), minlength=(lesions + 1) * (parts + 1))
     shared = pairs.reshape(lesions + 1, parts + 1)
@@ -157,16 +157,12 @@ def _matched(prediction: Array, truth: Array) -> _Sample:
 
 def components(mask: Array) -> tuple[Array, int]:
     """Number the connected components from 1, corners included: `[*space]` int32, and how many there are."""
-    from scipy import ndimage
-
     labels, count = ndimage.label(mask, np.ones((3,) * mask.ndim, bool))
     return labels, int(count)
 
 
 def _dilated(mask: Array, pixels: int) -> Array:
     """Grow a mask. The neighbourhood is BraTS's: 8 neighbours in a plane, 18 in a volume."""
-    from scipy import ndimage
-
     if pixels < 1:  # SciPy takes 0 for "until nothing changes"
         return mask
     return np.asarray(ndimage.binary_dilation(mask, ndimage.generate_binary_structure(mask.ndim, 2), pixels))

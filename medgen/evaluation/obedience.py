@@ -12,7 +12,7 @@ import attrs
 import numpy as np
 
 from medgen import seeds
-from medgen.api.recipe import SegmenterSettings
+from medgen.api.measures import SegmenterSettings
 from medgen.evaluation.distributions import DRAWS, FigureMaker, Measured, known_mean
 from medgen.evaluation.figures import Figure
 from medgen.evaluation.lesions import parts_of

@@ -11,8 +11,10 @@ from importlib.resources import files
 from typing import Any
 
 import jinja2
+import matplotlib
 import numpy as np
 from markupsafe import Markup
+from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
 from medgen import pictures
@@ -67,9 +69,6 @@ def _picture(comparison: Comparison, side: str) -> str:
 
 def _plot(figures: Sequence[Figure]) -> Markup:
     """An SVG: of each figure both intervals, from the least to the largest of the four ends."""
-    import matplotlib
-    from matplotlib.figure import Figure as Canvas
-
     with matplotlib.rc_context({"svg.hashsalt": "medgen", "svg.fonttype": "none", "font.size": 9}):
         canvas = Canvas(figsize=(6.4, 0.42 * len(figures) + 0.15))
         axes = canvas.add_axes((0.3, 0.02, 0.68, 0.96))

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from matplotlib.figure import Figure
 from rich.table import Table
 
 from medgen.evaluation.arms import MIXED, PASTED, PRIMARY
@@ -93,8 +94,6 @@ def write(proof: Proof, out: Path) -> Path:
 
 def plot(proof: Proof, path: Path) -> None:
     """Draw the learning curve with the mixed arm's score, and every arm with its interval, as PNG."""
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     curve, arms = figure.subplots(1, 2)
     _draw_curve(curve, proof)

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from medgen import seeds
-from medgen.api.recipe import Run, Slices
+from medgen.api.recipe import Run
+from medgen.api.run_state import Slices
 from medgen.api.values import Batch
 from medgen.evaluation.samples import Samples
 from medgen.training.lesion_masks import has_masks, lesion_masks, mask_channels

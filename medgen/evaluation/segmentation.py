@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, pad
 
 from medgen import seeds
-from medgen.api.recipe import SegmenterSettings
+from medgen.api.measures import SegmenterSettings
 from medgen.evaluation.samples import Samples
 
 PEAK = 3e-3

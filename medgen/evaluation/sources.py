@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal, overload
 
 import attrs
 
+from medgen.api.measures import FeaturesSettings, SegmenterSettings
 from medgen.api.recipe import Recipe
-from medgen.api.settings import structure
+from medgen.api.structure import structure
 from medgen.api.tables import DataSettings
 from medgen.api.values import MEASURES
 from medgen.config import recipe as recipes
@@ -17,6 +18,7 @@ from medgen.config.overlay import Layers
 from medgen.config.registry import Registry
 from medgen.data.scans.layouts import mask_names
 from medgen.errors import Problem, RecipeError
+from medgen.run import checkpoint
 
 
 @attrs.frozen
@@ -55,15 +57,19 @@ def real(where: str, overrides: Sequence[str] = (), registry: Registry | None = 
 
 
 def _in_checkpoint(path: Path, overrides: Sequence[str], registry: Registry) -> Recipe:
-    from medgen.run import checkpoint
-
     recipe = recipes.from_toml(checkpoint.load(path)["recipe"], registry, str(path), overrides)
     if not any(each.partition("=")[0].strip() == "data.root" for each in overrides):
         raise RecipeError(Problem(path, "data.root: a checkpoint names no folder", "Add data.root=FOLDER"))
     return recipe
 
 
-def measure(kind: str, name: str, overrides: Iterable[str], registry: Registry) -> Any:
+@overload
+def measure(kind: Literal["features"], name: str, overrides: Iterable[str], registry: Registry) -> FeaturesSettings: ...
+@overload
+def measure(
+    kind: Literal["segmenters"], name: str, overrides: Iterable[str], registry: Registry
+) -> SegmenterSettings: ...
+def measure(kind: str, name: str, overrides: Iterable[str], registry: Registry) -> object:
     """The settings object of a plugin that judges pairs, `features` or `segmenters`, as `KEY=VALUE` set it.
 
     Raises RecipeError with every mistake, PluginError if there is no such plugin.
@@ -74,7 +80,7 @@ def measure(kind: str, name: str, overrides: Iterable[str], registry: Registry) 
     table = laid.tables.get(kind, {}).get(name, {})
     made, problems = structure(table, entry.settings_class, f"{kind}.{name}")
     if wrong or made is None:
-        raise RecipeError(*wrong, *(Problem(each.key, each.message) for each in problems))
+        raise RecipeError(*wrong, *problems)
     return made
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from medgen.api.recipe import FeaturesSettings
+from medgen.api.measures import FeaturesSettings
 from medgen.evaluation.figures import Figure
 
 WORDS = (

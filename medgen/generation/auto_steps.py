@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medgen.api.interfaces import DiffusionStrategy
-from medgen.api.recipe import FeaturesSettings
+from medgen.api.measures import FeaturesSettings
 from medgen.evaluation import evaluate
 from medgen.evaluation.bootstrap import interval
 from medgen.evaluation.comparison import Comparison

@@ -12,7 +12,7 @@ import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -48,7 +48,7 @@ class State:
     local = 0
 
 
-def broadcast_object(value: Any, source: int = 0) -> Any:
+def broadcast_object(value: Result, source: int = 0) -> Result:
     """Broadcast a value of JSON's types from one rank."""
     if size() == 1:
         return value
@@ -58,12 +58,12 @@ def broadcast_object(value: Any, source: int = 0) -> Any:
         dist.broadcast(length, source, group=State.control)
         data = torch.tensor(list(text) or [0] * int(length), dtype=torch.uint8)
         dist.broadcast(data, source, group=State.control)
-    return json.loads(bytes(data.tolist()))
+    return cast("Result", json.loads(bytes(data.tolist())))
 
 
-def on_rank_zero(work: Callable[[], Any]) -> Any:
+def on_rank_zero(work: Callable[[], Result]) -> Result:
     """Run `work` on rank 0 and broadcast the result, which must be of JSON's types."""
-    return broadcast_object(work() if is_rank_zero() else None)
+    return cast("Result", broadcast_object(work() if is_rank_zero() else None))
 
 
 def barrier() -> None:

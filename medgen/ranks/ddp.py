@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import functools
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from medgen.ranks.collectives import rank, size
 
 
-def wrap_ddp(turn: Any) -> Any:
+def wrap_ddp(turn: nn.Module) -> nn.Module:
     """Wrap a turn so that `backward` leaves the mean of the gradients over ranks.
 
     An all-reduce adds in an order that depends on a gradient's position in its buffer, and DDP
@@ -42,7 +41,7 @@ class _Sum(torch.nn.Module):
         return functools.reduce(torch.add, (each.sum() for each in self.parameters() if each.requires_grad))
 
 
-def no_sync(turn: Any) -> AbstractContextManager[Any]:
+def no_sync(turn: nn.Module) -> AbstractContextManager[None]:
     """Accumulate gradients without averaging over ranks, for all micro-batches but the last."""
     return turn.no_sync() if isinstance(turn, DistributedDataParallel) else nullcontext()
 

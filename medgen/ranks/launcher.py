@@ -11,17 +11,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medgen.config.checks import require_equal_shares
 from medgen.data.store.processes import count_cores
 from medgen.errors import MedgenError, Problem, RankError, StoppedError, of_system
 from medgen.ranks import heartbeat
 from medgen.ranks.place import NOTES, PARENT, check_devices
-from medgen.ranks.process_group import AFTER, check
-from medgen.system import torch_private
+from medgen.ranks.process_group import AFTER
 from medgen.system.signals import NAMES, answered, exit_code_for
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def supervise(arguments: list[str], recipe: Recipe) -> int:
     """Run `medgen ARGUMENTS` in a process per device of this node, wait for all, and return the
     exit code.
     """
-    check(recipe, recipe.training.devices)
+    require_equal_shares(recipe, recipe.training.devices)
     check_devices(recipe.training.devices)
     with surroundings(recipe.training.devices) as notes:
         return Supervisor(arguments, recipe.training.devices, notes).run()
@@ -67,9 +67,11 @@ class Supervisor:
     """
 
     def __init__(self, arguments: list[str], devices: int, notes: Path):
+        from medgen.ranks.agent import make_agent  # a second of imports, for those who start processes
+
         (notes / PARENT).write_text(str(os.getpid()))
         self.notes, self.devices = notes, devices
-        self.agent = _agent(arguments, devices, notes, self._look)
+        self.agent = make_agent(arguments, devices, notes, self._look)
         self.ended: set[int] = set()
         """Pids of processes that were killed because they outlived a failed one."""
         self.asked = 0
@@ -150,29 +152,6 @@ class Supervisor:
 def _not_started(error: OSError) -> RankError:
     what = f"{error.filename or sys.executable}: a process could not be started ({error.strerror or error})"
     return RankError(Problem("", what, "See that Python can be run and processes are left (ulimit -u), then try again"))
-
-
-def _agent(arguments: list[str], devices: int, logs: Path, look: Callable[[], None]) -> Any:
-    """Return torch's agent for one node; `look` is called before each check of the workers."""
-    from torch.distributed.elastic.agent.server.api import WorkerSpec
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
-    from torch.distributed.elastic.rendezvous import RendezvousParameters
-    from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
-
-    rendezvous = RendezvousParameters(
-        "c10d", "127.0.0.1:0", run_id="medgen", min_nodes=1, max_nodes=1, local_addr="127.0.0.1"
-    )
-    spec = WorkerSpec(
-        role="train",
-        local_world_size=devices,
-        entrypoint=sys.executable,
-        args=("-m", "medgen", *arguments),
-        rdzv_handler=get_rendezvous_handler(rendezvous),
-        max_restarts=0,
-        monitor_interval=0.1,
-        local_addr="127.0.0.1",
-    )
-    return torch_private.agent(spec, DefaultLogsSpecs(log_dir=str(logs)), look)
 
 
 def _has_failed(pid: int) -> bool:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 
+from medgen.config.checks import require_equal_shares
 from medgen.errors import Problem, RankError, RecipeError, StoppedError
 from medgen.ranks import heartbeat, rendezvous
 from medgen.system import console, torch_private
@@ -35,20 +36,6 @@ AFTER = 5.0
 """Extra seconds before a collective times out, so that the heartbeat blames the hung rank, not a
 rank that waits.
 """
-
-
-def check(recipe: Recipe, devices: int) -> None:
-    """Raise RecipeError if the batch cannot be divided by `devices` ranks and micro-batches."""
-    training = recipe.training
-    if training.batch_size % (devices * training.accumulate):
-        raise RecipeError(
-            Problem(
-                "training.batch_size",
-                f"got {training.batch_size}, expected a multiple of {devices} devices x training.accumulate = "
-                f"{training.accumulate}",
-                "Change one of them",
-            )
-        )
 
 
 def _check_apart() -> None:
@@ -77,7 +64,7 @@ def member(recipe: Recipe) -> Iterator[None]:
         yield
         return
     try:
-        check(recipe, where.size)
+        require_equal_shares(recipe, where.size)
     except RecipeError:  # all ranks raise this, and none may exit while others wait for it to join
         if where.rank:
             raise RankError() from None

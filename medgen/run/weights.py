@@ -31,7 +31,7 @@ def copy_into(wanted: Mapping[str, Tensor], weights: Mapping[str, Any] | None, s
     Raises CheckpointError, as `load_into`.
     """
     given = weights if isinstance(weights, Mapping) else {}
-    wrong = [name for name in wanted if getattr(given.get(name), "shape", None) != wanted[name].shape]
+    wrong = [name for name in wanted if _shape(given.get(name)) != wanted[name].shape]
     extra = [name for name in given if name not in wanted]
     if wrong or extra:
         first = _misfit([*wrong, *extra][0], given, wanted)
@@ -48,6 +48,10 @@ def copy_into(wanted: Mapping[str, Tensor], weights: Mapping[str, Any] | None, s
             each.copy_(given[name])
 
 
+def _shape(value: object) -> torch.Size | None:
+    return value.shape if isinstance(value, Tensor) else None
+
+
 def _misfit(name: str, given: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    shapes = [f"{tuple(getattr(each[name], 'shape', ()))}" if name in each else "none" for each in (given, wanted)]
+    shapes = [str(tuple(_shape(each[name]) or ())) if name in each else "none" for each in (given, wanted)]
     return f"{name}: has {shapes[0]}, expected {shapes[1]}"

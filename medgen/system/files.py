@@ -16,81 +16,16 @@ from pathlib import Path
 from typing import BinaryIO
 
 from medgen.errors import Problem, StorageError
-from medgen.system.console import warn
+from medgen.system.file_systems import FAILING, UNSUPPORTED, forget, weaker, without_sync
 
-UNSUPPORTED = frozenset(
-    {
-        errno.EPERM,
-        errno.EACCES,
-        errno.ENOTSUP,
-        errno.EOPNOTSUPP,
-        errno.ENOSYS,
-        errno.EINVAL,
-        errno.EBADF,
-        errno.EISDIR,
-        errno.ENOTTY,
-        errno.ENODEV,
-    }
-)
-"""What file systems answer to what they lack."""
-FAILING = frozenset(
-    {
-        errno.EIO,
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EROFS,
-        errno.ENOENT,
-        errno.ENOTDIR,
-        errno.ESTALE,
-        errno.EXDEV,
-        errno.EFBIG,
-    }
-)
-"""What they answer to what they have, and cannot do now."""
-NOT_NOW = frozenset(
-    {
-        errno.EMFILE,
-        errno.ENFILE,
-        errno.ENOMEM,
-        errno.EACCES,
-        errno.EPERM,
-        errno.EIO,
-        errno.ESTALE,
-        errno.EAGAIN,
-        errno.EINTR,
-        errno.ETIMEDOUT,
-    }
-)
-"""Why a file that is whole may not be read."""
 ASIDE = ".old-"
 """Starts the name of a file that is being replaced where no rename goes over another file."""
-
-WEAKER = {
-    "hard links": "a kill within a save may leave prev.pt alone",
-    "sync of folders": "a power failure may undo the last save",
-    "sync of files": "a power failure may damage the last save",
-    "locks": "two processes in one folder are noticed only if they run on one machine",
-    "rename over a file": "a kill within a save may leave the file before under another name",
-    "rename of a folder": "a kill may leave a folder in part, which is then made again",
-    "memory mapping": "slices are read into memory, once for each process",
-}
-"""What a file system may lack, and what follows."""
-_told: set[str] = set()
-
-
-def weaker(place: Path, *lacking: str) -> None:
-    """Warn, once for each thing that is lacking, of what is promised no longer."""
-    new = [each for each in lacking if each not in _told]
-    _told.update(new)
-    if new:
-        what = f"no {', no '.join(new)}: {'; '.join(WEAKER[each] for each in new)}"
-        warn(f"{place}: this file system has {what}. Choose another folder if that matters.")
 
 
 def probe(folder: Path, *lacking: str) -> None:
     """Find out what a folder's file system lacks, besides what is known, and warn in one line."""
-    _told.clear()
-    weaker(folder, *_without_links(folder), *_without_sync(folder), *lacking)
+    forget()
+    weaker(folder, *_without_links(folder), *without_sync(folder), *lacking)
 
 
 def temporary(path: Path, prefix: str = ".tmp-") -> Path:
@@ -130,7 +65,7 @@ def flush(file: BinaryIO) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Bring the names in a folder to disk."""
-    weaker(folder, *_without_sync(folder))
+    weaker(folder, *without_sync(folder))
 
 
 def replace(source: Path, target: Path) -> None:
@@ -244,16 +179,3 @@ def _without_links(folder: Path) -> Iterator[str]:
     finally:
         for each in (first, second):
             each.unlink(missing_ok=True)
-
-
-def _without_sync(folder: Path) -> Iterator[str]:
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-    except OSError as error:
-        if error.errno not in UNSUPPORTED:
-            raise
-        yield "sync of folders"

@@ -6,8 +6,8 @@ import contextlib
 import errno
 import os
 import sys
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TextIO
 
 from medgen.errors import Problem
 
@@ -31,7 +31,7 @@ class Steady:
             self.stream.write(text)
         return len(text)
 
-    def writelines(self, lines: Any) -> None:
+    def writelines(self, lines: Iterable[str]) -> None:
         """Write each, if that is possible."""
         for line in lines:
             self.write(line)
@@ -139,7 +139,7 @@ def cut_result() -> Problem | None:
     return Problem("", out.line(), fix)
 
 
-def is_terminal(stream: Any) -> bool:
+def is_terminal(stream: TextIO | None) -> bool:
     """Whether a stream, if there is one, is a terminal."""
     try:
         return stream is not None and bool(stream.isatty())

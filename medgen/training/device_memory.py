@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -23,8 +24,6 @@ def peak(device: torch.device) -> float:
     """The most bytes in use since `forget`: allocated on the GPU, or resident in this process."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
-    import resource
-
     most = _number(PROCESS / "status", "VmHWM")
     return 1024.0 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss if most is None else most)
 

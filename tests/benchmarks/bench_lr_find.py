@@ -68,7 +68,7 @@ def trained(run: TrainingRun, rate: float, steps: int) -> float:
         run.learning_rate = lambda step: rate  # type: ignore[method-assign]
         for _ in range(steps):
             trainer.step()
-            trainer.pending.clear()
+            trainer.readings.discard()
         return Probe(run).score()
 
 

@@ -177,7 +177,8 @@ def test_what_is_diffused_is_distributed_as_if_every_step_encoded(latent_run):
 
 
 def test_no_encoder_runs_in_training_or_validation(latent_run, monkeypatch):
-    from medgen.training.trainer import Trainer, validate
+    from medgen.training.trainer import Trainer
+    from medgen.training.validation import validate
 
     monkeypatch.setattr(type(latent_run.space.images), "moments", lambda *_: pytest.fail("an encoder ran"))
     Trainer(latent_run).step()

@@ -1,6 +1,7 @@
 """One scale in millimetres for a cohort, small lesions that stay, and masks that lie where there is no head.
 
-Covers: medgen.data.store.concerns, medgen.data.store.heads, medgen.data.store.spacing.
+Covers: medgen.data.store.concerns, medgen.data.store.head_finding, medgen.data.store.heads,
+medgen.data.store.spacing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from scipy import ndimage
 from medgen.api.tables import DataSettings
 from medgen.data.scans.layouts import mask_names
 from medgen.data.scans.nifti.gate import Volume
-from medgen.data.store.head import locate
+from medgen.data.store.head_finding import locate
 from medgen.data.store.preprocess import Channel, cut
 from medgen.data.store.store import SliceStore, open_store
 from medgen.errors import DataError

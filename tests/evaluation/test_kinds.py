@@ -1,4 +1,7 @@
-"""Extractors and segmenters are plugins, listed and set like any other."""
+"""Extractors and segmenters are plugins, listed and set like any other.
+
+Covers: medgen.api.measures.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,10 @@ from medgen import FeaturesSettings, SegmenterSettings, field, ge, settings
 from medgen.api.hooks import hookimpl
 from medgen.cli import listing
 from medgen.config import registration
+from medgen.config.entries import Entry
+from medgen.config.plugin_loader import _classes
 from medgen.config.registration import BrokenPluginError
-from medgen.config.registry import Entry, Registry, _classes
+from medgen.config.registry import Registry
 from medgen.errors import PluginError, RecipeError
 from medgen.evaluation.sources import measure
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from medgen.run import checkpoint
+from medgen.run import tensor_tree
 
 State = dict[str, Any]
 
@@ -40,7 +40,7 @@ def saved(state: Any) -> bytes:
 def sound(state: State) -> bytes:
     """With a list of keys that fits, as `checkpoint.save` writes it."""
     state = {key: value for key, value in state.items() if key != "keys"}
-    return saved(state | {"keys": sorted(checkpoint.key_paths(state))})
+    return saved(state | {"keys": sorted(tensor_tree.key_paths(state))})
 
 
 def records(data: bytes) -> dict[str, bytes]:

@@ -24,7 +24,7 @@ from medgen.api.tables import DataSettings, MaskSettings
 from medgen.data.store import cache_folder, file_memo
 from medgen.data.store import store as store_module
 from medgen.errors import OutOfMemoryError, StorageError
-from medgen.system import files
+from medgen.system import file_systems
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ def test_every_rule_that_makes_slices_is_part_of_the_key(scans, cache, change):
 @pytest.mark.row("C2")
 def test_every_setting_is_known_to_change_slices_or_not_to():
     """A new setting of `[data]` must be put in one of two lists: what is in the key, and what cannot change a slice."""
-    in_the_key = {"axis", "image_size", "lower", "upper", "nan", "masks", "spacing"}
+    in_the_key = {"axis", "image_size", "lower", "upper", "headroom", "nan", "masks", "spacing", "crop"}
     by_the_sources = {"root", "layout", "files", "exclude"}
     selects_rows = {"person", "min_foreground", "lesion_only", "min_lesion", "val_fraction"}
     refuses_or_allows = {"workers", "max_voxels", "allow_patient_overlap", "accept_changes"}
@@ -302,7 +302,7 @@ def test_a_store_of_which_a_file_is_gone_is_made_again(scans, cache, capsys):
 @pytest.mark.parametrize("code", [errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS])
 def test_without_memory_mapping_slices_are_read_into_memory(code, scans, cache, monkeypatch, capsys):
     """Point 5: as on folders shared with a virtual machine; told once."""
-    monkeypatch.setattr(files, "_told", set())
+    monkeypatch.setattr(file_systems, "_told", set())
     expected = everything(opened(wanted(scans), cache))
     monkeypatch.setattr(cache_folder.np, "memmap", refusing(code))
     assert everything(opened(wanted(scans), cache)) == expected

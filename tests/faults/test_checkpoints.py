@@ -1,6 +1,6 @@
 """Killed at any moment, on a disk that is full or damaged: a run is always resumed, and ends as if nothing had been.
 
-Covers: medgen.run.saving.
+Covers: medgen.run.room, medgen.run.saving.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Whatever is wrong with a dataset is told, all at once, with exit code 3; what is legal but odd is told and read.
 
-Covers: medgen.data.scans.audit, medgen.data.scans.check, medgen.data.scans.findings,
-medgen.data.scans.layouts.exclude, medgen.data.scans.oddities, medgen.data.scans.report.
+Covers: medgen.data.scans.audit, medgen.data.scans.check, medgen.data.scans.examination, medgen.data.scans.finding,
+medgen.data.scans.findings, medgen.data.scans.layouts.exclude, medgen.data.scans.oddities, medgen.data.scans.report.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import pytest
 from data.cohort import make_patient, write_cohort, write_volume
 from data.corpus import faulty
 
-from medgen.data.scans import findings
+from medgen.data.scans import examination
 from medgen.data.store import file_memo
 
 SIZE = (20, 24, 10)
@@ -538,8 +538,8 @@ def test_what_was_verified_is_not_read_again_until_it_changes(scans, checked, mo
     """The second check reads nothing; a file that changed is read again, alone; other settings ask anew."""
     monkeypatch.setattr(file_memo, "SETTLED", -1.0)
     read: list[str] = []
-    examine = findings.examine
-    monkeypatch.setattr(findings, "examine", lambda job: read.append(job.path.name) or examine(job))
+    examine = examination.examine
+    monkeypatch.setattr(examination, "examine", lambda job: read.append(job.path.name) or examine(job))
     first = checked(scans)
     assert len(read) == 12
     read.clear()

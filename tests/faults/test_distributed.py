@@ -231,7 +231,7 @@ def slow(rank: int, timeout: float, seconds: float) -> None:
 
     Once each: the time is real, and has to be long for a step on a slow machine to be short beside it.
     """
-    from medgen_builtins.callbacks.previews import Previewing
+    from medgen_builtins.callbacks._previews import Previewing
 
     from medgen.training.throughput import Throughput
     from medgen.training.validation import Validation

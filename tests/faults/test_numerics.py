@@ -1,6 +1,7 @@
 """Losses that are not finite, and too little memory.
 
-Covers: medgen.training.memory_check, medgen.training.sampling.
+Covers: medgen.training.memory_advice, medgen.training.memory_check, medgen.training.readings,
+medgen.training.sampling.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 from faults.forkserver import differences
 from faults.variants import SMALL
 
-from medgen.run import checkpoint
+from medgen.run import checkpoint, tensor_tree
 from medgen.run.run import TrainingRun
 from medgen.training import memory_check
 from medgen.training.objective import Objective
@@ -60,7 +61,7 @@ def test_too_many_in_a_row_end_the_run_with_the_last_good_step(medgen, common, t
     failing(monkeypatch, range(3, 99))
     result = medgen("train", *common, "training.steps=40", "training.max_skipped=4")
     assert (result.code, "5 steps in a row were not finite, last good: step 2" in result.err) == (6, True)
-    assert all(torch.isfinite(each).all() for _, each in checkpoint.tensors(checkpoint.load(tmp_path / "r/latest.pt")))
+    assert all(torch.isfinite(each).all() for _, each in tensor_tree.tensors(checkpoint.load(tmp_path / "r/latest.pt")))
 
 
 @pytest.mark.row("N2")

@@ -1,7 +1,7 @@
 """What a resumed run takes back, what it refuses, and what may differ.
 
-Covers: medgen.config.compatibility, medgen.run.open, medgen.run.progress, medgen.run.run, medgen.run.state,
-medgen.run.weights.
+Covers: medgen.api.run_state, medgen.config.compatibility, medgen.run.open, medgen.run.progress, medgen.run.run,
+medgen.run.state, medgen.run.weights.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import torch
 from data.cohort import write_cohort
 from faults.forkserver import Server, differences, flat, losses
 from faults.variants import SMALL, VARIANTS, overrides
-from medgen_builtins.commands import verify_resume
+from medgen_builtins.commands import _verify_resume as verify_resume
 
 from medgen.config.recipe import load
-from medgen.run import checkpoint, folder
+from medgen.run import checkpoint, folder, tensor_tree
 from medgen.run.run import TrainingRun
 from medgen.training.trainer import Trainer
 
@@ -175,7 +175,7 @@ def test_every_key_that_is_gone_makes_resuming_fail_and_is_named(name, medgen, t
     path = tmp_path / "r/latest.pt"
     (tmp_path / "r/prev.pt").unlink(missing_ok=True)
     state = torch.load(path, weights_only=True)
-    paths = list(checkpoint.key_paths({key: value for key, value in state.items() if key != "keys"}))
+    paths = list(tensor_tree.key_paths({key: value for key, value in state.items() if key != "keys"}))
     assert len(paths) > 200
     many = ("network/", "averaged/", "optimizers/", "turns/", "space/")
     # of the hundreds of tensors some tell as much as all

@@ -94,7 +94,7 @@ UNSAFE_CALLS = {
 }  # fmt: skip
 
 
-GIVEN_AS_CODE = {"plugins/medgen_builtins/features/torch_file.py"}
+GIVEN_AS_CODE = {"plugins/medgen_builtins/features/_torch_file.py"}
 """A user names such a file to have it run, and its plugin says that it is code."""
 
 

@@ -16,7 +16,7 @@ from medgen.config.recipe import load
 from medgen.errors import StoppedError
 from medgen.run import checkpoint, folder
 from medgen.system import signals
-from medgen.training import session
+from medgen.training import interruption, time_limit
 
 SHORT = (*SMALL, "training.epoch_steps=3", "training.steps=8")
 KINDS = {signal.SIGTERM: 75, signal.SIGUSR1: 75, signal.SIGINT: 130}
@@ -124,7 +124,7 @@ def ends(monkeypatch):
 
 @pytest.mark.row("S2")
 def test_a_second_signal_of_another_kind_is_no_reason_to_hurry(ends):
-    answers = session.Signals("r")
+    answers = interruption.Signals("r")
     answers.run = type("Run", (), {"stop": lambda self, reason: None})()
     answers(signal.SIGUSR1, None)
     answers(signal.SIGTERM, None)
@@ -144,7 +144,7 @@ def test_a_signal_that_is_delivered_twice_within_a_second_is_one_and_one_that_is
 @pytest.mark.row("S2")
 def test_a_signal_that_is_delivered_twice_before_training_ends_it_once(ends, monkeypatch):
     monkeypatch.setattr(signals, "SAME", float("inf"))  # however slowly it is delivered
-    answers = session.Signals("r")
+    answers = interruption.Signals("r")
     with pytest.raises(StoppedError):
         answers(signal.SIGTERM, None)
     answers(signal.SIGTERM, None)
@@ -153,7 +153,7 @@ def test_a_signal_that_is_delivered_twice_before_training_ends_it_once(ends, mon
 
 @pytest.mark.row("S2")
 def test_a_signal_that_a_library_swallows_before_training_is_not_lost():
-    answers, asked = session.Signals("r"), []
+    answers, asked = interruption.Signals("r"), []
     with suppress(Exception):  # as optional imports do
         answers(signal.SIGTERM, None)
     answers.attach(type("Run", (), {"stop": lambda self, reason: asked.append(reason)})())
@@ -164,10 +164,10 @@ def test_a_signal_that_a_library_swallows_before_training_is_not_lost():
 def test_the_limit_is_the_recipes_or_slurms_whichever_is_first(monkeypatch):
     settings = TrainingSettings(steps=1, time_limit=10)
     monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)
-    assert session.deadline(settings, 1000.0) == 1600.0
-    assert session.deadline(TrainingSettings(steps=1), 1000.0) == float("inf")
+    assert time_limit.deadline(settings, 1000.0) == 1600.0
+    assert time_limit.deadline(TrainingSettings(steps=1), 1000.0) == float("inf")
     monkeypatch.setenv("SLURM_JOB_END_TIME", "1300")
-    assert session.deadline(settings, 1000.0) == 1300.0
+    assert time_limit.deadline(settings, 1000.0) == 1300.0
 
 
 @pytest.mark.row("S4")

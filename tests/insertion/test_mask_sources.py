@@ -16,6 +16,7 @@ from insertion.made_up import AFFINE, write_heads
 from scipy import ndimage
 
 from medgen.api.tables import DataSettings
+from medgen.data.grid import Grid
 from medgen.generation.insertion import cases, lesions
 from medgen.generation.insertion.frame import Frame
 from medgen.generation.insertion.inserter import Inserter
@@ -35,7 +36,7 @@ class Bright:
 class Drawn:
     """Stands for a model of masks: a disc of 18 mm beside the middle, in a slice of 32 px at 5 mm."""
 
-    spacing = 5.0
+    grid = Grid.of_slices(32, 5.0, "axial")
 
     def again(self, index, attempt):
         x, y = np.indices((32, 32)) - 15.5

@@ -101,10 +101,10 @@ def test_a_painter_trained_at_another_spacing_gets_crops_of_that_spacing(size):
 
 
 def test_a_lesion_larger_than_the_crops_does_not_fit():
-    assert fits(Bright((16, 16)), Patch(ball(3)), (1.0, 1.0, 1.0))
-    assert not fits(Bright((12, 12)), Patch(ball(3)), (1.0, 1.0, 1.0))
-    assert fits(Bright((12, 12), (2.0, 2.0)), Patch(ball(3)), (1.0, 1.0, 1.0))
-    assert fits(Bright(), Patch(ball(9)), (1.0, 1.0, 1.0))
+    assert fits(Bright((16, 16)), ball(3), (1.0, 1.0, 1.0))
+    assert not fits(Bright((12, 12)), ball(3), (1.0, 1.0, 1.0))
+    assert fits(Bright((12, 12), (2.0, 2.0)), ball(3), (1.0, 1.0, 1.0))
+    assert fits(Bright(), ball(9), (1.0, 1.0, 1.0))
 
 
 def test_no_voxel_outside_the_head_changes():

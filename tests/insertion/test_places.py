@@ -116,7 +116,7 @@ def test_a_host_is_never_given_its_own_lesions(donors: Path) -> None:
 def test_a_moved_lesion_keeps_its_volume_and_is_of_one_piece(donors: Path, spacing: tuple[float, ...]) -> None:
     make = inserter(donors, donors)
     for number, lesion in enumerate(make.library.lesions):
-        patch = shapes.moved(lesion, spacing, np.random.default_rng(number), mirrored=bool(number % 2))
+        patch = shapes.moved(lesion, spacing, np.random.default_rng(number), mirrored=bool(number % 2)).patch()
         volume = patch.mask.sum() * np.prod(spacing)
         assert volume == pytest.approx(lesion.size, abs=0.5 * np.prod(spacing) + 0.02 * lesion.size)
         assert ndimage.label(patch.mask, np.ones((3, 3, 3)))[1] == 1
@@ -154,3 +154,21 @@ def test_files_that_are_not_of_one_grid_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has 48 x 56 x 30 voxels"):
         cases.read(found, data)
     assert gate.read(found.images["flair"]).data.shape == (48, 56, 32)
+
+
+def test_a_host_is_given_no_lesion_twice_while_there_are_others(tmp_path: Path) -> None:
+    where = [(-BESIDE, 0, 0), (BESIDE, 12, 0), (BESIDE, -16, 0)]
+    host_of(tmp_path / "donors", where)
+    (tmp_path / "donors/H020").rename(tmp_path / "donors/D001")
+    hosts = write_heads(tmp_path / "hosts", range(10, 13), masked=False)
+    for each in made(tmp_path / "donors", hosts, 3):
+        used = [lesion["lesion"] for lesion in each.lesions]
+        assert len(used) == len(set(used)) >= 2
+
+
+def test_a_wanted_size_is_kept_or_the_next_there_is(donors: Path) -> None:
+    library = inserter(donors, donors).library
+    for size in (library.lesions[0].size, library.lesions[-1].size):
+        assert all(max(each.size / size, size / each.size) <= lesions.ALIKE for each in library.near(size))
+    assert library.near(1e7) == [library.lesions[-1]]
+    assert library.near(1e7, [library.lesions[-1]]) == [library.lesions[-2]]

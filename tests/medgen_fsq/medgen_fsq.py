@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from medgen import NetworkSettings, between, field, ge, gt, hookimpl, settings
+from medgen import NetworkSettings, Problem, between, field, ge, gt, hookimpl, settings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,12 +24,13 @@ class Fsq(NetworkSettings):
     latent_channels: int = field(6, help="values of each latent pixel", check=ge(1))
     levels: int = field(5, help="levels of each value, odd", check=ge(3))
 
-    def check(self, recipe: Recipe) -> Iterator[str]:
+    def check(self, recipe: Recipe) -> Iterator[Problem]:
         if self.levels % 2 == 0:
-            yield f"network.fsq.levels: got {self.levels}, expected an odd number. Use {self.levels + 1}."
+            what = f"got {self.levels}, expected an odd number"
+            yield Problem("network.fsq.levels", what, f"Use {self.levels + 1}")
         if recipe.data.image_size % 2**self.halvings:
-            size = recipe.data.image_size
-            yield f"data.image_size: got {size}, expected a multiple of {2**self.halvings}. Choose another size."
+            what = f"got {recipe.data.image_size}, expected a multiple of {2**self.halvings}"
+            yield Problem("data.image_size", what, "Choose another size")
 
     def build(self, in_channels: int, out_channels: int) -> nn.Module:
         import torch
@@ -60,7 +61,8 @@ class Fsq(NetworkSettings):
             def decode(self, z: Tensor) -> Tensor:
                 steps = (settings.levels - 1) / 2
                 nearest = (z.clamp(-1, 1) * steps).round() / steps
-                return self.decoder(z + (nearest - z).detach())  # gradients pass as if nothing was rounded
+                back: Tensor = self.decoder(z + (nearest - z).detach())  # gradients pass as if nothing was rounded
+                return back
 
         return Quantised()
 

@@ -29,16 +29,15 @@ import os, sys, time
 from pathlib import Path
 
 if "train" in sys.argv and "SLURM_RESTART_COUNT" not in os.environ:  # train until a signal comes, however slow all is
-    from medgen.training import session
-    from medgen.training import trainer
-    heard, step, first = [], trainer.Trainer.step, session.RepeatFilter.first
+    from medgen.training import interruption, trainer
+    heard, step, first = [], trainer.Trainer.step, interruption.RepeatFilter.first
     def held(self):
         while self.run.step == {hold} and not heard:
             Path(f"held-{{os.environ['SLURM_PROCID']}}").touch()
             time.sleep(0.05)
         return step(self)
     trainer.Trainer.step = held
-    session.RepeatFilter.first = lambda ear, number: (heard.append(number), first(ear, number))[1]
+    interruption.RepeatFilter.first = lambda ear, number: (heard.append(number), first(ear, number))[1]
 from medgen.cli.main import main
 main()
 """
@@ -131,7 +130,7 @@ def meets_its_limit(job: str) -> None:
 def test_a_job_that_meets_its_limit_goes_on_and_equals_one_that_did_not(
     devices: int, job: Callable[..., str], tiny: tuple[str, ...], tmp_path: Path
 ) -> None:
-    from medgen_builtins.commands.verify_resume import differences
+    from medgen_builtins.commands._verify_resume import differences
 
     common = ("bravo_rflow", *tiny, *FEW, f"training.devices={devices}")
     asks = ("slurm.gpu=none", "slurm.cpus=1", "slurm.hours=1", "slurm.notice=240", "run.folder=of job {timestamp}")

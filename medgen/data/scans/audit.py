@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import attrs
 import numpy as np
@@ -141,7 +141,7 @@ def _question(job: _Job) -> str:
     return hashlib.sha256(json.dumps([__version__, FORMAT, *parts]).encode()).hexdigest()
 
 
-def _remembered(value: Any) -> Trace | None:
+def _remembered(value: object) -> Trace | None:
     return Trace(**value) if isinstance(value, dict) and value.keys() == set(Trace._fields) else None
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from isal import isal_zlib
 
 from medgen.errors import OutOfMemoryError, Problem, StorageError
-from medgen.system import files
+from medgen.system import file_systems, files
 from medgen.system.console import warn
 
 ABANDONED = 24 * 3600.0
@@ -74,7 +74,7 @@ def _damage(folder: Path, what: str, error: OSError) -> OSError:
         raise OutOfMemoryError(
             Problem(folder, problem, "Give the job more, or use a smaller data.image_size")
         ) from error
-    if error.errno in files.NOT_NOW:
+    if error.errno in file_systems.NOT_NOW:
         raise files.unreadable(folder, error) from error
     return error
 
@@ -132,9 +132,9 @@ def mapped(path: Path, kind: type[np.generic], shape: tuple[int, ...]) -> Array:
     try:
         return np.memmap(path, kind, "r", shape=shape).view(np.ndarray)
     except OSError as error:
-        if error.errno not in files.UNSUPPORTED - {errno.EACCES, errno.EPERM}:
+        if error.errno not in file_systems.UNSUPPORTED - {errno.EACCES, errno.EPERM}:
             raise
-        files.weaker(path.parent.parent, "memory mapping")
+        file_systems.weaker(path.parent.parent, "memory mapping")
         return np.fromfile(path, kind).reshape(shape)
 
 
@@ -151,6 +151,6 @@ def _discard(folder: Path) -> None:
         try:
             folder.rename(Path(temporary, "damaged"))
         except OSError as error:
-            if error.errno in files.FAILING:
+            if error.errno in file_systems.FAILING:
                 raise
             shutil.rmtree(folder)  # where no folder is renamed

@@ -74,12 +74,12 @@ class Memory:
         self._stamps: dict[Path, str] = {}
         self._new: dict[str, Any] = {}
 
-    def recall(self, path: Path, question: str = "") -> Any:
+    def recall(self, path: Path, question: str = "") -> object:
         """What was remembered of a file, or None. question: what the answer depends on besides the file."""
         stamp = self._stamps[path] = _stamp(path, question)  # taken before the file is read
         return self._known.get(stamp)
 
-    def remember(self, path: Path, value: Any) -> None:
+    def remember(self, path: Path, value: object) -> None:
         """Note what reading a file gave, after `recall`. value: plain values."""
         if self._stamps[path] and _settled(path):
             self._new[self._stamps[path]] = value

@@ -10,7 +10,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from medgen.data.scans.layouts import SPELLINGS, Patient
 from medgen.data.scans.nifti import gate, voxels
 from medgen.data.store import processes
 from medgen.data.store.file_memo import Memory
-from medgen.data.store.head import Head, locate
+from medgen.data.store.head import Head
 from medgen.errors import DataError
 
 FORMAT = 4
@@ -84,6 +84,8 @@ def find(sought: Sequence[Sought], cache: Path, told: Callable[[int], None] = la
 
 def look(sought: Sought) -> Head:
     """A patient's head; the whole volume where no scan shows one."""
+    from medgen.data.store.head_finding import locate  # not for heads that are remembered
+
     for path in sought.scans:
         try:
             volume = gate.read(path, sought.settings.max_voxels, nan=sought.settings.nan)
@@ -102,7 +104,7 @@ def _question(sought: Sought) -> str:
     return repr((FORMAT, sought.settings.max_voxels, sought.settings.nan))
 
 
-def _remembered(value: Any) -> Head | None:
+def _remembered(value: object) -> Head | None:
     return Head(**value) if isinstance(value, dict) and value.keys() == set(Head._fields) else None
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from scipy import sparse
 
 
-def weights(count: int, spacing: float, extent: float, size: int, centre: float | None = None) -> Any:
+def weights(count: int, spacing: float, extent: float, size: int, centre: float | None = None) -> sparse.csr_array:
     """Linear interpolation along one axis, antialiased, as a sparse matrix `[size, count]`.
 
     `count` voxels of `spacing` mm become `size` pixels of `extent` mm in all, around `centre` (voxels from the first
@@ -27,7 +25,7 @@ def weights(count: int, spacing: float, extent: float, size: int, centre: float 
     return sparse.csr_array(kernel[:, before : before + count].astype(np.float32))
 
 
-def resample(stack: np.ndarray, rows: Any, columns: Any) -> np.ndarray:
+def resample(stack: np.ndarray, rows: sparse.csr_array, columns: sparse.csr_array) -> np.ndarray:
     """`[slice, row, column]` to `[slice, size, size]` with the weights of each axis; sparse, so on one core."""
     count, height, width = stack.shape
     tall = rows @ stack.transpose(1, 2, 0).reshape(height, width * count)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, sparse
 
 from medgen.data.store.lesion_pixels import count_pixels, cover, most_covered
 
@@ -59,7 +59,7 @@ class _Part(NamedTuple):
     inside: np.ndarray
 
 
-def shrink(inside: np.ndarray, rows: Any, columns: Any, sides: Sides, pixel: float) -> Shrunk:
+def shrink(inside: np.ndarray, rows: sparse.csr_array, columns: sparse.csr_array, sides: Sides, pixel: float) -> Shrunk:
     """Bring a mask, bool `[slice, row, column]`, to a grid of pixels of `pixel` mm with these weights along its axes.
 
     Each part becomes the pixels that it covers most, as many as its area amounts to on the grid, at least one; the

@@ -34,8 +34,9 @@ def files_of(sources: Sequence[Channel], sought: Sought) -> concerns.Files:
 def digests(paths: Iterable[Path], cache: Path) -> dict[Path, str]:
     """sha256 of each file, remembered for files that have not changed since."""
     memory = Memory(cache / "digests.json")
-    found = {path: memory.recall(path) for path in paths}
-    unknown = [path for path, digest in found.items() if digest is None]
+    every = {path: memory.recall(path) for path in paths}
+    found = {path: digest for path, digest in every.items() if isinstance(digest, str)}
+    unknown = [path for path in every if path not in found]
     problems: list[Problem] = []
     with ThreadPoolExecutor(min(8, processes.count_cores())) as threads:
         for path, result in zip(unknown, threads.map(_digest, unknown), strict=True):
@@ -47,7 +48,7 @@ def digests(paths: Iterable[Path], cache: Path) -> dict[Path, str]:
     if problems:
         raise DataError(*problems)
     memory.save()
-    return found
+    return {path: found[path] for path in every}
 
 
 def _digest(path: Path) -> str | tuple[Problem, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 import numpy as np
+from scipy import ndimage
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -59,6 +60,14 @@ class Frame:
         x = places[:, 0] * self.half / self.spacing[0] + self.middle @ np.stack([np.ones_like(y), y, z])
         nearest: Array = np.rint(np.stack([x, y, z], 1))
         return nearest.astype(np.int64)
+
+
+def depths(head: Array, spacing: Sequence[float]) -> Array:
+    """Mm of each voxel below the head's surface, float32 `[x, y, z]`, 0 outside; where the volume ends is surface."""
+    made = np.zeros(head.shape, np.float32)
+    for box in ndimage.find_objects(head.astype(np.uint8)):
+        made[box] = ndimage.distance_transform_edt(np.pad(head[box], 1), spacing)[1:-1, 1:-1, 1:-1]
+    return made
 
 
 def _middle(head: Array) -> Array:

@@ -18,14 +18,16 @@ from medgen.generation.insertion.lesions import Lesion, Library
 from medgen.generation.insertion.mask_sources import MaskSource
 from medgen.generation.insertion.painter import Painter, grown
 from medgen.generation.insertion.painting import Placed, fits, paint
-from medgen.generation.insertion.places import Ground
+from medgen.generation.insertion.places import SPREAD, Ground
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-ATTEMPTS = 24
+ATTEMPTS = 16
 """Real lesions that are tried for one that is wanted."""
 COMPARED = 4
 """Of those that fit, so many are compared: the one that is most at home in the host is taken."""
+WIDEN = 4.0
+"""Attempts after which places are drawn twice as far around."""
 NO_PLACE, TOO_LARGE = "no_place", "too_large"
 """Why a lesion is not put in: nothing fits around such lesions' places, or what paints has smaller crops."""
 HELD = 2
@@ -135,13 +137,16 @@ class Inserter:
         """Of a few lesions that fit somewhere, the one that is most at home there; or why there is none."""
         found: list[Chosen] = []
         why = TOO_LARGE
-        for _ in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             lesion, mirrored = pool[int(rng.integers(len(pool)))], bool(rng.integers(2))
-            patch = shapes.moved(lesion, ground.case.spacing, rng, mirrored)
-            if not fits(self.painter, patch, ground.case.spacing):
+            moved = shapes.moved(lesion, ground.case.spacing, rng, mirrored)
+            if not fits(self.painter, moved.mask, ground.case.spacing):
                 continue
             why = NO_PLACE
-            if place := ground.find(lesion, patch, mirrored, rng):
+            centres = ground.free(lesion, moved.mask, mirrored, rng, SPREAD * (1 + attempt / WIDEN))
+            if len(centres):
+                patch = moved.patch()
+                place = ground.best(centres, patch)
                 found.append(Chosen(lesion, mirrored, Placed(patch, place.centre), place.unlike))
             if len(found) == COMPARED:
                 break

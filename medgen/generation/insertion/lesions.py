@@ -15,7 +15,7 @@ from medgen.errors import DataError, Problem
 from medgen.evaluation.lesion_scores import components
 from medgen.generation.insertion import cases
 from medgen.generation.insertion.cases import Case, Files
-from medgen.generation.insertion.frame import Frame
+from medgen.generation.insertion.frame import Frame, depths
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -139,7 +139,7 @@ def lesions_of(case: Case) -> Iterator[Lesion]:
     parts, _ = components(case.lesion)
     counts = np.bincount(parts.ravel())
     frame = Frame.of(case.head, case.spacing)
-    depth = ndimage.distance_transform_edt(np.pad(case.head, 1), case.spacing)[1:-1, 1:-1, 1:-1]
+    depth = depths(case.head, case.spacing)
     for number, box in enumerate(ndimage.find_objects(parts), 1):
         if counts[number] >= LEAST:
             yield _cut(case, parts, number, box, frame, depth)

@@ -50,12 +50,12 @@ def axes_of(painter: Painter) -> int:
     return len(painter.size or painter.spacing or (1, 1, 1))
 
 
-def fits(painter: Painter, patch: Patch, spacing: Sequence[float]) -> bool:
-    """Whether a lesion and what may change around it lie within the painter's crops."""
+def fits(painter: Painter, mask: Array, spacing: Sequence[float]) -> bool:
+    """Whether a lesion, its centre in the middle, and what may change around it lie within the painter's crops."""
     if painter.size is None:
         return True
     across = _across(painter)
-    reach = np.abs(np.argwhere(patch.mask) - np.array(patch.mask.shape) // 2).max(0) * spacing + painter.margin
+    reach = np.abs(np.argwhere(mask) - np.array(mask.shape) // 2).max(0) * spacing + painter.margin
     mine = painter.spacing or [spacing[axis] for axis in across]
     room = [(side - 1) // 2 * mm for side, mm in zip(painter.size, mine, strict=True)]
     return all(reach[axis] <= each for axis, each in zip(across, room, strict=True))

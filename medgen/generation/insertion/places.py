@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from medgen.generation.insertion.cases import Case
-from medgen.generation.insertion.frame import Frame
+from medgen.generation.insertion.frame import Frame, depths
 from medgen.generation.insertion.lesions import MIDLINE, RING, Lesion, bins
 from medgen.generation.insertion.shapes import Patch
 
@@ -46,8 +46,7 @@ class Ground:
     def __init__(self, case: Case, unlikely: Array, gap: float):
         self.case, self.unlikely, self.gap = case, unlikely, gap
         self.frame = Frame.of(case.head, case.spacing)
-        self.depth = ndimage.distance_transform_edt(np.pad(case.head, 1), case.spacing)[1:-1, 1:-1, 1:-1]
-        self.depth = np.ascontiguousarray(self.depth, np.float32)
+        self.depth = depths(case.head, case.spacing)
         sigma = [0.0, *(SMOOTH / mm for mm in case.spacing)]
         self.tissue = ndimage.gaussian_filter(np.clip(case.images, 0, 1), sigma)
         self.take(case.lesion)
@@ -61,18 +60,24 @@ class Ground:
             near = ndimage.distance_transform_edt(~lesion[wide], self.case.spacing) <= self.gap
             self.depth[wide][near] = -1
 
-    def find(self, lesion: Lesion, patch: Patch, mirrored: bool, rng: np.random.Generator) -> Found | None:
-        """The best of some places around a lesion's own, or its mirror image's; None if it fits nowhere."""
+    def free(self, lesion: Lesion, mask: Array, mirrored: bool, rng: np.random.Generator, spread: float) -> Array:
+        """Draw places around a lesion's own, or its mirror image's, and keep those where it fits: int64 `[place, 3]`.
+
+        mask: bool, the lesion on the host's grid, its centre in the middle. spread: deviation of the places, in the
+        head's own units.
+        """
         own = lesion.where * [-1 if mirrored else 1, 1, 1]
-        centres = self.frame.voxels(own + SPREAD * rng.standard_normal((CANDIDATES, 3)))
+        centres = self.frame.voxels(own + spread * rng.standard_normal((CANDIDATES, 3)))
         centres = np.unique(centres, axis=0)
-        offsets = np.argwhere(patch.mask) - np.array(patch.mask.shape) // 2
-        fits = self._free(centres, offsets, SHALLOWER * lesion.depth)
+        offsets = _offsets(mask)
+        fits = self._free(centres, _some(offsets, MASK_SAMPLE), SHALLOWER * lesion.depth)
+        fits[fits] = self._free(centres[fits], offsets, SHALLOWER * lesion.depth)
         fits[fits] = self._beside_the_midline(centres[fits], offsets) | lesion.crosses
-        centres = centres[fits]
-        if not len(centres):
-            return None
-        unlike = self._unlike(centres, patch, offsets)
+        return np.asarray(centres[fits])
+
+    def best(self, centres: Array, patch: Patch) -> Found:
+        """Of some places, the one that is most like the lesion's own."""
+        unlike = self._unlike(centres, patch, _offsets(patch.mask))
         best = int(np.argmin(unlike))
         return Found(centres[best], float(unlike[best]))
 
@@ -111,7 +116,7 @@ class Ground:
         ring = ~patch.mask & (ndimage.distance_transform_edt(~patch.mask, self.case.spacing) <= RING)
         if patch.clear is not None:
             ring &= patch.clear
-        return _some(np.argwhere(ring) - np.array(patch.mask.shape) // 2, RING_SAMPLE)
+        return _some(_offsets(ring), RING_SAMPLE)
 
     def _at(self, centres: Array, offsets: Array) -> Array:
         """The host's tissue, `[channel, place, offset]`; 0 outside of the volume."""
@@ -126,6 +131,11 @@ class Ground:
         return np.asarray(
             np.mean([row[bins(channel)].mean(1) for row, channel in zip(self.unlikely, values, strict=True)], axis=0)
         )
+
+
+def _offsets(mask: Array) -> Array:
+    """A mask's voxels from the middle of its array, int64 `[n, 3]`."""
+    return np.asarray(np.argwhere(mask) - np.array(mask.shape) // 2)
 
 
 def _some(offsets: Array, most: int) -> Array:

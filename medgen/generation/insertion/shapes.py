@@ -62,7 +62,32 @@ class _Map(NamedTuple):
         return np.asarray(turned + self.centre.reshape(-1, *[1] * (offset.ndim - 1)))
 
 
-def moved(lesion: Lesion, spacing: Sequence[float], rng: np.random.Generator, mirrored: bool) -> Patch:
+@attrs.frozen(eq=False)
+class Moved:
+    """A lesion that was turned and warped. mask: bool, on the host's grid, its centre in the middle.
+
+    What surrounds it takes longer to sample, and is only sampled once there is a place for it, by `patch`.
+    """
+
+    mask: Array
+    lesion: Lesion
+    given: _Map
+    spacing: tuple[float, ...]
+
+    def patch(self) -> Patch:
+        """Sample the images too, as far as they are needed."""
+        mm, middle = np.array(self.spacing), np.array(self.mask.shape) // 2
+        reach = np.abs(np.argwhere(self.mask) - middle).max(0) + np.ceil((RING + REACH) / mm).astype(np.int64)
+        mask = _padded(self.mask, 2 * reach + 1)
+        if self.lesion.images is None or self.lesion.clear is None:
+            return Patch(mask)
+        at = self.given.of(_offsets(reach, mm))
+        clear = ndimage.map_coordinates(self.lesion.clear.astype(np.float32), at, order=1) > 0.5
+        images = [ndimage.map_coordinates(image, at, order=3, mode="nearest") for image in self.lesion.images]
+        return Patch(mask, np.stack(images), clear)
+
+
+def moved(lesion: Lesion, spacing: Sequence[float], rng: np.random.Generator, mirrored: bool) -> Moved:
     """Turn and warp a lesion a little, mirror it or not, and sample it on a host's grid.
 
     Its volume stays as it was, to a voxel. spacing: of the host, mm along each axis.
@@ -72,22 +97,11 @@ def moved(lesion: Lesion, spacing: Sequence[float], rng: np.random.Generator, mi
     radius = lesion.size ** (1 / len(mm)) / 2
     far = np.linalg.norm((where - where.mean(0)) * lesion.spacing, axis=1).max() + 3 * WARP * radius
     given = _map(lesion, where.mean(0), far + RING + REACH, radius, mm, rng, mirrored)
-    half = np.ceil(far / mm).astype(np.int64)
-    share = ndimage.map_coordinates(lesion.mask.astype(np.float32), given.of(_offsets(half, mm)), order=1)
-    mask = _largest(share, max(1, round(lesion.size / float(np.prod(mm)))))
-    return _sampled(lesion, mask, given, mm)
-
-
-def _sampled(lesion: Lesion, mask: Array, given: _Map, mm: Array) -> Patch:
-    """Sample what surrounds a mask too, as far as it is needed."""
-    middle = np.array(mask.shape) // 2
-    reach = np.abs(np.argwhere(mask) - middle).max(0) + np.ceil((RING + REACH) / mm).astype(np.int64)
-    if lesion.images is None or lesion.clear is None:
-        return Patch(_padded(mask, 2 * reach + 1))
-    at = given.of(_offsets(reach, mm))
-    clear = ndimage.map_coordinates(lesion.clear.astype(np.float32), at, order=1) > 0.5
-    images = [ndimage.map_coordinates(image, at, order=3, mode="nearest") for image in lesion.images]
-    return Patch(_padded(mask, 2 * reach + 1), np.stack(images), clear)
+    offsets = _offsets(np.ceil(far / mm).astype(np.int64), mm)
+    near = np.linalg.norm(offsets, axis=0) <= far
+    share = np.zeros(near.shape, np.float32)
+    share[near] = ndimage.map_coordinates(lesion.mask.astype(np.float32), given.of(offsets[:, near]), order=1)
+    return Moved(_largest(share, max(1, round(lesion.size / float(np.prod(mm))))), lesion, given, tuple(spacing))
 
 
 def _map(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from medgen.ranks import collectives
 from medgen.training import sampling
 
 if TYPE_CHECKING:
+    from medgen.api.interfaces import DiffusionStrategy
     from medgen.api.recipe import Run
     from medgen.evaluation.samples import Samples
     from medgen_builtins.callbacks.evaluation import Evaluation
@@ -95,7 +96,8 @@ class Evaluating(Callback):
         generators = [seeds.stream(run.recipe.run.seed, "evaluation", int(sample)) for sample in samples]
         draw = sampling.noise(generators, run.space.shape(condition.shape[2:]), run.device)
         with sampling.evaluation(run.network), sampling.autocast(run.device, run.recipe.training.precision):
-            return sampling.sample(run.strategy, run.space, run.network, condition, draw, steps).float()
+            strategy = cast("DiffusionStrategy", run.strategy)  # a recipe of another is refused
+            return sampling.sample(strategy, run.space, run.network, condition, draw, steps).float()
 
     def _given(self, run: Run, samples: np.ndarray) -> Batch:
         """The held-out slices whose masks the samples are given: in an order of the seed's, from its start again."""

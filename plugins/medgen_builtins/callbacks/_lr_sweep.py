@@ -8,15 +8,23 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
-from medgen import Callback, Draws, hookimpl
+import numpy as np
+import torch
+
+from medgen import Callback, Draws, Problem, StorageError, hookimpl, pictures, seeds
+from medgen.api.messages import Plain
 from medgen.api.settings import unstructure
-
-if TYPE_CHECKING:
-    import torch
-
-    from medgen.run.run import TrainingRun
+from medgen.errors import reason
+from medgen.ranks import collectives
+from medgen.run.folder import identity
+from medgen.run.run import TrainingRun
+from medgen.system import files
+from medgen.system.console import progress, say
+from medgen.training.sampling import autocast, evaluation
+from medgen.training.trainer import Trainer
+from medgen.training.turn_values import cut
 from medgen_builtins.callbacks._lr_finding import (
     DIVERGED,
     SMOOTHING,
@@ -27,6 +35,7 @@ from medgen_builtins.callbacks._lr_finding import (
     override,
     smooth,
 )
+from medgen_builtins.callbacks._lr_plot import plot
 
 PROBE_BATCHES, PROBE_SAMPLES = 4, 64
 """Number of batches of the probe, and its least number of samples."""
@@ -68,8 +77,6 @@ class Finder(Callback):
 
     def find(self, run: TrainingRun) -> Finding:
         """Sweep the rates; weights, optimizers and position of the run are as before afterwards."""
-        from medgen.system.console import progress
-
         rates = ramp(self.settings)
         with unchanged(run), progress("learning rates", len(rates)) as bar:
             scores = []
@@ -87,18 +94,13 @@ def ramp(settings: Ramp) -> list[float]:
 
 def sweep(run: TrainingRun, rates: Sequence[float]) -> Iterator[float]:
     """Train a step at each rate and yield the probe's score, until it is not finite or has diverged."""
-    import torch
-
-    from medgen.ranks import collectives
-    from medgen.training.trainer import Trainer
-
     first, scores = run.step, list[float]()
     trainer, probe = Trainer(run, rate=lambda step: rates[step - first]), Probe(run)
     for _ in rates:
         if run.stop_agreed():
             return
         measured = torch.stack(list(trainer.step().values()))
-        trainer.pending.clear()  # these steps are no part of the run, so no line of its journal
+        trainer.readings.discard()  # these steps are no part of the run, so no line of its journal
         score = probe.score() if measured.isfinite().all() else math.nan
         scores.append(collectives.broadcast_object(score))
         yield scores[-1]
@@ -109,8 +111,6 @@ def sweep(run: TrainingRun, rates: Sequence[float]) -> Iterator[float]:
 @contextmanager
 def unchanged(run: TrainingRun) -> Iterator[None]:
     """Restore weights, optimizers and position on exit."""
-    import torch
-
     modules: list[Any] = [run.network, *run.turns.values()]
     live = list({id(each): each for module in modules for each in (*module.parameters(), *module.buffers())}.values())
     kept = [each.detach().clone() for each in live]
@@ -131,9 +131,6 @@ class Probe:
     """Training samples and draws that are the same at every rate: the score is the first turn's weighted loss."""
 
     def __init__(self, run: TrainingRun):
-        import numpy as np
-        import torch
-
         self.run, (self.name, self.turn) = run, next(iter(run.turns.items()))
         size = run.recipe.training.batch_size
         self.count = max(PROBE_BATCHES * size, PROBE_SAMPLES)
@@ -143,11 +140,6 @@ class Probe:
 
     def score(self) -> float:
         """Return the mean loss over the probe."""
-        import torch
-
-        from medgen.training.sampling import autocast, evaluation
-        from medgen.training.trainer import cut
-
         training, weights = self.run.recipe.training, self.run.recipe.loss_weights
         size, total = training.batch_size // training.accumulate, torch.zeros((), device=self.run.device)
         turn = cast("torch.nn.Module", self.turn)
@@ -158,27 +150,22 @@ class Probe:
                 total += torch.stack([weights[name] * each.sum() for name, each in losses.items()]).sum()
         return float(total) / self.count
 
-    def _draws(self) -> Any:
+    def _draws(self) -> NamedTuple:
         """Return draws of the turn. Times are quantiles of many draws, as the loss depends on them most."""
-        import torch
-
         generator = self._stream("draws", self.run.device)
         draws = self.turn.draw(generator, self.batch)
         if not isinstance(draws, Draws):
             return draws
-        pooled = torch.cat([self.turn.draw(generator, self.batch).t for _ in range(STRATA)])
+        more = [cast("Draws", self.turn.draw(generator, self.batch)).t for _ in range(STRATA)]
+        pooled = torch.cat(more)
         return draws._replace(t=pooled.sort().values[STRATA // 2 :: STRATA])
 
     def _stream(self, purpose: str, device: torch.device | str) -> torch.Generator:
-        from medgen import seeds
-
         return seeds.stream(self.run.recipe.run.seed, f"lr_find/{self.name}/{purpose}", device=device)
 
 
 def report(finding: Finding) -> None:
     """Print the findings, last the override to paste."""
-    from medgen.system.console import say
-
     if finding.steepest is None or finding.bound is None:
         return say(f"learning rate: inconclusive, {finding.verdict}")
     say(f"learning rate: the loss falls fastest at {number(finding.steepest)}, safe up to {number(finding.bound)}")
@@ -187,12 +174,6 @@ def report(finding: Finding) -> None:
 
 def write(finding: Finding, settings: Ramp, run: TrainingRun, folder: Path) -> None:
     """Write `lr_finder.png` and `lr_finder.json`. Raises StorageError."""
-    from medgen import pictures
-    from medgen.errors import Problem, StorageError, reason
-    from medgen.run.folder import identity
-    from medgen.system import files
-    from medgen_builtins.callbacks._lr_plot import plot
-
     pictures.save(plot(finding), folder / "lr_finder.png")
     path = folder / "lr_finder.json"
     table = {"recipe": identity(run.recipe), "seed": run.recipe.run.seed, **as_table(finding, settings)}
@@ -202,7 +183,7 @@ def write(finding: Finding, settings: Ramp, run: TrainingRun, folder: Path) -> N
         raise StorageError(Problem(path, reason(error), "Free space or choose another folder")) from error
 
 
-def as_table(finding: Finding, settings: Ramp) -> dict[str, Any]:
+def as_table(finding: Finding, settings: Ramp) -> dict[str, object]:
     """Convert to plain values; non-finite numbers, which JSON lacks, become null."""
     curve = {"learning_rate": finding.rates, "loss": finding.scores, "smoothed": finding.smoothed}
     return {
@@ -211,6 +192,6 @@ def as_table(finding: Finding, settings: Ramp) -> dict[str, Any]:
         "bound": finding.bound,
         "verdict": finding.verdict,
         "override": override(finding),
-        "settings": {**unstructure(settings), "smoothing": SMOOTHING, "diverged": DIVERGED},
+        "settings": {**cast("dict[str, Plain]", unstructure(settings)), "smoothing": SMOOTHING, "diverged": DIVERGED},
         "curve": {name: [each if math.isfinite(each) else None for each in row] for name, row in curve.items()},
     }

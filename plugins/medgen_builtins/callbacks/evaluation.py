@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from medgen import CallbackSettings, between, field, gt, hookimpl, settings
+from medgen import CallbackSettings, Problem, between, field, gt, hookimpl, settings
+from medgen.api.messages import as_toml, did_you_mean
+from medgen.config.registry import Registry
 
 if TYPE_CHECKING:
     from medgen.api.recipe import Recipe, Run
@@ -36,16 +38,21 @@ class Evaluation(CallbackSettings):
     )
     may_change = ("every",)
 
-    def check(self, recipe: Recipe) -> Iterator[str]:
+    def check(self, recipe: Recipe) -> Iterator[Problem]:
         if recipe.strategy is None or recipe.mode is None:
             return
         if recipe.strategy.unconditional:
-            yield f"{KEY}: strategy.{recipe.names['strategy']} generates no samples to measure. Set {KEY}=false."
+            what = f"strategy.{recipe.names['strategy']} generates no samples to measure"
+            yield Problem(KEY, what, f"Set {KEY}=false")
         elif not self._scans(recipe):
             what = f"mode.{recipe.names['mode']} generates masks alone, and features are of scans"
-            yield f"{KEY}: {what}. Set {KEY}=false."
+            yield Problem(KEY, what, f"Set {KEY}=false")
+        elif recipe.data.crop != "none":
+            what = f'samples are crops (data.crop = "{recipe.data.crop}"), and features are of whole heads'
+            yield Problem(KEY, what, f"Set {KEY}=false")
         if not recipe.training.validate_every:
-            yield f"training.validate_every: got 0, expected 1 or more, as {KEY} is part of validation. Raise it."
+            what = f"got 0, expected 1 or more, as {KEY} is part of validation"
+            yield Problem("training.validate_every", what, "Raise it")
         yield from self._check_features()
 
     def metrics(self, recipe: Recipe) -> dict[str, Better]:
@@ -72,17 +79,15 @@ class Evaluation(CallbackSettings):
         masks = mask_names(recipe.data)
         return [name for name in recipe.mode.build().images if name not in masks]
 
-    def _check_features(self) -> Iterator[str]:
-        from medgen.api.settings import as_toml, did_you_mean
-        from medgen.config.registry import Registry
-
+    def _check_features(self) -> Iterator[Problem]:
         if not self.features:
-            yield f"{KEY}.features: got [], expected at least one. Name an extractor, such as atlas."
+            yield Problem(f"{KEY}.features", "got [], expected at least one", "Name an extractor, such as atlas")
         known = Registry.load().names("features") if self.features else ()
         for number, name in enumerate(self.features):
             if name not in known:
-                listed = did_you_mean(name, known) or f" Choose one of {', '.join(known)}."
-                yield f"{KEY}.features[{number}]: got {as_toml(name)}, which no plugin gives.{listed}"
+                likely = did_you_mean(name, known) or f"Choose one of {', '.join(known)}"
+                what = f"got {as_toml(name)}, which no plugin gives"
+                yield Problem(f"{KEY}.features[{number}]", what, likely)
 
 
 @hookimpl

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from medgen import CallbackSettings, between, field, gt, hookimpl, settings
+from medgen import Callback, CallbackSettings, Problem, between, field, gt, hookimpl, settings
 
 if TYPE_CHECKING:
     from medgen import Run
     from medgen.api.recipe import Recipe
 from medgen_builtins.callbacks._lr_finding import FEWEST
-from medgen_builtins.callbacks._lr_sweep import Finder
 
 medgen_api = 1
 
@@ -28,14 +27,14 @@ class LrFind(CallbackSettings):
     steps: int = field(100, help="number of rates, each trained on one batch", check=between(FEWEST, 10**6))
     may_change = ("min_lr", "max_lr", "steps")
 
-    def check(self, recipe: Recipe) -> Iterator[str]:
+    def check(self, recipe: Recipe) -> Iterator[Problem]:
         if self.max_lr <= self.min_lr:
-            yield (
-                f"callbacks.lr_find.max_lr: got {self.max_lr:g}, expected more than callbacks.lr_find.min_lr = "
-                f"{self.min_lr:g}. Raise it."
-            )
+            expected = f"more than min_lr = {self.min_lr:g}"
+            yield Problem("callbacks.lr_find.max_lr", f"got {self.max_lr:g}, expected {expected}", "Raise it")
 
-    def build(self, run: Run) -> Finder:
+    def build(self, run: Run) -> Callback:
+        from medgen_builtins.callbacks._lr_sweep import Finder
+
         return Finder(self)
 
 

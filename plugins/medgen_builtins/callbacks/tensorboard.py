@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from medgen import Callback, CallbackSettings, field, gt, hookimpl, settings
-from medgen.system.names import is_utf8
 
 if TYPE_CHECKING:
     from medgen.api.recipe import Run
@@ -25,100 +19,13 @@ class TensorBoard(CallbackSettings):
     every_steps: int = field(50, help="optimizer steps between readings of the losses, at most", check=gt(0))
     may_change = ("every_steps",)
 
-    def build(self, run: Run) -> Writing:
+    def build(self, run: Run) -> Callback:
+        from medgen_builtins.callbacks._tensorboard import Writing
+
         run.show_every(self.every_steps)
         return Writing()
-
-
-class Writing(Callback):
-    """Opens the writer once the run's state is restored, so that what a crash left beyond it is dropped.
-
-    Where events cannot be written, training goes on without them, and they are tried again after each epoch.
-    """
-
-    def __init__(self) -> None:
-        self.writer: Any = None
-        self._hook: Callable[[Any], Any] | None = None
-
-    @hookimpl
-    def medgen_run_start(self, run: Run) -> None:
-        if not run.is_rank_zero:
-            return
-        from medgen.config.recipe import public_toml
-
-        self._hook = threading.excepthook
-        threading.excepthook = self._hear
-        self._open(run)
-        if run.step == 0:
-            text = "".join(f"    {line}\n" for line in public_toml(run.recipe).splitlines())  # a block in Markdown
-            with self._spared(run):
-                self.writer.add_text("recipe", text, 0)
-
-    @hookimpl
-    def medgen_log(self, run: Run, scalars: Mapping[str, float], images: Mapping[str, Any]) -> None:
-        with self._spared(run):
-            for name, value in scalars.items():
-                self.writer.add_scalar(name, value, run.step)
-            for name, image in images.items():
-                self.writer.add_image(name, image, run.step, dataformats="HWC")
-            self.writer.flush()  # a save may follow, and what is before it is not written again
-
-    @hookimpl
-    def medgen_epoch_end(self, run: Run) -> None:
-        if run.is_rank_zero and self.writer is None:
-            self._open(run)
-
-    @hookimpl
-    def medgen_run_end(self, run: Run) -> None:
-        with self._spared(run):
-            self.writer.close()
-        if self._hook is not None:
-            threading.excepthook = self._hook
-
-    def _open(self, run: Run) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        with self._spared(run, opens=True):
-            self.writer = SummaryWriter(_nameable(run.dir / "tensorboard"), purge_step=run.step + 1)
-
-    @contextmanager
-    def _spared(self, run: Run, opens: bool = False) -> Iterator[None]:
-        """Use the writer, if there is one, and do without it once it fails."""
-        from medgen.system.console import warn
-
-        if self.writer is None and not opens:
-            self.writer = _Nothing()
-        try:
-            yield
-        except OSError as error:
-            self.writer = None
-            what = f"cannot be written ({error.strerror or error})"
-            warn(f"{run.dir / 'tensorboard'}: {what}. Training goes on; metrics.jsonl has the numbers.")
-        finally:
-            if isinstance(self.writer, _Nothing):
-                self.writer = None
-
-    def _hear(self, failed: Any) -> None:
-        """What ends the writer's thread is raised by its next call; a traceback as well would be too much."""
-        if type(failed.thread).__name__ != "_AsyncWriterThread" and self._hook is not None:
-            self._hook(failed)
-
-
-class _Nothing:
-    """A writer that writes nothing."""
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *_, **__: None
 
 
 @hookimpl
 def medgen_callbacks() -> dict[str, type]:
     return {"tensorboard": TensorBoard}
-
-
-def _nameable(folder: Path) -> str:
-    """The folder by a name that TensorBoard can write as UTF-8: where its own is none, that of an open file."""
-    if is_utf8(str(folder)):
-        return str(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    return f"/proc/self/fd/{os.open(folder, os.O_RDONLY)}"  # open until the process ends, as the writer may be

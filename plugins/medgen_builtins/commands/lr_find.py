@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from medgen import hookimpl
-from medgen_builtins.callbacks._lr_sweep import Finder
-
-if TYPE_CHECKING:
-    from medgen.api.recipe import Recipe
+from medgen.config.overlay import given_as
 
 medgen_api = 1
 NAME = "lr_find"
@@ -37,39 +32,14 @@ def lr_find(
 
     Every rate trains on the next batch and is scored on one fixed probe. No checkpoint is written.
     """
-    from medgen.config.overlay import given_as
-    from medgen.config.recipe import load
-    from medgen.system.console import say
+    from medgen_builtins.commands import _lr_find
 
     given = {"min_lr": min_lr, "max_lr": max_lr, "steps": steps}
     options = [f"callbacks.{NAME}.{key}={value}" for key, value in given.items() if value is not None]
     names = {f"callbacks.{NAME}.{key}": f"--{key.replace('_', '-')}" for key in given}
     with given_as(names):
-        resolved = alone(load(recipe, [*overrides, f"callbacks.{NAME}={{}}", *options], layers))
-    say(str(find(resolved)))
-
-
-def alone(recipe: Recipe) -> Recipe:
-    """Return the recipe without other callbacks, with the folder of a sweep: `lr_finder/diffusion_2d/bravo_128_...`."""
-    import attrs
-
-    kind = Path(recipe.run.folder).parent.parts[:1]
-    folder = "/".join(["lr_finder", *kind, "{mode}_{size}_{timestamp}"])
-    run = attrs.evolve(recipe.run, folder=folder)
-    return attrs.evolve(recipe, run=run, callbacks={NAME: recipe.callbacks[NAME]})
-
-
-def find(recipe: Recipe) -> Path:
-    """Sweep in a run that is thrown away; only the picture and the numbers stay. Returns their folder."""
-    from medgen.run import folder
-    from medgen.training import session
-
-    with session.rehearsal(recipe) as run:
-        where = folder.create(recipe)  # now, so that one that cannot be written shows before the work
-        finder = run.callbacks[NAME]
-        assert isinstance(finder, Finder)
-        finder.measure(run, where)
-    return where
+        resolved = _lr_find.load_alone(recipe, [*overrides, f"callbacks.{NAME}={{}}", *options], layers)
+    _lr_find.find(resolved)
 
 
 @hookimpl

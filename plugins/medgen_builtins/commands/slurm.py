@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 import click
 
 from medgen import hookimpl
+from medgen.api.conditions import Check, between, ge
 from medgen.api.recipe import TableSettings
-from medgen.api.settings import Check, between, field, ge, settings
+from medgen.api.settings import field, settings
+from medgen.config.checks import require_equal_shares
 from medgen.errors import Problem, RecipeError, reason
 
 if TYPE_CHECKING:
@@ -109,10 +111,8 @@ def slurm(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...], subm
 
 def check(recipe: Recipe) -> None:
     """Raise RecipeError for mistakes that would otherwise show only after the job has waited."""
-    from medgen.ranks import process_group
-
     wanted, limit = slurm_table(recipe), 60 * minutes(recipe)
-    process_group.check(recipe, recipe.training.devices * wanted.nodes)
+    require_equal_shares(recipe, recipe.training.devices * wanted.nodes)
     if 2 * wanted.notice > limit:
         raise RecipeError(
             Problem(

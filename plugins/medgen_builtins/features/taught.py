@@ -7,25 +7,9 @@ from typing import TYPE_CHECKING
 from medgen import Extractor, FeaturesSettings, field, ge, gt, hookimpl, settings
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
-    from torch import Tensor
-
-    from medgen.evaluation.network import Halvings
 
 medgen_api = 1
-
-RATE = 4e-3
-SPREAD = 0.3
-"""Of the place in the head and of strengths, 0 to 1, by which errors are divided."""
-HARMED = 0.6
-"""Share of the slices that have each harm."""
-SCALES = (1.0, 4.0)
-"""px; what is scrambled is finer than a Gaussian of one in this range."""
-FLOOR = 0.1
-"""Of the spread of a feature, as a share of the median one: what hardly ever varies must not decide."""
-FARTHEST = 5.0
-"""Standard deviations at which a feature is cut, as the kernel takes the third power."""
 
 
 @settings
@@ -40,78 +24,9 @@ class Taught(FeaturesSettings):
     anatomy = True
 
     def build(self, device: torch.device) -> Extractor:
-        return _Extractor(self, device)
+        from medgen_builtins.features._taught import Harms, TaughtExtractor
 
-
-class _Extractor(Extractor):
-    hash = ""
-
-    def __init__(self, chosen: Taught, device: torch.device):
-        self._chosen, self._device = chosen, device
-
-    def fit(self, images: np.ndarray, people: np.ndarray, position: np.ndarray, seed: int) -> None:
-        from medgen.evaluation.network import digest, made, teach
-
-        self._network = made(images.shape[1], 5, seed, self._device)
-        batches = _Batches(self._chosen, images, position, seed, self._device)
-        teach(self._network, lambda: batches.loss(self._network), self._chosen.steps, RATE)
-        found = self._pooled(images)
-        self._mean, spread = found.mean(axis=0), found.std(axis=0)
-        self._spread = (spread**2 + (FLOOR * float(sorted(spread)[len(spread) // 2])) ** 2) ** 0.5
-        self.hash = digest(self._network.state_dict())
-
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        found: np.ndarray = ((self._pooled(images) - self._mean) / self._spread).clip(-FARTHEST, FARTHEST)
-        return found
-
-    def _pooled(self, images: np.ndarray) -> np.ndarray:
-        import numpy as np
-        import torch
-
-        from medgen.evaluation.network import parts
-
-        with torch.no_grad():
-            found = [self._network.pooled(part)[-1] for part in parts(images, self._device)]
-        return np.asarray(torch.cat(found).cpu().numpy(), np.float32)
-
-
-class _Batches:
-    """Draws slices and harms them; knows the answers."""
-
-    def __init__(self, chosen: Taught, images: np.ndarray, position: np.ndarray, seed: int, device: torch.device):
-        import torch
-
-        self._chosen, self._device = chosen, device
-        self._generator = torch.Generator().manual_seed(seed)
-        self._images, self._position = torch.from_numpy(images), torch.from_numpy(position)
-
-    def loss(self, network: Halvings) -> Tensor:
-        """Return a sum of losses: place and three strengths, squared and over their spread; up from down."""
-        import torch
-        from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
-
-        rows = torch.randint(len(self._images), (self._chosen.batch_size,), generator=self._generator)
-        x, down, harms = self._harmed(self._images[rows])
-        place, turned, *told = network(x.to(self._device)).cpu().unbind(1)
-        position = self._position[rows]
-        known = ~position.isnan()
-        off = torch.where(known, place - (position.nan_to_num(0.5) - 0.5) / SPREAD, 0)
-        loss = off.square().sum() / known.sum().clamp(min=1) + cross_entropy(turned, down.float())
-        return loss + (torch.stack(told) - harms / SPREAD).square().mean(1).sum()
-
-    def _harmed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Slices turned and harmed, which are upside down, and `[3, n]` strengths, 0 to 1."""
-        import torch
-
-        from medgen_builtins.features import _harms as harm
-
-        count, generator = len(x), self._generator
-        down, mirrored = torch.rand(2, count, generator=generator) < 0.5
-        x = harm.flipped(harm.flipped(x, down, -1), mirrored, -2)
-        share, blur, noise = (harm.strengths(count, HARMED, generator) for _ in range(3))
-        scale = SCALES[0] + (SCALES[1] - SCALES[0]) * torch.rand(count, generator=generator)
-        x = harm.blurred(harm.scrambled(x, share, scale, generator), blur * self._chosen.blur)
-        return harm.noisy(x, noise * self._chosen.noise, generator), down, torch.stack([share, blur, noise])
+        return TaughtExtractor(self.steps, Harms(self.batch_size, self.noise, self.blur), device)
 
 
 @hookimpl

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from medgen import CriticLoss, LossSettings, field, hookimpl, settings
+from medgen import AutoencoderPrediction, Clean, CriticLoss, LossSettings, field, hookimpl, settings
 
 if TYPE_CHECKING:
     import torch
@@ -30,10 +30,9 @@ class Adversarial(LossSettings):
 class LeastSquares(CriticLoss):
     """Real is 1, fake is 0 (Mao et al. 2017, equation 9)."""
 
-    def __call__(self, prediction: Any, noisy: Any) -> Tensor:
+    def __call__(self, prediction: AutoencoderPrediction, noisy: Clean) -> Tensor:
         """Return the generator's loss, `[batch]`, fp32."""
-        each: Tensor = (prediction.logits.float() - 1).square().flatten(1).mean(1)
-        return each
+        return (prediction.logits.float() - 1).square().flatten(1).mean(1)
 
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
         """Return the discriminator's loss for its logits of real and fake images, `[batch]`, fp32; 0.25 at chance."""
@@ -44,10 +43,9 @@ class LeastSquares(CriticLoss):
 class Hinge(CriticLoss):
     """Real is above 1, fake below -1 (Lim and Ye 2017, section 2)."""
 
-    def __call__(self, prediction: Any, noisy: Any) -> Tensor:
+    def __call__(self, prediction: AutoencoderPrediction, noisy: Clean) -> Tensor:
         """Return the generator's loss, `[batch]`, fp32."""
-        each: Tensor = -prediction.logits.float().flatten(1).mean(1)
-        return each
+        return -prediction.logits.float().flatten(1).mean(1)
 
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
         """Return the discriminator's loss for its logits of real and fake images, `[batch]`, fp32; 1 at chance."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from medgen import LossSettings, hookimpl, settings
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
     from medgen.api.interfaces import LossFunction
 
@@ -22,16 +21,9 @@ class Bce(LossSettings):
     needs = ("x0",)
 
     def build(self, device: torch.device) -> LossFunction:
+        from medgen_builtins.losses._bce import cross_entropy
+
         return cross_entropy
-
-
-def cross_entropy(prediction: Any, noisy: Any) -> Tensor:
-    """`[batch]`, in fp32. sigmoid(2 x0) = (1 + tanh(x0)) / 2, so values and logits agree about every pixel."""
-    from torch.nn.functional import binary_cross_entropy_with_logits
-
-    truth = (noisy.x0 > 0).float()
-    each = binary_cross_entropy_with_logits(2 * prediction.x0.float(), truth, reduction="none")
-    return each.flatten(1).mean(1)
 
 
 @hookimpl

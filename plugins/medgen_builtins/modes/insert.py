@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from medgen import Mode, ModeSettings, field, gt, hookimpl, settings
-from medgen.api.settings import as_toml
+from medgen import Mode, ModeSettings, Problem, field, gt, hookimpl, settings
+from medgen.api.messages import as_toml
 
 if TYPE_CHECKING:
     from medgen.api.recipe import Recipe
@@ -22,23 +22,20 @@ class Insert(ModeSettings):
     mask: str = field("seg", help="name of the mask")
     margin: float = field(4.0, help="mm around a lesion that are generated with it", check=gt(0))
 
-    def check(self, recipe: Recipe) -> Iterator[str]:
+    def check(self, recipe: Recipe) -> Iterator[Problem]:
         if not self.images or self.mask in self.images or len(set(self.images)) < len(self.images):
-            yield (
-                f"mode.insert.images: got {as_toml(list(self.images))}, expected at least one image, each once, and "
-                f"not the mask {self.mask}. Name the images to paint."
-            )
+            expected = f"at least one image, each once, and not the mask {self.mask}"
+            what = f"got {as_toml(list(self.images))}, expected {expected}"
+            yield Problem("mode.insert.images", what, "Name the images to paint")
         if recipe.data.crop != "lesions":
-            got = as_toml(recipe.data.crop)
-            yield f'data.crop: got {got}, expected "lesions", which mode.insert learns from. Set it.'
+            what = f'got {as_toml(recipe.data.crop)}, expected "lesions", which mode.insert learns from'
+            yield Problem("data.crop", what, "Set it")
         if recipe.strategy is not None and recipe.strategy.unconditional:
-            strategy = recipe.names["strategy"]
-            yield f"strategy.{strategy}: is given no mask, which mode.insert paints by. Use rflow or ddpm."
+            what = "is given no mask, which mode.insert paints by"
+            yield Problem(f"strategy.{recipe.names['strategy']}", what, "Use rflow or ddpm")
         if recipe.names.get("space") == "latent":
-            yield (
-                "space.latent: a latent mixes a lesion with what lies around it, which mode.insert leaves as it is. "
-                "Use space.pixel or space.space_to_depth."
-            )
+            what = "a latent mixes a lesion with what lies around it, which mode.insert leaves as it is"
+            yield Problem("space.latent", what, "Use space.pixel or space.space_to_depth")
 
     def build(self) -> Mode:
         return Mode(images=self.images, condition=(self.mask,), margin=self.margin)

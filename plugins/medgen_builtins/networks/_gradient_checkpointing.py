@@ -18,7 +18,7 @@ def recompute(blocks: Iterable[nn.Module], draws: bool = False) -> None:
     change.
     """
 
-    def forward(block: nn.Module, *given: Any, **named: Any) -> Any:
+    def forward(block: nn.Module, *given: Any, **named: Any) -> object:
         plain: Any = type(block).forward
         if not (block.training and torch.is_grad_enabled()):
             return plain(block, *given, **named)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from monai.networks.nets import AutoencoderKL
+from monai.networks.nets.autoencoderkl import AEKLResBlock, SpatialAttentionBlock
 from torch import Tensor, nn
+
+from medgen_builtins.networks._gradient_checkpointing import recompute
 
 LOGVAR = (-30.0, 20.0)
 
@@ -25,3 +30,34 @@ class Convolutional(nn.Module):
     def decode(self, z: Tensor) -> Tensor:
         """Images of latents."""
         return self.net.decode(z)  # type: ignore[no-any-return]
+
+
+def make_autoencoder(
+    *,
+    spatial_dims: int,
+    in_channels: int,
+    out_channels: int,
+    num_res_blocks: int,
+    channels: Sequence[int],
+    latent_channels: int,
+    norm_groups: int,
+    attention: bool,
+    checkpointing: bool,
+) -> Convolutional:
+    """Return the network, see `medgen.Autoencoder`. attention: at the deepest level."""
+    made = AutoencoderKL(
+        spatial_dims=spatial_dims,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        num_res_blocks=(num_res_blocks,) * len(channels),
+        channels=channels,
+        attention_levels=(False,) * len(channels),
+        latent_channels=latent_channels,
+        norm_num_groups=norm_groups,
+        with_encoder_nonlocal_attn=attention,
+        with_decoder_nonlocal_attn=attention,
+        use_flash_attention=True,  # without it a matrix of all positions by all positions is kept
+    )
+    if checkpointing:
+        recompute([each for each in made.modules() if isinstance(each, (AEKLResBlock, SpatialAttentionBlock))])
+    return Convolutional(made, latent_channels, factor=2 ** (len(channels) - 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from medgen import NetworkSettings, between, field, hookimpl, settings
+from medgen import NetworkSettings, Problem, between, field, hookimpl, settings
 from medgen_builtins.networks._norms import count_groups
 
 if TYPE_CHECKING:
@@ -39,56 +39,42 @@ class Autoencoder(NetworkSettings):
     )
     may_change = ("checkpointing",)
 
-    def check(self, recipe: Recipe) -> Iterator[str]:
+    def check(self, recipe: Recipe) -> Iterator[Problem]:
         if not self.channels:
-            yield "network.autoencoder.channels: got [], expected at least one level. Give the width of each level."
+            what = "got [], expected at least one level"
+            yield Problem("network.autoencoder.channels", what, "Give the width of each level")
             return
         size, halvings = recipe.data.image_size, len(self.channels) - 1
         if size % 2**halvings:
-            yield (
-                f"data.image_size: got {size}, expected a multiple of {2**halvings}, as {len(self.channels)} levels "
-                f"halve it {halvings} times. Choose another size, or fewer network.autoencoder.channels."
-            )
+            levels = f"as {len(self.channels)} levels halve it {halvings} times"
+            what = f"got {size}, expected a multiple of {2**halvings}, {levels}"
+            fix = "Choose another size, or fewer network.autoencoder.channels"
+            yield Problem("data.image_size", what, fix)
         for level, width in enumerate(self.channels):
             if width % self._norm_groups():
-                yield (
-                    f"network.autoencoder.channels[{level}]: got {width}, expected a multiple of "
-                    f"network.autoencoder.norm_groups = {self._norm_groups()}. Choose one, or leave norm_groups out."
-                )
+                groups = f"network.autoencoder.norm_groups = {self._norm_groups()}"
+                what = f"got {width}, expected a multiple of {groups}"
+                fix = "Choose one, or leave norm_groups out"
+                yield Problem(f"network.autoencoder.channels[{level}]", what, fix)
 
     def build(self, in_channels: int, out_channels: int) -> nn.Module:
         """Return the network, see `medgen.Autoencoder`."""
-        from monai.networks.nets import AutoencoderKL
+        from medgen_builtins.networks._monai_autoencoder import make_autoencoder
 
-        from medgen_builtins.networks._monai_autoencoder import Convolutional
-
-        made = AutoencoderKL(
+        return make_autoencoder(
             spatial_dims=self.spatial_dims,
             in_channels=in_channels,
             out_channels=out_channels,
-            num_res_blocks=(self.num_res_blocks,) * len(self.channels),
+            num_res_blocks=self.num_res_blocks,
             channels=self.channels,
-            attention_levels=(False,) * len(self.channels),
             latent_channels=self.latent_channels,
-            norm_num_groups=self._norm_groups(),
-            with_encoder_nonlocal_attn=self.attention,
-            with_decoder_nonlocal_attn=self.attention,
-            use_flash_attention=True,  # without it a matrix of all positions by all positions is kept
+            norm_groups=self._norm_groups(),
+            attention=self.attention,
+            checkpointing=self.checkpointing,
         )
-        if self.checkpointing:
-            _recompute(made)
-        return Convolutional(made, self.latent_channels, factor=2 ** (len(self.channels) - 1))
 
     def _norm_groups(self) -> int:
         return self.norm_groups or count_groups(self.channels)
-
-
-def _recompute(network: nn.Module) -> None:
-    from monai.networks.nets.autoencoderkl import AEKLResBlock, SpatialAttentionBlock
-
-    from medgen_builtins.networks._gradient_checkpointing import recompute
-
-    recompute([each for each in network.modules() if isinstance(each, (AEKLResBlock, SpatialAttentionBlock))])
 
 
 @hookimpl

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from medgen import NetworkSettings, between, field, hookimpl, settings
+from medgen import NetworkSettings, Problem, between, field, hookimpl, settings
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from medgen.api.recipe import Recipe
 
@@ -43,38 +43,34 @@ class Unet(NetworkSettings):
     )
     may_change = ("checkpointing",)
 
-    def check(self, recipe: Recipe) -> Iterator[str]:
+    def check(self, recipe: Recipe) -> Iterator[Problem]:
         if not self.channels:
-            yield "network.unet.channels: got [], expected at least one level. Give the width of each level."
+            what = "got [], expected at least one level"
+            yield Problem("network.unet.channels", what, "Give the width of each level")
             return
         yield from self._check_size(recipe)
         yield from self._check_widths()
         if len(self._attention()) != len(self.channels):
-            yield (
-                f"network.unet.attention: got {len(self._attention())} values, expected {len(self.channels)}, one per "
-                "level of network.unet.channels. Give one per level."
-            )
+            expected = f"{len(self.channels)}, one per level of network.unet.channels"
+            what = f"got {len(self._attention())} values, expected {expected}"
+            yield Problem("network.unet.attention", what, "Give one per level")
 
     def build(self, in_channels: int, out_channels: int) -> nn.Module:
         """Return `network(x, t)`: x `[batch, in_channels, *space]`, t `[batch]` in 0..1000."""
-        from monai.networks.nets import DiffusionModelUNet
+        from medgen_builtins.networks._unet import make_unet
 
-        network = DiffusionModelUNet(
+        return make_unet(
             spatial_dims=self.spatial_dims,
             in_channels=in_channels,
             out_channels=out_channels,
             num_res_blocks=self.num_res_blocks,
             channels=self.channels,
             attention_levels=self._attention(),
-            norm_num_groups=self._norm_groups(),
-            num_head_channels=[self._head_channels(width) for width in self.channels],
-            use_flash_attention=True,  # without it a matrix of all positions by all positions is kept
+            norm_groups=self._norm_groups(),
+            head_channels=[self._head_channels(width) for width in self.channels],
+            dropout=self.dropout,
+            checkpointing=self.checkpointing,
         )
-        if self.dropout:
-            _add_dropout(network, self.dropout)
-        if self.checkpointing:
-            _recompute(network, draws=self.dropout > 0)
-        return network  # type: ignore[no-any-return]
 
     def _attention(self) -> tuple[bool, ...]:
         levels = len(self.channels)
@@ -86,29 +82,26 @@ class Unet(NetworkSettings):
     def _head_channels(self, width: int) -> int:
         return self.head_channels or _largest_divisor(width, _MAX_HEAD_CHANNELS)
 
-    def _check_size(self, recipe: Recipe) -> Iterator[str]:
+    def _check_size(self, recipe: Recipe) -> Iterator[Problem]:
         size, halvings = recipe.data.image_size, len(self.channels) - 1
         inside = recipe.space.spatial((size,) * self.spatial_dims)
         if any(length % 2**halvings for length in inside):
-            yield (
-                f"data.image_size: got {size}, which is {' x '.join(map(str, inside))} in the space, expected a "
-                f"multiple of {2**halvings} there, as {len(self.channels)} levels halve it {halvings} times. "
-                "Choose another size, or fewer network.unet.channels."
-            )
+            got = f"got {size}, which is {' x '.join(map(str, inside))} in the space"
+            levels = f"as {len(self.channels)} levels halve it {halvings} times"
+            what = f"{got}, expected a multiple of {2**halvings} there, {levels}"
+            yield Problem("data.image_size", what, "Choose another size, or fewer network.unet.channels")
 
-    def _check_widths(self) -> Iterator[str]:
+    def _check_widths(self) -> Iterator[Problem]:
         groups = self._norm_groups()
         for level, width in enumerate(self.channels):
             if width % groups:
-                yield (
-                    f"network.unet.channels[{level}]: got {width}, expected a multiple of network.unet.norm_groups = "
-                    f"{groups}. Choose one, or leave norm_groups out."
-                )
+                what = f"got {width}, expected a multiple of network.unet.norm_groups = {groups}"
+                fix = "Choose one, or leave norm_groups out"
+                yield Problem(f"network.unet.channels[{level}]", what, fix)
             if self._attends(level) and width % self._head_channels(width):
-                yield (
-                    f"network.unet.head_channels: got {self.head_channels}, expected a divisor of "
-                    f"network.unet.channels[{level}] = {width}. Choose one, or leave it out."
-                )
+                expected = f"a divisor of network.unet.channels[{level}] = {width}"
+                what = f"got {self.head_channels}, expected {expected}"
+                yield Problem("network.unet.head_channels", what, "Choose one, or leave it out")
 
     def _attends(self, level: int) -> bool:
         """True for levels with attention; the middle block always attends at the deepest level."""
@@ -117,32 +110,6 @@ class Unet(NetworkSettings):
 
 def _largest_divisor(number: int, limit: int) -> int:
     return max(divisor for divisor in range(1, limit + 1) if number % divisor == 0)
-
-
-def _add_dropout(network: nn.Module, share: float) -> None:
-    """Add dropout before the second convolution of each residual block (Ho et al. 2020, appendix B).
-
-    Uses hooks, so that the names of the weights do not change.
-    """
-    from monai.networks.nets.diffusion_model_unet import DiffusionUNetResnetBlock
-    from torch.nn.functional import dropout
-
-    def drop(convolution: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
-        return (dropout(inputs[0], share, convolution.training),)
-
-    for module in network.modules():
-        if isinstance(module, DiffusionUNetResnetBlock):
-            module.conv2.register_forward_pre_hook(drop)
-
-
-def _recompute(network: nn.Module, draws: bool) -> None:
-    """Checkpoint every residual and attention block separately: less memory than whole levels."""
-    from monai.networks.nets.diffusion_model_unet import DiffusionUNetResnetBlock, SpatialAttentionBlock
-
-    from medgen_builtins.networks._gradient_checkpointing import recompute
-
-    blocks = (DiffusionUNetResnetBlock, SpatialAttentionBlock)
-    recompute([each for each in network.modules() if isinstance(each, blocks)], draws)
 
 
 @hookimpl

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from medgen import Draws, Mode, Space, SpaceSettings, field, ge, hookimpl, settings
+from medgen import Draws, Mode, Problem, Space, SpaceSettings, field, ge, hookimpl, settings
 
 if TYPE_CHECKING:
     import torch
@@ -27,13 +27,11 @@ class SpaceToDepth(SpaceSettings):
         """Return the spatial size of an encoded sample, for the checks of a recipe."""
         return tuple(length // self.factor for length in size)
 
-    def check(self, recipe: Recipe) -> Iterator[str]:
+    def check(self, recipe: Recipe) -> Iterator[Problem]:
         size = recipe.data.image_size
         if size % self.factor:
-            yield (
-                f"data.image_size: got {size}, expected a multiple of space.space_to_depth.factor = {self.factor}. "
-                "Change one of them."
-            )
+            what = f"got {size}, expected a multiple of space.space_to_depth.factor = {self.factor}"
+            yield Problem("data.image_size", what, "Change one of them")
 
     def build(self, mode: Mode, device: torch.device) -> SpaceToDepthSpace:
         return SpaceToDepthSpace(mode, self)

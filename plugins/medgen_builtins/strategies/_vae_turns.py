@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple, cast
 
 import torch
+from monai.networks.nets import PatchDiscriminator
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from medgen import Turn
-from medgen.api.interfaces import CriticLoss, LossFunction
+from medgen import Autoencoder, AutoencoderLoss, CriticLoss, LossFunction, Turn
 from medgen.api.values import AutoencoderPrediction, Batch, Clean, Mode, TurnOutput
+from medgen_builtins._similarity import ssim
 from medgen_builtins.losses.kl import divergence
 from medgen_builtins.networks._norms import count_groups
-
-if TYPE_CHECKING:
-    from medgen_builtins.strategies._discriminator import Discriminator
+from medgen_builtins.strategies._discriminator import Discriminator
 
 HEAD = -0.95
 """Intensity of any channel of the real image above which a pixel belongs to the head."""
@@ -40,9 +39,10 @@ class AutoencoderTurn(nn.Module, Turn):
 
     name = "autoencoder"
 
-    def __init__(self, mode: Mode, network: Any, losses: Mapping[str, LossFunction], start_step: int):
+    def __init__(self, mode: Mode, network: Autoencoder, losses: Mapping[str, LossFunction], start_step: int):
         super().__init__()
-        self.network, self.losses, self.start_step = network, dict(losses), start_step
+        self.network, self.start_step = network, start_step
+        self.losses = dict(cast("Mapping[str, AutoencoderLoss]", losses))  # what else a recipe is refused for
         self.makes_masks = not mode.condition and not mode.pooled
         self._asked: tuple[nn.Module, ...] = ()
         # not in checkpoints: means are taken wherever a run stops, and a stop must change nothing there
@@ -80,8 +80,6 @@ class AutoencoderTurn(nn.Module, Turn):
         self, output: TurnOutput, total: Tensor, truth: Tensor, lesion: Tensor | None
     ) -> list[tuple[str, Tensor]]:
         """Return the likeness of a sampled reconstruction, and statistics of its latents."""
-        from medgen_builtins._similarity import ssim
-
         made = output.prediction.x0.clamp(-1, 1)
         error, head = made - truth, (truth > HEAD).any(1, keepdim=True).expand_as(truth)
         rows = [("psnr/image", psnr(error.square().flatten(1).mean(1))), ("ssim", ssim(made, truth).flatten(1).mean(1))]
@@ -91,6 +89,7 @@ class AutoencoderTurn(nn.Module, Turn):
             absolute = error.abs().mean(1)
             rows += [("l1/lesion", absolute[lesion]), ("l1/outside", absolute[~lesion])]
             rows += [("dice", overlap(made, truth))] if self.makes_masks else []
+        assert isinstance(output.prediction, AutoencoderPrediction)  # as `forward` gave it
         return rows + list(latents(output.prediction))
 
     def _inside(self, name: str, error: Tensor, region: Tensor) -> list[tuple[str, Tensor]]:
@@ -131,7 +130,7 @@ class DiscriminatorTurn(nn.Module, Turn):
 
     name = "discriminator"
 
-    def __init__(self, discriminator: nn.Module, loss: Any, options: Discriminator):
+    def __init__(self, discriminator: nn.Module, loss: CriticLoss, options: Discriminator):
         super().__init__()
         self.discriminator, self.loss = discriminator, loss
         self.betas, self.rate, self.start_step = options.betas, options.learning_rate, options.start_step
@@ -154,10 +153,8 @@ class DiscriminatorTurn(nn.Module, Turn):
         return []
 
 
-def discriminator(options: Discriminator, channels: int, image_size: int) -> nn.Module:
+def make_discriminator(options: Discriminator, channels: int, image_size: int) -> nn.Module:
     """Build MONAI's PatchDiscriminator as a module that returns only its logits."""
-    from monai.networks.nets import PatchDiscriminator
-
     norms = {
         "group": ("group", {"num_groups": count_groups([options.channels])}),
         "instance": ("instance", {"affine": True}),

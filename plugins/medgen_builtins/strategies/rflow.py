@@ -2,32 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from medgen import (
-    DiffusionStrategy,
-    Draws,
-    Noisy,
-    Prediction,
-    StrategySettings,
-    between,
-    diffusion_metrics,
-    field,
-    gt,
-    hookimpl,
-    settings,
-)
-from medgen.api.values import TIME_SCALE
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor, nn
-
-    from medgen.api.interfaces import LossFunction, Space
-    from medgen.api.recipe import Recipe
-    from medgen.api.values import Better, DrawNoise, Mode, Predict
-    from medgen.training.objective import Objective
+from medgen import Recipe, Strategy, StrategySettings, between, diffusion_metrics, field, gt, hookimpl, settings
+from medgen.api.values import Better
 
 medgen_api = 1
 
@@ -58,83 +36,11 @@ class Rflow(StrategySettings):
     def metrics(self, recipe: Recipe) -> dict[str, Better]:
         return diffusion_metrics()
 
-    def build(self) -> RflowStrategy:
-        return RflowStrategy(self)
+    def build(self) -> Strategy:
+        from medgen_builtins.strategies._rflow import RflowStrategy, Times
 
-
-class RflowStrategy(DiffusionStrategy):
-    """See `DiffusionStrategy`. xt = (1 - t) x0 + t epsilon with t in 0..1, a thousandth of the network's t."""
-
-    def __init__(self, options: Rflow):
-        self.options, self.prediction, self.t_min = options, options.prediction, options.t_min
-        self.sampling_steps = options.sampling_steps
-
-    def turns(
-        self, mode: Mode, space: Space, network: nn.Module, losses: Mapping[str, LossFunction], device: torch.device
-    ) -> Sequence[Objective]:
-        """Return one turn, the network's."""
-        from medgen.training.objective import Objective
-
-        return [Objective(mode, space, self, network, losses)]
-
-    def draw(self, generator: torch.Generator, batch_size: int, shape: Sequence[int]) -> Draws:
-        """Draw times from the recipe's distribution, and noise."""
-        import torch
-
-        t = self._times(generator, batch_size)
-        noise = torch.randn(batch_size, *shape, generator=generator, device=generator.device)
-        return Draws(t * TIME_SCALE, noise)
-
-    def corrupt(self, x0: Tensor, draws: Draws) -> Noisy:
-        """Return xt on the line from x0 to the noise, and the line's velocity x0 - epsilon as the target."""
-        x0, noise = x0.float(), draws.noise.float()
-        t, divisor = self._at(draws.t, x0.ndim)
-        xt = (1 - t) * x0 + t * noise
-        # with x0, the target is divided as the prediction is, else a perfect x0 would have a loss below t_min
-        target = x0 - noise if self.prediction == "velocity" else t / divisor * (x0 - noise)
-        snr = ((1 - t) / t.clamp(min=1e-6)) ** 2  # finite at t = 0 too
-        return Noisy(xt, draws.t, target, x0, snr.flatten(), (divisor**2).flatten())
-
-    def read(self, output: Tensor, xt: Tensor, t: Tensor) -> Prediction:
-        """Return the predicted velocity and x0 = xt + t velocity, from whichever of the two the network predicts."""
-        output, xt = output.float(), xt.float()
-        _, divisor = self._at(t, xt.ndim)
-        if self.prediction == "velocity":
-            return Prediction(output, xt + divisor * output)
-        return Prediction((output - xt) / divisor, output)
-
-    def sample(self, predict: Predict, noise: Tensor, steps: int, draw: DrawNoise) -> Tensor:
-        """Turn noise into x0 in `steps` steps; adds no further noise."""
-        from medgen_builtins.strategies import _samplers
-
-        solve = _samplers.heun if self.options.sampler == "heun" else _samplers.euler
-        return solve(predict, noise, self.times(steps))
-
-    def times(self, steps: int) -> list[float]:
-        """Return the sampler's times, from 1000 to 0."""
-        from medgen_builtins.strategies import _schedules
-
-        ratios = _schedules.balanced_ratios(steps)
-        times: list[float] = (TIME_SCALE / (1 + 1 / ratios)).flip(0).tolist()
-        return times
-
-    def _at(self, t: Tensor, ndim: int) -> tuple[Tensor, Tensor]:
-        """Return t in 0..1 and dx0/dvelocity, t except below `t_min`; each `[batch, 1, ...]` with `ndim` axes."""
-        t = (t.float() / TIME_SCALE).view(-1, *(1,) * (ndim - 1))
-        return t, t if self.prediction == "velocity" else t.clamp(min=self.t_min)
-
-    def _times(self, generator: torch.Generator, batch_size: int) -> Tensor:
-        """Draw times `[batch]` in 0..1."""
-        import torch
-
-        options, device = self.options, generator.device
-        if options.time == "logit-normal":  # Esser et al. 2024, eq. 19
-            normal = torch.randn(batch_size, generator=generator, device=device)
-            return torch.sigmoid(options.logit_mean + options.logit_std * normal)
-        t = torch.rand(batch_size, generator=generator, device=device)
-        if options.time == "shifted":  # Esser et al. 2024, eq. 23, shift = sqrt(m/n)
-            t = options.shift * t / (1 + (options.shift - 1) * t)
-        return t
+        times = Times(self.time, self.logit_mean, self.logit_std, self.shift)
+        return RflowStrategy(times, self.prediction, self.t_min, self.sampler, self.sampling_steps)
 
 
 @hookimpl

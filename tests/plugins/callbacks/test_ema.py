@@ -5,7 +5,7 @@ import torch
 
 from medgen.config.recipe import load
 from medgen.run.assemble import assemble
-from medgen.training.trainer import validate
+from medgen.training.validation import validate
 
 
 @pytest.fixture

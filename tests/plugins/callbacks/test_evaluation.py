@@ -131,6 +131,8 @@ REFUSED = {
     "vae_bravo": "callbacks.evaluation: strategy.vae generates no samples to measure. Set callbacks.evaluation=false.",
     "seg_rflow": "callbacks.evaluation: mode.seg generates masks alone, and features are of scans. Set "
     "callbacks.evaluation=false.",
+    "demo_insert": 'callbacks.evaluation: samples are crops (data.crop = "lesions"), and features are of whole heads. '
+    "Set callbacks.evaluation=false.",
 }
 
 

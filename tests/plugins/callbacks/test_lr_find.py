@@ -15,8 +15,8 @@ from medgen_builtins.callbacks._lr_finding import judge, number, smooth
 from medgen_builtins.callbacks._lr_plot import HEIGHT, WIDTH, draw, plot
 from medgen_builtins.callbacks._lr_sweep import Finder, Probe, ramp
 from medgen_builtins.callbacks.lr_find import LrFind
-from medgen_builtins.commands.verify_resume import differences
-from medgen_builtins.strategies.rflow import RflowStrategy
+from medgen_builtins.commands._verify_resume import differences
+from medgen_builtins.strategies._rflow import RflowStrategy
 from PIL import ImageColor
 
 from medgen import Turn, TurnOutput

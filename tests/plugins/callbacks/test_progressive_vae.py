@@ -1,6 +1,6 @@
 """Training at growing sizes: when a phase ends, what it hands on, and that no interruption changes the result.
 
-Covers: medgen.training.phases.
+Covers: medgen.training.phases, medgen_builtins.callbacks._plateau, medgen_builtins.callbacks._progressive.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ import pytest
 import torch
 from faults.dying import die_at
 from faults.forkserver import Server, differences, flat
-from medgen_builtins.callbacks.progressive_vae import Plateau, ProgressiveVae
-from medgen_builtins.commands import verify_resume
+from medgen_builtins.callbacks._plateau import Plateau
+from medgen_builtins.callbacks.progressive_vae import ProgressiveVae
+from medgen_builtins.commands import _verify_resume as verify_resume
 
 from medgen.run import checkpoint
 from medgen.training.trainer import Trainer
 
 PHASES = ("phase_16", "phase_32", "phase_64")
 KEY = "callbacks.progressive_vae"
-PLUGIN = "medgen_builtins.callbacks.progressive_vae"
+PLUGIN = "medgen_builtins.callbacks._progressive"
 
 
 def fired_at(curve, **settings):
     """The epoch, from 1, at which the detector fires; None: never."""
-    plateau = Plateau(ProgressiveVae(**settings))
+    plateau = Plateau(ProgressiveVae(**settings).rule)
     return next((epoch for epoch, value in enumerate(curve, 1) if plateau.add(value)), None)
 
 
@@ -70,17 +71,17 @@ def test_a_value_that_is_not_finite_is_no_progress_and_never_the_best(bad):
 
 
 def test_a_gain_is_told_by_a_leading_minus():
-    plateau = Plateau(ProgressiveVae(metric="-psnr", min_epochs=1, patience=3, window=1))
+    plateau = Plateau(ProgressiveVae(metric="-psnr", min_epochs=1, patience=3, window=1).rule)
     assert not any(plateau.add(plateau._value({"psnr": 20.0 + epoch})) for epoch in range(50))
     assert [plateau.add(plateau._value({"psnr": 69.0})) for _ in range(3)] == [False, False, True]
 
 
 def test_the_detector_goes_on_from_its_state_as_if_it_had_never_stopped():
-    settings, noise = ProgressiveVae(min_epochs=3, patience=6, window=4), random.Random(1)
-    whole = parts = Plateau(settings)
+    rule, noise = ProgressiveVae(min_epochs=3, patience=6, window=4).rule, random.Random(1)
+    whole = parts = Plateau(rule)
     for _ in range(40):
         value = noise.choice([1.0, 1.01, 0.98, math.nan])
-        restored = Plateau(settings)
+        restored = Plateau(rule)
         restored.load_state_dict(json.loads(json.dumps(parts.state_dict())))
         parts = restored
         assert parts.add(value) == whole.add(value)
@@ -160,7 +161,7 @@ KILLS = [
     (f"{PLUGIN}:Progressive._save", 1, True),  # it is noted, and the second has not begun
     (f"{PLUGIN}:carry_over", 1, True),  # it has its weights, and nothing is saved
     ("medgen.training.trainer:Trainer.step", 3, True),  # in the second
-    (f"{PLUGIN}:Plateau.add", 1, True),  # its plateau is seen and not saved
+    ("medgen_builtins.callbacks._plateau:Plateau.add", 1, True),  # its plateau is seen and not saved
     (f"{PLUGIN}:Progressive._save", 1, False),
     ("medgen.training.trainer:Trainer.step", 3, False),  # in the last
     (f"{PLUGIN}:Progressive._finish", 1, False),
@@ -209,9 +210,9 @@ def test_a_signal_in_a_phase_saves_it_and_resuming_goes_on_there(call, stopped, 
 
 
 def test_a_phase_begins_with_the_averaged_weights_of_the_one_before_and_new_optimizers(stopped):
-    from medgen_builtins.callbacks import progressive_vae
+    from medgen_builtins.callbacks import _progressive
 
-    folder = stopped(progressive_vae, "carry_over")
+    folder = stopped(_progressive, "carry_over")
     before, after = (checkpoint.load(folder / name / "latest.pt") for name in PHASES[:2])
     assert after["position"]["step"] == 0
     for kept in ("network", "averaged"):
@@ -223,9 +224,9 @@ def test_a_phase_begins_with_the_averaged_weights_of_the_one_before_and_new_opti
 def test_a_discriminator_goes_along_where_it_fits_and_else_begins_anew_with_a_word(
     medgen, autoencoder, tmp_path, monkeypatch
 ):
-    from medgen_builtins.callbacks import progressive_vae
+    from medgen_builtins.callbacks import _progressive
 
-    real, seen = progressive_vae.carry_over, []
+    real, seen = _progressive.carry_over, []
 
     def carry_over(child, before):
         fresh = {name: each.clone() for name, each in child.turns["discriminator"].state_dict().items()}
@@ -234,7 +235,7 @@ def test_a_discriminator_goes_along_where_it_fits_and_else_begins_anew_with_a_wo
         now = child.turns["discriminator"].state_dict()
         seen.append([all(same(now[name], kept.get(name)) for name in now) for kept in (fresh, old)])
 
-    monkeypatch.setattr(progressive_vae, "carry_over", carry_over)
+    monkeypatch.setattr(_progressive, "carry_over", carry_over)
     ended = medgen("train", "vae_progressive", *autoencoder, f"run.dir={tmp_path}/r")
     assert ended.code == 0, ended.err
     assert seen == [[False, True], [True, False]]  # to 32 px, to 64 px
@@ -253,7 +254,7 @@ def test_a_time_limit_that_no_step_fits_into_is_a_mistake_and_resuming_without_i
     medgen, growing, tmp_path, monkeypatch
 ):
     folder = tmp_path / "r"
-    has_built = "medgen.training.session.cache_folder.has_built"
+    has_built = "medgen.data.store.cache_folder.has_built"
     monkeypatch.setattr(has_built, lambda began: False)  # time for that is no mistake
     ended = medgen("train", "bravo_rflow", *growing, f"run.dir={folder}", "training.time_limit=1e-6")
     assert (ended.code, "no step fits into what is left" in ended.err) == (2, True)
@@ -317,7 +318,7 @@ def test_a_metric_that_nobody_measures_is_told_with_those_that_there_are(medgen,
         ((f"{KEY}.sizes=[16,33,64]",), f"{KEY}.sizes[1]: got 33, which is 33 x 33 in the space"),
         (
             ("training.accumulate=2", f"{KEY}.batch_sizes=[4,2,1]"),
-            f"training.accumulate: got 2, expected a divisor of {KEY}.batch_sizes[2] = 1",
+            f"training.accumulate: got 2, expected a divisor of training.batch_size = 1, in phase_64 of {KEY}",
         ),
         (("callbacks.checkpoints=false",), f"{KEY}: got no [callbacks.checkpoints]"),
         (("training.validate_every=0",), "training.validate_every: got 0, expected 1 or more"),

@@ -45,9 +45,9 @@ def test_a_log_has_a_line_of_fixed_fields_and_ends_with_where_the_result_is(show
 
 
 def test_a_slow_device_is_never_silent_for_long(medgen, tiny, tmp_path, monkeypatch):
-    from medgen_builtins.callbacks import progress
+    from medgen_builtins.callbacks import _progress
 
-    monkeypatch.setattr(progress, "SILENT", 0.0)
+    monkeypatch.setattr(_progress, "SILENT", 0.0)
     common = ("callbacks.previews=false", "training.steps=3", f"run.dir={tmp_path / 'run'}")
     result = medgen("train", "bravo_rflow", *tiny, *common)
     assert result.code == 0, result.err

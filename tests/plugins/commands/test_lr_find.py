@@ -59,7 +59,7 @@ def test_the_recipe_says_how_to_sweep_unless_the_command_does(find):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (("--min-lr", "1e-2", "--max-lr", "1e-3"), "--max-lr: got 0.001, expected more than --min-lr = 0.01"),
+        (("--min-lr", "1e-2", "--max-lr", "1e-3"), "--max-lr: got 0.001, expected more than min_lr = 0.01"),
         (("--steps", "2"), "--steps: got 2, expected an integer from 10 to 1000000"),
         (("--min-lr", "0"), "--min-lr: got 0.0, expected a number greater than 0"),
     ],

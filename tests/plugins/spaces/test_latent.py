@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 from faults.forkserver import differences
-from medgen_builtins.spaces.latent import Latent, LatentSpace
+from medgen_builtins.spaces._latent import LatentSpace
+from medgen_builtins.spaces.latent import Latent
 
 from medgen.api.values import Batch, Draws, Mode
 from medgen.config.recipe import load

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from medgen_builtins.strategies.ddpm import Ddpm, DdpmStrategy
+from medgen_builtins.strategies._ddpm import DdpmStrategy
+from medgen_builtins.strategies.ddpm import Ddpm
 from torch import Tensor
 
 from medgen.api.values import Draws

@@ -22,7 +22,7 @@ from medgen import Batch, Mode
 from medgen.config.recipe import load
 from medgen.errors import RecipeError
 from medgen.run import checkpoint
-from medgen.training.objective import detach
+from medgen.training.turn_values import detach
 
 CPU = torch.device("cpu")
 SMALL = (

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import nibabel
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -74,8 +75,6 @@ def atlas_files() -> list[Path]:
 @lru_cache(maxsize=1)
 def load_atlas() -> Atlas:
     """Read the template."""
-    import nibabel
-
     images = [nibabel.load(file) for file in atlas_files()]
     t1, grey, white = (np.asarray(image.dataobj, dtype=np.float32) / 255 for image in images)
     brain = (t1 > 0).astype(np.float32)

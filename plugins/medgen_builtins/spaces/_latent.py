@@ -1,0 +1,112 @@
+"""The latents of an autoencoder, as a space."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from medgen import Batch, Draws, Mode, Space
+from medgen_builtins.spaces import _latent_autoencoder
+from medgen_builtins.spaces._latent_autoencoder import Codec, Moments
+from medgen_builtins.spaces.space_to_depth import fold
+
+
+class LatentSpace(Space):
+    """See `StoringSpace`. What is stored are means and log-variances, `[batch, 2 * channels, *space]`.
+
+    The autoencoders are read from the recipe's files when they are first needed, unless `load_state_dict` brought them.
+    """
+
+    def __init__(
+        self, mode: Mode, factor: int, axes: int, checkpoint: Path, mask_checkpoint: Path | None, device: torch.device
+    ):
+        """mask_checkpoint: encodes the masks; None: they are folded. axes: spatial ones of a sample."""
+        self.mode, self.factor, self.axes, self.device = mode, factor, axes, device
+        self.checkpoint, self.mask_checkpoint = checkpoint, mask_checkpoint
+        self._images: Codec | None = None
+        self._masks: Codec | None = None
+
+    @property
+    def images(self) -> Codec:
+        """The autoencoder of the images."""
+        if self._images is None:
+            self._images = self._read(self.checkpoint, "checkpoint", self.mode.images, self.mode.channels)
+        return self._images
+
+    @property
+    def masks(self) -> Codec | None:
+        """The autoencoder of the condition, where there is one."""
+        names, path = self.mode.condition, self.mask_checkpoint
+        if self._masks is None and path is not None and names:
+            self._masks = self._read(path, "mask_checkpoint", names, len(names))
+        return self._masks
+
+    @property
+    def channels(self) -> int:  # type: ignore[override]  # known once the autoencoder is read
+        return self.images.channels
+
+    @property
+    def condition_channels(self) -> int:  # type: ignore[override]  # known once the autoencoder is read
+        folded = len(self.mode.condition) * self.factor**self.axes
+        return self.masks.channels if self.masks else folded
+
+    @property
+    def key(self) -> str:  # type: ignore[override]  # known once the autoencoder is read
+        """A hash of the images' autoencoder."""
+        return f"latent {self.images.digest}"
+
+    def shape(self, size: Sequence[int]) -> tuple[int, ...]:
+        return (self.channels, *(length // self.factor for length in size))
+
+    def prepare(self, image: Tensor) -> Tensor:
+        """Return means and log-variances, stacked."""
+        return torch.cat(self.images.moments(image), dim=1)
+
+    def encode(self, stored: Tensor, draws: Draws) -> Tensor:
+        """Draw a new sample of each latent: (mean + sigma epsilon - shift) / scale."""
+        mean, logvar = stored.chunk(2, dim=1)
+        return self.images.normalise(mean + (0.5 * logvar).exp() * cast("Tensor", draws.latent))
+
+    def condition(self, condition: Tensor) -> Tensor:
+        """Bring masks to the latent grid: folded into channels, or encoded to the mean by the masks' autoencoder."""
+        if self.masks is None:
+            return fold(condition, self.factor)
+        with torch.no_grad():
+            return self.masks.normalise(self.masks.moments(condition)[0])
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.images.decode(z)
+
+    def calibrate(self, batches: Iterable[Batch]) -> None:
+        """Measure shift and scale of each channel, for mean 0 and variance 1 over the training set."""
+        of_images, of_masks = Moments(), Moments()
+        for stored, condition in batches:
+            of_images.add(*stored.chunk(2, dim=1))
+            if self.masks is not None:
+                with torch.no_grad():
+                    mean = self.masks.moments(condition)[0]
+                of_masks.add(mean, torch.full_like(mean, -torch.inf))  # it is not sampled
+        self.images.shift, self.images.scale = of_images.shift_and_scale()
+        if self.masks is not None:
+            self.masks.shift, self.masks.scale = of_masks.shift_and_scale()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"autoencoder": self.images.state_dict()} | (
+            {"mask_autoencoder": self.masks.state_dict()} if self.masks else {}
+        )
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._images = self._restore(state["autoencoder"], self.mode.images, self.mode.channels)
+        if self.mask_checkpoint is not None and self.mode.condition:
+            names = self.mode.condition
+            self._masks = self._restore(state["mask_autoencoder"], names, len(names))
+
+    def _read(self, path: Path, key: str, names: Sequence[str], count: int) -> Codec:
+        return _latent_autoencoder.read(path, f"space.latent.{key}", names, count, self.factor, self.device)
+
+    def _restore(self, state: Mapping[str, Any], names: Sequence[str], count: int) -> Codec:
+        return _latent_autoencoder.restore(state, names, count, self.factor, self.device)

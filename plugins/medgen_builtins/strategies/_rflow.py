@@ -1,0 +1,88 @@
+"""Rectified flow (Liu et al. 2023; Esser et al. 2024), as a strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from medgen import TIME_SCALE, DiffusionStrategy, Draws, LossFunction, Mode, Noisy, Prediction, Space
+from medgen.api.values import DrawNoise, Predict
+from medgen.training.objective import Objective
+from medgen_builtins.strategies import _samplers, _schedules
+
+
+class Times(NamedTuple):
+    """Distribution of t in training; see the settings `Rflow`."""
+
+    time: str
+    logit_mean: float
+    logit_std: float
+    shift: float
+
+
+class RflowStrategy(DiffusionStrategy):
+    """See `DiffusionStrategy`. xt = (1 - t) x0 + t epsilon with t in 0..1, a thousandth of the network's t."""
+
+    def __init__(self, times: Times, prediction: str, t_min: float, sampler: str, sampling_steps: int):
+        self.distribution, self.prediction, self.t_min = times, prediction, t_min
+        self.sampler, self.sampling_steps = sampler, sampling_steps
+
+    def turns(
+        self, mode: Mode, space: Space, network: nn.Module, losses: Mapping[str, LossFunction], device: torch.device
+    ) -> Sequence[Objective]:
+        """Return one turn, the network's."""
+        return [Objective(mode, space, self, network, losses)]
+
+    def draw(self, generator: torch.Generator, batch_size: int, shape: Sequence[int]) -> Draws:
+        """Draw times from the recipe's distribution, and noise."""
+        t = self._times(generator, batch_size)
+        noise = torch.randn(batch_size, *shape, generator=generator, device=generator.device)
+        return Draws(t * TIME_SCALE, noise)
+
+    def corrupt(self, x0: Tensor, draws: Draws) -> Noisy:
+        """Return xt on the line from x0 to the noise, and the line's velocity x0 - epsilon as the target."""
+        x0, noise = x0.float(), draws.noise.float()
+        t, divisor = self._at(draws.t, x0.ndim)
+        xt = (1 - t) * x0 + t * noise
+        # with x0, the target is divided as the prediction is, else a perfect x0 would have a loss below t_min
+        target = x0 - noise if self.prediction == "velocity" else t / divisor * (x0 - noise)
+        snr = ((1 - t) / t.clamp(min=1e-6)) ** 2  # finite at t = 0 too
+        return Noisy(xt, draws.t, target, x0, snr.flatten(), (divisor**2).flatten())
+
+    def read(self, output: Tensor, xt: Tensor, t: Tensor) -> Prediction:
+        """Return the predicted velocity and x0 = xt + t velocity, from whichever of the two the network predicts."""
+        output, xt = output.float(), xt.float()
+        _, divisor = self._at(t, xt.ndim)
+        if self.prediction == "velocity":
+            return Prediction(output, xt + divisor * output)
+        return Prediction((output - xt) / divisor, output)
+
+    def sample(self, predict: Predict, noise: Tensor, steps: int, draw: DrawNoise) -> Tensor:
+        """Turn noise into x0 in `steps` steps; adds no further noise."""
+        solve = _samplers.heun if self.sampler == "heun" else _samplers.euler
+        return solve(predict, noise, self.times(steps))
+
+    def times(self, steps: int) -> list[float]:
+        """Return the sampler's times, from 1000 to 0."""
+        ratios = _schedules.balanced_ratios(steps)
+        times: list[float] = (TIME_SCALE / (1 + 1 / ratios)).flip(0).tolist()
+        return times
+
+    def _at(self, t: Tensor, ndim: int) -> tuple[Tensor, Tensor]:
+        """Return t in 0..1 and dx0/dvelocity, t except below `t_min`; each `[batch, 1, ...]` with `ndim` axes."""
+        t = (t.float() / TIME_SCALE).view(-1, *(1,) * (ndim - 1))
+        return t, t if self.prediction == "velocity" else t.clamp(min=self.t_min)
+
+    def _times(self, generator: torch.Generator, batch_size: int) -> Tensor:
+        """Draw times `[batch]` in 0..1."""
+        chosen, device = self.distribution, generator.device
+        if chosen.time == "logit-normal":  # Esser et al. 2024, eq. 19
+            normal = torch.randn(batch_size, generator=generator, device=device)
+            return torch.sigmoid(chosen.logit_mean + chosen.logit_std * normal)
+        t = torch.rand(batch_size, generator=generator, device=device)
+        if chosen.time == "shifted":  # Esser et al. 2024, eq. 23, shift = sqrt(m/n)
+            t = chosen.shift * t / (1 + (chosen.shift - 1) * t)
+        return t
