@@ -1,6 +1,6 @@
 """`--steps auto`: the fewest steps that measure no worse, once per folder, and then the pairs of that number.
 
-Covers: medgen.cli.auto_steps, medgen.generation.auto_steps.
+Covers: medgen.cli._auto_steps, medgen.generation.auto_steps.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from torch.distributed.elastic.agent.server.api import WorkerSpec
+from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.rendezvous import RendezvousParameters
 from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
@@ -15,7 +15,7 @@ from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 from medgen.system import torch_private
 
 
-def make_agent(arguments: list[str], devices: int, logs: Path, look: Callable[[], None]) -> Any:
+def make_agent(arguments: list[str], devices: int, logs: Path, look: Callable[[], None]) -> LocalElasticAgent:
     """Return torch's agent for one node; `look` is called before each check of the workers."""
     rendezvous = RendezvousParameters(
         "c10d", "127.0.0.1:0", run_id="medgen", min_nodes=1, max_nodes=1, local_addr="127.0.0.1"

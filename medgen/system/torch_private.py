@@ -10,6 +10,7 @@ import torch.distributed as dist
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.agent.server.api import WorkerSpec
+    from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
     from torch.distributed.elastic.multiprocessing import LogsSpecs
 
 
@@ -23,11 +24,11 @@ def count_in_store(key: str) -> int:
     return int(dist.distributed_c10d._get_default_store().add(key, 1))
 
 
-def agent(spec: WorkerSpec, logs: LogsSpecs, look: Callable[[], None]) -> Any:
+def agent(spec: WorkerSpec, logs: LogsSpecs, look: Callable[[], None]) -> LocalElasticAgent:
     """Return torch's elastic agent of one node; `look` is called before each check of the workers."""
-    from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
+    from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent as Elastic
 
-    class Agent(LocalElasticAgent):
+    class Agent(Elastic):
         def _monitor_workers(self, worker_group: Any) -> Any:
             look()
             return super()._monitor_workers(worker_group)

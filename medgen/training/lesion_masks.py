@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-import torch
-
 from medgen.api.values import Mode
 
 if TYPE_CHECKING:
@@ -29,6 +27,8 @@ def lesion_masks(mode: Mode, masks: Collection[str], images: Tensor, condition: 
 
     None where the mode has no mask. A pooled sample does not say which image it is, so its images count as none.
     """
+    import torch  # recipes are checked without it
+
     own = [] if mode.pooled else mask_channels(mode.images, masks)
     channels = [condition[:, place] for place in mask_channels(mode.condition, masks)]
     channels += [images[:, place] for place in own]

@@ -21,12 +21,21 @@ if TYPE_CHECKING:
     from medgen.api.interfaces import DiffusionStrategy
     from medgen.api.recipe import Run
     from medgen.evaluation.samples import Samples
-    from medgen_builtins.callbacks.evaluation import Evaluation
 
 BLOCK = 16
 """Samples that are computed together, at most, so that bits do not depend on the number of ranks."""
 FEWEST = 2
 """Persons without whom no KID is known."""
+
+
+class Wanted(NamedTuple):
+    """What is to be measured, and when; see the settings `Evaluation`. features: extractors by their figures."""
+
+    every: int
+    samples: int
+    steps: int
+    features: dict[str, str]
+    obedience: bool
 
 
 class Judges(NamedTuple):
@@ -46,23 +55,24 @@ class Evaluating(Callback):
     Nothing is kept in checkpoints: noise, slices and what is taught depend on the seed and the data alone.
     """
 
-    def __init__(self, settings: Evaluation, run: Run):
-        self.settings = settings
+    def __init__(self, wanted: Wanted, run: Run):
+        self.wanted = wanted
         self._numbers = run_slices.numbers_of(run, run.val)
         persons = len(np.unique(run.val.facts(self._numbers).person))
         if persons < FEWEST:
             what = f"persons held out with slices to compare with: {persons}, expected at least {FEWEST}"
             raise DataError(Problem("callbacks.evaluation", what, "Raise data.val_fraction, or add patients"))
-        registry, features = Registry.load(), settings.features
-        built = {name: registry.get("features", name).settings_class().build(run.device) for name in features}
-        self._extractors = {settings.figure(name): each for name, each in built.items()}
-        self._obeys = "obedience" in settings.metrics(run.recipe)
+        registry = Registry.load()
+        self._extractors = {
+            figure: registry.get("features", name).settings_class().build(run.device)
+            for figure, name in wanted.features.items()
+        }
         self._judges: Judges | None = None
 
     @hookimpl
     def medgen_validate(self, run: Run) -> Mapping[str, float] | None:
         # by position, as previews are: what a stopped run has measured changes nothing
-        every = self.settings.every * run.recipe.training.validate_every
+        every = self.wanted.every * run.recipe.training.validate_every
         if (run.epochs_ended + 1) % every and not run.complete:
             return None
         images = self._sample(run)
@@ -76,8 +86,8 @@ class Evaluating(Callback):
 
     def _blocks(self) -> list[np.ndarray]:
         """The samples of each block, of the same size; the last ones may be more than are asked for."""
-        size = -(-self.settings.count // -(-self.settings.count // BLOCK))
-        return [np.arange(start, start + size) for start in range(0, self.settings.count, size)]
+        size = -(-self.wanted.samples // -(-self.wanted.samples // BLOCK))
+        return [np.arange(start, start + size) for start in range(0, self.wanted.samples, size)]
 
     def _sample(self, run: Run) -> Tensor:
         """Draw the samples, `[count, channel, *space]`. Collective: all ranks share the work and get the result."""
@@ -86,10 +96,10 @@ class Evaluating(Callback):
             if run.stop_agreed():  # asked by all ranks for each block, whoever makes it
                 raise StopFit
             if number in collectives.local_indices(len(blocks)):
-                mine.append(self._block(run, samples, self.settings.steps or None))
+                mine.append(self._block(run, samples, self.wanted.steps or None))
         spare = torch.zeros(len(blocks[0]), *run.val.read(self._numbers[:1]).image.shape[1:], device=run.device)
         made = collectives.all_gather_rows(torch.stack(mine or [spare]), len(blocks))
-        return made.flatten(0, 1)[: self.settings.count].cpu()
+        return made.flatten(0, 1)[: self.wanted.samples].cpu()
 
     def _block(self, run: Run, samples: np.ndarray, steps: int | None) -> Tensor:
         condition = self._given(run, samples).condition.to(run.device).float()
@@ -108,7 +118,7 @@ class Evaluating(Callback):
     def _figures(self, run: Run, images: Tensor) -> dict[str, float]:
         """Measure the samples."""
         self._judges = judges = self._judges or self._taught(run)
-        condition = self._given(run, np.arange(self.settings.count)).condition
+        condition = self._given(run, np.arange(self.wanted.samples)).condition
         made = run_slices.generated(run, run.val, images, condition)
         figures = {name: yardstick.kid(made) for name, yardstick in judges.kid.items()}
         if judges.segmenter is not None:
@@ -123,7 +133,7 @@ class Evaluating(Callback):
             name: Yardstick(sides_of(each, heads, [held_out], seeds.derive(seed, f"evaluation/{name}")))
             for name, each in self._extractors.items()
         }
-        if not self._obeys:
+        if not self.wanted.obedience:
             return Judges(kid, None, float("nan"))
         segmenter = self._segmenter(run)
         return Judges(kid, segmenter, _dice(segmenter, held_out))

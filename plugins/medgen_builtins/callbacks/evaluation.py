@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from medgen import CallbackSettings, Problem, between, field, gt, hookimpl, settings
+from medgen import Callback, CallbackSettings, Problem, between, field, gt, hookimpl, settings
 from medgen.api.messages import as_toml, did_you_mean
 from medgen.config.registry import Registry
 
 if TYPE_CHECKING:
     from medgen.api.recipe import Recipe, Run
     from medgen.api.values import Better
-    from medgen_builtins.callbacks._evaluating import Evaluating
 
 medgen_api = 1
 KEY = "callbacks.evaluation"
@@ -68,10 +67,12 @@ class Evaluation(CallbackSettings):
         """Return what the KID on an extractor is called."""
         return "kid" if name == self.features[0] else f"kid/{name}"
 
-    def build(self, run: Run) -> Evaluating:
-        from medgen_builtins.callbacks._evaluating import Evaluating
+    def build(self, run: Run) -> Callback:
+        from medgen_builtins.callbacks._evaluating import Evaluating, Wanted
 
-        return Evaluating(self, run)
+        features = {self.figure(name): name for name in self.features}
+        obeys = "obedience" in self.metrics(run.recipe)
+        return Evaluating(Wanted(self.every, self.count, self.steps, features, obeys), run)
 
     def _scans(self, recipe: Recipe) -> list[str]:
         from medgen.data.scans.layouts import mask_names

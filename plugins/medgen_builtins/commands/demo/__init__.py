@@ -22,14 +22,9 @@ medgen_api = 1
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same patients.")
 def demo(out: Path, patients: int, seed: int) -> None:
     """Write made-up patients with brain metastases to OUT: T1 before and after contrast, BRAVO, FLAIR and masks."""
-    from medgen.system import streams
-    from medgen.system.console import progress, say
-    from medgen_builtins.commands.demo.cohort import make_demo
+    from medgen_builtins.commands.demo import command
 
-    streams.only_log()
-    with progress("demo patients", patients) as bar:
-        make_demo(out, patients, seed, advance=bar.advance)
-    say(str(out))
+    command.write(out, patients, seed)
 
 
 @hookimpl
