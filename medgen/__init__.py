@@ -49,7 +49,15 @@ from medgen.api.values import (
     TurnOutput,
     diffusion_metrics,
 )
-from medgen.errors import CheckpointError, DataError, MedgenError, PluginError, Problem, RecipeError, StorageError
+from medgen.errors import (
+    CheckpointError,
+    DataError,
+    MedgenError,
+    PluginError,
+    Problem,
+    RecipeError,
+    StorageError,
+)
 
 __version__ = "0.1.0"
 __all__ = [

@@ -10,10 +10,12 @@ from typing import NamedTuple
 
 
 class Problem(NamedTuple):
-    """What is wrong, and what to do about it; `str` gives the line that a user sees, on one line whatever it names.
+    """What is wrong, and what to do about it; `str` gives the line that a user sees, on one line
+    whatever it names.
 
-    where: file, key or option, empty if the text names it. what: with the values. fix: an imperative. Neither ends in a
-    full stop. patient: id, if the problem is one patient's alone. command: what to type, which follows `fix`.
+    where: file, key or option, empty if the text names it. what: with the values. fix: an
+    imperative. Neither ends in a full stop. patient: id, if the problem is one patient's alone.
+    command: what to type, which follows `fix`.
     """
 
     where: object
@@ -39,7 +41,9 @@ def _stopped(text: str) -> str:
 
 def printable(text: str) -> str:
     """Return the text on one line, with control characters and other invisible ones escaped."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
 
 
 class MedgenError(Exception):
@@ -130,7 +134,9 @@ class IncompleteError(MedgenError):
 
 
 class StoppedError(MedgenError):
-    """A signal or a time limit ended the run; everything is saved and the command in the message continues it."""
+    """A signal or a time limit ended the run; everything is saved and the command in the message
+    continues it.
+    """
 
     def __init__(self, *problems: Problem, exit_code: int = 75):
         super().__init__(*problems)
@@ -160,7 +166,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     """True for what Python and torch raise where the host or a device has too little memory."""
     said = ("can't allocate memory", "Storage size calculation overflowed")
     by_system = isinstance(error, OSError) and error.errno == errno.ENOMEM
-    by_torch = type(error).__name__ == "OutOfMemoryError" or any(each in str(error) for each in said)
+    by_torch = type(error).__name__ == "OutOfMemoryError" or any(
+        each in str(error) for each in said
+    )
     return isinstance(error, MemoryError) or by_system or by_torch
 
 
@@ -196,10 +204,15 @@ def of_system(error: OSError, where: object, again: str = AGAIN) -> MedgenError 
 
 
 def is_of_machine(error: BaseException) -> bool:
-    """Whether an error is about memory or storage running out or failing, whatever program meets with it."""
+    """Whether an error is about memory or storage running out or failing, whatever program meets
+    with it.
+    """
     if exit_code_of(error) == OutOfMemoryError.exit_code:
         return True
-    return isinstance(error, OSError) and error.errno in STORAGE.keys() - {errno.EACCES, errno.EPERM}
+    return isinstance(error, OSError) and error.errno in STORAGE.keys() - {
+        errno.EACCES,
+        errno.EPERM,
+    }
 
 
 def continue_command(folder: Path) -> str:

@@ -20,7 +20,8 @@ GAP = 4
 
 
 def tile(image: Array | None, masks: Sequence[Array] = (), side: int = 160) -> Array:
-    """uint8 `[side, side, 3]` of a slice `[x, y]` in [-1, 1], with masks `[x, y]` (set where > 0) outlined.
+    """uint8 `[side, side, 3]` of a slice `[x, y]` in [-1, 1], with masks `[x, y]` (set where > 0)
+    outlined.
 
     Without an image, the masks are filled.
     """
@@ -29,7 +30,10 @@ def tile(image: Array | None, masks: Sequence[Array] = (), side: int = 160) -> A
         return enlarge(colour(grey), side, Image.Resampling.NEAREST)
     picture = enlarge(colour(image), side, Image.Resampling.BICUBIC)
     for index, mask in enumerate(masks):
-        large = enlarge(colour(np.where(mask > 0, 1.0, -1.0)), side, Image.Resampling.NEAREST)[..., 0] > 127
+        large = (
+            enlarge(colour(np.where(mask > 0, 1.0, -1.0)), side, Image.Resampling.NEAREST)[..., 0]
+            > 127
+        )
         picture[edge(large)] = OUTLINES[index % len(OUTLINES)]
     return picture
 
@@ -62,7 +66,9 @@ def grid(rows: Sequence[Sequence[Array]]) -> Array:
     picture = np.full((len(rows) * step + GAP, max(map(len, rows)) * step + GAP, 3), 24, np.uint8)
     for y, row in enumerate(rows):
         for x, each in enumerate(row):
-            picture[GAP + y * step : GAP + y * step + side, GAP + x * step : GAP + x * step + side] = each
+            picture[
+                GAP + y * step : GAP + y * step + side, GAP + x * step : GAP + x * step + side
+            ] = each
     return picture
 
 
@@ -73,5 +79,7 @@ def save(picture: Array, path: Path) -> Path:
         with files.replacing(path) as temporary:
             Image.fromarray(picture).save(temporary, "PNG")
     except OSError as error:
-        raise StorageError(Problem(path, reason(error), "Free space or choose another folder")) from error
+        raise StorageError(
+            Problem(path, reason(error), "Free space or choose another folder")
+        ) from error
     return path

@@ -13,7 +13,9 @@ def derive(seed: int, purpose: str, *index: int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
 
-def stream(seed: int, purpose: str, *index: int, device: torch.device | str = "cpu") -> torch.Generator:
+def stream(
+    seed: int, purpose: str, *index: int, device: torch.device | str = "cpu"
+) -> torch.Generator:
     """A generator of its own for one purpose at one position, such as `stream(0, "draws", step)`."""
     return torch.Generator(device).manual_seed(derive(seed, purpose, *index))
 

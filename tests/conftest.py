@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors depend on it; torch reads it when it is imported
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # tensors depend on it; torch reads it when it is imported
 
 import numpy as np
 import pytest
@@ -141,7 +143,14 @@ def autoencoder(tmp_path_factory: pytest.TempPathFactory, cohort: Path) -> Path:
     from medgen.cli.main import main
 
     folder = tmp_path_factory.mktemp("autoencoder")
-    options = (f"data.root={cohort}", *TINY, *SMALL, *AUTOENCODER, "training.steps=1", f"run.dir={folder / 'run'}")
+    options = (
+        f"data.root={cohort}",
+        *TINY,
+        *SMALL,
+        *AUTOENCODER,
+        "training.steps=1",
+        f"run.dir={folder / 'run'}",
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEDGEN_CACHE", str(folder / "cache"))
         with pytest.raises(SystemExit) as ended:

@@ -36,7 +36,9 @@ def install(folder: Path, patch: pytest.MonkeyPatch, name: str = "patches") -> N
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: medgen-{name}\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text(f"[medgen]\n{name} = medgen_{name}\n")
     patch.syspath_prepend(str(folder))
-    patch.setattr(options, "registry", lru_cache(options.registry.__wrapped__))  # what is found is forgotten afterwards
+    patch.setattr(
+        options, "registry", lru_cache(options.registry.__wrapped__)
+    )  # what is found is forgotten afterwards
 
 
 def write_autoencoder(path: Path, mode: str, *overrides: str, seed: int = 0) -> Path:
@@ -47,7 +49,9 @@ def write_autoencoder(path: Path, mode: str, *overrides: str, seed: int = 0) -> 
     seeds.seed_globals(seed, "init")
     network = recipe.network.build(built.channels, built.channels)
     with torch.no_grad():  # channels of quite different sizes
-        network.rotation.weight *= torch.linspace(0.5, 1.5, network.latent_channels).view(-1, 1, 1, 1)
+        network.rotation.weight *= torch.linspace(0.5, 1.5, network.latent_channels).view(
+            -1, 1, 1, 1
+        )
     state = {"recipe": public_toml(recipe), "network": network.state_dict(), "averaged": None}
     path.parent.mkdir(parents=True, exist_ok=True)
     checkpoint.save(state, path)
@@ -67,7 +71,9 @@ class Counting:
 
 
 def store_of(cohort, mode=BRAVO, **changes):
-    settings = DataSettings(**{"root": cohort, "image_size": 16, "workers": 1, "min_foreground": 0.02, **changes})
+    settings = DataSettings(
+        **{"root": cohort, "image_size": 16, "workers": 1, "min_foreground": 0.02, **changes}
+    )
     return open_store(settings, mode.names, mask_names(settings))
 
 

@@ -19,13 +19,17 @@ def person(number: int, slices: int) -> tuple[np.ndarray, np.ndarray]:
     shape = (slices, SIDE, SIDE)
     y, x = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
     head = (y / rng.uniform(0.72, 0.8)) ** 2 + (x / rng.uniform(0.56, 0.64)) ** 2 < 1
-    fold, coarse = (ndimage.gaussian_filter(rng.normal(size=shape), (1.5, s, s)) for s in (1.6, 4.0))
+    fold, coarse = (
+        ndimage.gaussian_filter(rng.normal(size=shape), (1.5, s, s)) for s in (1.6, 4.0)
+    )
     level = 0.3 + 0.12 * fold / fold.std() + 0.1 * coarse / coarse.std()
     images = np.where(head, np.clip(level, -0.7, 1.0), -1.0).astype(np.float32)
     masks = np.zeros(shape, bool)
     for image, mask in zip(images, masks, strict=True):
         spot = ndimage.gaussian_filter(rng.normal(size=(SIDE, SIDE)), 2.5)
-        place = np.hypot(y - rng.uniform(-0.3, 0.3), x - rng.uniform(-0.3, 0.3)) < rng.uniform(0.1, 0.2)
+        place = np.hypot(y - rng.uniform(-0.3, 0.3), x - rng.uniform(-0.3, 0.3)) < rng.uniform(
+            0.1, 0.2
+        )
         mask[:] = place & (spot > np.quantile(spot[place], 0.2))
         image[mask] = np.clip(0.6 + 0.2 * spot / spot.std(), -0.7, 1.0)[mask]
     return images, masks

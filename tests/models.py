@@ -12,7 +12,9 @@ from medgen.generation import pairs
 from medgen.run import checkpoint
 
 
-def altered(source: Path, target: Path, spacing: float | None = None, recipe: tuple[str, str] = ("", "")) -> Path:
+def altered(
+    source: Path, target: Path, spacing: float | None = None, recipe: tuple[str, str] = ("", "")
+) -> Path:
     """Write the newest checkpoint of a run with other mm per pixel, or with a text of its recipe replaced."""
     state: dict[str, Any] = dict(checkpoint.load(source / "latest.pt"))
     if spacing is not None:
@@ -20,7 +22,9 @@ def altered(source: Path, target: Path, spacing: float | None = None, recipe: tu
     assert recipe[0] in state["recipe"]
     state["recipe"] = state["recipe"].replace(*recipe)
     target.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint.save({key: value for key, value in state.items() if key not in ("format", "keys")}, target)
+    checkpoint.save(
+        {key: value for key, value in state.items() if key not in ("format", "keys")}, target
+    )
     return target
 
 

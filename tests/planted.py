@@ -11,7 +11,9 @@ Image = np.ndarray
 Rng = np.random.Generator
 
 
-def transformed(image: Image, degrees: float = 0.0, zoom: float = 1.0, shift: Image | None = None) -> Image:
+def transformed(
+    image: Image, degrees: float = 0.0, zoom: float = 1.0, shift: Image | None = None
+) -> Image:
     """Rotate around the middle, zoom and shift (px) a slice in [-1, 1], linearly interpolated."""
     angle, middle = np.deg2rad(degrees), (np.array(image.shape) - 1) / 2
     matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / zoom
@@ -42,7 +44,9 @@ PLANTED: dict[str, Callable[[Image, Rng], Image]] = {
     "shifted 4 px": lambda image, rng: transformed(image, shift=rng.integers(-4, 5, 2)),
     "shifted by parts of px": lambda image, rng: transformed(image, shift=rng.uniform(-4, 4, 2)),
     "intensity +-10 %": lambda image, rng: np.clip((image + 1) * rng.choice([0.9, 1.1]) - 1, -1, 1),
-    "rotated 10 degrees": lambda image, rng: transformed(image, degrees=rng.choice([-1, 1]) * rng.uniform(5, 10)),
+    "rotated 10 degrees": lambda image, rng: transformed(
+        image, degrees=rng.choice([-1, 1]) * rng.uniform(5, 10)
+    ),
     "zoomed 0.9": lambda image, rng: transformed(image, zoom=rng.uniform(0.9, 1)),
     "zoomed 1.1": lambda image, rng: transformed(image, zoom=rng.uniform(1, 1.1)),
     "gamma 0.8": lambda image, rng: gamma(image, 0.8),

@@ -15,7 +15,9 @@ CHANNELS = {"seg": (1, 1), "bravo": (2, 1), "dual": (3, 2)}
 
 @pytest.mark.parametrize("strategy", ["ddpm", "rflow"])
 @pytest.mark.parametrize("mode", CHANNELS)
-def test_every_strategy_and_mode_has_its_channels_and_takes_two_steps(mode, strategy, medgen, tiny, tmp_path):
+def test_every_strategy_and_mode_has_its_channels_and_takes_two_steps(
+    mode, strategy, medgen, tiny, tmp_path
+):
     folder = tmp_path / "run"
     result = medgen("train", f"{mode}_{strategy}", *tiny, "training.steps=2", f"run.dir={folder}")
     assert result.code == 0, result.err
@@ -23,7 +25,8 @@ def test_every_strategy_and_mode_has_its_channels_and_takes_two_steps(mode, stra
     shapes = [value.shape for value in weights.values() if value.ndim == 4]
     assert (shapes[0][1], shapes[-1][0]) == CHANNELS[mode]
     first, second = (
-        torch.load(folder / name, weights_only=True)["position"]["step"] for name in ("latest.pt", "best.pt")
+        torch.load(folder / name, weights_only=True)["position"]["step"]
+        for name in ("latest.pt", "best.pt")
     )
     assert first == 2
     assert second <= 2
@@ -64,27 +67,43 @@ def labelled_recipe(path, root, images, condition):
     return path
 
 
-def test_a_mask_with_several_labels_is_a_channel_per_label_from_data_to_pairs(labelled, medgen, tiny, tmp_path):
+def test_a_mask_with_several_labels_is_a_channel_per_label_from_data_to_pairs(
+    labelled, medgen, tiny, tmp_path
+):
     small = [each for each in tiny if not each.startswith("data.root")]
     masks = labelled_recipe(tmp_path / "masks.toml", labelled, '["tumour", "core"]', "[]")
     images = labelled_recipe(tmp_path / "images.toml", labelled, '["t1"]', '["tumour", "core"]')
     for name, recipe in {"masks": masks, "images": images}.items():
         result = medgen("train", recipe, *small, "training.steps=2", f"run.dir={tmp_path / name}")
         assert result.code == 0, result.err
-    models = ("--seg-model", tmp_path / "masks/latest.pt", "--image-model", tmp_path / "images/latest.pt")
+    models = (
+        "--seg-model",
+        tmp_path / "masks/latest.pt",
+        "--image-model",
+        tmp_path / "images/latest.pt",
+    )
     options = ("--num-images", 2, "--output-dir", tmp_path / "out", "--steps", 2, "--max-area", 1)
-    options += ("--inside", "off", "--no-audit")  # after a few steps there is no head that a lesion could lie in
+    options += (
+        "--inside",
+        "off",
+        "--no-audit",
+    )  # after a few steps there is no head that a lesion could lie in
     result = medgen("generate", *models, *options)
     assert result.code == 0, result.err
     folder = tmp_path / "out/train/syn_00000"
-    assert sorted(path.name for path in folder.iterdir()) == ["core.nii.gz", "t1.nii.gz", "tumour.nii.gz"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "core.nii.gz",
+        "t1.nii.gz",
+        "tumour.nii.gz",
+    ]
     assert set(np.unique(nib.load(folder / "core.nii.gz").dataobj)) <= {0, 1}
 
 
 def test_the_label_channels_are_what_the_labels_say(labelled, tiny, tmp_path):
     small = [each for each in tiny if not each.startswith("data.root")]
     recipe = load(
-        labelled_recipe(tmp_path / "r.toml", labelled, '["t1"]', '["tumour", "core"]'), [*small, "training.steps=1"]
+        labelled_recipe(tmp_path / "r.toml", labelled, '["t1"]', '["tumour", "core"]'),
+        [*small, "training.steps=1"],
     )
     run = assemble(recipe, tmp_path)
     tumour, core = run.train.read(np.arange(run.train.size)).condition.unbind(1)
@@ -95,7 +114,11 @@ def test_the_label_channels_are_what_the_labels_say(labelled, tiny, tmp_path):
 
 
 def test_pooled_images_are_samples_of_one_channel(tiny, tmp_path):
-    overrides = ['mode.images.images=["bravo","flair"]', "mode.images.pooled=true", "training.steps=1"]
+    overrides = [
+        'mode.images.images=["bravo","flair"]',
+        "mode.images.pooled=true",
+        "training.steps=1",
+    ]
     run = assemble(load("bravo_rflow", [*tiny, *overrides]), tmp_path)
     both = run.store.read(run.train.rows[:1], ("bravo", "flair"))[0]
     batch = run.train.read(np.array([0, 1]))
@@ -110,7 +133,9 @@ def test_the_initial_weights_depend_on_the_seed_alone(tiny, tmp_path):
     weights = []
     for number, seed in enumerate((0, 0, 1)):
         torch.manual_seed(number)
-        run = assemble(load("bravo_rflow", [*tiny, "training.steps=1", f"run.seed={seed}"]), tmp_path)
+        run = assemble(
+            load("bravo_rflow", [*tiny, "training.steps=1", f"run.seed={seed}"]), tmp_path
+        )
         weights.append(next(iter(run.network.parameters())).detach().clone())
         run.train.close()
     assert torch.equal(weights[0], weights[1])

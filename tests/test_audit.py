@@ -30,7 +30,10 @@ class Maker:
 
     def __init__(self):
         training, new = cohort(range(6)), cohort(range(20, 24), 1)
-        images, masks = [*new.images[:3, 0], training.images[7, 0][::-1]], [*new.masks[:3], training.masks[7][::-1]]
+        images, masks = (
+            [*new.images[:3, 0], training.images[7, 0][::-1]],
+            [*new.masks[:3], training.masks[7][::-1]],
+        )
         host, lesion = new.images[3, 0].copy(), training.masks[21]
         host[lesion] = training.images[21, 0][lesion]
         self.images, self.lesions = [*images, host], [*masks, lesion]
@@ -81,7 +84,11 @@ def names(folder):
 def test_copies_are_moved_and_told_of(out, patients, medgen):
     result = medgen("audit", out, "data.workers=1", "--against", patients)
     assert result.code == 11
-    told = [line for line in result.err.splitlines() if line.startswith("medgen: ") and "warning" not in line]
+    told = [
+        line
+        for line in result.err.splitlines()
+        if line.startswith("medgen: ") and "warning" not in line
+    ]
     what = "2 of 5 pairs are copies of training data, over a share of 0.01"
     assert len(told) == 1
     assert what in told[0]
@@ -126,7 +133,9 @@ def test_a_folder_in_which_pairs_are_made_is_left_alone(out, patients, medgen):
         "import sys, pathlib\nfrom medgen.generation.manifest import Manifest\n"
         "with Manifest.open(pathlib.Path(sys.argv[1]), {'seed': 0}, {}):\n    print(flush=True)\n    input()"
     )
-    with subprocess.Popen([sys.executable, "-c", code, out], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+    with subprocess.Popen(
+        [sys.executable, "-c", code, out], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
         other.stdout.readline()
         result = medgen("audit", out, "--against", patients)
         other.communicate(b"\n")
@@ -175,7 +184,10 @@ def generate(trained, out, *more, image=None):
 
 
 def contents(out):
-    return {str(path.relative_to(out)): path.read_bytes() for path in sorted((out / "train").rglob("*.gz"))}
+    return {
+        str(path.relative_to(out)): path.read_bytes()
+        for path in sorted((out / "train").rglob("*.gz"))
+    }
 
 
 def test_pairs_are_audited_where_they_are_made_and_are_the_same_without(trained, medgen, tmp_path):
@@ -183,7 +195,9 @@ def test_pairs_are_audited_where_they_are_made_and_are_the_same_without(trained,
     assert result.code == 0, result.err
     assert "audit: 0 of 4 pairs are copies of training data" in result.out
     assert all("nearest" in line for line in lines(tmp_path / "with")[1:])
-    assert medgen(*generate(trained, tmp_path / "without", "--num-images", 4, "--no-audit")).code == 0
+    assert (
+        medgen(*generate(trained, tmp_path / "without", "--num-images", 4, "--no-audit")).code == 0
+    )
     assert lines(tmp_path / "without")[0]["audit"] == {"done": False, "why": "--no-audit"}
     assert contents(tmp_path / "with") == contents(tmp_path / "without")
     assert medgen(*generate(trained, tmp_path / "without", "--num-images", 5)).code == 0
@@ -192,9 +206,14 @@ def test_pairs_are_audited_where_they_are_made_and_are_the_same_without(trained,
 
 def test_without_the_training_data_one_line_says_so(trained, medgen, tmp_path):
     shutil.copy(trained / "bravo/latest.pt", tmp_path / "given.pt")
-    result = medgen(*generate(trained, tmp_path / "out", "--num-images", 2, image=tmp_path / "given.pt"))
+    result = medgen(
+        *generate(trained, tmp_path / "out", "--num-images", 2, image=tmp_path / "given.pt")
+    )
     assert result.code == 0
-    assert "audit: not done, the checkpoint does not lie in its run's folder: give --audit-against DATA\n" in result.out
+    assert (
+        "audit: not done, the checkpoint does not lie in its run's folder: give --audit-against DATA\n"
+        in result.out
+    )
     assert lines(tmp_path / "out")[0]["audit"]["done"] is False
 
 
@@ -203,7 +222,9 @@ def test_one_pair_is_made_again_bit_for_bit(trained, medgen, tmp_path):
     result = medgen(*generate(trained, tmp_path / "one", "--only", 3, "--no-audit"))
     assert result.code == 0, result.err
     whole = contents(tmp_path / "all")
-    assert contents(tmp_path / "one") == {name: data for name, data in whole.items() if "syn_00003" in name}
+    assert contents(tmp_path / "one") == {
+        name: data for name, data in whole.items() if "syn_00003" in name
+    }
     neither = medgen(*generate(trained, tmp_path / "none"))
     assert (neither.code, "--num-images, --only" in neither.err) == (2, True)
 
@@ -226,7 +247,13 @@ def test_a_pair_with_its_lesion_outside_its_head_is_drawn_again_and_no_other_cha
     assert changed
     assert all("syn_00002" in name for name in changed)
     assert lines(tmp_path / "on")[3]["attempts"] == 2
-    assert [line.get("drawn_again") for line in lines(tmp_path / "on")[1:]] == [None, None, 1, None, None]
+    assert [line.get("drawn_again") for line in lines(tmp_path / "on")[1:]] == [
+        None,
+        None,
+        1,
+        None,
+        None,
+    ]
     told.clear()
     monkeypatch.setattr(Generator, "outside", lambda *_: 1.0)
     failed = medgen(*generate(trained, tmp_path / "never", *on, "--max-attempts", 2))
@@ -261,7 +288,9 @@ def test_generate_sets_aside_what_a_segmenter_does_not_find(trained, medgen, tmp
     assert {row["obedience"] for row in rows} == {0.0, 1.0}
 
 
-def test_obedience_is_noted_in_each_line_where_it_is_asked_for(trained, medgen, tmp_path, monkeypatch):
+def test_obedience_is_noted_in_each_line_where_it_is_asked_for(
+    trained, medgen, tmp_path, monkeypatch
+):
     from medgen.evaluation import obedience
 
     monkeypatch.setattr(obedience, "fit", lambda settings, real: Judges())
@@ -272,7 +301,10 @@ def test_obedience_is_noted_in_each_line_where_it_is_asked_for(trained, medgen, 
         assert not any(row.get("set_aside") for row in lines(tmp_path / option)[1:])
     given = ("--num-images", 2, "--obedience", "--no-audit")
     ended = medgen(*generate(trained, tmp_path / "out", *given))
-    assert (ended.code, "--obedience: needs the training scans, which --no-audit" in ended.err) == (2, True)
+    assert (ended.code, "--obedience: needs the training scans, which --no-audit" in ended.err) == (
+        2,
+        True,
+    )
 
 
 def test_obedience_without_training_scans_is_a_mistake(trained, medgen, tmp_path):
@@ -283,7 +315,10 @@ def test_obedience_without_training_scans_is_a_mistake(trained, medgen, tmp_path
     shutil.copy(trained / "bravo/latest.pt", tmp_path / "given.pt")
     ended = medgen(*generate(trained, tmp_path / "out", *options, image=tmp_path / "given.pt"))
     assert (ended.code, len(lines(tmp_path / "out"))) == (2, 3)
-    assert "--min-obedience: needs the training scans, and the checkpoint does not lie in its run's" in ended.err
+    assert (
+        "--min-obedience: needs the training scans, and the checkpoint does not lie in its run's"
+        in ended.err
+    )
 
 
 def names_of_pairs(folder):

@@ -40,7 +40,18 @@ def arguments(trained, people, out, steps="auto", count=5):
     models = ("--seg-model", trained / "seg", "--image-model", trained / "bravo")
     drawn = ("--max-area", 1, "--inside", "off", "--no-audit", "--batch-size", 8)
     against = ("--audit-against", people) if people else ()
-    return ("generate", *models, "--num-images", count, "--output-dir", out, "--steps", steps, *drawn, *against)
+    return (
+        "generate",
+        *models,
+        "--num-images",
+        count,
+        "--output-dir",
+        out,
+        "--steps",
+        steps,
+        *drawn,
+        *against,
+    )
 
 
 def header(out):
@@ -56,7 +67,17 @@ def trial(steps, kid, low=nan, high=nan, **more):
 
 
 def test_the_fewest_steps_within_the_interval_of_the_best_are_chosen():
-    assert fewest([trial(5, 9.0, 8, 10), trial(10, 4.0, 3, 5), trial(20, 3.0, 2, 4.1), trial(40, 3.5, 2, 5)]) == 10
+    assert (
+        fewest(
+            [
+                trial(5, 9.0, 8, 10),
+                trial(10, 4.0, 3, 5),
+                trial(20, 3.0, 2, 4.1),
+                trial(40, 3.5, 2, 5),
+            ]
+        )
+        == 10
+    )
     assert fewest([trial(5, 4.2, 3, 5), trial(20, 3.0, 2, 4.1)]) == 20
 
 
@@ -69,13 +90,16 @@ def test_no_figure_may_be_worse_and_what_was_not_measured_is_not_chosen():
     assert fewest([trial(5, 1, 0, 2, size=(9, 8, 9)), trial(20, 5, 4, 6, size=(1, 0, 2))]) == 20
 
 
-def test_pairs_are_those_of_the_number_and_the_manifest_says_how_it_was_chosen(trained, people, medgen, tmp_path):
+def test_pairs_are_those_of_the_number_and_the_manifest_says_how_it_was_chosen(
+    trained, people, medgen, tmp_path
+):
     result = medgen(*arguments(trained, people, tmp_path / "auto"))
     assert result.code == 0, result.err
     found = header(tmp_path / "auto")
     assert [row["steps"] for row in found["steps_auto"]["tried"]] == [2, 4, 25]
     assert all(
-        len(row["KID on atlas"]) == len(row["lesion size, distance"]) == 3 for row in found["steps_auto"]["tried"]
+        len(row["KID on atlas"]) == len(row["lesion size, distance"]) == 3
+        for row in found["steps_auto"]["tried"]
     )
     assert f"steps: {found['steps']}, the fewest that are no worse" in result.out
     given = medgen(*arguments(trained, None, tmp_path / "given", found["steps"]))
@@ -85,7 +109,9 @@ def test_pairs_are_those_of_the_number_and_the_manifest_says_how_it_was_chosen(t
     assert files(tmp_path / "again") == files(tmp_path / "auto")
 
 
-def test_a_folder_goes_on_with_its_number_and_measures_nothing(trained, people, medgen, tmp_path, monkeypatch):
+def test_a_folder_goes_on_with_its_number_and_measures_nothing(
+    trained, people, medgen, tmp_path, monkeypatch
+):
     """Neither once more pairs are asked for, nor where the first process was killed before its first pair."""
     out, chosen = tmp_path / "out", 4
     monkeypatch.setattr(auto_steps, "fewest", lambda trials: chosen)
@@ -113,7 +139,8 @@ def test_pairs_of_a_given_number_go_on_with_it(trained, medgen, tmp_path):
 def test_of_processes_that_begin_together_one_measures(trained, people, tmp_path):
     server, out = Server(tmp_path), tmp_path / "out"
     parts = [
-        server.start(*arguments(trained, people, out, count=16), "--shard", f"{part}/2", hook=few) for part in (1, 2)
+        server.start(*arguments(trained, people, out, count=16), "--shard", f"{part}/2", hook=few)
+        for part in (1, 2)
     ]
     ended = [each.wait() for each in parts]
     assert [each.code for each in ended] == [0, 0], ended

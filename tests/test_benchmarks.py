@@ -14,9 +14,15 @@ BENCHMARKS = Path(__file__).parent / "benchmarks"
 ROWS = {
     "step": ["step: medgen / bare", "step: bare / bare (A/A)"],
     "peers": ["step: MONAI default / medgen", "step: MONAI bf16 / medgen"],
-    "data": ["data: MONAI CacheDataset, volumes / medgen", "data: MONAI CacheDataset, slices / medgen"],
+    "data": [
+        "data: MONAI CacheDataset, volumes / medgen",
+        "data: MONAI CacheDataset, slices / medgen",
+    ],
     "sampling": ["sampling: DDPM 1000 steps / medgen 25 steps"],
-    "latent": ["latent: step that encodes / step from the cache", "latent: sampling in pixels / in latents"],
+    "latent": [
+        "latent: step that encodes / step from the cache",
+        "latent: sampling in pixels / in latents",
+    ],
     "ranks": ["ranks: two processes / two ranks"],
     "saving": ["saving: save / torch.save", "saving: save / torch.save + fsync"],
 }
@@ -69,7 +75,9 @@ def test_rows_that_are_not_there_are_refused(benchmark, capsys):
     assert "got speed, expected some of step, peers" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("relation", "median", "verdict"), [("most", 1.03, "missed by 1.0%"), ("least", 1.03, "met")])
+@pytest.mark.parametrize(
+    ("relation", "median", "verdict"), [("most", 1.03, "missed by 1.0%"), ("least", 1.03, "met")]
+)
 def test_a_goal_says_by_how_much_it_is_missed(relation, median, verdict, benchmark):
     """Of a median against at most or at least 1.02."""
     assert benchmark("report").Goal(relation, 1.02).verdict(median) == verdict
@@ -86,7 +94,9 @@ def test_without_a_gpu_its_benchmark_ends_with_one_line(benchmark, monkeypatch):
 def test_a_case_of_the_gpus_benchmark_gives_what_its_table_needs(who, benchmark):
     """Speeds, memory, FLOPs of an image and the device's peak; and a line of as many cells as there are columns."""
     bench = benchmark("bench_gpu")
-    found = json.loads(json.dumps(bench.inside(json.dumps(["case", [who, 16, False, False], CASE]))))
+    found = json.loads(
+        json.dumps(bench.inside(json.dumps(["case", [who, 16, False, False], CASE])))
+    )
     measured = bench.Measured(*found)
     assert len(measured.speeds) == 2
     assert min(*measured.speeds, measured.memory, measured.flops, measured.peak) > 0

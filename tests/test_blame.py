@@ -108,7 +108,12 @@ def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, medgen: Run, tiny: tupl
         monkeypatch.delitem(sys.modules, "medgen_odd", raising=False)
         registry_cached()
         small = [each for each in tiny if where != "network" or not each.startswith("network.")]
-        options = ("callbacks.previews=false", "callbacks.tensorboard=false", "training.steps=2", *USES[where])
+        options = (
+            "callbacks.previews=false",
+            "callbacks.tensorboard=false",
+            "training.steps=2",
+            *USES[where],
+        )
         return medgen("train", "bravo_rflow", *small, *options, f"run.dir={tmp_path}/run", *more)
 
     yield run
@@ -131,7 +136,9 @@ def registry_cached() -> None:
         ("mode", "mode.odd_mode"),
     ],
 )
-def test_a_build_that_raises_is_the_plugins_and_no_bug_of_medgen(where: str, table: str, odd: Run) -> None:
+def test_a_build_that_raises_is_the_plugins_and_no_bug_of_medgen(
+    where: str, table: str, odd: Run
+) -> None:
     for line, said in {
         "raise ValueError('no such thing')": "ValueError: no such thing",
         "fails(errno.ENOENT)": "FileNotFoundError: [Errno 2] No such file or directory: 'of_the_plugin'",
@@ -146,8 +153,14 @@ def test_a_build_that_raises_is_the_plugins_and_no_bug_of_medgen(where: str, tab
 @pytest.mark.parametrize(
     ("where", "said"),
     [
-        ("network", "network.odd_network: its build returned an object of type NoneType, expected a Module."),
-        ("callback", "callbacks.odd_hooks: its build returned an object of type int, expected a Callback."),
+        (
+            "network",
+            "network.odd_network: its build returned an object of type NoneType, expected a Module.",
+        ),
+        (
+            "callback",
+            "callbacks.odd_hooks: its build returned an object of type int, expected a Callback.",
+        ),
     ],
 )
 def test_a_build_that_returns_something_else_is_told(where: str, said: str, odd: Run) -> None:
@@ -155,9 +168,13 @@ def test_a_build_that_returns_something_else_is_told(where: str, said: str, odd:
     assert (ended.code, said in ended.err) == (5, True), ended.err
 
 
-@pytest.mark.parametrize(("where", "table"), [("step", "losses.odd_loss"), ("hook", "callbacks.odd_hooks")])
+@pytest.mark.parametrize(
+    ("where", "table"), [("step", "losses.odd_loss"), ("hook", "callbacks.odd_hooks")]
+)
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES, errno.ECONNREFUSED])
-def test_an_error_of_the_system_in_a_plugin_is_the_plugins(where: str, table: str, number: int, odd: Run) -> None:
+def test_an_error_of_the_system_in_a_plugin_is_the_plugins(
+    where: str, table: str, number: int, odd: Run
+) -> None:
     """And gives no advice on the run's folder."""
     ended = odd(where, f"fails({number})")
     assert ended.code == 5, ended.err
@@ -177,7 +194,9 @@ MACHINE = [
 ]
 
 
-@pytest.mark.parametrize(("number", "code", "advice"), MACHINE, ids=[errno.errorcode[each] for each, *_ in MACHINE])
+@pytest.mark.parametrize(
+    ("number", "code", "advice"), MACHINE, ids=[errno.errorcode[each] for each, *_ in MACHINE]
+)
 def test_what_the_machine_lacks_has_words_and_a_code_of_its_own_whoever_meets_with_it(
     number: int, code: int, advice: str, odd: Run, tmp_path: Path
 ) -> None:
@@ -199,11 +218,15 @@ def test_no_right_to_a_file_is_told_as_that(odd: Run, monkeypatch: pytest.Monkey
     monkeypatch.setattr(folder, "write_metadata", refuse)
     ended = odd("callback", "pass")
     assert ended.code == 8
-    said = "medgen: metadata.json: Permission denied. Get the right to read and write it, then go on."
+    said = (
+        "medgen: metadata.json: Permission denied. Get the right to read and write it, then go on."
+    )
     assert ended.err.splitlines()[-1] == said
 
 
-def test_an_error_of_the_system_that_is_no_refusal_is_a_bug(odd: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_system_that_is_no_refusal_is_a_bug(
+    odd: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And not a matter of the run's folder."""
     from medgen.training import trainer
 

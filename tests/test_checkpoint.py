@@ -15,7 +15,11 @@ import torch
 from medgen.errors import CheckpointError, NotFiniteError, StorageError
 from medgen.run import checkpoint, folder
 
-STATE = {"network": {"weight": torch.arange(64.0).reshape(8, 8)}, "position": {"step": 3}, "list": [{"lr": 0.1}]}
+STATE = {
+    "network": {"weight": torch.arange(64.0).reshape(8, 8)},
+    "position": {"step": 3},
+    "list": [{"lr": 0.1}],
+}
 
 
 @pytest.fixture
@@ -119,18 +123,25 @@ def test_code_in_a_pickle_is_refused_and_not_run(tmp_path):
 
 def test_compressed_records_are_refused(saved, tmp_path):
     packed = tmp_path / "packed.pt"
-    with zipfile.ZipFile(saved) as source, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target:
+    with (
+        zipfile.ZipFile(saved) as source,
+        zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target,
+    ):
         for name in source.namelist():
             target.writestr(name, source.read(name))
     with pytest.raises(CheckpointError, match="compressed"):
         checkpoint.load(packed)
 
 
-@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EIO, errno.ESTALE])
+@pytest.mark.parametrize(
+    "code", [errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EIO, errno.ESTALE]
+)
 def test_a_checkpoint_that_cannot_be_read_now_is_not_taken_for_damaged(code, tmp_path, monkeypatch):
     """Point 24: nothing of the run is thrown away by going on with prev.pt."""
     for step in (1, 2):
-        checkpoint.save({**STATE, "position": {"step": step}}, tmp_path / "latest.pt", tmp_path / "prev.pt")
+        checkpoint.save(
+            {**STATE, "position": {"step": step}}, tmp_path / "latest.pt", tmp_path / "prev.pt"
+        )
     real = io.open
 
     def refuse(path, *given, **named):
@@ -147,10 +158,14 @@ def test_a_checkpoint_that_cannot_be_read_now_is_not_taken_for_damaged(code, tmp
 def test_too_little_memory_is_not_taken_for_a_damaged_checkpoint(tmp_path, monkeypatch):
     """Point 24."""
     for step in (1, 2):
-        checkpoint.save({**STATE, "position": {"step": step}}, tmp_path / "latest.pt", tmp_path / "prev.pt")
+        checkpoint.save(
+            {**STATE, "position": {"step": step}}, tmp_path / "latest.pt", tmp_path / "prev.pt"
+        )
 
     def load(*_, **__):
-        raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried")
+        raise RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried"
+        )
 
     monkeypatch.setattr(torch, "load", load)
     with pytest.raises(MemoryError):

@@ -42,7 +42,11 @@ def auto(tiny):
 
 def precision(where: Path) -> str:
     """Of the recipe in a run's newest checkpoint."""
-    [line] = [each for each in checkpoint.load(where)["recipe"].splitlines() if each.startswith("precision")]
+    [line] = [
+        each
+        for each in checkpoint.load(where)["recipe"].splitlines()
+        if each.startswith("precision")
+    ]
     return line.split('"')[1]
 
 
@@ -74,7 +78,11 @@ def test_without_proc_a_cpu_has_no_units(monkeypatch, tmp_path):
 @pytest.mark.parametrize("able", [True, False])
 def test_bf16_is_chosen_where_the_gpu_has_units_for_it(able, monkeypatch):
     """Point 31: units, and not an emulation."""
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: able or including_emulation)
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation=True: able or including_emulation,
+    )
     recipe = load("bravo_rflow", [])
     assert choices.settle(recipe, GPU).training.precision == ("bf16" if able else "fp32")
 
@@ -108,7 +116,9 @@ def test_bf16_that_is_emulated_is_warned_of_in_one_line(machine, tiny, medgen, t
     result = medgen("train", "bravo_rflow", *given)
     [line] = [each for each in result.err.splitlines() if "training.precision" in each]
     assert result.out.startswith("device   cpu, in bf16, as training.precision says\n")
-    assert line.startswith("medgen: warning: training.precision: bf16 is slow here, as the CPU has no units for bf16")
+    assert line.startswith(
+        "medgen: warning: training.precision: bf16 is slow here, as the CPU has no units for bf16"
+    )
 
 
 @pytest.mark.parametrize("how", ["folder", "auto", "found"])
@@ -122,7 +132,9 @@ def test_a_run_goes_on_in_the_precision_it_began_with(how, machine, auto, medgen
         session.start(load("bravo_rflow", given[2:]), until=2)
     machine("")
     run = where / "one" if how == "found" else where
-    result = medgen("train", "--resume", run) if how == "folder" else medgen(*given, "--resume", "auto")
+    result = (
+        medgen("train", "--resume", run) if how == "folder" else medgen(*given, "--resume", "auto")
+    )
     assert result.code == 0, result.err
     assert result.out.startswith("device   cpu, in bf16, as the run began\n")
     assert "kept, as the run began with it" in result.err
@@ -132,8 +144,13 @@ def test_a_run_goes_on_in_the_precision_it_began_with(how, machine, auto, medgen
 
 
 def test_another_precision_than_it_began_with_is_refused(machine, auto, medgen, tmp_path):
-    assert medgen("train", "bravo_rflow", *auto, "training.steps=1", f"run.dir={tmp_path}/run").code == 0
-    result = medgen("train", "--resume", tmp_path / "run", "training.steps=2", "training.precision=bf16")
+    assert (
+        medgen("train", "bravo_rflow", *auto, "training.steps=1", f"run.dir={tmp_path}/run").code
+        == 0
+    )
+    result = medgen(
+        "train", "--resume", tmp_path / "run", "training.steps=2", "training.precision=bf16"
+    )
     assert result.code == 4
     assert 'training.precision: "fp32" -> "bf16"' in result.err
 
@@ -157,13 +174,21 @@ def test_channels_last_follows_what_was_chosen(machine, auto, tmp_path):
         run.train.close()
 
 
-def test_phases_are_trained_in_the_precision_of_the_first(machine, cohort, medgen, tmp_path, monkeypatch):
+def test_phases_are_trained_in_the_precision_of_the_first(
+    machine, cohort, medgen, tmp_path, monkeypatch
+):
     """Point 31, for runs that consist of child runs: the whole run's recipe has it."""
     seen = []
     monkeypatch.setattr(
-        "medgen.training.session._train_children", lambda recipe, where, *_: seen.append(recipe) or where
+        "medgen.training.session._train_children",
+        lambda recipe, where, *_: seen.append(recipe) or where,
     )
-    given = ("vae_progressive", f"data.root={cohort}", "losses.perceptual=false", f"run.dir={tmp_path}/run")
+    given = (
+        "vae_progressive",
+        f"data.root={cohort}",
+        "losses.perceptual=false",
+        f"run.dir={tmp_path}/run",
+    )
     machine("avx512_bf16")
     assert medgen("train", *given).code == 0
     machine("")

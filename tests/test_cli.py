@@ -29,7 +29,14 @@ Run = Callable[..., Any]
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["train", "--help"], ["plugins", "list"], ["recipe", "show", "seg_rflow"], ["--version"]]
+    "words",
+    [
+        ["--help"],
+        ["train", "--help"],
+        ["plugins", "list"],
+        ["recipe", "show", "seg_rflow"],
+        ["--version"],
+    ],
 )
 def test_what_needs_no_training_imports_neither_torch_nor_monai(words: list[str]) -> None:
     script = (
@@ -37,7 +44,9 @@ def test_what_needs_no_training_imports_neither_torch_nor_monai(words: list[str]
         f"try: main({words!r})\n"
         f"except SystemExit as ended: print('HEAVY', ended.code, sorted({{*{HEAVY!r}}} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     assert done.stdout.splitlines()[-1] == "HEAVY 0 []", done.stderr
 
 
@@ -64,7 +73,9 @@ main.main(["{name}"])
 def test_a_process_that_is_still_in_a_group_ends_at_once_with_its_code(destroys: bool) -> None:
     """To leave a group in order, all ranks would have to be there, and one may have died."""
     script = IN_A_GROUP.format(name="grouped", destroys=destroys)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 9, done.stderr
     assert done.stdout.splitlines() == ["result", *["left in order"] * destroys]
 
@@ -154,9 +165,13 @@ def test_the_manual_for_authors_shows_the_package_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("manual", MANUALS)
-def test_every_recipe_that_a_manual_shows_loads(manual: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_recipe_that_a_manual_shows_loads(
+    manual: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    for number, text in enumerate(re.findall(r"```toml\n(.*?)```", (ROOT / manual).read_text(), re.S)):
+    for number, text in enumerate(
+        re.findall(r"```toml\n(.*?)```", (ROOT / manual).read_text(), re.S)
+    ):
         if "[build-system]" in text:
             continue
         path = Path(f"{number}.toml")
@@ -170,7 +185,9 @@ def shown(path: Path) -> list[str]:
     return to_toml(load(path)).splitlines()
 
 
-@pytest.mark.parametrize("words", [["recipe", "list"], ["plugins", "list"], ["plugins", "show", "rflow"]])
+@pytest.mark.parametrize(
+    "words", [["recipe", "list"], ["plugins", "list"], ["plugins", "show", "rflow"]]
+)
 def test_the_cheap_ones_run(words: list[str], medgen: Run) -> None:
     ended = medgen(*words)
     assert ended.code == 0
@@ -188,7 +205,9 @@ def test_the_block_to_paste_is_a_table_that_loads(name: str, medgen: Run, tmp_pa
 
 
 def test_a_question_of_click_ends_as_one() -> None:
-    assert str(main._usage(click.UsageError("No such x. Did you mean y?"))).endswith("y? See `medgen --help`.")
+    assert str(main._usage(click.UsageError("No such x. Did you mean y?"))).endswith(
+        "y? See `medgen --help`."
+    )
 
 
 @pytest.mark.parametrize(
@@ -196,52 +215,117 @@ def test_a_question_of_click_ends_as_one() -> None:
     [
         (["trian"], 2, "No such command 'trian'. Did you mean train?"),
         (["data", "chek"], 2, "data: No such command 'chek'. Did you mean check?"),
-        (["train", "with/fast_debug"], 2, "is a layer to lay over a recipe. Use it as `medgen train RECIPE --with"),
+        (
+            ["train", "with/fast_debug"],
+            2,
+            "is a layer to lay over a recipe. Use it as `medgen train RECIPE --with",
+        ),
         (["recipe", "show", "fast_debug"], 2, "fast_debug: is a layer to lay over a recipe."),
-        (["train", "bravo_rflow", "fast_debug"], 2, "A layer goes after --with: --with fast_debug."),
-        (["train", "bravo_rflow", "losses=mse"], 2, "Add with losses.mse={}, remove with losses.NAME=false."),
-        (["train", "bravo_rflow", "losses=[mes, l1]"], 2, "Add with losses.mse={} losses.l1={}, remove"),
-        (["train", "bravo_rflow", "callbacks.ema=true"], 2, "Use callbacks.ema={} for its defaults, callbacks.ema=fa"),
-        (["train", "bravo_rflow", "slurm=4"], 2, "slurm: got 4, expected a table. Set its keys, as slurm.KEY=VALUE."),
+        (
+            ["train", "bravo_rflow", "fast_debug"],
+            2,
+            "A layer goes after --with: --with fast_debug.",
+        ),
+        (
+            ["train", "bravo_rflow", "losses=mse"],
+            2,
+            "Add with losses.mse={}, remove with losses.NAME=false.",
+        ),
+        (
+            ["train", "bravo_rflow", "losses=[mes, l1]"],
+            2,
+            "Add with losses.mse={} losses.l1={}, remove",
+        ),
+        (
+            ["train", "bravo_rflow", "callbacks.ema=true"],
+            2,
+            "Use callbacks.ema={} for its defaults, callbacks.ema=fa",
+        ),
+        (
+            ["train", "bravo_rflow", "slurm=4"],
+            2,
+            "slurm: got 4, expected a table. Set its keys, as slurm.KEY=VALUE.",
+        ),
         (["train", "bravo_rfow", "--debg"], 2, "train: No such option '--debg'"),
         (
             ["train", "bravo_rflow", "--devices", "5000"],
             2,
             "medgen: --devices: got 5000, expected an integer from 1 to",
         ),
-        (["lr-find", "bravo_rflow", "--steps", "5"], 2, "medgen: --steps: got 5, expected an integer from 10 to"),
-        (["lr-find", "bravo_rflow", "--min-lr", "5"], 2, "--max-lr: got 1, expected more than min_lr = 5."),
+        (
+            ["lr-find", "bravo_rflow", "--steps", "5"],
+            2,
+            "medgen: --steps: got 5, expected an integer from 10 to",
+        ),
+        (
+            ["lr-find", "bravo_rflow", "--min-lr", "5"],
+            2,
+            "--max-lr: got 1, expected more than min_lr = 5.",
+        ),
         (["train"], 2, "RECIPE: none given"),
         (["train", "bravo_rfow"], 2, "Did you mean bravo_rflow"),
         (["train", "bravo_rflow", "--epochs", "3"], 2, "No such option"),
-        (["train", "bravo_rflow", "epochs=3"], 2, "epochs: no such key, expected one of the keys data, training"),
+        (
+            ["train", "bravo_rflow", "epochs=3"],
+            2,
+            "epochs: no such key, expected one of the keys data, training",
+        ),
         (["train", "bravo_rflow", "training.epoch=3"], 2, "Did you mean"),
         (["train", "bravo_rflow", "training.epochs=three"], 2, "expected an integer"),
         (["train", "bravo_rflow", "--with", "clster"], 2, "Did you mean cluster"),
         (["train", "bravo_rflow", "data.root=nowhere"], 3, "nowhere: does not exist"),
         (["train", "bravo_rflow", "data.root=nowhere", "--dry-run"], 3, "nowhere: does not exist"),
-        (["train", "--resume", "nowhere"], 4, "nowhere: no such folder. Check the path, or use --resume auto."),
+        (
+            ["train", "--resume", "nowhere"],
+            4,
+            "nowhere: no such folder. Check the path, or use --resume auto.",
+        ),
         (["data", "prepare", "bravo_rflow", "data.root=nowhere"], 3, "nowhere: does not exist"),
         (["generate", "--num-images", "1"], 2, "Missing option '--output-dir'"),
         (["generate", "--num-images", "0", "--output-dir", "o"], 2, "0 is not in the range"),
         (["generate", "--num-images", "1", "--output-dir", "o"], 2, "nothing to generate with"),
-        (["generate", "--num-images", "1", "--output-dir", "o", "--image-model", "no.pt"], 4, "no such checkpoint"),
+        (
+            ["generate", "--num-images", "1", "--output-dir", "o", "--image-model", "no.pt"],
+            4,
+            "no such checkpoint",
+        ),
         (
             ["generate", "--num-images", "1", "--output-dir", "o", "--image-model", "."],
             2,
             "--image-model: . is a folder without latest.pt",
         ),
-        (["generate", "--num-images", "1", "--output-dir", "o", "--seg-model", "."], 2, "Give --image-model"),
-        (["generate", "--num-images", "1", "--output-dir", "o", "--steps", str(2**70)], 2, "range 1<=x<=1000000"),
-        (["generate", "--num-images", "1", "--output-dir", "o", "--devices", "5000"], 2, "range 1<=x<=1024"),
+        (
+            ["generate", "--num-images", "1", "--output-dir", "o", "--seg-model", "."],
+            2,
+            "Give --image-model",
+        ),
+        (
+            ["generate", "--num-images", "1", "--output-dir", "o", "--steps", str(2**70)],
+            2,
+            "range 1<=x<=1000000",
+        ),
+        (
+            ["generate", "--num-images", "1", "--output-dir", "o", "--devices", "5000"],
+            2,
+            "range 1<=x<=1024",
+        ),
         (["verify-resume", "bravo_rflow", "--steps", str(10**30)], 2, "range 1<=x<=1000000"),
-        (["data", "demo", "o", "--seed", "-1"], 2, "Invalid value for '--seed': -1 is not in the range x>=0"),
+        (
+            ["data", "demo", "o", "--seed", "-1"],
+            2,
+            "Invalid value for '--seed': -1 is not in the range x>=0",
+        ),
         (["plugins", "show", "rflw"], 5, "Did you mean rflow"),
         (["recipe", "show", "seg_rflow", "--only", "trainig"], 2, "Did you mean training"),
     ],
 )
 def test_a_mistake_is_one_line_that_says_what_to_do(
-    words: list[str], code: int, told: str, medgen: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    words: list[str],
+    code: int,
+    told: str,
+    medgen: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     ended = medgen(*words)
@@ -250,17 +334,23 @@ def test_a_mistake_is_one_line_that_says_what_to_do(
     assert line.startswith("medgen: ")
     assert told in line
     assert line.endswith((".", "?"))
-    assert all(line.startswith("device ") for line in ended.out.splitlines())  # the first line of a training
+    assert all(
+        line.startswith("device ") for line in ended.out.splitlines()
+    )  # the first line of a training
 
 
-@pytest.mark.parametrize("added", ["losses.mse={}", "losses.mse={} losses.l1={}", "callbacks.ema={}"])
+@pytest.mark.parametrize(
+    "added", ["losses.mse={}", "losses.mse={} losses.l1={}", "callbacks.ema={}"]
+)
 def test_what_a_mistake_says_to_add_loads(added: str) -> None:
     kind, name = added.split()[-1].removesuffix("={}").split(".")
     assert name in getattr(load("bravo_rflow", added.split()), kind)
 
 
 def test_the_name_of_an_option_is_told_only_of_what_the_option_gave(medgen: Run) -> None:
-    ended = medgen("lr-find", "bravo_rflow", "--steps", "20", "callbacks.lr_find.min_lr=-1", "training.clip=-1")
+    ended = medgen(
+        "lr-find", "bravo_rflow", "--steps", "20", "callbacks.lr_find.min_lr=-1", "training.clip=-1"
+    )
     assert [line.partition(",")[0] for line in ended.err.splitlines()] == [
         "medgen: command line: training.clip: got -1",
         "medgen: --min-lr: got -1",
@@ -282,7 +372,9 @@ def test_a_group_alone_shows_what_there_is(words: list[str], medgen: Run) -> Non
     assert "Traceback" not in ended.err
 
 
-def test_a_bug_is_one_line_too_unless_debug_is_given(medgen: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_one_line_too_unless_debug_is_given(
+    medgen: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError("division by zero")
 

@@ -43,11 +43,27 @@ def test_what_makes_no_masks_from_noise_is_no_mask_model(model, mode, told):
     [
         ((("seg",),), True, "--image-model: makes seg, which are masks. Give it as --seg-model."),
         ((("seg", "core"),), False, "--image-model: makes seg, core, which are masks"),
-        ((("bravo",),), True, "--image-model: makes bravo given nothing, so that masks (--seg-model) would not fit"),
-        ((("bravo",), ("t1_pre",)), True, "--image-model: makes bravo given t1_pre, of which t1_pre is no mask"),
-        ((("bravo",), ("seg", "t1_pre")), False, "--image-model: makes bravo given seg, t1_pre, of which t1_pre is"),
+        (
+            (("bravo",),),
+            True,
+            "--image-model: makes bravo given nothing, so that masks (--seg-model) would not fit",
+        ),
+        (
+            (("bravo",), ("t1_pre",)),
+            True,
+            "--image-model: makes bravo given t1_pre, of which t1_pre is no mask",
+        ),
+        (
+            (("bravo",), ("seg", "t1_pre")),
+            False,
+            "--image-model: makes bravo given seg, t1_pre, of which t1_pre is",
+        ),
         ((("bravo",), ("seg", "core")), False, "--seg-model: the image model needs seg, core."),
-        ((("t1_pre", "flair"), ("seg",), True), True, "--image-model: makes t1_pre or flair in one channel (pooled)"),
+        (
+            (("t1_pre", "flair"), ("seg",), True),
+            True,
+            "--image-model: makes t1_pre or flair in one channel (pooled)",
+        ),
     ],
 )
 def test_what_makes_no_images_of_masks_is_no_image_model(model, mode, with_masks, told):
@@ -83,14 +99,24 @@ def test_a_mask_model_for_images_is_one_line(trained, cohort, medgen, tmp_path):
 @pytest.mark.parametrize(
     ("option", "name", "told"),
     [
-        ("--image-model", "folder", "is a folder without latest.pt. Give a checkpoint, or the folder of a run."),
+        (
+            "--image-model",
+            "folder",
+            "is a folder without latest.pt. Give a checkpoint, or the folder of a run.",
+        ),
         ("--image-model", "a.nii.gz", "is a scan or a mask, not a model. Give a checkpoint."),
-        ("--seg-model", "a.NII", "not a model. Give a checkpoint, or the folder that the masks lie in."),
+        (
+            "--seg-model",
+            "a.NII",
+            "not a model. Give a checkpoint, or the folder that the masks lie in.",
+        ),
     ],
 )
 def test_what_is_no_model_is_one_line(option, name, told, medgen, tmp_path):
     (tmp_path / "folder").mkdir()
-    result = medgen("generate", option, tmp_path / name, "--num-images", 1, "--output-dir", tmp_path / "out")
+    result = medgen(
+        "generate", option, tmp_path / name, "--num-images", 1, "--output-dir", tmp_path / "out"
+    )
     assert (result.code, len(result.err.splitlines())) == (2, 1)
     assert result.err.startswith(f"medgen: {option}: {tmp_path / name} is a ")
     assert result.err.endswith(f"{told}\n")

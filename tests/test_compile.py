@@ -11,7 +11,10 @@ from faults.forkserver import Server
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not (shutil.which("gcc") or shutil.which("g++")), reason="torch.compile needs a C++ compiler"),
+    pytest.mark.skipif(
+        not (shutil.which("gcc") or shutil.which("g++")),
+        reason="torch.compile needs a C++ compiler",
+    ),
 ]
 QUIET = (
     "callbacks.previews=false", "callbacks.tensorboard=false", "training.validate_every=0", "training.precision=bf16",
@@ -54,7 +57,10 @@ def test_a_compiled_run_has_the_losses_of_an_eager_one_and_goes_on(medgen, tiny,
 def test_two_compiled_ranks_have_the_losses_of_an_eager_process(tiny, tmp_path, eager):
     folder = tmp_path / "ranks"
     options = (*tiny, *QUIET, "training.compile=true", "training.steps=4", f"run.dir={folder}")
-    both = [each.wait(seconds=600) for each in ranks.start(Server(tmp_path), "train", "bravo_rflow", *options)]
+    both = [
+        each.wait(seconds=600)
+        for each in ranks.start(Server(tmp_path), "train", "bravo_rflow", *options)
+    ]
     assert [each.code for each in both] == [0, 0], both
     assert losses(folder) == pytest.approx(losses(eager), rel=0.02)
     assert measured(folder)[-1]["recompiles"] == 0

@@ -10,11 +10,17 @@ from medgen.system import console
 
 def test_each_problem_is_one_line_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     console.fail(
-        RecipeError(Problem("", "[bold]x :smile: " + "long " * 100 + "end"), Problem("", "a\x1b[31m\nb\u202e"))
+        RecipeError(
+            Problem("", "[bold]x :smile: " + "long " * 100 + "end"),
+            Problem("", "a\x1b[31m\nb\u202e"),
+        )
     )
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert printed.err == f"medgen: [bold]x :smile: {'long ' * 100}end.\nmedgen: a\\x1b[31m\\nb\\u202e.\n"
+    assert (
+        printed.err
+        == f"medgen: [bold]x :smile: {'long ' * 100}end.\nmedgen: a\\x1b[31m\\nb\\u202e.\n"
+    )
 
 
 def test_lines_on_stdout_are_not_cut_at_eighty_columns(capsys: pytest.CaptureFixture[str]) -> None:
@@ -51,14 +57,18 @@ def test_progress_in_a_log_is_a_line_each_tenth_with_fixed_fields(
     assert lines[-1].startswith("demo patients  30/30  100%")
 
 
-def test_progress_in_a_log_is_a_line_a_second_at_most(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_in_a_log_is_a_line_a_second_at_most(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
     with console.progress("pairs", 8) as bar:
         for _ in range(8):
             bar.advance()
     assert capsys.readouterr().err.splitlines() == ["pairs  8/8  100%  00:00 elapsed  00:00 left"]
 
 
-def test_what_was_there_before_tells_nothing_of_the_time_left(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_was_there_before_tells_nothing_of_the_time_left(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
     with console.progress("pairs", 1000) as bar:
         bar.advance(800)
         clock.now = 60
@@ -66,7 +76,9 @@ def test_what_was_there_before_tells_nothing_of_the_time_left(clock: Clock, caps
     assert capsys.readouterr().err == "pairs   900/1000   90%  01:00 elapsed  01:00 left\n"
 
 
-def test_progress_can_learn_its_total_as_it_goes(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_can_learn_its_total_as_it_goes(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
     with console.progress("slice store", unit="patients") as bar:
         for done in (1, 2):
             clock.now += 1
@@ -77,6 +89,8 @@ def test_progress_can_learn_its_total_as_it_goes(clock: Clock, capsys: pytest.Ca
     ]
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0, "00:00"), (59.6, "01:00"), (3599, "59:59"), (3661, "1:01:01")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "00:00"), (59.6, "01:00"), (3599, "59:59"), (3661, "1:01:01")]
+)
 def test_durations_read_as_clocks(seconds: float, text: str) -> None:
     assert console.clock(seconds) == text

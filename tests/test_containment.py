@@ -51,7 +51,10 @@ BROKEN = {
     "finder": ("", "put a finder on sys.meta_path that fails with KeyError"),
     "no_finder": ("", "put a finder on sys.meta_path that fails with AttributeError"),
 }
-LAST = {"finder": FINDER + "sys.meta_path.insert(0, Finder())", "no_finder": "import sys; sys.meta_path.append(5)"}
+LAST = {
+    "finder": FINDER + "sys.meta_path.insert(0, Finder())",
+    "no_finder": "import sys; sys.meta_path.append(5)",
+}
 """What stands below all imports."""
 
 
@@ -79,11 +82,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def medgen_with(site: Path, *words: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+def medgen_with(
+    site: Path, *words: str, folder: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     paths = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-m", "medgen", *words]
     environment = {**os.environ, "PYTHONPATH": paths}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, timeout=120)
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, cwd=folder, timeout=120
+    )
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +116,9 @@ def test_a_finder_that_raises_breaks_the_plugin_that_has_put_it_there(
     assert f"medgen-{name} 1.0" in listed.stderr  # whose last lines are warnings of what is broken
 
 
-def test_what_is_written_past_python_stays_off_stdout(listed: subprocess.CompletedProcess[str]) -> None:
+def test_what_is_written_past_python_stays_off_stdout(
+    listed: subprocess.CompletedProcess[str],
+) -> None:
     for text in ("written past Python", "another program"):
         assert (text in listed.stdout, text in listed.stderr) == (False, True)
 
@@ -121,7 +130,9 @@ def test_help_and_a_result_are_printed_whatever_is_installed(site: Path) -> None
     assert page.stdout.startswith("# losses docless, from medgen-docless 1.0\n"), page.stderr
 
 
-def test_a_relative_path_of_the_command_line_is_where_it_was_given(site: Path, tmp_path: Path) -> None:
+def test_a_relative_path_of_the_command_line_is_where_it_was_given(
+    site: Path, tmp_path: Path
+) -> None:
     (tmp_path / "mine.toml").write_text('extends = "bravo_rflow"\n[run]\nseed = 7\n')
     shown = medgen_with(site, "recipe", "show", "mine.toml", "--only", "run", folder=tmp_path)
     assert (shown.returncode, "seed = 7" in shown.stdout) == (0, True), shown.stderr
@@ -147,5 +158,9 @@ def test_filters_of_warnings_stay_unless_they_raise() -> None:
         with contained():
             warnings.filterwarnings("ignore", message="mine")
             warnings.filterwarnings("error", message="yours")
-        kept = [each[0] for each in warnings.filters if getattr(each[1], "pattern", "") in ("mine", "yours")]
+        kept = [
+            each[0]
+            for each in warnings.filters
+            if getattr(each[1], "pattern", "") in ("mine", "yours")
+        ]
     assert kept == ["ignore"]

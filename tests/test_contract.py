@@ -23,8 +23,12 @@ from medgen.api.interfaces import Callback, DiffusionStrategy, Extractor, Space,
         (Callback, "state_dicts", "state_dict"),
     ],
 )
-def test_a_misspelt_member_is_an_error_with_the_likely_name(base: type[Contract], misspelt: str, meant: str) -> None:
-    with pytest.raises(TypeError, match=rf"^Mine\.{misspelt} is no member of .*\. Did you mean {meant}\?$"):
+def test_a_misspelt_member_is_an_error_with_the_likely_name(
+    base: type[Contract], misspelt: str, meant: str
+) -> None:
+    with pytest.raises(
+        TypeError, match=rf"^Mine\.{misspelt} is no member of .*\. Did you mean {meant}\?$"
+    ):
         type("Mine", (base,), {misspelt: None})
 
 
@@ -49,7 +53,12 @@ def test_what_a_space_leaves_out_changes_nothing() -> None:
         pass
 
     space, image = Mine(), object()
-    assert [space.prepare(image), space.encode(image, None), space.condition(image), space.decode(image)] == [image] * 4
+    assert [
+        space.prepare(image),
+        space.encode(image, None),
+        space.condition(image),
+        space.decode(image),
+    ] == [image] * 4
     assert (space.key, space.state_dict()) == (None, {})
 
 
@@ -58,5 +67,9 @@ def test_what_a_turn_leaves_out_shows_nothing_and_warns_of_nothing() -> None:
         pass
 
     turn = Mine()
-    assert (turn.rate, turn.validation_metrics(None, None, None, None), turn.warning(3, {})) == (1.0, [], None)
+    assert (turn.rate, turn.validation_metrics(None, None, None, None), turn.warning(3, {})) == (
+        1.0,
+        [],
+        None,
+    )
     assert turn.summarise({"loss": 2.0}) == {"loss": 2.0}

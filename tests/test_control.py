@@ -68,12 +68,16 @@ def test_images_of_the_control_are_what_generate_makes_of_empty_masks(made, mode
     assert found.names == there.names
 
 
-def test_a_pair_whose_image_was_drawn_again_has_the_noise_that_it_was_drawn_of_last(made, model, monkeypatch, tmp_path):
+def test_a_pair_whose_image_was_drawn_again_has_the_noise_that_it_was_drawn_of_last(
+    made, model, monkeypatch, tmp_path
+):
     text = (made / "manifest.jsonl").read_text().splitlines()
     text[2] = json.dumps({**json.loads(text[2]), "drawn_again": 2})
     (tmp_path / "manifest.jsonl").write_text("\n".join([*text, ""]))
     streams = []
-    monkeypatch.setattr(control.seeds, "stream", lambda *index: streams.append(index) or torch.Generator())
+    monkeypatch.setattr(
+        control.seeds, "stream", lambda *index: streams.append(index) or torch.Generator()
+    )
     found = control.without_mask(read_pairs(made), tmp_path, model, most=3)
     assert streams == [(0, "image", 0, 1), (0, "image", 1, 3), (0, "image", 2, 1)]
     assert found.names == ("syn_00000", "syn_00001", "syn_00002")
@@ -81,13 +85,20 @@ def test_a_pair_whose_image_was_drawn_again_has_the_noise_that_it_was_drawn_of_l
 
 def test_the_model_that_made_the_pairs_is_known_by_its_hash(made, trained, tmp_path):
     latest = trained / "bravo/latest.pt"
-    for given, real in ((trained / "bravo", "x"), (latest, "x"), (None, str(latest)), (None, str(trained / "bravo"))):
+    for given, real in (
+        (trained / "bravo", "x"),
+        (latest, "x"),
+        (None, str(latest)),
+        (None, str(trained / "bravo")),
+    ):
         found = control.checkpoint(made, given, real)
         assert found is not None
         assert found.read_bytes() == latest.read_bytes()
     assert control.checkpoint(made, None, str(trained / "seg")) is None
     assert control.checkpoint(write_pairs(tmp_path), None, str(trained / "bravo")) is None
-    with pytest.raises(RecipeError, match=r"--image-model: .*latest\.pt has sha256 .*, the pairs were made with"):
+    with pytest.raises(
+        RecipeError, match=r"--image-model: .*latest\.pt has sha256 .*, the pairs were made with"
+    ):
         control.checkpoint(made, trained / "seg", str(trained / "bravo"))
     with pytest.raises(RecipeError, match=r"nothing\.pt is not there"):
         control.checkpoint(made, tmp_path / "nothing.pt", "")
@@ -102,7 +113,13 @@ def test_the_card_has_the_control_beside_the_ceiling(made, trained, medgen, monk
     monkeypatch.setattr(two_sample, "STEPS", 2)
     monkeypatch.setattr(work, "DRAWS", 20)
     scans = write_cohort(tmp_path / "scans", patients=9)
-    features = ("data.workers=1", "features.taught.steps=2", "features.taught.batch_size=4", "--features", "taught")
+    features = (
+        "data.workers=1",
+        "features.taught.steps=2",
+        "features.taught.batch_size=4",
+        "--features",
+        "taught",
+    )
     by = ("--split", "all", "--output", tmp_path / "card.json", "--image-model", trained / "bravo")
     given = ("evaluate", scans, made, *features, *by)
     done = medgen(*given, "--control", 4)
@@ -110,7 +127,11 @@ def test_the_card_has_the_control_beside_the_ceiling(made, trained, medgen, monk
     card = json.loads((tmp_path / "card.json").read_text())
     assert card["made"]["control"] == "4 pairs of the same noise"
     figures = [each["name"] for each in card["figures"] if each["section"] == "obedience"]
-    assert figures[:3] == ["Dice", "Dice with the mask of another (control)", "Dice without a mask (control)"]
+    assert figures[:3] == [
+        "Dice",
+        "Dice with the mask of another (control)",
+        "Dice without a mask (control)",
+    ]
 
 
 def test_no_control_is_made_unless_asked_for(made):

@@ -62,7 +62,9 @@ def measured(folder):
     """Losses, norms and validations by step and name."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     kept = ("loss", "grad", "psnr", "mse")
-    return {(line["step"], name): line[name] for line in lines for name in line if name.startswith(kept)}
+    return {
+        (line["step"], name): line[name] for line in lines for name in line if name.startswith(kept)
+    }
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -94,12 +96,23 @@ def test_a_run_goes_on_with_another_number_of_ranks(server, tiny, tmp_path):
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_ranks_that_were_stopped_and_resumed_equal_those_that_were_not(count, server, tiny, tmp_path):
+def test_ranks_that_were_stopped_and_resumed_equal_those_that_were_not(
+    count, server, tiny, tmp_path
+):
     """With three or more, a sum over the ranks depends on the order in which it is taken."""
-    common = ("bravo_rflow", *tiny, *SMALL, "training.batch_size=6", "training.steps=12", "network.unet.dropout=0.1")
+    common = (
+        "bravo_rflow",
+        *tiny,
+        *SMALL,
+        "training.batch_size=6",
+        "training.steps=12",
+        "network.unet.dropout=0.1",
+    )
     whole = ranks.run(server, "train", *common, f"run.dir={tmp_path}/whole", count=count)
     assert [each.code for each in whole] == [0] * count
-    stopped = ranks.run(server, "train", *common, f"run.dir={tmp_path}/r", hook=stop_at, given=(4,), count=count)
+    stopped = ranks.run(
+        server, "train", *common, f"run.dir={tmp_path}/r", hook=stop_at, given=(4,), count=count
+    )
     assert [each.code for each in stopped] == [75, *[0] * (count - 1)]
     resumed = ranks.run(server, "train", "--resume", tmp_path / "r", count=count)
     assert [each.code for each in resumed] == [0] * count
@@ -137,23 +150,39 @@ def test_a_sum_over_the_ranks_does_not_depend_on_what_else_is_summed(server, tmp
 
 
 @pytest.mark.parametrize(
-    ("name", "kinds"), [("bravo_rflow", {"samples", "trajectory"}), ("vae_bravo", {"reconstructions"})]
+    ("name", "kinds"),
+    [("bravo_rflow", {"samples", "trajectory"}), ("vae_bravo", {"reconstructions"})],
 )
 @pytest.mark.parametrize("count", [2, 3])
-def test_ranks_share_the_previews_and_make_those_of_one_process(count, name, kinds, server, tiny, tmp_path):
+def test_ranks_share_the_previews_and_make_those_of_one_process(
+    count, name, kinds, server, tiny, tmp_path
+):
     """Of two samples a third rank has none."""
-    shown = [each for each in (*tiny, *SMALL, *VARIANTS.get(name, ())) if each != "callbacks.previews=false"]
+    shown = [
+        each
+        for each in (*tiny, *SMALL, *VARIANTS.get(name, ()))
+        if each != "callbacks.previews=false"
+    ]
     common = (name, *shown, "training.accumulate=1", "training.batch_size=6", "training.steps=2")
     assert server.run("train", *common, f"run.dir={tmp_path}/one").code == 0
     several = ranks.run(
-        server, "train", *common, f"run.dir={tmp_path}/all", count=count, hook=counting, given=(tmp_path,)
+        server,
+        "train",
+        *common,
+        f"run.dir={tmp_path}/all",
+        count=count,
+        hook=counting,
+        given=(tmp_path,),
     )
     assert [each.code for each in several] == [0] * count, several
     assert [int((tmp_path / f"{rank}").read_text()) for rank in range(count)] == [1] * count
     paths = {each.stem.split("_")[0]: each for each in (tmp_path / "one/previews").iterdir()}
     assert set(paths) == kinds
     for path in paths.values():
-        one, other = (np.asarray(Image.open(each), int) for each in (path, tmp_path / "all/previews" / path.name))
+        one, other = (
+            np.asarray(Image.open(each), int)
+            for each in (path, tmp_path / "all/previews" / path.name)
+        )
         assert one.std() > 5
         assert np.abs(one - other).max() <= 2
 
@@ -175,13 +204,38 @@ def counting(rank: int, folder: Path) -> None:
 def test_two_nodes_train_together(tiny, tmp_path):
     """Two agents of torchrun on one machine, each with a rank."""
     port = ranks.free_port()
-    meeting = ("--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}")
-    options = ("bravo_rflow", *tiny, *SMALL, "training.steps=3", "training.validate_every=0", f"run.dir={tmp_path}/r")
-    command = [sys.executable, "-m", "torch.distributed.run", *meeting, "--local-addr=127.0.0.1", "-m", "medgen"]
+    meeting = (
+        "--nnodes=2",
+        "--nproc-per-node=1",
+        "--rdzv-backend=c10d",
+        f"--rdzv-endpoint=127.0.0.1:{port}",
+    )
+    options = (
+        "bravo_rflow",
+        *tiny,
+        *SMALL,
+        "training.steps=3",
+        "training.validate_every=0",
+        f"run.dir={tmp_path}/r",
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        *meeting,
+        "--local-addr=127.0.0.1",
+        "-m",
+        "medgen",
+    ]
     paths = os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "plugins")))
     given = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     nodes = [
-        subprocess.Popen([*command, "train", *options], env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        subprocess.Popen(
+            [*command, "train", *options],
+            env=given,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         for _ in range(2)
     ]
     said = [each.communicate(timeout=2 * HANG)[0].decode() for each in nodes]
@@ -190,7 +244,9 @@ def test_two_nodes_train_together(tiny, tmp_path):
     assert len((tmp_path / "r/metrics.jsonl").read_text().splitlines()) == 3
 
 
-def test_a_batch_that_the_ranks_cannot_share_is_a_mistake_of_the_recipe(medgen, tiny, server, tmp_path):
+def test_a_batch_that_the_ranks_cannot_share_is_a_mistake_of_the_recipe(
+    medgen, tiny, server, tmp_path
+):
     given = ("train", "bravo_rflow", *tiny, "training.steps=1", f"run.dir={tmp_path}/r")
     result = medgen(*given, "--devices", 3)
     wrong = "medgen: training.batch_size: got 4, expected a multiple of 3 devices x training.accumulate = 1."
@@ -213,7 +269,13 @@ def test_ranks_have_each_row_of_each_part_once(parts, monkeypatch):
 
 
 def test_a_place_is_what_torchrun_or_srun_say_and_a_batch_script_has_none():
-    torchrun = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
+    torchrun = {
+        "RANK": "3",
+        "WORLD_SIZE": "4",
+        "LOCAL_RANK": "1",
+        "MASTER_ADDR": "a",
+        "MASTER_PORT": "1",
+    }
     script = {"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0"}
     srun = {**script, "SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "4"}
     assert place.place(torchrun) == Place(3, 4, 1)
@@ -226,7 +288,9 @@ def test_a_place_is_what_torchrun_or_srun_say_and_a_batch_script_has_none():
 MET = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
 
-@pytest.mark.parametrize("alone", [{"RANK": "3"}, {"WORLD_SIZE": "4"}, {"RANK": "", "WORLD_SIZE": ""}, MET])
+@pytest.mark.parametrize(
+    "alone", [{"RANK": "3"}, {"WORLD_SIZE": "4"}, {"RANK": "", "WORLD_SIZE": ""}, MET]
+)
 def test_variables_of_torch_that_name_no_place_are_ignored(alone):
     """Point 19."""
     assert place.place(alone) is None
@@ -237,19 +301,34 @@ def test_variables_of_torch_that_name_no_place_are_ignored(alone):
     ("left", "says"),
     [
         ({"RANK": "3", "WORLD_SIZE": "4"}, "got 3 and 4, but no MASTER_ADDR and no MASTER_PORT"),
-        ({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "a"}, "got 3 and 4, but no MASTER_PORT"),
-        ({"RANK": "4", "WORLD_SIZE": "4", **MET}, "got 4 and 4, expected a rank from 0 and below the size"),
+        (
+            {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "a"},
+            "got 3 and 4, but no MASTER_PORT",
+        ),
+        (
+            {"RANK": "4", "WORLD_SIZE": "4", **MET},
+            "got 4 and 4, expected a rank from 0 and below the size",
+        ),
         ({"RANK": "-1", "WORLD_SIZE": "4", **MET}, "got -1 and 4, expected a rank"),
         ({"RANK": "x", "WORLD_SIZE": "4", **MET}, "RANK: got 'x', expected an integer"),
-        ({"RANK": "0", "WORLD_SIZE": "4", "LOCAL_RANK": "x", **MET}, "LOCAL_RANK: got 'x', expected an integer"),
+        (
+            {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_RANK": "x", **MET},
+            "LOCAL_RANK: got 'x', expected an integer",
+        ),
     ],
 )
 @pytest.mark.parametrize("command", ["train", "generate"])
-def test_variables_that_another_job_left_are_named_in_one_line(left, says, command, medgen, monkeypatch, tmp_path):
+def test_variables_that_another_job_left_are_named_in_one_line(
+    left, says, command, medgen, monkeypatch, tmp_path
+):
     """Point 19: alone, such a process would train, or generate a fourth of the pairs, without a word."""
     for name, value in left.items():
         monkeypatch.setenv(name, value)
-    more = ("bravo_rflow", f"run.dir={tmp_path}/r") if command == "train" else ("--num-images", 4, "--output-dir", "o")
+    more = (
+        ("bravo_rflow", f"run.dir={tmp_path}/r")
+        if command == "train"
+        else ("--num-images", 4, "--output-dir", "o")
+    )
     result = medgen(command, *more)
     assert result.code == 2
     [line] = result.err.splitlines()
@@ -264,8 +343,15 @@ def test_variables_that_another_job_left_are_named_in_one_line(left, says, comma
         ({"MASTER_ADDR": "127.0.0.1"}, r"rank 0 of 2: could not join .*\d+ \(.*[Tt]imed out"),
     ],
 )
-def test_a_rank_that_cannot_join_says_where_and_what_to_look_at(meeting, says, server, tiny, tmp_path, monkeypatch):
-    place = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_PORT": str(ranks.free_port())}
+def test_a_rank_that_cannot_join_says_where_and_what_to_look_at(
+    meeting, says, server, tiny, tmp_path, monkeypatch
+):
+    place = {
+        "RANK": "0",
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": "0",
+        "MASTER_PORT": str(ranks.free_port()),
+    }
     for name, value in {**place, **meeting}.items():
         monkeypatch.setenv(name, value)
     short = ("training.steps=1", "distributed.timeout=1", f"run.dir={tmp_path}/r")
@@ -291,13 +377,20 @@ def test_a_task_of_srun_that_is_told_the_first_node_finds_the_port(monkeypatch):
 @pytest.mark.parametrize("port", ["", None])
 def test_an_empty_meeting_place_is_none_and_a_task_of_srun_finds_it(address, port, monkeypatch):
     for name, value in {"MASTER_ADDR": address, "MASTER_PORT": port}.items():
-        monkeypatch.setenv(name, value) if value is not None else monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, value) if value is not None else monkeypatch.delenv(
+            name, raising=False
+        )
     monkeypatch.setenv("SLURM_STEP_NUM_NODES", "1")
     monkeypatch.setenv("SLURM_JOB_ID", "11")
     assert rendezvous.variables() == {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "20077"}
 
 
-TASK = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_STEP_NUM_NODES": "1"}
+TASK = {
+    "SLURM_STEP_NUM_TASKS": "2",
+    "SLURM_PROCID": "0",
+    "SLURM_LOCALID": "0",
+    "SLURM_STEP_NUM_NODES": "1",
+}
 
 
 @pytest.mark.parametrize(
@@ -307,11 +400,19 @@ TASK = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", 
         ({"MASTER_PORT": "0"}, 2, "MASTER_PORT: got 0, expected a port from 1 to 65535. Unset it"),
         ({"MASTER_PORT": "65536"}, 2, "MASTER_PORT: got 65536, expected a port"),
         ({"MASTER_PORT": "-1"}, 2, "MASTER_PORT: got -1, expected a port"),
-        ({"MASTER_ADDR": "no such host"}, 9, "rank 0 of 2: could not join the others at no such host:20000 ("),
+        (
+            {"MASTER_ADDR": "no such host"},
+            9,
+            "rank 0 of 2: could not join the others at no such host:20000 (",
+        ),
         ({"MASTER_ADDR": "a" * 300}, 9, "rank 0 of 2: could not join the others at aaa"),
         ({"SLURM_JOB_ID": "x"}, 2, "SLURM_JOB_ID: got 'x', expected an integer"),
         ({"SLURM_STEP_ID": "batch"}, 2, "SLURM_STEP_ID: got 'batch', expected an integer"),
-        ({"SLURM_PROCID": "2"}, 2, "got 2, 2 and 0, expected a rank from 0 and below the size. Unset them"),
+        (
+            {"SLURM_PROCID": "2"},
+            2,
+            "got 2, 2 and 0, expected a rank from 0 and below the size. Unset them",
+        ),
         ({"SLURM_PROCID": "-1"}, 2, "got -1, 2 and 0, expected a rank"),
         ({"SLURM_LOCALID": "-1"}, 2, "got 0, 2 and -1, expected a rank"),
         ({"SLURM_STEP_NUM_TASKS": "2x"}, 2, "SLURM_STEP_NUM_TASKS: got '2x', expected an integer"),
@@ -320,10 +421,16 @@ TASK = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", 
             2,
             "LOCAL_RANK: got -1, expected an integer from",
         ),
-        ({"SLURM_STEP_NUM_NODES": "x", "SLURM_STEP_NODELIST": "b["}, 9, "`scontrol show hostnames b[` failed ("),
+        (
+            {"SLURM_STEP_NUM_NODES": "x", "SLURM_STEP_NODELIST": "b["},
+            9,
+            "`scontrol show hostnames b[` failed (",
+        ),
     ],
 )
-def test_garbage_in_what_srun_and_torchrun_say_is_one_line(variables, code, says, medgen, tiny, tmp_path, monkeypatch):
+def test_garbage_in_what_srun_and_torchrun_say_is_one_line(
+    variables, code, says, medgen, tiny, tmp_path, monkeypatch
+):
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     monkeypatch.delenv("MASTER_PORT", raising=False)
     for name, value in {**TASK, **variables}.items():
@@ -337,7 +444,9 @@ def test_garbage_in_what_srun_and_torchrun_say_is_one_line(variables, code, says
 def test_a_list_of_nodes_without_a_name_is_one_line(monkeypatch):
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=" "))
-    with pytest.raises(RankError, match=r"failed \(it names none\)\. Set MASTER_ADDR to the first node\."):
+    with pytest.raises(
+        RankError, match=r"failed \(it names none\)\. Set MASTER_ADDR to the first node\."
+    ):
         rendezvous.variables()
 
 
@@ -347,7 +456,9 @@ def test_the_interface_is_the_one_on_the_way_to_the_other_host():
 
 
 @pytest.mark.parametrize(("local", "seen", "taken"), [(1, 2, 1), (1, 1, 0), (5, 4, 1)])
-def test_a_rank_takes_the_gpu_of_its_number_or_the_only_one_that_it_sees(local, seen, taken, monkeypatch):
+def test_a_rank_takes_the_gpu_of_its_number_or_the_only_one_that_it_sees(
+    local, seen, taken, monkeypatch
+):
     chosen = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: seen)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
@@ -357,12 +468,17 @@ def test_a_rank_takes_the_gpu_of_its_number_or_the_only_one_that_it_sees(local, 
 
 @pytest.mark.parametrize(
     ("uuids", "expected"),
-    [("abc", nullcontext()), ("aba", pytest.raises(RecipeError, match="3 processes have 2 GPUs between them"))],
+    [
+        ("abc", nullcontext()),
+        ("aba", pytest.raises(RecipeError, match="3 processes have 2 GPUs between them")),
+    ],
 )
 def test_ranks_that_would_share_a_gpu_are_refused(uuids, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=uuids[0]))
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=uuids[0])
+    )
     monkeypatch.setattr(process_group, "size", lambda: len(uuids))
     monkeypatch.setattr(process_group, "broadcast_object", lambda mine, source: uuids[source])
     with expected:
@@ -387,10 +503,18 @@ def test_the_lint_knows_collectives_by_the_names_they_have():
 
 def collectives_for_some(tree: ast.AST) -> list[int]:
     """Lines of collective calls that only some ranks come to: in a branch, or after one that returns."""
-    nodes = [each for each in ast.walk(tree) if isinstance(each, (ast.If, ast.IfExp)) and _names(each.test) & ASKED]
-    for body in (each.body for each in ast.walk(tree) if isinstance(getattr(each, "body", None), list)):
+    nodes = [
+        each
+        for each in ast.walk(tree)
+        if isinstance(each, (ast.If, ast.IfExp)) and _names(each.test) & ASKED
+    ]
+    for body in (
+        each.body for each in ast.walk(tree) if isinstance(getattr(each, "body", None), list)
+    ):
         left = [
-            n for n, each in enumerate(body) if each in nodes and isinstance(each.body[-1], (ast.Return, ast.Raise))
+            n
+            for n, each in enumerate(body)
+            if each in nodes and isinstance(each.body[-1], (ast.Return, ast.Raise))
         ]
         nodes += body[left[0] + 1 :] if left else []
     calls = [each for node in nodes for each in ast.walk(node) if isinstance(each, ast.Call)]
@@ -405,12 +529,16 @@ def _names(tree: ast.AST) -> set[str]:
 @pytest.mark.row("D5")
 def test_the_lint_finds_a_collective_that_only_some_ranks_call():
     assert collectives_for_some(ast.parse("if run.is_rank_zero:\n    run.save()")) == [2]
-    assert collectives_for_some(ast.parse("if collectives.rank() == 0:\n    pass\nelse:\n    barrier()")) == [4]
+    assert collectives_for_some(
+        ast.parse("if collectives.rank() == 0:\n    pass\nelse:\n    barrier()")
+    ) == [4]
     assert collectives_for_some(
         ast.parse("def f(run):\n    if not run.is_rank_zero:\n        return\n    run.save()")
     ) == [4]
     assert (
-        collectives_for_some(ast.parse("def f(run):\n    run.save()\n    if not run.is_rank_zero:\n        return"))
+        collectives_for_some(
+            ast.parse("def f(run):\n    run.save()\n    if not run.is_rank_zero:\n        return")
+        )
         == []
     )
 

@@ -36,13 +36,30 @@ def test_a_dry_run_says_what_it_costs_and_keeps_nothing(dry, tmp_path: Path) -> 
     """One step's speed, FLOPs and hours fit together, and it says what would fit or that it cannot tell."""
     ended = dry("bravo_rflow", "training.steps=7200", "training.schedule=linear")
     lines = said(ended.out)
-    assert list(lines)[:8] == ["device", "data", "network", "plan", "image", "step", "memory", "total"], ended.err
+    assert list(lines)[:8] == [
+        "device",
+        "data",
+        "network",
+        "plan",
+        "image",
+        "step",
+        "memory",
+        "total",
+    ], ended.err
     image, step = (re.findall(r"[\d.]+", lines[name]) for name in ("image", "step"))
     flops, (seconds, images, speed, share, limit) = float(image[0]) * 1e9, map(float, step[:5])
-    assert (images, "not compiled" in lines["step"], "the whole process" in lines["memory"]) == (4, True, True)
+    assert (images, "not compiled" in lines["step"], "the whole process" in lines["memory"]) == (
+        4,
+        True,
+        True,
+    )
     assert speed == pytest.approx(images / seconds, rel=0.02)
-    assert share == pytest.approx(100 * speed * flops / (limit * 1e12), abs=0.6, rel=0.03)  # of rounded numbers
-    assert float(lines["total"].split()[4]) == pytest.approx(7200 * seconds / 3600, abs=0.02, rel=0.02)
+    assert share == pytest.approx(
+        100 * speed * flops / (limit * 1e12), abs=0.6, rel=0.03
+    )  # of rounded numbers
+    assert float(lines["total"].split()[4]) == pytest.approx(
+        7200 * seconds / 3600, abs=0.02, rel=0.02
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -57,7 +74,10 @@ def test_both_turns_of_an_autoencoder_count(dry) -> None:
 
 def test_of_several_devices_one_is_measured_with_its_share(dry) -> None:
     """And a batch that they cannot share is told as training would."""
-    assert " for 2 images on each of 2 devices, " in said(dry("bravo_rflow", "training.devices=2").out)["step"]
+    assert (
+        " for 2 images on each of 2 devices, "
+        in said(dry("bravo_rflow", "training.devices=2").out)["step"]
+    )
     assert dry("bravo_rflow", "training.devices=3").code == 2
 
 
@@ -138,12 +158,16 @@ def test_where_no_more_fits_than_is_asked_for_nothing_is_said(monkeypatch) -> No
 
 
 def last_line(accumulate: int, devices: int, measure, monkeypatch) -> str:
-    training = TrainingSettings(steps=1, batch_size=8 * devices, accumulate=accumulate, devices=devices)
+    training = TrainingSettings(
+        steps=1, batch_size=8 * devices, accumulate=accumulate, devices=devices
+    )
     monkeypatch.setattr(dry_run, "measure", measure)
     monkeypatch.setattr(dry_run, "flops_per_image", lambda run: 1.0)
     monkeypatch.setattr(dry_run, "peak", lambda *device: 1.0)
     monkeypatch.setattr(device_memory, "room", lambda device: 1060.0)
-    run = SimpleNamespace(device=torch.device("cpu"), recipe=SimpleNamespace(training=training), total_steps=1)
+    run = SimpleNamespace(
+        device=torch.device("cpu"), recipe=SimpleNamespace(training=training), total_steps=1
+    )
     return list(dry_run.lines(run))[-1]  # type: ignore[arg-type]
 
 
@@ -156,10 +180,22 @@ def quick_with_room(size: float) -> None:
 def test_what_is_said_to_fit_does_fit(tiny, tmp_path) -> None:
     """Real steps on the CPU: such a batch takes the memory that there is, and not much less."""
     server = Server(tmp_path)
-    wide = ("network.unet.channels=[32,32]", "network.unet.attention=[false,false]", "data.image_size=64")
+    wide = (
+        "network.unet.channels=[32,32]",
+        "network.unet.attention=[false,false]",
+        "data.image_size=64",
+    )
 
     def lines(size: int, room: float) -> dict[str, str]:
-        given = ("train", "bravo_rflow", "--dry-run", *tiny, *SMALL, *wide, f"training.batch_size={size}")
+        given = (
+            "train",
+            "bravo_rflow",
+            "--dry-run",
+            *tiny,
+            *SMALL,
+            *wide,
+            f"training.batch_size={size}",
+        )
         return said(server.run(*given, hook=quick_with_room, given=(room,)).out)
 
     fits = int(re.findall(r"= (\d+)", lines(8, 1.4e9)["fits"])[0])

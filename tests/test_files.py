@@ -64,7 +64,9 @@ def watched(patch: pytest.MonkeyPatch, folder: Path) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("code", LACKING)
-def test_without_hard_links_there_is_always_a_checkpoint_that_loads(code, tmp_path, monkeypatch, capsys):
+def test_without_hard_links_there_is_always_a_checkpoint_that_loads(
+    code, tmp_path, monkeypatch, capsys
+):
     """Point 5."""
     monkeypatch.setattr(os, "link", refusing(code))
     checkpoint.save(state(0), tmp_path / "latest.pt", tmp_path / "prev.pt")
@@ -79,11 +81,16 @@ def test_without_hard_links_there_is_always_a_checkpoint_that_loads(code, tmp_pa
 
 
 @pytest.mark.parametrize("code", LACKING)
-def test_whatever_a_hard_link_meets_with_the_folder_is_probed_to_the_end(code, tmp_path, monkeypatch, capsys):
+def test_whatever_a_hard_link_meets_with_the_folder_is_probed_to_the_end(
+    code, tmp_path, monkeypatch, capsys
+):
     """A union mount answers EXDEV, a network folder ENOENT or EIO: the run goes on with a weaker promise."""
     monkeypatch.setattr(os, "link", refusing(code))
     files.probe(tmp_path)
-    assert capsys.readouterr().err.count("no hard links: a kill within a save may leave prev.pt alone") == 1
+    assert (
+        capsys.readouterr().err.count("no hard links: a kill within a save may leave prev.pt alone")
+        == 1
+    )
     assert os.listdir(tmp_path) == []
 
 
@@ -102,7 +109,9 @@ def test_a_damaged_checkpoint_never_takes_the_place_of_one_that_loads(links, tmp
 
 
 @pytest.mark.parametrize("code", [errno.EEXIST, errno.EPERM, errno.EOPNOTSUPP])
-def test_where_no_rename_goes_over_a_file_there_is_always_a_checkpoint_that_loads(code, tmp_path, monkeypatch):
+def test_where_no_rename_goes_over_a_file_there_is_always_a_checkpoint_that_loads(
+    code, tmp_path, monkeypatch
+):
     """Point 5."""
     rename = os.rename
 
@@ -134,7 +143,9 @@ def test_a_file_that_was_put_aside_by_a_killed_process_comes_back(tmp_path):
     assert files.current(tmp_path / "recipe.toml").read_text() == "[data]"
 
 
-@pytest.mark.parametrize("code", [errno.EINVAL, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF])
+@pytest.mark.parametrize(
+    "code", [errno.EINVAL, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF]
+)
 def test_without_a_sync_of_folders_files_are_written(code, tmp_path, monkeypatch, capsys):
     """Point 5."""
     fsync = os.fsync
@@ -151,7 +162,9 @@ def test_without_a_sync_of_folders_files_are_written(code, tmp_path, monkeypatch
     assert capsys.readouterr().err.count("no sync of folders") == 1
 
 
-def test_a_disk_that_fails_is_not_taken_for_a_file_system_that_lacks_something(tmp_path, monkeypatch):
+def test_a_disk_that_fails_is_not_taken_for_a_file_system_that_lacks_something(
+    tmp_path, monkeypatch
+):
     """Point 5."""
     checkpoint.save(state(0), tmp_path / "latest.pt")
     for name in ("fsync", "replace"):
@@ -163,7 +176,9 @@ def test_a_disk_that_fails_is_not_taken_for_a_file_system_that_lacks_something(t
     assert os.listdir(tmp_path) == ["latest.pt"]
 
 
-def test_room_is_reserved_without_fallocate_and_without_a_number_of_free_bytes(tmp_path, monkeypatch):
+def test_room_is_reserved_without_fallocate_and_without_a_number_of_free_bytes(
+    tmp_path, monkeypatch
+):
     """Point 5."""
     monkeypatch.delattr(os, "posix_fallocate")
     monkeypatch.setattr(os, "statvfs", refusing(errno.ENOSYS))

@@ -38,7 +38,9 @@ def refused(folder, image):
     return error.value.lines
 
 
-@pytest.mark.parametrize("spacing", [(1, 1, 2), (0.5, 0.5, 1), (0.75, 1.25, 3), (2, 1, 1), (1.5, 1.5, 1.5)])
+@pytest.mark.parametrize(
+    "spacing", [(1, 1, 2), (0.5, 0.5, 1), (0.75, 1.25, 3), (2, 1, 1), (1.5, 1.5, 1.5)]
+)
 @pytest.mark.parametrize("shape", [(24, 24, 3), (32, 24, 3), (18, 25, 3)])
 def test_a_lesion_of_a_folder_keeps_its_area_whatever_its_matrix(spacing, shape, image, tmp_path):
     """Issue 10, point 6: it was scaled by the extent of the matrix."""
@@ -54,10 +56,16 @@ def test_a_folder_with_one_slice_gives_it_to_all_pairs(trained, medgen, tmp_path
     """Issue 10, point 17: it was refused with words on training."""
     write_volume(tmp_path / "masks/a.nii.gz", lesion())
     models = ("--seg-model", tmp_path / "masks", "--image-model", trained / "bravo", "--steps", 2)
-    models += ("--inside", "off", "--no-audit")  # after a few steps there is no head that a lesion could lie in
+    models += (
+        "--inside",
+        "off",
+        "--no-audit",
+    )  # after a few steps there is no head that a lesion could lie in
     result = medgen("generate", *models, "--num-images", 3, "--output-dir", tmp_path / "out")
     assert result.code == 0, result.err
-    masks = [np.asarray(nib.load(path).dataobj) for path in (tmp_path / "out/train").glob("*/seg.nii.gz")]
+    masks = [
+        np.asarray(nib.load(path).dataobj) for path in (tmp_path / "out/train").glob("*/seg.nii.gz")
+    ]
     assert len(masks) == 3
     assert all(mask.any() and np.array_equal(mask, masks[0]) for mask in masks)
 
@@ -96,8 +104,9 @@ def test_files_beside_patients_are_told_to_be_left_out(image, cohort, tmp_path, 
     shutil.copytree(cohort, tmp_path / "scans")
     write_volume(tmp_path / "scans/atlas.nii.gz", lesion())
     assert folder_masks.FolderMasks(tmp_path / "scans", image, 0).slices.files == 4
-    assert "1 files that lie beside folders with scans (Mets_000, Mets_001, Mets_002) are left out" in (
-        capsys.readouterr().err
+    assert (
+        "1 files that lie beside folders with scans (Mets_000, Mets_001, Mets_002) are left out"
+        in (capsys.readouterr().err)
     )
 
 
@@ -120,7 +129,9 @@ def test_every_file_that_cannot_be_read_is_named(image, tmp_path):
 def test_masks_of_other_labels_than_in_training_say_so(trained, tmp_path, capsys):
     """Issue 10, point 17."""
     labels = ("[data.masks]\n", '[data.masks]\nseg = { file = "seg", labels = [1, 2] }\n')
-    image = pairs.load_model(models.altered(trained / "bravo", tmp_path / "bravo.pt", recipe=labels))
+    image = pairs.load_model(
+        models.altered(trained / "bravo", tmp_path / "bravo.pt", recipe=labels)
+    )
     write_volume(tmp_path / "masks/a.nii.gz", lesion(label=255))
     hint = "masks hold label 255, and the image model was trained on 1, 2"
     assert f"there is no lesion in 1 masks ({hint})" in refused(tmp_path / "masks", image)[0]
@@ -170,7 +181,10 @@ def test_another_start_reads_no_mask_again(image, tmp_path, monkeypatch):
 def test_lesions_too_small_for_a_pixel_are_no_mask(image, tmp_path, capsys):
     """Issue 10, point 6."""
     write_volume(tmp_path / "a.nii.gz", lesion(box=(slice(12, 13),) * 2))
-    assert f"all lesions are too small for the image model's slices, {image.grid}" in refused(tmp_path, image)[0]
+    assert (
+        f"all lesions are too small for the image model's slices, {image.grid}"
+        in refused(tmp_path, image)[0]
+    )
     write_volume(tmp_path / "b.nii.gz", lesion())
     capsys.readouterr()
     assert len(folder_masks.FolderMasks(tmp_path, image, 0).rows) == 1

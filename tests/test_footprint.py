@@ -37,8 +37,12 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(device_memory, "MACHINE", tmp_path / "meminfo")
     monkeypatch.setattr(device_memory, "GROUPS", tmp_path / "groups")
     (tmp_path / "self").mkdir()
-    (tmp_path / "self/status").write_text(f"Name:\tpython\nVmHWM:\t {2 * 2**20} kB\nVmRSS:\t {2**20} kB\n")
-    (tmp_path / "meminfo").write_text(f"MemTotal: {64 * 2**20} kB\nMemAvailable:   {50 * 2**20} kB\n")
+    (tmp_path / "self/status").write_text(
+        f"Name:\tpython\nVmHWM:\t {2 * 2**20} kB\nVmRSS:\t {2**20} kB\n"
+    )
+    (tmp_path / "meminfo").write_text(
+        f"MemTotal: {64 * 2**20} kB\nMemAvailable:   {50 * 2**20} kB\n"
+    )
     return tmp_path
 
 
@@ -65,7 +69,12 @@ def test_a_job_has_what_its_limit_leaves(machine: Path, inside: bool) -> None:
 
 
 def test_so_it_has_in_groups_of_version_1(machine: Path) -> None:
-    write(machine / "groups/memory/job", limit_in_bytes=8 * GB, usage_in_bytes=9 * GB, stat=f"total_inactive_file {GB}")
+    write(
+        machine / "groups/memory/job",
+        limit_in_bytes=8 * GB,
+        usage_in_bytes=9 * GB,
+        stat=f"total_inactive_file {GB}",
+    )
     (machine / "self/cgroup").write_text("5:cpu,cpuacct:/job\n4:memory:/job\n0::/\n")
     assert device_memory.room(CPU) == GB
 

@@ -29,13 +29,22 @@ AS_DRAWN = ("--inside", "off", "--no-audit")
 
 
 def arguments(trained, out, count=5, image="bravo"):
-    models = ("--seg-model", trained / "seg/latest.pt", "--image-model", trained / image / "latest.pt")
+    models = (
+        "--seg-model",
+        trained / "seg/latest.pt",
+        "--image-model",
+        trained / image / "latest.pt",
+    )
     limits = ("--max-area", 1, "--steps", 3, "--batch-size", 2, *AS_DRAWN)
     return ("generate", *models, "--num-images", count, "--output-dir", out, *limits)
 
 
 def files(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def test_twice_gives_the_same_bytes(trained, medgen, tmp_path):
@@ -105,7 +114,9 @@ def test_pairs_without_a_valid_mask_are_left_out_and_counted(trained, medgen, tm
 def test_where_no_pair_was_written_the_limits_may_change(trained, medgen, tmp_path):
     failed = medgen(*arguments(trained, tmp_path / "out"), "--max-area", 1e-9, "--max-attempts", 2)
     assert failed.code == 12
-    assert failed.err.rstrip().endswith("Train the mask model longer, or raise --max-area or --max-attempts.")
+    assert failed.err.rstrip().endswith(
+        "Train the mask model longer, or raise --max-area or --max-attempts."
+    )
     lines = (tmp_path / "out/manifest.jsonl").read_text().splitlines()
     assert all(sum(json.loads(line)["rejected"].values()) == 2 for line in lines[1:])
     assert medgen(*arguments(trained, tmp_path / "out")).code == 0
@@ -125,7 +136,9 @@ def test_where_there_are_pairs_the_advice_is_another_folder(trained, medgen, tmp
     result = medgen(*arguments(trained, tmp_path / "out", 2), "--max-attempts", 1)
     assert result.code == 12
     assert "draws: 0 empty, 1 larger than 1 of the slice)" in result.err
-    assert result.err.rstrip().endswith("raise --max-area or --max-attempts, in a new --output-dir.")
+    assert result.err.rstrip().endswith(
+        "raise --max-area or --max-attempts, in a new --output-dir."
+    )
 
 
 def test_limits_may_not_change_while_another_process_works_in_the_folder(trained, medgen, tmp_path):
@@ -134,7 +147,9 @@ def test_limits_may_not_change_while_another_process_works_in_the_folder(trained
         "import sys, pathlib\nfrom medgen.generation.manifest import Manifest\n"
         "with Manifest.open(pathlib.Path(sys.argv[1]), {'seed': 5}, {}):\n    print(flush=True)\n    input()"
     )
-    with subprocess.Popen([sys.executable, "-c", code, out], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+    with subprocess.Popen(
+        [sys.executable, "-c", code, out], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
         other.stdout.readline()
         during = medgen(*arguments(trained, out))
         other.communicate(b"\n")
@@ -151,12 +166,19 @@ def test_a_part_without_pairs_of_its_own_says_so(trained, medgen, tmp_path):
 def test_a_pair_is_a_dataset_with_fresh_headers(trained, medgen, tmp_path):
     medgen(*arguments(trained, tmp_path / "out", image="dual"))
     folder = tmp_path / "out/train/syn_00000"
-    assert sorted(path.name for path in folder.iterdir()) == ["seg.nii.gz", "t1_gd.nii.gz", "t1_pre.nii.gz"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "seg.nii.gz",
+        "t1_gd.nii.gz",
+        "t1_pre.nii.gz",
+    ]
     image = nib.load(folder / "t1_gd.nii.gz")
     assert image.shape == (16, 16, 1)
     assert nib.aff2axcodes(image.affine) == ("R", "A", "S")
     assert set(np.unique(nib.load(folder / "seg.nii.gz").dataobj)) <= {0, 1}
-    assert gzip.decompress((folder / "t1_gd.nii.gz").read_bytes())[148:228].rstrip(b"\0") == b"synthetic"
+    assert (
+        gzip.decompress((folder / "t1_gd.nii.gz").read_bytes())[148:228].rstrip(b"\0")
+        == b"synthetic"
+    )
 
 
 def test_a_runs_folder_stands_for_its_newest_checkpoint(trained, medgen, tmp_path):
@@ -180,7 +202,9 @@ def test_masks_come_from_a_folder_too(trained, cohort, medgen, tmp_path):
         *AS_DRAWN,
     )
     assert medgen("generate", *options, "--output-dir", tmp_path / "out").code == 0
-    masks = [np.asarray(nib.load(path).dataobj) for path in (tmp_path / "out/train").glob("*/seg.nii.gz")]
+    masks = [
+        np.asarray(nib.load(path).dataobj) for path in (tmp_path / "out/train").glob("*/seg.nii.gz")
+    ]
     assert len(masks) == 4
     assert all(mask.any() for mask in masks)
 
@@ -190,22 +214,43 @@ def test_masks_may_lie_side_by_side(trained, cohort, medgen, tmp_path):
     for path in cohort.glob("*/seg.nii.gz"):
         shutil.copy(path, tmp_path / "masks" / f"{path.parent.name}.nii.gz")
     for name, folder in {"side": tmp_path / "masks", "folders": cohort}.items():
-        options = ("--seg-model", folder, "--image-model", trained / "bravo", "--num-images", 4, "--steps", 2)
+        options = (
+            "--seg-model",
+            folder,
+            "--image-model",
+            trained / "bravo",
+            "--num-images",
+            4,
+            "--steps",
+            2,
+        )
         options += AS_DRAWN
         result = medgen("generate", *options, "--output-dir", tmp_path / name)
         assert result.code == 0, result.err
-    masks = [np.asarray(nib.load(path).dataobj) for path in (tmp_path / "side/train").glob("*/seg.nii.gz")]
+    masks = [
+        np.asarray(nib.load(path).dataobj)
+        for path in (tmp_path / "side/train").glob("*/seg.nii.gz")
+    ]
     assert len(masks) == 4
     assert all(mask.any() for mask in masks)
 
 
 def test_a_folder_without_masks_gets_advice_that_generate_takes(trained, cohort, medgen, tmp_path):
     shutil.copytree(cohort, tmp_path / "scans", ignore=shutil.ignore_patterns("seg.nii.gz"))
-    options = ("--seg-model", tmp_path / "scans", "--image-model", trained / "bravo", "--num-images", 4)
+    options = (
+        "--seg-model",
+        tmp_path / "scans",
+        "--image-model",
+        trained / "bravo",
+        "--num-images",
+        4,
+    )
     result = medgen("generate", *options, "--output-dir", tmp_path / "out")
     assert result.code == 3
     assert "no patient has a file for seg" in result.err
-    assert result.err.endswith("Give a folder of mask files, or of patients whose files are named as in training.\n")
+    assert result.err.endswith(
+        "Give a folder of mask files, or of patients whose files are named as in training.\n"
+    )
 
 
 def test_generated_pairs_train_a_model(trained, medgen, tmp_path, tiny):
@@ -231,7 +276,12 @@ def test_models_that_do_not_fit_together_are_named(trained, medgen, tmp_path):
         assert none.code == 2
         assert "--seg-model: makes bravo given seg, not masks. Give it as --image-model" in none.err
     wrong = medgen(
-        "generate", "--image-model", trained / "bravo/latest.pt", "--seg-model", trained / "dual/latest.pt", *options
+        "generate",
+        "--image-model",
+        trained / "bravo/latest.pt",
+        "--seg-model",
+        trained / "dual/latest.pt",
+        *options,
     )
     assert wrong.code == 2
     assert "makes t1_pre, t1_gd given seg" in wrong.err
@@ -296,9 +346,14 @@ def test_a_billion_pairs_take_no_more_memory_than_a_block(tmp_path, monkeypatch)
 def test_a_manifest_is_read_and_ordered_in_a_few_bytes_for_each_pair(tmp_path):
     """Issue 10, point 17."""
     count = 4_000
-    lines = [{"index": n, "id": name_of(n), "files": {"bravo": "0" * 64, "seg": "0" * 64}} for n in range(count)]
+    lines = [
+        {"index": n, "id": name_of(n), "files": {"bravo": "0" * 64, "seg": "0" * 64}}
+        for n in range(count)
+    ]
     lines[7] = {"index": 7, "failed": True, "rejected": {"empty": 3}}
-    texts = [json.dumps(line) + "\n" for line in [*lines[count // 2 :], *lines[: count // 2], lines[9]]]
+    texts = [
+        json.dumps(line) + "\n" for line in [*lines[count // 2 :], *lines[: count // 2], lines[9]]
+    ]
     (tmp_path / "manifest.jsonl").write_text("".join(['{"seed": 0}\n', *texts]))
 
     def read():
@@ -320,9 +375,15 @@ def test_indices_by_arithmetic_are_those_of_whole_blocks(total, size, parts):
     for part in range(1, parts + 1):
         expected = [index for index in range(total) if index // size % parts == part - 1]
         indices = pairs.shard(total, size, part, parts)
-        assert (list(indices), len(indices), bool(indices)) == (expected, len(expected), bool(expected))
+        assert (list(indices), len(indices), bool(indices)) == (
+            expected,
+            len(expected),
+            bool(expected),
+        )
         assert [indices[place] for place in range(len(indices))] == expected
-        assert [index in indices for index in range(-1, total + 2)] == [n in expected for n in range(-1, total + 2)]
+        assert [index in indices for index in range(-1, total + 2)] == [
+            n in expected for n in range(-1, total + 2)
+        ]
         assert indices[-3:] == expected[-3:]
         assert len(indices.blocks) == len({index // size for index in expected})
 

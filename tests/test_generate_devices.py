@@ -42,7 +42,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Server:
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_ranks_make_the_pairs_that_one_process_would(count: int, server: Server, trained: Path, tmp_path: Path) -> None:
+def test_ranks_make_the_pairs_that_one_process_would(
+    count: int, server: Server, trained: Path, tmp_path: Path
+) -> None:
     assert server.run(*command(trained, tmp_path / "one")).code == 0
     ended = ranks.run(server, *command(trained, tmp_path / "several"), count=count)
     assert [each.code for each in ended] == [0] * count
@@ -50,7 +52,9 @@ def test_ranks_make_the_pairs_that_one_process_would(count: int, server: Server,
 
 
 @pytest.mark.parametrize(("parts", "count"), [(1, 1), (1, 3), (3, 1), (2, 4), (5, 3)])
-def test_ranks_of_an_arrays_jobs_have_each_block_once(parts: int, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_of_an_arrays_jobs_have_each_block_once(
+    parts: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made: list[int] = []
     for part in range(1, parts + 1):
         own = pairs.shard(100, 7, part, parts)
@@ -63,7 +67,9 @@ def test_ranks_of_an_arrays_jobs_have_each_block_once(parts: int, count: int, mo
 
 
 def median_area(out: Path) -> float:
-    return float(np.median([nib.load(each / "seg.nii.gz").get_fdata().mean() for each in pair_folders(out)]))
+    return float(
+        np.median([nib.load(each / "seg.nii.gz").get_fdata().mean() for each in pair_folders(out)])
+    )
 
 
 def test_devices_make_the_folder_that_one_does_and_what_is_left_out_is_told_once(
@@ -76,7 +82,9 @@ def test_devices_make_the_folder_that_one_does_and_what_is_left_out_is_told_once
     out, err = process.communicate(timeout=HANG)
     assert process.returncode == one.code == 12
     assert out == one.out.replace(f"{tmp_path}/one", f"{tmp_path}/two")
-    assert told(err) == [each.replace(f"{tmp_path}/one", f"{tmp_path}/two") for each in told(one.err)]
+    assert told(err) == [
+        each.replace(f"{tmp_path}/one", f"{tmp_path}/two") for each in told(one.err)
+    ]
     assert "pairs  12/12 tried  100%" in err
     assert 0 < len(pair_folders(tmp_path / "two")) < 12
     assert files(tmp_path / "two") == files(tmp_path / "one")
@@ -109,7 +117,9 @@ def test_a_worker_that_is_killed_ends_all_and_the_same_command_goes_on(
     what = f"rank 1 (pid {second}) was killed by SIGKILL, every pair there is whole"
     assert told(err) == [f"medgen: {out}: {what}. Continue: {shlex.join(['medgen', *words])}"]
     assert gone(first)
-    count = int(pair_folders(out)[-1].name.removeprefix("syn_")) + 1 + BATCH  # no gap is left, and some are new
+    count = (
+        int(pair_folders(out)[-1].name.removeprefix("syn_")) + 1 + BATCH
+    )  # no gap is left, and some are new
     for folder in (out, tmp_path / "whole"):
         assert server.run(*command(trained, folder, count)).code == 0
     assert len(pair_folders(out)) == count
@@ -140,7 +150,12 @@ def told(err: str) -> list[str]:
 @pytest.fixture
 def makers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GenerateWorkers]:
     """The process that starts two, and has not."""
-    for name in (place.NOTES, "OMP_NUM_THREADS", "GLOO_SOCKET_IFNAME", "TORCHELASTIC_SIGNALS_TO_HANDLE"):
+    for name in (
+        place.NOTES,
+        "OMP_NUM_THREADS",
+        "GLOO_SOCKET_IFNAME",
+        "TORCHELASTIC_SIGNALS_TO_HANDLE",
+    ):
         monkeypatch.setenv(name, os.environ.get(name, ""))  # which it sets
     yield GenerateWorkers(["generate"], 2, tmp_path, 9, Path("out"), "medgen generate")
     logging.disable(logging.NOTSET)
@@ -163,7 +178,10 @@ def test_a_stop_is_told_by_who_started_them_also_where_a_signal_came_before_all_
 
 def test_a_signal_before_any_worker_could_answer_is_a_stop(makers: GenerateWorkers) -> None:
     makers.asked = signal.SIGUSR1
-    with pytest.raises(StoppedError, match=r"^out: stopped by SIGUSR1, every pair there is whole\. Continue: medgen"):
+    with pytest.raises(
+        StoppedError,
+        match=r"^out: stopped by SIGUSR1, every pair there is whole\. Continue: medgen",
+    ):
         makers._judge([(0, failure(-signal.SIGUSR1)), (1, failure(-signal.SIGTERM))])
 
 
@@ -182,13 +200,22 @@ def test_of_several_that_fail_the_first_leaves_its_error_for_who_started_them(
     assert [(each.code, each.out, each.err) for each in ended] == [(9, "", "")] * 2
     code, problem = json.loads((tmp_path / "notes/told").read_text())
     assert code == 8
-    assert (problem[0], problem[2]) == (f"{tmp_path}/file/out", "Free space or choose another --output-dir")
+    assert (problem[0], problem[2]) == (
+        f"{tmp_path}/file/out",
+        "Free space or choose another --output-dir",
+    )
 
 
 def test_there_are_no_more_processes_than_blocks_and_none_besides_those_of_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert [workers.processes(4, pairs.shard(count, 3, 1, 1)) for count in (1, 3, 4, 9, 90)] == [1, 1, 2, 3, 4]
+    assert [workers.processes(4, pairs.shard(count, 3, 1, 1)) for count in (1, 3, 4, 9, 90)] == [
+        1,
+        1,
+        2,
+        3,
+        4,
+    ]
     monkeypatch.setattr(place, "place", lambda: place.Place(0, 2, 0))
     assert workers.processes(4, pairs.shard(90, 3, 1, 1)) == 1
 
@@ -206,5 +233,7 @@ def test_ranks_take_the_devices_in_turn_and_more_than_there_are_are_refused(
         with workers.joined():
             pass
     assert chosen == [0, 1, 0, 1]
-    with pytest.raises(RecipeError, match=r"^--devices: got 3, this node has 2\. Use at most as many\.$"):
+    with pytest.raises(
+        RecipeError, match=r"^--devices: got 3, this node has 2\. Use at most as many\.$"
+    ):
         workers.supervise(["generate"], 3, 9, tmp_path, "medgen generate")

@@ -28,7 +28,9 @@ def test_no_name_of_a_test_is_a_code() -> None:
     assert [name for name in named() if CODE.match(name)] == []
 
 
-@pytest.mark.parametrize("name", ["test_K9_a_worker_dies", "test_I1_to_I8_files", "R7", "test_k9_a_worker_dies"])
+@pytest.mark.parametrize(
+    "name", ["test_K9_a_worker_dies", "test_I1_to_I8_files", "R7", "test_k9_a_worker_dies"]
+)
 def test_a_name_that_is_a_code_is_found(name: str) -> None:
     assert CODE.match(name)
 
@@ -59,9 +61,18 @@ def untested(found: dict[str, list[str]], files: dict[str, str]) -> list[str]:
     `_x.py` is a helper of `x.py` beside it, and tested with it. A name that modules of two folders share is no test.
     """
     said = {module for docstring in files.values() for module in covered(docstring)}
-    alone = {stem for stem, names in found.items() if len({each.rpartition(".")[0] for each in names}) == 1}
+    alone = {
+        stem
+        for stem, names in found.items()
+        if len({each.rpartition(".")[0] for each in names}) == 1
+    }
     tested = said | {module for stem in alone & files.keys() for module in found[stem]}
-    return sorted(each for names in found.values() for each in names if not {each, each.replace("._", ".")} & tested)
+    return sorted(
+        each
+        for names in found.values()
+        for each in names
+        if not {each, each.replace("._", ".")} & tested
+    )
 
 
 def docstrings() -> dict[str, str]:
@@ -69,7 +80,9 @@ def docstrings() -> dict[str, str]:
     files: dict[str, str] = {}
     for file in TESTS.rglob("test_*.py"):
         name = file.stem.removeprefix("test_")
-        files[name] = files.get(name, "") + "\n\n" + (ast.get_docstring(ast.parse(file.read_text())) or "")
+        files[name] = (
+            files.get(name, "") + "\n\n" + (ast.get_docstring(ast.parse(file.read_text())) or "")
+        )
     return files
 
 
@@ -79,7 +92,9 @@ def test_every_module_has_a_test_of_its_name_or_one_that_says_so() -> None:
 
 def test_a_test_covers_only_modules_that_there_are() -> None:
     there = {module for names in modules().values() for module in names}
-    assert {module for docstring in docstrings().values() for module in covered(docstring)} - there == set()
+    assert {
+        module for docstring in docstrings().values() for module in covered(docstring)
+    } - there == set()
 
 
 def test_a_module_without_a_test_is_found() -> None:
@@ -89,5 +104,8 @@ def test_a_module_without_a_test_is_found() -> None:
         "fresh": ["medgen.fresh"],
     }
     found |= {"two": ["medgen._two"]}
-    files = {"mask": "Masks.", "one": "Both.\n\nCovers: medgen.a.one,\nmedgen.c, medgen.two.\n\nMore."}
+    files = {
+        "mask": "Masks.",
+        "one": "Both.\n\nCovers: medgen.a.one,\nmedgen.c, medgen.two.\n\nMore.",
+    }
     assert untested(found, files) == ["medgen.b.one", "medgen.fresh"]

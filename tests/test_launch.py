@@ -18,7 +18,10 @@ from medgen.ranks import agent, launcher
 
 
 def surroundings() -> tuple[object, ...]:
-    handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)]
+    handlers = [
+        signal.getsignal(each)
+        for each in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+    ]
     return dict(os.environ), logging.root.manager.disable, handlers
 
 
@@ -81,7 +84,9 @@ def test_environment_logging_and_signals_are_as_before(kind, fails, tmp_path, mo
 def test_a_python_that_cannot_be_run_is_told_in_one_line(tiny, medgen, tmp_path, monkeypatch):
     """As on a node where the environment is not mounted."""
     monkeypatch.setattr(sys, "executable", f"{tmp_path}/python")
-    ended = medgen("train", "bravo_rflow", *tiny, "training.steps=1", "--devices", 2, f"run.dir={tmp_path}/r")
+    ended = medgen(
+        "train", "bravo_rflow", *tiny, "training.steps=1", "--devices", 2, f"run.dir={tmp_path}/r"
+    )
     [line] = ended.err.splitlines()
     said = f"medgen: {tmp_path}/python: a process could not be started (No such file or directory). See that Python"
     assert (ended.code, line.startswith(said)) == (9, True), line

@@ -46,7 +46,9 @@ def key_of(entry: Entry) -> str:
 
 def block_of(entry: Entry, medgen: Callable[..., Result]) -> str:
     """The block of a plugin, of several of one name."""
-    blocks = re.split(rf"^(?=# \w+ {entry.name}, from )", medgen("plugins", "show", entry.name).out, flags=re.M)
+    blocks = re.split(
+        rf"^(?=# \w+ {entry.name}, from )", medgen("plugins", "show", entry.name).out, flags=re.M
+    )
     [block] = [each for each in blocks if each.startswith(f"# {entry.kind} ")]
     return block
 
@@ -60,13 +62,19 @@ def test_the_block_of_every_built_in_is_toml_of_one_line_a_key_that_loads(
     for name in key_of(entry).split("."):
         assert list(table) == [name]
         table = table[name]
-    given = [each.name for each in fields(entry.settings_class) if each.default not in (None, attrs.NOTHING)]
+    given = [
+        each.name
+        for each in fields(entry.settings_class)
+        if each.default not in (None, attrs.NOTHING)
+    ]
     assert sorted(table) == sorted(given)
     path.write_text(f'extends = "{RECIPES.get(key_of(entry), "dual_rflow")}"\n{block}')
     assert all(each.startswith(("[", "#")) or " = " in each for each in block.splitlines() if each)
     needs = [each.name for each in fields(entry.settings_class) if each.default is attrs.NOTHING]
     if entry.kind in JUDGES:
-        assert not structure(table | {name: REQUIRED[name] for name in needs}, entry.settings_class)[1]
+        assert not structure(
+            table | {name: REQUIRED[name] for name in needs}, entry.settings_class
+        )[1]
         return
     assert load(path, [f"{key_of(entry)}.{name}={REQUIRED[name]}" for name in needs])
 
@@ -83,7 +91,9 @@ def test_a_table_in_a_table_is_shown_with_what_each_of_its_keys_means(
     assert (shown.count("channels = 64\n"), changed.count("channels = 32\n")) == (1, 1)
 
 
-def test_a_block_with_a_wrong_value_is_refused(medgen: Callable[..., Result], tmp_path: Path) -> None:
+def test_a_block_with_a_wrong_value_is_refused(
+    medgen: Callable[..., Result], tmp_path: Path
+) -> None:
     block = medgen("plugins", "show", "vae").out.replace("betas = [0.5, 0.9]", "betas = [0.5, 1.9]")
     (tmp_path / "x.toml").write_text(f'extends = "vae_bravo"\n{block}')
     with pytest.raises(RecipeError, match=r"discriminator\.betas"):

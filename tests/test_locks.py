@@ -31,7 +31,12 @@ def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 def owner(path: Path, **other: Any) -> None:
     """Let the file name the process that started this one, or another."""
-    alive = {"pid": os.getppid(), "node": os.uname().nodename, "born": locks.born(os.getppid()), "since": "12:03"}
+    alive = {
+        "pid": os.getppid(),
+        "node": os.uname().nodename,
+        "born": locks.born(os.getppid()),
+        "since": "12:03",
+    }
     path.write_text(json.dumps(alive | other))
 
 
@@ -41,21 +46,30 @@ def test_without_locks_a_folder_is_held_by_a_file_and_that_is_told_once(no_locks
         assert json.loads((tmp_path / ".lock-owner").read_text())["pid"] == os.getpid()
     assert os.listdir(tmp_path) == [".lock"]
     err = capsys.readouterr().err
-    assert (err.count("warning"), "no locks: two processes in one folder are noticed only" in err) == (1, True), err
+    assert (
+        err.count("warning"),
+        "no locks: two processes in one folder are noticed only" in err,
+    ) == (1, True), err
 
 
 def test_without_locks_a_process_of_this_machine_that_lives_has_the_folder(no_locks, tmp_path):
     """Point 5."""
     owner(tmp_path / ".lock-owner")
     with (
-        pytest.raises(RunInUseError, match=rf"in use by pid {os.getppid()} on node .* since 12:03\. Wait"),
+        pytest.raises(
+            RunInUseError, match=rf"in use by pid {os.getppid()} on node .* since 12:03\. Wait"
+        ),
         folder.lock(tmp_path),
     ):
         pass
 
 
-@pytest.mark.parametrize("other", [{"pid": 1 << 22 | 1}, {"born": "another"}, {"node": "elsewhere"}, {"pid": None}])
-def test_without_locks_an_owner_that_has_ended_or_cannot_be_seen_has_it_no_longer(other, no_locks, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "other", [{"pid": 1 << 22 | 1}, {"born": "another"}, {"node": "elsewhere"}, {"pid": None}]
+)
+def test_without_locks_an_owner_that_has_ended_or_cannot_be_seen_has_it_no_longer(
+    other, no_locks, tmp_path, capsys
+):
     """Point 5: a killed job that is queued again, maybe on another node, must find its folder free."""
     owner(tmp_path / ".lock-owner", **other)
     os.utime(tmp_path / ".lock-owner", (0, 0))

@@ -12,7 +12,12 @@ from medgen.config.recipe import load
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-SMALL = ("training.batch_size=4", "training.val_batches=1", "training.steps=1", "training.compile=false")
+SMALL = (
+    "training.batch_size=4",
+    "training.val_batches=1",
+    "training.steps=1",
+    "training.compile=false",
+)
 LACKING = {
     "common": "[data]\nroot = '.'\n[training]\nsteps = 1\n[mode.bravo]\n[strategy.rflow]\n[space.pixel]\n"
     "[network.unet]\n[losses.mse]\n",
@@ -40,7 +45,9 @@ def for_a_cpu() -> str:
     assert data
     assert training
     recipe = re.sub(r"^extends = .*$", extends, shown(), flags=re.M)
-    return recipe.replace("[data]\n", "\n".join(["[data]", *data, ""])) + "\n".join(["[training]", *training, ""])
+    return recipe.replace("[data]\n", "\n".join(["[data]", *data, ""])) + "\n".join(
+        ["[training]", *training, ""]
+    )
 
 
 @pytest.fixture

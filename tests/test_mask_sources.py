@@ -27,14 +27,31 @@ CORNER = blob((slice(0, 3), slice(0, 3)))
 
 def command(seg, image, out, *more):
     limits = ("--max-area", 1, "--steps", 2, "--batch-size", 2, "--num-images", 3)
-    limits += ("--inside", "off", "--no-audit")  # after a few steps there is no head that a lesion could lie in
-    return ("generate", "--seg-model", seg, "--image-model", image, "--output-dir", out, *limits, *more)
+    limits += (
+        "--inside",
+        "off",
+        "--no-audit",
+    )  # after a few steps there is no head that a lesion could lie in
+    return (
+        "generate",
+        "--seg-model",
+        seg,
+        "--image-model",
+        image,
+        "--output-dir",
+        out,
+        *limits,
+        *more,
+    )
 
 
 def areas(out):
     """mm2 of each lesion, by the header."""
     masks = [nib.load(path) for path in sorted(out.glob("train/*/seg.nii.gz"))]
-    return [float(np.count_nonzero(mask.dataobj) * np.prod(mask.header.get_zooms()[:2])) for mask in masks]
+    return [
+        float(np.count_nonzero(mask.dataobj) * np.prod(mask.header.get_zooms()[:2]))
+        for mask in masks
+    ]
 
 
 def scaled(model, factor):
@@ -44,7 +61,9 @@ def scaled(model, factor):
 
 
 @pytest.mark.parametrize("spacing", [0.8, 1.0, 1.3, 1.5, 2.0, 3.0, 5.9])
-def test_a_lesion_keeps_its_area_whatever_the_pixels_of_both_models(spacing, trained, medgen, tmp_path, monkeypatch):
+def test_a_lesion_keeps_its_area_whatever_the_pixels_of_both_models(
+    spacing, trained, medgen, tmp_path, monkeypatch
+):
     """Issue 10, point 6: it became 0.27 or 4.3 times as large."""
     image = models.altered(trained / "bravo", tmp_path / "bravo.pt", spacing)
     models.draw(monkeypatch, LESION)
@@ -52,7 +71,9 @@ def test_a_lesion_keeps_its_area_whatever_the_pixels_of_both_models(spacing, tra
     assert result.code == 0, result.err
     expected = int(LESION.sum()) * pairs.load_model(trained / "seg/latest.pt").grid.cell
     pixel = spacing**2
-    assert areas(tmp_path / "out") == pytest.approx([expected] * 3, abs=max(0.05 * expected, pixel / 2))
+    assert areas(tmp_path / "out") == pytest.approx(
+        [expected] * 3, abs=max(0.05 * expected, pixel / 2)
+    )
     header = nib.load(tmp_path / "out/train/syn_00000/bravo.nii.gz").header
     assert header.get_zooms() == pytest.approx((spacing,) * 3)
 
@@ -67,12 +88,17 @@ def test_masks_of_the_same_pixels_are_left_as_they_are(trained):
         assert alone.faults == both.faults
 
 
-def test_a_lesion_outside_the_images_is_drawn_again_and_told(trained, medgen, tmp_path, monkeypatch):
+def test_a_lesion_outside_the_images_is_drawn_again_and_told(
+    trained, medgen, tmp_path, monkeypatch
+):
     """Issue 10, point 6."""
     image = models.altered(trained / "bravo", tmp_path / "bravo.pt", 1.0)
     models.draw(monkeypatch, CORNER, LESION)
     assert medgen(*command(trained / "seg", image, tmp_path / "again")).code == 0
-    lines = [json.loads(line) for line in (tmp_path / "again/manifest.jsonl").read_text().splitlines()[1:]]
+    lines = [
+        json.loads(line)
+        for line in (tmp_path / "again/manifest.jsonl").read_text().splitlines()[1:]
+    ]
     assert [line["attempts"] for line in lines] == [2, 2, 2]
     models.draw(monkeypatch, CORNER)
     result = medgen(*command(trained / "seg", image, tmp_path / "never", "--max-attempts", 2))
@@ -92,10 +118,15 @@ def test_a_lesion_too_small_for_the_images_is_an_empty_mask(trained, monkeypatch
 
 def test_masks_along_another_axis_are_refused(trained, medgen, tmp_path):
     """Issue 10, point 6."""
-    seg = models.altered(trained / "seg", tmp_path / "seg.pt", recipe=('axis = "axial"', 'axis = "sagittal"'))
+    seg = models.altered(
+        trained / "seg", tmp_path / "seg.pt", recipe=('axis = "axial"', 'axis = "sagittal"')
+    )
     result = medgen(*command(seg, trained / "bravo", tmp_path / "out"))
     assert (result.code, len(result.err.splitlines())) == (2, 1)
-    assert "--seg-model: makes sagittal masks, the image model (--image-model) makes axial images" in result.err
+    assert (
+        "--seg-model: makes sagittal masks, the image model (--image-model) makes axial images"
+        in result.err
+    )
     assert not (tmp_path / "out").exists()
 
 

@@ -21,7 +21,13 @@ def run(tmp_path_factory, cohort):
     from medgen.cli.main import main
 
     folder = tmp_path_factory.mktemp("insert")
-    options = (f"data.root={cohort}", *TINY, *SMALL, "training.steps=3", f"run.dir={folder / 'run'}")
+    options = (
+        f"data.root={cohort}",
+        *TINY,
+        *SMALL,
+        "training.steps=3",
+        f"run.dir={folder / 'run'}",
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEDGEN_CACHE", str(folder / "cache"))
         with pytest.raises(SystemExit) as ended:
@@ -75,7 +81,9 @@ def test_another_seed_paints_another_lesion(painter):
 def test_averaged_weights_paint(run, painter):
     state = checkpoint.load(run / "latest.pt")
     name = next(iter(state["averaged"]))
-    assert torch.equal(painter.model.parts.network.state_dict()[name].cpu(), state["averaged"][name])
+    assert torch.equal(
+        painter.model.parts.network.state_dict()[name].cpu(), state["averaged"][name]
+    )
     assert not torch.equal(state["averaged"][name], state["network"][name])
 
 
@@ -89,12 +97,20 @@ def test_a_model_of_another_mode_is_no_painter(trained):
 
 
 def test_a_painter_makes_no_whole_images(painter):
-    with pytest.raises(RecipeError, match=r"^--image-model: paints lesions into given bravo, flair \(mode insert\)"):
+    with pytest.raises(
+        RecipeError, match=r"^--image-model: paints lesions into given bravo, flair \(mode insert\)"
+    ):
         require_image_model(painter.model, with_masks=True)
 
 
 def test_training_says_how_many_crops_of_how_many_patients_there_are(medgen, cohort, tmp_path):
-    options = (f"data.root={cohort}", *TINY, *SMALL, "training.steps=1", "training.validate_every=0")
+    options = (
+        f"data.root={cohort}",
+        *TINY,
+        *SMALL,
+        "training.steps=1",
+        "training.validate_every=0",
+    )
     result = medgen("train", "insert_rflow", *options, f"run.dir={tmp_path}/run")
     assert result.code == 0, result.err
     said = next(line for line in (result.out + result.err).splitlines() if line.startswith("data "))

@@ -30,11 +30,14 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("environment", [{"PYTHONIOENCODING": "ascii"}, SMALL, {"PYTHONIOENCODING": "latin-1"}])
+@pytest.mark.parametrize(
+    "environment", [{"PYTHONIOENCODING": "ascii"}, SMALL, {"PYTHONIOENCODING": "latin-1"}]
+)
 def test_what_a_log_cannot_write_is_shown_escaped(environment):
     """Point 16."""
     done = run(
-        r"from medgen.system.console import say, warn; say('M\xfcller \u60a3 \udcfc'); warn('\u60a3')", **environment
+        r"from medgen.system.console import say, warn; say('M\xfcller \u60a3 \udcfc'); warn('\u60a3')",
+        **environment,
     )
     assert (done.returncode, done.stderr.splitlines()) == (0, [r"medgen: warning: \u60a3"])
     assert r"\u60a3 \udcfc" in done.stdout
@@ -54,7 +57,9 @@ def test_a_folder_in_a_recipe_is_found_in_a_locale_that_cannot_read_its_name(tmp
         assert done.stdout.split() == ["True", ascii(str(tmp_path / "Müller"))], done.stderr
 
 
-def test_a_path_by_a_variable_may_have_any_bytes_and_is_written_down_with_them(tmp_path, monkeypatch):
+def test_a_path_by_a_variable_may_have_any_bytes_and_is_written_down_with_them(
+    tmp_path, monkeypatch
+):
     """Point 16."""
     monkeypatch.setitem(os.environb, b"SCANS", os.fsencode(tmp_path) + b"/M\xfcller")
     settings, problems = structure({"root": "$SCANS"}, DataSettings)

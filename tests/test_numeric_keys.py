@@ -30,7 +30,20 @@ UNSET = {
     "bravo_rflow": ("network.unet.norm_groups", "network.unet.head_channels"),
 }
 """Numbers that a resolved recipe lacks, as nothing is their default."""
-VALUES = ("0", "-1", "nan", "inf", "-inf", "1e-300", "1e300", str(2**63 - 1), str(2**63), str(10**30), "true", '"x"')
+VALUES = (
+    "0",
+    "-1",
+    "nan",
+    "inf",
+    "-inf",
+    "1e-300",
+    "1e300",
+    str(2**63 - 1),
+    str(2**63),
+    str(10**30),
+    "true",
+    '"x"',
+)
 VALUES += ("[]", "{}")
 
 
@@ -111,12 +124,19 @@ STEPS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("recipe", "setting"), [(recipe, each) for recipe in STEPS for each in STEPS[recipe]])
+@pytest.mark.parametrize(
+    ("recipe", "setting"), [(recipe, each) for recipe in STEPS for each in STEPS[recipe]]
+)
 def test_a_step_with_an_extreme_number_that_is_accepted_is_no_bug(
     recipe: str, setting: str, medgen: Callable[..., Result], tiny: tuple[str, ...], tmp_path: Path
 ) -> None:
     small = (*SMALL, *AUTOENCODER) if recipe == "vae_bravo" else ()
-    short = ("training.steps=1", "training.epoch_steps=1", "training.val_batches=1", f"run.dir={tmp_path}/run")
+    short = (
+        "training.steps=1",
+        "training.epoch_steps=1",
+        "training.val_batches=1",
+        f"run.dir={tmp_path}/run",
+    )
     assert mistake(recipe, *setting.split("=")) is None
     ended = medgen("train", recipe, "--with", "fast_debug", *tiny, *small, *short, setting)
     assert ended.code in (0, 6, 7), ended.err
@@ -143,7 +163,9 @@ def test_an_accepted_number_may_be_too_large_for_memory_and_is_told_as_that() ->
         ("network.unet.norm_groups=1000000", "expected an integer from 1 to 1024."),
     ],
 )
-def test_an_integer_that_is_too_large_is_told_the_bound(setting: str, told: str, medgen: Callable[..., Result]) -> None:
+def test_an_integer_that_is_too_large_is_told_the_bound(
+    setting: str, told: str, medgen: Callable[..., Result]
+) -> None:
     ended = medgen("train", "bravo_rflow", setting)
     assert ended.code == 2
     [line] = ended.err.splitlines()

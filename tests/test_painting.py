@@ -22,7 +22,12 @@ INSERT = Mode(("a", "b"), ("seg",), margin=2.0)
 WHOLE = INSERT._replace(margin=0.0)
 CPU = torch.device("cpu")
 SPACES = {"pixel": Pixel(), "space_to_depth": SpaceToDepth(factor=2)}
-STRATEGIES = {"velocity": Rflow(), "x0": Rflow(prediction="x0"), "heun": Rflow(sampler="heun"), "ddpm": Ddpm()}
+STRATEGIES = {
+    "velocity": Rflow(),
+    "x0": Rflow(prediction="x0"),
+    "heun": Rflow(sampler="heun"),
+    "ddpm": Ddpm(),
+}
 
 
 class Recorder(nn.Module):
@@ -49,7 +54,9 @@ def batch(count: int = 3) -> Batch:
 
 def objective(space: str = "pixel", strategy: str = "x0", mode: Mode = INSERT) -> Objective:
     made = SPACES[space].build(mode, CPU)
-    return Objective(mode, made, STRATEGIES[strategy].build(), Recorder(made.channels), {"mse": Mse().build(CPU)})
+    return Objective(
+        mode, made, STRATEGIES[strategy].build(), Recorder(made.channels), {"mse": Mse().build(CPU)}
+    )
 
 
 def inside(batch: Batch) -> torch.Tensor:
@@ -84,7 +91,11 @@ def test_what_is_given_counts_as_right():
     output = turn(given, turn.draw(torch.Generator().manual_seed(1), given))
     outside = ~inside(given)
     assert (output.prediction.x0[outside] == given.image[outside]).all()
-    metrics = dict(turn.validation_metrics(output, output.losses["mse"], given.image, given.condition[:, 0] > 0))
+    metrics = dict(
+        turn.validation_metrics(
+            output, output.losses["mse"], given.image, given.condition[:, 0] > 0
+        )
+    )
     assert "mse/lesion" in metrics
     assert "mse/outside" not in metrics
 
@@ -103,8 +114,12 @@ def test_a_crop_without_a_region_has_no_loss_and_no_gradient():
 def test_sampling_leaves_what_is_given_bit_for_bit_and_shows_it_without_noise(space, strategy):
     turn, batch_ = objective(space, strategy), batch()
     given = painting.given(INSERT, turn.space, *batch_)
-    draw = sampling.noise([torch.Generator().manual_seed(n) for n in range(3)], turn.space.shape((16, 16)), CPU)
-    made = sampling.sample(turn.strategy, turn.space, turn.network, batch_.condition, draw, 4, given=given)
+    draw = sampling.noise(
+        [torch.Generator().manual_seed(n) for n in range(3)], turn.space.shape((16, 16)), CPU
+    )
+    made = sampling.sample(
+        turn.strategy, turn.space, turn.network, batch_.condition, draw, 4, given=given
+    )
     outside = ~inside(batch_)
     assert (made[outside] == batch_.image[outside]).all()
     assert (made[~outside] != batch_.image[~outside]).float().mean() > 0.99

@@ -43,7 +43,9 @@ def test_a_pair_is_its_images_and_the_last_again_with_its_mask_outlined(tmp_path
 
 
 @pytest.mark.parametrize(("there", "count", "pairs"), [(range(5), 3, 3), (range(2), 3, 2)])
-def test_it_shows_so_many_pairs_at_most(tmp_path: Path, there: range, count: int, pairs: int) -> None:
+def test_it_shows_so_many_pairs_at_most(
+    tmp_path: Path, there: range, count: int, pairs: int
+) -> None:
     picture(["t1"], [], written(tmp_path, there), count)  # type: ignore[arg-type]
     with Image.open(tmp_path / "pairs.png") as image:
         assert image.width // SIDE == pairs

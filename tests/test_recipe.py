@@ -14,7 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from medgen import CallbackSettings, LossSettings, NetworkSettings, SpaceSettings, StrategySettings, field, gt, settings
+from medgen import (
+    CallbackSettings,
+    LossSettings,
+    NetworkSettings,
+    SpaceSettings,
+    StrategySettings,
+    field,
+    gt,
+    settings,
+)
 from medgen.api.recipe import Recipe
 from medgen.config.entries import Entry, Plugin
 from medgen.config.overlay import recipes_dir
@@ -75,7 +84,11 @@ KNOWN: dict[str, dict[str, type]] = {
     "losses": {"mse": Weighed, "greedy": Greedy},
     "callbacks": {"ema": Plain, "progress": Other, "raising": Raising},
 }
-ENTRIES = [Entry(kind, name, cls, "made-up", "1.0") for kind, names in KNOWN.items() for name, cls in names.items()]
+ENTRIES = [
+    Entry(kind, name, cls, "made-up", "1.0")
+    for kind, names in KNOWN.items()
+    for name, cls in names.items()
+]
 REGISTRY = Registry([Plugin("broken", "bad", "1.0", error="ImportError: x")], ENTRIES)
 SOUND = """
 [mode.seg]
@@ -113,12 +126,20 @@ def problems(path: str | Path, *overrides: str) -> list[str]:
 def test_a_recipe_has_all_defaults_filled_in(write: Write) -> None:
     recipe = load(write(SOUND), registry=REGISTRY)
     assert (recipe.strategy, recipe.names["strategy"]) == (Plain(a=2), "rflow")
-    assert (recipe.training.epochs, recipe.training.batch_size, recipe.run.root) == (5, 16, Path("runs"))
+    assert (recipe.training.epochs, recipe.training.batch_size, recipe.run.root) == (
+        5,
+        16,
+        Path("runs"),
+    )
     assert recipe.loss_weights == {"mse": 1.0}
 
 
 def test_what_is_shown_loads_to_an_equal_recipe(write: Write) -> None:
-    recipe = load(write(SOUND), ["mode.seg.where=a b", "losses.mse.weight=0.5", "run.dir=r"], registry=REGISTRY)
+    recipe = load(
+        write(SOUND),
+        ["mode.seg.where=a b", "losses.mse.weight=0.5", "run.dir=r"],
+        registry=REGISTRY,
+    )
     assert from_toml(to_toml(recipe), REGISTRY) == recipe
 
 
@@ -130,7 +151,11 @@ def test_only_one_table_can_be_shown(write: Write) -> None:
 
 
 def test_what_leaves_the_machine_has_no_paths_and_still_loads(write: Write) -> None:
-    recipe = load(write(SOUND), ["data.root=/secret", "mode.seg.where=/secret", "run.dir=/secret"], registry=REGISTRY)
+    recipe = load(
+        write(SOUND),
+        ["data.root=/secret", "mode.seg.where=/secret", "run.dir=/secret"],
+        registry=REGISTRY,
+    )
     text = public_toml(recipe)
     assert "secret" not in text
     assert from_toml(text, REGISTRY).strategy == recipe.strategy
@@ -167,7 +192,9 @@ def test_a_single_kind_is_replaced_unless_the_name_is_the_same(write: Write) -> 
 
 def test_an_override_picks_a_plugin_and_keeps_the_settings_of_the_same(write: Write) -> None:
     path = write(SOUND)
-    assert load(path, ["strategy=ddpm", "strategy.ddpm.b=[3]"], registry=REGISTRY).strategy == Other(b=(3,))
+    assert load(
+        path, ["strategy=ddpm", "strategy.ddpm.b=[3]"], registry=REGISTRY
+    ).strategy == Other(b=(3,))
     assert load(path, ["strategy=rflow"], registry=REGISTRY).strategy == Plain(a=2)
 
 
@@ -185,16 +212,29 @@ def test_taking_away_what_nobody_knows_is_a_mistake(write: Write) -> None:
 
 @pytest.mark.parametrize(
     ("override", "value"),
-    [("a/b", "a/b"), ("T1c_*.nii.gz", "T1c_*.nii.gz"), ('"3"', "3"), ("", ""), ("#1", "#1"), ("x = 1", "x = 1")],
+    [
+        ("a/b", "a/b"),
+        ("T1c_*.nii.gz", "T1c_*.nii.gz"),
+        ('"3"', "3"),
+        ("", ""),
+        ("#1", "#1"),
+        ("x = 1", "x = 1"),
+    ],
 )
-def test_the_right_side_is_toml_or_a_string_as_it_stands(write: Write, override: str, value: str) -> None:
-    assert load(write(SOUND), [f"data.files.bravo={override}"], registry=REGISTRY).data.files == {"bravo": value}
+def test_the_right_side_is_toml_or_a_string_as_it_stands(
+    write: Write, override: str, value: str
+) -> None:
+    assert load(write(SOUND), [f"data.files.bravo={override}"], registry=REGISTRY).data.files == {
+        "bravo": value
+    }
 
 
 def test_steps_and_epochs_take_each_others_place_but_not_in_one_file(write: Write) -> None:
     path = write(SOUND)
     assert load(path, ["training.steps=7"], registry=REGISTRY).training.epochs == 0
-    assert load(path, ["training.steps=7", "training.epochs=3"], registry=REGISTRY).training.steps == 0
+    assert (
+        load(path, ["training.steps=7", "training.epochs=3"], registry=REGISTRY).training.steps == 0
+    )
     assert "training.steps: got 0" in problems(path, "training.epochs=0")[0]
     assert "training.epochs = 5" in problems(write(SOUND + "steps = 3"))[0]
 
@@ -240,13 +280,16 @@ def test_what_only_follows_from_another_mistake_is_not_told(write: Write) -> Non
 
 def test_one_of_a_single_kind_is_expected_in_a_file(write: Write) -> None:
     assert (
-        "got [strategy.rflow] and [strategy.ddpm], expected only one" in problems(write(SOUND + "[strategy.ddpm]"))[0]
+        "got [strategy.rflow] and [strategy.ddpm], expected only one"
+        in problems(write(SOUND + "[strategy.ddpm]"))[0]
     )
 
 
 def test_a_loss_that_reads_what_the_strategy_does_not_give_is_a_mistake(write: Write) -> None:
     [told] = problems(write(SOUND + "[losses.greedy]"))
-    assert told.startswith("x.toml: losses.greedy: reads logvar, but strategy.rflow gives only target, x0.")
+    assert told.startswith(
+        "x.toml: losses.greedy: reads logvar, but strategy.rflow gives only target, x0."
+    )
 
 
 def test_a_broken_plugin_matters_only_where_it_is_needed(write: Write) -> None:
@@ -256,7 +299,9 @@ def test_a_broken_plugin_matters_only_where_it_is_needed(write: Write) -> None:
 
 
 def test_a_plugin_whose_check_fails_is_named(write: Write) -> None:
-    with pytest.raises(PluginError, match=r"callbacks.raising: its check\(recipe\) failed: TypeError: no"):
+    with pytest.raises(
+        PluginError, match=r"callbacks.raising: its check\(recipe\) failed: TypeError: no"
+    ):
         load(write(SOUND + "[callbacks.raising]"), registry=REGISTRY)
 
 
@@ -285,7 +330,9 @@ def test_a_run_stays_below_its_root(write: Write, folder: str) -> None:
         (b"", "x.toml: mode: missing"),
     ],
 )
-def test_a_damaged_file_is_a_line_with_its_place_never_a_traceback(write: Write, content: bytes, told: str) -> None:
+def test_a_damaged_file_is_a_line_with_its_place_never_a_traceback(
+    write: Write, content: bytes, told: str
+) -> None:
     path = write("")
     path.write_bytes(content)
     assert any(line.startswith(told) for line in problems(path))
@@ -296,7 +343,9 @@ def test_a_byte_order_mark_is_fine(write: Write) -> None:
 
 
 @pytest.mark.usefixtures("no_hang")
-def test_a_folder_a_pipe_and_a_missing_file_are_told_and_nothing_waits(write: Write, tmp_path: Path) -> None:
+def test_a_folder_a_pipe_and_a_missing_file_are_told_and_nothing_waits(
+    write: Write, tmp_path: Path
+) -> None:
     write(SOUND, "folder/near.toml")
     os.mkfifo("pipe.toml")
     assert "is a folder" in problems("folder")[0]
@@ -306,7 +355,9 @@ def test_a_folder_a_pipe_and_a_missing_file_are_told_and_nothing_waits(write: Wr
     assert "no such recipe" in problems("a\0b")[0]
 
 
-@pytest.mark.parametrize("text", ["=1", "a..b=1", ".=1", "a=\n", "a\udce9=1", ".".join(["a"] * 900) + "=1"])
+@pytest.mark.parametrize(
+    "text", ["=1", "a..b=1", ".=1", "a=\n", "a\udce9=1", ".".join(["a"] * 900) + "=1"]
+)
 def test_an_override_that_is_none_is_told(write: Write, text: str) -> None:
     assert "expected KEY=VALUE" in problems(write(SOUND), text)[0]
 
@@ -326,7 +377,9 @@ def test_every_shipped_recipe_loads_alone_and_under_each_layer(layers: list[str]
         assert summary
 
 
-def test_the_mistakes_of_a_real_recipe_are_told_at_once_without_torch_or_monai(write: Write) -> None:
+def test_the_mistakes_of_a_real_recipe_are_told_at_once_without_torch_or_monai(
+    write: Write,
+) -> None:
     write(
         """
         extends = "base/diffusion.toml"
@@ -351,7 +404,9 @@ def test_the_mistakes_of_a_real_recipe_are_told_at_once_without_torch_or_monai(w
         "except MedgenError as error: print(*error.lines, error.exit_code, sep='\\n')\n"
         "print(sorted({'torch', 'monai', 'numpy'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     *told, code, heavy = done.stdout.splitlines()
     assert (code, heavy) == ("2", "[]")
     hints = {

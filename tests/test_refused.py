@@ -23,7 +23,10 @@ def test_the_number_of_axes_follows_from_the_data(table, medgen):
     result = medgen("train", recipe, *more, f"{table}.spatial_dims=3", "--dry-run")
     assert result.code == 2
     [line] = result.err.splitlines()
-    assert f"{table}.spatial_dims: got 3, but the data have 2 axes, from which it follows. Leave it out." in line
+    assert (
+        f"{table}.spatial_dims: got 3, but the data have 2 axes, from which it follows. Leave it out."
+        in line
+    )
 
 
 def test_a_table_of_another_kind_never_had_a_number_of_axes(medgen):
@@ -32,7 +35,9 @@ def test_a_table_of_another_kind_never_had_a_number_of_axes(medgen):
     assert "strategy.rflow.spatial_dims: no such key" in result.err
 
 
-@pytest.mark.parametrize("setting", ["network.unet.dropout", "training.learning_rate", "strategy.rflow.logit_mean"])
+@pytest.mark.parametrize(
+    "setting", ["network.unet.dropout", "training.learning_rate", "strategy.rflow.logit_mean"]
+)
 def test_a_number_that_torch_cannot_hold_is_refused(setting, medgen):
     """Point 23."""
     result = medgen("train", "bravo_rflow", f"{setting}=1e300", "--dry-run")

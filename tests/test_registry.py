@@ -40,20 +40,48 @@ def medgen_losses():
     return {{"{name}": {cls}}}
 """
 ANSWERS = [
-    ("losses", "return None", "medgen_losses returned None, expected a dict of settings classes by name"),
+    (
+        "losses",
+        "return None",
+        "medgen_losses returned None, expected a dict of settings classes by name",
+    ),
     ("losses", "return ['x']", "medgen_losses returned an object of type list, expected a dict"),
     ("modes", "return 'x'", "medgen_modes returned an object of type str, expected a dict"),
     ("spaces", "return {1: int}", "1 is no name for a plugin"),
-    ("callbacks", "return {'a': int()}", "medgen_callbacks returned an object of type int as a, expected a settings"),
-    ("networks", "yield {}", "medgen_networks returned an object of type generator, expected a dict"),
+    (
+        "callbacks",
+        "return {'a': int()}",
+        "medgen_callbacks returned an object of type int as a, expected a settings",
+    ),
+    (
+        "networks",
+        "yield {}",
+        "medgen_networks returned an object of type generator, expected a dict",
+    ),
     ("strategies", "raise OSError(2, 'gone')", "FileNotFoundError: [Errno 2] gone"),
     ("commands", "return None", "medgen_commands returned None, expected a list of click commands"),
     ("commands", "return ['x']", "medgen_commands returned a list with an object of type str"),
-    ("commands", "yield 1 / 0", "medgen_commands returned an object of type generator, expected a list"),
-    ("commands", "import itertools; return itertools.count()", "medgen_commands returned an object of type count"),
+    (
+        "commands",
+        "yield 1 / 0",
+        "medgen_commands returned an object of type generator, expected a list",
+    ),
+    (
+        "commands",
+        "import itertools; return itertools.count()",
+        "medgen_commands returned an object of type count",
+    ),
     ("commands", "return 'greet'", "medgen_commands returned an object of type str"),
-    ("commands", "import click; return click.Command('greet')", "medgen_commands returned an object of type Command"),
-    ("commands", "import click; return [click.Command('my cmd; rm')]", "'my cmd; rm' is no name for a command"),
+    (
+        "commands",
+        "import click; return click.Command('greet')",
+        "medgen_commands returned an object of type Command",
+    ),
+    (
+        "commands",
+        "import click; return [click.Command('my cmd; rm')]",
+        "'my cmd; rm' is no name for a command",
+    ),
     ("commands", "import click; return [click.Command(None)]", "None is no name for a command"),
     ("commands", "import click; return [click.Command('a', help=5)]", "Error"),
     ("commands", "import click; return [click.Command('a')] * 2", "two commands with the name a"),
@@ -71,7 +99,9 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
         (tmp_path / f"{module}.py").write_text(source)
         about = tmp_path / f"{module}-{version}.dist-info"
         about.mkdir()
-        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
+        (about / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
+        )
         (about / "entry_points.txt").write_text(f"[medgen]\n{entry_point or module} = {module}\n")
         monkeypatch.delitem(sys.modules, module, raising=False)
 
@@ -118,10 +148,16 @@ def test_every_loss_has_a_weight(install: Install) -> None:
             "losses.a is no settings class",
         ),
         *(
-            (f"from medgen import hookimpl\nmedgen_api = 1\n@hookimpl\ndef medgen_{hook}(): {body}", reason)
+            (
+                f"from medgen import hookimpl\nmedgen_api = 1\n@hookimpl\ndef medgen_{hook}(): {body}",
+                reason,
+            )
             for hook, body, reason in ANSWERS
         ),
-        (GOOD.format(cls="Good", name="x").replace("medgen_api = 1", "medgen_api = '1'"), "plugin API '1' (have 1)"),
+        (
+            GOOD.format(cls="Good", name="x").replace("medgen_api = 1", "medgen_api = '1'"),
+            "plugin API '1' (have 1)",
+        ),
         ("class E(Exception):\n    def __str__(self): return self.nothing\nraise E", "E"),
         ("def f(): f()\nf()", "RecursionError: maximum recursion depth exceeded"),
         ("raise ValueError('x' * 100_000)", "ValueError: xxxx"),
@@ -139,7 +175,9 @@ def test_a_broken_plugin_is_a_row_with_the_reason_and_disturbs_no_other(
     assert reason in broken(registry)["medgen_broken"]
     assert registry.get("losses", "fine")
     assert registry.get("losses", "mse")
-    [problem] = [problem for problem in map(str, registry.problems()) if "medgen-broken 1.0" in problem]
+    [problem] = [
+        problem for problem in map(str, registry.problems()) if "medgen-broken 1.0" in problem
+    ]
     assert "/medgen_broken" in problem  # the file of the module, or of its metadata
     assert len(problem) < 1000
 
@@ -155,16 +193,24 @@ def test_what_a_plugin_prints_as_it_is_imported_stays_off_stdout(
 
 def test_a_plugin_that_is_broken_and_needed_is_an_error_with_the_reason(install: Install) -> None:
     install("medgen-needed", "import nosuchmodule", "needed")
-    with pytest.raises(PluginError, match=r"losses.needed: .*No module named 'nosuchmodule' \(medgen-needed 1.0\)"):
+    with pytest.raises(
+        PluginError, match=r"losses.needed: .*No module named 'nosuchmodule' \(medgen-needed 1.0\)"
+    ):
         Registry.load().get("losses", "needed")
 
 
-def test_a_name_that_two_distributions_give_is_an_error_only_when_it_is_used(install: Install) -> None:
+def test_a_name_that_two_distributions_give_is_an_error_only_when_it_is_used(
+    install: Install,
+) -> None:
     install("medgen-one", GOOD.format(cls="One", name="same"))
     install("medgen-two", GOOD.format(cls="Two", name="same"))
     registry = Registry.load()
-    assert any("medgen-one 1.0 and medgen-two 1.0" in str(problem) for problem in registry.problems())
-    with pytest.raises(PluginError, match=r"losses.same: given by medgen-one 1.0 and medgen-two 1.0"):
+    assert any(
+        "medgen-one 1.0 and medgen-two 1.0" in str(problem) for problem in registry.problems()
+    )
+    with pytest.raises(
+        PluginError, match=r"losses.same: given by medgen-one 1.0 and medgen-two 1.0"
+    ):
         registry.get("losses", "same")
 
 
@@ -183,20 +229,30 @@ def test_two_distributions_whose_entry_points_share_a_name_are_both_there(instal
 def damaged(registry: Registry, folder: Path) -> list[str]:
     """What is told of metadata, without the folder."""
     return [
-        str(plugin.error).replace(f"{folder}/", "") for plugin in registry.plugins if str(folder) in str(plugin.error)
+        str(plugin.error).replace(f"{folder}/", "")
+        for plugin in registry.plugins
+        if str(folder) in str(plugin.error)
     ]
 
 
 @pytest.mark.parametrize(
     ("file", "content", "told"),
     [
-        ("entry_points.txt", b"[medgen]\nfoo = \xff\xfe\n", "entry_points.txt: cannot be read (UnicodeDecodeError"),
+        (
+            "entry_points.txt",
+            b"[medgen]\nfoo = \xff\xfe\n",
+            "entry_points.txt: cannot be read (UnicodeDecodeError",
+        ),
         (
             "entry_points.txt",
             "[medgen]\nfoo = a".encode("utf-16"),
             "entry_points.txt: cannot be read (UnicodeDecode",
         ),
-        ("entry_points.txt", b"\xef\xbb\xbf[medgen]\nfoo = a", "entry_points.txt: cannot be read (ValueError: nothing"),
+        (
+            "entry_points.txt",
+            b"\xef\xbb\xbf[medgen]\nfoo = a",
+            "entry_points.txt: cannot be read (ValueError: nothing",
+        ),
         ("entry_points.txt", b"[medgen]\nfoo\n = = \n", "entry_points.txt: cannot be read ("),
         ("METADATA", b"", ": its metadata is missing, empty or has no name"),
         ("METADATA", b"Version: 1.0\n", ": its metadata is missing, empty or has no name"),
@@ -218,10 +274,14 @@ def test_damaged_metadata_is_a_row_that_names_the_file_and_disturbs_no_other(
     assert told in row
     assert registry.get("losses", "fine")
     assert registry.get("losses", "mse")
-    assert (registry.find("losses", "torn") is not None) == (file == "METADATA")  # its module is as good as ever
+    assert (registry.find("losses", "torn") is not None) == (
+        file == "METADATA"
+    )  # its module is as good as ever
 
 
-@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error")])
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error")]
+)
 def test_entry_points_that_may_not_be_read_are_a_row_as_they_may_hide_a_plugin(
     install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
 ) -> None:
@@ -258,7 +318,9 @@ def test_an_unknown_name_hints_at_the_broken_plugins_that_may_give_it(install: I
         with pytest.raises(RecipeError) as after:
             load("bravo_rflow", given)
         assert str(after.value).endswith(hint), given
-    with pytest.raises(PluginError, match=r"no such plugin, there are .* A broken plugin may be what gives it"):
+    with pytest.raises(
+        PluginError, match=r"no such plugin, there are .* A broken plugin may be what gives it"
+    ):
         Registry.load().get("losses", "ssim")
 
 
@@ -272,13 +334,17 @@ def test_what_is_no_plugin_may_be_as_damaged_as_it_likes(install: Install, tmp_p
     """Point 13."""
     for name in ("alpha", "beta", "gamma"):
         install(name, "")
-        (tmp_path / f"{name}-1.0.dist-info/entry_points.txt").write_text("[console_scripts]\nfoo\n = =\n")
+        (tmp_path / f"{name}-1.0.dist-info/entry_points.txt").write_text(
+            "[console_scripts]\nfoo\n = =\n"
+        )
     (tmp_path / "alpha-1.0.dist-info/METADATA").unlink()
     (tmp_path / "beta-1.0.dist-info/entry_points.txt").unlink()
     assert damaged(Registry.load(), tmp_path) == []
 
 
-def test_an_older_medgen_that_was_left_over_hides_no_built_in(install: Install, tmp_path: Path) -> None:
+def test_an_older_medgen_that_was_left_over_hides_no_built_in(
+    install: Install, tmp_path: Path
+) -> None:
     """Point 13: importlib would see the first distribution of a name only."""
     before = Registry.load()
     install("medgen", "import nosuch", "mse", version="0.0.1")
@@ -290,7 +356,9 @@ def test_an_older_medgen_that_was_left_over_hides_no_built_in(install: Install, 
     assert str(tmp_path) in row.file
 
 
-def test_of_two_versions_in_one_folder_the_newer_counts_and_the_other_is_told(install: Install, tmp_path: Path) -> None:
+def test_of_two_versions_in_one_folder_the_newer_counts_and_the_other_is_told(
+    install: Install, tmp_path: Path
+) -> None:
     """Point 13."""
     source = GOOD.format(cls="Kept", name="kept")
     for version in ("1.9", "1.10", "1.2"):
@@ -298,11 +366,14 @@ def test_of_two_versions_in_one_folder_the_newer_counts_and_the_other_is_told(in
     registry = Registry.load()
     assert registry.get("losses", "kept").version == "1.10"
     assert damaged(registry, tmp_path) == [
-        f"medgen_kept-{version}.dist-info: left over beside medgen_kept-1.10.dist-info" for version in ("1.2", "1.9")
+        f"medgen_kept-{version}.dist-info: left over beside medgen_kept-1.10.dist-info"
+        for version in ("1.2", "1.9")
     ]
 
 
-def test_what_an_interrupted_pip_left_is_told_and_not_loaded(install: Install, tmp_path: Path) -> None:
+def test_what_an_interrupted_pip_left_is_told_and_not_loaded(
+    install: Install, tmp_path: Path
+) -> None:
     """Point 13."""
     install("medgen-half", "raise SystemExit", version="1.0")
     (tmp_path / "medgen_half-1.0.dist-info").rename(tmp_path / "~edgen_half-1.0.dist-info")
@@ -316,7 +387,9 @@ def test_a_plugin_does_not_change_how_others_log(install: Install) -> None:
     root = logging.getLogger()
     before = (root.level, list(root.handlers))
     install(
-        "medgen-chatty", "import logging\nlogging.basicConfig(level=1, force=True)\n" + GOOD.format(cls="C", name="c")
+        "medgen-chatty",
+        "import logging\nlogging.basicConfig(level=1, force=True)\n"
+        + GOOD.format(cls="C", name="c"),
     )
     assert Registry.load().get("losses", "c")
     assert (root.level, list(root.handlers)) == before
@@ -338,7 +411,11 @@ except BaseException:
     ("number", "code", "told"),
     [
         (signal.SIGINT, 130, "medgen: interrupted: nothing more was written."),
-        (signal.SIGTERM, 75, "medgen: import of plugins: stopped by SIGTERM. Give the same command again."),
+        (
+            signal.SIGTERM,
+            75,
+            "medgen: import of plugins: stopped by SIGTERM. Give the same command again.",
+        ),
         (signal.SIGUSR1, 75, "medgen: import of plugins: stopped by SIGUSR1."),
     ],
 )
@@ -349,7 +426,9 @@ def test_a_signal_ends_the_command_though_a_plugin_that_is_imported_may_swallow_
     install("medgen-slow", SLEEPS.format(raises=raises) + GOOD.format(cls="Slow", name="slow"))
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
     command = [sys.executable, "-m", "medgen", "plugins", "list"]
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+    )
     while not (tmp_path / "ready").exists():
         assert process.poll() is None
         time.sleep(0.05)
@@ -364,7 +443,9 @@ def test_a_signal_in_a_thread_and_one_that_others_answer_are_left_to_them(instal
     before = signal.signal(signal.SIGUSR1, lambda number, _: heard.append(number))
     try:
         install(
-            "medgen-hit", "import os, signal\nos.kill(os.getpid(), signal.SIGUSR1)\n" + GOOD.format(cls="H", name="h")
+            "medgen-hit",
+            "import os, signal\nos.kill(os.getpid(), signal.SIGUSR1)\n"
+            + GOOD.format(cls="H", name="h"),
         )
         assert Registry.load().get("losses", "h")
         assert heard == [signal.SIGUSR1]
@@ -414,7 +495,9 @@ def data(install: Install) -> Iterator[Callable[..., Result]]:
     options.registry.cache_clear()
 
 
-def test_a_command_of_two_words_joins_the_group_data(install: Install, data: Callable[..., Result]) -> None:
+def test_a_command_of_two_words_joins_the_group_data(
+    install: Install, data: Callable[..., Result]
+) -> None:
     install("medgen-command", COMMAND.replace("NAME", "data greet"))
     listed = data("--help").output.partition("Commands:")[2].splitlines()
     assert {"check", "demo", "greet", "prepare"} <= {line.split()[0] for line in listed if line}
@@ -435,7 +518,9 @@ def test_a_command_of_a_group_that_the_core_has_too_is_an_error_that_names_both(
 @pytest.mark.parametrize("name", ["train greet", "data ", "data  greet", "data greet you"])
 def test_a_command_joins_no_other_group(install: Install, name: str) -> None:
     install("medgen-command", COMMAND.replace("NAME", name))
-    (row,) = [plugin for plugin in Registry.load().plugins if plugin.distribution == "medgen-command"]
+    (row,) = [
+        plugin for plugin in Registry.load().plugins if plugin.distribution == "medgen-command"
+    ]
     assert row.error == f"{name!r} is no name for a command: letters, digits, _ and - only"
 
 
@@ -445,7 +530,16 @@ def test_a_package_that_pip_installed_is_found_and_computes_its_loss(
     pytest.importorskip("setuptools")
     shutil.copytree(Path(__file__).parent / "medgen_huber", tmp_path / "source")
     options = ["--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
-    command = [sys.executable, "-m", "pip", "install", *options, "--target", "installed", "./source"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        *options,
+        "--target",
+        "installed",
+        "./source",
+    ]
     subprocess.run(command, cwd=tmp_path, check=True)
     monkeypatch.syspath_prepend(str(tmp_path / "installed"))
     entry = Registry.load().get("losses", "huber")
@@ -468,5 +562,7 @@ def test_every_built_in_is_sound_and_listing_imports_neither_torch_nor_monai() -
         "print([p for p in r.plugins if p.error and p.distribution == 'medgen'], "
         "sorted({'torch', 'monai', 'numpy'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[] []"

@@ -46,7 +46,11 @@ def failing(patch: pytest.MonkeyPatch, error: BaseException) -> None:
 
 
 ERRORS = [
-    (NotFiniteError(Problem("/secret/runs/x", "11 steps in a row were not finite")), "NotFiniteError", 6),
+    (
+        NotFiniteError(Problem("/secret/runs/x", "11 steps in a row were not finite")),
+        "NotFiniteError",
+        6,
+    ),
     (RuntimeError("/secret/Mets_001 is a path"), "RuntimeError", 1),
     (MemoryError("/secret"), "MemoryError", 7),
     (OSError(28, "No space left on device", "/secret"), "OSError", 8),
@@ -55,7 +59,12 @@ ERRORS = [
 
 @pytest.mark.parametrize(("error", "name", "code"), ERRORS, ids=[name for _, name, _ in ERRORS])
 def test_metadata_says_that_a_run_failed_and_how_but_no_path(
-    error: BaseException, name: str, code: int, common: tuple[str, ...], medgen: Callable[..., Any], tmp_path: Path
+    error: BaseException,
+    name: str,
+    code: int,
+    common: tuple[str, ...],
+    medgen: Callable[..., Any],
+    tmp_path: Path,
 ) -> None:
     """Point 25; and the run goes on as any other that has not ended."""
     with pytest.MonkeyPatch.context() as patch:
@@ -63,7 +72,11 @@ def test_metadata_says_that_a_run_failed_and_how_but_no_path(
         assert medgen("train", *common, f"run.root={tmp_path}").code == code
     (where,) = (path.parent for path in tmp_path.glob("**/metadata.json"))
     found = about(where)
-    assert (found["status"], found["failure"]["error"], found["failure"]["exit_code"]) == ("failed", name, code)
+    assert (found["status"], found["failure"]["error"], found["failure"]["exit_code"]) == (
+        "failed",
+        name,
+        code,
+    )
     assert "secret" not in json.dumps(found)
     recipe = load(common[0], [*common[1:], f"run.root={tmp_path}"])
     assert folder.find_unfinished(recipe) == where
@@ -79,7 +92,12 @@ def test_what_was_refused_changes_nothing_of_a_run_that_is_there(
     assert medgen("train", *common, f"run.dir={tmp_path}/r").code == 0
     before = about(tmp_path / "r")
     assert medgen("train", *common, f"run.dir={tmp_path}/r").code == 2
-    assert medgen("train", "--resume", tmp_path / "r", "training.steps=9", "training.learning_rate=0.5").code == 4
+    assert (
+        medgen(
+            "train", "--resume", tmp_path / "r", "training.steps=9", "training.learning_rate=0.5"
+        ).code
+        == 4
+    )
     assert about(tmp_path / "r") == before
 
 
@@ -98,11 +116,17 @@ def test_debug_shows_the_traceback_and_changes_no_exit_code(
 
 
 @pytest.mark.parametrize("code", [75, 130, 8])
-def test_debug_keeps_the_code_of_whatever_ends_a_command(code: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_debug_keeps_the_code_of_whatever_ends_a_command(
+    code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Point 21."""
 
     def end() -> None:
-        raise (StorageError(Problem("", "x")) if code == 8 else StoppedError(Problem("x", "stopped"), exit_code=code))
+        raise (
+            StorageError(Problem("", "x"))
+            if code == 8
+            else StoppedError(Problem("x", "stopped"), exit_code=code)
+        )
 
     assert main.guarded(end, debug=True) == code
     err = capsys.readouterr().err
@@ -116,9 +140,16 @@ def test_debug_keeps_the_code_of_whatever_ends_a_command(code: int, capsys: pyte
 class Clock:
     """Goes on by what starting, the first step of a process, and each further one take."""
 
-    def __init__(self, patch: pytest.MonkeyPatch, start: float, first: float, step: float, save: float = 0.0):
+    def __init__(
+        self, patch: pytest.MonkeyPatch, start: float, first: float, step: float, save: float = 0.0
+    ):
         self.now, self.first = 1000.0, first
-        begin, restore, real, write = session.begin, session.restore, trainer.Trainer.step, checkpoint.save
+        begin, restore, real, write = (
+            session.begin,
+            session.restore,
+            trainer.Trainer.step,
+            checkpoint.save,
+        )
         steps: list[int] = []
 
         def starting(work: Callable[..., Any]) -> Callable[..., Any]:
@@ -147,7 +178,9 @@ class Clock:
 
 
 @pytest.fixture
-def stored(common: tuple[str, ...], medgen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def stored(
+    common: tuple[str, ...], medgen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The slices are there, and no step has been made."""
     assert medgen("data", "prepare", *common).code == 0
     monkeypatch.setattr(cache_folder, "_built", [])
@@ -156,7 +189,12 @@ def stored(common: tuple[str, ...], medgen: Callable[..., Any], monkeypatch: pyt
 @pytest.mark.parametrize(("start", "first"), [(50, 1), (1, 50), (25, 25)])
 @pytest.mark.usefixtures("stored")
 def test_a_slow_start_and_a_slow_first_step_are_no_measure_of_the_next_step(
-    start: float, first: float, common: tuple[str, ...], medgen: Callable[..., Any], tmp_path: Path, monkeypatch: Any
+    start: float,
+    first: float,
+    common: tuple[str, ...],
+    medgen: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: Any,
 ) -> None:
     """Point 22: 60 seconds are enough for 51 of starting or compiling and two steps of one second."""
     Clock(monkeypatch, start, first, 1)
@@ -179,7 +217,11 @@ def test_each_time_that_a_run_with_a_short_limit_is_resumed_it_comes_further(
 @pytest.mark.parametrize("slurm", [False, True])
 @pytest.mark.usefixtures("stored")
 def test_a_limit_that_no_step_fits_into_is_told_and_is_no_reason_to_be_queued_again(
-    slurm: bool, common: tuple[str, ...], medgen: Callable[..., Any], tmp_path: Path, monkeypatch: Any
+    slurm: bool,
+    common: tuple[str, ...],
+    medgen: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: Any,
 ) -> None:
     """Point 22."""
     Clock(monkeypatch, 70, 1, 1)

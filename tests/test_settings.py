@@ -59,7 +59,11 @@ def wrong(key: str, value: Any) -> list[str]:
         ("count", 3.0, "count: got 3.0, expected an integer greater than 0."),
         ("count", "3", 'count: got "3", expected an integer greater than 0.'),
         ("count", 0, "count: got 0, expected an integer greater than 0."),
-        ("count", 2**63, "count: got 9223372036854775808, expected an integer of at most 9223372036854775807."),
+        (
+            "count",
+            2**63,
+            "count: got 9223372036854775808, expected an integer of at most 9223372036854775807.",
+        ),
         ("share", "0.1", 'share: got "0.1", expected a number from 0 to 1.'),
         ("share", True, "share: got true, expected a number from 0 to 1."),
         ("share", 2, "share: got 2, expected a number from 0 to 1."),
@@ -75,15 +79,27 @@ def wrong(key: str, value: Any) -> list[str]:
             "$MEDGEN_NO_SUCH/a",
             'path: got "$MEDGEN_NO_SUCH/a", expected a path, but $MEDGEN_NO_SUCH is not set.',
         ),
-        ("fall", "cosin", 'fall: got "cosin", expected one of "cosine", "linear". Did you mean cosine?'),
+        (
+            "fall",
+            "cosin",
+            'fall: got "cosin", expected one of "cosine", "linear". Did you mean cosine?',
+        ),
         ("fall", 3, 'fall: got 3, expected one of "cosine", "linear".'),
-        ("layout", "channel_last", 'expected one of "auto", "channels_last". Did you mean channels_last?'),
+        (
+            "layout",
+            "channel_last",
+            'expected one of "auto", "channels_last". Did you mean channels_last?',
+        ),
         ("widths", 8, "widths: got 8, expected a list of integers greater than 0."),
         ("widths", [8, "16"], 'widths[1]: got "16", expected an integer.'),
         ("widths", [8, 0], "widths[1]: got 0, expected a value greater than 0."),
         ("labels", "12", 'labels: got "12", expected a list of integers.'),
         ("by_name", [], "by_name: got [], expected a table."),
-        ("by_name", {"a b": {"low": 0}}, 'by_name."a b".low: got 0, expected an integer of at least 1.'),
+        (
+            "by_name",
+            {"a b": {"low": 0}},
+            'by_name."a b".low: got 0, expected an integer of at least 1.',
+        ),
         ("by_name", {"a": 1}, "by_name.a: got 1, expected a table."),
         ("inner", {"lo": 1}, "inner.lo: no such key. Did you mean low?"),
         ("inner", {"note": 1}, "inner.note: got 1, expected a string."),
@@ -102,7 +118,13 @@ def test_a_wrong_value_is_told_with_its_path_what_was_given_and_what_was_expecte
 
 
 def test_every_mistake_of_a_table_is_told_at_once() -> None:
-    table = {"count": True, "share": 2.0, "widths": [0, "1"], "inner": {"low": "x", "lo": 1}, "cuont": 1}
+    table = {
+        "count": True,
+        "share": 2.0,
+        "widths": [0, "1"],
+        "inner": {"low": "x", "lo": 1},
+        "cuont": 1,
+    }
     _, problems = structure(table, Outer)
     assert {str(problem.where) for problem in problems} == {
         "count",
@@ -117,7 +139,9 @@ def test_every_mistake_of_a_table_is_told_at_once() -> None:
 def test_a_key_without_a_default_must_be_given() -> None:
     made, [problem] = structure({}, Required, "mode.images")
     assert made is None
-    assert str(problem) == "mode.images.images: missing, expected a list of strings. Give it a value."
+    assert (
+        str(problem) == "mode.images.images: missing, expected a list of strings. Give it a value."
+    )
 
 
 def test_an_integer_is_a_fine_number_and_becomes_a_float() -> None:
@@ -129,11 +153,19 @@ def test_an_integer_is_a_fine_number_and_becomes_a_float() -> None:
 def test_home_and_variables_are_expanded_in_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ada")
     monkeypatch.setenv("SCANS", "scans")
-    assert structure({"path": "~/$SCANS/${SCANS}"}, Outer)[0] == Outer(path=Path("/home/ada/scans/scans"))
+    assert structure({"path": "~/$SCANS/${SCANS}"}, Outer)[0] == Outer(
+        path=Path("/home/ada/scans/scans")
+    )
 
 
 def test_what_is_written_reads_to_an_equal_object() -> None:
-    full = Outer(widths=(1, 2), by_name={"a": Inner(low=2, note="x")}, maybe=4, either=["a"], path=Path("b/c"))
+    full = Outer(
+        widths=(1, 2),
+        by_name={"a": Inner(low=2, note="x")},
+        maybe=4,
+        either=["a"],
+        path=Path("b/c"),
+    )
     assert structure(unstructure(full), Outer) == (full, [])
 
 
@@ -188,7 +220,9 @@ def test_a_check_of_ones_own_is_a_test_and_a_phrase() -> None:
     class Even:
         size: int = field(2, check=Check(lambda size: size % 2 == 0, "that is even"))
 
-    assert str(structure({"size": 3}, Even)[1][0]) == "size: got 3, expected an integer that is even."
+    assert (
+        str(structure({"size": 3}, Even)[1][0]) == "size: got 3, expected an integer that is even."
+    )
 
 
 def test_values_in_messages_are_short_whatever_they_are() -> None:

@@ -55,7 +55,10 @@ class Cluster:
 
     def start(self, script: Path, *words: str, **more: object) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            ["bash", str(script), *words], env=self.environment(**more), stderr=subprocess.PIPE, text=True
+            ["bash", str(script), *words],
+            env=self.environment(**more),
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     def run(self, script: Path, *words: str, **more: object) -> tuple[int, str]:
@@ -99,7 +102,11 @@ def written(tmp_path: Path, medgen: Run) -> Callable[..., Path]:
 
 
 def options(script: Path) -> list[str]:
-    return [line.removeprefix("#SBATCH ") for line in script.read_text().splitlines() if line.startswith("#SBATCH ")]
+    return [
+        line.removeprefix("#SBATCH ")
+        for line in script.read_text().splitlines()
+        if line.startswith("#SBATCH ")
+    ]
 
 
 # The scripts
@@ -123,7 +130,9 @@ def test_both_scripts_end_alike() -> None:
 @pytest.mark.row("S5")
 def test_shellcheck_finds_nothing(path: Path) -> None:
     done = subprocess.run(
-        [Path(sys.executable).with_name("shellcheck"), "-s", "bash", path], capture_output=True, text=True
+        [Path(sys.executable).with_name("shellcheck"), "-s", "bash", path],
+        capture_output=True,
+        text=True,
     )
     assert done.stdout == ""
 
@@ -131,14 +140,18 @@ def test_shellcheck_finds_nothing(path: Path) -> None:
 @pytest.mark.parametrize("name", SCRIPTS)
 @pytest.mark.parametrize("code", [0, 1, 2, 3, 6, 7, 9, 10, 12, 75, 130, 137])
 @pytest.mark.row("S5")
-def test_only_75_queues_the_job_again_and_the_status_is_medgens(name: str, code: int, cluster: Cluster) -> None:
+def test_only_75_queues_the_job_again_and_the_status_is_medgens(
+    name: str, code: int, cluster: Cluster
+) -> None:
     status, said = cluster.run(SCRIPTS[name], "x", CODE=code)
     assert status == code, said
     assert cluster.asked("scontrol") == ([f"requeue {JOB}"] if code == 75 else [])
 
 
 @pytest.mark.row("S5")
-def test_the_script_of_a_recipe_does_the_same(cluster: Cluster, written: Callable[..., Path]) -> None:
+def test_the_script_of_a_recipe_does_the_same(
+    cluster: Cluster, written: Callable[..., Path]
+) -> None:
     for code in (0, 6, 75):
         assert cluster.run(written(), CODE=code)[0] == code
     assert cluster.asked("scontrol") == [f"requeue {JOB}"]
@@ -160,7 +173,9 @@ def test_a_signal_to_the_shell_reaches_medgen_and_the_shell_waits_until_it_has_s
 
 @pytest.mark.row("S5")
 def test_several_signals_to_the_shell_do_not_make_it_leave_its_child(cluster: Cluster) -> None:
-    cluster.replace("medgen", "trap : USR1; touch $LOGS/ready; for _ in $(seq 20); do sleep 0.05; done; exit 6")
+    cluster.replace(
+        "medgen", "trap : USR1; touch $LOGS/ready; for _ in $(seq 20); do sleep 0.05; done; exit 6"
+    )
     process = cluster.start(SCRIPTS["train"], "x")
     cluster.wait_for("ready")
     for _ in range(5):
@@ -171,7 +186,9 @@ def test_several_signals_to_the_shell_do_not_make_it_leave_its_child(cluster: Cl
 
 @pytest.mark.parametrize("name", SCRIPTS)
 @pytest.mark.row("S5")
-def test_a_job_that_is_cancelled_stays_so_although_all_is_saved(name: str, cluster: Cluster) -> None:
+def test_a_job_that_is_cancelled_stays_so_although_all_is_saved(
+    name: str, cluster: Cluster
+) -> None:
     cluster.replace("medgen", 'echo "$$" >"$LOGS/pid"' + SAVING)
     process = cluster.start(SCRIPTS[name], "x")
     cluster.wait_for("ready")
@@ -188,7 +205,9 @@ def test_a_job_that_is_cancelled_stays_so_although_all_is_saved(name: str, clust
     )
 
 
-@pytest.mark.parametrize(("count", "again"), [("", True), (0, True), (49, True), (50, False), (51, False)])
+@pytest.mark.parametrize(
+    ("count", "again"), [("", True), (0, True), (49, True), (50, False), (51, False)]
+)
 @pytest.mark.parametrize("name", SCRIPTS)
 @pytest.mark.row("S5")
 def test_a_chain_of_jobs_ends(name: str, count: int | str, again: bool, cluster: Cluster) -> None:
@@ -196,11 +215,15 @@ def test_a_chain_of_jobs_ends(name: str, count: int | str, again: bool, cluster:
     status, said = cluster.run(SCRIPTS[name], "x", CODE=75, **given)
     assert status == 75
     assert bool(cluster.asked("scontrol")) is again
-    assert again or f"job {JOB}: queued again {count} times, no more. Submit it anew to go on." in said
+    assert (
+        again or f"job {JOB}: queued again {count} times, no more. Submit it anew to go on." in said
+    )
 
 
 @pytest.mark.row("S5")
-def test_the_recipe_says_where_the_chain_ends(cluster: Cluster, written: Callable[..., Path]) -> None:
+def test_the_recipe_says_where_the_chain_ends(
+    cluster: Cluster, written: Callable[..., Path]
+) -> None:
     script = written("slurm.restarts=2")
     cluster.run(script, CODE=75, SLURM_RESTART_COUNT=2)
     assert cluster.asked("scontrol") == []
@@ -226,7 +249,13 @@ def test_every_word_arrives_as_it_is(cluster: Cluster, written: Callable[..., Pa
     asked = cluster.asked("medgen")
     assert [asked[1], *asked[4:6]] == words
     cluster.run(SCRIPTS["generate"], "--seg-model", "a b/c.pt", "--output-dir", "o  o")
-    assert cluster.asked("medgen")[:5] == ["generate", "--seg-model", "a b/c.pt", "--output-dir", "o  o"]
+    assert cluster.asked("medgen")[:5] == [
+        "generate",
+        "--seg-model",
+        "a b/c.pt",
+        "--output-dir",
+        "o  o",
+    ]
     cluster.run(written(*words[1:]))
     assert cluster.asked("medgen")[4:6] == words[1:]
 
@@ -258,7 +287,10 @@ def test_an_array_shares_the_pairs(array: Mapping[str, int], shard: str, cluster
 @pytest.mark.row("S5")
 def test_an_array_with_gaps_is_refused(cluster: Cluster) -> None:
     """Of `--array=1,3,7` the task 7 would be the seventh of three."""
-    given = {f"SLURM_ARRAY_TASK_{name}": value for name, value in {"ID": 7, "MIN": 1, "MAX": 7, "COUNT": 3}.items()}
+    given = {
+        f"SLURM_ARRAY_TASK_{name}": value
+        for name, value in {"ID": 7, "MIN": 1, "MAX": 7, "COUNT": 3}.items()
+    }
     status, said = cluster.run(SCRIPTS["generate"], "--num-images", "9", **given)
     assert (status, cluster.asked("medgen")) == (2, [])
     assert "the tasks must be a range without gaps" in said
@@ -301,7 +333,9 @@ def test_every_end_of_a_job_is_one_line_of_its_log(
 
 def test_a_job_that_cannot_be_queued_again_says_why_and_how_to_go_on(cluster: Cluster) -> None:
     """Point 0."""
-    cluster.replace("scontrol", "echo 'Requested operation is'; echo 'presently disabled' >&2; exit 1")
+    cluster.replace(
+        "scontrol", "echo 'Requested operation is'; echo 'presently disabled' >&2; exit 1"
+    )
     status, said = cluster.run(SCRIPTS["train"], "x", "run.dir=my runs/a", CODE=75)
     assert status == 75
     assert said.splitlines()[-1] == (
@@ -315,7 +349,10 @@ def test_a_job_without_srun_and_one_without_medgen_say_so(cluster: Cluster) -> N
     (cluster.bin / "medgen").unlink()
     status, said = cluster.run(SCRIPTS["train"], "x")
     assert status in (126, 127)
-    assert f"medgen: job {JOB}: has no medgen on its PATH (exit code {status}): activate its environment" in said
+    assert (
+        f"medgen: job {JOB}: has no medgen on its PATH (exit code {status}): activate its environment"
+        in said
+    )
     cluster.replace("medgen", "true")
     (cluster.bin / "srun").unlink()
     status, said = cluster.run(SCRIPTS["train"], "x", PATH=f"{cluster.bin}:/bin")
@@ -325,10 +362,14 @@ def test_a_job_without_srun_and_one_without_medgen_say_so(cluster: Cluster) -> N
 def test_a_script_that_ends_early_says_so(cluster: Cluster, written: Callable[..., Path]) -> None:
     """Point 0."""
     _, said = cluster.run(SCRIPTS["generate"], "x", SLURM_ARRAY_TASK_MIN=1, SLURM_ARRAY_TASK_MAX=7)
-    assert f"medgen: job {JOB}: its script ended early (exit code 2). It is not queued again." in said
+    assert (
+        f"medgen: job {JOB}: its script ended early (exit code 2). It is not queued again." in said
+    )
     status, said = cluster.run(written('slurm.setup=["cd .; exit 4"]'))
     assert (status, cluster.asked("medgen")) == (4, [])
-    assert said == f"medgen: job {JOB}: slurm.setup ended it (exit code 4). It is not queued again.\n"
+    assert (
+        said == f"medgen: job {JOB}: slurm.setup ended it (exit code 4). It is not queued again.\n"
+    )
 
 
 def test_what_fails_in_the_set_up_is_named_and_what_fails_in_a_file_that_it_sources_is_not(
@@ -336,7 +377,13 @@ def test_what_fails_in_the_set_up_is_named_and_what_fails_in_a_file_that_it_sour
 ) -> None:
     """Point 15."""
     (tmp_path / "activate").write_text("false\ntrue\n")
-    setup = [f"source {tmp_path}/activate", "[ -f nowhere ] && source nowhere", "if true; then", "nosuch load x", "fi"]
+    setup = [
+        f"source {tmp_path}/activate",
+        "[ -f nowhere ] && source nowhere",
+        "if true; then",
+        "nosuch load x",
+        "fi",
+    ]
     status, said = cluster.run(written(f"slurm.setup={setup}".replace("'", '"')))
     assert status == 0
     [told] = [line for line in said.splitlines() if line.startswith("medgen: ")]
@@ -344,7 +391,9 @@ def test_what_fails_in_the_set_up_is_named_and_what_fails_in_a_file_that_it_sour
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_tasks_have_the_environment_of_the_script_whatever_sbatch_was_told(name: str, cluster: Cluster) -> None:
+def test_tasks_have_the_environment_of_the_script_whatever_sbatch_was_told(
+    name: str, cluster: Cluster
+) -> None:
     """Point 15: srun takes SLURM_EXPORT_ENV, which sbatch --export=NONE sets, for its own --export."""
     cluster.run(SCRIPTS[name], "x", SLURM_EXPORT_ENV="NONE")
     assert "--export=ALL" in cluster.asked("srun")
@@ -360,7 +409,9 @@ def test_a_task_of_an_array_queues_itself_again_and_not_all_the_others(cluster: 
 
 
 @pytest.mark.parametrize(("known", "shard"), [("N/A   ", "1/1"), ("4   ", "4/8"), ("", "4/8")])
-def test_a_job_that_a_task_of_an_array_submits_makes_all_pairs(known: str, shard: str, cluster: Cluster) -> None:
+def test_a_job_that_a_task_of_an_array_submits_makes_all_pairs(
+    known: str, shard: str, cluster: Cluster
+) -> None:
     """Point 15: it inherits the variables of the array, though Slurm knows of none."""
     cluster.replace("squeue", f"echo '{known}'")
     array = {"ID": 3, "MIN": 0, "MAX": 7, "COUNT": 8}
@@ -374,9 +425,23 @@ def test_a_job_that_a_task_of_an_array_submits_makes_all_pairs(known: str, shard
 
 @pytest.mark.row("S5")
 def test_the_job_asks_for_what_the_recipe_says(written: Callable[..., Path]) -> None:
-    asked = ("nodes=2", "hours=2.5", "memory=64G", "cpus=6", "gpu=a100", "partition=gpu", "account=neuro", "notice=300")
+    asked = (
+        "nodes=2",
+        "hours=2.5",
+        "memory=64G",
+        "cpus=6",
+        "gpu=a100",
+        "partition=gpu",
+        "account=neuro",
+        "notice=300",
+    )
     table = [f"slurm.{each}" for each in asked]
-    script = written("training.devices=4", *table, 'slurm.options=["--constraint=ib"]', 'slurm.setup=["module load x"]')
+    script = written(
+        "training.devices=4",
+        *table,
+        'slurm.options=["--constraint=ib"]',
+        'slurm.setup=["module load x"]',
+    )
     assert options(script) == [
         "--job-name=medgen-bravo_rflow", "--time=150", "--nodes=2", "--ntasks-per-node=4", "--cpus-per-task=6",
         "--gpus-per-node=a100:4", "--mem=64G", "--partition=gpu", "--account=neuro", "--output=%x-%j.out",
@@ -397,7 +462,10 @@ def test_what_the_recipe_leaves_open_is_left_to_the_cluster(written: Callable[..
     ("given", "folder"),
     [
         ((), f"runs/diffusion_2d/bravo/rflow_128_{JOB}"),
-        (("run.root=/my runs", "run.name=a$b_"), f"/my runs/diffusion_2d/bravo/a$b_rflow_128_{JOB}"),
+        (
+            ("run.root=/my runs", "run.name=a$b_"),
+            f"/my runs/diffusion_2d/bravo/a$b_rflow_128_{JOB}",
+        ),
         (("run.folder={mode}",), f"runs/bravo_{JOB}"),
         (("run.dir=runs/a b",), "runs/a b"),
     ],
@@ -417,20 +485,28 @@ def test_nothing_in_a_recipe_is_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     name = "a'; touch pwned; $(touch pwned) `touch pwned` #.toml"
-    Path(name).write_text('extends = "bravo_rflow"\nrun.name = "$(touch pwned)`touch pwned`\'; touch pwned; \'"')
+    Path(name).write_text(
+        'extends = "bravo_rflow"\nrun.name = "$(touch pwned)`touch pwned`\'; touch pwned; \'"'
+    )
     Path("job").write_text(medgen("slurm", name, "data.root=$(touch pwned)").out)
     status, said = cluster.run(Path("job"))
     assert (status, said) == (0, "")
     assert cluster.asked("medgen")[1] == name
     assert not Path("pwned").exists()
-    assert options(Path("job"))[0] == "--job-name=medgen-a___touch_pwned____touch_pwned___touch_pwned___"
+    assert (
+        options(Path("job"))[0]
+        == "--job-name=medgen-a___touch_pwned____touch_pwned___touch_pwned___"
+    )
 
 
 @pytest.mark.parametrize(
     ("given", "told"),
     [
         ("slurm.hours=0", "slurm.hours: got 0, expected a number from 0.02 to 8760."),
-        ("slurm.hours=0.03", "slurm.notice: got 120 s, expected at most half of the 120 s of a job"),
+        (
+            "slurm.hours=0.03",
+            "slurm.notice: got 120 s, expected at most half of the 120 s of a job",
+        ),
         ("training.devices=3", "training.batch_size: got 16, expected a multiple of 3 devices"),
         ("slurm.nodes=3", "training.batch_size: got 16, expected a multiple of 3 devices"),
         ("slurm.hours=inf", "slurm.hours: "),
@@ -463,7 +539,9 @@ def test_a_file_name_that_is_no_line_is_refused(tmp_path: Path, medgen: Run) -> 
 
 
 @pytest.mark.row("S5")
-def test_submit_gives_sbatch_what_would_be_printed(cluster: Cluster, medgen: Run, written: Callable) -> None:
+def test_submit_gives_sbatch_what_would_be_printed(
+    cluster: Cluster, medgen: Run, written: Callable
+) -> None:
     ended = medgen("slurm", "bravo_rflow", "--submit")
     assert (ended.code, ended.out) == (0, "Submitted batch job 7\n")
     assert (cluster.logs / "sbatch").read_text() == written().read_text()
@@ -491,19 +569,28 @@ def test_a_job_that_is_submitted_in_a_job_inherits_nothing_of_it(
 
 @pytest.mark.row("S5")
 def test_submit_says_in_a_line_that_sbatch_refused(cluster: Cluster, medgen: Run) -> None:
-    cluster.replace("sbatch", "echo 'sbatch: error: invalid partition' >&2; echo 'error: failed' >&2; exit 1")
+    cluster.replace(
+        "sbatch", "echo 'sbatch: error: invalid partition' >&2; echo 'error: failed' >&2; exit 1"
+    )
     ended = medgen("slurm", "bravo_rflow", "--submit")
     assert ended.code == 2
     [line] = ended.err.splitlines()
-    assert line.startswith("medgen: sbatch: refused the job (sbatch: error: invalid partition error: failed).")
+    assert line.startswith(
+        "medgen: sbatch: refused the job (sbatch: error: invalid partition error: failed)."
+    )
 
 
 @pytest.mark.row("S5")
-def test_submit_says_in_a_line_that_there_is_no_sbatch(medgen: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_submit_says_in_a_line_that_there_is_no_sbatch(
+    medgen: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     ended = medgen("slurm", "bravo_rflow", "--submit")
     assert ended.code == 2
-    assert ended.err == "medgen: sbatch: No such file or directory. Submit on a machine that has Slurm.\n"
+    assert (
+        ended.err
+        == "medgen: sbatch: No such file or directory. Submit on a machine that has Slurm.\n"
+    )
 
 
 # The table
@@ -511,7 +598,10 @@ def test_submit_says_in_a_line_that_there_is_no_sbatch(medgen: Run, monkeypatch:
 
 @pytest.mark.row("S5")
 def test_what_a_job_asks_for_may_change_and_is_in_no_checkpoint(tmp_path: Path) -> None:
-    one = load("bravo_rflow", ["slurm.account=alice", 'slurm.setup=["source /home/alice/v"]', "training.devices=2"])
+    one = load(
+        "bravo_rflow",
+        ["slurm.account=alice", 'slurm.setup=["source /home/alice/v"]', "training.devices=2"],
+    )
     two = load("bravo_rflow", ["slurm.hours=1", "slurm.gpu=none"])
     compatibility.check(one, two, tmp_path)
     assert "alice" not in public_toml(one)

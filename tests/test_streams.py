@@ -50,7 +50,9 @@ def log(code: int = 0) -> int:
 
 @pytest.mark.parametrize("code", [0, 75, 130])
 @each_error
-def test_a_log_that_cannot_be_written_changes_no_exit_code_and_is_told_once(code, lost, capsys, monkeypatch):
+def test_a_log_that_cannot_be_written_changes_no_exit_code_and_is_told_once(
+    code, lost, capsys, monkeypatch
+):
     """Point 14: the message is about the log, and not about the run's folder."""
     monkeypatch.setattr(sys, "stdout", Failing(lost))
     assert guarded(lambda: log(code), debug=False) == code
@@ -60,7 +62,9 @@ def test_a_log_that_cannot_be_written_changes_no_exit_code_and_is_told_once(code
 
 
 @each_error
-def test_a_result_that_cannot_be_printed_is_an_error_unless_its_reader_has_seen_enough(lost, capsys, monkeypatch):
+def test_a_result_that_cannot_be_printed_is_an_error_unless_its_reader_has_seen_enough(
+    lost, capsys, monkeypatch
+):
     """Point 14: `medgen recipe show X > file` on a full disk, and `medgen recipe show X | head`."""
     monkeypatch.setattr(sys, "stdout", Failing(lost))
     code = guarded(lambda: console.say("a result"), debug=False)
@@ -115,14 +119,20 @@ def test_a_process_with_a_closed_full_or_unread_stdout_ends_in_order(shell: str,
 
 @full_disk
 @pytest.mark.parametrize("sound", [True, False])
-def test_a_result_as_json_that_does_not_fit_on_stdout_names_stdout(sound: bool, cohort: Path, tmp_path: Path) -> None:
+def test_a_result_as_json_that_does_not_fit_on_stdout_names_stdout(
+    sound: bool, cohort: Path, tmp_path: Path
+) -> None:
     """Whatever it says of the scans."""
     (tmp_path / "Mets_001").mkdir()
     for name in ("bravo", "seg"):
         (tmp_path / f"Mets_001/{name}.nii.gz").write_bytes(b"damaged")
     ended = run(["data", "check", str(cohort if sound else tmp_path), "--json", "-"], "> /dev/full")
     assert ended.returncode == 8, ended
-    [line] = [each for each in ended.stderr.splitlines() if each.startswith("medgen: ") and "warning" not in each]
+    [line] = [
+        each
+        for each in ended.stderr.splitlines()
+        if each.startswith("medgen: ") and "warning" not in each
+    ]
     assert line.startswith("medgen: stdout: cannot be written (No space left on device).")
 
 
@@ -134,7 +144,9 @@ def test_a_file_that_is_opened_does_not_become_a_closed_stdout(tmp_path: Path) -
         f"    file = open({str(tmp_path / 'checkpoint')!r}, 'wb')\n"
         "    os.write(1, b'printed by a library'); file.close()"
     )
-    ended = subprocess.run(["bash", "-c", f'"{sys.executable}" -c "$0" >&-', code], capture_output=True, text=True)
+    ended = subprocess.run(
+        ["bash", "-c", f'"{sys.executable}" -c "$0" >&-', code], capture_output=True, text=True
+    )
     assert (ended.returncode, ended.stderr, (tmp_path / "checkpoint").read_bytes()) == (0, "", b"")
 
 

@@ -49,7 +49,9 @@ def test_a_user_id_without_a_name_can_import_what_training_needs():
     """Point 3."""
     environment = {key: value for key, value in os.environ.items() if key not in (*NAMES, "HOME")}
     environment["PYTHONPATH"] = os.pathsep.join(each for each in sys.path if each)
-    done = subprocess.run([sys.executable, "-c", NAMELESS], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", NAMELESS], env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert f"uid{os.getuid()}" in done.stdout.splitlines()[-1]
 
@@ -70,7 +72,9 @@ def test_threads_wait_passively_unless_the_user_says_otherwise(monkeypatch):
     assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
 
 
-def test_without_a_home_slices_are_kept_in_a_private_temporary_folder(monkeypatch, homeless, capsys):
+def test_without_a_home_slices_are_kept_in_a_private_temporary_folder(
+    monkeypatch, homeless, capsys
+):
     """Point 3."""
 
     def nobody(uid):
@@ -95,14 +99,18 @@ def test_a_home_that_cannot_be_written_is_not_used(kind, monkeypatch, homeless, 
     elif kind == "read-only":
         home.mkdir()
     access = os.access
-    monkeypatch.setattr(file_memo.os, "access", lambda path, mode: Path(path) != home and access(path, mode))
+    monkeypatch.setattr(
+        file_memo.os, "access", lambda path, mode: Path(path) != home and access(path, mode)
+    )
     monkeypatch.setenv("HOME", str(home))
     if kind == "/":
         monkeypatch.setattr(file_memo.os.path, "exists", lambda path: path == home)
     assert file_memo.cache_root() == homeless
 
 
-def test_a_home_that_can_be_written_has_the_cache_and_is_not_made_before_it_is_needed(monkeypatch, homeless, tmp_path):
+def test_a_home_that_can_be_written_has_the_cache_and_is_not_made_before_it_is_needed(
+    monkeypatch, homeless, tmp_path
+):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert file_memo.cache_root() == tmp_path / "home" / ".cache" / "medgen"
     assert not (tmp_path / "home").exists()
@@ -116,5 +124,7 @@ def test_a_temporary_folder_of_someone_else_is_not_used(monkeypatch, homeless, t
     real = os.getuid()
     monkeypatch.setattr(file_memo.os, "getuid", lambda: real + 1)
     homeless.rename(tmp_path / f"medgen-{real + 1}")
-    with pytest.raises(StorageError, match=r"another user's. Set MEDGEN_CACHE to a folder of yours\."):
+    with pytest.raises(
+        StorageError, match=r"another user's. Set MEDGEN_CACHE to a folder of yours\."
+    ):
         file_memo.cache_root()

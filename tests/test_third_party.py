@@ -25,7 +25,9 @@ def installed(tmp_path_factory):
         "--target",
         folder / "site",
     ]
-    subprocess.run([sys.executable, "-m", "pip", "install", *options, folder / "source"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", *options, folder / "source"], check=True
+    )
     about = folder / "site" / "bad_import-1.0.dist-info"
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: bad-import\nVersion: 1.0\n")
@@ -44,13 +46,21 @@ def medgen(installed, *arguments):
 def test_both_are_listed_with_their_distribution_and_the_broken_one_with_its_reason(installed):
     listed = medgen(installed, "plugins", "list")
     assert listed.returncode == 0, listed.stderr
-    assert any("huber" in line and "medgen-huber 1.0" in line for line in listed.stdout.splitlines())
+    assert any(
+        "huber" in line and "medgen-huber 1.0" in line for line in listed.stdout.splitlines()
+    )
     assert any("bad-import 1.0" in line and "nosuch" in line for line in listed.stdout.splitlines())
 
 
 def test_it_trains_beside_a_broken_one(installed, tiny, tmp_path):
     losses = ("losses.mse=false", "losses.huber.delta=0.2", "losses.huber.weight=2")
-    options = (*tiny, *losses, "training.steps=2", "callbacks.previews=false", f"run.dir={tmp_path / 'run'}")
+    options = (
+        *tiny,
+        *losses,
+        "training.steps=2",
+        "callbacks.previews=false",
+        f"run.dir={tmp_path / 'run'}",
+    )
     done = medgen(installed, "train", "bravo_rflow", *options)
     assert done.returncode == 0, done.stderr
     line = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[0])

@@ -31,7 +31,9 @@ class Convolution(nn.Module):
 
     def forward(self, batch: Batch, draws: Any, before: TurnOutput | None) -> TurnOutput:
         made = self.layer(batch.image)
-        return TurnOutput({"size": made.square().mean((1, 2, 3))}, Batch(made, made), Batch(made, made))
+        return TurnOutput(
+            {"size": made.square().mean((1, 2, 3))}, Batch(made, made), Batch(made, made)
+        )
 
     def draw(self, generator: torch.Generator, batch: Batch) -> None:
         """Nothing."""
@@ -49,10 +51,14 @@ class Attention(Convolution):
 
 def run_of(*turns: nn.Module) -> Any:
     batch = Batch(torch.ones(1, 1, 8, 8), torch.ones(1, 0, 8, 8))
-    recipe = SimpleNamespace(run=SimpleNamespace(seed=0), training=TrainingSettings(steps=1, precision="fp32"))
+    recipe = SimpleNamespace(
+        run=SimpleNamespace(seed=0), training=TrainingSettings(steps=1, precision="fp32")
+    )
     feed = SimpleNamespace(stored=lambda samples: batch)
     turns_by_name = {str(number): turn for number, turn in enumerate(turns)}
-    return SimpleNamespace(recipe=recipe, device=CPU, train=feed, to_device=lambda batch: batch, turns=turns_by_name)
+    return SimpleNamespace(
+        recipe=recipe, device=CPU, train=feed, to_device=lambda batch: batch, turns=turns_by_name
+    )
 
 
 FILTERS = 2 * 64 * 3 * 9
@@ -105,9 +111,14 @@ def test_calibrating_leaves_gradients_generators_buffers_and_modes_as_they_were(
         module.count.add_(module.training)
 
     made.network.register_forward_hook(note)
-    before, generator = [each.clone() for each in made.network.state_dict().values()], torch.get_rng_state()
+    before, generator = (
+        [each.clone() for each in made.network.state_dict().values()],
+        torch.get_rng_state(),
+    )
     throughput.Throughput(made).calibrate()
-    assert all(torch.equal(*pair) for pair in zip(made.network.state_dict().values(), before, strict=True))
+    assert all(
+        torch.equal(*pair) for pair in zip(made.network.state_dict().values(), before, strict=True)
+    )
     assert torch.equal(torch.get_rng_state(), generator)
     assert all(each.grad is None for each in made.network.parameters())
     assert all(module.training for module in made.network.modules())
@@ -124,7 +135,9 @@ def test_no_bit_of_a_run_depends_on_it(name, medgen, tiny, tmp_path, monkeypatch
     monkeypatch.setattr(throughput.Throughput, "calibrate", lambda self: None)
     assert medgen("train", *common, f"run.dir={tmp_path}/without").code == 0
     assert differences(tmp_path / "without", tmp_path / "with") == []
-    shares = [["mfu" in (tmp_path / each / "metrics.jsonl").read_text()] for each in ("with", "without")]
+    shares = [
+        ["mfu" in (tmp_path / each / "metrics.jsonl").read_text()] for each in ("with", "without")
+    ]
     assert shares == [[True], [False]]
 
 
@@ -139,10 +152,14 @@ def test_shares_and_rates_are_of_the_time_since_the_last_line(run, monkeypatch) 
     speed.calibrate()
     with speed.waiting():
         made.progress.samples += 20
-    assert speed.read() == pytest.approx({"images_per_second": 2.0, "data_wait": 0.4, "flops": 6.0, "mfu": 0.5})
+    assert speed.read() == pytest.approx(
+        {"images_per_second": 2.0, "data_wait": 0.4, "flops": 6.0, "mfu": 0.5}
+    )
 
 
-def test_the_peak_is_that_of_the_fastest_product_measured_once_and_draws_nothing(monkeypatch) -> None:
+def test_the_peak_is_that_of_the_fastest_product_measured_once_and_draws_nothing(
+    monkeypatch,
+) -> None:
     """On a clock of its own: products of 2 s, 1 s and 3 s, and then the time is over."""
     clock = iter([0.0, *(0.0, 2.0), 2.0, *(2.0, 3.0), 3.0, *(3.0, 6.0), 1e9])
     monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
@@ -151,27 +168,50 @@ def test_the_peak_is_that_of_the_fastest_product_measured_once_and_draws_nothing
     throughput.peak.cache_clear()
     try:
         peak = throughput.peak(CPU, "fp32")
-        assert throughput.peak(CPU, "fp32") == peak == 2 * throughput.SIDES.get("cpu", throughput.SIDE) ** 3 / 1.0
+        assert (
+            throughput.peak(CPU, "fp32")
+            == peak
+            == 2 * throughput.SIDES.get("cpu", throughput.SIDE) ** 3 / 1.0
+        )
     finally:
         throughput.peak.cache_clear()
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_every_line_of_the_journal_that_is_shown_has_them(medgen, tiny, tmp_path, monkeypatch) -> None:
+def test_every_line_of_the_journal_that_is_shown_has_them(
+    medgen, tiny, tmp_path, monkeypatch
+) -> None:
     """`data_wait` and `mfu` are shares; a recipe that is not compiled has no `recompiles`."""
-    monkeypatch.setattr(throughput, "peak", lambda *_: 1e15)  # a measured one may be of a moment that was busy
-    assert medgen("train", "bravo_rflow", *tiny, *SMALL, "training.steps=3", f"run.dir={tmp_path}/r").code == 0
+    monkeypatch.setattr(
+        throughput, "peak", lambda *_: 1e15
+    )  # a measured one may be of a moment that was busy
+    assert (
+        medgen(
+            "train", "bravo_rflow", *tiny, *SMALL, "training.steps=3", f"run.dir={tmp_path}/r"
+        ).code
+        == 0
+    )
     lines = [json.loads(line) for line in (tmp_path / "r/metrics.jsonl").read_text().splitlines()]
     shown = [line for line in lines if "images_per_second" in line]
     assert [line["step"] for line in shown] == [1, 3]
-    assert all(0 <= line["data_wait"] <= 1 and 0 < line["mfu"] < 1 and line["flops"] > 1e6 for line in shown)
+    assert all(
+        0 <= line["data_wait"] <= 1 and 0 < line["mfu"] < 1 and line["flops"] > 1e6
+        for line in shown
+    )
     assert "recompiles" not in shown[0]
 
 
 def test_a_line_of_the_log_has_at_most_120_characters() -> None:
     """Also in a run of a million steps of a large model on a fast device."""
-    numbers = {"loss/train": 0.1234, "grad_norm": 12.34, "learning_rate": 1e-4, "images_per_second": 2021.5}
-    run = SimpleNamespace(epoch=5000, total_steps=1_000_000, step=100_000, recipe=SimpleNamespace(training=None))
+    numbers = {
+        "loss/train": 0.1234,
+        "grad_norm": 12.34,
+        "learning_rate": 1e-4,
+        "images_per_second": 2021.5,
+    }
+    run = SimpleNamespace(
+        epoch=5000, total_steps=1_000_000, step=100_000, recipe=SimpleNamespace(training=None)
+    )
     run.recipe.training = TrainingSettings(steps=1, batch_size=512)
     line = training_line(run, {**numbers, "memory_gb": 139.9, "mfu": 0.4167})
     assert " 42% peak " in line
@@ -181,9 +221,16 @@ def test_a_line_of_the_log_has_at_most_120_characters() -> None:
 
 def test_the_norm_in_a_line_is_that_of_the_turn_whose_loss_it_shows() -> None:
     """An autoencoder and its discriminator have a norm each."""
-    numbers = {"loss/train": 0.1, "grad_norm/autoencoder": 2.0, "grad_norm/discriminator": 9.0, "learning_rate": 1e-4}
+    numbers = {
+        "loss/train": 0.1,
+        "grad_norm/autoencoder": 2.0,
+        "grad_norm/discriminator": 9.0,
+        "learning_rate": 1e-4,
+    }
     run = SimpleNamespace(epoch=1, recipe=None)
-    assert "  grad 2.00  lr" in training_line(run, {**numbers, "images_per_second": 1.0, "memory_gb": 1.0})
+    assert "  grad 2.00  lr" in training_line(
+        run, {**numbers, "images_per_second": 1.0, "memory_gb": 1.0}
+    )
 
 
 def test_recompiles_are_those_after_the_first_step_and_told_as_they_double() -> None:
@@ -202,6 +249,8 @@ def test_recompiles_are_those_after_the_first_step_and_told_as_they_double() -> 
     recompiles.step_done()
     assert (recompiles.count, recompiles.notice()) == (2, None)
     meet(6)
-    assert (recompiles.notice() or "").startswith("training.compile: the step was compiled 3 times more after the fi")
+    assert (recompiles.notice() or "").startswith(
+        "training.compile: the step was compiled 3 times more after the fi"
+    )
     meet(7)
     assert (recompiles.count, recompiles.notice()) == (4, None)

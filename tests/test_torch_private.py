@@ -11,7 +11,9 @@ import torch
 from medgen.system import torch_private
 
 REPO = Path(__file__).parents[1]
-PRIVATE = re.compile(r"torch\._(dynamo|inductor|C\b)|from torch[\w.]*\._|distributed_c10d|_monitor_workers")
+PRIVATE = re.compile(
+    r"torch\._(dynamo|inductor|C\b)|from torch[\w.]*\._|distributed_c10d|_monitor_workers"
+)
 
 
 def private(text: str) -> list[str]:
@@ -53,6 +55,8 @@ def test_an_error_of_the_compiler_is_one_of_those_that_are_named() -> None:
         torch.compile(lambda x: x + 2, backend=refuse)(torch.ones(2))
 
 
-def test_the_cache_of_the_compiler_is_where_the_variable_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_of_the_compiler_is_where_the_variable_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     assert torch_private.compiler_cache() == str(tmp_path / "cache")

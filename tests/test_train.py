@@ -46,7 +46,9 @@ def test_a_dry_run_says_that_it_keeps_the_store_if_it_has_filled_it(
     assert said[0] == f"kept     the slice store, which training reads, in {tmp_path / 'cache'}"
     assert not said[1].startswith("kept")
     assert list((tmp_path / "cache").glob("slices-*"))
-    assert "Keeps the slice store, and nothing else." in " ".join(medgen("train", "--help").out.split())
+    assert "Keeps the slice store, and nothing else." in " ".join(
+        medgen("train", "--help").out.split()
+    )
 
 
 def test_filling_the_store_counts_two_steps_per_patient_and_calls_them_so(

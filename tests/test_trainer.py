@@ -29,7 +29,10 @@ def same(one, two):
 
 def losses(folder):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k in ("step", "epoch") or k.startswith("loss")} for line in lines]
+    return [
+        {k: v for k, v in line.items() if k in ("step", "epoch") or k.startswith("loss")}
+        for line in lines
+    ]
 
 
 def stop_after(steps, patch):
@@ -65,24 +68,50 @@ def test_three_steps_and_three_resumed_equal_six(name, medgen, tiny, tmp_path, m
 
 def test_validation_previews_and_logging_change_no_weight(medgen, tiny, tmp_path):
     quiet = ("training.validate_every=0", "callbacks.previews=false", "callbacks.tensorboard=false")
-    loud = ("training.validate_every=1", "training.epoch_steps=2", "callbacks.progress.every_steps=1")
+    loud = (
+        "training.validate_every=1",
+        "training.epoch_steps=2",
+        "callbacks.progress.every_steps=1",
+    )
     for name, extra in {"quiet": quiet, "loud": loud}.items():
-        assert medgen("train", "bravo_rflow", *tiny, *extra, "training.steps=4", f"run.dir={tmp_path}/{name}").code == 0
+        assert (
+            medgen(
+                "train",
+                "bravo_rflow",
+                *tiny,
+                *extra,
+                "training.steps=4",
+                f"run.dir={tmp_path}/{name}",
+            ).code
+            == 0
+        )
     one, two = (checkpoint.load(tmp_path / each / "latest.pt") for each in ("quiet", "loud"))
-    assert same({"n": one["network"], "a": one["averaged"]}, {"n": two["network"], "a": two["averaged"]}) == []
+    assert (
+        same(
+            {"n": one["network"], "a": one["averaged"]}, {"n": two["network"], "a": two["averaged"]}
+        )
+        == []
+    )
 
 
 def test_accumulation_gives_the_gradient_of_the_whole_batch(medgen, tiny, tmp_path):
     for parts in (1, 2, 4):
-        options = ("training.steps=1", f"training.accumulate={parts}", f"run.dir={tmp_path}/{parts}")
+        options = (
+            "training.steps=1",
+            f"training.accumulate={parts}",
+            f"run.dir={tmp_path}/{parts}",
+        )
         assert medgen("train", "bravo_rflow", *tiny, *options).code == 0
     norms = [
-        json.loads((tmp_path / str(n) / "metrics.jsonl").read_text().splitlines()[0])["grad_norm"] for n in (1, 2, 4)
+        json.loads((tmp_path / str(n) / "metrics.jsonl").read_text().splitlines()[0])["grad_norm"]
+        for n in (1, 2, 4)
     ]
     assert norms == pytest.approx([norms[0]] * 3, rel=1e-4)
 
 
-def test_a_step_that_is_not_finite_changes_nothing_and_many_in_a_row_end_the_run(medgen, tiny, tmp_path, monkeypatch):
+def test_a_step_that_is_not_finite_changes_nothing_and_many_in_a_row_end_the_run(
+    medgen, tiny, tmp_path, monkeypatch
+):
     from medgen.training.objective import Objective
 
     forward = Objective.forward
@@ -91,7 +120,11 @@ def test_a_step_that_is_not_finite_changes_nothing_and_many_in_a_row_end_the_run
     def broken(self, batch, draws, before=None):
         calls.extend([1] * self.training)
         step = forward(self, batch, draws, before)
-        return step._replace(losses={k: v * float("nan") for k, v in step.losses.items()}) if len(calls) > 2 else step
+        return (
+            step._replace(losses={k: v * float("nan") for k, v in step.losses.items()})
+            if len(calls) > 2
+            else step
+        )
 
     monkeypatch.setattr(Objective, "forward", broken)
     options = (
@@ -101,7 +134,12 @@ def test_a_step_that_is_not_finite_changes_nothing_and_many_in_a_row_end_the_run
         "training.validate_every=0",
     )
     result = medgen(
-        "train", "bravo_rflow", *tiny, *options, "callbacks.checkpoints.every_steps=1", f"run.dir={tmp_path}/r"
+        "train",
+        "bravo_rflow",
+        *tiny,
+        *options,
+        "callbacks.checkpoints.every_steps=1",
+        f"run.dir={tmp_path}/r",
     )
     assert result.code == 6
     assert "last good: step 2" in result.err
@@ -111,7 +149,9 @@ def test_a_step_that_is_not_finite_changes_nothing_and_many_in_a_row_end_the_run
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
 def test_the_rate_follows_its_closed_form(schedule):
-    settings = TrainingSettings(steps=100, learning_rate=2.0, warmup_steps=10, schedule=schedule, min_lr=0.1)
+    settings = TrainingSettings(
+        steps=100, learning_rate=2.0, warmup_steps=10, schedule=schedule, min_lr=0.1
+    )
     rates = [learning_rate(settings, step, 100) for step in range(100)]
     assert rates[:10] == pytest.approx([0.2 * (n + 1) for n in range(10)])
     middle = {"cosine": 1.1, "linear": 1.1, "constant": 2.0}[schedule]

@@ -20,7 +20,11 @@ from medgen.training.validation import validate
 @pytest.fixture
 def run(tiny, tmp_path):
     run = assemble(
-        load("bravo_rflow", [*tiny, "training.steps=1", "callbacks.ema=false", "callbacks.previews=false"]), tmp_path
+        load(
+            "bravo_rflow",
+            [*tiny, "training.steps=1", "callbacks.ema=false", "callbacks.previews=false"],
+        ),
+        tmp_path,
     )
     yield run
     run.train.close()
@@ -41,7 +45,9 @@ def test_a_perfect_prediction_has_no_loss_and_the_highest_psnr(run, monkeypatch)
         return seen["noisy"]
 
     monkeypatch.setattr(type(run.strategy), "corrupt", remember)
-    monkeypatch.setattr(type(run.strategy), "read", lambda *_: Prediction(seen["noisy"].target, seen["noisy"].x0))
+    monkeypatch.setattr(
+        type(run.strategy), "read", lambda *_: Prediction(seen["noisy"].target, seen["noisy"].x0)
+    )
     metrics = validate(run)
     assert metrics["loss/val"] == 0
     assert metrics["mse/lesion"] == metrics["mse/outside"] == 0
@@ -56,7 +62,9 @@ def test_lesions_and_the_rest_are_told_apart(run, monkeypatch):
         step = forward(self, batch, draws, before)
         truth = step.noisy.x0
         towards_zero = truth + 0.5 * (1 - 2 * (truth > 0).float())  # is not clamped
-        return step._replace(prediction=step.prediction._replace(x0=truth.where(batch.condition <= 0, towards_zero)))
+        return step._replace(
+            prediction=step.prediction._replace(x0=truth.where(batch.condition <= 0, towards_zero))
+        )
 
     monkeypatch.setattr(type(run.turns["network"]), "forward", wrong_inside)
     metrics = validate(run)
@@ -81,7 +89,11 @@ def given_a_scan(tiny, tmp_path):
     runs = []
 
     def build(*condition, previews=False):
-        mode = ("mode=images", 'mode.images.images=["bravo"]', f"mode.images.condition={json.dumps(condition)}")
+        mode = (
+            "mode=images",
+            'mode.images.images=["bravo"]',
+            f"mode.images.condition={json.dumps(condition)}",
+        )
         options = [*tiny, *mode, "training.steps=1", "callbacks.ema=false"]
         options += [] if previews else ["callbacks.previews=false"]
         runs.append(assemble(load("bravo_rflow", options), tmp_path))
@@ -111,7 +123,9 @@ def test_beside_a_scan_the_mask_alone_is_the_lesion(given_a_scan):
 def test_previews_outline_masks_and_no_scan(given_a_scan, monkeypatch):
     """Issue 10, point 20."""
     outlined = []
-    monkeypatch.setattr(pictures, "tile", lambda image, masks=(): outlined.append(len(masks)) or np.zeros((1, 1, 3)))
+    monkeypatch.setattr(
+        pictures, "tile", lambda image, masks=(): outlined.append(len(masks)) or np.zeros((1, 1, 3))
+    )
     for condition, most in ((("t1_pre",), 0), (("t1_pre", "seg"), 1)):
         outlined.clear()
         run = given_a_scan(*condition, previews=True)
@@ -141,4 +155,6 @@ def test_masks_are_what_the_data_settings_name(images, condition, pooled, expect
               for part in (images[:1] if pooled else images, condition)]  # fmt: skip
     masks = lesion_masks(mode, {"core", "edema"}, *stacks)
     assert (masks is None) == (not expected)
-    assert expected == [] or torch.equal(masks, torch.stack([values[name] > 0 for name in expected], 1))
+    assert expected == [] or torch.equal(
+        masks, torch.stack([values[name] > 0 for name in expected], 1)
+    )

@@ -11,7 +11,8 @@ from medgen.api.messages import Key, as_toml, did_you_mean
 class Check(NamedTuple):
     """A condition on a value beyond its type; in a list or a table it applies to each member.
 
-    `expected` follows the name of the type in messages ("a number *greater than 0*"); with `values` it stands alone.
+    `expected` follows the name of the type in messages ("a number *greater than 0*"); with `values`
+    it stands alone.
     """
 
     test: Callable[[Any], bool]
@@ -47,8 +48,17 @@ def one_of(*values: object) -> Check:
 class Mismatch(ValueError):
     """A value differs from what was expected."""
 
-    def __init__(self, value: object, expected: str, options: Iterable[object] = (), path: tuple[Key, ...] = ()):
-        self.what, self.fix = f"got {as_toml(value)}, expected {expected}", did_you_mean(value, options)
+    def __init__(
+        self,
+        value: object,
+        expected: str,
+        options: Iterable[object] = (),
+        path: tuple[Key, ...] = (),
+    ):
+        self.what, self.fix = (
+            f"got {as_toml(value)}, expected {expected}",
+            did_you_mean(value, options),
+        )
         super().__init__(f"{self.what}. {self.fix}".rstrip())
         self.path, self.expected, self.options = path, expected, tuple(options)
 
@@ -57,7 +67,9 @@ def require(check: Check, value: object, expected: str, path: tuple[Key, ...] = 
     """Raise Mismatch unless the value, or each member of it, meets a condition. expected: in words."""
     for at, each in _members(value):
         if each is not None and not check.test(each):
-            raise Mismatch(each, _expected_member(check) if at else expected, check.values, path + at)
+            raise Mismatch(
+                each, _expected_member(check) if at else expected, check.values, path + at
+            )
 
 
 def _members(value: object, path: tuple[Key, ...] = ()) -> Iterator[tuple[tuple[Key, ...], object]]:

@@ -27,7 +27,9 @@ class Registration:
 
     @hookspec
     def medgen_strategies(self) -> Mapping[str, type]:
-        """Settings classes of strategies by name; `build()` gives a `Strategy` or `DiffusionStrategy`."""
+        """Settings classes of strategies by name; `build()` gives a `Strategy` or
+        `DiffusionStrategy`.
+        """
 
     @hookspec
     def medgen_spaces(self) -> Mapping[str, type]:
@@ -35,7 +37,8 @@ class Registration:
 
     @hookspec
     def medgen_networks(self) -> Mapping[str, type]:
-        """Settings classes of networks by name; `build(in_channels, out_channels)` gives a module `network(x, t)`.
+        """Settings classes of networks by name; `build(in_channels, out_channels)` gives a module
+        `network(x, t)`.
 
         An autoencoder gives one with `encode` and `decode` instead; see `Autoencoder`.
         """
@@ -54,7 +57,9 @@ class Registration:
 
     @hookspec
     def medgen_segmenters(self) -> Mapping[str, type]:
-        """Settings classes of networks that find lesions; `build(in_channels)` gives a module `network(x)`."""
+        """Settings classes of networks that find lesions; `build(in_channels)` gives a module
+        `network(x)`.
+        """
 
     @hookspec
     def medgen_tables(self) -> Mapping[str, type]:
@@ -79,16 +84,20 @@ class Lifecycle:
     def medgen_fit(self, run: Run) -> bool | None:
         """Return True to own the whole fit; the core's loop is then not entered.
 
-        For a callback with `PhasedSettings`, whose run consists of child runs, run is a `PhasedRun`.
+        For a callback with `PhasedSettings`, whose run consists of child runs, run is a
+        `PhasedRun`.
         """
 
     @hookspec
     def medgen_step_end(self, run: Run, losses: Mapping[str, Tensor]) -> None:
-        """An optimizer step is done. losses: means over the batch by name, on the device; reading one costs a sync."""
+        """An optimizer step is done. losses: means over the batch by name, on the device; reading
+        one costs a sync.
+        """
 
     @hookspec
     def medgen_memory_check(self, run: Run) -> None:
-        """On a GPU, before the first step: do once, and leave no trace of it, what may need more memory than a step.
+        """On a GPU, before the first step: do once, and leave no trace of it, what may need more
+        memory than a step.
 
         Do it within `run.trying(...)`, so that an error's line says what did not fit.
         """
@@ -103,7 +112,9 @@ class Lifecycle:
 
     @hookspec
     def medgen_log(self, run: Run, scalars: Mapping[str, float], images: Mapping[str, Any]) -> None:
-        """Numbers and pictures (uint8 arrays `[height, width, 3]`) to show; rank 0 only, each passes here once."""
+        """Numbers and pictures (uint8 arrays `[height, width, 3]`) to show; rank 0 only, each
+        passes here once.
+        """
 
     @hookspec
     def medgen_run_end(self, run: Run, error: BaseException | None) -> None:

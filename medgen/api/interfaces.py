@@ -1,4 +1,5 @@
-"""What the objects derive from that a plugin's `build` gives to the core. Tensors are `[batch, channel, *space]`.
+"""What the objects derive from that a plugin's `build` gives to the core. Tensors are `[batch,
+channel, *space]`.
 
 A member without a default must be written. Importing this module imports no torch.
 """
@@ -39,8 +40,8 @@ class Space(Contract):
     key: str | None = None
     """Names what `prepare` does, such as a hash of an autoencoder, if it is costly.
 
-    `prepare` then runs once, before training, its results are kept in the cache under this key, and `encode` draws a
-    new sample of them in each step, with `draws.latent`.
+    `prepare` then runs once, before training, its results are kept in the cache under this key, and
+    `encode` draws a new sample of them in each step, with `draws.latent`.
     """
 
     def shape(self, size: Sequence[int]) -> tuple[int, ...]:
@@ -55,7 +56,9 @@ class Space(Contract):
         return stored
 
     def condition(self, condition: Tensor) -> Tensor:
-        """Bring condition channels to the grid of the encoded samples; zero channels stay zero channels."""
+        """Bring condition channels to the grid of the encoded samples; zero channels stay zero
+        channels.
+        """
         return condition
 
     def decode(self, z: Tensor) -> Tensor:
@@ -63,9 +66,11 @@ class Space(Contract):
         return z
 
     def calibrate(self, batches: Iterable[Batch]) -> None:
-        """Measure the slices to train on, as they are stored, in parts, on the device; called once, in a new run.
+        """Measure the slices to train on, as they are stored, in parts, on the device; called once,
+        in a new run.
 
-        What is found, such as a scale, belongs in `state_dict`; a resumed run and `generate` take it from there.
+        What is found, such as a scale, belongs in `state_dict`; a resumed run and `generate` take
+        it from there.
         """
 
     def state_dict(self) -> dict[str, Any]:
@@ -94,10 +99,11 @@ class Autoencoder(Protocol):
 
 
 class Turn(Contract):
-    """One optimizer's part of a training step; the class is an `nn.Module` too: `class Mine(nn.Module, Turn)`.
+    """One optimizer's part of a training step; the class is an `nn.Module` too: `class
+    Mine(nn.Module, Turn)`.
 
-    It owns exactly the parameters that its optimizer steps. Parameters and buffers of it that are not `run.network`'s
-    are kept in checkpoints.
+    It owns exactly the parameters that its optimizer steps. Parameters and buffers of it that are
+    not `run.network`'s are kept in checkpoints.
     """
 
     name: str
@@ -122,8 +128,8 @@ class Turn(Contract):
     ) -> list[tuple[str, Tensor]]:
         """Return values by name, of which the mean over the validation set is shown.
 
-        total: the weighted loss of each sample, `[batch]`. truth: the images. lesion: `[batch or 1, *space]`, true in
-        lesions, where masks are known.
+        total: the weighted loss of each sample, `[batch]`. truth: the images. lesion: `[batch or 1,
+        *space]`, true in lesions, where masks are known.
         """
         return []
 
@@ -137,7 +143,9 @@ class Turn(Contract):
 
     if TYPE_CHECKING:  # nn.Module has them
 
-        def __call__(self, batch: Batch, draws: NamedTuple, before: TurnOutput | None = None) -> TurnOutput: ...
+        def __call__(
+            self, batch: Batch, draws: NamedTuple, before: TurnOutput | None = None
+        ) -> TurnOutput: ...
         def parameters(self, recurse: bool = True) -> Iterable[nn.Parameter]: ...
 
 
@@ -150,7 +158,9 @@ AutoencoderLoss = Callable[[AutoencoderPrediction, Clean], "Tensor"]
 
 
 LossFunction = DiffusionLoss | AutoencoderLoss
-"""What a loss's `build` gives. A recipe is refused whose loss reads what its strategy does not give."""
+"""What a loss's `build` gives. A recipe is refused whose loss reads what its strategy does not
+give.
+"""
 
 
 class CriticLoss(Contract):
@@ -170,7 +180,12 @@ class Strategy(Contract):
     """Points of an image along each spatial axis; the core sets it before `turns` is called."""
 
     def turns(
-        self, mode: Mode, space: Space, network: nn.Module, losses: Mapping[str, LossFunction], device: torch.device
+        self,
+        mode: Mode,
+        space: Space,
+        network: nn.Module,
+        losses: Mapping[str, LossFunction],
+        device: torch.device,
     ) -> Sequence[Turn]:
         """Return the turns of one training step, in order."""
 
@@ -188,13 +203,17 @@ class DiffusionStrategy(Strategy):
     """Steps that it samples with if no other number is given."""
 
     def draw(self, generator: torch.Generator, batch_size: int, shape: Sequence[int]) -> Draws:
-        """Return timesteps and noise for `batch_size` samples of `shape`, on the generator's device."""
+        """Return timesteps and noise for `batch_size` samples of `shape`, on the generator's
+        device.
+        """
 
     def corrupt(self, x0: Tensor, draws: Draws) -> Noisy:
         """Apply the forward process."""
 
     def read(self, output: Tensor, xt: Tensor, t: Tensor) -> Prediction:
-        """Bring the output for xt at t `[batch]` in 0..1000 to fp32, in the units of the target and as x0."""
+        """Bring the output for xt at t `[batch]` in 0..1000 to fp32, in the units of the target and
+        as x0.
+        """
 
     def sample(self, predict: Predict, noise: Tensor, steps: int, draw: DrawNoise) -> Tensor:
         """Turn noise `[batch, channel, *space]` into x0 in `steps` sampling steps."""
@@ -204,13 +223,17 @@ class Extractor(Contract):
     """Turns images into the features by which sets of them are compared."""
 
     hash: str
-    """Of what decides the features, such as weights; figures of another hash are of another measure."""
+    """Of what decides the features, such as weights; figures of another hash are of another
+    measure.
+    """
 
     def fit(self, images: np.ndarray, people: np.ndarray, position: np.ndarray, seed: int) -> None:
-        """Learn from real images only; called before each use, with those of persons that are then not compared.
+        """Learn from real images only; called before each use, with those of persons that are then
+        not compared.
 
-        images: float32 `[n, channel, height, width]` in [-1, 1]. people: int64 `[n]`. position: float32 `[n]`, 0
-        bottom to 1 top of the head, NaN where it is not known. Same seed, same features.
+        images: float32 `[n, channel, height, width]` in [-1, 1]. people: int64 `[n]`. position:
+        float32 `[n]`, 0 bottom to 1 top of the head, NaN where it is not known. Same seed, same
+        features.
         """
 
     def __call__(self, images: np.ndarray) -> np.ndarray:

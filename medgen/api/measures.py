@@ -17,7 +17,9 @@ class FeaturesSettings(Contract):
     """What images are compared by. Commands take its fields as `features.NAME.KEY=VALUE`."""
 
     anatomy: bool = False
-    """True if the features know heads, so that the verdict on pairs comes from them. A member, or a field."""
+    """True if the features know heads, so that the verdict on pairs comes from them. A member, or a
+    field.
+    """
 
     def build(self, device: torch.device) -> Extractor:
         """Return what turns images into features."""
@@ -27,4 +29,6 @@ class SegmenterSettings(Contract):
     """What finds lesions. Commands take its fields as `segmenters.NAME.KEY=VALUE`."""
 
     def build(self, in_channels: int) -> nn.Module:
-        """Return a module `network(x)`: images `[n, in_channels, h, w]` in [-1, 1] to logits `[n, 1, h, w]`."""
+        """Return a module `network(x)`: images `[n, in_channels, h, w]` in [-1, 1] to logits `[n,
+        1, h, w]`.
+        """

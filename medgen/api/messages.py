@@ -47,7 +47,9 @@ def inline_toml(value: object) -> str:
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, Mapping):
         return (
-            "{ " + ", ".join(f"{_bare(key)} = {inline_toml(each)}" for key, each in value.items()) + " }"
+            "{ "
+            + ", ".join(f"{_bare(key)} = {inline_toml(each)}" for key, each in value.items())
+            + " }"
             if value
             else "{}"
         )

@@ -27,7 +27,9 @@ class Settings(Contract):
     """Names of the keys that a resumed run may alter; all others are refused."""
 
     def check(self, recipe: Recipe) -> Iterable[Problem]:
-        """Find mistakes that only several keys or tables together can tell, each with its key path as `where`."""
+        """Find mistakes that only several keys or tables together can tell, each with its key path
+        as `where`.
+        """
         return ()
 
 
@@ -47,7 +49,9 @@ class StrategySettings(Settings):
     """Names of what its predictions have, for losses to read."""
 
     def metrics(self, recipe: Recipe) -> Mapping[str, Better] | None:
-        """Return the names of what validation gives besides `loss/val` and its terms; None: not known yet."""
+        """Return the names of what validation gives besides `loss/val` and its terms; None: not
+        known yet.
+        """
         return None
 
     def build(self) -> Strategy:
@@ -69,12 +73,15 @@ class NetworkSettings(Settings):
     """What learns."""
 
     checkpointing: bool = True
-    """A field of this name, if it has one, saves memory by computing activations again; True: nothing more to save."""
+    """A field of this name, if it has one, saves memory by computing activations again; True:
+    nothing more to save.
+    """
     latent_channels: int = 0
     """Channels of the latents of an autoencoder; 0: the network is none."""
 
     def build(self, in_channels: int, out_channels: int, axes: int = 2) -> nn.Module:
-        """Return a module `network(x, t)` with t in 0..1000; an autoencoder: one with `encode` and `decode`.
+        """Return a module `network(x, t)` with t in 0..1000; an autoencoder: one with `encode` and
+        `decode`.
 
         axes: spatial ones of a sample, 2 for slices and 3 for volumes.
         """
@@ -96,7 +103,9 @@ class CallbackSettings(Settings):
     """What takes part in a run."""
 
     def metrics(self, recipe: Recipe) -> Mapping[str, Better]:
-        """Return the names of what its `medgen_validate` gives, so that `callbacks.checkpoints.metric` may be one."""
+        """Return the names of what its `medgen_validate` gives, so that
+        `callbacks.checkpoints.metric` may be one.
+        """
         return {}
 
     def build(self, run: Run) -> Callback:
@@ -104,7 +113,9 @@ class CallbackSettings(Settings):
 
 
 class PhasedSettings(Settings):
-    """A callback that owns the fit with `medgen_fit`: its run, a `PhasedRun`, consists of child runs."""
+    """A callback that owns the fit with `medgen_fit`: its run, a `PhasedRun`, consists of child
+    runs.
+    """
 
     def phases(self, recipe: Recipe) -> Mapping[str, Recipe]:
         """Return the recipe of each child run by the name of its folder, in order."""
@@ -122,7 +133,9 @@ class TableSettings(Settings):
 
 @attrs.frozen(kw_only=True)
 class Recipe:
-    """An experiment: settings objects, all defaults filled in. `names` has the plugin's name for each single kind."""
+    """An experiment: settings objects, all defaults filled in. `names` has the plugin's name for
+    each single kind.
+    """
 
     data: DataSettings
     training: TrainingSettings
@@ -144,7 +157,9 @@ class Recipe:
 
 
 class Run(RunState, Protocol):
-    """Everything that trains, and how far it is; what callbacks see. For all its members see `RunState`, too."""
+    """Everything that trains, and how far it is; what callbacks see. For all its members see
+    `RunState`, too.
+    """
 
     @property
     def recipe(self) -> Recipe:

@@ -35,7 +35,9 @@ class Slices(Protocol):
         """Return mm per pixel."""
 
     def facts(self, numbers: np.ndarray) -> SliceFacts:
-        """Return whose these slices are, where in the head they lie, and how large their lesions are."""
+        """Return whose these slices are, where in the head they lie, and how large their lesions
+        are.
+        """
 
     def with_large_lesions(self, count: int) -> np.ndarray:
         """Numbers of `count` slices, spread over the half that has the larger lesions."""
@@ -44,7 +46,8 @@ class Slices(Protocol):
 class RunState(Protocol):
     """All of a `Run` but its recipe. `network` is the raw module, never a wrapper.
 
-    averaged: a slot that a callback may fill with a module; checkpoints store it and `generate` prefers it.
+    averaged: a slot that a callback may fill with a module; checkpoints store it and `generate`
+    prefers it.
     """
 
     averaged: nn.Module | None
@@ -121,7 +124,9 @@ class RunState(Protocol):
         """Move a batch to the device, prepared by the space."""
 
     def log(self, scalars: Mapping[str, float], images: Mapping[str, Any] | None = None) -> None:
-        """Show numbers and pictures (uint8 `[height, width, 3]`); the numbers also go to `metrics.jsonl`."""
+        """Show numbers and pictures (uint8 `[height, width, 3]`); the numbers also go to
+        `metrics.jsonl`.
+        """
 
     def show_every(self, steps: int) -> None:
         """Request that measured numbers pass through `medgen_log` at least every `steps` steps."""
@@ -136,7 +141,9 @@ class RunState(Protocol):
         """End the fit before the next step."""
 
     def trying(self, what: str, smaller: str = "") -> AbstractContextManager[None]:
-        """Name what is tried before the first step, and a `KEY=VALUE` that needs less memory, for errors."""
+        """Name what is tried before the first step, and a `KEY=VALUE` that needs less memory, for
+        errors.
+        """
 
     def stop_agreed(self) -> bool:
         """True if all ranks agree to stop now. Collective."""

@@ -1,6 +1,7 @@
 """Settings: what a table of a recipe becomes.
 
-A settings class is a frozen attrs class with keyword-only fields, which `medgen.api.structure` reads a table into.
+A settings class is a frozen attrs class with keyword-only fields, which `medgen.api.structure`
+reads a table into.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ else:
     def settings(cls):
         """Make a class a settings class: frozen, with keyword-only fields.
 
-        Fields may be `bool, int, float, str, Path, tuple[X, ...], tuple[X, X], list[X], dict[str, X], Literal[...]`,
-        another settings class, or `X | None`, where leaving the key out means None. `~` and `$VARS` are expanded in
-        paths. For `check(recipe)` see `Settings`.
+        Fields may be `bool, int, float, str, Path, tuple[X, ...], tuple[X, X], list[X], dict[str,
+        X], Literal[...]`, another settings class, or `X | None`, where leaving the key out means
+        None. `~` and `$VARS` are expanded in paths. For `check(recipe)` see `Settings`.
         """
         return attrs.frozen(cls, kw_only=True)
 
@@ -50,7 +51,9 @@ def field(default: object = attrs.NOTHING, *, help: str = "", check: Check | Non
     metadata = {"help": help, "check": check}
     validator = None if check is None else functools.partial(_validate, check)
     if isinstance(default, (list, dict)):
-        return attrs.field(factory=lambda: copy.deepcopy(default), validator=validator, metadata=metadata)
+        return attrs.field(
+            factory=lambda: copy.deepcopy(default), validator=validator, metadata=metadata
+        )
     return attrs.field(default=default, validator=validator, metadata=metadata)
 
 
@@ -65,12 +68,15 @@ class Field(NamedTuple):
 
 
 def fields(cls: type) -> list[Field]:
-    """Describe the fields of a settings class. Raises NameError for an annotation that names nothing."""
+    """Describe the fields of a settings class. Raises NameError for an annotation that names
+    nothing.
+    """
     return [_describe(attribute) for attribute in attributes(cls)]
 
 
 def unstructure(value: object, paths: bool = True) -> Plain:
-    """Convert a settings object, or a value in it, to plain values for TOML. None is left out, as TOML lacks it.
+    """Convert a settings object, or a value in it, to plain values for TOML. None is left out, as
+    TOML lacks it.
 
     paths: False empties them.
     """
@@ -83,7 +89,9 @@ def unstructure(value: object, paths: bool = True) -> Plain:
         return [unstructure(each, paths) for each in value]
     if isinstance(value, Path):
         return portable(str(value)) if paths else ""
-    assert value is None or isinstance(value, bool | int | float | str), value  # a field has no other type
+    assert value is None or isinstance(value, bool | int | float | str), (
+        value
+    )  # a field has no other type
     return value
 
 
@@ -97,7 +105,9 @@ def _describe(attribute: attrs.Attribute[Any]) -> Field:
     if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
         default = default.factory()
     expected = expectation(attribute.type, attribute.metadata.get("check"))
-    return Field(attribute.name, attribute.type, expected, default, attribute.metadata.get("help", ""))
+    return Field(
+        attribute.name, attribute.type, expected, default, attribute.metadata.get("help", "")
+    )
 
 
 def _validate(check: Check, _: object, attribute: attrs.Attribute[Any], value: Any) -> None:

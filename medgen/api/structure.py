@@ -1,6 +1,7 @@
 """Read tables of TOML as settings objects, and back.
 
-Strictly (`true` and `3.0` are no integers, `"3"` is no number), and with every mistake of the table at once.
+Strictly (`true` and `3.0` are no integers, `"3"` is no number), and with every mistake of the table
+at once.
 """
 
 from __future__ import annotations
@@ -25,7 +26,15 @@ from cattrs.errors import (
 from cattrs.gen import make_dict_structure_fn, make_mapping_structure_fn, override
 
 from medgen.api.conditions import Check, Mismatch, require
-from medgen.api.field_types import NOUNS, expectation, fixed_length, is_union, members_of, noun, origin_of
+from medgen.api.field_types import (
+    NOUNS,
+    expectation,
+    fixed_length,
+    is_union,
+    members_of,
+    noun,
+    origin_of,
+)
 from medgen.api.messages import KeyPath, unknown_key
 from medgen.api.settings import attributes
 from medgen.errors import Problem
@@ -39,7 +48,8 @@ LARGEST_INTEGER = 2**63 - 1
 
 
 def structure(table: object, cls: type[T], where: str = "") -> tuple[T | None, list[Problem]]:
-    """Read a table of TOML as a settings class. Returns the object and no problems, or None and every problem.
+    """Read a table of TOML as a settings class. Returns the object and no problems, or None and
+    every problem.
 
     where: the key path of the table, such as `losses.huber`.
     """
@@ -56,7 +66,9 @@ def _converter() -> Converter:
     for kind in NOUNS:
         converter.register_structure_hook(kind, _scalar)
     converter.register_structure_hook_func(lambda kind: origin_of(kind) is Literal, _literal)
-    converter.register_structure_hook_factory(is_union, lambda kind: functools.partial(_union, converter))
+    converter.register_structure_hook_factory(
+        is_union, lambda kind: functools.partial(_union, converter)
+    )
     converter.register_structure_hook_factory(
         lambda kind: origin_of(kind) in (list, tuple), lambda kind: _list_hook(converter, kind)
     )
@@ -74,7 +86,9 @@ def _scalar(value: Any, kind: type) -> Any:
         return float(value)
     if kind is int and type(value) is int:
         if abs(value) > LARGEST_INTEGER:
-            bound = f"of at most {LARGEST_INTEGER}" if value > 0 else f"of at least -{LARGEST_INTEGER}"
+            bound = (
+                f"of at most {LARGEST_INTEGER}" if value > 0 else f"of at least -{LARGEST_INTEGER}"
+            )
             raise Mismatch(value, f"an integer {bound}")
         return value
     if kind in (bool, str) and type(value) is kind:
@@ -140,13 +154,17 @@ def _table_hook(converter: Converter, kind: Any) -> Callable[[Any, Any], Any]:
 
 
 def _settings_hook(converter: Converter, cls: type) -> Callable[[Any, Any], Any]:
-    hooks = {each.name: override(struct_hook=_field_hook(converter, each)) for each in attributes(cls)}
+    hooks = {
+        each.name: override(struct_hook=_field_hook(converter, each)) for each in attributes(cls)
+    }
     read: Any = make_dict_structure_fn(cls, converter, **hooks)  # type: ignore[arg-type]
     return lambda value, _: read(_only(dict, value, cls), cls)
 
 
 def _field_hook(converter: Converter, attribute: attrs.Attribute[Any]) -> Callable[[Any, Any], Any]:
-    """Make a hook that converts and checks a field; attrs' own validators run only after every field is converted."""
+    """Make a hook that converts and checks a field; attrs' own validators run only after every
+    field is converted.
+    """
     check: Check | None = attribute.metadata.get("check")
     expected = expectation(attribute.type, check)
 
@@ -155,7 +173,9 @@ def _field_hook(converter: Converter, attribute: attrs.Attribute[Any]) -> Callab
             structured: object = converter.structure(value, kind)
         except Mismatch as mismatch:
             too_large = check is not None and type(value) is int and not check.test(value)
-            if mismatch.expected != noun(attribute.type) and not too_large:  # it knows better than the type does
+            if (
+                mismatch.expected != noun(attribute.type) and not too_large
+            ):  # it knows better than the type does
                 raise
             raise Mismatch(value, expected, check.values if check else mismatch.options) from None
         if check is not None:

@@ -15,10 +15,15 @@ LARGEST_SIZE = 4096
 FOLDER_FIELDS = ("mode", "name", "strategy", "size", "timestamp")
 
 
-_FOLDER = Check(lambda pattern: _is_folder_pattern(pattern), "made of {" + "}, {".join(FOLDER_FIELDS) + "} and text")
+_FOLDER = Check(
+    lambda pattern: _is_folder_pattern(pattern),
+    "made of {" + "}, {".join(FOLDER_FIELDS) + "} and text",
+)
 
 
-_NAME = Check(lambda name: "/" not in name and name.isprintable() and name != "..", "without a slash")
+_NAME = Check(
+    lambda name: "/" not in name and name.isprintable() and name != "..", "without a slash"
+)
 
 
 @settings
@@ -27,13 +32,27 @@ class TrainingSettings:
 
     steps: int = field(0, help="optimizer steps of the whole run", check=ge(0))
     epochs: int = field(0, help="passes over the data, instead of steps", check=ge(0))
-    epoch_steps: int = field(0, help="optimizer steps after which an epoch ends early; 0: never", check=ge(0))
-    batch_size: int = field(16, help="samples per optimizer step, over all ranks", check=between(1, 10**6))
-    accumulate: int = field(1, help="micro-batches per batch, to save memory; divides batch_size", check=gt(0))
-    learning_rate: float = field(1e-4, help="peak learning rate of AdamW, after warm-up", check=gt(0))
-    warmup_steps: int = field(0, help="optimizer steps over which the learning rate rises", check=ge(0))
-    schedule: Literal["cosine", "linear", "constant"] = field("cosine", help="decay of the learning rate after warm-up")
-    min_lr: float = field(0.0, help="final learning rate, as a share of learning_rate", check=between(0, 1))
+    epoch_steps: int = field(
+        0, help="optimizer steps after which an epoch ends early; 0: never", check=ge(0)
+    )
+    batch_size: int = field(
+        16, help="samples per optimizer step, over all ranks", check=between(1, 10**6)
+    )
+    accumulate: int = field(
+        1, help="micro-batches per batch, to save memory; divides batch_size", check=gt(0)
+    )
+    learning_rate: float = field(
+        1e-4, help="peak learning rate of AdamW, after warm-up", check=gt(0)
+    )
+    warmup_steps: int = field(
+        0, help="optimizer steps over which the learning rate rises", check=ge(0)
+    )
+    schedule: Literal["cosine", "linear", "constant"] = field(
+        "cosine", help="decay of the learning rate after warm-up"
+    )
+    min_lr: float = field(
+        0.0, help="final learning rate, as a share of learning_rate", check=between(0, 1)
+    )
     weight_decay: float = field(0.01, help="decoupled weight decay of AdamW", check=ge(0))
     clip: float = field(1.0, help="maximum norm of the gradient; 0: no clipping", check=ge(0))
     precision: Literal["auto", "bf16", "fp32"] = field(
@@ -42,19 +61,36 @@ class TrainingSettings:
         "begins on has units for it",
     )
     compile: Literal["auto", True, False] = field(
-        "auto", help="use torch.compile: faster after a minute of compiling. auto: if it works where a run begins"
+        "auto",
+        help="use torch.compile: faster after a minute of compiling. auto: if it works where a run begins",
     )
     memory_format: Literal["auto", "contiguous", "channels_last"] = field(
-        "auto", help="order of a tensor's axes in memory. auto: channels_last for bf16 and widths of 128 and more"
+        "auto",
+        help="order of a tensor's axes in memory. auto: channels_last for bf16 and widths of 128 and more",
     )
     validate_every: int = field(1, help="epochs between validations; 0: never", check=ge(0))
-    val_batches: int = field(0, help="batches per validation; 0: the whole validation set", check=ge(0))
+    val_batches: int = field(
+        0, help="batches per validation; 0: the whole validation set", check=ge(0)
+    )
     deterministic: bool = field(False, help="use only deterministic GPU kernels; slower")
-    max_skipped: int = field(10, help="consecutive non-finite steps to skip before failing", check=ge(0))
+    max_skipped: int = field(
+        10, help="consecutive non-finite steps to skip before failing", check=ge(0)
+    )
     init_from: Path | None = field(None, help="checkpoint with the initial weights of a new run")
-    time_limit: float = field(0.0, help="minutes after which to save and stop; 0: SLURM's limit, if any", check=ge(0))
+    time_limit: float = field(
+        0.0, help="minutes after which to save and stop; 0: SLURM's limit, if any", check=ge(0)
+    )
     devices: int = field(1, help="devices per node, one process on each", check=between(1, 1024))
-    may_change = ("steps", "epochs", "accumulate", "max_skipped", "init_from", "time_limit", "devices", "compile")
+    may_change = (
+        "steps",
+        "epochs",
+        "accumulate",
+        "max_skipped",
+        "init_from",
+        "time_limit",
+        "devices",
+        "compile",
+    )
 
 
 @settings
@@ -78,7 +114,9 @@ class DistributedSettings:
     """Processes that train together."""
 
     timeout: float = field(
-        600.0, help="seconds of silence of a process after which all are ended", check=between(0.1, 10**7)
+        600.0,
+        help="seconds of silence of a process after which all are ended",
+        check=between(0.1, 10**7),
     )
     may_change = ("timeout",)
 
@@ -89,7 +127,12 @@ def _is_folder_pattern(pattern: str) -> bool:
     except ValueError:
         return False
     path = Path(pattern)
-    return fields <= set(FOLDER_FIELDS) and not path.is_absolute() and ".." not in path.parts and pattern.isprintable()
+    return (
+        fields <= set(FOLDER_FIELDS)
+        and not path.is_absolute()
+        and ".." not in path.parts
+        and pattern.isprintable()
+    )
 
 
 LAYOUTS = ("auto", "folders", "brats", "modalities", "nnunet", "bids", "files")
@@ -126,18 +169,32 @@ class MaskSettings:
 class DataSettings:
     """Location of the scans, and selection and preparation of slices."""
 
-    root: Path = field(Path("data"), help="folder with a folder per patient, or with train/ and val/ above them")
+    root: Path = field(
+        Path("data"), help="folder with a folder per patient, or with train/ and val/ above them"
+    )
     layout: str = field(
-        "auto", help="arrangement of the files. auto: detected; files: each file is a patient", check=one_of(*LAYOUTS)
+        "auto",
+        help="arrangement of the files. auto: detected; files: each file is a patient",
+        check=one_of(*LAYOUTS),
     )
-    files: dict[str, str] = field({}, help='pattern of a file in the patient\'s folder, by modality: flair = "FLAIR_*"')
-    masks: dict[str, MaskSettings] = field({}, help="masks by name; empty: seg, every label but 0 of the file seg")
+    files: dict[str, str] = field(
+        {}, help='pattern of a file in the patient\'s folder, by modality: flair = "FLAIR_*"'
+    )
+    masks: dict[str, MaskSettings] = field(
+        {}, help="masks by name; empty: seg, every label but 0 of the file seg"
+    )
     person: str = field(
-        "", help="regular expression of the person in a patient's id; empty: usual names of visits", check=REGEX
+        "",
+        help="regular expression of the person in a patient's id; empty: usual names of visits",
+        check=REGEX,
     )
-    image_size: int = field(128, help="px, width and height of a slice", check=between(8, LARGEST_SIZE))
+    image_size: int = field(
+        128, help="px, width and height of a slice", check=between(8, LARGEST_SIZE)
+    )
     spacing: float = field(
-        0.0, help="mm per pixel of a slice; 0: the least at which every patient's head fits", check=between(0, 50)
+        0.0,
+        help="mm per pixel of a slice; 0: the least at which every patient's head fits",
+        check=between(0, 50),
     )
     crop: Literal["none", "lesions"] = field(
         "none",
@@ -145,29 +202,45 @@ class DataSettings:
         "median of the scans' own",
     )
     axis: str = field("axial", help="axis perpendicular to the slices", check=one_of(*AXES))
-    min_foreground: float = field(0.05, help="share of a slice, 0 to 1, that must be head", check=between(0, 1))
-    lesion_only: bool = field(False, help="use only slices that show a lesion in any mask")
-    min_lesion: int = field(1, help="px of the stored slice that a lesion needs, for lesion_only", check=ge(1))
-    val_fraction: float = field(
-        0.1, help="share of the patients to validate on; 0: none, and no best.pt", check=between(0, 0.9)
+    min_foreground: float = field(
+        0.05, help="share of a slice, 0 to 1, that must be head", check=between(0, 1)
     )
-    lower: float = field(0.5, help="percentile of the head's intensities that becomes -1", check=between(0, 49))
-    upper: float = field(99.5, help="percentile of the head's intensities that becomes 1", check=between(51, 100))
+    lesion_only: bool = field(False, help="use only slices that show a lesion in any mask")
+    min_lesion: int = field(
+        1, help="px of the stored slice that a lesion needs, for lesion_only", check=ge(1)
+    )
+    val_fraction: float = field(
+        0.1,
+        help="share of the patients to validate on; 0: none, and no best.pt",
+        check=between(0, 0.9),
+    )
+    lower: float = field(
+        0.5, help="percentile of the head's intensities that becomes -1", check=between(0, 49)
+    )
+    upper: float = field(
+        99.5, help="percentile of the head's intensities that becomes 1", check=between(51, 100)
+    )
     headroom: float = field(
         0.0,
         help="range above upper that is kept too, in times that from lower to upper, so that no lesion is cut off",
         check=between(0, 10),
     )
     workers: int = field(
-        0, help="processes that fill the slice store; 0: as many as help, up to all cores", check=between(0, 1024)
+        0,
+        help="processes that fill the slice store; 0: as many as help, up to all cores",
+        check=between(0, 1024),
     )
     nan: Literal["error", "zero"] = field(
         "error", help="treatment of NaN and infinite voxels: refuse the file, or set them to 0"
     )
     max_voxels: int = field(512**3, help="voxels beyond which a file is refused", check=gt(0))
     # paths, so that checkpoints name no patient
-    exclude: list[Path] = field([], help="patients to leave out: ids, or paths below root of a folder or a file")
-    allow_patient_overlap: bool = field(False, help="allow a patient in training and in validation or test at once")
+    exclude: list[Path] = field(
+        [], help="patients to leave out: ids, or paths below root of a folder or a file"
+    )
+    allow_patient_overlap: bool = field(
+        False, help="allow a patient in training and in validation or test at once"
+    )
     accept_changes: bool = field(False, help="continue a run although its data have changed")
     may_change = ("workers", "max_voxels", "exclude", "allow_patient_overlap", "accept_changes")
 

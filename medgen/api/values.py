@@ -45,15 +45,17 @@ Better = Literal["low", "high"]
 def diffusion_metrics() -> dict[str, Better]:
     """List what validation measures of every diffusion model, besides its losses; see `objective`."""
     edges = [int(edge * TIME_SCALE / BINS) for edge in range(BINS + 1)]
-    parts: dict[str, Better] = {f"loss/val/t_{low:03d}_{high:04d}": "low" for low, high in pairwise(edges)}
+    parts: dict[str, Better] = {
+        f"loss/val/t_{low:03d}_{high:04d}": "low" for low, high in pairwise(edges)
+    }
     return {**parts, "psnr/x0": "high", "mse/lesion": "low", "mse/outside": "low"}
 
 
 class SliceFacts(NamedTuple):
     """What is known of slices besides their channels.
 
-    person: int64 `[n]`, the same for all visits of one. position: float32 `[n]`, 0 bottom to 1 top of the head, NaN
-    where it is not known. area: int64 `[n]`, px of all masks that are read.
+    person: int64 `[n]`, the same for all visits of one. position: float32 `[n]`, 0 bottom to 1 top
+    of the head, NaN where it is not known. area: int64 `[n]`, px of all masks that are read.
     """
 
     person: np.ndarray
@@ -67,11 +69,15 @@ class Mode(NamedTuple):
     images: tuple[str, ...]
     condition: tuple[str, ...] = ()
     pooled: bool = False
-    """Each image is a sample of its own with one channel, instead of all being channels of one sample."""
+    """Each image is a sample of its own with one channel, instead of all being channels of one
+    sample.
+    """
     margin: float = 0.0
-    """mm around the lesions of the condition's masks within which the images are generated; all else of them is given.
+    """mm around the lesions of the condition's masks within which the images are generated; all
+    else of them is given.
 
-    Such a mask is 1 in lesions, 0 in the margin around them, and -1 elsewhere. 0: images are generated as a whole.
+    Such a mask is 1 in lesions, 0 in the margin around them, and -1 elsewhere. 0: images are
+    generated as a whole.
     """
 
     @property
@@ -88,7 +94,8 @@ class Mode(NamedTuple):
 class Batch(NamedTuple):
     """A batch as it leaves the data: everything in [-1, 1], masks -1 or +1.
 
-    `image` is `[batch, channel, *space]`, or what the space's `prepare` made of it; `condition` may have no channels.
+    `image` is `[batch, channel, *space]`, or what the space's `prepare` made of it; `condition` may
+    have no channels.
     """
 
     image: Tensor
@@ -98,8 +105,9 @@ class Batch(NamedTuple):
 class Draws(NamedTuple):
     """The random numbers of one step, drawn outside whatever is compiled.
 
-    t: `[batch]`, 0 (clean) to 1000 (noise), as the network sees it. noise: `[batch, *shape]`, standard normal.
-    latent: the same, for spaces that draw a new sample of what is stored in each step; empty for all others.
+    t: `[batch]`, 0 (clean) to 1000 (noise), as the network sees it. noise: `[batch, *shape]`,
+    standard normal. latent: the same, for spaces that draw a new sample of what is stored in each
+    step; empty for all others.
     """
 
     t: Tensor
@@ -108,10 +116,11 @@ class Draws(NamedTuple):
 
 
 class Noisy(NamedTuple):
-    """A corrupted sample and what the loss needs to know of it. All but `t` and `x` may be read by losses, in fp32.
+    """A corrupted sample and what the loss needs to know of it. All but `t` and `x` may be read by
+    losses, in fp32.
 
-    x: `[batch, channel, *space]`, what the network sees. t: `[batch]` in 0..1000, as the network sees it.
-    target: what is regressed on. x0: the clean sample. snr: `[batch]`, alpha^2/sigma^2.
+    x: `[batch, channel, *space]`, what the network sees. t: `[batch]` in 0..1000, as the network
+    sees it. target: what is regressed on. x0: the clean sample. snr: `[batch]`, alpha^2/sigma^2.
     gain: `[batch]`, (dx0/dtarget)^2.
     """
 
@@ -124,7 +133,9 @@ class Noisy(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """A network's output, read: `target` in the units of `Noisy.target`, and the clean sample it implies, in fp32."""
+    """A network's output, read: `target` in the units of `Noisy.target`, and the clean sample it
+    implies, in fp32.
+    """
 
     target: Tensor
     x0: Tensor
@@ -134,7 +145,8 @@ class AutoencoderPrediction(NamedTuple):
     """What an autoencoder made of images, fp32. Losses read it beside a `Clean`.
 
     x0: the reconstruction, about in [-1, 1]; of a mask, sigmoid(2 x0) is the probability of +1.
-    mean, logvar: `[batch, latent channel, *latent space]`. logits: what a discriminator says of x0, no values without.
+    mean, logvar: `[batch, latent channel, *latent space]`. logits: what a discriminator says of x0,
+    no values without.
     """
 
     x0: Tensor
@@ -166,7 +178,9 @@ class HasImage(Protocol):
 
 
 Predict = Callable[["Tensor", float], Prediction]
-"""`predict(xt, t)`: xt `[batch, channel, *space]`, t a float in 0..1000, the same for the whole batch."""
+"""`predict(xt, t)`: xt `[batch, channel, *space]`, t a float in 0..1000, the same for the whole
+batch.
+"""
 
 
 DrawNoise = Callable[[], "Tensor"]
@@ -174,4 +188,6 @@ DrawNoise = Callable[[], "Tensor"]
 
 
 class StopFit(Exception):
-    """Raised inside an epoch's end when the run is to stop; whoever resumes works that end off again."""
+    """Raised inside an epoch's end when the run is to stop; whoever resumes works that end off
+    again.
+    """

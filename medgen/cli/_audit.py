@@ -26,7 +26,9 @@ WORST = 8
 """Pairs in the table and the picture."""
 
 
-def audit(pairs: Path, overrides: tuple[str, ...], against: str, limit: float, report: Path | None) -> None:
+def audit(
+    pairs: Path, overrides: tuple[str, ...], against: str, limit: float, report: Path | None
+) -> None:
     """Compare all pairs of a folder with training scans."""
     streams.only_log()
     with set_aside.held(pairs, alone=True) as locks:
@@ -42,7 +44,9 @@ def run(
     limit: float = LIMIT,
     report: Path | None = None,
 ) -> None:
-    """Compare pairs with training slices, say what was found, and raise PrivacyError beyond the limit."""
+    """Compare pairs with training slices, say what was found, and raise PrivacyError beyond the
+    limit.
+    """
     set_aside.move(pairs)
     key = identify(training)
     rows = set_aside.waiting(pairs, key, wanted)
@@ -66,7 +70,9 @@ def read_training(pairs: Path, against: str, overrides: tuple[str, ...] = ()) ->
     return read_real(source, EVERY if is_folder else "train", like, source.data.lesion_only)
 
 
-def _compare(pairs: Path, locks: Locks, training: Samples, rows: dict[int, Any], report: Path) -> None:
+def _compare(
+    pairs: Path, locks: Locks, training: Samples, rows: dict[int, Any], report: Path
+) -> None:
     with progress("calibration", min(CALIBRATION, len(training)), "slices") as bar:
         judge = Judge(training, bar.advance)
     with progress("audit", len(rows), unit="pairs") as bar:
@@ -94,7 +100,10 @@ def _about(judge: Judge) -> dict[str, Any]:
 
 def _write_report(path: Path, about: dict[str, Any], found: Audited) -> None:
     counts = {"pairs": len(found.rows), "copies": len(found.copies)}
-    pairs = [{"id": row["id"], "set_aside": row.get("set_aside"), **row["nearest"]} for row in _worst(found, None)]
+    pairs = [
+        {"id": row["id"], "set_aside": row.get("set_aside"), **row["nearest"]}
+        for row in _worst(found, None)
+    ]
     try:
         files.write(path, json.dumps({**about, **counts, "worst_first": pairs}, indent=1) + "\n")
     except OSError as error:
@@ -102,13 +111,17 @@ def _write_report(path: Path, about: dict[str, Any], found: Audited) -> None:
 
 
 def _picture(pairs: Path, judge: Judge, found: Audited) -> None:
-    blocks = [pair_files.read([set_aside.place(pairs, row)], row["files"]) for row in _worst(found, WORST)]
+    blocks = [
+        pair_files.read([set_aside.place(pairs, row)], row["files"]) for row in _worst(found, WORST)
+    ]
     copies_picture.save(judge, blocks, pairs / set_aside.FOLDER / "audit.png")
 
 
 def _worst(found: Audited, count: int | None) -> list[dict[str, Any]]:
     """The pairs furthest beyond their limits, or nearest to them."""
-    return sorted(found.rows.values(), key=lambda row: (-row["nearest"]["excess"], row["index"]))[:count]
+    return sorted(found.rows.values(), key=lambda row: (-row["nearest"]["excess"], row["index"]))[
+        :count
+    ]
 
 
 def _table(found: Audited) -> None:
@@ -116,7 +129,11 @@ def _table(found: Audited) -> None:
     for row in _worst(found, WORST):
         near = row["nearest"]
         lesion = near.get("lesion")
-        beside = f", lesion {lesion['distance']:.4f} ({lesion['limit']:.4f}) {lesion['to']}" if lesion else ""
+        beside = (
+            f", lesion {lesion['distance']:.4f} ({lesion['limit']:.4f}) {lesion['to']}"
+            if lesion
+            else ""
+        )
         what = f"  {row['id']}  distance {near['distance']:.4f} (copy below {near['limit']:.4f})  {near['to']}"
         say(f"{what}{beside}{'  ' + row['set_aside'] if row.get('set_aside') else ''}")
 
@@ -132,14 +149,18 @@ def after_generate(
     asked: bool,
     obedience: float | None = None,
 ) -> None:
-    """Audit the pairs of some indices where the training data is at hand, else say that it is not, once each.
+    """Audit the pairs of some indices where the training data is at hand, else say that it is not,
+    once each.
 
-    obedience: Dice of what a segmenter taught on the training slices finds; it is noted, and a pair below is set aside.
+    obedience: Dice of what a segmenter taught on the training slices finds; it is noted, and a pair
+    below is set aside.
     """
     where, why = at_hand(image_model, against, asked)
     if obedience is not None and not where:
         option = "--min-obedience" if obedience else "--obedience"
-        raise RecipeError(Problem(option, f"needs the training scans, and {why}", "Give --audit-against DATA"))
+        raise RecipeError(
+            Problem(option, f"needs the training scans, and {why}", "Give --audit-against DATA")
+        )
     with set_aside.held(out, alone=False) as locks:
         if where:
             training = read_training(out, where)
@@ -156,13 +177,16 @@ def _obey(out: Path, locks: Locks, training: Samples, wanted: Container[int], le
     segmenter = sources.measure("segmenters", following.SEGMENTER, (), options.registry())
     set_aside.obey(out, locks, lambda: following.fit(segmenter, training), least, wanted)
     if least:
-        say(f"obedience: {set_aside.disobedient(out, wanted)} pairs below {least:g} are in {out / set_aside.FOLDER}")
+        say(
+            f"obedience: {set_aside.disobedient(out, wanted)} pairs below {least:g} are in {out / set_aside.FOLDER}"
+        )
 
 
 def at_hand(image_model: Path | None, against: str | None, asked: bool) -> tuple[str, str]:
     """Return where the training data of an image model is, or why there is none to compare with.
 
-    A checkpoint names no folder, as it may be given away; the recipe beside it, in its run's folder, does.
+    A checkpoint names no folder, as it may be given away; the recipe beside it, in its run's
+    folder, does.
     """
     if not asked:
         return "", "--no-audit"

@@ -25,7 +25,9 @@ OTHERWISE = "Give --steps N"
 def settle(
     make: Make, folder: Path, image_model: Path | None, against: str | None, seed: int, stop: Stop
 ) -> int | None:
-    """Return the number of steps of the pairs in a folder, measured first if there is none. Raises RecipeError."""
+    """Return the number of steps of the pairs in a folder, measured first if there is none. Raises
+    RecipeError.
+    """
     before = auto_steps.before(folder, make)
     ruler = _ruler(make, image_model, against, seed) if before is None else None
     if ruler is not None:
@@ -53,13 +55,23 @@ def show(folder: Path) -> None:
         _table(trials, steps)
 
 
-def _ruler(make: Make, image_model: Path | None, against: str | None, seed: int) -> Callable[[Samples], Ruler]:
-    """Return what reads real scans once pairs say on which grid. Raises RecipeError if there is nothing to compare."""
+def _ruler(
+    make: Make, image_model: Path | None, against: str | None, seed: int
+) -> Callable[[Samples], Ruler]:
+    """Return what reads real scans once pairs say on which grid. Raises RecipeError if there is
+    nothing to compare.
+    """
     if make(None).image is None:
-        raise RecipeError(Problem("--steps auto", "compares images, and no --image-model is given", OTHERWISE))
+        raise RecipeError(
+            Problem("--steps auto", "compares images, and no --image-model is given", OTHERWISE)
+        )
     where, why = at_hand(image_model, against, asked=True)
     if not where:
-        raise RecipeError(Problem("--steps auto", f"needs real scans to compare with, but {why}", "Or give --steps N"))
+        raise RecipeError(
+            Problem(
+                "--steps auto", f"needs real scans to compare with, but {why}", "Or give --steps N"
+            )
+        )
     source = sources.real(where, (), options.registry())
     features = sources.measure("features", auto_steps.FEATURES, (), options.registry())
     split = "train" if source.images else "all"

@@ -32,7 +32,9 @@ def check(folder: Path, overrides: Sequence[str], recipe: str | None, target: st
 def _data_settings(
     folder: Path, overrides: Sequence[str], recipe: str | None
 ) -> tuple[DataSettings, Sequence[str] | None]:
-    """Return settings for the scans in a folder, and the channels that the recipe reads, None without a recipe."""
+    """Return settings for the scans in a folder, and the channels that the recipe reads, None
+    without a recipe.
+    """
     if recipe:
         resolved = load_recipe(recipe, overrides)
         return attrs.evolve(resolved.data, root=folder), mode_of(resolved).names
@@ -50,4 +52,6 @@ def _write_text(target: str, text: str) -> None:
         with click.open_file(target, "w", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        raise StorageError(Problem(target, f"cannot be written ({error.strerror})", "Name another file")) from None
+        raise StorageError(
+            Problem(target, f"cannot be written ({error.strerror})", "Name another file")
+        ) from None

@@ -16,4 +16,6 @@ def prepare(recipe: Recipe) -> None:
     store = prepare_data(recipe, mode_of(recipe))
     what = "slices" if recipe.data.crop == "none" else "crops around lesions"
     for split in ("train", "val"):
-        click.echo(f"{split:<6} {len(store.select(split))} {what} of {store.patients(split)} patients")
+        click.echo(
+            f"{split:<6} {len(store.select(split))} {what} of {store.patients(split)} patients"
+        )

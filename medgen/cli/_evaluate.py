@@ -48,7 +48,9 @@ def _maker(pairs: Path, given: Path | None, real: str, count: int) -> Path | Non
     return checkpoint(pairs, given, real) if count or given else None
 
 
-def _with_control(comparison: Comparison, pairs: Path, made_by: Path | None, count: int) -> Comparison:
+def _with_control(
+    comparison: Comparison, pairs: Path, made_by: Path | None, count: int
+) -> Comparison:
     """Add the images of some of the pairs without their masks, or why there are none."""
     if not count:
         return attrs.evolve(comparison, control="not asked for")
@@ -59,7 +61,9 @@ def _with_control(comparison: Comparison, pairs: Path, made_by: Path | None, cou
     model = load_model(made_by, options.registry())
     with progress("without a mask", count, "pairs") as bar:
         bare = without_mask(comparison.made, pairs, model, count, bar.advance)
-    return attrs.evolve(comparison, without_mask=bare, control=f"{len(bare)} pairs of the same noise")
+    return attrs.evolve(
+        comparison, without_mask=bare, control=f"{len(bare)} pairs of the same noise"
+    )
 
 
 def _show(made: Card) -> None:
@@ -70,7 +74,11 @@ def _show(made: Card) -> None:
 
 def show_both(one: Path, two: Path, rest: Sequence[str]) -> None:
     if rest:
-        raise RecipeError(Problem("evaluate", f"--compare takes two cards, got {rest[0]!r} as well", "Leave it out"))
+        raise RecipeError(
+            Problem(
+                "evaluate", f"--compare takes two cards, got {rest[0]!r} as well", "Leave it out"
+            )
+        )
     cards = [card.read(path) for path in (one, two)]
     names = [str(path) for path in (one, two)]
     card.require_comparable(*zip(names, cards, strict=True))
@@ -84,4 +92,6 @@ def _write(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write(path, text)
     except OSError as error:
-        raise StorageError(Problem(path, f"cannot be written ({error.strerror})", "Name another file")) from None
+        raise StorageError(
+            Problem(path, f"cannot be written ({error.strerror})", "Name another file")
+        ) from None

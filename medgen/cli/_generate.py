@@ -21,7 +21,9 @@ from medgen.system.signals import asked_to_stop
 
 
 def generate(asked: Asked, arguments: list[str]) -> int:
-    """Make the pairs that are asked for, in this process or several, and look for copies. Returns the exit code."""
+    """Make the pairs that are asked for, in this process or several, and look for copies. Returns
+    the exit code.
+    """
     least = _least(asked)
     streams.only_log()
     shard = workers.share(*asked.shard)
@@ -39,17 +41,23 @@ def generate(asked: Asked, arguments: list[str]) -> int:
     else:
         _make(asked, indices, command)
     if not workers.notes():
-        copies = _audit(asked.output_dir, asked.image_model, indices, asked.audit_against, asked.audit, least)
+        copies = _audit(
+            asked.output_dir, asked.image_model, indices, asked.audit_against, asked.audit, least
+        )
         _conclude(asked.output_dir, indices, asked.max_area, asked.max_attempts, copies)
     return 0
 
 
 def _least(asked: Asked) -> float | None:
-    """Return the Dice below which pairs are set aside, 0 to set none aside; None: it is not measured."""
+    """Return the Dice below which pairs are set aside, 0 to set none aside; None: it is not
+    measured.
+    """
     least = asked.min_obedience if asked.obedience or asked.min_obedience else None
     if least is not None and not asked.audit:
         what = "needs the training scans, which --no-audit leaves out"
-        raise RecipeError(Problem("--min-obedience" if least else "--obedience", what, "Leave one of them out"))
+        raise RecipeError(
+            Problem("--min-obedience" if least else "--obedience", what, "Leave one of them out")
+        )
     return least
 
 
@@ -67,16 +75,24 @@ def _make(asked: Asked, indices: Sequence[int], command: str) -> None:
         )
         steps = asked.steps
         if isinstance(steps, str):
-            steps = _auto_steps.settle(make, asked.output_dir, asked.image_model, asked.audit_against, asked.seed, stop)
+            steps = _auto_steps.settle(
+                make, asked.output_dir, asked.image_model, asked.audit_against, asked.seed, stop
+            )
         with workers.progress(len(indices)) as advance:
             work.generate(make(steps), indices, asked.output_dir, stop, advance)
 
 
-def _indices(num_images: int | None, only: tuple[int, ...], batch_size: int, shard: tuple[int, int]) -> Sequence[int]:
+def _indices(
+    num_images: int | None, only: tuple[int, ...], batch_size: int, shard: tuple[int, int]
+) -> Sequence[int]:
     """The pairs to make: those named, or this part of all of them."""
     if (num_images is None) != bool(only):
         raise RecipeError(
-            Problem("--num-images, --only", "give one of them", "Say how many pairs there shall be, or which to make")
+            Problem(
+                "--num-images, --only",
+                "give one of them",
+                "Say how many pairs there shall be, or which to make",
+            )
         )
     if only:
         return sorted({*only}) if shard[0] == 1 else []
@@ -109,9 +125,15 @@ def _say_nothing(num_images: int, batch_size: int, shard: tuple[int, int]) -> No
 
 
 def _conclude(
-    output_dir: Path, indices: Sequence[int], max_area: float, max_attempts: int, copies: Sequence[Problem]
+    output_dir: Path,
+    indices: Sequence[int],
+    max_area: float,
+    max_attempts: int,
+    copies: Sequence[Problem],
 ) -> None:
-    """Print the result's path. Raises IncompleteError if pairs were left out, PrivacyError for copies."""
+    """Print the result's path. Raises IncompleteError if pairs were left out, PrivacyError for
+    copies.
+    """
     outcome = work.outcome(output_dir, indices)
     picture = output_dir / "pairs.png"
     say_result(picture if picture.exists() else output_dir)
@@ -125,7 +147,9 @@ def _conclude(
 
 def _why_invalid(outcome: Outcome, max_area: float) -> str:
     """Describe the faults of the invalid masks, and what to change."""
-    listed = "indices " + ", ".join(map(str, outcome.first)) + (", ..." if outcome.failed > 10 else "")
+    listed = (
+        "indices " + ", ".join(map(str, outcome.first)) + (", ..." if outcome.failed > 10 else "")
+    )
     empty, large, outside = (outcome.rejected[why] for why in ("empty", "too_large", "outside"))
     draws = f"draws: {empty} empty, {large} larger than {max_area:.3g} of the slice"
     draws += f", {outside} in part outside the image model's slices" if outside else ""

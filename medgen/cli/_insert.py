@@ -56,12 +56,18 @@ def insert(asked: Asked, overrides: Sequence[str], arguments: list[str]) -> int:
     return 0
 
 
-def _indices(num_images: int | None, only: tuple[int, ...], shard: tuple[int, int]) -> Sequence[int]:
+def _indices(
+    num_images: int | None, only: tuple[int, ...], shard: tuple[int, int]
+) -> Sequence[int]:
     """The outputs to make: those named, or this part of all of them."""
     if (num_images is None) != bool(only):
         what = "give one of them"
         raise RecipeError(
-            Problem("--num-images, --only", what, "Say how many outputs there shall be, or which to make")
+            Problem(
+                "--num-images, --only",
+                what,
+                "Say how many outputs there shall be, or which to make",
+            )
         )
     if only:
         return sorted({*only}) if shard[0] == 1 else []
@@ -73,7 +79,9 @@ def _inserter(asked: Asked, overrides: Sequence[str]) -> Inserter:
     scans = setup.Scans(asked.hosts, asked.donors, masks, overrides)
     if asked.image_model == NAME:
         if asked.steps:
-            raise RecipeError(Problem("--steps", "is for a model, and --image-model is paste", "Leave it out"))
+            raise RecipeError(
+                Problem("--steps", "is for a model, and --image-model is paste", "Leave it out")
+            )
         return setup.with_paste(scans, asked.seed)
     model = in_run("--image-model", Path(asked.image_model)) or Path(asked.image_model)
     painter = open_painter(model, asked.steps, options.registry())
@@ -86,7 +94,9 @@ def _conclude(out: Path, indices: Sequence[int]) -> None:
     picture = out / "insertions.png"
     say_result(picture if picture.exists() else out)
     if found.failed:
-        listed = ", ".join(map(str, found.first)) + (", ..." if found.failed > len(found.first) else "")
+        listed = ", ".join(map(str, found.first)) + (
+            ", ..." if found.failed > len(found.first) else ""
+        )
         what = f"{found.failed} of {len(indices)} outputs have no lesion (indices {listed}): "
         what += f"{found.rejected['no_place']} found no place, {found.rejected['too_large']} are larger than the "
         fix = "Give hosts and donors prepared alike, with their skull or without it, or train with a larger image_size"

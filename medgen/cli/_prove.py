@@ -29,14 +29,18 @@ def prove(
     segmenter: str,
     processes: int,
 ) -> None:
-    """Train the arms, with their results in a folder, and say what pairs are worth. command: goes on if stopped."""
+    """Train the arms, with their results in a folder, and say what pairs are worth. command: goes
+    on if stopped.
+    """
     registry = options.registry()
     sources.require_used(overrides, segmenters=[segmenter])
     settings = sources.measure("segmenters", segmenter, overrides, registry)
     pool, test, made = work.read(sources.real(real, overrides, registry), pairs, test_share, seed)
     given = Comparison(settings, pool, test, made, persons or len(pool.persons), times, steps, seed)
     with asked_to_stop(command) as stop:
-        proof = work.prove(given, folder, segmenter=segmenter, repeats=repeats, workers=processes, stop=stop)
+        proof = work.prove(
+            given, folder, segmenter=segmenter, repeats=repeats, workers=processes, stop=stop
+        )
     picture = prove_report.write(proof, folder)
     out.print(prove_report.table(proof))
     for sentence in prove_report.sentences(proof):

@@ -18,12 +18,19 @@ def data() -> None:
 @data.command("check")
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @overrides_argument
-@click.option("--recipe", metavar="RECIPE", help="Check the channels, masks and settings of a recipe.")
-@click.option("--json", "target", metavar="FILE", help="Also write the result as JSON; -: to stdout.")
-def data_check(folder: Path, overrides: tuple[str, ...], recipe: str | None, target: str | None) -> int:
+@click.option(
+    "--recipe", metavar="RECIPE", help="Check the channels, masks and settings of a recipe."
+)
+@click.option(
+    "--json", "target", metavar="FILE", help="Also write the result as JSON; -: to stdout."
+)
+def data_check(
+    folder: Path, overrides: tuple[str, ...], recipe: str | None, target: str | None
+) -> int:
     """List every fault of the scans in DIR, and what is legal but odd.
 
-    KEY=VALUE are settings as in a recipe: data.files.bravo='T1c_*.nii.gz'. The exit code is 3 if there are faults.
+    KEY=VALUE are settings as in a recipe: data.files.bravo='T1c_*.nii.gz'. The exit code is 3 if
+    there are faults.
     """
     from medgen.cli import _data_check
 

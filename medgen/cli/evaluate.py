@@ -22,7 +22,9 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.argument("pairs", type=options.FOLDER, metavar="PAIRS")
 @overrides_argument
 @click.option("--output", type=FILE, metavar="FILE", help="Write the card as JSON.")
-@click.option("--html", type=FILE, metavar="FILE", help="Write the card as one page, with pictures and plots.")
+@click.option(
+    "--html", type=FILE, metavar="FILE", help="Write the card as one page, with pictures and plots."
+)
 @click.option(
     "--features",
     multiple=True,
@@ -30,10 +32,20 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     help="Compare by this extractor; may be repeated.  [default: atlas, and efficientnet if installed]",
 )
 @click.option(
-    "--split", type=click.Choice(["train", "val", "all"]), default="train", show_default=True, help="Of REAL."
+    "--split",
+    type=click.Choice(["train", "val", "all"]),
+    default="train",
+    show_default=True,
+    help="Of REAL.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same card.")
-@click.option("--limit", type=click.IntRange(8), default=2000, show_default=True, help="Most samples of each side.")
+@click.option(
+    "--limit",
+    type=click.IntRange(8),
+    default=2000,
+    show_default=True,
+    help="Most samples of each side.",
+)
 @click.option(
     "--image-model",
     type=options.FOLDER,
@@ -47,7 +59,9 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     show_default=True,
     help="Pairs to make again of the same noise and no mask; takes as long as to generate them.",
 )
-@click.option("--compare", is_flag=True, help="REAL and PAIRS are two cards: show them side by side.")
+@click.option(
+    "--compare", is_flag=True, help="REAL and PAIRS are two cards: show them side by side."
+)
 def evaluate(
     real: str, pairs: Path, overrides: tuple[str, ...], output: Path | None, html: Path | None,
     features: tuple[str, ...], split: str, seed: int, limit: int, image_model: Path | None,
@@ -55,8 +69,8 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Say how good PAIRS are, beside real scans against each other.
 
-    REAL is a recipe, a run's folder, a checkpoint, or a folder of patients. KEY=VALUE are of the recipe, or of an
-    extractor: features.taught.steps=300.
+    REAL is a recipe, a run's folder, a checkpoint, or a folder of patients. KEY=VALUE are of the
+    recipe, or of an extractor: features.taught.steps=300.
     """
     from medgen.cli import _evaluate
 

@@ -12,8 +12,19 @@ from medgen.cli.options import FOLDER, overrides_argument
 @click.command()
 @click.argument("pairs", type=FOLDER, metavar="PAIRS")
 @overrides_argument
-@click.option("--nnunet", "out", type=FOLDER, required=True, metavar="OUT", help="Folder for OUT/Dataset###_NAME.")
-@click.option("--real", metavar="DATA", help="Real slices beside the pairs: a recipe, a run, a folder of patients.")
+@click.option(
+    "--nnunet",
+    "out",
+    type=FOLDER,
+    required=True,
+    metavar="OUT",
+    help="Folder for OUT/Dataset###_NAME.",
+)
+@click.option(
+    "--real",
+    metavar="DATA",
+    help="Real slices beside the pairs: a recipe, a run, a folder of patients.",
+)
 @click.option(
     "--generator-saw",
     "saw",
@@ -23,17 +34,29 @@ from medgen.cli.options import FOLDER, overrides_argument
     help="Which persons of DATA the pairs' generator was trained on.",
 )
 @click.option(
-    "--id", "number", type=click.IntRange(1, 999), default=500, show_default=True, help="The dataset's number."
+    "--id",
+    "number",
+    type=click.IntRange(1, 999),
+    default=500,
+    show_default=True,
+    help="The dataset's number.",
 )
 @click.option("--name", default="Medgen", show_default=True, help="The dataset's name.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same folds.")
 def export(
-    pairs: Path, overrides: tuple[str, ...], out: Path, real: str | None, saw: str, number: int, name: str, seed: int
+    pairs: Path,
+    overrides: tuple[str, ...],
+    out: Path,
+    real: str | None,
+    saw: str,
+    number: int,
+    name: str,
+    seed: int,
 ) -> None:
     """Write PAIRS as a raw dataset of nnU-Net v2, with or without real slices.
 
-    KEY=VALUE are of DATA's recipe. In splits_final.json pairs are only ever trained on, and not where
-    a person is validated whom their generator saw.
+    KEY=VALUE are of DATA's recipe. In splits_final.json pairs are only ever trained on, and not
+    where a person is validated whom their generator saw.
     """
     from medgen.cli import _export
 

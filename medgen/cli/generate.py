@@ -11,7 +11,12 @@ from medgen.cli.options import FOLDER
 
 
 @click.command()
-@click.option("--image-model", type=FOLDER, metavar="CKPT", help="Checkpoint or run folder of the image model.")
+@click.option(
+    "--image-model",
+    type=FOLDER,
+    metavar="CKPT",
+    help="Checkpoint or run folder of the image model.",
+)
 @click.option(
     "--seg-model",
     type=FOLDER,
@@ -20,10 +25,18 @@ from medgen.cli.options import FOLDER
 )
 @click.option("--num-images", type=click.IntRange(1, MOST_PAIRS), help="Number of pairs.")
 @click.option(
-    "--only", type=click.IntRange(0, MOST_PAIRS - 1), multiple=True, metavar="INDEX", help="Make just this pair."
+    "--only",
+    type=click.IntRange(0, MOST_PAIRS - 1),
+    multiple=True,
+    metavar="INDEX",
+    help="Make just this pair.",
 )
 @click.option(
-    "--output-dir", type=FOLDER, required=True, metavar="OUT", help="Folder for OUT/train/syn_00000/... and pairs.png."
+    "--output-dir",
+    type=FOLDER,
+    required=True,
+    metavar="OUT",
+    help="Folder for OUT/train/syn_00000/... and pairs.png.",
 )
 @click.option(
     "--steps",
@@ -41,7 +54,11 @@ from medgen.cli.options import FOLDER
 )
 @click.option("--shard", type=Shard(), default="1/1", help="Make part I of N, as one of N jobs.")
 @click.option(
-    "--devices", type=click.IntRange(1, 1024), default=1, metavar="N", help="Number of devices to share the work."
+    "--devices",
+    type=click.IntRange(1, 1024),
+    default=1,
+    metavar="N",
+    help="Number of devices to share the work.",
 )
 @click.option(
     "--max-area",
@@ -64,7 +81,9 @@ from medgen.cli.options import FOLDER
     show_default=True,
     help="Draw a pair again whose lesion lies outside its head by more than 2 % of its area.",
 )
-@click.option("--audit/--no-audit", default=True, show_default=True, help="Look for copies of training data.")
+@click.option(
+    "--audit/--no-audit", default=True, show_default=True, help="Look for copies of training data."
+)
 @click.option(
     "--obedience",
     is_flag=True,
@@ -77,7 +96,11 @@ from medgen.cli.options import FOLDER
     default=0.0,
     help="Set pairs aside whose lesion it finds with a smaller Dice; implies --obedience.",
 )
-@click.option("--audit-against", metavar="DATA", help="Training scans; without it, those of the image model's run.")
+@click.option(
+    "--audit-against",
+    metavar="DATA",
+    help="Training scans; without it, those of the image model's run.",
+)
 @click.pass_context
 def generate(context: click.Context, /, **asked: Any) -> int:
     """Write image and mask pairs; continues where it was stopped.

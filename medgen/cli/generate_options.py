@@ -17,7 +17,9 @@ class Shard(click.ParamType):  # type: ignore[type-arg]  # generic since click 8
 
     name = "I/N"
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
         match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", str(value), re.ASCII)
         if not match or not 1 <= int(match[1]) <= int(match[2]):
             self.fail(f"{value!r} is not I/N with I from 1 to N, such as 3/8.", param, ctx)
@@ -29,7 +31,9 @@ class Steps(click.ParamType):  # type: ignore[type-arg]  # generic since click 8
 
     name = "N|auto"
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | str:
         number = click.IntRange(1, 10**6)
         return "auto" if value == "auto" else int(number(value, param, ctx))
 

@@ -28,19 +28,28 @@ def maker(
     inside: int,
 ) -> Make:
     """Load the models, and return what gives generators of pairs with any number of sampling steps."""
-    image_model, seg_model = options.in_run("--image-model", image_model), options.in_run("--seg-model", seg_model)
+    image_model, seg_model = (
+        options.in_run("--image-model", image_model),
+        options.in_run("--seg-model", seg_model),
+    )
     image = load_model(image_model, options.registry()) if image_model else None
     masks = _masks(seg_model, image, seed, max_area, max_attempts)
     return lambda steps: work.Generator(image, masks(steps), seed, steps, batch_size, inside)
 
 
-def _masks(seg_model: Path | None, image: Model | None, seed: int, max_area: float, max_attempts: int) -> Masks:
+def _masks(
+    seg_model: Path | None, image: Model | None, seed: int, max_area: float, max_attempts: int
+) -> Masks:
     if seg_model is None:
         return lambda steps: None
     if seg_model.is_dir():
         if image is None:
             raise RecipeError(
-                Problem("--seg-model", f"{seg_model} is a folder of masks, which needs images", "Give --image-model")
+                Problem(
+                    "--seg-model",
+                    f"{seg_model} is a folder of masks, which needs images",
+                    "Give --image-model",
+                )
             )
         folder = FolderMasks(seg_model, image, seed)
         return lambda steps: folder

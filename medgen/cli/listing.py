@@ -21,15 +21,27 @@ _ORDER = (*KINDS, *MEASURES, "tables")
 
 
 def table(registry: Registry) -> None:
-    """Print a row per plugin: kind, name, distribution and purpose; for broken ones the reason and the file."""
+    """Print a row per plugin: kind, name, distribution and purpose; for broken ones the reason and
+    the file.
+    """
     rows = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("kind", "name", "from", "what"):
         rows.add_column(title, overflow="fold", no_wrap=title != "what")
     for entry in sorted(registry.entries, key=lambda each: (_ORDER.index(each.kind), each.name)):
-        rows.add_row(entry.kind, entry.name, f"{entry.distribution} {entry.version}", _summary(entry.settings_class))
+        rows.add_row(
+            entry.kind,
+            entry.name,
+            f"{entry.distribution} {entry.version}",
+            _summary(entry.settings_class),
+        )
     for given in sorted(registry.given, key=lambda each: str(each.command.name)):
         what = given.command.get_short_help_str(limit=100)
-        rows.add_row("command", str(given.command.name), f"{given.distribution} {given.version}", printable(what))
+        rows.add_row(
+            "command",
+            str(given.command.name),
+            f"{given.distribution} {given.version}",
+            printable(what),
+        )
     for plugin in registry.plugins:
         if plugin.error:
             what = plugin.error + (f", see {plugin.file}" if plugin.file else "")
@@ -44,12 +56,16 @@ def _core() -> Collection[str]:
     context = click.get_current_context(silent=True)
     root = context.find_root().command if context else None
     commands = root.commands if isinstance(root, click.Group) else {}
-    groups = {name: each.commands for name, each in commands.items() if isinstance(each, click.Group)}
+    groups = {
+        name: each.commands for name, each in commands.items() if isinstance(each, click.Group)
+    }
     return [*commands, *(f"{group} {name}" for group, each in groups.items() for name in each)]
 
 
 def page(registry: Registry, name: str) -> None:
-    """Print a block with defaults to paste for each plugin of this name, and the help of each command."""
+    """Print a block with defaults to paste for each plugin of this name, and the help of each
+    command.
+    """
     found = [entry for entry in registry.entries if entry.name == name]
     given = [each for each in registry.given if each.command.name == name]
     if not found and not given:
@@ -63,14 +79,19 @@ def page(registry: Registry, name: str) -> None:
 def _unknown(registry: Registry, name: str) -> list[Problem]:
     """Explain why no plugin has this name."""
     if name in _core():
-        return [Problem(name, "a command of medgen itself, no plugin", f"See `medgen {name} --help`")]
+        return [
+            Problem(name, "a command of medgen itself, no plugin", f"See `medgen {name} --help`")
+        ]
     broken = [plugin for plugin in registry.plugins if plugin.name == name and plugin.error]
-    known = sorted({entry.name for entry in registry.entries} | {str(each.name) for each in registry.commands()})
+    known = sorted(
+        {entry.name for entry in registry.entries}
+        | {str(each.name) for each in registry.commands()}
+    )
     more = registry.suspects() or "`medgen plugins list` shows all"
     hint = f"{did_you_mean(name, known)} {more}".strip()
-    return [Problem(name, f"broken: {describe(each)}", "Repair or remove it") for each in broken] or [
-        Problem(name, "no such plugin", hint)
-    ]
+    return [
+        Problem(name, f"broken: {describe(each)}", "Repair or remove it") for each in broken
+    ] or [Problem(name, "no such plugin", hint)]
 
 
 def _help(given: Given) -> str:
@@ -82,12 +103,16 @@ def _help(given: Given) -> str:
 def _page(entry: Entry) -> str:
     lines = [f"# {entry.kind} {entry.name}, from {entry.distribution} {entry.version}"]
     lines += [f"# {line}".rstrip() for line in _text(entry.settings_class).splitlines()]
-    lines += _block(entry.settings_class, entry.name if entry.kind == "tables" else f"{entry.kind}.{entry.name}")
+    lines += _block(
+        entry.settings_class, entry.name if entry.kind == "tables" else f"{entry.kind}.{entry.name}"
+    )
     return "\n".join(lines) + "\n"
 
 
 def _block(cls: type, table: str) -> Iterator[str]:
-    """Write a table of TOML with its defaults and what each key means, and the tables in it after its own keys."""
+    """Write a table of TOML with its defaults and what each key means, and the tables in it after
+    its own keys.
+    """
     yield f"[{table}]"
     inner = [each for each in fields(cls) if attrs.has(type(each.default))]
     for each in fields(cls):
@@ -103,7 +128,7 @@ def _default(each: Field) -> str:
 
 
 def _summary(cls: type) -> str:
-    return _text(cls).split("\n")[0]
+    return " ".join(_text(cls).split("\n\n")[0].split())
 
 
 def _text(cls: type) -> str:

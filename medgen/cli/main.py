@@ -1,4 +1,6 @@
-"""Run the command line. A command imports torch only when it runs, so that `medgen --help` answers at once."""
+"""Run the command line. A command imports torch only when it runs, so that `medgen --help` answers
+at once.
+"""
 
 from __future__ import annotations
 
@@ -43,11 +45,15 @@ class Commands(options.OpenGroup):
             raise RuntimeError(f"BrokenPipeError: {error}") from error
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(__version__, prog_name="medgen")
 def cli(debug: bool) -> None:
-    """Labelled synthetic brain MRI: from a folder of scans with lesion masks to image and mask pairs."""
+    """Labelled synthetic brain MRI: from a folder of scans with lesion masks to image and mask
+    pairs.
+    """
 
 
 for each in (train, generate, insert, evaluate, audit, prove, export, plugins, recipe, data):
@@ -59,7 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     surroundings.prepare()
     given = list(sys.argv[1:] if arguments is None else arguments)
     code = guarded(lambda: _run(given), "--debug" in given)
-    if "torch.distributed" in sys.modules:  # else there can be no group, and torch is not imported for the question
+    if (
+        "torch.distributed" in sys.modules
+    ):  # else there can be no group, and torch is not imported for the question
         from medgen.ranks import process_group
 
         process_group.exit_now(code)
@@ -67,7 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(given: list[str]) -> Any:
-    """Run the command. Options of medgen itself, such as --debug, are also accepted after the command."""
+    """Run the command. Options of medgen itself, such as --debug, are also accepted after the
+    command.
+    """
     try:
         return cli.main(list(given), prog_name="medgen", standalone_mode=False, obj=given)
     except click.NoSuchOption as error:
@@ -75,7 +85,9 @@ def _run(given: list[str]) -> Any:
         if error.option_name not in own or error.option_name not in given:
             raise
         rest = [each for each in given if each != error.option_name]
-        return cli.main([error.option_name, *rest], prog_name="medgen", standalone_mode=False, obj=given)
+        return cli.main(
+            [error.option_name, *rest], prog_name="medgen", standalone_mode=False, obj=given
+        )
 
 
 def _usage(error: click.ClickException) -> Problem:
@@ -88,7 +100,9 @@ def _usage(error: click.ClickException) -> Problem:
 
 
 def guarded(work: Callable[[], Any], debug: bool) -> int:
-    """Run `work` and return its exit code, or that of what it raises. A log that cannot be written changes nothing."""
+    """Run `work` and return its exit code, or that of what it raises. A log that cannot be written
+    changes nothing.
+    """
     with streams.steady():
         code = _outcome(work, debug)
         cut = None if code else streams.cut_result()
@@ -126,11 +140,17 @@ def _what_happened(error: BaseException) -> MedgenError:
     """Describe an error that is no MedgenError."""
     code = exit_code_of(error)
     if code == 130:
-        return MedgenError(Problem("interrupted", "nothing more was written", "Give the same command to go on"))
+        return MedgenError(
+            Problem("interrupted", "nothing more was written", "Give the same command to go on")
+        )
     if isinstance(error, OSError) and (told := of_system(error, "storage")):
         return told
     if code == 7:
         fix = "Use a smaller network, image or batch, or lower data.workers"
         return MedgenError(Problem("out of memory", "the host has too little", fix))
     what = f"{type(error).__name__}: {error}".rstrip(": .")
-    return MedgenError(Problem("", what, "A bug in medgen or a plugin: give --debug as well, and report what it shows"))
+    return MedgenError(
+        Problem(
+            "", what, "A bug in medgen or a plugin: give --debug as well, and report what it shows"
+        )
+    )

@@ -23,7 +23,9 @@ LIMIT = 0.01
 """Share of copies among pairs that is tolerated: as many may be false alarms."""
 
 
-with_option = click.option("--with", "layers", multiple=True, metavar="FILE", help="Layer to apply over the recipe.")
+with_option = click.option(
+    "--with", "layers", multiple=True, metavar="FILE", help="Layer to apply over the recipe."
+)
 
 
 overrides_argument = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
@@ -46,7 +48,9 @@ class Group(click.Group):
 
 
 class OpenGroup(Group):
-    """A group with the commands of plugins beside the core's. Plugins name a command of group `data` `data NAME`."""
+    """A group with the commands of plugins beside the core's. Plugins name a command of group
+    `data` `data NAME`.
+    """
 
     @property
     def _prefix(self) -> str:
@@ -57,8 +61,13 @@ class OpenGroup(Group):
         return sorted({*super().list_commands(ctx), *(name for name, _ in self._added())})
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """Return the command. If several have this name, return one that raises; `--help` asks for each."""
-        own, added = super().get_command(ctx, name), [command for each, command in self._added() if each == name]
+        """Return the command. If several have this name, return one that raises; `--help` asks for
+        each.
+        """
+        own, added = (
+            super().get_command(ctx, name),
+            [command for each, command in self._added() if each == name],
+        )
         if len(added) + bool(own) < 2:
             return own or next(iter(added), None)
         whole = f"{self._prefix}{name}"
@@ -90,8 +99,12 @@ def registry() -> Registry:
     return Registry.load()
 
 
-def load_recipe(name: str | Path, overrides: Sequence[str] = (), layers: Sequence[str] = ()) -> Recipe:
-    """Load a recipe from a file or by name, with the installed plugins. Raises RecipeError with every mistake."""
+def load_recipe(
+    name: str | Path, overrides: Sequence[str] = (), layers: Sequence[str] = ()
+) -> Recipe:
+    """Load a recipe from a file or by name, with the installed plugins. Raises RecipeError with
+    every mistake.
+    """
     from medgen.config.recipe import load
 
     return load(name, overrides, layers, registry())
@@ -105,14 +118,24 @@ def say_result(path: Path) -> None:
 
 
 def in_run(option: str, model: Path | None) -> Path | None:
-    """Return the newest checkpoint of a run's folder, any other path as it is. Raises RecipeError if it is no model."""
+    """Return the newest checkpoint of a run's folder, any other path as it is. Raises RecipeError
+    if it is no model.
+    """
     if model is None or (model / "latest.pt").is_file():
         return model and model / "latest.pt"
     if model.is_dir() and option == "--image-model":
         raise RecipeError(
-            Problem(option, f"{model} is a folder without latest.pt", "Give a checkpoint, or the folder of a run")
+            Problem(
+                option,
+                f"{model} is a folder without latest.pt",
+                "Give a checkpoint, or the folder of a run",
+            )
         )
     if model.name.lower().endswith((".nii", ".nii.gz")):
         masks = ", or the folder that the masks lie in" if option == "--seg-model" else ""
-        raise RecipeError(Problem(option, f"{model} is a scan or a mask, not a model", f"Give a checkpoint{masks}"))
+        raise RecipeError(
+            Problem(
+                option, f"{model} is a scan or a mask, not a model", f"Give a checkpoint{masks}"
+            )
+        )
     return model

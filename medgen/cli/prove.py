@@ -14,15 +14,39 @@ from medgen.cli.options import FOLDER, overrides_argument
 @click.argument("real", metavar="REAL")
 @click.argument("pairs", type=FOLDER, metavar="PAIRS")
 @overrides_argument
-@click.option("--output-dir", type=FOLDER, metavar="OUT", help="Results are kept here.  [default: PAIRS-prove]")
-@click.option("--persons", type=click.IntRange(2), help="Real persons that pairs are added to.  [default: all]")
 @click.option(
-    "--times", type=click.FloatRange(0, min_open=True), default=4, show_default=True, help="Most pairs per real slice."
+    "--output-dir",
+    type=FOLDER,
+    metavar="OUT",
+    help="Results are kept here.  [default: PAIRS-prove]",
 )
 @click.option(
-    "--steps", type=click.IntRange(10), default=500, show_default=True, help="Optimizer steps of each segmenter."
+    "--persons",
+    type=click.IntRange(2),
+    help="Real persons that pairs are added to.  [default: all]",
 )
-@click.option("--seeds", "repeats", type=click.IntRange(3), default=3, show_default=True, help="Repeats of each arm.")
+@click.option(
+    "--times",
+    type=click.FloatRange(0, min_open=True),
+    default=4,
+    show_default=True,
+    help="Most pairs per real slice.",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(10),
+    default=500,
+    show_default=True,
+    help="Optimizer steps of each segmenter.",
+)
+@click.option(
+    "--seeds",
+    "repeats",
+    type=click.IntRange(3),
+    default=3,
+    show_default=True,
+    help="Repeats of each arm.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same answer.")
 @click.option(
     "--test-share",
@@ -30,15 +54,23 @@ from medgen.cli.options import FOLDER, overrides_argument
     default=0,
     help="Test on this share of all persons, not on those for validation: for pairs whose generator saw none of them.",
 )
-@click.option("--segmenter", default="small_unet", show_default=True, help="Plugin that finds lesions.")
-@click.option("--processes", type=click.IntRange(0), default=0, help="Processes that train.  [default: one per core]")
+@click.option(
+    "--segmenter", default="small_unet", show_default=True, help="Plugin that finds lesions."
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(0),
+    default=0,
+    help="Processes that train.  [default: one per core]",
+)
 @click.pass_context
 def prove(
     context: click.Context, real: str, pairs: Path, overrides: tuple[str, ...], output_dir: Path | None,
     persons: int | None, times: float, steps: int, repeats: int, seed: int, test_share: float, segmenter: str,
     processes: int,
 ) -> None:  # fmt: skip
-    """Say whether PAIRS help to train a segmenter of lesions, and how many real patients they are worth.
+    """Say whether PAIRS help to train a segmenter of lesions, and how many real patients they are
+    worth.
 
     REAL is a recipe, a run's folder, a checkpoint, or a folder of patients; its patients for
     validation are tested on, as the pairs' generator has not seen them. The same small segmenter is

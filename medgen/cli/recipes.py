@@ -27,11 +27,16 @@ def recipe_list() -> None:
 @overrides_argument
 @with_option
 @click.option("--only", metavar="TABLE", help="Table to print, such as training; default: all.")
-def recipe_show(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...], only: str | None) -> None:
+def recipe_show(
+    recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...], only: str | None
+) -> None:
     """Print the resolved recipe with all defaults, as TOML that loads again."""
     from medgen.config.recipe import to_toml
 
     text = to_toml(load_recipe(recipe, overrides, layers), only)
     click.echo(
-        "".join(each if each.isprintable() or each == "\n" else f"\\U{ord(each):08x}" for each in text), nl=False
+        "".join(
+            each if each.isprintable() or each == "\n" else f"\\U{ord(each):08x}" for each in text
+        ),
+        nl=False,
     )

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Show what would be trained and what it costs. Keeps the slice store, and nothing else.",
 )
-@click.option("--devices", type=click.IntRange(1), metavar="N", help="Number of devices, one process on each.")
+@click.option(
+    "--devices", type=click.IntRange(1), metavar="N", help="Number of devices, one process on each."
+)
 @click.pass_context
 def train(
     context: click.Context, recipe: str | None, overrides: tuple[str, ...], layers: tuple[str, ...],
@@ -48,22 +50,34 @@ def train(
 
 
 def _resolved(
-    recipe: str | None, overrides: Sequence[str], layers: Sequence[str], resume: str | None, devices: int | None
+    recipe: str | None,
+    overrides: Sequence[str],
+    layers: Sequence[str],
+    resume: str | None,
+    devices: int | None,
 ) -> Recipe:
     """Load the recipe to train; for a resumed run its own."""
     more = [f"training.devices={devices}"] if devices else []
     with given_as({"training.devices": "--devices"} if devices else {}):
         if resume and resume != "auto":
-            return _recipe_of(Path(resume), [*([recipe, *overrides] if recipe else []), *more], layers)
+            return _recipe_of(
+                Path(resume), [*([recipe, *overrides] if recipe else []), *more], layers
+            )
         if recipe:
             return load_recipe(recipe, [*overrides, *more], layers)
     raise RecipeError(
-        Problem("RECIPE", "none given", "Name one (`medgen recipe list` shows those that come along), or --resume RUN")
+        Problem(
+            "RECIPE",
+            "none given",
+            "Name one (`medgen recipe list` shows those that come along), or --resume RUN",
+        )
     )
 
 
 def _run_folder(path: Path) -> Path:
-    """Return the folder of the run to resume, for which its latest.pt may stand. Raises CheckpointError for others."""
+    """Return the folder of the run to resume, for which its latest.pt may stand. Raises
+    CheckpointError for others.
+    """
     if path.is_file() and path.name == "latest.pt":
         return path.parent
     if path.is_file() and path.suffix == ".pt":
@@ -76,7 +90,11 @@ def _run_folder(path: Path) -> Path:
         )
     if path.is_file():
         raise CheckpointError(
-            Problem(path, "is a file, expected the folder of a run", "Use --resume RUN, such as runs/bravo")
+            Problem(
+                path,
+                "is a file, expected the folder of a run",
+                "Use --resume RUN, such as runs/bravo",
+            )
         )
     return path
 
@@ -86,7 +104,11 @@ def _recipe_of(folder: Path, overrides: Sequence[str], layers: Sequence[str]) ->
     strange = [each for each in overrides if "=" not in each]
     if strange:
         raise RecipeError(
-            Problem(strange[0], "a run is resumed with its own recipe", f"Give only --resume {folder} and KEY=VALUE")
+            Problem(
+                strange[0],
+                "a run is resumed with its own recipe",
+                f"Give only --resume {folder} and KEY=VALUE",
+            )
         )
     from medgen.cli import _train
 

@@ -12,8 +12,12 @@ from medgen.errors import Problem
 
 
 def not_tables(kind: str, given: object, names: Sequence[str]) -> Problem:
-    """Describe a value in place of a kind's tables, such as `losses=mse`. names: those of its plugins."""
-    near = dict.fromkeys(name for word in _words(given) for name in difflib.get_close_matches(word, names, 1))
+    """Describe a value in place of a kind's tables, such as `losses=mse`. names: those of its
+    plugins.
+    """
+    near = dict.fromkeys(
+        name for word in _words(given) for name in difflib.get_close_matches(word, names, 1)
+    )
     add = " ".join(f"{kind}.{name}={{}}" for name in near or ["NAME"])
     what = f"got {as_toml(given)}, expected tables such as [{kind}.NAME]"
     return Problem(KeyPath((kind,)), what, f"Add with {add}, remove with {kind}.NAME=false")

@@ -28,7 +28,9 @@ def checks(recipe: Recipe) -> Iterator[tuple[str, Check]]:
 
 
 def mistakes(recipe: Recipe) -> Iterator[Problem]:
-    """Find mistakes in [training], mode, strategy, space and network; not in callbacks, whose checks may call this."""
+    """Find mistakes in [training], mode, strategy, space and network; not in callbacks, whose
+    checks may call this.
+    """
     yield from check_training(recipe)
     for part in (recipe.mode, recipe.strategy, recipe.space, recipe.network):
         yield from part.check(recipe)
@@ -43,9 +45,13 @@ def check_data(recipe: Recipe) -> Iterator[Problem]:
         names = recipe.mode.build().names
     if DEFAULT_MASK in names:
         reader = f"mode.{recipe.names['mode']}"
-        what = f"got {', '.join(data.masks)}, expected {DEFAULT_MASK} among them, which {reader} reads"
+        what = (
+            f"got {', '.join(data.masks)}, expected {DEFAULT_MASK} among them, which {reader} reads"
+        )
         likely = did_you_mean(DEFAULT_MASK, data.masks)
-        yield Problem("data.masks", what, likely or f'Add masks.{DEFAULT_MASK} = {{ file = "..." }}')
+        yield Problem(
+            "data.masks", what, likely or f'Add masks.{DEFAULT_MASK} = {{ file = "..." }}'
+        )
 
 
 def check_training(recipe: Recipe) -> Iterator[Problem]:
@@ -68,7 +74,9 @@ def metrics(recipe: Recipe) -> dict[str, Better] | None:
     own = None if recipe.strategy is None else recipe.strategy.metrics(recipe)
     if own is None:
         return None
-    found: dict[str, Better] = dict.fromkeys(("loss/val", *(f"loss/val/{name}" for name in recipe.losses)), "low")
+    found: dict[str, Better] = dict.fromkeys(
+        ("loss/val", *(f"loss/val/{name}" for name in recipe.losses)), "low"
+    )
     found |= own
     for callback in recipe.callbacks.values():
         found |= callback.metrics(recipe) if isinstance(callback, CallbackSettings) else {}
@@ -76,7 +84,9 @@ def metrics(recipe: Recipe) -> dict[str, Better] | None:
 
 
 def is_gain(recipe: Recipe, metric: str) -> bool:
-    """Whether a metric is to be maximised: it has a leading minus, or is known to be better where it is high."""
+    """Whether a metric is to be maximised: it has a leading minus, or is known to be better where
+    it is high.
+    """
     return metric.startswith("-") or (metrics(recipe) or {}).get(metric) == "high"
 
 
@@ -87,9 +97,17 @@ def check_metric(recipe: Recipe, key: str, metric: str) -> Iterator[Problem]:
         return
     if name not in known:
         likely = did_you_mean(name, known) or f"Choose one of {', '.join(known)}"
-        yield Problem(key, f"got {as_toml(metric)}, which no loss, strategy or callback of this recipe gives", likely)
+        yield Problem(
+            key,
+            f"got {as_toml(metric)}, which no loss, strategy or callback of this recipe gives",
+            likely,
+        )
     elif metric != name and known[name] == "low":
-        yield Problem(key, f"got {as_toml(metric)}, but {name} is better where it is low", "Leave the minus out")
+        yield Problem(
+            key,
+            f"got {as_toml(metric)}, but {name} is better where it is low",
+            "Leave the minus out",
+        )
 
 
 def check_losses(recipe: Recipe) -> Iterator[Problem]:

@@ -29,13 +29,18 @@ class Setting(NamedTuple):
 def check(old: Recipe, new: Recipe, folder: Path) -> None:
     """Raise CheckpointError with a line for each setting that a resumed run may not change.
 
-    A settings class lists in `may_change` what changes no result; a table may come or go if that is all it has.
+    A settings class lists in `may_change` what changes no result; a table may come or go if that is
+    all it has.
     """
     before, after = dict(_settings(old)), dict(_settings(new))
-    wrong = [key for key in {**before, **after} if not _allowed(key, before.get(key), after.get(key))]
+    wrong = [
+        key for key in {**before, **after} if not _allowed(key, before.get(key), after.get(key))
+    ]
     if wrong:
         fix = f'Keep it, or start a new run from these weights with training.init_from="{folder}/latest.pt"'
-        changes = {key: f"{_show(before, key)} -> {_show(after, key)}, in {folder}" for key in wrong}
+        changes = {
+            key: f"{_show(before, key)} -> {_show(after, key)}, in {folder}" for key in wrong
+        }
         raise CheckpointError(*(Problem(key, what, fix) for key, what in changes.items()))
 
 
@@ -48,20 +53,27 @@ def _allowed(key: str, old: Setting | None, new: Setting | None) -> bool:
 
 
 def _settings(recipe: Recipe) -> Iterator[tuple[str, Setting]]:
-    """List every key with its value, paths emptied. Each table is a key too, so that an empty table counts."""
+    """List every key with its value, paths emptied. Each table is a key too, so that an empty table
+    counts.
+    """
     for table, part in _tables(recipe):
         names = [each.name for each in attrs.fields(type(part))]
         free = part.may_change
         yield table, Setting({}, bool(names) and set(names) <= set(free))
         for name in names:
-            yield f"{table}.{name}", Setting(unstructure(getattr(part, name), paths=False), name in free)
+            yield (
+                f"{table}.{name}",
+                Setting(unstructure(getattr(part, name), paths=False), name in free),
+            )
 
 
 def _tables(recipe: Recipe) -> Iterator[tuple[str, Any]]:
     yield from ((name, getattr(recipe, name)) for name in CORE)
     yield from recipe.tables.items()
     yield from ((f"{kind}.{recipe.names[kind]}", getattr(recipe, kind)) for kind in SINGLE)
-    yield from ((f"{kind}.{name}", each) for kind in SEVERAL for name, each in getattr(recipe, kind).items())
+    yield from (
+        (f"{kind}.{name}", each) for kind in SEVERAL for name, each in getattr(recipe, kind).items()
+    )
 
 
 def _show(settings: dict[str, Setting], key: str) -> str:

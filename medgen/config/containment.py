@@ -1,4 +1,6 @@
-"""What a plugin does to the process as it is imported, undone, so that all others find it as it was."""
+"""What a plugin does to the process as it is imported, undone, so that all others find it as it
+was.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ from medgen.system.streams import Steady
 
 @contextmanager
 def contained() -> Iterator[None]:
-    """Keep what is printed from stdout, and leave streams, folder, logging and the import system as they were.
+    """Keep what is printed from stdout, and leave streams, folder, logging and the import system as
+    they were.
 
     Raises BrokenPluginError if no module could be imported afterwards.
     """
@@ -35,7 +38,9 @@ def _logging() -> Iterator[None]:
     finally:
         root.setLevel(level)
         root.handlers[:] = handlers
-        for each in [each for each in warnings.filters if each[0] == "error" and each not in filters]:
+        for each in [
+            each for each in warnings.filters if each[0] == "error" and each not in filters
+        ]:
             warnings.filters.remove(each)  # type: ignore[attr-defined]  # a list, which typeshed calls a sequence
 
 
@@ -69,7 +74,9 @@ def _imports() -> Iterator[None]:
         sys.meta_path += [each for each in finders if each not in sys.meta_path]
         sys.path += [each for each in paths if each not in sys.path]
     if wrong is not None:
-        raise BrokenPluginError(f"put a finder on sys.meta_path that fails with {type(wrong).__name__}: {wrong}")
+        raise BrokenPluginError(
+            f"put a finder on sys.meta_path that fails with {type(wrong).__name__}: {wrong}"
+        )
 
 
 def _failure(finder: Any) -> BaseException | None:
@@ -83,7 +90,9 @@ def _failure(finder: Any) -> BaseException | None:
 
 @contextmanager
 def _streams() -> Iterator[None]:
-    """Let stdout and stderr be a stream of the plugin's own to stderr, also for what C and other programs print."""
+    """Let stdout and stderr be a stream of the plugin's own to stderr, also for what C and other
+    programs print.
+    """
     before = (sys.stdout, sys.stderr)
     for each in before:
         with suppress(AttributeError, OSError, ValueError):

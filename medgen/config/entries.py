@@ -29,7 +29,8 @@ class Given(NamedTuple):
 class Plugin(NamedTuple):
     """An entry point, a row of `medgen plugins list`.
 
-    provides: kinds and names. error: reason if it is broken. file: the file to inspect, if the error names none.
+    provides: kinds and names. error: reason if it is broken. file: the file to inspect, if the
+    error names none.
     """
 
     name: str
@@ -41,5 +42,9 @@ class Plugin(NamedTuple):
 
 
 def describe(plugin: Plugin) -> str:
-    """Describe a broken plugin's fault and origin: `ModuleNotFoundError: nosuch (bad-import 1.0), see FILE`."""
-    return f"{plugin.error} ({plugin.distribution} {plugin.version})" + (f", see {plugin.file}" if plugin.file else "")
+    """Describe a broken plugin's fault and origin: `ModuleNotFoundError: nosuch (bad-import 1.0),
+    see FILE`.
+    """
+    return f"{plugin.error} ({plugin.distribution} {plugin.version})" + (
+        f", see {plugin.file}" if plugin.file else ""
+    )

@@ -1,7 +1,8 @@
 """Find entry points of the group `medgen` in installed distributions, damaged ones included.
 
-`importlib.metadata.entry_points` is not used: one unreadable file hides the entry points of all packages, and of two
-distributions of the same name, such as an old one left behind, it reads only the first.
+`importlib.metadata.entry_points` is not used: one unreadable file hides the entry points of all
+packages, and of two distributions of the same name, such as an old one left behind, it reads only
+the first.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Found(NamedTuple):
 
 
 def found() -> list[Found]:
-    """Read every distribution that has entry points of medgen, or whose damaged metadata may have hidden some.
+    """Read every distribution that has entry points of medgen, or whose damaged metadata may have
+    hidden some.
 
     Distributions of the same name are adjacent, in the order in which to try them.
     """
@@ -43,7 +45,9 @@ def found() -> list[Found]:
     seen = set()
     for distribution in distributions():
         read = _read(distribution)
-        if (read.points or read.damage) and read.source not in seen:  # a folder may be on sys.path twice
+        if (
+            read.points or read.damage
+        ) and read.source not in seen:  # a folder may be on sys.path twice
             seen.add(read.source)
             named.setdefault(re.sub(r"[-_.]+", "-", read.source.name).lower(), []).append(read)
     return [each for name in sorted(named) for each in _in_order(named[name])]
@@ -52,25 +56,35 @@ def found() -> list[Found]:
 def _read(distribution: Distribution) -> Found:
     source = _of_path(distribution)
     if source.name.startswith("~"):
-        return Found(source, (), (f"{source.path}: left by an interrupted pip",) * _is_ours(distribution))
+        return Found(
+            source, (), (f"{source.path}: left by an interrupted pip",) * _is_ours(distribution)
+        )
     try:
         points = _points(distribution)
     except Exception as error:  # whatever a finder or a parser raises
-        return Found(source, (), (f"{source.path}/entry_points.txt: cannot be read ({_said(error)})",))
+        return Found(
+            source, (), (f"{source.path}/entry_points.txt: cannot be read ({_said(error)})",)
+        )
     if not points:
         return Found(source)
     try:
         about = distribution.metadata
         name, version = str(about["Name"] or ""), str(about["Version"] or source.version)
     except Exception as error:
-        return Found(source, points, (f"{source.path}: its metadata cannot be read ({_said(error)})",))
+        return Found(
+            source, points, (f"{source.path}: its metadata cannot be read ({_said(error)})",)
+        )
     if not name:
-        return Found(source, points, (f"{source.path}: its metadata is missing, empty or has no name",))
+        return Found(
+            source, points, (f"{source.path}: its metadata is missing, empty or has no name",)
+        )
     return Found(Source(printable(name), printable(version), source.path), points)
 
 
 def _points(distribution: Distribution) -> tuple[EntryPoint, ...]:
-    """The entry points of medgen. Raises ValueError, or what importlib does, if some seem meant but cannot be read."""
+    """The entry points of medgen. Raises ValueError, or what importlib does, if some seem meant but
+    cannot be read.
+    """
     text = distribution.read_text("entry_points.txt")
     if text is None:
         _require_none(distribution)
@@ -99,10 +113,16 @@ def _is_ours(distribution: Distribution) -> bool:
 
 def _of_path(distribution: Distribution) -> Source:
     """Read name and version from the metadata folder's name: `foo-1.0.dist-info`."""
-    path = str(distribution._path if isinstance(distribution, PathDistribution) else type(distribution).__module__)
+    path = str(
+        distribution._path
+        if isinstance(distribution, PathDistribution)
+        else type(distribution).__module__
+    )
     stem = PurePath(path).name.removesuffix(".dist-info").removesuffix(".egg-info")
     name, _, version = stem.partition("-")
-    return Source(printable(name or "unknown"), printable(version.split("-")[0] or "?"), printable(path))
+    return Source(
+        printable(name or "unknown"), printable(version.split("-")[0] or "?"), printable(path)
+    )
 
 
 def _said(error: Exception) -> str:
@@ -110,7 +130,9 @@ def _said(error: Exception) -> str:
 
 
 def _in_order(same: Sequence[Found]) -> Iterator[Found]:
-    """Order distributions of the same name by `sys.path`, in each folder the newest first; older ones are leftovers."""
+    """Order distributions of the same name by `sys.path`, in each folder the newest first; older
+    ones are leftovers.
+    """
     folders = list(dict.fromkeys(_folder(each) for each in same))
     ordered = sorted(same, key=lambda each: _number(each.source.version), reverse=True)
     ordered.sort(key=lambda each: (folders.index(_folder(each)), bool(each.damage)))

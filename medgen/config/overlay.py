@@ -51,13 +51,20 @@ class Layers:
     def origin(self, path: tuple[Key, ...]) -> str | None:
         """Return the last file that set a key, or the nearest table around it."""
         lengths = range(len(path), 0, -1)
-        return next((self._origins[path[:length]] for length in lengths if path[:length] in self._origins), None)
+        return next(
+            (self._origins[path[:length]] for length in lengths if path[:length] in self._origins),
+            None,
+        )
 
     def lay_file(self, file: Path, below: tuple[Path, ...] = ()) -> None:
-        """Merge a file after the files that it extends; a file extended several times is merged once."""
+        """Merge a file after the files that it extends; a file extended several times is merged
+        once.
+        """
         identity = file.resolve()
         if identity in below:
-            raise RecipeError(Problem(file, "extends: this file extends itself", "Remove one of the links"))
+            raise RecipeError(
+                Problem(file, "extends: this file extends itself", "Remove one of the links")
+            )
         table = parse(read(file), str(file))
         for name in _extends(table.pop("extends", []), file):
             parent = find(name, [file.parent], f"{file}: extends: ")
@@ -72,11 +79,21 @@ class Layers:
         key, equals, value = text.partition("=")
         path = [part.strip() for part in key.split(".")]
         if is_utf8(key) and not is_utf8(value):
-            yield Problem(COMMAND_LINE, f"got {as_toml(text)}, which is not UTF-8, as recipes are", NOT_UTF8)
+            yield Problem(
+                COMMAND_LINE, f"got {as_toml(text)}, which is not UTF-8, as recipes are", NOT_UTF8
+            )
             return
         if not equals or not all(path) or len(path) > _DEEPEST or not text.isprintable():
-            hint = f"A layer goes after --with: --with {text}" if text.isprintable() and layer(text) else ""
-            yield Problem(COMMAND_LINE, f"got {as_toml(text)}, expected KEY=VALUE such as training.epochs=3", hint)
+            hint = (
+                f"A layer goes after --with: --with {text}"
+                if text.isprintable() and layer(text)
+                else ""
+            )
+            yield Problem(
+                COMMAND_LINE,
+                f"got {as_toml(text)}, expected KEY=VALUE such as training.epochs=3",
+                hint,
+            )
             return
         table = _value(value)
         for part in reversed(path):
@@ -87,7 +104,9 @@ class Layers:
         """Merge a table: single kinds replace, all else merges, `kind.name = false` removes."""
         for key, value in table.items():
             if key in SINGLE:
-                self.tables[key] = self._replace(key, {value: {}} if isinstance(value, str) else value, origin)
+                self.tables[key] = self._replace(
+                    key, {value: {}} if isinstance(value, str) else value, origin
+                )
             elif key in SEVERAL and isinstance(value, dict):
                 merged = self._merge(self.tables.get(key, {}), value, (key,), origin)
                 self.tables[key] = self._without_removed(key, merged)
@@ -109,7 +128,11 @@ class Layers:
 
     def _clear_other_length(self, key: str, value: Any) -> None:
         """Let a later `steps` replace `epochs`, and vice versa."""
-        if key != "training" or not isinstance(value, dict) or not isinstance(self.tables.get(key), dict):
+        if (
+            key != "training"
+            or not isinstance(value, dict)
+            or not isinstance(self.tables.get(key), dict)
+        ):
             return
         for given, other in (("steps", "epochs"), ("epochs", "steps")):
             if value.get(given) and other not in value:
@@ -153,12 +176,15 @@ def _value(text: str) -> Any:
 def _extends(given: Any, file: Path) -> list[str]:
     names = [given] if isinstance(given, str) else given
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise RecipeError(Problem(file, f"extends: got {as_toml(given)}, expected a file or a list of files"))
+        raise RecipeError(
+            Problem(file, f"extends: got {as_toml(given)}, expected a file or a list of files")
+        )
     return names
 
 
 def find(given: str | Path, folders: Sequence[Path] = (Path(),), where: str = "") -> Path:
-    """Find a recipe's file, with or without `.toml`, below one of the folders or among medgen's recipes.
+    """Find a recipe's file, with or without `.toml`, below one of the folders or among medgen's
+    recipes.
 
     where: start of the error message. Raises RecipeError.
     """
@@ -173,7 +199,10 @@ def find(given: str | Path, folders: Sequence[Path] = (Path(),), where: str = ""
         raise RecipeError(Problem(f"{where}{path}", "is a folder", "Name a recipe in it"))
     if layer(path):
         raise RecipeError(not_alone(path, where))
-    hint = did_you_mean(path.name, _names_beside(places)) or "`medgen recipe list` shows those that come along"
+    hint = (
+        did_you_mean(path.name, _names_beside(places))
+        or "`medgen recipe list` shows those that come along"
+    )
     raise RecipeError(Problem(f"{where}{path}", "no such recipe", hint))
 
 
@@ -181,7 +210,11 @@ def layer(given: str | Path) -> str | None:
     """Return the name of medgen's layer, such as `fast_debug`, that a name or path means, or None."""
     path = Path(given)
     file = recipes_dir() / WITH / f"{path.stem}.toml"
-    if path.parent.name not in ("", WITH) or path.suffix not in ("", ".toml") or not os.path.isfile(file):
+    if (
+        path.parent.name not in ("", WITH)
+        or path.suffix not in ("", ".toml")
+        or not os.path.isfile(file)
+    ):
         return None
     return path.stem
 
@@ -195,7 +228,11 @@ def not_alone(path: Path, option: str = "") -> Problem:
 def recipes_dir() -> Path:
     """Return the folder of medgen's recipes, in a checkout or as installed by the wheel."""
     beside = Path(__file__).parents[2] / "recipes"
-    return beside if (beside / "base" / "common.toml").is_file() else Path(sys.prefix, "share", "medgen", "recipes")
+    return (
+        beside
+        if (beside / "base" / "common.toml").is_file()
+        else Path(sys.prefix, "share", "medgen", "recipes")
+    )
 
 
 def read(file: Path) -> str:
@@ -204,14 +241,22 @@ def read(file: Path) -> str:
         if not stat.S_ISREG(file.stat().st_mode):
             raise RecipeError(Problem(file, "is no regular file", "Give a TOML file"))
         # medgen writes a run's own recipe with the names of folders as they are
-        return file.read_bytes().decode("utf-8-sig", "surrogateescape" if file.name == "recipe.toml" else "strict")
+        return file.read_bytes().decode(
+            "utf-8-sig", "surrogateescape" if file.name == "recipe.toml" else "strict"
+        )
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise RecipeError(
-            Problem(f"{file}:{line}", f"byte 0x{error.object[error.start]:02x} is not UTF-8", "Save it as UTF-8")
+            Problem(
+                f"{file}:{line}",
+                f"byte 0x{error.object[error.start]:02x} is not UTF-8",
+                "Save it as UTF-8",
+            )
         ) from None
     except OSError as error:
-        raise RecipeError(Problem(file, reason(error), "Give a TOML file that can be read")) from None
+        raise RecipeError(
+            Problem(file, reason(error), "Give a TOML file that can be read")
+        ) from None
 
 
 def parse(text: str, source: str) -> dict[str, Any]:
@@ -219,24 +264,39 @@ def parse(text: str, source: str) -> dict[str, Any]:
     try:
         table = tomli.loads(text)
     except tomli.TOMLDecodeError as error:
-        raise RecipeError(Problem(f"{source}:{error.lineno}:{error.colno}", error.msg, "Correct the TOML")) from None
+        raise RecipeError(
+            Problem(f"{source}:{error.lineno}:{error.colno}", error.msg, "Correct the TOML")
+        ) from None
     except RecursionError:
-        raise RecipeError(Problem(source, "nested too deeply for a recipe", f"Use at most {_DEEPEST} levels")) from None
+        raise RecipeError(
+            Problem(source, "nested too deeply for a recipe", f"Use at most {_DEEPEST} levels")
+        ) from None
     except ValueError:  # Python reads no decimal integer beyond 4,300 digits
         raise RecipeError(Problem(source, "a number has too many digits", "Shorten it")) from None
     if _depth_exceeds(table, _DEEPEST):
-        raise RecipeError(Problem(source, "nested too deeply for a recipe", f"Use at most {_DEEPEST} levels"))
+        raise RecipeError(
+            Problem(source, "nested too deeply for a recipe", f"Use at most {_DEEPEST} levels")
+        )
     return table
 
 
 def _depth_exceeds(value: Any, levels: int) -> bool:
     layer = [value]
     for _ in range(levels):
-        inner = [each.values() if isinstance(each, dict) else each for each in layer if isinstance(each, (dict, list))]
+        inner = [
+            each.values() if isinstance(each, dict) else each
+            for each in layer
+            if isinstance(each, (dict, list))
+        ]
         layer = [member for each in inner for member in each]
     return bool(layer)
 
 
 def _names_beside(places: Sequence[Path]) -> list[str]:
-    files = [file for place in places if place.parent.is_dir() for file in sorted(place.parent.glob("*.toml"))]
+    files = [
+        file
+        for place in places
+        if place.parent.is_dir()
+        for file in sorted(place.parent.glob("*.toml"))
+    ]
     return [name for file in files for name in (file.name, file.stem)]

@@ -1,7 +1,7 @@
 """Import entry points, each so that none takes the others down.
 
-pluggy's own loader is not used: it stops at the first plugin that fails to import, and drops the second of two
-distributions whose entry points share a name. `installed` finds the entry points.
+pluggy's own loader is not used: it stops at the first plugin that fails to import, and drops the
+second of two distributions whose entry points share a name. `installed` finds the entry points.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ _LONGEST = 500
 
 
 class Loader:
-    """Imports entry points. Of distributions with the same name, the first that works provides each entry point."""
+    """Imports entry points. Of distributions with the same name, the first that works provides each
+    entry point.
+    """
 
     def __init__(self) -> None:
         self.rows: list[Plugin] = []
@@ -73,7 +75,9 @@ class Loader:
     def add(self, found: installed.Found, check: Callable[[], None]) -> None:
         """Import a distribution's entry points; `check` raises if the user interrupts."""
         name, version, path = found.source
-        self.rows += [Plugin(PurePath(path).name, name, version, error=reason) for reason in found.damage]
+        self.rows += [
+            Plugin(PurePath(path).name, name, version, error=reason) for reason in found.damage
+        ]
         new = [point for point in found.points if (name.lower(), point.name) not in self._loaded]
         for point in sorted(new, key=lambda point: point.name):
             row = self._load(point, found.source)
@@ -92,11 +96,15 @@ class Loader:
                 gives = registration.answers(module)
                 found = [Entry(*each, source.name, source.version) for each in _classes(gives)]
                 commands = registration.commands(gives.get("medgen_commands", ()))
-        except BaseException as error:  # SystemExit and KeyboardInterrupt too: one plugin must not take all down
+        except (
+            BaseException
+        ) as error:  # SystemExit and KeyboardInterrupt too: one plugin must not take all down
             return row._replace(error=_reason(error), file=printable(str(file)))
         self.entries += found
         for command in commands:
-            self.given.setdefault((str(command.name), point.value), Given(command, source.name, source.version))
+            self.given.setdefault(
+                (str(command.name), point.value), Given(command, source.name, source.version)
+            )
         provides = [(entry.kind, entry.name) for entry in found]
         provides += [("command", str(command.name)) for command in commands]
         return row._replace(provides=tuple(provides))
@@ -130,7 +138,9 @@ def _weighted(cls: type) -> type:
     weight = field(1.0, help="factor of this loss in the sum", check=ge(0))
     names = ("__module__", "__qualname__", "__doc__")
     body = {name: getattr(cls, name) for name in names}
-    return settings(type(cls.__name__, (cls,), {**body, "__annotations__": {"weight": float}, "weight": weight}))
+    return settings(
+        type(cls.__name__, (cls,), {**body, "__annotations__": {"weight": float}, "weight": weight})
+    )
 
 
 def _require_settings(kind: str, name: str, cls: type) -> None:
@@ -139,6 +149,10 @@ def _require_settings(kind: str, name: str, cls: type) -> None:
     if not issubclass(cls, _BASES[kind]):
         bases = " or ".join(base.__name__ for base in _BASES[kind])
         raise BrokenPluginError(f"{kind}.{name} does not derive from medgen.{bases}")
-    names = [each.name for each in fields(cls)]  # raises NameError for an annotation that cannot be read
+    names = [
+        each.name for each in fields(cls)
+    ]  # raises NameError for an annotation that cannot be read
     if kind == "losses" and "weight" in names:
-        raise BrokenPluginError(f"{kind}.{name} has a field weight, which the core gives to every loss")
+        raise BrokenPluginError(
+            f"{kind}.{name} has a field weight, which the core gives to every loss"
+        )

@@ -1,4 +1,5 @@
-"""Load a `Recipe` from TOML files, layers and overrides, and write it. Every mistake is reported at once.
+"""Load a `Recipe` from TOML files, layers and overrides, and write it. Every mistake is reported at
+once.
 
 Nothing here imports torch.
 """
@@ -24,9 +25,13 @@ from medgen.errors import Problem, RecipeError
 
 
 def load(
-    path: str | Path, overrides: Sequence[str] = (), layers: Sequence[str | Path] = (), registry: Registry | None = None
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    layers: Sequence[str | Path] = (),
+    registry: Registry | None = None,
 ) -> Recipe:
-    """Load a recipe from a file or by name. Precedence, rising: extended files, the file, layers, overrides.
+    """Load a recipe from a file or by name. Precedence, rising: extended files, the file, layers,
+    overrides.
 
     overrides: `KEY=VALUE`, such as `training.epochs=3`. layers: further recipes, as after `--with`.
     Raises RecipeError with every mistake, or PluginError if only plugins are at fault.
@@ -42,9 +47,14 @@ def load(
 
 
 def from_toml(
-    text: str, registry: Registry | None = None, source: str = "recipe", overrides: Sequence[str] = ()
+    text: str,
+    registry: Registry | None = None,
+    source: str = "recipe",
+    overrides: Sequence[str] = (),
 ) -> Recipe:
-    """Load a recipe from a text, such as a checkpoint's. source: its name in messages. overrides: `KEY=VALUE`."""
+    """Load a recipe from a text, such as a checkpoint's. source: its name in messages. overrides:
+    `KEY=VALUE`.
+    """
     laid = Layers()
     laid.lay(parse(text, source), source)
     wrong = [problem for each in overrides for problem in laid.lay_override(each)]
@@ -52,7 +62,9 @@ def from_toml(
 
 
 def data_settings(overrides: Sequence[str]) -> DataSettings:
-    """The table [data] that `KEY=VALUE` alone make, for a folder without a recipe. Raises RecipeError."""
+    """The table [data] that `KEY=VALUE` alone make, for a folder without a recipe. Raises
+    RecipeError.
+    """
     laid = Layers()
     wrong = [problem for each in overrides for problem in laid.lay_override(each)]
     wrong += [unknown_key(KeyPath((name,)), ["data"]) for name in laid.tables.keys() - {"data"}]
@@ -67,12 +79,18 @@ def to_toml(recipe: Recipe, only: str | None = None) -> str:
     table = _plain(recipe)
     if only is not None and only not in table:
         expected = f"one of {', '.join(table)}"
-        raise RecipeError(Problem("--only", f"got {as_toml(only)}, expected {expected}", did_you_mean(only, table)))
+        raise RecipeError(
+            Problem(
+                "--only", f"got {as_toml(only)}, expected {expected}", did_you_mean(only, table)
+            )
+        )
     return tomli_w.dumps(table if only is None else {only: table[only]})
 
 
 def public_toml(recipe: Recipe) -> str:
-    """Write TOML for files that leave the machine: paths emptied, private tables such as [slurm] left out; it loads."""
+    """Write TOML for files that leave the machine: paths emptied, private tables such as [slurm]
+    left out; it loads.
+    """
     table = _plain(recipe, paths=False)
     for name, settings in recipe.tables.items():
         if not settings.public:
@@ -83,10 +101,20 @@ def public_toml(recipe: Recipe) -> str:
 def shipped() -> list[tuple[str, str]]:
     """List the names of medgen's recipes, each with its first comment."""
     files = sorted(recipes_dir().glob("*.toml"))
-    return [(path.stem, path.read_text(encoding="utf-8").split("\n", 1)[0].lstrip("# ")) for path in files]
+    return [
+        (path.stem, path.read_text(encoding="utf-8").split("\n", 1)[0].lstrip("# "))
+        for path in files
+    ]
 
 
 def _plain(recipe: Recipe, paths: bool = True) -> dict[str, Any]:
-    single = {kind: {name: unstructure(getattr(recipe, kind), paths)} for kind, name in recipe.names.items()}
+    single = {
+        kind: {name: unstructure(getattr(recipe, kind), paths)}
+        for kind, name in recipe.names.items()
+    }
     tables = {name: unstructure(each, paths) for name, each in recipe.tables.items()}
-    return single | {name: unstructure(getattr(recipe, name), paths) for name in (*SEVERAL, *CORE)} | tables
+    return (
+        single
+        | {name: unstructure(getattr(recipe, name), paths) for name in (*SEVERAL, *CORE)}
+        | tables
+    )

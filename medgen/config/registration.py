@@ -55,26 +55,36 @@ def _require_api(module: ModuleType) -> None:
 def classes(hook: str, answer: object) -> Iterator[tuple[str, type]]:
     """Validate and yield a hook's settings classes with their names."""
     if not isinstance(answer, Mapping):
-        raise BrokenPluginError(f"{hook} returned {_kind(answer)}, expected a dict of settings classes by name")
+        raise BrokenPluginError(
+            f"{hook} returned {_kind(answer)}, expected a dict of settings classes by name"
+        )
     for name, cls in answer.items():
         _require_name(name, "a plugin")
         if not isinstance(cls, type):
-            raise BrokenPluginError(f"{hook} returned {_kind(cls)} as {name}, expected a settings class")
+            raise BrokenPluginError(
+                f"{hook} returned {_kind(cls)} as {name}, expected a settings class"
+            )
         yield name, cls
 
 
 def commands(answer: object) -> list[click.Command]:
     """Validate and return the commands of `medgen_commands`."""
     if not isinstance(answer, Sequence) or isinstance(answer, str | bytes):
-        raise BrokenPluginError(f"medgen_commands returned {_kind(answer)}, expected a list of click commands")
+        raise BrokenPluginError(
+            f"medgen_commands returned {_kind(answer)}, expected a list of click commands"
+        )
     given: dict[str, click.Command] = {}
     for command in answer:
         if not isinstance(command, click.Command):
-            raise BrokenPluginError(f"medgen_commands returned a list with {_kind(command)}, expected click commands")
+            raise BrokenPluginError(
+                f"medgen_commands returned a list with {_kind(command)}, expected click commands"
+            )
         _require_name(command.name, "a command", _COMMAND)
         command.get_short_help_str()  # what `medgen --help` shows of it, which must not fail there
         if str(command.name) in given:
-            raise BrokenPluginError(f"medgen_commands returned two commands with the name {command.name}")
+            raise BrokenPluginError(
+                f"medgen_commands returned two commands with the name {command.name}"
+            )
         given[str(command.name)] = command
     return list(given.values())
 

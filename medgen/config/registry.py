@@ -20,9 +20,13 @@ SUSPECTS = 5
 
 
 class Registry:
-    """Installed plugins. `plugins`: one per entry point, broken ones included; `entries`: their settings classes."""
+    """Installed plugins. `plugins`: one per entry point, broken ones included; `entries`: their
+    settings classes.
+    """
 
-    def __init__(self, plugins: Sequence[Plugin], entries: Sequence[Entry], given: Sequence[Given] = ()):
+    def __init__(
+        self, plugins: Sequence[Plugin], entries: Sequence[Entry], given: Sequence[Given] = ()
+    ):
         self.plugins, self.entries, self.given = tuple(plugins), tuple(entries), tuple(given)
 
     @classmethod
@@ -40,14 +44,20 @@ class Registry:
         return tuple(dict.fromkeys(entry.name for entry in self.entries if entry.kind == kind))
 
     def find(self, kind: str, name: str) -> Entry | None:
-        """Return the entry, or None for an unknown name. Raises PluginError if it is ambiguous or its plugin broken."""
+        """Return the entry, or None for an unknown name. Raises PluginError if it is ambiguous or
+        its plugin broken.
+        """
         found = [entry for entry in self.entries if (entry.kind, entry.name) == (kind, name)]
         if len(found) > 1:
             raise PluginError(_ambiguous(found))
         broken = [plugin for plugin in self.plugins if plugin.name == name and plugin.error]
         if broken and not found:
             raise PluginError(
-                Problem(f"{kind}.{name}", f"its plugin is broken: {describe(broken[0])}", "Repair or remove it")
+                Problem(
+                    f"{kind}.{name}",
+                    f"its plugin is broken: {describe(broken[0])}",
+                    "Repair or remove it",
+                )
             )
         return found[0] if found else None
 
@@ -56,14 +66,24 @@ class Registry:
         entry = self.find(kind, name)
         if entry is None:
             known = ", ".join(self.names(kind)) or "none"
-            raise PluginError(Problem(f"{kind}.{name}", f"no such plugin, there are {known}", self.suspects()))
+            raise PluginError(
+                Problem(f"{kind}.{name}", f"no such plugin, there are {known}", self.suspects())
+            )
         return entry
 
     def suspects(self) -> str:
-        """Advice if there are broken plugins, one of which may give what no other does; else an empty string."""
-        broken = dict.fromkeys(f"{each.distribution} {each.version}" for each in self.plugins if each.error)
+        """Advice if there are broken plugins, one of which may give what no other does; else an
+        empty string.
+        """
+        broken = dict.fromkeys(
+            f"{each.distribution} {each.version}" for each in self.plugins if each.error
+        )
         first = ", ".join(list(broken)[:SUSPECTS]) + ", ..." * (len(broken) > SUSPECTS)
-        return f"A broken plugin may be what gives it, of {first}: see `medgen plugins list`" if broken else ""
+        return (
+            f"A broken plugin may be what gives it, of {first}: see `medgen plugins list`"
+            if broken
+            else ""
+        )
 
     def commands(self) -> tuple[click.Command, ...]:
         """Return the commands of plugins."""
@@ -72,22 +92,35 @@ class Registry:
     def givers(self, command: str, core: bool = False) -> list[str]:
         """Return the distributions with a command of this name. core: True if the core has one too."""
         own = [f"medgen {__version__}"] if core else []
-        return own + [f"{each.distribution} {each.version}" for each in self.given if each.command.name == command]
+        return own + [
+            f"{each.distribution} {each.version}"
+            for each in self.given
+            if each.command.name == command
+        ]
 
     def problems(self, core: Collection[str] = ()) -> list[Problem]:
         """Describe broken plugins and ambiguous names. core: names of the core's commands."""
         broken = [
-            Problem(plugin.name, describe(plugin), "Repair or remove it") for plugin in self.plugins if plugin.error
+            Problem(plugin.name, describe(plugin), "Repair or remove it")
+            for plugin in self.plugins
+            if plugin.error
         ]
         keys = dict.fromkeys((entry.kind, entry.name) for entry in self.entries)
-        same = [[entry for entry in self.entries if (entry.kind, entry.name) == key] for key in keys]
+        same = [
+            [entry for entry in self.entries if (entry.kind, entry.name) == key] for key in keys
+        ]
         commands = {
-            str(command.name): self.givers(str(command.name), command.name in core) for command in self.commands()
+            str(command.name): self.givers(str(command.name), command.name in core)
+            for command in self.commands()
         }
         return [
             *broken,
             *(_ambiguous(entries) for entries in same if len(entries) > 1),
-            *(ambiguous(f"command.{name}", givers) for name, givers in commands.items() if len(givers) > 1),
+            *(
+                ambiguous(f"command.{name}", givers)
+                for name, givers in commands.items()
+                if len(givers) > 1
+            ),
         ]
 
 
@@ -103,4 +136,6 @@ def _ambiguous(entries: Sequence[Entry]) -> Problem:
 
 def _distinct(entries: Sequence[Entry]) -> list[Entry]:
     """Remove duplicates: two entry points may name the same module."""
-    return list({(entry.kind, entry.name, entry.settings_class): entry for entry in entries}.values())
+    return list(
+        {(entry.kind, entry.name, entry.settings_class): entry for entry in entries}.values()
+    )

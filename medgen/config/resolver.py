@@ -26,13 +26,19 @@ CORE: dict[str, type] = {
 }
 """The tables of the core."""
 GONE = "spatial_dims"
-"""A key of spaces and networks in older recipes and checkpoints: the number of axes follows from the data."""
+"""A key of spaces and networks in older recipes and checkpoints: the number of axes follows from
+the data.
+"""
 
 
 class Resolver:
-    """Builds settings objects from tables, and collects mistakes of the recipe and faults of plugins."""
+    """Builds settings objects from tables, and collects mistakes of the recipe and faults of
+    plugins.
+    """
 
-    def __init__(self, layers: Layers, source: str, registry: Registry, problems: Iterable[Problem] = ()):
+    def __init__(
+        self, layers: Layers, source: str, registry: Registry, problems: Iterable[Problem] = ()
+    ):
         self.layers, self.source, self.registry = layers, source, registry
         self.problems, self.broken = list(problems), list[Problem]()
         self._keys: list[str] = []
@@ -45,14 +51,21 @@ class Resolver:
             self._report(self._or_broken(unknown_key(KeyPath((name,)), known)))
         for kind, name in self.layers.removed:
             self._require_known(kind, name)
-        core: dict[str, Any] = {name: self._structure(cls, tables.get(name, {}), name) for name, cls in CORE.items()}
+        core: dict[str, Any] = {
+            name: self._structure(cls, tables.get(name, {}), name) for name, cls in CORE.items()
+        }
         self._axes = core["data"].axes if core["data"] else DataSettings().axes
         single: dict[str, tuple[str, Any]] = {kind: self._single(kind) for kind in SINGLE}
         names = {kind: name for kind, (name, _) in single.items()}
         parts: dict[str, Any] = {kind: made for kind, (_, made) in single.items()}
         parts |= {kind: self._several(kind) for kind in SEVERAL}
-        own = {name: self._plugin("tables", name, tables.get(name, {})) for name in self.registry.names("tables")}
-        recipe = Recipe(**core, **parts, tables={name: each for name, each in own.items() if each}, names=names)
+        own = {
+            name: self._plugin("tables", name, tables.get(name, {}))
+            for name in self.registry.names("tables")
+        }
+        recipe = Recipe(
+            **core, **parts, tables={name: each for name, each in own.items() if each}, names=names
+        )
         self._check(recipe)
         if self.problems:
             raise RecipeError(*self.problems, *self.broken)
@@ -65,7 +78,9 @@ class Resolver:
         tables = ", ".join(f"[{kind}.{name}]" for name in self.registry.names(kind))
         here = KeyPath((kind,))
         if not isinstance(table, dict):
-            self._report(Problem(here, f"got {as_toml(table)}, expected one of the tables {tables}"))
+            self._report(
+                Problem(here, f"got {as_toml(table)}, expected one of the tables {tables}")
+            )
         elif len(table) > 1:
             given = " and ".join(f"[{kind}.{name}]" for name in table)
             self._report(Problem(here, f"got {given}, expected only one", "Remove the others"))
@@ -82,7 +97,13 @@ class Resolver:
             self._report(advice.not_tables(kind, table, self.registry.names(kind)))
         elif not table and kind == "losses":
             tables = ", ".join(f"[{kind}.{name}]" for name in self.registry.names(kind))
-            self._report(Problem(KeyPath((kind,)), f"missing, expected at least one of the tables {tables}", "Add one"))
+            self._report(
+                Problem(
+                    KeyPath((kind,)),
+                    f"missing, expected at least one of the tables {tables}",
+                    "Add one",
+                )
+            )
         else:
             made = {name: self._plugin(kind, name, values) for name, values in table.items()}
             return {name: each for name, each in made.items() if each is not None}
@@ -93,7 +114,9 @@ class Resolver:
             entry = self.registry.find(kind, name)
         except PluginError as error:
             origin = self._origin(KeyPath((kind, name)))
-            self.broken += [each._replace(where=Place(origin, str(each.where))) for each in error.problems]
+            self.broken += [
+                each._replace(where=Place(origin, str(each.where))) for each in error.problems
+            ]
             return None
         if entry and not isinstance(table, dict):
             self._report(advice.not_a_table(kind, name, table))
@@ -101,12 +124,16 @@ class Resolver:
         if entry and kind in ("space", "network"):
             table = self._without_gone(entry.settings_class, table, KeyPath((kind, name, GONE)))
         if entry:
-            return self._structure(entry.settings_class, table, name if kind == "tables" else f"{kind}.{name}")
+            return self._structure(
+                entry.settings_class, table, name if kind == "tables" else f"{kind}.{name}"
+            )
         self._require_known(kind, name)
         return None
 
     def _without_gone(self, cls: type, table: dict[str, Any], path: KeyPath) -> dict[str, Any]:
-        """Leave out the number of axes, unless the plugin has a key of that name. It must be that of the data."""
+        """Leave out the number of axes, unless the plugin has a key of that name. It must be that
+        of the data.
+        """
         if GONE not in table or GONE in {each.name for each in fields(cls)}:
             return table
         if table[GONE] != self._axes:
@@ -118,7 +145,9 @@ class Resolver:
         names = self.registry.names(kind)
         if name not in (*names, *(plugin.name for plugin in self.registry.plugins if plugin.error)):
             what = f"no such plugin, expected one of {', '.join(names)}"
-            self._report(self._or_broken(Problem(KeyPath((kind, name)), what, did_you_mean(name, names))))
+            self._report(
+                self._or_broken(Problem(KeyPath((kind, name)), what, did_you_mean(name, names)))
+            )
 
     def _or_broken(self, problem: Problem) -> Problem:
         """Add that a broken plugin may be what is meant, unless a likely name is at hand."""
@@ -137,9 +166,15 @@ class Resolver:
         return structure({key: value for key, value in table.items() if key not in wrong}, cls)[0]
 
     def _check(self, recipe: Recipe) -> None:
-        found = [problem for where, check in checks(recipe) for problem in self._ask(where, check, recipe)]
+        found = [
+            problem
+            for where, check in checks(recipe)
+            for problem in self._ask(where, check, recipe)
+        ]
         for problem in found:
-            if not any(_mentions(problem, key) for key in self._keys):  # else it may only follow from that mistake
+            if not any(
+                _mentions(problem, key) for key in self._keys
+            ):  # else it may only follow from that mistake
                 self.problems.append(self._placed(problem))
 
     def _ask(self, where: str, check: Check, recipe: Recipe) -> list[Problem]:
@@ -168,7 +203,9 @@ class Resolver:
 
 
 def path_of(problem: Problem) -> KeyPath:
-    """The key path of a mistake in a recipe; of one that a `check` names as text, up to a position in a list."""
+    """The key path of a mistake in a recipe; of one that a `check` names as text, up to a position
+    in a list.
+    """
     where = problem.where
     return where if isinstance(where, KeyPath) else KeyPath(str(where).partition("[")[0].split("."))
 

@@ -1,4 +1,6 @@
-"""Describe where the points of a volume, a slice or a crop lie: their number, distance and place in mm."""
+"""Describe where the points of a volume, a slice or a crop lie: their number, distance and place in
+mm.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ from medgen.api.tables import AXES
 class Grid:
     """A grid of any number of axes.
 
-    shape: points along each axis. spacing: mm between points along each axis. affine: float64 `[4, axes + 1]`, from
-    indices and a final 1 to mm and a final 1, right, anterior and superior (RAS).
+    shape: points along each axis. spacing: mm between points along each axis. affine: float64 `[4,
+    axes + 1]`, from indices and a final 1 to mm and a final 1, right, anterior and superior (RAS).
     """
 
     shape: tuple[int, ...]
@@ -24,13 +26,17 @@ class Grid:
 
     @classmethod
     def of_slices(cls, size: int, spacing: float, axis: str) -> Grid:
-        """Return the grid of square slices. size: px. spacing: mm per px. axis: perpendicular, a name in `AXES`."""
+        """Return the grid of square slices. size: px. spacing: mm per px. axis: perpendicular, a
+        name in `AXES`.
+        """
         affine = np.diag([spacing] * 3 + [1.0])
         return cls((size, size), (spacing, spacing), np.delete(affine, AXES.index(axis), axis=1))
 
     @property
     def axis(self) -> str | None:
-        """Return the axis perpendicular to a slice, a name in `AXES`; None for a volume and an oblique slice."""
+        """Return the axis perpendicular to a slice, a name in `AXES`; None for a volume and an
+        oblique slice.
+        """
         across = np.flatnonzero(~self.affine[:3, :-1].any(axis=1))
         return AXES[across[0]] if len(across) == 1 else None
 
@@ -45,12 +51,21 @@ class Grid:
         return math.prod(self.spacing)
 
     def as_volume(self) -> Grid:
-        """Return the grid of a volume. A slice becomes a volume of one slice, as thick as its pixels are wide."""
+        """Return the grid of a volume. A slice becomes a volume of one slice, as thick as its
+        pixels are wide.
+        """
         if self.axis is None:
             return self
         across, mm = AXES.index(self.axis), self.spacing[0]
-        shape, spacing = np.insert(self.shape, across, 1).tolist(), np.insert(self.spacing, across, mm).tolist()
-        return Grid(tuple(shape), tuple(spacing), np.insert(self.affine, across, mm * np.eye(4)[across], axis=1))
+        shape, spacing = (
+            np.insert(self.shape, across, 1).tolist(),
+            np.insert(self.spacing, across, mm).tolist(),
+        )
+        return Grid(
+            tuple(shape),
+            tuple(spacing),
+            np.insert(self.affine, across, mm * np.eye(4)[across], axis=1),
+        )
 
     def __str__(self) -> str:
         shape = self.shape[:1] if len(set(self.shape)) == 1 else self.shape

@@ -1,6 +1,8 @@
-"""Anatomy and intensity: figures that need no weights, each a distance between generated and real slices.
+"""Anatomy and intensity: figures that need no weights, each a distance between generated and real
+slices.
 
-Every slice is measured by itself; the distributions of what is measured are compared (`distributions.Wasserstein`).
+Every slice is measured by itself; the distributions of what is measured are compared
+(`distributions.Wasserstein`).
 """
 
 from __future__ import annotations
@@ -22,15 +24,20 @@ BANDS = 16
 """Rings of equal width of the spectrum, up to the Nyquist frequency of the slice's side."""
 QUANTILES = np.linspace(0.05, 0.95, 19)
 INNER, RING, BRAIN = 0.35, (0.45, 0.75), 0.75
-"""Radii of the middle of the head, where the ventricles are, of the brain around it, and of all of the brain, of half
-the box's sides."""
+"""Radii of the middle of the head, where the ventricles are, of the brain around it, and of all of
+the brain, of half the box's sides.
+"""
 COMPONENTS = 8
 """Principal components of real heads: with more the few real patients are learned by heart."""
 SMALL = 1e-6
 
 
-def figures_of(real: Samples, other: Samples, synthetic: Samples, *, draws: int = DRAWS, seed: int = 0) -> list[Figure]:
-    """Return the figures of anatomy and intensity. other: real slices of persons who are not in `real`."""
+def figures_of(
+    real: Samples, other: Samples, synthetic: Samples, *, draws: int = DRAWS, seed: int = 0
+) -> list[Figure]:
+    """Return the figures of anatomy and intensity. other: real slices of persons who are not in
+    `real`.
+    """
     maker = FigureMaker(SECTION, draws, seed)
     axis = mirror_axis(real)
     measured = [dict(measures(samples, axis)) for samples in (real, other, synthetic)]
@@ -45,18 +52,24 @@ def figures_of(real: Samples, other: Samples, synthetic: Samples, *, draws: int 
 
 
 def _unexplained(maker: FigureMaker, real: Samples, other: Samples, synthetic: Samples) -> Figure:
-    """The share of a brain's variance that is no mixture of real brains: "distance from face space".
+    """The share of a brain's variance that is no mixture of real brains: "distance from face
+    space".
 
-    Turk and Pentland (1991, section 2.3), of brains brought to one size and blurred. Mottled textures are not in the
-    space of real brains, a smooth but plausible one nearly is.
+    Turk and Pentland (1991, section 2.3), of brains brought to one size and blurred. Mottled
+    textures are not in the space of real brains, a smooth but plausible one nearly is.
     """
     space = BrainSpace(_brains(real))
-    sets = [Measured(space.unexplained(_brains(each))[:, None], each.people) for each in (other, synthetic)]
+    sets = [
+        Measured(space.unexplained(_brains(each))[:, None], each.people)
+        for each in (other, synthetic)
+    ]
     return maker.level("anatomy that real heads do not explain", *sets, unit="share", better="low")
 
 
 class BrainSpace:
-    """The space that the first principal components of real brains span. brains: `[sample, pixel]`, of length 1."""
+    """The space that the first principal components of real brains span. brains: `[sample, pixel]`,
+    of length 1.
+    """
 
     def __init__(self, brains: np.ndarray):
         self._mean = brains.mean(0)
@@ -74,12 +87,16 @@ def _brains(samples: Samples) -> np.ndarray:
 
 
 def _brain(view: np.ndarray) -> np.ndarray:
-    """The pixels of the brain, `[sample, channel, pixel]`, blurred by one, as noise is told by other figures."""
+    """The pixels of the brain, `[sample, channel, pixel]`, blurred by one, as noise is told by
+    other figures.
+    """
     return np.asarray(ndimage.gaussian_filter(view, (0, 0, 1, 1))[..., _radius() < BRAIN])
 
 
 def _radius() -> np.ndarray:
-    """The distance of each pixel of the stretched box from its middle; 1 at the middle of its sides."""
+    """The distance of each pixel of the stretched box from its middle; 1 at the middle of its
+    sides.
+    """
     place = (np.arange(GRID) + 0.5) / GRID * 2 - 1
     return np.hypot(place[:, None], place[None])
 
@@ -95,7 +112,9 @@ UNITS = {"head area": "cm2", "mirror symmetry": "", "sharpness": "", "noise": ""
 
 
 def measures(samples: Samples, axis: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the name and the values, `[sample, column]`, of each property. axis: of mirror symmetry, 0 or 1."""
+    """Yield the name and the values, `[sample, column]`, of each property. axis: of mirror
+    symmetry, 0 or 1.
+    """
     images = samples.images
     heads = heads_of(images)
     boxes = boxes_of(heads)
@@ -121,27 +140,36 @@ def mirror_axis(real: Samples) -> int:
 def quantiles(images: np.ndarray, heads: np.ndarray) -> np.ndarray:
     """Return `[sample, channel * 19]`: quantiles of the head's values. Without a head, -1.
 
-    W1 of two histograms is the mean distance of their quantiles; here each slice's histogram is one observation.
+    W1 of two histograms is the mean distance of their quantiles; here each slice's histogram is one
+    observation.
     """
     rows = [
-        np.quantile(image[:, head], QUANTILES, axis=1).T.ravel() if head.any() else np.full(image.shape[0] * 19, -1.0)
+        np.quantile(image[:, head], QUANTILES, axis=1).T.ravel()
+        if head.any()
+        else np.full(image.shape[0] * 19, -1.0)
         for image, head in zip(images, heads, strict=True)
     ]
     return np.array(rows)
 
 
 def spectrum(images: np.ndarray) -> np.ndarray:
-    """Return `[sample, channel * band]`: log10 of the mean power in rings of the 2D Fourier transform."""
+    """Return `[sample, channel * band]`: log10 of the mean power in rings of the 2D Fourier
+    transform.
+    """
     power = np.abs(np.fft.fft2(images + 1.0)) ** 2 / np.prod(images.shape[2:])
     down, across = (np.fft.fftfreq(side) for side in images.shape[2:])
     ring = (np.hypot(down[:, None], across[None]) * 2 * BANDS).astype(np.int64)
     flat, ring = power.reshape(len(images) * images.shape[1], -1), ring.ravel()
-    bands = np.stack([flat[:, ring == band].mean(1) for band in range(BANDS) if (ring == band).any()], 1)
+    bands = np.stack(
+        [flat[:, ring == band].mean(1) for band in range(BANDS) if (ring == band).any()], 1
+    )
     return np.log10(bands + SMALL).reshape(len(images), -1)
 
 
 def sharpness(images: np.ndarray, heads: np.ndarray) -> np.ndarray:
-    """Return `[sample, channel]`: mean length of the gradient inside of the head, in deviations of its values."""
+    """Return `[sample, channel]`: mean length of the gradient inside of the head, in deviations of
+    its values.
+    """
     inner = ndimage.binary_erosion(heads, np.ones((1, 3, 3)))
     down, across = np.gradient(images, axis=(2, 3))
     deviation = np.sqrt(_within((images - _within(images, heads)[..., None, None]) ** 2, heads))
@@ -151,7 +179,8 @@ def sharpness(images: np.ndarray, heads: np.ndarray) -> np.ndarray:
 def noise(images: np.ndarray, heads: np.ndarray) -> np.ndarray:
     """Return `[sample, channel]`: deviation of the noise in the head (Immerkaer 1996, equation 5).
 
-    The difference of two Laplacians is blind to edges that are straight, not to texture, which real slices have too.
+    The difference of two Laplacians is blind to edges that are straight, not to texture, which real
+    slices have too.
     """
     kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)[None, None]
     response = np.abs(ndimage.convolve(images, kernel, mode="nearest"))
@@ -166,7 +195,9 @@ def _within(values: np.ndarray, heads: np.ndarray) -> np.ndarray:
 
 
 def _standardised(view: np.ndarray, heads: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Stretched heads with a mean of 0 and a deviation of 1 inside of the head, so that only anatomy is left."""
+    """Stretched heads with a mean of 0 and a deviation of 1 inside of the head, so that only
+    anatomy is left.
+    """
     mean = _within(images, heads)[..., None, None]
     deviation = np.sqrt(_within((images - mean) ** 2, heads))[..., None, None]
     return np.asarray((view - mean) / np.maximum(deviation, 1e-2))
@@ -179,17 +210,26 @@ def _shape(heads: np.ndarray, boxes: Boxes) -> np.ndarray:
 
 
 def _symmetry(view: np.ndarray, axis: int) -> np.ndarray:
-    """The correlation of the brain with its mirror image, `[sample, channel]`; 0 where the brain is flat."""
-    one, two = (each - each.mean(2, keepdims=True) for each in (_brain(view), _brain(np.flip(view, 2 + axis))))
+    """The correlation of the brain with its mirror image, `[sample, channel]`; 0 where the brain is
+    flat.
+    """
+    one, two = (
+        each - each.mean(2, keepdims=True)
+        for each in (_brain(view), _brain(np.flip(view, 2 + axis)))
+    )
     own = (one**2).sum(2) * (two**2).sum(2)
     return np.asarray((one * two).sum(2) / np.sqrt(np.maximum(own, SMALL**2)))
 
 
 def _middle(view: np.ndarray) -> np.ndarray:
-    """What is in the middle of the head: its mean against the ring's around it, its deviation, its darkest tenth."""
+    """What is in the middle of the head: its mean against the ring's around it, its deviation, its
+    darkest tenth.
+    """
     radius = _radius()
     inner, ring = view[..., radius < INNER], view[..., (radius > RING[0]) & (radius < RING[1])]
-    return np.concatenate([inner.mean(-1) - ring.mean(-1), inner.std(-1), np.quantile(inner, 0.1, axis=-1)], 1)
+    return np.concatenate(
+        [inner.mean(-1) - ring.mean(-1), inner.std(-1), np.quantile(inner, 0.1, axis=-1)], 1
+    )
 
 
 def _cells(view: np.ndarray) -> np.ndarray:

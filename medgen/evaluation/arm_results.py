@@ -38,7 +38,9 @@ class Results:
         path = self.folder / "made_with.json"
         before = _read(path)
         if before is not None and before != made_with:
-            keys = sorted(key for key in {*before, *made_with} if before.get(key) != made_with.get(key))
+            keys = sorted(
+                key for key in {*before, *made_with} if before.get(key) != made_with.get(key)
+            )
             changed = ", ".join(f"{key}: {before.get(key)} -> {made_with.get(key)}" for key in keys)
             what = f"results of another comparison are there ({changed})"
             raise RecipeError(Problem(out, what, "Give what made them, or another --output-dir"))
@@ -52,11 +54,20 @@ class Results:
     def read(self, arm: Arm, repeat: int) -> Result | None:
         """A result that is there and whole; None has to be made, again where a file is damaged."""
         result = _read(self.path(arm, repeat))
-        return result if result and (result.get("arm"), result.get("repeat")) == (arm.name, repeat) else None
+        return (
+            result
+            if result and (result.get("arm"), result.get("repeat")) == (arm.name, repeat)
+            else None
+        )
 
     def missing(self, arms: Sequence[Arm], repeats: int) -> list[tuple[Arm, int]]:
         """What is yet to be made, repeat by repeat."""
-        return [(arm, repeat) for repeat in range(repeats) for arm in arms if self.read(arm, repeat) is None]
+        return [
+            (arm, repeat)
+            for repeat in range(repeats)
+            for arm in arms
+            if self.read(arm, repeat) is None
+        ]
 
     def scores(self, arms: Sequence[Arm], repeats: int, name: str) -> Scores:
         """One score of all arms, NaN where a person has nothing to score."""

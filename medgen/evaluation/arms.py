@@ -51,8 +51,12 @@ FEWER = "real, fewer steps"
 
 
 def numbers_of(pool: int, base: int) -> list[int]:
-    """Numbers of real persons on the learning curve: doubling from 2, with `base` and the whole pool."""
-    doubling = itertools.takewhile(lambda number: number < pool, (FEWEST * 2**power for power in range(40)))
+    """Numbers of real persons on the learning curve: doubling from 2, with `base` and the whole
+    pool.
+    """
+    doubling = itertools.takewhile(
+        lambda number: number < pool, (FEWEST * 2**power for power in range(40))
+    )
     return sorted({*doubling, base, pool})
 
 
@@ -60,7 +64,11 @@ def arms_of(pool: int, base: int) -> list[Arm]:
     """Every arm, those first that the verdict needs."""
     compared = [Arm(MIXED, base, "pairs"), Arm(PASTED, base, "pasted"), Arm(real_arm(base), base)]
     others = [Arm(FEWER, base, shorter=True), Arm(SYNTHETIC, 0, "pairs")]
-    return compared + others + [Arm(real_arm(count), count) for count in numbers_of(pool, base) if count != base]
+    return (
+        compared
+        + others
+        + [Arm(real_arm(count), count) for count in numbers_of(pool, base) if count != base]
+    )
 
 
 class Comparison(NamedTuple):
@@ -94,16 +102,22 @@ def training_set(given: Comparison, arm: Arm, repeat: int) -> TrainingSet:
     real = _persons(given, arm.persons or given.base, repeat)
     count = min(len(given.pairs), round(given.times * len(real)))
     if arm.added == "pairs":
-        rows = torch.randperm(len(given.pairs), generator=seeds.stream(given.seed, "prove pairs", repeat)).numpy()
+        rows = torch.randperm(
+            len(given.pairs), generator=seeds.stream(given.seed, "prove pairs", repeat)
+        ).numpy()
         pairs = given.pairs.take(np.sort(rows[:count]))
         samples = _joined(real, pairs) if arm.persons else pairs
     elif arm.added == "pasted":
-        samples = _joined(real, copy_paste(real, count, seeds.derive(given.seed, "prove copy-paste", repeat)))
+        samples = _joined(
+            real, copy_paste(real, count, seeds.derive(given.seed, "prove copy-paste", repeat))
+        )
     else:
         samples = real
     kept = len(real) if arm.persons else 0
     # as often as the mixed arm sees a real slice, this one sees it, and stops
-    steps = max(1, round(given.steps * len(real) / (len(real) + count))) if arm.shorter else given.steps
+    steps = (
+        max(1, round(given.steps * len(real) / (len(real) + count))) if arm.shorter else given.steps
+    )
     return TrainingSet(samples, kept, len(samples) - kept, steps)
 
 
@@ -122,7 +136,12 @@ def run(given: Comparison, arm: Arm, repeat: int) -> dict[str, Any]:
     finally:
         torch.set_num_threads(threads)
     about = {"arm": arm.name, "repeat": repeat, "persons": arm.persons, "steps": chosen.steps}
-    return {**about, "real": chosen.real, "added": chosen.added, "scores": scores_of(found, given.test)}
+    return {
+        **about,
+        "real": chosen.real,
+        "added": chosen.added,
+        "scores": scores_of(found, given.test),
+    }
 
 
 def scores_of(found: Array, test: Samples) -> dict[str, list[float | None]]:
@@ -140,14 +159,26 @@ def names_of_scores() -> list[str]:
 
 
 def _scores(lesions: LesionScores, found: Array, truth: Array) -> Mapping[str, float]:
-    sized = [each for size in SIZES for each in (lesions.sized(size).mean_dice(), lesions.sized(size).sensitivity())]
+    sized = [
+        each
+        for size in SIZES
+        for each in (lesions.sized(size).mean_dice(), lesions.sized(size).sensitivity())
+    ]
     whole = pixel_dice(found[None], truth[None])[0]  # all slices of a person as one volume
-    values = [lesions.mean_dice(), float(whole), lesions.sensitivity(), lesions.false_per_sample(len(truth)), *sized]
+    values = [
+        lesions.mean_dice(),
+        float(whole),
+        lesions.sensitivity(),
+        lesions.false_per_sample(len(truth)),
+        *sized,
+    ]
     return dict(zip(names_of_scores(), values, strict=True))
 
 
 def _persons(given: Comparison, count: int, repeat: int) -> Samples:
-    order = torch.randperm(len(given.pool.persons), generator=seeds.stream(given.seed, "prove persons", repeat))
+    order = torch.randperm(
+        len(given.pool.persons), generator=seeds.stream(given.seed, "prove persons", repeat)
+    )
     chosen = given.pool.persons[order.numpy()[:count]]
     return given.pool.take(np.isin(given.pool.people, chosen))
 

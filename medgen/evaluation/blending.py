@@ -17,24 +17,31 @@ MOST = 2000
 
 
 def blend(
-    host: Array, donor: Array, region: Array, spacing: Sequence[float] | None = None, kept: Array | None = None
+    host: Array,
+    donor: Array,
+    region: Array,
+    spacing: Sequence[float] | None = None,
+    kept: Array | None = None,
 ) -> Array:
     """Paint a region with the donor's details, on the host's level all along its edge.
 
-    host, donor: float32 `[channel, *space]`, on one grid. region: bool `[*space]`. spacing: mm along each axis, by
-    which neighbours count; None: alike. kept: bool `[*space]`, what of the donor counts; the rest, such as air and
-    other lesions, is taken as what is nearest of it, as a step to it would count as a detail.
+    host, donor: float32 `[channel, *space]`, on one grid. region: bool `[*space]`. spacing: mm
+    along each axis, by which neighbours count; None: alike. kept: bool `[*space]`, what of the
+    donor counts; the rest, such as air and other lesions, is taken as what is nearest of it, as a
+    step to it would count as a detail.
 
-    Solves equation 7 for the gradient of the donor (equation 11), as the donor plus the smoothest field that makes up
-    for the difference at the edge (equation 5). At an edge of the array the field has no slope. Outside the region the
-    host's values are given back.
+    Solves equation 7 for the gradient of the donor (equation 11), as the donor plus the smoothest
+    field that makes up for the difference at the edge (equation 5). At an edge of the array the
+    field has no slope. Outside the region the host's values are given back.
     """
     made = host.astype(np.float32)
     if not region.any():
         return made
     mm = [1.0] * region.ndim if spacing is None else spacing
     if kept is not None:
-        nearest = ndimage.distance_transform_edt(~kept, mm, return_distances=False, return_indices=True)
+        nearest = ndimage.distance_transform_edt(
+            ~kept, mm, return_distances=False, return_indices=True
+        )
         donor = np.stack([image[tuple(nearest)] for image in donor])
     difference = (host - donor).reshape(len(host), -1).astype(np.float64)
     laplacian, edge = _equations(region, mm)
@@ -44,7 +51,9 @@ def blend(
 
 
 def _equations(region: Array, spacing: Sequence[float]) -> tuple[Any, Any]:
-    """The left side of equation 7, `[inside, inside]`, and the weights of its known neighbours, `[inside, all]`."""
+    """The left side of equation 7, `[inside, inside]`, and the weights of its known neighbours,
+    `[inside, all]`.
+    """
     places = np.flatnonzero(region)
     number = np.full(region.size, -1)
     number[places] = np.arange(len(places))

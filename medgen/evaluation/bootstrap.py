@@ -1,4 +1,6 @@
-"""Intervals by the bootstrap over persons: the slices of one person come and go together (Efron 1979)."""
+"""Intervals by the bootstrap over persons: the slices of one person come and go together (Efron
+1979).
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,13 @@ def interval(
 ) -> tuple[float, float]:
     """Return the interval of a statistic when other persons of the same kind had been met.
 
-    people: int64 `[sample]`, who each is of; or one such array for each of several sets, which are drawn apart.
-    statistic: gets for each set the rows that were drawn, int64, with repetitions, and gives a number or NaN.
+    people: int64 `[sample]`, who each is of; or one such array for each of several sets, which are
+    drawn apart. statistic: gets for each set the rows that were drawn, int64, with repetitions, and
+    gives a number or NaN.
 
-    Percentiles of the draws, as far from their median as they are, times `widening`, but around the value: resampling
-    biases a distance upwards, as having few samples did once already. NaN with fewer than two persons in a set, or
-    where most draws give NaN.
+    Percentiles of the draws, as far from their median as they are, times `widening`, but around the
+    value: resampling biases a distance upwards, as having few samples did once already. NaN with
+    fewer than two persons in a set, or where most draws give NaN.
     """
     sets = [people] if isinstance(people, np.ndarray) else list(people)
     found = intervals(lambda *rows: np.array([statistic(*rows)]), sets, draws, rng, level)
@@ -38,25 +41,33 @@ def intervals(
     rng: np.random.Generator,
     level: float = 0.95,
 ) -> np.ndarray:
-    """Return `[3, k]`: value, low and high of each of k statistics of the same draws; see `interval`."""
+    """Return `[3, k]`: value, low and high of each of k statistics of the same draws; see
+    `interval`.
+    """
     persons = [_Persons(each) for each in people]
     value = np.asarray(statistics(*(np.arange(len(each)) for each in people)), float)
     unknown = np.full_like(value, np.nan)
     fewest = min(each.count for each in persons)
     if fewest < 2:
         return np.stack([value, unknown, unknown])
-    drawn = np.array([statistics(*(each.draw(rng) for each in persons)) for _ in range(draws)], float)
+    drawn = np.array(
+        [statistics(*(each.draw(rng) for each in persons)) for _ in range(draws)], float
+    )
     told = (np.count_nonzero(~np.isnan(drawn), axis=0) * 2 >= draws) & ~np.isnan(value)
-    low, middle, high = np.nanquantile(np.where(told, drawn, 0), [(1 - level) / 2, 0.5, (1 + level) / 2], axis=0)
+    low, middle, high = np.nanquantile(
+        np.where(told, drawn, 0), [(1 - level) / 2, 0.5, (1 + level) / 2], axis=0
+    )
     wider = widening(fewest, level)
     low, high = value + wider * (low - middle), value + wider * (high - middle)
     return np.stack([value, np.where(told, low, np.nan), np.where(told, high, np.nan)])
 
 
 def widening(persons: int, level: float) -> float:
-    """Return by how much a percentile interval of few persons is too narrow: sqrt(n / (n - 1)) t / z, t of n - 1.
+    """Return by how much a percentile interval of few persons is too narrow: sqrt(n / (n - 1)) t /
+    z, t of n - 1.
 
-    Hesterberg (2015, section 4.3): the percentile interval uses the variance with 1 / n, and z in the place of t.
+    Hesterberg (2015, section 4.3): the percentile interval uses the variance with 1 / n, and z in
+    the place of t.
     """
     share = (1 + level) / 2
     ratio = stats.t.ppf(share, persons - 1) / stats.norm.ppf(share)

@@ -1,4 +1,6 @@
-"""When a likeness is beyond chance: limits from how alike different persons are, for each size of what is compared."""
+"""When a likeness is beyond chance: limits from how alike different persons are, for each size of
+what is compared.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,19 @@ DEVIATIONS = 4.0
 STEPS = np.linspace(np.log(4.0), np.log(65536.0), 40)
 """Logarithms of sizes (px) at which a limit is known; between them it is interpolated."""
 WIDTH = 0.5
-"""Standard deviation of the weights around a size, of its logarithm: sizes within a factor of 1.6 count alike."""
+"""Standard deviation of the weights around a size, of its logarithm: sizes within a factor of 1.6
+count alike.
+"""
 ENOUGH = 12.0
-"""Weight that a size's own held-out likenesses need to stand alone; below it those of all sizes are mixed in."""
+"""Weight that a size's own held-out likenesses need to stand alone; below it those of all sizes are
+mixed in.
+"""
 
 
 class Held(NamedTuple):
-    """Likeness of real things to the most alike of other persons', -1 to 1, with their size (px) and person."""
+    """Likeness of real things to the most alike of other persons', -1 to 1, with their size (px)
+    and person.
+    """
 
     score: Array
     size: Array
@@ -29,8 +37,9 @@ class Held(NamedTuple):
 class Limit(NamedTuple):
     """At which likeness something of a size is a copy.
 
-    levels: limits at `STEPS`. alarms: expected share of false alarms, for each person from the limits that the other
-    persons give; empty if fewer than two persons were there and the limit is the ceiling.
+    levels: limits at `STEPS`. alarms: expected share of false alarms, for each person from the
+    limits that the other persons give; empty if fewer than two persons were there and the limit is
+    the ceiling.
     """
 
     levels: Array
@@ -55,7 +64,10 @@ def limit(held: Held, ceiling: float) -> Limit:
     weights = np.exp(-0.5 * ((np.log(np.maximum(held.size, 1))[:, None] - STEPS) / WIDTH) ** 2)
     z = fisher(held.score)[:, None]
     moments = np.stack(
-        [np.stack([weights, weights * z, weights * z * z])[:, held.people == each].sum(1) for each in people]
+        [
+            np.stack([weights, weights * z, weights * z * z])[:, held.people == each].sum(1)
+            for each in people
+        ]
     )
     total = moments.sum(0)
     alarms = np.zeros(len(held.score))
@@ -72,7 +84,9 @@ def fisher(score: Array) -> Array:
 
 
 def _levels(moments: Array, ceiling: float) -> Array:
-    """Mean plus `DEVIATIONS` from weighted moments `[3, step]`; steps with little weight lean on all of them."""
+    """Mean plus `DEVIATIONS` from weighted moments `[3, step]`; steps with little weight lean on
+    all of them.
+    """
     everything = moments.sum(1, keepdims=True)
     lent = np.clip(ENOUGH - moments[0], 0.0, None) / max(float(everything[0, 0]), 1e-9)
     count, first, second = moments + lent * everything

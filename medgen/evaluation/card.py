@@ -1,4 +1,6 @@
-"""The card: every figure on a set of pairs, what it was measured with, and in words how good the pairs are."""
+"""The card: every figure on a set of pairs, what it was measured with, and in words how good the
+pairs are.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,9 @@ SAME = ("selection", "real", "extractors")
 class Card:
     """What `medgen evaluate` found.
 
-    made: of the pairs: what was read, how many, and of how many there is a control without a mask. real: likewise,
-    with persons and a fingerprint. selection: which slices, on which grid, how many at most. extractors: hash of each
-    by name. versions: of what the figures depend on.
+    made: of the pairs: what was read, how many, and of how many there is a control without a mask.
+    real: likewise, with persons and a fingerprint. selection: which slices, on which grid, how many
+    at most. extractors: hash of each by name. versions: of what the figures depend on.
     """
 
     verdict: Verdict
@@ -55,7 +57,9 @@ def read(path: Path) -> Card:
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
         if plain.pop("format") != FORMAT:
-            raise DataError(Problem(path, "is a card of another version of medgen", "Evaluate the pairs again"))
+            raise DataError(
+                Problem(path, "is a card of another version of medgen", "Evaluate the pairs again")
+            )
         figures = tuple(Figure(**_numbers(each)) for each in plain.pop("figures"))
         return Card(verdict=Verdict(**_numbers(plain.pop("verdict"))), figures=figures, **plain)
     except OSError as error:
@@ -63,11 +67,15 @@ def read(path: Path) -> Card:
             Problem(path, f"cannot be read ({error.strerror})", "Give a card of `medgen evaluate`")
         ) from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise DataError(Problem(path, "is no card", "Give what `medgen evaluate --output` wrote")) from None
+        raise DataError(
+            Problem(path, "is no card", "Give what `medgen evaluate --output` wrote")
+        ) from None
 
 
 def require_comparable(one: tuple[str, Card], two: tuple[str, Card]) -> None:
-    """Raise RecipeError, in one line, if two cards (each with a name) were not measured in the same way."""
+    """Raise RecipeError, in one line, if two cards (each with a name) were not measured in the same
+    way.
+    """
     differ = []
     for part in SAME:
         a, b = getattr(one[1], part), getattr(two[1], part)
@@ -76,7 +84,11 @@ def require_comparable(one: tuple[str, Card], two: tuple[str, Card]) -> None:
     if differ:
         what = f"cannot be compared, as they differ in {'; '.join(differ)}"
         raise RecipeError(
-            Problem(f"{one[0]} and {two[0]}", what, "Evaluate both with the same data, features and --seed")
+            Problem(
+                f"{one[0]} and {two[0]}",
+                what,
+                "Evaluate both with the same data, features and --seed",
+            )
         )
 
 

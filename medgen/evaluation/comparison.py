@@ -1,4 +1,6 @@
-"""Who is compared with whom: real persons in disjoint sets, and what is taught on the spot never meets its own."""
+"""Who is compared with whom: real persons in disjoint sets, and what is taught on the spot never
+meets its own.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,8 @@ FEWEST = 4
 class Fold:
     """Two sets of real persons, and the heads of others to teach on.
 
-    one, two: real slices; the generated are compared with each, and each with the other. heads: every slice of other
-    persons, at all heights, with a lesion or not.
+    one, two: real slices; the generated are compared with each, and each with the other. heads:
+    every slice of other persons, at all heights, with a lesion or not.
     """
 
     one: Samples
@@ -33,10 +35,11 @@ class Fold:
 class Comparison:
     """All that the sections of a card are made from.
 
-    made: the pairs. real: the slices that they are compared with. folds: one or two, in which every real person is
-    compared once. seed: of all randomness. draws: of each bootstrap. tell: called with a word for each thing done.
-    without_mask: images of the noise of some pairs and of no mask, with the masks that they were not given. control:
-    in words, how many these are, or why there are none.
+    made: the pairs. real: the slices that they are compared with. folds: one or two, in which every
+    real person is compared once. seed: of all randomness. draws: of each bootstrap. tell: called
+    with a word for each thing done. without_mask: images of the noise of some pairs and of no mask,
+    with the masks that they were not given. control: in words, how many these are, or why there are
+    none.
     """
 
     made: Samples
@@ -69,11 +72,14 @@ class Comparison:
         return seeds.derive(self.seed, f"evaluation/{purpose}", *index)
 
 
-def arrange(made: Samples, real: Samples, heads: Samples, seed: int = 0, draws: int = 200) -> Comparison:
+def arrange(
+    made: Samples, real: Samples, heads: Samples, seed: int = 0, draws: int = 200
+) -> Comparison:
     """Deal the real persons out, as the seed says.
 
-    Persons who show no slice in `real` teach. Where they are fewer than half of those who do, persons of one fold teach
-    for the other. Raises DataError with fewer than four persons in `real`.
+    Persons who show no slice in `real` teach. Where they are fewer than half of those who do,
+    persons of one fold teach for the other. Raises DataError with fewer than four persons in
+    `real`.
     """
     persons = real.persons
     if len(persons) < FEWEST:
@@ -88,7 +94,9 @@ def arrange(made: Samples, real: Samples, heads: Samples, seed: int = 0, draws: 
         one, two = (np.isin(real.people, mine[side::2]) for side in (0, 1))
         rest = ~np.isin(heads.people, mine)
         if not rest.any():
-            raise DataError(Problem(real.where, "no other person is left to teach features on", "Add patients"))
+            raise DataError(
+                Problem(real.where, "no other person is left to teach features on", "Add patients")
+            )
         folds.append(Fold(real.take(one), real.take(two), heads.take(rest)))
     return Comparison(made, real, tuple(folds), seed, draws)
 
@@ -103,7 +111,9 @@ def thinned(samples: Samples, limit: int, seed: int, number: int) -> Samples:
 
 def fingerprint(samples: Samples) -> str:
     """Return the sha256 of the slices, their lesions and whose they are, the first 16 digits."""
-    found = hashlib.sha256(repr((samples.channels, round(samples.spacing, 6), samples.images.shape)).encode())
+    found = hashlib.sha256(
+        repr((samples.channels, round(samples.spacing, 6), samples.images.shape)).encode()
+    )
     for each in (samples.images, samples.masks, samples.people):
         found.update(np.ascontiguousarray(each).tobytes())
     return found.hexdigest()[:16]

@@ -1,7 +1,8 @@
 """Copies of training data among pairs: whole slices, and lesions in other heads.
 
-A slice is compared with its nearest training slice, registered, by the correlation of detail inside the head; a lesion
-with the most alike training lesion. A copy is what is more alike than different persons are, for its size.
+A slice is compared with its nearest training slice, registered, by the correlation of detail inside
+the head; a lesion with the most alike training lesion. A copy is what is more alike than different
+persons are, for its size.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 FORMAT = 1
 """Part of what identifies an audit: raise it with any change of what is found."""
 CEILING, LESION_CEILING = 0.95, 0.99
-"""Correlations beyond which a slice or a lesion is a copy, however alike persons are. Resampled copies have more."""
+"""Correlations beyond which a slice or a lesion is a copy, however alike persons are. Resampled
+copies have more.
+"""
 CALIBRATION = 2000
 """Training slices that the limits are taken from, at most."""
 BLOCK = 256
@@ -39,7 +42,9 @@ BLOCK = 256
 
 @attrs.frozen
 class Verdict:
-    """What a pair is most like. row, lesion_row: of the training samples, -1: none. alike: -1 to 1, with its limit."""
+    """What a pair is most like. row, lesion_row: of the training samples, -1: none. alike: -1 to 1,
+    with its limit.
+    """
 
     row: int
     alike: float
@@ -62,9 +67,13 @@ class Verdict:
 
     @property
     def excess(self) -> float:
-        """How far it is beyond its limits, as a share of what is left to 1; the worst come first by this."""
+        """How far it is beyond its limits, as a share of what is left to 1; the worst come first by
+        this.
+        """
         slices = (self.alike - self.limit) / (1 - self.limit)
-        return max(slices, (self.lesion_alike - self.lesion_limit) / max(1 - self.lesion_limit, 1e-6))
+        return max(
+            slices, (self.lesion_alike - self.lesion_limit) / max(1 - self.lesion_limit, 1e-6)
+        )
 
 
 class Judge:
@@ -91,16 +100,25 @@ class Judge:
         verdicts = [Verdict(*one) for one in each]
         mine = patches(images, masks)
         numbers, scores = most_alike(mine, self.lesions)
-        for place, number, score, most in zip(mine.row, numbers, scores, self.lesion_limit.at(mine.area), strict=True):
+        for place, number, score, most in zip(
+            mine.row, numbers, scores, self.lesion_limit.at(mine.area), strict=True
+        ):
             verdict = verdicts[place]
             if score - most > verdict.lesion_alike - verdict.lesion_limit:
                 row = int(self.lesions.row[number]) if len(self.lesions.row) else -1
-                named = {"lesion_row": row, "lesion_alike": float(score), "lesion_limit": float(most)}
+                named = {
+                    "lesion_row": row,
+                    "lesion_alike": float(score),
+                    "lesion_limit": float(most),
+                }
                 verdicts[place] = attrs.evolve(verdict, **named)
         return verdicts
 
     def judge_pairs(
-        self, folders: Sequence[Path], names: Sequence[str], advance: Callable[[int], None] = lambda _: None
+        self,
+        folders: Sequence[Path],
+        names: Sequence[str],
+        advance: Callable[[int], None] = lambda _: None,
     ) -> Iterator[Verdict]:
         """Compare the pairs in some folders, all with files of these names, in their order."""
 
@@ -115,7 +133,9 @@ class Judge:
                 yield from verdicts
 
     def false_alarms(self, rng: np.random.Generator) -> tuple[float, float, float]:
-        """Expected share of new slices that are called copies, with its 95 % interval over persons; NaN if unknown."""
+        """Expected share of new slices that are called copies, with its 95 % interval over persons;
+        NaN if unknown.
+        """
         if not self.limit.calibrated:
             return np.nan, np.nan, np.nan
         alarms, people = self.limit.alarms, self.limit.people
@@ -128,7 +148,9 @@ class Judge:
         if len(np.unique(people.numpy())) < 2:
             return Held(np.zeros(0), np.zeros(0), np.zeros(0))
         rows = np.unique(np.linspace(0, len(people) - 1, min(CALIBRATION, len(people))).astype(int))
-        parts = [torch.from_numpy(rows[start : start + BLOCK]) for start in range(0, len(rows), BLOCK)]
+        parts = [
+            torch.from_numpy(rows[start : start + BLOCK]) for start in range(0, len(rows), BLOCK)
+        ]
         scores = []
         for found in work(lambda part: self.finder.find(views.take(part), people[part]), parts):
             scores.append(found.score.numpy())
@@ -139,7 +161,9 @@ class Judge:
         people = self.training.people[self.lesions.row]
         if len(np.unique(people)) < 2:
             return Held(np.zeros(0), np.zeros(0), np.zeros(0))
-        _, score = most_alike(self.lesions, self.lesions, lambda rows: people[rows][:, None] == people[None])
+        _, score = most_alike(
+            self.lesions, self.lesions, lambda rows: people[rows][:, None] == people[None]
+        )
         return Held(score, self.lesions.area.astype(float), people)
 
     def _require_like(self, block: pair_files.Block) -> None:
@@ -149,7 +173,9 @@ class Judge:
         if found != expected or not np.isclose(block.spacing, self.training.spacing, rtol=1e-3):
             raise DataError(
                 Problem(
-                    "", f"the pairs are {found}, others of them {expected}", "Audit the pairs of one model at a time"
+                    "",
+                    f"the pairs are {found}, others of them {expected}",
+                    "Audit the pairs of one model at a time",
                 )
             )
 

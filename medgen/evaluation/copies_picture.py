@@ -1,4 +1,6 @@
-"""`audit.png`: pairs beside the training slices that they are most like, and what is left when one is subtracted."""
+"""`audit.png`: pairs beside the training slices that they are most like, and what is left when one
+is subtracted.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def save(judge: Judge, blocks: Sequence[Block], path: Path) -> Path:
-    """Write a row for each pair: as it is, as it lies on its training slice, that slice, and the difference."""
+    """Write a row for each pair: as it is, as it lies on its training slice, that slice, and the
+    difference.
+    """
     return pictures.save(pictures.grid([_row(judge, block) for block in blocks]), path)
 
 
@@ -30,13 +34,26 @@ def _row(judge: Judge, block: Block) -> list[Array]:
         return _lesion_row(judge, verdict, mine, mask)
     other = judge.training.images[verdict.row].mean(0)
     laid = _laid(judge, block)
-    return [pictures.tile(mine, [mask]), pictures.tile(laid), pictures.tile(other), pictures.tile(_less(laid, other))]
+    return [
+        pictures.tile(mine, [mask]),
+        pictures.tile(laid),
+        pictures.tile(other),
+        pictures.tile(_less(laid, other)),
+    ]
 
 
 def _lesion_row(judge: Judge, verdict: Verdict, mine: Array, mask: Array) -> list[Array]:
     """A copied lesion, in its new head and its own; their heads have nothing to subtract."""
-    other, there = judge.training.images[verdict.lesion_row].mean(0), judge.training.masks[verdict.lesion_row]
-    return [pictures.tile(mine, [mask]), pictures.tile(mine), pictures.tile(other, [there]), pictures.tile(other)]
+    other, there = (
+        judge.training.images[verdict.lesion_row].mean(0),
+        judge.training.masks[verdict.lesion_row],
+    )
+    return [
+        pictures.tile(mine, [mask]),
+        pictures.tile(mine),
+        pictures.tile(other, [there]),
+        pictures.tile(other),
+    ]
 
 
 def _laid(judge: Judge, block: Block) -> Array:

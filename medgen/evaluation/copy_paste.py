@@ -2,7 +2,8 @@
 
 The control that a generator has to beat. Nothing but the training persons themselves is used. After
 Ghiasi et al. (2021, "Simple Copy-Paste") and, for lesions, CarveMix (Zhang et al. 2021): a margin
-comes along with the lesion and fades into the host, after Poisson blending, as in `medgen insert --image-model paste`.
+comes along with the lesion and fades into the host, after Poisson blending, as in `medgen insert
+--image-model paste`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ ATTEMPTS = 20
 
 
 class _Patch(NamedTuple):
-    """A lesion cut out. image: `[channel, h, w]`; lesion: bool `[h, w]`; alpha: `[h, w]`, 1 in it, 0 at the rim."""
+    """A lesion cut out. image: `[channel, h, w]`; lesion: bool `[h, w]`; alpha: `[h, w]`, 1 in it,
+    0 at the rim.
+    """
 
     image: Array
     lesion: Array
@@ -55,7 +58,11 @@ def copy_paste(samples: Samples, count: int, seed: int) -> Samples:
     Hosts go round in an order that the seed draws. A slice in which nothing fits after ATTEMPTS
     tries, or for which there is no second person, stays as its host is.
     """
-    donors = [(row, number) for row, mask in enumerate(samples.masks) for number in range(1, components(mask)[1] + 1)]
+    donors = [
+        (row, number)
+        for row, mask in enumerate(samples.masks)
+        for number in range(1, components(mask)[1] + 1)
+    ]
     heads = heads_of(samples.images)
     made = [_made(samples, heads, donors, number, seed) for number in range(count)]
     hosts = np.array([host for host, _, _ in made], np.int64)
@@ -92,7 +99,9 @@ def _patch(samples: Samples, row: int, number: int) -> _Patch:
     reach = max(2, round(MARGIN / samples.spacing))
     (box,) = ndimage.find_objects(lesion.astype(np.uint8))
     wide = [(reach, reach + 1 - (part.stop - part.start) % 2) for part in box]
-    window = tuple(slice(part.start, part.stop + sum(pad)) for part, pad in zip(box, wide, strict=True))
+    window = tuple(
+        slice(part.start, part.stop + sum(pad)) for part, pad in zip(box, wide, strict=True)
+    )
     padding = [(reach, reach + 1)] * 2
     inside = np.pad(lesion, padding)[window]
     distance = ndimage.distance_transform_edt(~inside)
@@ -110,7 +119,9 @@ def _turned(patch: _Patch, rng: np.random.Generator) -> _Patch:
 
 
 def _free(head: Array, mask: Array, patch: _Patch, spacing: float) -> Array:
-    """Centres, bool `[h, w]`, at which the patch lies in the brain and apart from the host's lesions."""
+    """Centres, bool `[h, w]`, at which the patch lies in the brain and apart from the host's
+    lesions.
+    """
     within = np.pad(head, 1)  # the edge of the slice is an edge of the head
     depth = ndimage.distance_transform_edt(within)[1:-1, 1:-1] * spacing
     allowed = (depth > DEPTH) & ~ndimage.binary_dilation(mask, iterations=2)
@@ -126,12 +137,17 @@ def _fits(shape: tuple[int, ...], window: tuple[int, ...]) -> Array:
     return ok
 
 
-def _place(image: Array, patch: _Patch, free: Array, rng: np.random.Generator) -> tuple[slice, slice]:
+def _place(
+    image: Array, patch: _Patch, free: Array, rng: np.random.Generator
+) -> tuple[slice, slice]:
     """The window, of a few that are drawn, whose surroundings are most like the lesion's own."""
     centres = np.argwhere(free)
     drawn = centres[rng.integers(len(centres), size=PLACES)]
     windows = [_window(centre, patch.lesion.shape) for centre in drawn]
-    unlike = [np.abs(_level(image[:, window[0], window[1]], patch.rim) - patch.around).sum() for window in windows]
+    unlike = [
+        np.abs(_level(image[:, window[0], window[1]], patch.rim) - patch.around).sum()
+        for window in windows
+    ]
     return windows[int(np.argmin(unlike))]
 
 
@@ -140,7 +156,9 @@ def _window(centre: Array, shape: tuple[int, ...]) -> tuple[slice, slice]:
     return slice(low[0], low[0] + shape[0]), slice(low[1], low[1] + shape[1])
 
 
-def _pasted(image: Array, mask: Array, patch: _Patch, window: tuple[slice, slice]) -> tuple[Array, Array]:
+def _pasted(
+    image: Array, mask: Array, patch: _Patch, window: tuple[slice, slice]
+) -> tuple[Array, Array]:
     """Blend the patch in, on the level of the host around it."""
     image, mask = image.copy(), mask.copy()
     host = image[:, window[0], window[1]]

@@ -1,7 +1,8 @@
-"""How far two sets of feature vectors, or the images of one set from each other, are apart. Arrays only, float64.
+"""How far two sets of feature vectors, or the images of one set from each other, are apart. Arrays
+only, float64.
 
-Features are `[n, d]`. A weight per row says how often the row was drawn, so that a bootstrap needs the products of
-rows only once.
+Features are `[n, d]`. A weight per row says how often the row was drawn, so that a bootstrap needs
+the products of rows only once.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ def polynomial(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 class Kernels(NamedTuple):
-    """Kernel values within and between two sets, `[n, n]`, `[m, m]`, `[n, m]`, and which rows are of two persons.
+    """Kernel values within and between two sets, `[n, n]`, `[m, m]`, `[n, m]`, and which rows are
+    of two persons.
 
-    The slices of one person are alike; were they pairs, a set of few persons would be far from any other of its kind.
+    The slices of one person are alike; were they pairs, a set of few persons would be far from any
+    other of its kind.
     """
 
     xx: np.ndarray
@@ -34,22 +37,34 @@ class Kernels(NamedTuple):
 
     @classmethod
     def of(
-        cls, x: np.ndarray, y: np.ndarray, people_x: np.ndarray | None = None, people_y: np.ndarray | None = None
+        cls,
+        x: np.ndarray,
+        y: np.ndarray,
+        people_x: np.ndarray | None = None,
+        people_y: np.ndarray | None = None,
     ) -> Kernels:
         """People: int64 `[n]` and `[m]`; without them, each row is of a person of its own."""
         x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
         apart = [_apart(len(x), people_x), _apart(len(y), people_y)]
-        return cls(polynomial(x, x) * apart[0], polynomial(y, y) * apart[1], polynomial(x, y), *apart)
+        return cls(
+            polynomial(x, x) * apart[0], polynomial(y, y) * apart[1], polynomial(x, y), *apart
+        )
 
     def kid(self, wx: np.ndarray | None = None, wy: np.ndarray | None = None) -> float:
-        """Return the squared MMD without bias (Gretton et al. 2012, eq. 3; KID of Binkowski et al. 2018).
+        """Return the squared MMD without bias (Gretton et al. 2012, eq. 3; KID of Binkowski et al.
+        2018).
 
-        wx `[n]`, wy `[m]`: how often each row was drawn, once if not given. NaN where a set has no two persons.
+        wx `[n]`, wy `[m]`: how often each row was drawn, once if not given. NaN where a set has no
+        two persons.
         """
         wx = np.ones(len(self.xx)) if wx is None else np.asarray(wx, np.float64)
         wy = np.ones(len(self.yy)) if wy is None else np.asarray(wy, np.float64)
         between = wx @ self.xy @ wy / (wx.sum() * wy.sum())
-        return _within(self.xx, self.apart_x, wx) + _within(self.yy, self.apart_y, wy) - 2 * float(between)
+        return (
+            _within(self.xx, self.apart_x, wx)
+            + _within(self.yy, self.apart_y, wy)
+            - 2 * float(between)
+        )
 
 
 def _apart(count: int, people: np.ndarray | None) -> np.ndarray:
@@ -63,7 +78,12 @@ def _within(kernel: np.ndarray, apart: np.ndarray, weights: np.ndarray) -> float
     return float(weights @ kernel @ weights / pairs) if pairs > 0 else float("nan")
 
 
-def kid(x: np.ndarray, y: np.ndarray, people_x: np.ndarray | None = None, people_y: np.ndarray | None = None) -> float:
+def kid(
+    x: np.ndarray,
+    y: np.ndarray,
+    people_x: np.ndarray | None = None,
+    people_y: np.ndarray | None = None,
+) -> float:
     """Return the kernel inception distance of two sets of features, not multiplied by 1000."""
     return Kernels.of(x, y, people_x, people_y).kid()
 
@@ -71,9 +91,9 @@ def kid(x: np.ndarray, y: np.ndarray, people_x: np.ndarray | None = None, people
 def fid(x: np.ndarray, y: np.ndarray) -> float:
     """Return |mu_x - mu_y|^2 + tr(S_x + S_y - 2 (S_x S_y)^(1/2)) (Heusel et al. 2017, eq. 6).
 
-    With S_x = A_x' A_x, the trace of the root is the sum of the singular values of A_x A_y', where A may be any root
-    of S: the centred samples, or, where there are more of them than features, the triangle of their QR. It is biased
-    upwards, more for fewer samples.
+    With S_x = A_x' A_x, the trace of the root is the sum of the singular values of A_x A_y', where
+    A may be any root of S: the centred samples, or, where there are more of them than features, the
+    triangle of their QR. It is biased upwards, more for fewer samples.
     """
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     shift = x.mean(axis=0) - y.mean(axis=0)
@@ -85,7 +105,11 @@ def fid(x: np.ndarray, y: np.ndarray) -> float:
 def _root(x: np.ndarray) -> np.ndarray:
     """A matrix A with A' A the covariance of x, of as few rows as can be."""
     centred = (x - x.mean(axis=0)) / np.sqrt(len(x) - 1)
-    return centred if len(x) <= x.shape[1] else np.asarray(linalg.qr(centred, mode="r")[0][: x.shape[1]])
+    return (
+        centred
+        if len(x) <= x.shape[1]
+        else np.asarray(linalg.qr(centred, mode="r")[0][: x.shape[1]])
+    )
 
 
 class Manifold(NamedTuple):
@@ -98,9 +122,11 @@ class Manifold(NamedTuple):
 
 
 def manifold(real: np.ndarray, made: np.ndarray, neighbours: int = NEIGHBOURS) -> Manifold:
-    """Return precision and recall (Kynkaanniemi et al. 2019, eq. 1 and 2), density and coverage (Naeem 2020, eq. 3, 4).
+    """Return precision and recall (Kynkaanniemi et al. 2019, eq. 1 and 2), density and coverage
+    (Naeem 2020, eq. 3, 4).
 
-    A sample counts if it lies within the ball around one of the other set that reaches to that one's k-th neighbour.
+    A sample counts if it lies within the ball around one of the other set that reaches to that
+    one's k-th neighbour.
     """
     real, made = np.asarray(real, np.float64), np.asarray(made, np.float64)
     k = min(neighbours, len(real) - 1, len(made) - 1)

@@ -17,17 +17,21 @@ DRAWS = 200
 
 
 class Measured(NamedTuple):
-    """values: float `[row, column]`, NaN where there is nothing to measure. people: int64 `[row]`, who it is of."""
+    """values: float `[row, column]`, NaN where there is nothing to measure. people: int64 `[row]`,
+    who it is of.
+    """
 
     values: np.ndarray
     people: np.ndarray
 
 
 class Wasserstein:
-    """The 1-Wasserstein distance of each column between rows of two sets, in standard deviations of the second set.
+    """The 1-Wasserstein distance of each column between rows of two sets, in standard deviations of
+    the second set.
 
-    W1 is the area between the two cumulative distributions (Ramdas et al. 2017, equation 5). All values are sorted
-    once, so that a bootstrap draw only counts its rows. A column that does not vary in the second set is not scaled.
+    W1 is the area between the two cumulative distributions (Ramdas et al. 2017, equation 5). All
+    values are sorted once, so that a bootstrap draw only counts its rows. A column that does not
+    vary in the second set is not scaled.
     """
 
     def __init__(self, first: np.ndarray, second: np.ndarray):
@@ -39,7 +43,9 @@ class Wasserstein:
         self._steps = np.nan_to_num(np.diff(ordered, axis=0), nan=0.0) / _spread(second)
 
     def __call__(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """Return `[column]`, NaN where a set has no value. first, second: row numbers, with repetitions."""
+        """Return `[column]`, NaN where a set has no value. first, second: row numbers, with
+        repetitions.
+        """
         lost, gained = self._shares(first, 0), self._shares(second, 1)
         difference = np.take_along_axis(np.concatenate([lost, -gained]), self._order, 0)
         distances = (np.abs(np.cumsum(difference, axis=0)[:-1]) * self._steps).sum(0)
@@ -52,7 +58,9 @@ class Wasserstein:
         return float(known.mean()) if known.size else float("nan")
 
     def _shares(self, rows: np.ndarray, which: int) -> np.ndarray:
-        """The share of its set's known values that each row stands for, `[row, column]`; NaN without any."""
+        """The share of its set's known values that each row stands for, `[row, column]`; NaN
+        without any.
+        """
         counts = np.bincount(rows, minlength=self._counts[which]).astype(np.float64)
         known = self._known[: self._counts[0]] if which == 0 else self._known[self._counts[0] :]
         weights = counts[:, None] * known
@@ -72,7 +80,8 @@ def _spread(values: np.ndarray) -> np.ndarray:
 
 @attrs.frozen
 class FigureMaker:
-    """The figures of one section: generated against real, beside other real persons against the same real ones.
+    """The figures of one section: generated against real, beside other real persons against the
+    same real ones.
 
     draws: of the bootstrap over persons. seed: of the draws; every figure has draws of its own.
     """
@@ -85,7 +94,9 @@ class FigureMaker:
         """Return the mean over the columns of their scaled Wasserstein distances."""
         value = self._between(name, "value", synthetic, real)
         reference = self._between(name, "reference", other, real)
-        return Figure.of(self.section, f"{name}, distance", np.array(value), np.array(reference), "SD", "low")
+        return Figure.of(
+            self.section, f"{name}, distance", np.array(value), np.array(reference), "SD", "low"
+        )
 
     def level(
         self,
@@ -109,7 +120,9 @@ class FigureMaker:
         )
         return Figure.of(self.section, name, value, reference, unit, better)
 
-    def _between(self, name: str, which: str, first: Measured, second: Measured) -> tuple[float, float, float]:
+    def _between(
+        self, name: str, which: str, first: Measured, second: Measured
+    ) -> tuple[float, float, float]:
         distance = Wasserstein(first.values, second.values)
         everyone = np.arange(len(first.values)), np.arange(len(second.values))
         people = [first.people, second.people]
@@ -125,10 +138,14 @@ class FigureMaker:
             return (float("nan"),) * 3
         column = measured.values[:, 0]
         value = of(column)
-        return value, *interval(lambda rows: of(column[rows]), measured.people, self.draws, self._rng(name, which))
+        return value, *interval(
+            lambda rows: of(column[rows]), measured.people, self.draws, self._rng(name, which)
+        )
 
     def _rng(self, name: str, which: str) -> np.random.Generator:
-        return np.random.default_rng(seeds.derive(self.seed, f"interval/{self.section}/{name}/{which}"))
+        return np.random.default_rng(
+            seeds.derive(self.seed, f"interval/{self.section}/{name}/{which}")
+        )
 
 
 def known_median(values: np.ndarray) -> float:

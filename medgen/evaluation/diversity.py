@@ -1,4 +1,6 @@
-"""How alike the samples of a set are to each other: MS-SSIM, high where a generator repeats itself (Odena 2017)."""
+"""How alike the samples of a set are to each other: MS-SSIM, high where a generator repeats itself
+(Odena 2017).
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,12 @@ PAIRS = 400
 
 
 def weights(size: int) -> tuple[float, ...]:
-    """Return the weights of the scales that images of `size` px hold, the finest ones, brought to a sum of 1."""
-    scales = [weight for level, weight in enumerate(WEIGHTS) if size >> level >= WINDOW] or [WEIGHTS[0]]
+    """Return the weights of the scales that images of `size` px hold, the finest ones, brought to a
+    sum of 1.
+    """
+    scales = [weight for level, weight in enumerate(WEIGHTS) if size >> level >= WINDOW] or [
+        WEIGHTS[0]
+    ]
     return tuple(weight / sum(scales) for weight in scales)
 
 
@@ -40,12 +46,18 @@ def figures_of(comparison: Comparison) -> list[Figure]:
         pairs = _pairs(samples, rng)
         likeness = ms_ssim(samples.images[pairs[0]], samples.images[pairs[1]])
 
-        def statistic(rows: np.ndarray, pairs: np.ndarray = pairs, likeness: np.ndarray = likeness) -> np.ndarray:
+        def statistic(
+            rows: np.ndarray, pairs: np.ndarray = pairs, likeness: np.ndarray = likeness
+        ) -> np.ndarray:
             drawn = np.bincount(rows, minlength=int(pairs.max()) + 1)
             weight = (drawn[pairs[0]] * drawn[pairs[1]]).astype(float)
-            return np.array([weight @ likeness / weight.sum()]) if weight.any() else np.array([np.nan])
+            return (
+                np.array([weight @ likeness / weight.sum()]) if weight.any() else np.array([np.nan])
+            )
 
-        found.append(intervals(statistic, [samples.people], comparison.draws, rng)[:, 0].clip(-1, 1))
+        found.append(
+            intervals(statistic, [samples.people], comparison.draws, rng)[:, 0].clip(-1, 1)
+        )
         comparison.tell("diversity")
     return [Figure.of("diversity", "MS-SSIM among samples", found[0], found[1])]
 
@@ -53,6 +65,10 @@ def figures_of(comparison: Comparison) -> list[Figure]:
 def _pairs(samples: Samples, rng: np.random.Generator) -> np.ndarray:
     """`[2, pair]`: rows of two different persons, as many as `PAIRS` or as there are."""
     count = len(samples)
-    every = np.stack(np.triu_indices(count, 1)) if count < 200 else rng.integers(count, size=(2, 4 * PAIRS))
+    every = (
+        np.stack(np.triu_indices(count, 1))
+        if count < 200
+        else rng.integers(count, size=(2, 4 * PAIRS))
+    )
     every = every[:, samples.people[every[0]] != samples.people[every[1]]]
     return np.asarray(every[:, np.sort(rng.permutation(every.shape[1])[:PAIRS])])

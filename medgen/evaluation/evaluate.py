@@ -32,7 +32,9 @@ DRAWS = 200
 
 @attrs.frozen(kw_only=True)
 class Asked:
-    """What a user wants to know. features: settings by name, in order; the verdict comes from the first of anatomy."""
+    """What a user wants to know. features: settings by name, in order; the verdict comes from the
+    first of anatomy.
+    """
 
     features: Mapping[str, FeaturesSettings]
     seed: int = 0
@@ -51,7 +53,10 @@ def compare_samples(source: Source, made: Samples, asked: Asked) -> Comparison:
     real = read_real(source, asked.split, made)
     whole = attrs.evolve(source, data=_whole_heads(source.data))
     heads = read_real(whole, asked.split, made, lesions_only=False)
-    made, real = (persons.thinned(each, asked.limit, asked.seed, number) for number, each in enumerate((made, real)))
+    made, real = (
+        persons.thinned(each, asked.limit, asked.seed, number)
+        for number, each in enumerate((made, real))
+    )
     return persons.arrange(made, real, heads, asked.seed, asked.draws)
 
 
@@ -60,7 +65,9 @@ def measure(comparison: Comparison, source: Source, asked: Asked) -> Card:
     figures, hashes = list[Figure](), dict[str, str]()
     with console.progress("card", len(asked.features) + len(SECTIONS), unit="parts") as bar:
         for name, settings in asked.features.items():
-            found, hashes[name] = fidelity.figures_of(comparison, name, settings.build(default_device()))
+            found, hashes[name] = fidelity.figures_of(
+                comparison, name, settings.build(default_device())
+            )
             figures += found
             bar.advance()
         for section in SECTIONS.values():
@@ -70,7 +77,10 @@ def measure(comparison: Comparison, source: Source, asked: Asked) -> Card:
         verdict=judge(figures, asked.features),
         figures=tuple(figures),
         made={**_about(comparison.made), "control": comparison.control},
-        real={**_about(comparison.real), "heads": len({*comparison.folds[0].heads.persons, *comparison.real.persons})},
+        real={
+            **_about(comparison.real),
+            "heads": len({*comparison.folds[0].heads.persons, *comparison.real.persons}),
+        },
         selection=_selection(comparison, source, asked),
         extractors=hashes,
         seed=asked.seed,
@@ -81,7 +91,9 @@ def measure(comparison: Comparison, source: Source, asked: Asked) -> Card:
 
 def _whole_heads(data: DataSettings) -> DataSettings:
     """From neck to crown, as a place in the head is only told in whole heads."""
-    return attrs.evolve(data, min_foreground=min(data.min_foreground, DataSettings().min_foreground))
+    return attrs.evolve(
+        data, min_foreground=min(data.min_foreground, DataSettings().min_foreground)
+    )
 
 
 def _about(samples: Samples) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""How far the generated are from the real in the features of an extractor, beside real against real."""
+"""How far the generated are from the real in the features of an extractor, beside real against
+real.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,10 @@ class _Pair(NamedTuple):
 
     def figures(self, real: np.ndarray, made: np.ndarray) -> np.ndarray:
         """The six figures of rows that were drawn."""
-        weights = (np.bincount(real, minlength=len(self.real)), np.bincount(made, minlength=len(self.made)))
+        weights = (
+            np.bincount(real, minlength=len(self.real)),
+            np.bincount(made, minlength=len(self.made)),
+        )
         a, b = self.real[real[self.use_real[real]]], self.made[made[self.use_made[made]]]
         if min(len(a), len(b)) < 2:
             return np.full(len(LINES), np.nan)
@@ -55,17 +60,25 @@ class _Pair(NamedTuple):
 def figures_of(comparison: Comparison, name: str, extractor: Extractor) -> tuple[list[Figure], str]:
     """Return the figures on one extractor, and its hash.
 
-    Each is the mean over all sets of real persons, with which the pairs are compared; beside it, the mean of each set
-    as if it were generated, against the other of its fold. All sets have the same number of samples.
+    Each is the mean over all sets of real persons, with which the pairs are compared; beside it,
+    the mean of each set as if it were generated, against the other of its fold. All sets have the
+    same number of samples.
     """
     kept, hashes = _kept(comparison, name), []
     against, between = [], []
     for number, fold in enumerate(comparison.folds):
         extractor.fit(
-            fold.heads.images, fold.heads.people, fold.heads.position, comparison.number(f"features/{name}", number)
+            fold.heads.images,
+            fold.heads.people,
+            fold.heads.position,
+            comparison.number(f"features/{name}", number),
         )
         hashes.append(extractor.hash)
-        sets = zip((fold.one, fold.two, comparison.made), (*kept[2 * number : 2 * number + 2], kept[-1]), strict=True)
+        sets = zip(
+            (fold.one, fold.two, comparison.made),
+            (*kept[2 * number : 2 * number + 2], kept[-1]),
+            strict=True,
+        )
         one, two, made = (_Side(extractor(each.images), each.people, use) for each, use in sets)
         against += [_pair(one, made), _pair(two, made)]
         between += [_pair(one, two), _pair(two, one)]
@@ -73,7 +86,9 @@ def figures_of(comparison: Comparison, name: str, extractor: Extractor) -> tuple
     return _lines(comparison, name, against, between), "+".join(dict.fromkeys(hashes))
 
 
-def _lines(comparison: Comparison, name: str, against: list[_Pair], between: list[_Pair]) -> list[Figure]:
+def _lines(
+    comparison: Comparison, name: str, against: list[_Pair], between: list[_Pair]
+) -> list[Figure]:
     sides = [each.people for each in comparison.sides]
 
     def generated(made: np.ndarray, *real: np.ndarray) -> np.ndarray:
@@ -81,10 +96,14 @@ def _lines(comparison: Comparison, name: str, against: list[_Pair], between: lis
 
     def reference(*real: np.ndarray) -> np.ndarray:
         other = [real[number ^ 1] for number in range(len(real))]
-        return _mean([pair.figures(*rows) for pair, *rows in zip(between, real, other, strict=True)])
+        return _mean(
+            [pair.figures(*rows) for pair, *rows in zip(between, real, other, strict=True)]
+        )
 
     rng = comparison.rng(f"bootstrap/{name}")
-    value = intervals(generated, [comparison.made.people, *sides], comparison.draws, rng).clip(LEAST, LARGEST)
+    value = intervals(generated, [comparison.made.people, *sides], comparison.draws, rng).clip(
+        LEAST, LARGEST
+    )
     beside = intervals(reference, sides, comparison.draws, rng).clip(LEAST, LARGEST)
     return [
         Figure.of(f"features: {name}", line, value[:, number], beside[:, number], better=better)
@@ -97,7 +116,9 @@ def _mean(found: list[np.ndarray]) -> np.ndarray:
     together = np.array(found)
     told = ~np.isnan(together)
     count = told.sum(axis=0)
-    return np.where(count > 0, np.where(told, together, 0).sum(axis=0) / np.maximum(count, 1), np.nan)
+    return np.where(
+        count > 0, np.where(told, together, 0).sum(axis=0) / np.maximum(count, 1), np.nan
+    )
 
 
 def _pair(real: _Side, made: _Side) -> _Pair:
@@ -109,7 +130,9 @@ def _kernels(real: _Side, made: _Side) -> Kernels:
 
 
 def _kept(comparison: Comparison, name: str) -> list[np.ndarray]:
-    """Bool masks of equally many rows, drawn at random, of each set of real slices and, last, of the pairs."""
+    """Bool masks of equally many rows, drawn at random, of each set of real slices and, last, of
+    the pairs.
+    """
     rng, sets = comparison.rng(f"kept/{name}"), (*comparison.sides, comparison.made)
     count = min(MOST, *map(len, sets))
     kept = []

@@ -14,9 +14,10 @@ Better = Literal["low", "high", "near"]
 class Figure:
     """One line of a card. NaN stands for what cannot be told.
 
-    section: heading it stands under. name: what is measured. value: for the generated, with its 95 % interval
-    low..high. reference: the same between real images of disjoint sets of persons, with its own. unit: such as "mm";
-    empty for none. better: whether a generator should be low, high, or near the reference.
+    section: heading it stands under. name: what is measured. value: for the generated, with its 95
+    % interval low..high. reference: the same between real images of disjoint sets of persons, with
+    its own. unit: such as "mm"; empty for none. better: whether a generator should be low, high, or
+    near the reference.
     """
 
     section: str
@@ -32,7 +33,13 @@ class Figure:
 
     @classmethod
     def of(
-        cls, section: str, name: str, made: np.ndarray, real: np.ndarray, unit: str = "", better: Better = "near"
+        cls,
+        section: str,
+        name: str,
+        made: np.ndarray,
+        real: np.ndarray,
+        unit: str = "",
+        better: Better = "near",
     ) -> Figure:
         """Return a figure of value, low and high `[3]` of the generated, and of real against real."""
         return cls(section, name, *map(float, made), *map(float, real), unit, better)  # type: ignore[call-arg, arg-type]
@@ -44,7 +51,9 @@ class Figure:
 
     @property
     def as_good(self) -> bool:
-        """Whether the data do not tell the generated from real ones on this line: equal, or beyond in its favour."""
+        """Whether the data do not tell the generated from real ones on this line: equal, or beyond
+        in its favour.
+        """
         if self.better == "low":
             return self.low <= self.reference_high
         if self.better == "high":

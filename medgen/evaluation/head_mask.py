@@ -1,7 +1,8 @@
 """How much of a lesion lies outside of the head in a slice, judged by the head without the lesion.
 
-A model paints a bright lesion wherever its mask is, in the air as well, so that a lesion's own pixels do not count as
-head. They are taken out; where they hid the rim of the head, its outline is drawn on from both sides.
+A model paints a bright lesion wherever its mask is, in the air as well, so that a lesion's own
+pixels do not count as head. They are taken out; where they hid the rim of the head, its outline is
+drawn on from both sides.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 OUTSIDE = 0.02
 """Share of a lesion's area beyond the head from which on it lies outside."""
 DARK = 0.08
-"""Share of the way from the background to bright tissue above which all is looked at for the median of tissue."""
+"""Share of the way from the background to bright tissue above which all is looked at for the median
+of tissue.
+"""
 EDGE = 0.25
 """Share of the way from the background to the median of tissue at which the head begins."""
 PART = 0.05
@@ -29,16 +32,20 @@ BEARINGS = 360
 STEP = 0.5
 """px between the places along a direction."""
 MARGIN, BULGE = 0.75, 1 / 6
-"""px, and share of the width in which a lesion hides the rim, by which the head may reach further than is drawn on.
+"""px, and share of the width in which a lesion hides the rim, by which the head may reach further
+than is drawn on.
 
-With these 0.9 % of 2,029 slices of real and made-up patients are said to have a lesion outside (gliomas, multiple
-sclerosis, metastases; 64 and 128 px), half of them where a field of view ends. Lesions of 4 px and more that touch the
-head from outside are all found, of those that lie half outside half from 6 px and all from 10 or 12 px on.
+With these 0.9 % of 2,029 slices of real and made-up patients are said to have a lesion outside
+(gliomas, multiple sclerosis, metastases; 64 and 128 px), half of them where a field of view ends.
+Lesions of 4 px and more that touch the head from outside are all found, of those that lie half
+outside half from 6 px and all from 10 or 12 px on.
 """
 
 
 def outside(images: Array, mask: Array) -> float:
-    """Share of a lesion, bool `[h, w]`, that lies outside the head of slices `[channel, h, w]`; 0 without a lesion."""
+    """Share of a lesion, bool `[h, w]`, that lies outside the head of slices `[channel, h, w]`; 0
+    without a lesion.
+    """
     area = np.count_nonzero(mask)
     return float(np.count_nonzero(beyond(images, mask)) / area) if area else 0.0
 
@@ -65,7 +72,9 @@ def beyond(images: Array, mask: Array) -> Array:
 
 
 class _Outline(NamedTuple):
-    """The convex outline of a head about a point in it. radius: `[BEARINGS]`, px. lost: bool, hidden by a lesion."""
+    """The convex outline of a head about a point in it. radius: `[BEARINGS]`, px. lost: bool,
+    hidden by a lesion.
+    """
 
     centre: Array
     radius: Array
@@ -92,8 +101,12 @@ def _tissue(image: Array, known: Array) -> Array:
 def _outline(rest: Array, hidden: Array) -> _Outline:
     """The convex hull of a head, and in which directions a lesion lies where its rim would be."""
     places = np.argwhere(rest & ~ndimage.binary_erosion(rest))
-    corners = (places[:, None] + np.array([(-0.5, -0.5), (-0.5, 0.5), (0.5, -0.5), (0.5, 0.5)])).reshape(-1, 2)
-    sides = ConvexHull(corners).equations  # normal and offset of each: normal . place + offset <= 0 inside
+    corners = (
+        places[:, None] + np.array([(-0.5, -0.5), (-0.5, 0.5), (0.5, -0.5), (0.5, 0.5)])
+    ).reshape(-1, 2)
+    sides = ConvexHull(
+        corners
+    ).equations  # normal and offset of each: normal . place + offset <= 0 inside
     centre = np.argwhere(rest).mean(0)
     toward = _directions()
     speed = toward @ sides[:, :2].T
@@ -104,7 +117,8 @@ def _outline(rest: Array, hidden: Array) -> _Outline:
 
 
 def _reach(outline: _Outline) -> Array:
-    """How far the head may reach in each direction, px: the outline, drawn on where it is lost, and what that may miss.
+    """How far the head may reach in each direction, px: the outline, drawn on where it is lost, and
+    what that may miss.
 
     A circle about the middle is drawn on as a circle: the radius is interpolated, not the chord.
     """
@@ -118,7 +132,9 @@ def _reach(outline: _Outline) -> Array:
 
 
 def _widths(lost: Array) -> Array:
-    """For each direction, how many in a row around it are lost, `[BEARINGS]`; the last and the first are neighbours."""
+    """For each direction, how many in a row around it are lost, `[BEARINGS]`; the last and the
+    first are neighbours.
+    """
     start = int(np.flatnonzero(~lost)[0])
     runs, count = ndimage.label(np.roll(lost, -start))
     sizes = np.bincount(runs, minlength=count + 1)
@@ -127,14 +143,21 @@ def _widths(lost: Array) -> Array:
 
 
 def _furthest(centre: Array, *masks: Array) -> list[Array]:
-    """Distance of the last pixel of each mask in each direction, px, `[BEARINGS]`; -1 where there is none."""
+    """Distance of the last pixel of each mask in each direction, px, `[BEARINGS]`; -1 where there
+    is none.
+    """
     shape = masks[0].shape
     steps = np.arange(0, np.hypot(*shape), STEP)
-    down, across = np.rint(centre[:, None, None] + _directions().T[..., None] * steps).astype(np.intp)
+    down, across = np.rint(centre[:, None, None] + _directions().T[..., None] * steps).astype(
+        np.intp
+    )
     within = (down >= 0) & (down < shape[0]) & (across >= 0) & (across < shape[1])
     place = np.where(within, down * shape[1] + across, 0)
     seen = [mask.ravel()[place] & within for mask in masks]
-    return [np.where(each.any(1), steps[len(steps) - 1 - each[:, ::-1].argmax(1)], -1.0) for each in seen]
+    return [
+        np.where(each.any(1), steps[len(steps) - 1 - each[:, ::-1].argmax(1)], -1.0)
+        for each in seen
+    ]
 
 
 def _directions() -> Array:

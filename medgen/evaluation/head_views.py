@@ -1,4 +1,5 @@
-"""Slices as the search for copies sees them: the head's pose, its rotation-invariant profile, and its detail.
+"""Slices as the search for copies sees them: the head's pose, its rotation-invariant profile, and
+its detail.
 
 All filters are products with matrices: at 64 px that is ten times as fast as a convolution.
 """
@@ -18,7 +19,9 @@ from torch import Tensor
 Array = np.ndarray[Any, np.dtype[Any]]
 
 SIDE = 64
-"""px of the slices that are compared; 2 to 3 mm each, which shows sulci and ventricles and averages noise."""
+"""px of the slices that are compared; 2 to 3 mm each, which shows sulci and ventricles and averages
+noise.
+"""
 RADII, ANGLES, FREQUENCIES = 16, 64, 12
 """The polar grid of a profile, and how many angular frequencies of it are kept besides the mean."""
 INNERMOST, OUTERMOST = 0.12, 1.3
@@ -28,10 +31,12 @@ CHUNK = 512
 
 
 class Views(NamedTuple):
-    """Prepared slices. centre: `[n, 2]` (row, column), px from the middle of the square. radius: `[n]`, rms, px.
+    """Prepared slices. centre: `[n, 2]` (row, column), px from the middle of the square. radius:
+    `[n]`, rms, px.
 
-    profile: complex `[n, RADII, 1 + FREQUENCIES]`, of unit norm. coarse: `[n, 1, SIDE / 2, SIDE / 2]` and fine:
-    `[n, 1, SIDE, SIDE]`, detail of two bands, float16. inside: bool `[n, 1, SIDE, SIDE]`, the head without its rim.
+    profile: complex `[n, RADII, 1 + FREQUENCIES]`, of unit norm. coarse: `[n, 1, SIDE / 2, SIDE /
+    2]` and fine: `[n, 1, SIDE, SIDE]`, detail of two bands, float16. inside: bool `[n, 1, SIDE,
+    SIDE]`, the head without its rim.
     """
 
     centre: Tensor
@@ -74,18 +79,23 @@ def _views(images: Array) -> Views:
     centre, radius = _pose(weight[:, 0])
     inside = blurred(weight, 2.0) > 0.9
     low = _detail(level, weight, 2.0, 8.0)
-    coarse = _resize(SIDE, SIDE // 2) @ _detail(level, weight, 2.0, 6.0) @ _resize(SIDE, SIDE // 2).T
+    coarse = (
+        _resize(SIDE, SIDE // 2) @ _detail(level, weight, 2.0, 6.0) @ _resize(SIDE, SIDE // 2).T
+    )
     fine = _detail(level, weight, 1.0, 3.0)
     return Views(centre, radius, _profile(low, centre, radius), coarse.half(), fine.half(), inside)
 
 
 def _levels(small: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale slices to background 0 and bright tissue 1; the weight of head, 0 to 1, both `[n, 1, SIDE, SIDE]`.
+    """Scale slices to background 0 and bright tissue 1; the weight of head, 0 to 1, both `[n, 1,
+    SIDE, SIDE]`.
 
     The weight saturates early, so that gamma and contrast hardly move the pose.
     """
     smooth = blurred(small, 1.0)
-    border = torch.cat([smooth[:, 0, 0], smooth[:, 0, -1], smooth[:, 0, :, 0], smooth[:, 0, :, -1]], 1)
+    border = torch.cat(
+        [smooth[:, 0, 0], smooth[:, 0, -1], smooth[:, 0, :, 0], smooth[:, 0, :, -1]], 1
+    )
     dark = border.median(1).values.view(-1, 1, 1, 1)
     bright = smooth.flatten(1).kthvalue(int(0.97 * SIDE * SIDE), 1).values.view(-1, 1, 1, 1)
     span = (bright - dark).clamp_min(1e-3)
@@ -104,25 +114,33 @@ def _pose(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _detail(level: Tensor, weight: Tensor, narrow: float, wide: float) -> Tensor:
-    """Band-passed slices (difference of Gaussians, px), divided by their local contrast, so that gamma cancels.
+    """Band-passed slices (difference of Gaussians, px), divided by their local contrast, so that
+    gamma cancels.
 
-    The averages are over the head alone (normalised convolution, Knutsson and Westin, CVPR 1993): the edge between
-    tissue and air, which all heads have, leaves nothing.
+    The averages are over the head alone (normalised convolution, Knutsson and Westin, CVPR 1993):
+    the edge between tissue and air, which all heads have, leaves nothing.
     """
-    near, far = (blurred(level * weight, sigma) / blurred(weight, sigma).clamp_min(0.05) for sigma in (narrow, wide))
+    near, far = (
+        blurred(level * weight, sigma) / blurred(weight, sigma).clamp_min(0.05)
+        for sigma in (narrow, wide)
+    )
     band = near - far
     power = blurred(band * band * weight, 2 * wide) / blurred(weight, 2 * wide).clamp_min(0.05)
     return band / (power.sqrt() + 0.02) * weight
 
 
 def _profile(low: Tensor, centre: Tensor, radius: Tensor) -> Tensor:
-    """The angular spectrum of a slice around its centre: a rotation is a phase, a flip the conjugate."""
+    """The angular spectrum of a slice around its centre: a rotation is a phase, a flip the
+    conjugate.
+    """
     angle = torch.arange(ANGLES) * (2 * math.pi / ANGLES)
     shares = torch.linspace(INNERMOST, OUTERMOST, RADII)
     away = radius.view(-1, 1, 1) * shares.view(1, -1, 1)
     rows = centre[:, 0].view(-1, 1, 1) + away * torch.sin(angle)
     columns = centre[:, 1].view(-1, 1, 1) + away * torch.cos(angle)
-    ring = F.grid_sample(low, torch.stack([columns, rows], -1) / (SIDE / 2), align_corners=False)[:, 0]
+    ring = F.grid_sample(low, torch.stack([columns, rows], -1) / (SIDE / 2), align_corners=False)[
+        :, 0
+    ]
     spectrum = torch.fft.rfft(ring * shares.sqrt().view(1, -1, 1), dim=2)[:, :, : 1 + FREQUENCIES]
     power = (spectrum.abs() ** 2 * twice()).sum((1, 2), keepdim=True)
     profile: Tensor = spectrum / power.sqrt().clamp_min(1e-6)
@@ -142,12 +160,16 @@ def blurred(images: Tensor, sigma: float) -> Tensor:
 
 @lru_cache
 def _gaussian(side: int, sigma: float) -> Tensor:
-    """`[side, side]`: each row the Gaussian around its own px, what falls beyond an edge added to the edge."""
+    """`[side, side]`: each row the Gaussian around its own px, what falls beyond an edge added to
+    the edge.
+    """
     reach = math.ceil(4 * sigma) + side
     weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1).double() / sigma) ** 2)
     rows = torch.zeros(side, side, dtype=torch.float64)
     for row in range(side):
-        rows[row].index_add_(0, (row + torch.arange(-reach, reach + 1)).clamp(0, side - 1), weights / weights.sum())
+        rows[row].index_add_(
+            0, (row + torch.arange(-reach, reach + 1)).clamp(0, side - 1), weights / weights.sum()
+        )
     return rows.float()
 
 

@@ -12,13 +12,16 @@ DARK = -0.9
 
 
 def heads_of(images: np.ndarray) -> np.ndarray:
-    """Return bool `[sample, height, width]`: the largest bright part of each slice, with what it encloses.
+    """Return bool `[sample, height, width]`: the largest bright part of each slice, with what it
+    encloses.
 
-    images: `[sample, channel, height, width]`; a pixel is bright if any channel is, also after a blur of 0.7 px, which
-    removes single pixels of noise. Empty where nothing is bright.
+    images: `[sample, channel, height, width]`; a pixel is bright if any channel is, also after a
+    blur of 0.7 px, which removes single pixels of noise. Empty where nothing is bright.
     """
     brightest = images.max(1)
-    bright = (brightest > DARK) & (ndimage.gaussian_filter(brightest, (0, 0.7, 0.7), mode="nearest") > DARK)
+    bright = (brightest > DARK) & (
+        ndimage.gaussian_filter(brightest, (0, 0.7, 0.7), mode="nearest") > DARK
+    )
     for each in bright:
         each[:] = _largest(each)
     return np.asarray(bright)
@@ -53,7 +56,9 @@ def boxes_of(heads: np.ndarray) -> Boxes:
 
 
 def boxed(images: np.ndarray, boxes: Boxes, size: int) -> np.ndarray:
-    """Return float32 `[sample, channel, size, size]`: each head's box, stretched, by bilinear interpolation."""
+    """Return float32 `[sample, channel, size, size]`: each head's box, stretched, by bilinear
+    interpolation.
+    """
     steps = (np.arange(size) + 0.5) / size
     places = boxes.low[:, :, None] + (boxes.high - boxes.low)[:, :, None] * steps - 0.5
     limits = np.array(images.shape[2:])[None, :, None] - 1
@@ -61,7 +66,9 @@ def boxed(images: np.ndarray, boxes: Boxes, size: int) -> np.ndarray:
     before = np.minimum(places.astype(np.int64), limits - 1)
     rest = (places - before).astype(np.float32)
     row = np.arange(len(images))[:, None, None]
-    (top, left), (down, right) = ((part[:, 0, :, None], part[:, 1, None, :]) for part in (before, rest))
+    (top, left), (down, right) = (
+        (part[:, 0, :, None], part[:, 1, None, :]) for part in (before, rest)
+    )
     upper, lower = (
         images[row, :, top + step, left] * (1 - right[..., None])
         + images[row, :, top + step, left + 1] * right[..., None]

@@ -35,9 +35,11 @@ class Curve:
         return np.asarray(a - b * count**-c)
 
     def persons(self, score: Array, most: float) -> Array:
-        """How many persons give a score, from 0 to `most`: `[draw]`; `most` at or above the ceiling a.
+        """How many persons give a score, from 0 to `most`: `[draw]`; `most` at or above the ceiling
+        a.
 
-        A flat curve gives 0 below its level and `most` at or above it: any number explains the score.
+        A flat curve gives 0 below its level and `most` at or above it: any number explains the
+        score.
         """
         gap = self.a - score
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):

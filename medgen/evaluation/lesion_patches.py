@@ -1,4 +1,6 @@
-"""Lesions on their own, for copies of one in another head: each as a small patch of what its mask covers."""
+"""Lesions on their own, for copies of one in another head: each as a small patch of what its mask
+covers.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,18 @@ Array = np.ndarray[Any, np.dtype[Any]]
 PATCH = 16
 """px of a patch's side."""
 ROOM, SMALLEST = 1.5, 12.0
-"""The patch's side in those of the lesion's box, and at least, px of the slice: a copy has the same box."""
+"""The patch's side in those of the lesion's box, and at least, px of the slice: a copy has the same
+box.
+"""
 LEAST = 9
 """px below which a lesion shows nothing that tells it from others."""
 CHUNK = 512
 
 
 class Patches(NamedTuple):
-    """Lesions. values: `[n, PATCH * PATCH]`, brightness inside the mask, mean 0, unit norm. area: px. row: slice."""
+    """Lesions. values: `[n, PATCH * PATCH]`, brightness inside the mask, mean 0, unit norm. area:
+    px. row: slice.
+    """
 
     values: Tensor
     area: Array
@@ -46,7 +52,9 @@ def patches(images: Array, masks: Array) -> Patches:
 
 
 def _patch(image: Array, mask: Array, box: tuple[slice, slice]) -> Tensor:
-    """A lesion around the middle of its box, resampled, so that a flip or a quarter turn only permutes the px."""
+    """A lesion around the middle of its box, resampled, so that a flip or a quarter turn only
+    permutes the px.
+    """
     height, width = (each.stop - each.start for each in box)
     half = max(ROOM * max(height, width), SMALLEST) / 2
     middle = [(each.start + each.stop - 1) / 2 for each in box]
@@ -57,7 +65,9 @@ def _patch(image: Array, mask: Array, box: tuple[slice, slice]) -> Tensor:
     inside = mask.astype(np.float32)
     both = torch.from_numpy(np.stack([image * inside, inside]).astype(np.float32))
     total, weight = F.grid_sample(both[None], grid[None], align_corners=False)[0]
-    value = total / weight.clamp_min(1e-3)  # of the lesion's own px alone: its surroundings are another head's
+    value = total / weight.clamp_min(
+        1e-3
+    )  # of the lesion's own px alone: its surroundings are another head's
     centred = (value - (value * weight).sum() / weight.sum().clamp_min(1e-6)) * weight
     return F.normalize(centred.flatten(), dim=0)
 
@@ -65,14 +75,17 @@ def _patch(image: Array, mask: Array, box: tuple[slice, slice]) -> Tensor:
 def most_alike(
     moving: Patches, references: Patches, same: Callable[[Array], Array] | None = None
 ) -> tuple[Array, Array]:
-    """The reference most like each lesion, flipped and in quarter turns: its number and the correlation, -1 to 1.
+    """The reference most like each lesion, flipped and in quarter turns: its number and the
+    correlation, -1 to 1.
 
     same: for some lesions' numbers, bool `[len, references]`: which not to compare with.
     """
     score, number = np.full(len(moving.area), -1.0), np.zeros(len(moving.area), np.int64)
     for start in range(0, len(score) if len(references.area) else 0, CHUNK):
         rows = np.arange(start, min(start + CHUNK, len(score)))
-        likeness = torch.stack([each @ references.values.T for each in _turned(moving.values[start : start + CHUNK])])
+        likeness = torch.stack(
+            [each @ references.values.T for each in _turned(moving.values[start : start + CHUNK])]
+        )
         best = likeness.max(0).values
         if same is not None:
             best[torch.from_numpy(same(rows))] = -1.0
@@ -84,5 +97,7 @@ def most_alike(
 def _turned(values: Tensor) -> list[Tensor]:
     """The eight ways to flip and turn patches."""
     square = values.view(-1, PATCH, PATCH)
-    turned = [torch.rot90(each, count, (1, 2)) for each in (square, square.flip(1)) for count in range(4)]
+    turned = [
+        torch.rot90(each, count, (1, 2)) for each in (square, square.flip(1)) for count in range(4)
+    ]
     return [each.reshape(len(values), -1) for each in turned]

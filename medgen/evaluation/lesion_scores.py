@@ -1,4 +1,5 @@
-"""How well a segmentation agrees with the truth: per pixel, and lesion by lesion as the BraTS challenges score it.
+"""How well a segmentation agrees with the truth: per pixel, and lesion by lesion as the BraTS
+challenges score it.
 
 Two rules say which predicted components belong to a lesion. Both count components that touch at a
 corner as one, give a missed lesion a Dice of 0, and count each false positive as one more lesion
@@ -38,7 +39,11 @@ class SizeClass(NamedTuple):
     high: float
 
 
-SIZES = (SizeClass("< 5 mm", 0, 5), SizeClass("5 to 10 mm", 5, 10), SizeClass(">= 10 mm", 10, np.inf))
+SIZES = (
+    SizeClass("< 5 mm", 0, 5),
+    SizeClass("5 to 10 mm", 5, 10),
+    SizeClass(">= 10 mm", 10, np.inf),
+)
 """RANO-BM calls 10 mm measurable; below 5 mm a lesion is often a matter of opinion."""
 
 
@@ -46,8 +51,9 @@ SIZES = (SizeClass("< 5 mm", 0, 5), SizeClass("5 to 10 mm", 5, 10), SizeClass(">
 class LesionScores:
     """A row per lesion and a row per false positive.
 
-    sample: `[lesion]`, index of the sample. diameter: `[lesion]`, mm, of the disc (three axes: ball)
-    of equal size. dice: `[lesion]`, 0 where missed. false_sample, false_diameter: `[false positive]`.
+    sample: `[lesion]`, index of the sample. diameter: `[lesion]`, mm, of the disc (three axes:
+    ball) of equal size. dice: `[lesion]`, 0 where missed. false_sample, false_diameter: `[false
+    positive]`.
     """
 
     sample: Array
@@ -69,7 +75,9 @@ class LesionScores:
         return LesionScores(*mine, self.false_sample[false], self.false_diameter[false])
 
     def mean_dice(self) -> float:
-        """Lesion-wise Dice in [0, 1]: sum over lesions by lesions and false positives; NaN with none."""
+        """Lesion-wise Dice in [0, 1]: sum over lesions by lesions and false positives; NaN with
+        none.
+        """
         count = len(self.dice) + len(self.false_sample)
         return float(self.dice.sum() / count) if count else float("nan")
 
@@ -144,7 +152,9 @@ def _merged(dilation: int) -> Callable[[Array, Array], _Sample]:
 
 def _matched(prediction: Array, truth: Array) -> _Sample:
     (predicted, parts), (true, lesions) = components(prediction), components(truth)
-    pairs = np.bincount((true * (parts + 1) + predicted).ravel(), minlength=(lesions + 1) * (parts + 1))
+    pairs = np.bincount(
+        (true * (parts + 1) + predicted).ravel(), minlength=(lesions + 1) * (parts + 1)
+    )
     shared = pairs.reshape(lesions + 1, parts + 1)
     sizes, areas = shared.sum(1)[1:], shared.sum(0)[1:]
     table = 2 * shared[1:, 1:] / (sizes[:, None] + areas[None, :])
@@ -156,7 +166,9 @@ def _matched(prediction: Array, truth: Array) -> _Sample:
 
 
 def components(mask: Array) -> tuple[Array, int]:
-    """Number the connected components from 1, corners included: `[*space]` int32, and how many there are."""
+    """Number the connected components from 1, corners included: `[*space]` int32, and how many
+    there are.
+    """
     labels, count = ndimage.label(mask, np.ones((3,) * mask.ndim, bool))
     return labels, int(count)
 
@@ -165,7 +177,9 @@ def _dilated(mask: Array, pixels: int) -> Array:
     """Grow a mask. The neighbourhood is BraTS's: 8 neighbours in a plane, 18 in a volume."""
     if pixels < 1:  # SciPy takes 0 for "until nothing changes"
         return mask
-    return np.asarray(ndimage.binary_dilation(mask, ndimage.generate_binary_structure(mask.ndim, 2), pixels))
+    return np.asarray(
+        ndimage.binary_dilation(mask, ndimage.generate_binary_structure(mask.ndim, 2), pixels)
+    )
 
 
 def _each(labels: Array) -> Iterator[Array]:

@@ -1,4 +1,6 @@
-"""Lesions one by one: how many, how large, where in the head, of which shape, and how they stand out."""
+"""Lesions one by one: how many, how large, where in the head, of which shape, and how they stand
+out.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +28,12 @@ RING = 2
 class Lesions:
     """One row per lesion, NaN where it cannot be told.
 
-    sample: int64 `[lesion]`, the slice. size: mm2. centre: `[lesion, 2]`, along the axes of the slice, 0 to 1 within
-    the head's box. depth: distance of the centre from the head's edge, in the largest that any pixel has; below 0
-    outside. outside: share of the area beyond the head as it is without lesions. elongation: longer by shorter axis of
-    the ellipse with equal moments. solidity: area by that of the convex hull. contrast: `[lesion, channel]`, mean
-    within less that of the surroundings, in deviations of the head's values. count: `[sample]`, lesions of each slice.
+    sample: int64 `[lesion]`, the slice. size: mm2. centre: `[lesion, 2]`, along the axes of the
+    slice, 0 to 1 within the head's box. depth: distance of the centre from the head's edge, in the
+    largest that any pixel has; below 0 outside. outside: share of the area beyond the head as it is
+    without lesions. elongation: longer by shorter axis of the ellipse with equal moments. solidity:
+    area by that of the convex hull. contrast: `[lesion, channel]`, mean within less that of the
+    surroundings, in deviations of the head's values. count: `[sample]`, lesions of each slice.
     """
 
     sample: np.ndarray
@@ -56,7 +59,9 @@ def lesions_of(samples: Samples) -> Lesions:
         for part in parts_of(mask)
     ]
     sample = np.array([row[0] for row in rows], np.int64)
-    pixels, where, depth, outside, elongation, solidity, contrast = _columns(rows, samples.images.shape[1])
+    pixels, where, depth, outside, elongation, solidity, contrast = _columns(
+        rows, samples.images.shape[1]
+    )
     low, high = boxes.low[sample], boxes.high[sample]
     return Lesions(
         sample=sample,
@@ -80,7 +85,9 @@ def parts_of(mask: np.ndarray) -> Iterator[np.ndarray]:
         yield places[number == lesion]
 
 
-def figures_of(real: Samples, other: Samples, synthetic: Samples, *, draws: int = DRAWS, seed: int = 0) -> list[Figure]:
+def figures_of(
+    real: Samples, other: Samples, synthetic: Samples, *, draws: int = DRAWS, seed: int = 0
+) -> list[Figure]:
     """Return the figures of lesions. other: real slices of persons who are not in `real`."""
     maker = FigureMaker(SECTION, draws, seed)
     sets = (real, other, synthetic)
@@ -91,15 +98,25 @@ def figures_of(real: Samples, other: Samples, synthetic: Samples, *, draws: int 
 
     figures = [maker.level("lesions per slice", *measured("count")[1:], statistic=known_mean)]
     figures.append(maker.distance("lesions per slice", *measured("count")))
-    for name, unit in (("size", "mm2"), ("elongation", ""), ("solidity", ""), ("contrast", "SD of the head")):
+    for name, unit in (
+        ("size", "mm2"),
+        ("elongation", ""),
+        ("solidity", ""),
+        ("contrast", "SD of the head"),
+    ):
         figures.append(maker.level(f"lesion {name}", *measured(name)[1:], unit=unit))
         figures.append(maker.distance(f"lesion {name}", *measured(name)))
     for name in ("depth", "centre"):
         figures.append(maker.distance(f"lesion {name} in the head", *measured(name)))
-    share = [each._replace(values=(each.values > OUTSIDE).astype(np.float64)) for each in measured("outside")[1:]]
+    share = [
+        each._replace(values=(each.values > OUTSIDE).astype(np.float64))
+        for each in measured("outside")[1:]
+    ]
     return [
         *figures,
-        maker.level("lesions outside of the head", *share, better="low", statistic=known_mean, limits=(0, 1)),
+        maker.level(
+            "lesions outside of the head", *share, better="low", statistic=known_mean, limits=(0, 1)
+        ),
     ]
 
 
@@ -119,7 +136,12 @@ def _columns(rows: Sequence[tuple[object, ...]], channels: int) -> tuple[np.ndar
 
 
 def _measure(
-    part: np.ndarray, mask: np.ndarray, image: np.ndarray, head: np.ndarray, depth: np.ndarray, away: np.ndarray
+    part: np.ndarray,
+    mask: np.ndarray,
+    image: np.ndarray,
+    head: np.ndarray,
+    depth: np.ndarray,
+    away: np.ndarray,
 ) -> tuple[float, np.ndarray, float, float, float, float, np.ndarray]:
     """Pixels, centre, depth, share outside, elongation, solidity and contrast of one lesion."""
     inside = tuple(part.T)
@@ -137,8 +159,12 @@ def _measure(
 
 
 def elongation(part: np.ndarray) -> float:
-    """Return the longer by the shorter axis of the ellipse with a lesion's second moments, of pixels as squares."""
-    moments = np.cov(part.T, bias=True) + np.eye(2) / 12  # 1/12: the second moment of a pixel itself
+    """Return the longer by the shorter axis of the ellipse with a lesion's second moments, of
+    pixels as squares.
+    """
+    moments = (
+        np.cov(part.T, bias=True) + np.eye(2) / 12
+    )  # 1/12: the second moment of a pixel itself
     short, long = np.linalg.eigvalsh(moments)
     return float(np.sqrt(long / short))
 
@@ -158,7 +184,10 @@ def _ring(part: np.ndarray, mask: np.ndarray, head: np.ndarray) -> tuple[np.ndar
 
 
 def _contrast(
-    image: np.ndarray, inside: tuple[np.ndarray, ...], ring: tuple[np.ndarray, ...], head: np.ndarray
+    image: np.ndarray,
+    inside: tuple[np.ndarray, ...],
+    ring: tuple[np.ndarray, ...],
+    head: np.ndarray,
 ) -> np.ndarray:
     """`[channel]`; NaN without surroundings, or in a head of one value."""
     if not len(ring[0]):
@@ -169,7 +198,9 @@ def _contrast(
 
 
 def _depths(heads: np.ndarray) -> np.ndarray:
-    """Distance from the head's edge, positive inside, in the largest inside; NaN where there is no head."""
+    """Distance from the head's edge, positive inside, in the largest inside; NaN where there is no
+    head.
+    """
     depths = np.full(heads.shape, np.nan)
     for depth, head in zip(depths, heads, strict=True):
         if head.any():

@@ -1,4 +1,6 @@
-"""The lines of a `manifest.jsonl`: 17 bytes of memory per pair, the rest is read from the file on demand."""
+"""The lines of a `manifest.jsonl`: 17 bytes of memory per pair, the rest is read from the file on
+demand.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +26,17 @@ def is_file_name(name: object) -> bool:
     """True if a channel can name a file: one that stays in its folder and is not hidden."""
     if not isinstance(name, str) or not name.isprintable():
         return False
-    return 0 < len(name) <= 100 and not name.startswith(".") and "/" not in name and "\\" not in name
+    return (
+        0 < len(name) <= 100 and not name.startswith(".") and "/" not in name and "\\" not in name
+    )
 
 
 class Lines(Mapping[int, Entry]):
-    """The lines of a manifest when it was opened, by index; of two lines with the same index the later counts.
+    """The lines of a manifest when it was opened, by index; of two lines with the same index the
+    later counts.
 
-    header: the first line. The file may be replaced meanwhile; the open one stays readable until `close`.
-    Raises CheckpointError for a line that medgen did not write.
+    header: the first line. The file may be replaced meanwhile; the open one stays readable until
+    `close`. Raises CheckpointError for a line that medgen did not write.
     """
 
     def __init__(self, path: Path):
@@ -49,7 +54,10 @@ class Lines(Mapping[int, Entry]):
         order = np.argsort(np.array(indices, np.int64), kind="stable")
         ordered = np.array(indices, np.int64)[order]
         order = order[np.append(ordered[1:] != ordered[:-1], True)] if len(order) else order
-        self._indices, self._starts = np.array(indices, np.int64)[order], np.array(starts, np.int64)[order]
+        self._indices, self._starts = (
+            np.array(indices, np.int64)[order],
+            np.array(starts, np.int64)[order],
+        )
         self._failed = np.array(failed, bool)[order]
 
     def close(self) -> None:
@@ -108,13 +116,19 @@ def _opened(path: Path) -> BinaryIO | None:
 
 @contextmanager
 def listed(out: Path) -> Iterator[Lines]:
-    """Open the lines of a folder of pairs. Raises DataError if there are none, or medgen did not write them."""
+    """Open the lines of a folder of pairs. Raises DataError if there are none, or medgen did not
+    write them.
+    """
     try:
         lines = Lines(out / "manifest.jsonl")
     except CheckpointError as error:
-        raise DataError(*(each._replace(fix="Restore the file") for each in error.problems)) from error
+        raise DataError(
+            *(each._replace(fix="Restore the file") for each in error.problems)
+        ) from error
     if lines.header is None:
-        raise DataError(Problem(out, "holds no manifest.jsonl", "Give the folder that `medgen generate` wrote"))
+        raise DataError(
+            Problem(out, "holds no manifest.jsonl", "Give the folder that `medgen generate` wrote")
+        )
     with closing(lines):
         yield lines
 
@@ -147,7 +161,9 @@ def _row(path: Path, number: int, line: bytes) -> Entry:
     if not isinstance(row, dict) or (number > 1 and not _is_entry(row)):
         raise CheckpointError(
             Problem(
-                f"{path}:{number}", "is no line that medgen wrote", "Restore the file, or choose another --output-dir"
+                f"{path}:{number}",
+                "is no line that medgen wrote",
+                "Restore the file, or choose another --output-dir",
             )
         )
     return row
@@ -159,7 +175,9 @@ def _is_entry(row: Entry) -> bool:
         return False
     if row.get("failed") is True:
         return _is_count(row.get("rejected", {}))
-    return isinstance(files, dict) and bool(files) and all(map(is_file_name, [row.get("id"), *files]))
+    return (
+        isinstance(files, dict) and bool(files) and all(map(is_file_name, [row.get("id"), *files]))
+    )
 
 
 def _is_count(value: object) -> bool:

@@ -1,4 +1,6 @@
-"""The nearest training slice of each slice, whatever was done to it: candidates by profile, then registration."""
+"""The nearest training slice of each slice, whatever was done to it: candidates by profile, then
+registration.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,16 @@ from medgen.evaluation.registration import Placement, begin, likeness, refine, t
 COMPONENTS = 96
 """Principal components of the profiles' magnitudes that candidates are chosen by."""
 CANDIDATES, TRIED, REFINED = 32, 4, 2
-"""Slices kept by magnitude, by the best turn, and by coarse detail; only the last are compared at full detail."""
+"""Slices kept by magnitude, by the best turn, and by coarse detail; only the last are compared at
+full detail.
+"""
 COARSE_STEPS, FINE_STEPS = 4, 3
 
 
 class Nearest(NamedTuple):
-    """For each slice: row of the nearest reference, correlation of detail with it, and the transform onto it."""
+    """For each slice: row of the nearest reference, correlation of detail with it, and the
+    transform onto it.
+    """
 
     row: Tensor
     score: Tensor
@@ -50,9 +56,16 @@ class Finder:
     def _registered(self, moving: Views, rows: Tensor) -> Nearest:
         turn = turns(moving.profile, self.references.profile[rows])
         tried = turn.score.topk(min(TRIED, rows.shape[1]), 1).indices
-        rows, angle, flipped = rows.gather(1, tried), turn.angle.gather(1, tried), turn.flipped.gather(1, tried)
+        rows, angle, flipped = (
+            rows.gather(1, tried),
+            turn.angle.gather(1, tried),
+            turn.flipped.gather(1, tried),
+        )
         each = torch.arange(len(moving))
-        coarse = [self._coarse(moving, rows[:, n], angle[:, n], flipped[:, n]) for n in range(rows.shape[1])]
+        coarse = [
+            self._coarse(moving, rows[:, n], angle[:, n], flipped[:, n])
+            for n in range(rows.shape[1])
+        ]
         scores = torch.stack([one.score for one in coarse], 1)
         best = scores.topk(min(REFINED, rows.shape[1]), 1).indices
         fine = []
@@ -65,7 +78,9 @@ class Finder:
     def _coarse(self, moving: Views, rows: Tensor, angle: Tensor, flipped: Tensor) -> Nearest:
         reference = self.references.take(rows)
         at = begin(moving, reference, angle, flipped)
-        at = refine(moving.coarse.float(), reference.coarse.float(), reference.inside, at, COARSE_STEPS)
+        at = refine(
+            moving.coarse.float(), reference.coarse.float(), reference.inside, at, COARSE_STEPS
+        )
         return Nearest(rows, likeness(moving, reference, at, "coarse"), at)
 
     def _fine(self, moving: Views, rows: Tensor, at: Placement) -> Nearest:
@@ -74,7 +89,9 @@ class Finder:
         return Nearest(rows, likeness(moving, reference, at), at)
 
     def _sign(self, slices: Views) -> Tensor:
-        """Magnitudes of the profiles, whitened, of unit norm: the same for a slice that is turned or flipped."""
+        """Magnitudes of the profiles, whitened, of unit norm: the same for a slice that is turned
+        or flipped.
+        """
         return F.normalize((slices.profile.abs().flatten(1) - self._mean) @ self._basis, dim=1)
 
     def _candidates(self, moving: Views, people: Tensor | None) -> Tensor:
@@ -90,7 +107,9 @@ class Finder:
 def _best(found: list[Nearest]) -> Nearest:
     best = torch.stack([each.score for each in found]).argmax(0)
     each = torch.arange(len(best))
-    row, score = (torch.stack([getattr(one, name) for one in found])[best, each] for name in ("row", "score"))
+    row, score = (
+        torch.stack([getattr(one, name) for one in found])[best, each] for name in ("row", "score")
+    )
     matrix = torch.stack([one.at.matrix for one in found])[best, each]
     offset = torch.stack([one.at.offset for one in found])[best, each]
     return Nearest(row, score, Placement(matrix, offset))

@@ -1,4 +1,6 @@
-"""The small network that is taught on the spot, by seed, without a trace in torch's global generators."""
+"""The small network that is taught on the spot, by seed, without a trace in torch's global
+generators.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ PART = 256
 
 
 class Halvings(nn.Module):
-    """Four convolutions that each halve the size, then the mean over space, then as many numbers as are asked for."""
+    """Four convolutions that each halve the size, then the mean over space, then as many numbers as
+    are asked for.
+    """
 
     def __init__(self, channels: int, outputs: int):
         super().__init__()
@@ -50,7 +54,9 @@ def made(channels: int, outputs: int, seed: int, device: torch.device) -> Halvin
 
 
 def teach(network: nn.Module, loss: Callable[[], Tensor], steps: int, rate: float) -> None:
-    """Minimise what `loss` gives for a batch that it draws, with AdamW at a rate that rises and falls in one cycle."""
+    """Minimise what `loss` gives for a batch that it draws, with AdamW at a rate that rises and
+    falls in one cycle.
+    """
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=max(steps, 2))
     network.train()

@@ -1,8 +1,9 @@
-"""Pairs and real slices as a raw dataset of nnU-Net v2, with folds in which no pair helps on persons it stems from.
+"""Pairs and real slices as a raw dataset of nnU-Net v2, with folds in which no pair helps on
+persons it stems from.
 
-The format is that of nnU-Net's `documentation/dataset_format.md`: `Dataset###_Name/{imagesTr,labelsTr}`,
-`dataset.json`, a slice as a volume whose third axis has length 1. `splits_final.json` belongs into
-nnU-Net's folder of preprocessed data.
+The format is that of nnU-Net's `documentation/dataset_format.md`:
+`Dataset###_Name/{imagesTr,labelsTr}`, `dataset.json`, a slice as a volume whose third axis has
+length 1. `splits_final.json` belongs into nnU-Net's folder of preprocessed data.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ class Fold(NamedTuple):
     pairs: bool
 
 
-def folds_of(real: Sequence[Case], pairs: Sequence[Case], seed: int, count: int = FOLDS) -> list[Fold]:
+def folds_of(
+    real: Sequence[Case], pairs: Sequence[Case], seed: int, count: int = FOLDS
+) -> list[Fold]:
     """Split real cases by person; pairs are only ever trained on.
 
     Persons whom the generator saw and those whom it did not are validated in different folds, and
@@ -63,11 +66,15 @@ def folds_of(real: Sequence[Case], pairs: Sequence[Case], seed: int, count: int 
     clean = round(count * len(unseen) / max(len(seen) + len(unseen), 1))
     clean = min(max(clean, 1 if unseen else 0), len(unseen), count - 1 if seen else count)
     groups = [*_dealt(unseen, clean, seed, "unseen"), *_dealt(seen, count - clean, seed, "seen")]
-    return [_fold(real, pairs if number < clean else [], group) for number, group in enumerate(groups)]
+    return [
+        _fold(real, pairs if number < clean else [], group) for number, group in enumerate(groups)
+    ]
 
 
 def _dealt(persons: Sequence[int], parts: int, seed: int, purpose: str) -> list[set[int]]:
-    order = torch.randperm(len(persons), generator=seeds.stream(seed, f"nnunet folds {purpose}")).tolist()
+    order = torch.randperm(
+        len(persons), generator=seeds.stream(seed, f"nnunet folds {purpose}")
+    ).tolist()
     return [{persons[place] for place in order[part::parts]} for part in range(parts)]
 
 
@@ -95,7 +102,9 @@ class Dataset(NamedTuple):
         return f"Dataset{self.number:03d}_{self.name}"
 
 
-def export(dataset: Dataset, out: Path, seed: int, advance: Callable[[], None] = lambda: None) -> list[Fold]:
+def export(
+    dataset: Dataset, out: Path, seed: int, advance: Callable[[], None] = lambda: None
+) -> list[Fold]:
     """Write the dataset below `out`, all or nothing; returns the folds, none without real slices.
 
     Raises RecipeError if it is there already, or if real slices have other channels.
@@ -120,9 +129,13 @@ def export(dataset: Dataset, out: Path, seed: int, advance: Callable[[], None] =
 
 def _require_usable(dataset: Dataset, out: Path) -> None:
     if not re.fullmatch(r"[A-Za-z0-9]+", dataset.name):
-        raise RecipeError(Problem("--name", f"is {dataset.name!r}, expected letters and digits", "Choose another"))
+        raise RecipeError(
+            Problem("--name", f"is {dataset.name!r}, expected letters and digits", "Choose another")
+        )
     if files.exists(out / dataset.folder):
-        raise RecipeError(Problem(out / dataset.folder, "is there already", "Remove it, or choose another --id"))
+        raise RecipeError(
+            Problem(out / dataset.folder, "is there already", "Remove it, or choose another --id")
+        )
     for samples, _ in _real(dataset):
         if samples.channels != dataset.pairs.channels:
             what = f"real slices are {', '.join(samples.channels)}, pairs {', '.join(dataset.pairs.channels)}"
@@ -147,8 +160,12 @@ def _case(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "_", numbered)
 
 
-def _write(made: Path, samples: Samples, cases: Sequence[Case], advance: Callable[[], None]) -> None:
-    """Images and labels, with a third axis of 1 whatever axis they were cut along: nnU-Net wants it."""
+def _write(
+    made: Path, samples: Samples, cases: Sequence[Case], advance: Callable[[], None]
+) -> None:
+    """Images and labels, with a third axis of 1 whatever axis they were cut along: nnU-Net wants
+    it.
+    """
     grid = Grid.of_slices(samples.images.shape[-1], samples.spacing, "axial")
     for case, image, mask in zip(cases, samples.images, samples.masks, strict=True):
         for number, channel in enumerate(image):
@@ -167,12 +184,20 @@ def _describe(made: Path, dataset: Dataset, cases: Sequence[Case], folds: Sequen
         "numTraining": len(cases),
         "file_ending": ".nii.gz",
         "name": dataset.name,
-        "description": "synthetic pairs" + (" and real slices" if folds else "") + ", written by medgen",
+        "description": "synthetic pairs"
+        + (" and real slices" if folds else "")
+        + ", written by medgen",
     }
     files.write(made / "dataset.json", json.dumps(about, indent=1) + "\n")
-    persons = {case.name: {"person": case.person, "generator_saw": case.seen} for case in cases if case.person >= 0}
+    persons = {
+        case.name: {"person": case.person, "generator_saw": case.seen}
+        for case in cases
+        if case.person >= 0
+    }
     synthetic = [case.name for case in cases if case.person < 0]
-    files.write(made / "cases.json", json.dumps({"real": persons, "synthetic": synthetic}, indent=1) + "\n")
+    files.write(
+        made / "cases.json", json.dumps({"real": persons, "synthetic": synthetic}, indent=1) + "\n"
+    )
     if folds:
         splits = [{"train": fold.train, "val": fold.val} for fold in folds]
         files.write(made / "splits_final.json", json.dumps(splits, indent=1) + "\n")

@@ -1,4 +1,5 @@
-"""Do images obey their masks: does a segmenter taught on real persons find the lesion where the mask says?
+"""Do images obey their masks: does a segmenter taught on real persons find the lesion where the
+mask says?
 
 Two scores stand beside it: that of real persons held out, which is the most to expect, and that of
 the same images with masks of other pairs, which is what an image that ignores its mask gets.
@@ -24,7 +25,9 @@ SEGMENTER = "small_unet"
 """The plugin that judges a card's pairs."""
 FOLDS, STEPS = 2, 150
 FEWEST = 8
-"""Lesions of a size, on each side, without which their share is not shown: two that are missed are no finding."""
+"""Lesions of a size, on each side, without which their share is not shown: two that are missed are
+no finding.
+"""
 SHARE = (0.0, 1.0)
 """What a Dice coefficient, or a share of lesions, can be."""
 SIZES = ("small", "medium", "large")
@@ -33,32 +36,57 @@ SIZES = ("small", "medium", "large")
 
 @attrs.frozen(eq=False)
 class Judges:
-    """Segmenters cross-fitted on real persons. limits: areas, mm2, between small, medium and large lesions."""
+    """Segmenters cross-fitted on real persons. limits: areas, mm2, between small, medium and large
+    lesions.
+    """
 
     fitted: list[Fold]
     real: Samples
     limits: tuple[float, float]
 
     def per_pair(self, pairs: Samples) -> np.ndarray:
-        """Return float64 `[pair]` in [0, 1]: the Dice of what is found and the mask, the mean over the segmenters."""
-        return np.asarray(np.mean([dice(found, pairs.masks) for found in self.found(pairs)], axis=0))
+        """Return float64 `[pair]` in [0, 1]: the Dice of what is found and the mask, the mean over
+        the segmenters.
+        """
+        return np.asarray(
+            np.mean([dice(found, pairs.masks) for found in self.found(pairs)], axis=0)
+        )
 
     def found(self, pairs: Samples) -> list[np.ndarray]:
         """Return what each segmenter finds, bool `[pair, height, width]`."""
         return [predict(fold.network, pairs.images) for fold in self.fitted]
 
 
-def fit(settings: SegmenterSettings, real: Samples, *, folds: int = FOLDS, steps: int = STEPS, seed: int = 0) -> Judges:
-    """Train the segmenters that judge obedience, on real slices with lesions of at least two persons."""
+def fit(
+    settings: SegmenterSettings,
+    real: Samples,
+    *,
+    folds: int = FOLDS,
+    steps: int = STEPS,
+    seed: int = 0,
+) -> Judges:
+    """Train the segmenters that judge obedience, on real slices with lesions of at least two
+    persons.
+    """
     sizes = [len(part) * real.spacing**2 for mask in real.masks for part in parts_of(mask)]
     limits = np.quantile(sizes, [1 / 3, 2 / 3])
-    return Judges(fit_folds(settings, real, folds, steps, seed), real, (float(limits[0]), float(limits[1])))
+    return Judges(
+        fit_folds(settings, real, folds, steps, seed), real, (float(limits[0]), float(limits[1]))
+    )
 
 
 def per_pair(
-    settings: SegmenterSettings, real: Samples, pairs: Samples, *, folds: int = FOLDS, steps: int = STEPS, seed: int = 0
+    settings: SegmenterSettings,
+    real: Samples,
+    pairs: Samples,
+    *,
+    folds: int = FOLDS,
+    steps: int = STEPS,
+    seed: int = 0,
 ) -> np.ndarray:
-    """Return the obedience of each pair, float64 `[pair]` in [0, 1]. For several sets of pairs, `fit` once."""
+    """Return the obedience of each pair, float64 `[pair]` in [0, 1]. For several sets of pairs,
+    `fit` once.
+    """
     return fit(settings, real, folds=folds, steps=steps, seed=seed).per_pair(pairs)
 
 
@@ -72,23 +100,24 @@ def figures_of(
 ) -> list[Figure]:
     """Return the figures of obedience; the reference of each is that of real persons held out.
 
-    without_mask: images of the same noise as `synthetic` and of no mask, with the masks that they were not given.
+    without_mask: images of the same noise as `synthetic` and of no mask, with the masks that they
+    were not given.
     """
     maker = FigureMaker(SECTION, draws, seed)
     real, own = judges.real, held_out(judges.fitted, judges.real)
     found = judges.found(synthetic)
     sides = ([own], real), (found, synthetic)
-    pairs = [maker.level("Dice", *_dices(*sides), better="high", statistic=known_mean, limits=SHARE)]
+    pairs = [
+        maker.level("Dice", *_dices(*sides), better="high", statistic=known_mean, limits=SHARE)
+    ]
     controls = [_with_masks(samples, shuffled(samples, seed)) for _, samples in sides]
     control = [_dice_of(seen, samples) for (seen, _), samples in zip(sides, controls, strict=True)]
-    pairs.append(maker.level("Dice with the mask of another (control)", *control, statistic=known_mean, limits=SHARE))
+    name = "Dice with the mask of another (control)"
+    pairs.append(maker.level(name, *control, statistic=known_mean, limits=SHARE))
     if without_mask is not None:
-        bare = _dice_of(judges.found(without_mask), without_mask)
-        pairs.append(
-            maker.level(
-                "Dice without a mask (control)", control[0], bare, better="low", statistic=known_mean, limits=SHARE
-            )
-        )
+        bare = control[0], _dice_of(judges.found(without_mask), without_mask)
+        name = "Dice without a mask (control)"
+        pairs.append(maker.level(name, *bare, better="low", statistic=known_mean, limits=SHARE))
     return [*pairs, *_sensitivities(maker, judges, *sides)]
 
 
@@ -99,14 +128,18 @@ def dice(found: np.ndarray, masks: np.ndarray) -> np.ndarray:
 
 
 def shuffled(samples: Samples, seed: int) -> np.ndarray:
-    """Return int64 `[n]`: for each slice one of another person, the next in an order that the seed draws.
+    """Return int64 `[n]`: for each slice one of another person, the next in an order that the seed
+    draws.
 
     A person's own slices show nearly the same lesion, so they are no control.
     """
     generator = np.random.default_rng(seeds.derive(seed, "shuffled masks"))
     persons = generator.permutation(np.unique(samples.people))
     following = dict(zip(persons.tolist(), np.roll(persons, -1).tolist(), strict=True))
-    return np.array([_one_of(samples.people, following[who], generator) for who in samples.people.tolist()], np.int64)
+    return np.array(
+        [_one_of(samples.people, following[who], generator) for who in samples.people.tolist()],
+        np.int64,
+    )
 
 
 def _one_of(people: np.ndarray, who: int, generator: np.random.Generator) -> int:
@@ -126,7 +159,9 @@ def _dice_of(found: Sequence[np.ndarray], samples: Samples) -> Measured:
     return Measured(values[:, None], samples.people)
 
 
-def _sensitivities(maker: FigureMaker, judges: Judges, *sides: tuple[Sequence[np.ndarray], Samples]) -> list[Figure]:
+def _sensitivities(
+    maker: FigureMaker, judges: Judges, *sides: tuple[Sequence[np.ndarray], Samples]
+) -> list[Figure]:
     """The share of lesions of which the segmenters find any pixel, as BraTS counts them, by size."""
     hits = [_hits(found, samples) for found, samples in sides]
     figures = []
@@ -134,14 +169,24 @@ def _sensitivities(maker: FigureMaker, judges: Judges, *sides: tuple[Sequence[np
         own = [_of_size(each, number, judges.limits) for each in hits]
         if min(len(each.values) for each in own) < FEWEST:
             continue
-        figures.append(maker.level(f"{size} lesions found", *own, better="high", statistic=known_mean, limits=SHARE))
+        figures.append(
+            maker.level(
+                f"{size} lesions found", *own, better="high", statistic=known_mean, limits=SHARE
+            )
+        )
     return figures
 
 
-def _hits(found: Sequence[np.ndarray], samples: Samples) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _hits(
+    found: Sequence[np.ndarray], samples: Samples
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of every lesion: the share of segmenters that find it, its area in mm2, the person."""
     rows = [
-        (np.mean([each[number][tuple(part.T)].any() for each in found]), len(part), samples.people[number])
+        (
+            np.mean([each[number][tuple(part.T)].any() for each in found]),
+            len(part),
+            samples.people[number],
+        )
         for number, mask in enumerate(samples.masks)
         for part in parts_of(mask)
     ]
@@ -149,7 +194,9 @@ def _hits(found: Sequence[np.ndarray], samples: Samples) -> tuple[np.ndarray, np
     return hit, pixels * samples.spacing**2, people.astype(np.int64)
 
 
-def _of_size(hits: tuple[np.ndarray, np.ndarray, np.ndarray], number: int, limits: tuple[float, float]) -> Measured:
+def _of_size(
+    hits: tuple[np.ndarray, np.ndarray, np.ndarray], number: int, limits: tuple[float, float]
+) -> Measured:
     hit, size, people = hits
     chosen = np.digitize(size, limits, right=True) == number
     return Measured(hit[chosen, None], people[chosen])

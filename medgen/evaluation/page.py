@@ -34,7 +34,9 @@ VARIABLES = {INK: "var(--faint)", MADE: "var(--made)", REAL: "var(--real)"}
 def render(card: Card, comparison: Comparison) -> str:
     """Return the page as HTML."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    template = environment.from_string(files("medgen.evaluation").joinpath("card.html").read_text(encoding="utf-8"))
+    template = environment.from_string(
+        files("medgen.evaluation").joinpath("card.html").read_text(encoding="utf-8")
+    )
     sections = card.by_section()
     return template.render(
         card=card,
@@ -51,7 +53,10 @@ def render(card: Card, comparison: Comparison) -> str:
 def _facts(card: Card) -> dict[str, Any]:
     facts = {f"selection: {name}": value for name, value in card.selection.items()}
     facts |= {f"extractor {name}": f"hash {value}" for name, value in card.extractors.items()}
-    facts |= {"real slices": f"hash {card.real['fingerprint']}", "pairs": f"hash {card.made['fingerprint']}"}
+    facts |= {
+        "real slices": f"hash {card.real['fingerprint']}",
+        "pairs": f"hash {card.made['fingerprint']}",
+    }
     facts |= {"control without a mask": card.made["control"]} if card.made.get("control") else {}
     return facts | {"bootstrap": f"{card.draws} draws of patients"} | dict(card.versions)
 
@@ -81,16 +86,27 @@ def _plot(figures: Sequence[Figure]) -> Markup:
             values = (each.reference_low, each.reference, each.reference_high)
             _interval(axes, row + 0.13, each, values, REAL)
         buffer = io.StringIO()
-        canvas.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        canvas.savefig(
+            buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
+        )
     text = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.S)
     for stand_in, variable in VARIABLES.items():
         text = text.replace(stand_in, variable)
     return Markup(text[text.index("<svg") :])  # matplotlib escapes what it writes
 
 
-def _interval(axes: Any, y: float, figure: Figure, values: tuple[float, float, float], colour: str) -> None:
+def _interval(
+    axes: Any, y: float, figure: Figure, values: tuple[float, float, float], colour: str
+) -> None:
     """A line from low to high with a dot at the value, if they are known."""
-    ends = (figure.low, figure.high, figure.reference_low, figure.reference_high, figure.value, figure.reference)
+    ends = (
+        figure.low,
+        figure.high,
+        figure.reference_low,
+        figure.reference_high,
+        figure.value,
+        figure.reference,
+    )
     known = [each for each in ends if math.isfinite(each)]
     if not known or not math.isfinite(values[1]):
         return

@@ -1,4 +1,6 @@
-"""The files of pairs, read a block at a time, so that any number of them takes the memory of one block."""
+"""The files of pairs, read a block at a time, so that any number of them takes the memory of one
+block.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Block(NamedTuple):
-    """Some pairs. images: float32 `[n, channel, h, w]` in [-1, 1]. masks: bool `[n, h, w]`, empty where there is none.
+    """Some pairs. images: float32 `[n, channel, h, w]` in [-1, 1]. masks: bool `[n, h, w]`, empty
+    where there is none.
 
     channels: of the images. spacing: mm per px. axis: across the slices.
     """
@@ -38,20 +41,30 @@ class Block(NamedTuple):
 
 
 def read(folders: Sequence[Path], names: Iterable[str]) -> Block:
-    """Read pairs that hold the same files. Raises DataError for one that cannot be read or is of another size."""
+    """Read pairs that hold the same files. Raises DataError for one that cannot be read or is of
+    another size.
+    """
     names = list(names)
-    pairs = [{name: slice_file.read(folder / f"{name}.nii.gz") for name in names} for folder in folders]
+    pairs = [
+        {name: slice_file.read(folder / f"{name}.nii.gz") for name in names} for folder in folders
+    ]
     first = pairs[0]
     channels = tuple(name for name in names if not first[name].is_mask)
     if not channels:
-        raise DataError(Problem(folders[0], f"holds no image ({', '.join(names)})", "Give pairs with images"))
+        raise DataError(
+            Problem(folders[0], f"holds no image ({', '.join(names)})", "Give pairs with images")
+        )
     shape = first[channels[0]].values.shape
     for folder, pair in zip(folders, pairs, strict=True):
         if odd := [name for name in names if pair[name].values.shape != shape]:
             what = f"is {pair[odd[0]].values.shape}, others are {shape}"
-            raise DataError(Problem(f"{folder / odd[0]}.nii.gz", what, "Give the pairs of one model"))
+            raise DataError(
+                Problem(f"{folder / odd[0]}.nii.gz", what, "Give the pairs of one model")
+            )
     masks = [np.any([pair[name].values > 0 for name in names if pair[name].is_mask] or [np.zeros(shape, bool)], axis=0)
              for pair in pairs]  # fmt: skip
     images = np.stack([np.stack([pair[name].values for name in channels]) for pair in pairs])
     one = first[channels[0]]
-    return Block(images * np.float32(2 / WHITE) - 1, np.stack(masks), channels, one.spacing, one.axis)
+    return Block(
+        images * np.float32(2 / WHITE) - 1, np.stack(masks), channels, one.spacing, one.axis
+    )

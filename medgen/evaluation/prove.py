@@ -36,7 +36,9 @@ class Proof(NamedTuple):
     about: Mapping[str, Any]
 
 
-def read(source: Source, folder: Path, test_share: float, seed: int) -> tuple[Samples, Samples, Samples]:
+def read(
+    source: Source, folder: Path, test_share: float, seed: int
+) -> tuple[Samples, Samples, Samples]:
     """Read pool, test and pairs, all on the pairs' grid.
 
     Tested on the persons for validation, whom no generator trained on; with test_share above 0 on
@@ -47,23 +49,35 @@ def read(source: Source, folder: Path, test_share: float, seed: int) -> tuple[Sa
         pool, test = (read_real(source, split, like=pairs) for split in ("train", "val"))
         return pool, test, pairs
     everyone = read_real(source, EVERY, like=pairs)
-    order = torch.randperm(len(everyone.persons), generator=seeds.stream(seed, "prove test persons")).numpy()
+    order = torch.randperm(
+        len(everyone.persons), generator=seeds.stream(seed, "prove test persons")
+    ).numpy()
     chosen = everyone.persons[order[: max(1, round(test_share * len(order)))]]
     tested = np.isin(everyone.people, chosen)
     return everyone.take(~tested), everyone.take(tested), pairs
 
 
 def require_usable(given: Comparison) -> None:
-    """Raise DataError or RecipeError unless there are persons enough; warn where little can be told."""
+    """Raise DataError or RecipeError unless there are persons enough; warn where little can be
+    told.
+    """
     pool, test = len(given.pool.persons), len(given.test.persons)
     if set(given.pool.persons.tolist()) & set(given.test.persons.tolist()):
-        raise DataError(Problem("prove", "a person is for training and for testing", "Keep a person in one split"))
+        raise DataError(
+            Problem(
+                "prove", "a person is for training and for testing", "Keep a person in one split"
+            )
+        )
     if pool < FEWEST + 1 or test < 2:
         what = f"{pool} persons with lesions to train on and {test} to test on, at least {FEWEST + 1} and 2 are needed"
         raise DataError(Problem("prove", what, "Raise data.val_fraction, or add patients"))
     if not FEWEST <= given.base <= pool:
         raise RecipeError(
-            Problem("--persons", f"is {given.base}, expected {FEWEST} to {pool}", f"Leave it out for {pool}")
+            Problem(
+                "--persons",
+                f"is {given.base}, expected {FEWEST} to {pool}",
+                f"Leave it out for {pool}",
+            )
         )
     if test < FEW_TEST:
         warn(
@@ -72,9 +86,17 @@ def require_usable(given: Comparison) -> None:
 
 
 def prove(
-    given: Comparison, out: Path, *, segmenter: str, repeats: int, workers: int, stop: Stop | None = None
+    given: Comparison,
+    out: Path,
+    *,
+    segmenter: str,
+    repeats: int,
+    workers: int,
+    stop: Stop | None = None,
 ) -> Proof:
-    """Train what is missing in OUT/results and judge all. Raises StoppedError once `stop` has a reason."""
+    """Train what is missing in OUT/results and judge all. Raises StoppedError once `stop` has a
+    reason.
+    """
     require_usable(given)
     planned = arms.arms_of(len(given.pool.persons), given.base)
     made_with = arm_results.identity(given, segmenter)
@@ -91,29 +113,46 @@ class _Job(NamedTuple):
 
 
 def _work(job: _Job) -> str:
-    """In a worker: the result is kept at once, so that nothing but the arms in hand is lost with a kill."""
+    """In a worker: the result is kept at once, so that nothing but the arms in hand is lost with a
+    kill.
+    """
     arm_results.write(job.path, arms.run(job.given, job.arm, job.repeat))
     return job.arm.name
 
 
-def _make(given: Comparison, results: Results, planned: Sequence[Arm], repeats: int, workers: int, stop: Stop) -> None:
+def _make(
+    given: Comparison,
+    results: Results,
+    planned: Sequence[Arm],
+    repeats: int,
+    workers: int,
+    stop: Stop,
+) -> None:
     missing = results.missing(planned, repeats)
     jobs = [_Job(given, arm, repeat, results.path(arm, repeat)) for arm, repeat in missing]
     workers = max(1, min(workers or processes.count_cores(), len(jobs)))
     total = repeats * len(planned)
-    with progress("segmenters", total, unit="trained") as bar, processes.results(_work, jobs, workers) as done:
+    with (
+        progress("segmenters", total, unit="trained") as bar,
+        processes.results(_work, jobs, workers) as done,
+    ):
         bar.update(total - len(jobs), total)
         for _ in done:
             bar.advance()
             if stop.reason:
                 what = f"stopped by {stop.reason}, every result there is whole"
                 raise StoppedError(
-                    Problem(results.folder, what, "Continue", command=stop.command), exit_code=stop.exit_code
+                    Problem(results.folder, what, "Continue", command=stop.command),
+                    exit_code=stop.exit_code,
                 )
 
 
 def judged(
-    given: Comparison, results: Results, planned: Sequence[Arm], repeats: int, made_with: Mapping[str, Any]
+    given: Comparison,
+    results: Results,
+    planned: Sequence[Arm],
+    repeats: int,
+    made_with: Mapping[str, Any],
 ) -> Proof:
     """Verdict, worth and means from results that are all there."""
     names = [arm.name for arm in planned]
@@ -126,12 +165,15 @@ def judged(
             known = not np.isnan(table.by_arm[name]).all()
             means[name][score] = mean(table, name, given.seed) if known else UNKNOWN
     first = results.read(planned[0], 0) or {}
-    people = {"pool_persons": len(given.pool.persons), "test_persons": len(given.test.persons), "repeats": repeats}
-    about = {**people, "pairs": len(given.pairs), "real": first["real"], "added": first["added"], **made_with}
+    persons = len(given.pool.persons), len(given.test.persons)
+    about = dict(zip(("pool_persons", "test_persons"), persons, strict=True)) | {"repeats": repeats}
+    about |= {"pairs": len(given.pairs), "real": first["real"], "added": first["added"]}
+    sets = {"pool": given.pool, "test": given.test, "pairs": given.pairs}
+    places = {f"{name}_where": each.where for name, each in sets.items()}
     return Proof(
         verdict(primary, MIXED, [real_arm(given.base), FEWER], PASTED, given.seed),
         worth(primary, curve, MIXED, given.base, given.seed),
         means,
         curve,
-        about | {"pool_where": given.pool.where, "test_where": given.test.where, "pairs_where": given.pairs.where},
+        {**about, **made_with, **places},
     )

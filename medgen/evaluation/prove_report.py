@@ -19,7 +19,12 @@ from medgen.system import files
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SHOWN = (PRIMARY, "sensitivity", "false positives per slice", *(f"{PRIMARY}, {size.name}" for size in SIZES))
+SHOWN = (
+    PRIMARY,
+    "sensitivity",
+    "false positives per slice",
+    *(f"{PRIMARY}, {size.name}" for size in SIZES),
+)
 CAVEAT = (
     "A small segmenter, trained for minutes, is not nnU-Net. `medgen export PAIRS --nnunet OUT` writes the folders "
     "to train nnU-Net on the same data."
@@ -29,7 +34,9 @@ CAVEAT = (
 def sentences(proof: Proof) -> list[str]:
     """Verdict, worth and what they do not say."""
     gain, to_real = proof.verdict.gain, proof.verdict.to_real
-    said = [f"{proof.verdict.word}: {MIXED} scores {_signed(gain)} lesion Dice beside {proof.verdict.against}."]
+    said = [
+        f"{proof.verdict.word}: {MIXED} scores {_signed(gain)} lesion Dice beside {proof.verdict.against}."
+    ]
     if proof.verdict.against == PASTED:
         said.append(f"Beside real data alone the difference is {_signed(to_real)}.")
     return [*said, worth_sentence(proof), CAVEAT]
@@ -45,11 +52,11 @@ def worth_sentence(proof: Proof) -> str:
             f"How many patients the pairs are worth cannot be told: from {few} real patients this segmenter does not "
             "get measurably better. Raise --steps, or test on more patients."
         )
-    said = (
-        f"These pairs are worth {_count(value, most)} more real patients ({_range(low, high, most)}), added to {base}."
-    )
+    said = f"These pairs are worth {_count(value, most)} more real patients ({_range(low, high, most)}), added to {base}."
     beyond = base + value > max(proof.curve)
-    return said + (f" That is beyond the {max(proof.curve)} measured, by the fitted curve." if beyond else "")
+    return said + (
+        f" That is beyond the {max(proof.curve)} measured, by the fitted curve." if beyond else ""
+    )
 
 
 def table(proof: Proof) -> Table:
@@ -74,7 +81,10 @@ def to_json(proof: Proof) -> str:
         "gain_to_real": _listed(proof.verdict.to_real),
         "worth_persons": _listed(proof.worth.persons) if proof.worth.rises else None,
         "worth_at_most": proof.worth.most,
-        "scores": {arm: {name: _listed(each) for name, each in scores.items()} for arm, scores in proof.means.items()},
+        "scores": {
+            arm: {name: _listed(each) for name, each in scores.items()}
+            for arm, scores in proof.means.items()
+        },
         "curve": {str(number): arm for number, arm in proof.curve.items()},
         "curve_fitted": [float(each) for each in proof.worth.fitted],
         "method": "score(n) = a - b n^-c by least squares, inverted; intervals: bootstrap over test persons and seeds",
@@ -104,13 +114,25 @@ def plot(proof: Proof, path: Path) -> None:
 def _draw_curve(axes: Axes, proof: Proof) -> None:
     numbers = sorted(proof.curve)
     scores = [proof.means[proof.curve[number]][PRIMARY] for number in numbers]
-    axes.errorbar(numbers, [each.value for each in scores], _bars(scores), fmt="o", capsize=3, label="real patients")
+    axes.errorbar(
+        numbers,
+        [each.value for each in scores],
+        _bars(scores),
+        fmt="o",
+        capsize=3,
+        label="real patients",
+    )
     axes.plot(numbers, proof.worth.fitted, "-", color="C0", alpha=0.6)
     mixed = proof.means[MIXED][PRIMARY]
     axes.axhspan(mixed.low, mixed.high, color="C1", alpha=0.15)
     base = proof.about["base"]
     axes.axhline(mixed.value, color="C1", label=f"{base} real patients and the pairs")
-    axes.set(xscale="log", xlabel="real patients", ylabel="lesion Dice, 95 % interval", title="what pairs are worth")
+    axes.set(
+        xscale="log",
+        xlabel="real patients",
+        ylabel="lesion Dice, 95 % interval",
+        title="what pairs are worth",
+    )
     axes.set_xticks(numbers, [str(number) for number in numbers])
     axes.minorticks_off()
     axes.legend(loc="lower right")
@@ -120,7 +142,14 @@ def _draw_arms(axes: Axes, proof: Proof) -> None:
     names = list(proof.means)[::-1]
     scores = [proof.means[name][PRIMARY] for name in names]
     colours = ["C1" if name == MIXED else "C2" if name == PASTED else "C0" for name in names]
-    axes.barh(names, [each.value for each in scores], xerr=_bars(scores), color=colours, alpha=0.7, capsize=3)
+    axes.barh(
+        names,
+        [each.value for each in scores],
+        xerr=_bars(scores),
+        color=colours,
+        alpha=0.7,
+        capsize=3,
+    )
     axes.set(xlabel="lesion Dice, 95 % interval", title=proof.verdict.word)
 
 
@@ -137,7 +166,11 @@ def _count(persons: float, most: float) -> str:
 
 
 def _range(low: float, high: float, most: float) -> str:
-    return f"95 % interval {low:.0f} or more" if high >= most else f"95 % interval {low:.0f} to {high:.0f}"
+    return (
+        f"95 % interval {low:.0f} or more"
+        if high >= most
+        else f"95 % interval {low:.0f} to {high:.0f}"
+    )
 
 
 def _number(value: float) -> str:

@@ -1,4 +1,6 @@
-"""Radiomics of the head and of the lesion, and how far those of generated slices are from the real ones'."""
+"""Radiomics of the head and of the lesion, and how far those of generated slices are from the real
+ones'.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +14,17 @@ from medgen.evaluation.samples import Samples
 
 SECTION = "radiomics"
 HEAD_BIN, LESION_BIN = 2 / 32, 2 / 16
-"""Widths of the bins of grey levels, of images in [-1, 1]; a lesion has few pixels, and so gets few bins."""
+"""Widths of the bins of grey levels, of images in [-1, 1]; a lesion has few pixels, and so gets few
+bins.
+"""
 TOGETHER = 64
 """Slices that are worked on at a time: their matrices take some 50 MB."""
 FAMILIES = ("first order", "GLCM", "GLSZM")
 
 
-def figures_of(real: Samples, other: Samples, synthetic: Samples, *, draws: int = DRAWS, seed: int = 0) -> list[Figure]:
+def figures_of(
+    real: Samples, other: Samples, synthetic: Samples, *, draws: int = DRAWS, seed: int = 0
+) -> list[Figure]:
     """Return the mean distance of the features of each family, of heads and of lesions."""
     maker = FigureMaker(SECTION, draws, seed)
     sets = (real, other, synthetic)
@@ -42,7 +48,8 @@ def rois_of(samples: Samples, region: str) -> np.ndarray:
 def features_of(images: np.ndarray, rois: np.ndarray, width: float) -> np.ndarray:
     """Return float64 `[sample, channel * feature]`, NaN where a region is too small to have one.
 
-    images: `[sample, channel, height, width]` in [-1, 1]. rois: bool `[sample, height, width]`. width: of a bin.
+    images: `[sample, channel, height, width]` in [-1, 1]. rois: bool `[sample, height, width]`.
+    width: of a bin.
     """
     columns = []
     for channel in range(images.shape[1]):
@@ -59,10 +66,18 @@ def _some(images: np.ndarray, rois: np.ndarray, width: float) -> np.ndarray:
     return np.stack([values for _, _, values in _named(images, rois, bins)], 1)
 
 
-def _named(images: np.ndarray, rois: np.ndarray, bins: np.ndarray) -> list[tuple[str, str, np.ndarray]]:
-    families = textures.first_order(images, rois, bins), textures.co_occurrence(bins), textures.size_zones(bins)
+def _named(
+    images: np.ndarray, rois: np.ndarray, bins: np.ndarray
+) -> list[tuple[str, str, np.ndarray]]:
+    families = (
+        textures.first_order(images, rois, bins),
+        textures.co_occurrence(bins),
+        textures.size_zones(bins),
+    )
     return [
-        (family, name, values) for family, all_of in zip(FAMILIES, families, strict=True) for name, values in all_of
+        (family, name, values)
+        for family, all_of in zip(FAMILIES, families, strict=True)
+        for name, values in all_of
     ]
 
 

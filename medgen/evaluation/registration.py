@@ -1,7 +1,9 @@
-"""Bring one slice onto another: rotation, flip, zoom and shift, from their profiles and then from their detail.
+"""Bring one slice onto another: rotation, flip, zoom and shift, from their profiles and then from
+their detail.
 
-Transforms are `(matrix [n, 2, 2], offset [n, 2])`: a place of the reference, px from its middle as (row, column), to
-one of the moving slice. Refinement is the inverse compositional algorithm of Baker and Matthews (IJCV 2004).
+Transforms are `(matrix [n, 2, 2], offset [n, 2])`: a place of the reference, px from its middle as
+(row, column), to one of the moving slice. Refinement is the inverse compositional algorithm of
+Baker and Matthews (IJCV 2004).
 """
 
 from __future__ import annotations
@@ -16,13 +18,17 @@ from torch import Tensor
 from medgen.evaluation.head_views import ANGLES, Views
 
 MOST_ZOOM = 1.3
-"""How much larger or smaller a copy may be. Without a limit the smooth tops of all heads become alike."""
+"""How much larger or smaller a copy may be. Without a limit the smooth tops of all heads become
+alike.
+"""
 OVERLAP = 0.6
 """Share of the reference's inside that the moving slice must cover for its detail to count."""
 
 
 class Turn(NamedTuple):
-    """How a slice is best turned onto others, each `[n, k]`: the profiles' correlation, radians, flipped or not."""
+    """How a slice is best turned onto others, each `[n, k]`: the profiles' correlation, radians,
+    flipped or not.
+    """
 
     score: Tensor
     angle: Tensor
@@ -54,12 +60,21 @@ def begin(moving: Views, reference: Views, angle: Tensor, flipped: Tensor) -> Pl
     zoom = (moving.radius / reference.radius).clamp(1 / MOST_ZOOM, MOST_ZOOM).view(-1, 1, 1)
     mirror = torch.where(flipped, -1.0, 1.0)
     cos, sin = torch.cos(angle), torch.sin(angle)
-    matrix = torch.stack([torch.stack([cos * mirror, sin], -1), torch.stack([-sin * mirror, cos], -1)], -2) * zoom
+    matrix = (
+        torch.stack(
+            [torch.stack([cos * mirror, sin], -1), torch.stack([-sin * mirror, cos], -1)], -2
+        )
+        * zoom
+    )
     return Placement(matrix, moving.centre - (matrix @ reference.centre[..., None])[..., 0])
 
 
-def refine(moving: Tensor, reference: Tensor, inside: Tensor, at: Placement, steps: int) -> Placement:
-    """Move, turn and zoom so that details `[n, 1, side, side]` agree inside the reference's head, in SIDE's px."""
+def refine(
+    moving: Tensor, reference: Tensor, inside: Tensor, at: Placement, steps: int
+) -> Placement:
+    """Move, turn and zoom so that details `[n, 1, side, side]` agree inside the reference's head,
+    in SIDE's px.
+    """
     scale = inside.shape[-1] / reference.shape[-1]
     weight = F.avg_pool2d(inside.float(), int(scale)) if scale > 1 else inside.float()
     matrix, offset = at.matrix, at.offset / scale
@@ -75,10 +90,18 @@ def refine(moving: Tensor, reference: Tensor, inside: Tensor, at: Placement, ste
 
 
 def _composed(matrix: Tensor, offset: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
-    """The transform after the inverse of a step `[n, (zoom, angle, row, column)]`, which is kept small."""
-    zoom, angle, shift = step[:, 0].clamp(-0.05, 0.05), step[:, 1].clamp(-0.1, 0.1), step[:, 2:].clamp(-1.5, 1.5)
+    """The transform after the inverse of a step `[n, (zoom, angle, row, column)]`, which is kept
+    small.
+    """
+    zoom, angle, shift = (
+        step[:, 0].clamp(-0.05, 0.05),
+        step[:, 1].clamp(-0.1, 0.1),
+        step[:, 2:].clamp(-1.5, 1.5),
+    )
     cos, sin = torch.cos(angle), torch.sin(angle)
-    inverse = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2) / (1 + zoom).view(-1, 1, 1)
+    inverse = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2) / (
+        1 + zoom
+    ).view(-1, 1, 1)
     matrix = matrix @ inverse
     return matrix, offset - (matrix @ shift[..., None])[..., 0]
 
@@ -89,35 +112,55 @@ def _steepest(reference: Tensor) -> Tensor:
     rows[..., 1:-1, :] = (reference[..., 2:, :] - reference[..., :-2, :]) / 2
     columns[..., 1:-1] = (reference[..., 2:] - reference[..., :-2]) / 2
     row, column = _square(reference.shape[-1])
-    return torch.cat([rows * row + columns * column, rows * column - columns * row, rows, columns], 1)
+    return torch.cat(
+        [rows * row + columns * column, rows * column - columns * row, rows, columns], 1
+    )
 
 
 def warped(moving: Tensor, at: Placement) -> Tensor:
-    """The moving slices `[n, c, side, side]` as they lie on the references; the transform is in their own px."""
+    """The moving slices `[n, c, side, side]` as they lie on the references; the transform is in
+    their own px.
+    """
     side = moving.shape[-1]
     along = (torch.arange(side).float() - (side - 1) / 2) / (side / 2)
     matrix, offset = at.matrix[:, :, :, None], at.offset / (side / 2)
     grid = torch.empty(len(moving), side, side, 2)
-    for axis in range(2):  # sums of a row and a column: a product with the matrix for each px takes five times as long
+    for axis in range(
+        2
+    ):  # sums of a row and a column: a product with the matrix for each px takes five times as long
         part = matrix[:, axis, 1] * along
         torch.add(
-            (matrix[:, axis, 0] * along + offset[:, axis, None])[:, :, None], part[:, None], out=grid[..., 1 - axis]
+            (matrix[:, axis, 0] * along + offset[:, axis, None])[:, :, None],
+            part[:, None],
+            out=grid[..., 1 - axis],
         )
     return F.grid_sample(moving, grid, align_corners=False)
 
 
 def likeness(moving: Views, reference: Views, at: Placement, level: str = "fine") -> Tensor:
-    """Correlation of the details inside both heads, `[n]`, -1 to 1; -1 where they hardly overlap or zoom too much."""
+    """Correlation of the details inside both heads, `[n]`, -1 to 1; -1 where they hardly overlap or
+    zoom too much.
+    """
     detail = getattr(reference, level).float()
     scale = reference.inside.shape[-1] / detail.shape[-1]
-    inside = (F.avg_pool2d(reference.inside.float(), int(scale)) > 0.5) if scale > 1 else reference.inside
-    covered = F.avg_pool2d(moving.inside.float(), int(scale)) if scale > 1 else moving.inside.float()
+    inside = (
+        (F.avg_pool2d(reference.inside.float(), int(scale)) > 0.5)
+        if scale > 1
+        else reference.inside
+    )
+    covered = (
+        F.avg_pool2d(moving.inside.float(), int(scale)) if scale > 1 else moving.inside.float()
+    )
     both = torch.cat([getattr(moving, level).float(), covered], 1)
     on = warped(both, Placement(at.matrix, at.offset / scale))
     weight = (inside & (on[:, 1:] > 0.5)).flatten(1).float()
     found = _correlation(on[:, 0].flatten(1), detail.flatten(1), weight)
     zoom = torch.linalg.det(at.matrix).abs().sqrt()
-    fits = (weight.sum(1) > OVERLAP * inside.flatten(1).sum(1)) & (zoom < MOST_ZOOM) & (zoom > 1 / MOST_ZOOM)
+    fits = (
+        (weight.sum(1) > OVERLAP * inside.flatten(1).sum(1))
+        & (zoom < MOST_ZOOM)
+        & (zoom > 1 / MOST_ZOOM)
+    )
     return torch.where(fits, found, -torch.ones_like(found))
 
 

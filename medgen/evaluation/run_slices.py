@@ -25,7 +25,9 @@ def numbers_of(run: Run, slices: Slices, lesions_only: bool = True) -> np.ndarra
     everything = np.arange(slices.size)
     if lesions_only and has_masks(run.mode, run.masks):
         everything = everything[slices.facts(everything).area > 0]
-    order = torch.randperm(len(everything), generator=seeds.stream(run.recipe.run.seed, "evaluation/slices"))
+    order = torch.randperm(
+        len(everything), generator=seeds.stream(run.recipe.run.seed, "evaluation/slices")
+    )
     return np.sort(everything[order.numpy()[:LIMIT]])
 
 
@@ -36,7 +38,8 @@ def real(run: Run, slices: Slices, numbers: np.ndarray, where: str) -> Samples:
 
 
 def generated(run: Run, slices: Slices, images: Tensor, condition: Tensor) -> Samples:
-    """Take generated images and their conditions, `[n, channel, *space]` in [-1, 1], as samples of a person each.
+    """Take generated images and their conditions, `[n, channel, *space]` in [-1, 1], as samples of
+    a person each.
 
     slices: whose conditions they are.
     """
@@ -45,13 +48,19 @@ def generated(run: Run, slices: Slices, images: Tensor, condition: Tensor) -> Sa
     return _samples(run, slices, Batch(images, condition), np.arange(count), unknown, "generated")
 
 
-def _samples(run: Run, slices: Slices, batch: Batch, people: np.ndarray, position: np.ndarray, where: str) -> Samples:
+def _samples(
+    run: Run, slices: Slices, batch: Batch, people: np.ndarray, position: np.ndarray, where: str
+) -> Samples:
     """The scans among the channels of a batch, with all its masks together."""
     image, condition = batch.image.float().cpu(), batch.condition.float().cpu()
     masks = lesion_masks(run.mode, run.masks, image, condition)
     own = [] if run.mode.pooled else mask_channels(run.mode.images, run.masks)
     scans = [channel for channel in range(image.shape[1]) if channel not in own]
-    lesion = torch.zeros(image.shape[0], *image.shape[2:], dtype=torch.bool) if masks is None else masks.any(1)
+    lesion = (
+        torch.zeros(image.shape[0], *image.shape[2:], dtype=torch.bool)
+        if masks is None
+        else masks.any(1)
+    )
     return Samples(
         images=image[:, scans].numpy(),
         masks=lesion.numpy(),

@@ -1,4 +1,6 @@
-"""Slices to compare: real ones through the slice store, pairs from their folder, both on the pairs' grid."""
+"""Slices to compare: real ones through the slice store, pairs from their folder, both on the pairs'
+grid.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +32,11 @@ EVERY = "all"
 class Samples:
     """Slices with their lesions. A person is never on two sides of a comparison.
 
-    images: float32 `[sample, channel, height, width]` in [-1, 1], the background -1. masks: bool `[sample, height,
-    width]`, the lesion, all masks together. people: int64 `[sample]`; each pair is a person of its own. position:
-    float32 `[sample]`, 0 bottom to 1 top of the head, NaN where it is not known. names: what a report calls each,
-    without names of people. channels: of the images. spacing: mm per pixel. where: what was read. axis: of the slices.
+    images: float32 `[sample, channel, height, width]` in [-1, 1], the background -1. masks: bool
+    `[sample, height, width]`, the lesion, all masks together. people: int64 `[sample]`; each pair
+    is a person of its own. position: float32 `[sample]`, 0 bottom to 1 top of the head, NaN where
+    it is not known. names: what a report calls each, without names of people. channels: of the
+    images. spacing: mm per pixel. where: what was read. axis: of the slices.
     """
 
     images: np.ndarray
@@ -52,7 +55,9 @@ class Samples:
     def take(self, rows: np.ndarray) -> Samples:
         """Return some of them: row numbers, repeated or not, or a bool for each."""
         rows = np.arange(len(self))[rows]
-        arrays = {name: getattr(self, name)[rows] for name in ("images", "masks", "people", "position")}
+        arrays = {
+            name: getattr(self, name)[rows] for name in ("images", "masks", "people", "position")
+        }
         return attrs.evolve(self, names=tuple(self.names[row] for row in rows), **arrays)
 
     @property
@@ -69,15 +74,19 @@ def by_person(samples: Samples, rng: np.random.Generator, share: float) -> tuple
     return samples.take(first), samples.take(~first)
 
 
-def read_real(source: Source, split: str, like: Samples | None = None, lesions_only: bool = True) -> Samples:
+def read_real(
+    source: Source, split: str, like: Samples | None = None, lesions_only: bool = True
+) -> Samples:
     """Read the slices of a split (`train`, `val`, or `all` for both) through the slice store.
 
-    like: pairs whose channels, size, axis and mm per pixel are taken; without it, those of the source. lesions_only:
-    those that show a lesion, as all pairs do. Raises DataError.
+    like: pairs whose channels, size, axis and mm per pixel are taken; without it, those of the
+    source. lesions_only: those that show a lesion, as all pairs do. Raises DataError.
     """
     data = attrs.evolve(source.data, lesion_only=lesions_only, crop="none")
     if like is not None:
-        data = attrs.evolve(data, image_size=like.images.shape[-1], spacing=like.spacing, axis=like.axis)
+        data = attrs.evolve(
+            data, image_size=like.images.shape[-1], spacing=like.spacing, axis=like.axis
+        )
     images = source.images if like is None else like.channels
     with progress("slice store", unit="patients") as bar:
         masks = layouts.mask_names(data)
@@ -86,14 +95,23 @@ def read_real(source: Source, split: str, like: Samples | None = None, lesions_o
     rows = np.sort(np.concatenate([np.zeros(0, np.int64), *chosen]))
     if not len(rows):
         raise DataError(
-            Problem(source.name, f"no slice with a lesion is for {split}", "Choose another split, or add patients")
+            Problem(
+                source.name,
+                f"no slice with a lesion is for {split}",
+                "Choose another split, or add patients",
+            )
         )
     where = f"{source.name}, {split}, slices{' with a lesion' if lesions_only else ''}"
     return _slices(store, rows, images, source.masks, where, data.axis)
 
 
 def _slices(
-    store: SliceStore, rows: np.ndarray, images: Sequence[str], masks: Sequence[str], where: str, axis: str
+    store: SliceStore,
+    rows: np.ndarray,
+    images: Sequence[str],
+    masks: Sequence[str],
+    where: str,
+    axis: str,
 ) -> Samples:
     return Samples(
         images=store.read(rows, images).astype(np.float32),
@@ -118,31 +136,41 @@ class _Slice(NamedTuple):
     is_mask: bool
 
 
+def _read_rows(folder: Path, rows: list[Entry]) -> list[dict[str, _Slice]]:
+    pairs = []
+    with progress("pairs", len(rows), unit="read") as bar:
+        for row in rows:
+            place = folder / "train" / row["id"]
+            pairs.append({name: _read(place / f"{name}.nii.gz") for name in row["files"]})
+            bar.advance()
+    return pairs
+
+
 def read_pairs(folder: Path, limit: int | None = None) -> Samples:
     """Read the pairs that `manifest.jsonl` lists, or the first `limit` of them. Raises DataError.
 
-    Of scans with new lesions: each slice that shows one, with all lesions in it; slices of one scan are of one person.
+    Of scans with new lesions: each slice that shows one, with all lesions in it; slices of one scan
+    are of one person.
     """
     if images := _inserted(folder):
         return _read_inserted(folder, images, limit)
     rows = _lines(folder, limit)
     if not rows:
         raise DataError(Problem(folder / "manifest.jsonl", "lists no pair", ADVICE))
-    pairs = []
-    with progress("pairs", len(rows), unit="read") as bar:
-        for row in rows:
-            pairs.append({name: _read(folder / "train" / row["id"] / f"{name}.nii.gz") for name in row["files"]})
-            bar.advance()
+    pairs = _read_rows(folder, rows)
     first = pairs[0]
     channels = tuple(name for name, each in first.items() if not each.is_mask)
     masks = [name for name, each in first.items() if each.is_mask]
     if not channels or not masks:
-        raise DataError(Problem(folder, f"a pair is {', '.join(first) or 'empty'}, expected images and a mask", ADVICE))
+        what = f"a pair is {', '.join(first) or 'empty'}, expected images and a mask"
+        raise DataError(Problem(folder, what, ADVICE))
     for row, pair in zip(rows, pairs, strict=True):
         _require_alike(folder, row["id"], first, pair)
     return Samples(
         images=np.stack([np.stack([pair[name].values for name in channels]) for pair in pairs]),
-        masks=np.stack([np.any([pair[name].values > 0 for name in masks], axis=0) for pair in pairs]),
+        masks=np.stack(
+            [np.any([pair[name].values > 0 for name in masks], axis=0) for pair in pairs]
+        ),
         people=np.arange(len(pairs)),
         position=np.full(len(pairs), np.nan, np.float32),
         names=tuple(row["id"] for row in rows),
@@ -157,19 +185,34 @@ def _inserted(folder: Path) -> tuple[str, ...]:
     """The images of what `medgen insert` wrote; none if it is something else."""
     with listed(folder) as lines:
         header = lines.header or {}
-        return tuple(map(str, header["images"])) if header.get("insert") and any(True for _ in lines.made()) else ()
+        return (
+            tuple(map(str, header["images"]))
+            if header.get("insert") and any(True for _ in lines.made())
+            else ()
+        )
 
 
 def _read_inserted(folder: Path, images: tuple[str, ...], limit: int | None) -> Samples:
     masks = {"seg": MaskSettings(file="seg"), "new": MaskSettings(file="seg_new")}
-    data = DataSettings(root=folder, layout="folders", masks=masks, lesion_only=True, val_fraction=0.0)
+    data = DataSettings(
+        root=folder, layout="folders", masks=masks, lesion_only=True, val_fraction=0.0
+    )
     with progress("slice store", unit="scans") as bar:
         store = open_store(data, (*images, *masks), frozenset(masks), bar.update)
     rows = store.select("train")
-    rows = rows[[bool(store.read(rows[at : at + 1], ["new"]).max() > 0) for at in range(len(rows))]][:limit]
+    rows = rows[
+        [bool(store.read(rows[at : at + 1], ["new"]).max() > 0) for at in range(len(rows))]
+    ][:limit]
     if not len(rows):
         raise DataError(Problem(folder, "no slice shows a new lesion", "Make more outputs"))
-    return _slices(store, rows, images, ("seg",), f"{folder.name}, {len(rows)} slices with a new lesion", data.axis)
+    return _slices(
+        store,
+        rows,
+        images,
+        ("seg",),
+        f"{folder.name}, {len(rows)} slices with a new lesion",
+        data.axis,
+    )
 
 
 def _lines(folder: Path, limit: int | None) -> list[Entry]:
@@ -185,14 +228,20 @@ def _read(path: Path) -> _Slice:
     return _Slice(plane * 2 - 1 if is_mask else plane * 2 / WHITE - 1, spacing, axis, is_mask)
 
 
-def _require_alike(folder: Path, id: str, first: dict[str, _Slice], pair: dict[str, _Slice]) -> None:
+def _require_alike(
+    folder: Path, id: str, first: dict[str, _Slice], pair: dict[str, _Slice]
+) -> None:
     """Raise DataError unless a pair is of the first one's channels, size, axis and mm per pixel."""
     one = next(iter(first.values()))
     if pair.keys() != first.keys():
-        raise DataError(Problem(folder, f"{id} is {', '.join(pair)}, the first pair {', '.join(first)}", ADVICE))
+        raise DataError(
+            Problem(folder, f"{id} is {', '.join(pair)}, the first pair {', '.join(first)}", ADVICE)
+        )
     for name, each in pair.items():
         same = each.values.shape == one.values.shape and each.axis == one.axis
         if not same or not np.isclose(each.spacing, one.spacing, rtol=SAME, atol=0):
             what = f"{each.values.shape} at {each.spacing:g} mm, {each.axis}"
             expected = f"{one.values.shape} at {one.spacing:g} mm, {one.axis}"
-            raise DataError(Problem(folder, f"{id}/{name} is {what}, the first pair {expected}", ADVICE))
+            raise DataError(
+                Problem(folder, f"{id}/{name} is {what}, the first pair {expected}", ADVICE)
+            )

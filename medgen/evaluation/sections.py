@@ -31,7 +31,9 @@ def _apart(figures_of: Callable[..., list[Figure]], name: str) -> Section:
 
 
 def _told(figures: list[Figure]) -> list[Figure]:
-    """Leave out what too few lesions or persons cannot tell: an unknown interval overlaps with none, as if far off."""
+    """Leave out what too few lesions or persons cannot tell: an unknown interval overlaps with
+    none, as if far off.
+    """
     ends = ([each.low, each.high, each.reference_low, each.reference_high] for each in figures)
     return [each for each, known in zip(figures, ends, strict=True) if not np.isnan(known).any()]
 

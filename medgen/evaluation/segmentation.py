@@ -1,4 +1,6 @@
-"""Train a small segmenter of lesions on the spot, and let it find lesions in persons that it has not seen."""
+"""Train a small segmenter of lesions on the spot, and let it find lesions in persons that it has
+not seen.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +33,16 @@ def train(
     batch_size: int = 16,
     augment: bool = True,
 ) -> nn.Module:
-    """Return a network trained on slices and masks: the same weights for the same arguments on the same device.
+    """Return a network trained on slices and masks: the same weights for the same arguments on the
+    same device.
 
-    The loss is the soft Dice of the batch (Milletari et al. 2016, section 3) plus binary cross-entropy, as in nnU-Net.
+    The loss is the soft Dice of the batch (Milletari et al. 2016, section 3) plus binary
+    cross-entropy, as in nnU-Net.
     """
     network = _built(settings, samples.images.shape[1], seed).to(device).train()
     optimizer = torch.optim.AdamW(network.parameters(), PEAK, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK, total_steps=max(steps, 6), pct_start=0.2)
+    total = max(steps, 6)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK, total, pct_start=0.2)
     images, masks = torch.from_numpy(samples.images), torch.from_numpy(samples.masks)
     for step in range(steps):
         generator = seeds.stream(seed, "segmenter", step)
@@ -55,7 +60,8 @@ def train(
 
 
 def augmented(image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Flip slices along either axis and change contrast, brightness and gamma, each slice by itself.
+    """Flip slices along either axis and change contrast, brightness and gamma, each slice by
+    itself.
 
     image: `[batch, channel, h, w]` in [-1, 1], in which it stays. mask: `[batch, 1, h, w]`.
     """
@@ -63,14 +69,20 @@ def augmented(image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[
     for axis in (2, 3):
         flip = draws[axis - 2] < 0.5
         image, mask = (torch.where(flip, each.flip(axis), each) for each in (image, mask))
-    gain, shift, power = 0.9 + 0.2 * draws[2], 0.1 * (draws[3] - 0.5), torch.exp(0.6 * (draws[4] - 0.5))
+    gain, shift, power = (
+        0.9 + 0.2 * draws[2],
+        0.1 * (draws[3] - 0.5),
+        torch.exp(0.6 * (draws[4] - 0.5)),
+    )
     bright = ((image + 1) / 2).clamp(0, 1) ** power
     inside = bright > 0.05  # the background stays what it is
     return torch.where(inside, (2 * bright * gain - 1 + shift).clamp(-1, 1), image), mask
 
 
 def probabilities(network: nn.Module, images: np.ndarray) -> np.ndarray:
-    """Return float32 `[n, h, w]`: how likely each pixel is lesion. images: float32 `[n, channel, h, w]`."""
+    """Return float32 `[n, h, w]`: how likely each pixel is lesion. images: float32 `[n, channel, h,
+    w]`.
+    """
     device = next(network.parameters()).device
     height, width = images.shape[2:]
     found = [np.zeros((0, height, width), np.float32)]
@@ -87,7 +99,9 @@ def predict(network: nn.Module, images: np.ndarray) -> np.ndarray:
 
 
 class Fold(NamedTuple):
-    """One part of a cross-fit. network: trained on the others. rows: int64, the samples of the persons held out."""
+    """One part of a cross-fit. network: trained on the others. rows: int64, the samples of the
+    persons held out.
+    """
 
     network: nn.Module
     rows: np.ndarray
@@ -100,25 +114,42 @@ def folds_of(people: np.ndarray, folds: int, seed: int) -> list[np.ndarray]:
     """
     persons = np.unique(people)
     order = persons[torch.randperm(len(persons), generator=seeds.stream(seed, "folds")).numpy()]
-    return [np.flatnonzero(np.isin(people, order[part::folds])) for part in range(min(folds, len(order)))]
+    return [
+        np.flatnonzero(np.isin(people, order[part::folds]))
+        for part in range(min(folds, len(order)))
+    ]
 
 
 def fit_folds(
-    settings: SegmenterSettings, samples: Samples, folds: int, steps: int, seed: int, device: torch.device | str = "cpu"
+    settings: SegmenterSettings,
+    samples: Samples,
+    folds: int,
+    steps: int,
+    seed: int,
+    device: torch.device | str = "cpu",
 ) -> list[Fold]:
     """Train one network for each part of the persons, on all the others."""
     fitted = []
     for number, rows in enumerate(folds_of(samples.people, folds, seed)):
         others = np.setdiff1d(np.arange(len(samples)), rows)
         own = seeds.derive(seed, "fold", number)
-        fitted.append(Fold(train(settings, samples.take(others), steps=steps, seed=own, device=device), rows))
+        fitted.append(
+            Fold(train(settings, samples.take(others), steps=steps, seed=own, device=device), rows)
+        )
     return fitted
 
 
 def cross_fit(
-    settings: SegmenterSettings, samples: Samples, folds: int, steps: int, seed: int, device: torch.device | str = "cpu"
+    settings: SegmenterSettings,
+    samples: Samples,
+    folds: int,
+    steps: int,
+    seed: int,
+    device: torch.device | str = "cpu",
 ) -> np.ndarray:
-    """Return bool `[n, h, w]`: the lesions that a network finds which was trained without that person."""
+    """Return bool `[n, h, w]`: the lesions that a network finds which was trained without that
+    person.
+    """
     return held_out(fit_folds(settings, samples, folds, steps, seed, device), samples)
 
 
@@ -131,7 +162,9 @@ def held_out(fitted: list[Fold], samples: Samples) -> np.ndarray:
 
 
 def _built(settings: SegmenterSettings, channels: int, seed: int) -> nn.Module:
-    """A network with the weights that the seed gives; torch's global generator goes on as if nothing had been."""
+    """A network with the weights that the seed gives; torch's global generator goes on as if
+    nothing had been.
+    """
     with torch.random.fork_rng(devices=[]):
         seeds.seed_globals(seed, "segmenter weights")
         return settings.build(channels)

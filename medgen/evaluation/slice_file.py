@@ -18,7 +18,9 @@ ADVICE = "Give the folder that `medgen generate` wrote"
 
 
 class SliceFile(NamedTuple):
-    """A stored slice. values: float32 `[h, w]`, 0 to WHITE, or 0 and 1 of a mask. spacing: mm per px."""
+    """A stored slice. values: float32 `[h, w]`, 0 to WHITE, or 0 and 1 of a mask. spacing: mm per
+    px.
+    """
 
     values: np.ndarray[Any, np.dtype[Any]]
     is_mask: bool
@@ -32,12 +34,18 @@ def read(path: Path) -> SliceFile:
         image = nib.Nifti1Image.from_bytes(gzip.decompress(path.read_bytes()))
         data = np.asarray(image.dataobj)
     except FileNotFoundError:
-        raise DataError(Problem(path, "is not there", "Run the same `medgen generate` again, which makes it")) from None
+        raise DataError(
+            Problem(path, "is not there", "Run the same `medgen generate` again, which makes it")
+        ) from None
     except (OSError, EOFError, zlib.error, ValueError, ImageFileError) as error:
-        raise DataError(Problem(path, f"cannot be read ({str(error).splitlines()[0]})", "Make it again")) from None
+        raise DataError(
+            Problem(path, f"cannot be read ({str(error).splitlines()[0]})", "Make it again")
+        ) from None
     flat = [number for number, count in enumerate(data.shape) if count == 1]
     if data.ndim != 3 or len(flat) != 1:
-        raise DataError(Problem(path, f"has shape {data.shape}, expected a volume of one slice", ADVICE))
+        raise DataError(
+            Problem(path, f"has shape {data.shape}, expected a volume of one slice", ADVICE)
+        )
     zooms = np.delete(image.header.get_zooms()[:3], flat[0])
     plane = data.squeeze(flat[0]).astype(np.float32)
     return SliceFile(plane, data.dtype == np.uint8, float(zooms[0]), AXES[flat[0]])

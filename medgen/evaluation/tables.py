@@ -47,7 +47,9 @@ def of_card(card: Card) -> Table:
 
 
 def of_cards(names: Sequence[str], cards: Sequence[Card]) -> Table:
-    """Return a row per figure that both cards have, and which is better where their intervals do not overlap."""
+    """Return a row per figure that both cards have, and which is better where their intervals do
+    not overlap.
+    """
     rows = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("", names[0], "95 %", names[1], "95 %", "better"):
         rows.add_column(title, no_wrap=True, justify="left" if not title else "right")
@@ -56,7 +58,9 @@ def of_cards(names: Sequence[str], cards: Sequence[Card]) -> Table:
         rows.add_row(f"[bold]{section}[/bold]")
         for each in (figure for figure in figures if (section, figure.name) in other):
             two = other[section, each.name]
-            cells = [text for one in (each, two) for text in (number(one.value), span(one.low, one.high))]
+            cells = [
+                text for one in (each, two) for text in (number(one.value), span(one.low, one.high))
+            ]
             rows.add_row(f"  {each.name}", *cells, better(names, each, two))
     return rows
 

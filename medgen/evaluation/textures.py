@@ -1,7 +1,9 @@
-"""Radiomics features of a region: first order, grey-level co-occurrence (GLCM), grey-level size zones (GLSZM).
+"""Radiomics features of a region: first order, grey-level co-occurrence (GLCM), grey-level size
+zones (GLSZM).
 
-Names and definitions are PyRadiomics' (van Griethuysen et al. 2017; Zwanenburg et al. 2020), in two dimensions, with
-bins of fixed width. Slices are worked on together; `rois` says which pixels of each count.
+Names and definitions are PyRadiomics' (van Griethuysen et al. 2017; Zwanenburg et al. 2020), in two
+dimensions, with bins of fixed width. Slices are worked on together; `rois` says which pixels of
+each count.
 """
 
 from __future__ import annotations
@@ -66,7 +68,9 @@ def _percentiles(flat: np.ndarray, inside: np.ndarray) -> Features:
 
 
 def _quantile(ordered: np.ndarray, count: np.ndarray, share: float) -> np.ndarray:
-    """The quantile of the first `count` values of each row, by linear interpolation; NaN without any."""
+    """The quantile of the first `count` values of each row, by linear interpolation; NaN without
+    any.
+    """
     place = np.maximum(count - 1, 0) * share
     before = np.floor(place).astype(np.int64)
     after = np.minimum(before + 1, np.maximum(count - 1, 0))
@@ -96,7 +100,8 @@ def _counts(values: np.ndarray) -> np.ndarray:
 
 
 def co_occurrence(bins: np.ndarray) -> Features:
-    """Yield 18 features of the GLCM, each the mean over the directions that have any pair of pixels.
+    """Yield 18 features of the GLCM, each the mean over the directions that have any pair of
+    pixels.
 
     NaN without any pair. A region of one bin has a correlation of 1, as in PyRadiomics.
     """
@@ -166,7 +171,9 @@ def _diagonals(p: np.ndarray, which: np.ndarray) -> np.ndarray:
 
 
 def size_zones(bins: np.ndarray) -> Features:
-    """Yield 12 features of the GLSZM: zones are parts of one bin, connected also by corners; NaN without any."""
+    """Yield 12 features of the GLSZM: zones are parts of one bin, connected also by corners; NaN
+    without any.
+    """
     sample, level, size = _zones(bins)
     zones = _or_nan(np.bincount(sample, minlength=len(bins)))
 
@@ -182,12 +189,18 @@ def size_zones(bins: np.ndarray) -> Features:
     yield "SmallAreaHighGrayLevelEmphasis", mean(level**2 / size**2)
     yield "GrayLevelVariance", mean((level - mean(level)[sample]) ** 2)
     yield "ZoneSizeVariance", mean((size - mean(size)[sample]) ** 2)
-    for name, members in (("GrayLevelNonUniformityNormalized", (level,)), ("ZoneSizeNonUniformityNormalized", (size,))):
+    for name, members in (
+        ("GrayLevelNonUniformityNormalized", (level,)),
+        ("ZoneSizeNonUniformityNormalized", (size,)),
+    ):
         owner, counts = _equal(sample, *members)
         yield name, np.bincount(owner, (counts / zones[owner]) ** 2, len(bins)) + 0 * zones
     owner, counts = _equal(sample, level, size)
     shares = counts / zones[owner]
-    yield "ZoneEntropy", -np.bincount(owner, shares * np.log2(shares + SMALL), len(bins)) + 0 * zones
+    yield (
+        "ZoneEntropy",
+        -np.bincount(owner, shares * np.log2(shares + SMALL), len(bins)) + 0 * zones,
+    )
 
 
 def _zones(bins: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -199,7 +212,13 @@ def _zones(bins: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         number = parts.ravel()[pixel] - 1
         owner = np.zeros(count, np.int64)
         owner[number] = pixel // (bins.shape[1] * bins.shape[2])
-        found.append((owner, np.full(count, float(level)), np.bincount(number, minlength=count).astype(np.float64)))
+        found.append(
+            (
+                owner,
+                np.full(count, float(level)),
+                np.bincount(number, minlength=count).astype(np.float64),
+            )
+        )
     if not found:
         return np.zeros(0, np.int64), np.zeros(0), np.zeros(0)
     sample, levels, sizes = (np.concatenate(each) for each in zip(*found, strict=True))

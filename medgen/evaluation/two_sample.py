@@ -1,4 +1,6 @@
-"""A classifier two-sample test: a network that never met a person must tell generated from real (Lopez-Paz 2017)."""
+"""A classifier two-sample test: a network that never met a person must tell generated from real
+(Lopez-Paz 2017).
+"""
 
 from __future__ import annotations
 
@@ -18,16 +20,20 @@ FOLDS = 2
 
 
 def auc(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the chance that a score of the second set is above one of the first, ties counted half."""
+    """Return the chance that a score of the second set is above one of the first, ties counted
+    half.
+    """
     ranks = stats.rankdata(np.concatenate([first, second]))[len(first) :]
     more = ranks.sum() - len(second) * (len(second) + 1) / 2
     return float(more / (len(first) * len(second)))
 
 
 def figures_of(comparison: Comparison, device: torch.device) -> list[Figure]:
-    """Return the AUC of telling the pairs from real slices, beside that of telling one set of persons from another.
+    """Return the AUC of telling the pairs from real slices, beside that of telling one set of
+    persons from another.
 
-    0.5: cannot be told; 1: always. Every score is of a slice whose person the network was not taught on.
+    0.5: cannot be told; 1: always. Every score is of a slice whose person the network was not
+    taught on.
     """
     one, two = comparison.halves
     rng = comparison.rng("bootstrap/two_sample")
@@ -35,10 +41,16 @@ def figures_of(comparison: Comparison, device: torch.device) -> list[Figure]:
     for number, (real, other) in enumerate([(one, comparison.made), (one, two)]):
         scores = cross_fit(real, other, STEPS, comparison.number("two_sample", number), device)
 
-        def statistic(a: np.ndarray, b: np.ndarray, scores: tuple[np.ndarray, np.ndarray] = scores) -> np.ndarray:
+        def statistic(
+            a: np.ndarray, b: np.ndarray, scores: tuple[np.ndarray, np.ndarray] = scores
+        ) -> np.ndarray:
             return np.array([auc(scores[0][a], scores[1][b])])
 
-        found.append(intervals(statistic, [real.people, other.people], comparison.draws, rng)[:, 0].clip(0, 1))
+        found.append(
+            intervals(statistic, [real.people, other.people], comparison.draws, rng)[:, 0].clip(
+                0, 1
+            )
+        )
         comparison.tell("two samples")
     return [Figure.of("two samples", "AUC of a classifier", found[0], found[1], better="low")]
 
@@ -46,12 +58,16 @@ def figures_of(comparison: Comparison, device: torch.device) -> list[Figure]:
 def cross_fit(
     first: Samples, second: Samples, steps: int, seed: int, device: torch.device
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return a score for each slice of both sets, standardised within each fold; large: of the second set."""
+    """Return a score for each slice of both sets, standardised within each fold; large: of the
+    second set.
+    """
     rng = np.random.default_rng(seed)
     folds = [_deal(each, rng) for each in (first, second)]
     scores = [np.zeros(len(first)), np.zeros(len(second))]
     for number in range(FOLDS):
-        sides = [(each.images, fold == number) for each, fold in zip((first, second), folds, strict=True)]
+        sides = [
+            (each.images, fold == number) for each, fold in zip((first, second), folds, strict=True)
+        ]
         taught = _teach([images[~held] for images, held in sides], steps, seed + number, device)
         found = [_scores(taught, images[held], device) for images, held in sides]
         together = np.concatenate(found)
@@ -69,7 +85,10 @@ def _deal(samples: Samples, rng: np.random.Generator) -> np.ndarray:
 
 def _teach(sets: list[np.ndarray], steps: int, seed: int, device: torch.device) -> network.Halvings:
     """A network taught on as many slices of each set, mirrored or not."""
-    taught, generator = network.made(sets[0].shape[1], 1, seed, device), torch.Generator().manual_seed(seed)
+    taught, generator = (
+        network.made(sets[0].shape[1], 1, seed, device),
+        torch.Generator().manual_seed(seed),
+    )
     tensors = [torch.from_numpy(np.ascontiguousarray(images)) for images in sets]
     half = BATCH // 2
     truth = torch.arange(2).repeat_interleave(half).float().to(device)

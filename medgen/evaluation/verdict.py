@@ -15,13 +15,17 @@ WORDS = (
     (2.0, "near real", "they are further from real than patients are from each other, by little"),
     (16.0, "far from real", "an eye that knows heads tells them apart"),
 )
-"""How often the largest distance that real persons have from each other the generated are away, at most, and words."""
+"""How often the largest distance that real persons have from each other the generated are away, at
+most, and words.
+"""
 WORST = ("bad", "they are very far from real; do not train on them")
 
 
 @attrs.frozen
 class Verdict:
-    """word: how good the pairs are. text: a sentence. by: whose features say so. times, low, high: see `WORDS`."""
+    """word: how good the pairs are. text: a sentence. by: whose features say so. times, low, high:
+    see `WORDS`.
+    """
 
     word: str
     text: str
@@ -32,12 +36,13 @@ class Verdict:
 
 
 def judge(figures: Sequence[Figure], features: Mapping[str, FeaturesSettings]) -> Verdict:
-    """Return the verdict of KID on the first extractor that knows anatomy, or, without any, on the first.
+    """Return the verdict of KID on the first extractor that knows anatomy, or, without any, on the
+    first.
 
     The others only forbid praise: what any of them tells from real is at best near real.
 
-    The measure is the generated's distance over the upper end of the interval of real against real, which few
-    patients make wide: with them hardly anything can be told, and the words say so.
+    The measure is the generated's distance over the upper end of the interval of real against real,
+    which few patients make wide: with them hardly anything can be told, and the words say so.
     """
     knowing = [name for name, each in features.items() if each.anatomy]
     by = (knowing or list(features))[0]
@@ -45,13 +50,20 @@ def judge(figures: Sequence[Figure], features: Mapping[str, FeaturesSettings]) -
     floor = kid.reference_high
     if not floor > 0 or math.isnan(kid.low):
         nan = float("nan")
-        return Verdict("not known", "Too few patients to tell how far real ones are apart.", by, nan, nan, nan)
+        return Verdict(
+            "not known", "Too few patients to tell how far real ones are apart.", by, nan, nan, nan
+        )
     times, low, high = (each / floor for each in (kid.value, kid.low, kid.high))
     word, why = _words(times, low)
     seen = [name for name in features if name != by and not _as_good(figures, name)]
     if word == WORDS[0][1] and seen:
-        word, why = WORDS[1][1], f"anatomy is as in other patients, but {' and '.join(seen)} tell them apart"
-    blind = "" if knowing else f" {by} does not know heads: add features of anatomy, such as taught."
+        word, why = (
+            WORDS[1][1],
+            f"anatomy is as in other patients, but {' and '.join(seen)} tell them apart",
+        )
+    blind = (
+        "" if knowing else f" {by} does not know heads: add features of anatomy, such as taught."
+    )
     text = (
         f"The pairs are {word}: {why}. By KID on {by} they are {times:.2g} times ({max(low, 0):.2g} to {high:.2g}) "
         f"as far from real slices as real patients are from each other at most.{blind}"
@@ -66,7 +78,9 @@ def _as_good(figures: Sequence[Figure], name: str) -> bool:
 
 
 def _words(times: float, low: float) -> tuple[str, str]:
-    """The words for a distance; those for the nearest only if the interval reaches real against real."""
+    """The words for a distance; those for the nearest only if the interval reaches real against
+    real.
+    """
     if low <= 1:
         return WORDS[0][1:]
     return next((words for most, *words in WORDS[1:] if times <= most), WORST)  # type: ignore[return-value]

@@ -1,8 +1,8 @@
 """What a table of scores says: which arm is better, and how many real persons the pairs are worth.
 
-Intervals come from a bootstrap over test persons and over seeds (Efron 1979), both paired across the
-arms: a draw takes the same persons and seeds of every arm. The deviations of the two are widened for
-their small numbers (see `bootstrap.widening`) and added.
+Intervals come from a bootstrap over test persons and over seeds (Efron 1979), both paired across
+the arms: a draw takes the same persons and seeds of every arm. The deviations of the two are
+widened for their small numbers (see `bootstrap.widening`) and added.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ class Interval(NamedTuple):
 
 @attrs.frozen(eq=False)
 class Scores:
-    """Scores of every arm on the same test persons. by_arm: `[seed, person]` in [0, 1], NaN for none."""
+    """Scores of every arm on the same test persons. by_arm: `[seed, person]` in [0, 1], NaN for
+    none.
+    """
 
     by_arm: Mapping[str, Array]
 
@@ -54,14 +56,18 @@ class Scores:
 
 
 def _mean_of_seeds(table: Array, value: Array) -> Array:
-    """Means over persons: `[arm, seed]`; a seed in which nobody has a score says nothing, and gets the mean."""
+    """Means over persons: `[arm, seed]`; a seed in which nobody has a score says nothing, and gets
+    the mean.
+    """
     known = ~np.isnan(table)
     total = np.where(known, table, 0.0).sum(2)
     return np.where(known.any(2), total / np.maximum(known.sum(2), 1), value[:, None])
 
 
 def _deviations(values: Array, rng: np.random.Generator, count: int) -> Array:
-    """How far means over resampled columns lie from the mean: `[draw, arm]`. values: `[arm, column]`."""
+    """How far means over resampled columns lie from the mean: `[draw, arm]`. values: `[arm,
+    column]`.
+    """
     size = values.shape[1]
     if size < 2:
         return np.zeros((count, len(values)))
@@ -82,7 +88,9 @@ def mean(scores: Scores, arm: str, seed: int) -> Interval:
 
 
 class Worth(NamedTuple):
-    """How many more real persons the pairs are worth. most: where the curve ends, so that high may be at least it."""
+    """How many more real persons the pairs are worth. most: where the curve ends, so that high may
+    be at least it.
+    """
 
     persons: Interval
     most: float
@@ -112,7 +120,9 @@ def worth(scores: Scores, curve: Mapping[int, str], mixed: str, base: int, seed:
 
 
 class Verdict(NamedTuple):
-    """word: by the interval of `gain`, the difference to `against`; "hurts" by `to_real`, that to real data."""
+    """word: by the interval of `gain`, the difference to `against`; "hurts" by `to_real`, that to
+    real data.
+    """
 
     word: Word
     against: str
@@ -120,11 +130,13 @@ class Verdict(NamedTuple):
     to_real: Interval
 
 
-def verdict(scores: Scores, mixed: str, real: Sequence[str], control: str | None, seed: int) -> Verdict:
+def verdict(
+    scores: Scores, mixed: str, real: Sequence[str], control: str | None, seed: int
+) -> Verdict:
     """Judge real plus pairs against the best of real data alone and real plus copy-paste.
 
-    helps: better than the best control, the whole interval above 0. hurts: worse than real data alone,
-    the whole interval below 0. Else no evidence.
+    helps: better than the best control, the whole interval above 0. hurts: worse than real data
+    alone, the whole interval below 0. Else no evidence.
     """
     best_real = max(real, key=lambda arm: mean(scores, arm, seed).value)
     controls = [best_real, *([control] if control else [])]

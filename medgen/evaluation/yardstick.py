@@ -1,4 +1,6 @@
-"""KID of any number of generated sets against the same real slices, whose features are computed once."""
+"""KID of any number of generated sets against the same real slices, whose features are computed
+once.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +18,21 @@ from medgen.evaluation.samples import Samples
 
 @attrs.frozen(eq=False)
 class Side:
-    """A set of real slices. extractor: fitted on other persons. features: `[n, d]`. people: int64 `[n]`."""
+    """A set of real slices. extractor: fitted on other persons. features: `[n, d]`. people: int64
+    `[n]`.
+    """
 
     extractor: Extractor
     features: np.ndarray
     people: np.ndarray
 
 
-def sides_of(extractor: Extractor, teach: Samples, real: Sequence[Samples], seed: int) -> list[Side]:
-    """Fit an extractor on some persons, and return the features of the slices of others, a side for each set."""
+def sides_of(
+    extractor: Extractor, teach: Samples, real: Sequence[Samples], seed: int
+) -> list[Side]:
+    """Fit an extractor on some persons, and return the features of the slices of others, a side for
+    each set.
+    """
     extractor.fit(teach.images, teach.people, teach.position, seed)
     return [Side(extractor, extractor(each.images), each.people) for each in real]
 
@@ -49,12 +57,17 @@ class Yardstick:
         return float(np.mean([kernels.kid() for kernels in self._kernels(made)]))
 
     def interval(self, made: Samples, draws: int, rng: np.random.Generator) -> np.ndarray:
-        """Return `[3]`: the KID, and the low and high end of its 95 % interval over persons, real and generated."""
+        """Return `[3]`: the KID, and the low and high end of its 95 % interval over persons, real
+        and generated.
+        """
         kernels = self._kernels(made)
 
         def statistic(rows: np.ndarray, *real: np.ndarray) -> np.ndarray:
             weight = np.bincount(rows, minlength=len(made))
-            drawn = [np.bincount(each, minlength=len(side.people)) for side, each in zip(self.sides, real, strict=True)]
+            drawn = [
+                np.bincount(each, minlength=len(side.people))
+                for side, each in zip(self.sides, real, strict=True)
+            ]
             found = [each.kid(own, weight) for each, own in zip(kernels, drawn, strict=True)]
             known = [value for value in found if not np.isnan(value)]
             return np.array([np.mean(known) if known else np.nan])
@@ -65,4 +78,7 @@ class Yardstick:
     def _kernels(self, made: Samples) -> list[Kernels]:
         features = {id(side.extractor): side.extractor for side in self.sides}
         found = {key: extractor(made.images) for key, extractor in features.items()}
-        return [Kernels.of(side.features, found[id(side.extractor)], side.people, made.people) for side in self.sides]
+        return [
+            Kernels.of(side.features, found[id(side.extractor)], side.people, made.people)
+            for side in self.sides
+        ]

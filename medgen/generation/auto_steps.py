@@ -1,6 +1,8 @@
-"""The fewest sampling steps whose pairs are no worse than those of more: measured once, and noted in the manifest.
+"""The fewest sampling steps whose pairs are no worse than those of more: measured once, and noted
+in the manifest.
 
-For each number of steps the first pairs are made, with the seeds that they have anyway, and compared with real slices.
+For each number of steps the first pairs are made, with the seeds that they have anyway, and
+compared with real slices.
 """
 
 from __future__ import annotations
@@ -47,9 +49,11 @@ Interval = tuple[float, float, float]
 
 
 class Trial(NamedTuple):
-    """What was measured of a number of steps. pairs: how many had a valid mask. seconds: per pair; NaN if not known.
+    """What was measured of a number of steps. pairs: how many had a valid mask. seconds: per pair;
+    NaN if not known.
 
-    figures: value, low and high end of the 95 % interval, by name; all are better low. No figures: too few pairs.
+    figures: value, low and high end of the 95 % interval, by name; all are better low. No figures:
+    too few pairs.
     """
 
     steps: int
@@ -61,10 +65,14 @@ class Trial(NamedTuple):
 class Ruler:
     """Real slices, and how far generated ones are from them."""
 
-    def __init__(self, source: Source, split: str, features: FeaturesSettings, like: Samples, seed: int):
+    def __init__(
+        self, source: Source, split: str, features: FeaturesSettings, like: Samples, seed: int
+    ):
         asked = evaluate.Asked(features={FEATURES: features}, seed=seed, split=split)
         self._comparison: Comparison = evaluate.compare_samples(source, like, asked)
-        self._stick = Yardstick.of(self._comparison, FEATURES, lambda: features.build(default_device()))
+        self._stick = Yardstick.of(
+            self._comparison, FEATURES, lambda: features.build(default_device())
+        )
 
     def figures(self, made: Samples, with_lesions: bool) -> dict[str, Interval]:
         """Measure samples. with_lesions: also the sizes of lesions, which are generated too."""
@@ -85,7 +93,11 @@ def candidates(make: Generator) -> list[int]:
 
 
 def try_steps(
-    make: Make, ruler: Callable[[Samples], Ruler], out: Path, stop: Stop, advance: Callable[[], None]
+    make: Make,
+    ruler: Callable[[Samples], Ruler],
+    out: Path,
+    stop: Stop,
+    advance: Callable[[], None],
 ) -> list[Trial]:
     """Measure every candidate, from the most steps on. ruler: gets pairs, for their grid."""
     trials, real = list[Trial](), None
@@ -105,7 +117,9 @@ def try_steps(
 
 
 def fewest(trials: Sequence[Trial]) -> int:
-    """Return the fewest steps with no figure above the upper end of the best one's interval; if none, the most."""
+    """Return the fewest steps with no figure above the upper end of the best one's interval; if
+    none, the most.
+    """
     ends: dict[str, float] = {}
     for name in dict.fromkeys(name for trial in trials for name in trial.figures):
         known = [trial.figures[name] for trial in trials if name in trial.figures]
@@ -125,11 +139,15 @@ def samples_of(pairs: Sequence[Pair], make: Generator) -> Samples | None:
         return None
     names = [name for name in pairs[0].channels if name not in pairs[0].masks]
     masks = [name for name in pairs[0].channels if name in pairs[0].masks]
-    images = np.stack([np.stack([pair.channels[name] for name in names]) for pair in pairs]).astype(np.float32)
+    images = np.stack([np.stack([pair.channels[name] for name in names]) for pair in pairs]).astype(
+        np.float32
+    )
     none = [np.zeros(images.shape[2:], bool)]
     return Samples(
         images=images,
-        masks=np.stack([np.any([pair.channels[name] > 0 for name in masks] or none, axis=0) for pair in pairs]),
+        masks=np.stack(
+            [np.any([pair.channels[name] > 0 for name in masks] or none, axis=0) for pair in pairs]
+        ),
         people=np.arange(len(pairs)),
         position=np.full(len(pairs), np.nan, np.float32),
         names=tuple(f"pair {pair.number}" for pair in pairs),
@@ -150,7 +168,9 @@ def _first(make: Generator, out: Path, stop: Stop) -> list[Pair]:
 
 
 def _sizes_apart(made: Samples, real: Samples, draws: int, rng: np.random.Generator) -> Interval:
-    """How far the sizes of lesions are from real ones: the 1-Wasserstein distance, in standard deviations."""
+    """How far the sizes of lesions are from real ones: the 1-Wasserstein distance, in standard
+    deviations.
+    """
     one, two = _sizes(made), _sizes(real)
     distance = Wasserstein(one.values, two.values)
     value = distance.mean(np.arange(len(one.values)), np.arange(len(two.values)))
@@ -173,7 +193,9 @@ def _sizes(samples: Samples) -> Measured:
 
 @contextmanager
 def alone(out: Path, stop: Stop) -> Iterator[None]:
-    """Measure while no other process does: of several that begin together, one measures and the others find that."""
+    """Measure while no other process does: of several that begin together, one measures and the
+    others find that.
+    """
     out.mkdir(parents=True, exist_ok=True)
     with closing(Locks(out / ".lock")) as locks:
         while not locks.take(MEASURES):
@@ -184,7 +206,9 @@ def alone(out: Path, stop: Stop) -> Iterator[None]:
 
 
 def before(out: Path, make: Make) -> int | None:
-    """Return the steps of pairs that were begun in a folder, if they go on; 0: no number was given. None: none were."""
+    """Return the steps of pairs that were begun in a folder, if they go on; 0: no number was given.
+    None: none were.
+    """
     found = begun(out)
     steps = found.header.get("steps") if found else None
     if found is None or not (steps is None or (type(steps) is int and steps > 0)):
@@ -194,7 +218,9 @@ def before(out: Path, make: Make) -> int | None:
 
 
 def note(out: Path, make: Generator, trials: Sequence[Trial]) -> None:
-    """Begin the manifest, with what was measured; seconds are left out, so that it is the same each time."""
+    """Begin the manifest, with what was measured; seconds are left out, so that it is the same each
+    time.
+    """
     table = [{"steps": each.steps, "pairs": each.pairs, **_listed(each.figures)} for each in trials]
     notes = {STEPS_AUTO: {"features": FEATURES, "sample": SAMPLE, "tried": table}}
     with Manifest.open(out, make.identity(), make.made_with(), notes):
@@ -204,12 +230,15 @@ def note(out: Path, make: Generator, trials: Sequence[Trial]) -> None:
 def _listed(figures: Mapping[str, Interval]) -> dict[str, Any]:
     """Figures as JSON has them, rounded to what they tell."""
     return {
-        name: [None if np.isnan(each) else float(f"{each:.6g}") for each in figure] for name, figure in figures.items()
+        name: [None if np.isnan(each) else float(f"{each:.6g}") for each in figure]
+        for name, figure in figures.items()
     }
 
 
 def noted(out: Path) -> tuple[int, list[Trial]]:
-    """Return what `note` has written: the steps of the pairs, and the trials; no trials where the number was given."""
+    """Return what `note` has written: the steps of the pairs, and the trials; no trials where the
+    number was given.
+    """
     found = begun(out)
     header = found.header if found else {}
     rows = header.get(STEPS_AUTO, {}).get("tried", [])
@@ -218,5 +247,8 @@ def noted(out: Path) -> tuple[int, list[Trial]]:
 
 def _trial(row: dict[str, Any]) -> Trial:
     steps, pairs = row.pop("steps"), row.pop("pairs")
-    known = {name: tuple(float("nan") if each is None else each for each in figure) for name, figure in row.items()}
+    known = {
+        name: tuple(float("nan") if each is None else each for each in figure)
+        for name, figure in row.items()
+    }
     return Trial(steps, pairs, known)  # type: ignore[arg-type]  # of three

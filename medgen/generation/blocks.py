@@ -18,14 +18,20 @@ class Indices(Sequence[int]):
         return range(block * self.batch_size, min((block + 1) * self.batch_size, self.total))
 
     def __len__(self) -> int:
-        return sum(map(len, map(self.of, self.blocks[-1:]))) + self.batch_size * len(self.blocks[:-1])
+        return sum(map(len, map(self.of, self.blocks[-1:]))) + self.batch_size * len(
+            self.blocks[:-1]
+        )
 
     def __iter__(self) -> Iterator[int]:
         for block in self.blocks:
             yield from self.of(block)
 
     def __contains__(self, index: object) -> bool:
-        return isinstance(index, int) and 0 <= index < self.total and index // self.batch_size in self.blocks
+        return (
+            isinstance(index, int)
+            and 0 <= index < self.total
+            and index // self.batch_size in self.blocks
+        )
 
     @overload
     def __getitem__(self, place: int) -> int: ...

@@ -12,24 +12,34 @@ from medgen.system.console import warn
 
 
 def require_mask_model(model: Model) -> None:
-    """Refuse a `--seg-model` that generates anything but masks, or needs a condition. Raises RecipeError."""
+    """Refuse a `--seg-model` that generates anything but masks, or needs a condition. Raises
+    RecipeError.
+    """
     mode = model.parts.mode
     made, given = ", ".join(mode.images), ", ".join(mode.condition)
     scans = [name for name in mode.images if name not in model.masks]
     if scans and mode.condition:
         what = f"makes {made} given {given}, not masks"
-        raise RecipeError(Problem("--seg-model", what, "Give it as --image-model, and a model of masks here"))
+        raise RecipeError(
+            Problem("--seg-model", what, "Give it as --image-model, and a model of masks here")
+        )
     if scans:
         what = f"makes {made}, of which {', '.join(scans)} is no mask (its masks are {', '.join(sorted(model.masks))})"
-        raise RecipeError(Problem("--seg-model", what, "Give a model of masks, such as one of mode seg"))
+        raise RecipeError(
+            Problem("--seg-model", what, "Give a model of masks, such as one of mode seg")
+        )
     if mode.condition:
         what = f"makes {made} given {given}, which generate cannot give it"
-        raise RecipeError(Problem("--seg-model", what, "Give a model that makes masks from noise alone"))
+        raise RecipeError(
+            Problem("--seg-model", what, "Give a model that makes masks from noise alone")
+        )
     _require_names("--seg-model", model)
 
 
 def require_image_model(model: Model, with_masks: bool) -> None:
-    """Refuse an `--image-model` that generates only masks, or needs scans, or takes no masks if there are some."""
+    """Refuse an `--image-model` that generates only masks, or needs scans, or takes no masks if
+    there are some.
+    """
     mode = model.parts.mode
     made = ", ".join(mode.images)
     scans = [name for name in mode.condition if name not in model.masks]
@@ -37,20 +47,24 @@ def require_image_model(model: Model, with_masks: bool) -> None:
         what = f"paints lesions into given {made} (mode {model.recipe.names['mode']}), and makes no whole image"
         raise RecipeError(Problem("--image-model", what, "Use it with `medgen insert`"))
     if all(name in model.masks for name in mode.images):
-        raise RecipeError(Problem("--image-model", f"makes {made}, which are masks", "Give it as --seg-model"))
+        raise RecipeError(
+            Problem("--image-model", f"makes {made}, which are masks", "Give it as --seg-model")
+        )
     if scans:
         what = f"makes {made} given {', '.join(mode.condition)}, of which {', '.join(scans)} is no mask"
-        raise RecipeError(
-            Problem("--image-model", what, "Give a model of images that is given masks alone, or nothing")
-        )
+        fix = "Give a model of images that is given masks alone, or nothing"
+        raise RecipeError(Problem("--image-model", what, fix))
     if with_masks and not mode.condition:
         what = f"makes {made} given nothing, so that masks (--seg-model) would not fit its images"
-        raise RecipeError(
-            Problem("--image-model", what, "Leave --seg-model out, or give a model of images given masks")
-        )
+        fix = "Leave --seg-model out, or give a model of images given masks"
+        raise RecipeError(Problem("--image-model", what, fix))
     if mode.condition and not with_masks:
         needed = ", ".join(mode.condition)
-        raise RecipeError(Problem("--seg-model", f"the image model needs {needed}", "Give a mask model or a folder"))
+        raise RecipeError(
+            Problem(
+                "--seg-model", f"the image model needs {needed}", "Give a mask model or a folder"
+            )
+        )
     _require_names("--image-model", model)
 
 
@@ -59,7 +73,9 @@ def require_same_masks(given: Sequence[str], image: Model) -> None:
     wanted = image.parts.mode.condition
     if tuple(given) != tuple(wanted):
         what = f"gives {', '.join(given)}, the image model (--image-model) was trained on {', '.join(wanted)}"
-        raise RecipeError(Problem("--seg-model", what, "Use a mask model of the same masks in the same order"))
+        raise RecipeError(
+            Problem("--seg-model", what, "Use a mask model of the same masks in the same order")
+        )
 
 
 def require_same_slices(masks: Model, image: Model) -> None:
@@ -69,17 +85,26 @@ def require_same_slices(masks: Model, image: Model) -> None:
         raise RecipeError(Problem("--seg-model", what, "Train both with the same data.axis"))
     if is_absurd(masks.grid.shape, masks.grid.spacing, image.grid):
         what = f"has slices of {masks.grid}, the image model (--image-model) of {image.grid}, over {MOST:g} times apart"
-        raise RecipeError(Problem("--seg-model", what, "Check the unit of the scans, and train one of them anew"))
+        raise RecipeError(
+            Problem("--seg-model", what, "Check the unit of the scans, and train one of them anew")
+        )
     for name in image.parts.mode.condition:
         one, other = (sorted(set(mask(each.recipe.data, name).labels)) for each in (masks, image))
         if one != other:
-            said = [f"labels {', '.join(map(str, each))}" if each else "every label" for each in (one, other)]
-            warn(f"--seg-model: its {name} was made of {said[0]}, that of the image model of {said[1]}.")
+            said = [
+                f"labels {', '.join(map(str, each))}" if each else "every label"
+                for each in (one, other)
+            ]
+            warn(
+                f"--seg-model: its {name} was made of {said[0]}, that of the image model of {said[1]}."
+            )
 
 
 def _require_names(option: str, model: Model) -> None:
     """Refuse a pooled model: which of its images a sample shows is unknown."""
     mode = model.parts.mode
     if mode.pooled and len(mode.images) > 1:
-        what = f"makes {' or '.join(mode.images)} in one channel (pooled), which gives a file no name"
+        what = (
+            f"makes {' or '.join(mode.images)} in one channel (pooled), which gives a file no name"
+        )
         raise RecipeError(Problem(option, what, "Train it with mode.images.pooled=false"))

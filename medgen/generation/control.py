@@ -22,8 +22,8 @@ from medgen.generation.model import Model, draw_samples
 def checkpoint(pairs: Path, given: Path | None, real: str) -> Path | None:
     """Find the image model that made pairs, by its hash.
 
-    given: a checkpoint or a run's folder. Without it, the checkpoint `real`, or those in the run's folder `real`.
-    Raises RecipeError if `given` made other pairs.
+    given: a checkpoint or a run's folder. Without it, the checkpoint `real`, or those in the run's
+    folder `real`. Raises RecipeError if `given` made other pairs.
     """
     with listed(pairs) as lines:
         digest = (lines.header or {}).get("image_model")
@@ -32,17 +32,28 @@ def checkpoint(pairs: Path, given: Path | None, real: str) -> Path | None:
         if (found := sha256(path)) != digest or digest is None:
             has = f"has sha256 {found[:12]}" if found else "is not there"
             what = f"{path} {has}, the pairs were made with {str(digest)[:12]}"
-            raise RecipeError(Problem("--image-model", what, "Give the checkpoint that made them, or leave it out"))
+            raise RecipeError(
+                Problem(
+                    "--image-model", what, "Give the checkpoint that made them, or leave it out"
+                )
+            )
         return path
     where = Path(real)
-    among = sorted(where.glob("*.pt")) if where.is_dir() else [where] if where.suffix == ".pt" else []
+    among = (
+        sorted(where.glob("*.pt")) if where.is_dir() else [where] if where.suffix == ".pt" else []
+    )
     return next((path for path in among if digest and sha256(path) == digest), None)
 
 
 def without_mask(
-    made: Samples, pairs: Path, model: Model, most: int, advance: Callable[[int], None] = lambda _: None
+    made: Samples,
+    pairs: Path,
+    model: Model,
+    most: int,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> Samples:
-    """Make the images of the first `most` of some pairs again, of the same noise and given an empty mask.
+    """Make the images of the first `most` of some pairs again, of the same noise and given an empty
+    mask.
 
     The masks that come along are those of the pairs, which the images were not given.
     """
@@ -53,7 +64,8 @@ def without_mask(
     images = []
     for some in _batches(rows, int(header["batch_size"])):
         generators = [
-            seeds.stream(int(header["seed"]), "image", row["index"], 1 + row.get(DRAWN_AGAIN, 0)) for row in some
+            seeds.stream(int(header["seed"]), "image", row["index"], 1 + row.get(DRAWN_AGAIN, 0))
+            for row in some
         ]
         empty = torch.full((len(some), len(model.parts.mode.condition), *model.grid.shape), -1.0)
         images.append(draw_samples(model, empty, generators, header["steps"]).numpy())

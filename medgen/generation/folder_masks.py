@@ -30,7 +30,8 @@ LABELS = 6
 
 
 class FolderMasks:
-    """Slices with lesions from a folder of patients or of mask files, in an order that depends on the seed.
+    """Slices with lesions from a folder of patients or of mask files, in an order that depends on
+    the seed.
 
     They are read with the data settings of the image model, on the grid of its images.
     """
@@ -47,9 +48,14 @@ class FolderMasks:
         self.rows = _usable(folder, self.slices, model)
 
     def block(self, indices: Sequence[int]) -> Masks:
-        """Return masks of a block: mask n is `permutation(n // size)[n % size]`, so that all are used equally often."""
+        """Return masks of a block: mask n is `permutation(n // size)[n % size]`, so that all are
+        used equally often.
+        """
         size = len(self.rows)
-        chosen = [int(seeds.permutation(self.seed, index // size, size)[index % size]) for index in indices]
+        chosen = [
+            int(seeds.permutation(self.seed, index // size, size)[index % size])
+            for index in indices
+        ]
         return Masks(torch.from_numpy(self.slices.read(self.rows[chosen])), [[""] for _ in indices])
 
     def again(self, index: int, attempt: int) -> tuple[torch.Tensor, str]:
@@ -62,7 +68,9 @@ class FolderMasks:
 
 
 def settings_for(folder: Path, given: DataSettings, names: Sequence[str]) -> DataSettings:
-    """Return settings to read a folder of masks: as given, but with every patient, or each file as a patient."""
+    """Return settings to read a folder of masks: as given, but with every patient, or each file as
+    a patient.
+    """
     trained = attrs.evolve(given, exclude=[], allow_patient_overlap=True)
     data = attrs.evolve(trained, root=folder, val_fraction=0.0)
     files = {source(data, name) for name in names}
@@ -81,7 +89,9 @@ def _is_scan(name: str) -> bool:
 
 
 def _holds_scans(folder: Path) -> bool:
-    return not folder.name.startswith(".") and any(any(map(_is_scan, names)) for _, _, names in os.walk(folder))
+    return not folder.name.startswith(".") and any(
+        any(map(_is_scan, names)) for _, _, names in os.walk(folder)
+    )
 
 
 def _advise(problem: Problem) -> Problem:
@@ -91,19 +101,28 @@ def _advise(problem: Problem) -> Problem:
 
 
 def _usable(folder: Path, slices: MaskSlices, model: Model) -> np.ndarray:
-    """Return the rows with a lesion that the image model can show. Raises `DataError` if there is none.
+    """Return the rows with a lesion that the image model can show. Raises `DataError` if there is
+    none.
 
     Slices without a lesion, and tips of lesions smaller than a pixel, are left out silently.
     """
     large = slices.area.max(axis=1, initial=0) >= max(1, model.recipe.data.min_lesion)
     rows, count = np.flatnonzero(~slices.outside & large), len(large)
     labels, outside = _labels(slices, model), int(np.count_nonzero(slices.outside))
-    beyond = f"{outside} of {count} slices have a lesion outside the image model's slices, {model.grid}"
+    beyond = (
+        f"{outside} of {count} slices have a lesion outside the image model's slices, {model.grid}"
+    )
     if not len(rows):
         small = f"all lesions are too small for the image model's slices, {model.grid}"
-        what = beyond if outside else small if count else f"there is no lesion in {slices.files} masks"
+        what = (
+            beyond if outside else small if count else f"there is no lesion in {slices.files} masks"
+        )
         raise DataError(
-            Problem(folder, f"{what}{f' ({labels})' if labels else ''}", "Give a folder of masks with lesions")
+            Problem(
+                folder,
+                f"{what}{f' ({labels})' if labels else ''}",
+                "Give a folder of masks with lesions",
+            )
         )
     if outside:
         warn(f"{folder}: {beyond}, and are left out. Give masks of smaller slices to use them.")
@@ -117,7 +136,9 @@ def _labels(slices: MaskSlices, model: Model) -> str:
     if not slices.others:
         return ""
     data = model.recipe.data
-    wanted = sorted({label for name in model.parts.mode.condition for label in mask(data, name).labels})
+    wanted = sorted(
+        {label for name in model.parts.mode.condition for label in mask(data, name).labels}
+    )
     held = [str(label) for label in sorted(slices.others)]
     shown = ", ".join(held[:LABELS]) + (", ..." if len(held) > LABELS else "")
     return f"masks hold label {shown}, and the image model was trained on {', '.join(map(str, wanted))}"

@@ -26,7 +26,8 @@ DRAWN_AGAIN = "drawn_again"
 
 
 class Pair(NamedTuple):
-    """One sample to write. channels: `[x, y]` by name, in [-1, 1]; masks are those named in `masks`.
+    """One sample to write. channels: `[x, y]` by name, in [-1, 1]; masks are those named in
+    `masks`.
 
     faults: of the mask at each attempt. No channels: every attempt was invalid.
     """
@@ -45,7 +46,8 @@ class Pair(NamedTuple):
 class Generator:
     """Generates pairs by block: masks only without an image model, images only without masks.
 
-    inside: how often a pair is drawn until its lesion lies inside its own head; 0: wherever it lies.
+    inside: how often a pair is drawn until its lesion lies inside its own head; 0: wherever it
+    lies.
     """
 
     def __init__(
@@ -57,7 +59,13 @@ class Generator:
         batch_size: int,
         inside: int = 0,
     ):
-        self.image, self.masks, self.seed, self.steps, self.batch_size = image, masks, seed, steps, batch_size
+        self.image, self.masks, self.seed, self.steps, self.batch_size = (
+            image,
+            masks,
+            seed,
+            steps,
+            batch_size,
+        )
         self.inside = inside if image and masks else 0
         self._check()
         source = image or masks
@@ -74,14 +82,22 @@ class Generator:
         }
 
     def made_with(self) -> dict[str, Any]:
-        """Return what may change the last bits: software, device, and the number of threads on a CPU."""
+        """Return what may change the last bits: software, device, and the number of threads on a
+        CPU.
+        """
         device = self.image.device if self.image else default_device()
-        on = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+        on = (
+            torch.cuda.get_device_name(device)
+            if device.type == "cuda"
+            else torch.backends.cpu.get_cpu_capability()
+        )
         threads = "" if device.type == "cuda" else f", threads: {torch.get_num_threads()}"
         return {"versions": versions(), "device": f"{device.type} {on}{threads}"}
 
     def block(self, number: int) -> Iterator[Pair]:
-        """Generate pairs from `number * batch_size` on; without channels if no valid mask was found."""
+        """Generate pairs from `number * batch_size` on; without channels if no valid mask was
+        found.
+        """
         indices = range(number * self.batch_size, (number + 1) * self.batch_size)
         masks = self.masks.block(indices) if self.masks else None
         images = self._images(indices, masks)
@@ -91,7 +107,8 @@ class Generator:
             yield Pair(index, faults, channels, self._names())
 
     def settled(self, pair: Pair) -> Pair:
-        """The pair, drawn again on its own while its lesion lies outside its head; none without its own draws.
+        """The pair, drawn again on its own while its lesion lies outside its head; none without its
+        own draws.
 
         Mask and image of attempt n come from streams of their own, so that no other pair changes.
         """
@@ -106,10 +123,14 @@ class Generator:
         """Share of a pair's lesion that lies outside its head."""
         given = self._names()
         images = np.stack([values for name, values in channels.items() if name not in given])
-        return outside(images, np.any([channels[name] > 0 for name in given if name in channels], axis=0))
+        return outside(
+            images, np.any([channels[name] > 0 for name in given if name in channels], axis=0)
+        )
 
     def _again(self, index: int, faults: list[str], images: int) -> dict[str, Array]:
-        """Draw a mask once more, note its fault, and if it has none an image: for the `images`th time."""
+        """Draw a mask once more, note its fault, and if it has none an image: for the `images`th
+        time.
+        """
         assert self.image is not None
         assert self.masks is not None
         mask, fault = self.masks.again(index, len(faults) + 1)
@@ -118,12 +139,16 @@ class Generator:
             return {}
         masks = Masks(mask[None], [[fault]])
         generators = [seeds.stream(self.seed, "image", index, images)]
-        return self._channels(draw_samples(self.image, masks.values, generators, self.steps), masks, 0)
+        return self._channels(
+            draw_samples(self.image, masks.values, generators, self.steps), masks, 0
+        )
 
     def _images(self, indices: Sequence[int], masks: Masks | None) -> Tensor | None:
         if self.image is None:
             return None
-        condition = torch.empty(len(indices), 0, *self.image.grid.shape) if masks is None else masks.values
+        condition = (
+            torch.empty(len(indices), 0, *self.image.grid.shape) if masks is None else masks.values
+        )
         generators = [seeds.stream(self.seed, "image", index, 1) for index in indices]
         return draw_samples(self.image, condition, generators, self.steps)
 
@@ -133,12 +158,18 @@ class Generator:
             names = self.image.parts.mode.images
             channels |= {name: images[place, channel].numpy() for channel, name in enumerate(names)}
         if self.masks is not None and masks is not None:
-            channels |= {name: masks.values[place, channel].numpy() for channel, name in enumerate(self.masks.names)}
+            channels |= {
+                name: masks.values[place, channel].numpy()
+                for channel, name in enumerate(self.masks.names)
+            }
         return channels
 
     def shown(self) -> tuple[Sequence[str], Sequence[str]]:
         """The names of the images and of the masks that a pair has."""
-        return self.image.parts.mode.images if self.image else (), self.masks.names if self.masks else ()
+        return (
+            self.image.parts.mode.images if self.image else (),
+            self.masks.names if self.masks else (),
+        )
 
     def _names(self) -> frozenset[str]:
         given = self.image.masks if self.image else frozenset()
@@ -147,7 +178,11 @@ class Generator:
     def _check(self) -> None:
         if self.image is None and self.masks is None:
             raise RecipeError(
-                Problem("--image-model, --seg-model", "nothing to generate with", "Give at least one of them")
+                Problem(
+                    "--image-model, --seg-model",
+                    "nothing to generate with",
+                    "Give at least one of them",
+                )
             )
         if self.image is not None:
             require_image_model(self.image, with_masks=self.masks is not None)

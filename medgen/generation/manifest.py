@@ -1,8 +1,8 @@
 """Read and write `manifest.jsonl`: settings and list of the pairs, from which generation continues.
 
-Several processes may work in a folder. Locks on single bytes of `.lock`, which the system releases when their process
-ends, guard what they share: byte 0 while the manifest is read or written, byte 1 + n while block n is generated, and
-a last byte, held shared by each process in the folder.
+Several processes may work in a folder. Locks on single bytes of `.lock`, which the system releases
+when their process ends, guard what they share: byte 0 while the manifest is read or written, byte 1
++ n while block n is generated, and a last byte, held shared by each process in the folder.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ IN_USE = 1 << 62
 STEPS_AUTO = "steps_auto"
 """What `--steps auto` found; see `auto_steps`."""
 NOTES = ("audit", STEPS_AUTO)
-"""What the first line has besides how the pairs were made: what was found out about them before or later."""
+"""What the first line has besides how the pairs were made: what was found out about them before or
+later.
+"""
 
 
 def name_of(index: int) -> str:
@@ -49,24 +51,29 @@ def sha256(path: Path) -> str | None:
 
 
 class Begun(NamedTuple):
-    """A manifest that is there. header: the first line. has_pairs: whether later pairs must be made likewise."""
+    """A manifest that is there. header: the first line. has_pairs: whether later pairs must be made
+    likewise.
+    """
 
     header: Entry
     has_pairs: bool
 
 
 def begun(out: Path) -> Begun | None:
-    """Read the settings of pairs that were begun in a folder. Raises CheckpointError for a damaged manifest."""
+    """Read the settings of pairs that were begun in a folder. Raises CheckpointError for a damaged
+    manifest.
+    """
     with closing(Lines(out / "manifest.jsonl")) as lines:
         return None if lines.header is None else Begun(lines.header, has_pairs(out, lines))
 
 
 class Manifest:
-    """`manifest.jsonl`: a header with the settings, then a line per pair; sorted when all are written.
+    """`manifest.jsonl`: a header with the settings, then a line per pair; sorted when all are
+    written.
 
-    identity: everything besides the index that decides a pair's bytes; once a pair exists, any other is refused.
-    made_with: versions and device, which may change the last bits; differences from the header are noted
-    with the pair. notes: more for a new header.
+    identity: everything besides the index that decides a pair's bytes; once a pair exists, any
+    other is refused. made_with: versions and device, which may change the last bits; differences
+    from the header are noted with the pair. notes: more for a new header.
     """
 
     def __init__(
@@ -87,10 +94,16 @@ class Manifest:
             self._check(identity, made_with)
             locks.take(IN_USE, shared=True)
             self.sort()
-        self._own = {key: value for key, value in made_with.items() if self.header.get(key) != value}
+        self._own = {
+            key: value for key, value in made_with.items() if self.header.get(key) != value
+        }
         if self._own:
-            begun = ", ".join(f"{key} {self.header.get(key)} (now {value})" for key, value in self._own.items())
-            warn(f"{self.path}: was begun with {begun}. New pairs may differ in the last bit from what that makes.")
+            begun = ", ".join(
+                f"{key} {self.header.get(key)} (now {value})" for key, value in self._own.items()
+            )
+            warn(
+                f"{self.path}: was begun with {begun}. New pairs may differ in the last bit from what that makes."
+            )
 
     @classmethod
     @contextmanager
@@ -101,7 +114,9 @@ class Manifest:
         made_with: Mapping[str, Any],
         notes: Mapping[str, Any] = MappingProxyType({}),
     ) -> Iterator[Manifest]:
-        """Open the manifest, or begin a new one. Raises CheckpointError if it is damaged or of other pairs."""
+        """Open the manifest, or begin a new one. Raises CheckpointError if it is damaged or of
+        other pairs.
+        """
         out.mkdir(parents=True, exist_ok=True)
         with closing(Locks(out / ".lock")) as locks:
             manifest = cls(out, locks, identity, made_with, notes)
@@ -130,7 +145,9 @@ class Manifest:
         if not self._locks.take(1 + number):
             raise RunInUseError(
                 Problem(
-                    self.out, f"another process makes block {number}", "Wait, or give each process a --shard of its own"
+                    self.out,
+                    f"another process makes block {number}",
+                    "Wait, or give each process a --shard of its own",
                 )
             )
         try:
@@ -149,7 +166,8 @@ class Manifest:
             file.write(line_of(entry | self._own))
 
     def sort(self) -> None:
-        """Read the lines that all processes added, and sort them, so that the file does not depend on their order.
+        """Read the lines that all processes added, and sort them, so that the file does not depend
+        on their order.
 
         Before that `entries` is the state at `open`.
         """
@@ -167,23 +185,31 @@ class Manifest:
         if entry is None or entry.get("failed") or entry.get("set_aside"):
             return entry is not None
         folder = self.out / "train" / name_of(index)
-        return all(sha256(folder / f"{name}.nii.gz") == digest for name, digest in entry["files"].items())
+        return all(
+            sha256(folder / f"{name}.nii.gz") == digest for name, digest in entry["files"].items()
+        )
 
     def _check(self, identity: Mapping[str, Any], made_with: Mapping[str, Any]) -> None:
         there = self.entries.header
         if there is None:
             if has_pairs(self.out, self.entries):
                 raise CheckpointError(
-                    Problem(self.out, "has pairs but no manifest.jsonl", "Choose another --output-dir")
+                    Problem(
+                        self.out, "has pairs but no manifest.jsonl", "Choose another --output-dir"
+                    )
                 )
             return
         keys = sorted({*there, *identity} - {*made_with, *NOTES})
         changed = [
-            f"{key}: {there.get(key)} -> {identity.get(key)}" for key in keys if there.get(key) != identity.get(key)
+            f"{key}: {there.get(key)} -> {identity.get(key)}"
+            for key in keys
+            if there.get(key) != identity.get(key)
         ]
         if changed and not self._begin_anew():
             what = f"its pairs were made differently ({', '.join(changed)})"
-            raise CheckpointError(Problem(self.path, what, "Give what made them, or choose another --output-dir"))
+            raise CheckpointError(
+                Problem(self.path, what, "Give what made them, or choose another --output-dir")
+            )
 
     def _begin_anew(self) -> bool:
         """Discard the header if there is no pair and no process generates any."""

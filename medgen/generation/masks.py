@@ -11,12 +11,18 @@ from torch import Tensor
 from medgen import seeds
 from medgen.data.grid import Grid
 from medgen.data.store.mask_grid import place
-from medgen.generation.combination import require_mask_model, require_same_masks, require_same_slices
+from medgen.generation.combination import (
+    require_mask_model,
+    require_same_masks,
+    require_same_slices,
+)
 from medgen.generation.model import Model, draw_samples
 
 
 class Masks(NamedTuple):
-    """Masks of a block. values: `[batch, channel, *space]`, -1 or +1. faults: per index, of each attempt."""
+    """Masks of a block. values: `[batch, channel, *space]`, -1 or +1. faults: per index, of each
+    attempt.
+    """
 
     values: Tensor
     faults: list[list[str]]
@@ -32,14 +38,17 @@ class MaskSource(Protocol):
         """Return masks of consecutive indices, a function of the indices alone."""
 
     def again(self, index: int, attempt: int) -> tuple[Tensor, str]:
-        """Give the mask of one index at a later attempt, `[channel, *space]`, and its fault, if any."""
+        """Give the mask of one index at a later attempt, `[channel, *space]`, and its fault, if
+        any.
+        """
 
     def identity(self) -> Mapping[str, Any]:
         """Return everything that decides the masks besides their indices."""
 
 
 class ModelMasks:
-    """Masks sampled from a model. Invalid masks are drawn again: empty, larger than `max_area` (share), or outside.
+    """Masks sampled from a model. Invalid masks are drawn again: empty, larger than `max_area`
+    (share), or outside.
 
     image: the image model, outside of whose slices lesions would be cut off.
     """
@@ -88,12 +97,18 @@ class ModelMasks:
 
     def identity(self) -> Mapping[str, Any]:
         """Return a hash of the model's weights, and the limits."""
-        return {"seg_model": self.model.digest, "max_area": self.max_area, "max_attempts": self.max_attempts}
+        return {
+            "seg_model": self.model.digest,
+            "max_area": self.max_area,
+            "max_attempts": self.max_attempts,
+        }
 
     def _draw(
         self, indices: Sequence[int], attempt: int, wanted: Sequence[int] | None = None
     ) -> tuple[Tensor, list[str]]:
-        """Draw masks on the grid of the images, with the fault of each. wanted: positions in the block; None: all."""
+        """Draw masks on the grid of the images, with the fault of each. wanted: positions in the
+        block; None: all.
+        """
         drawn = self._attempt(indices, attempt)
         values, faults = [], []
         for each in drawn if wanted is None else drawn[list(wanted)]:
@@ -105,4 +120,6 @@ class ModelMasks:
     def _attempt(self, indices: Sequence[int], attempt: int) -> Tensor:
         generators = [seeds.stream(self.seed, "mask", index, attempt) for index in indices]
         condition = torch.empty(len(indices), 0, *self.model.grid.shape)
-        return torch.where(draw_samples(self.model, condition, generators, self.steps) > 0, 1.0, -1.0)
+        return torch.where(
+            draw_samples(self.model, condition, generators, self.steps) > 0, 1.0, -1.0
+        )

@@ -26,9 +26,11 @@ from medgen.training import sampling
 
 
 class Model(NamedTuple):
-    """A trained generator: the checkpoint's averaged weights, if any, and the description of its training data.
+    """A trained generator: the checkpoint's averaged weights, if any, and the description of its
+    training data.
 
-    grid: of a generated sample. masks: names of the channels that are masks. digest: sha256 of the file.
+    grid: of a generated sample. masks: names of the channels that are masks. digest: sha256 of the
+    file.
     """
 
     recipe: Recipe
@@ -39,17 +41,25 @@ class Model(NamedTuple):
     digest: str
 
 
-def load_model(path: Path, registry: Registry | None = None, device: torch.device | None = None) -> Model:
-    """Load the generator from a checkpoint, which needs no other file. Raises CheckpointError or PluginError."""
+def load_model(
+    path: Path, registry: Registry | None = None, device: torch.device | None = None
+) -> Model:
+    """Load the generator from a checkpoint, which needs no other file. Raises CheckpointError or
+    PluginError.
+    """
     device = device or default_device()
     digest = sha256(path)
     state = checkpoint.load(path)
     if digest is None or sha256(path) != digest:  # a training may have saved anew in the meantime
-        raise CheckpointError(Problem(path, "was replaced as it was read", "Try again, or give a copy of it"))
+        raise CheckpointError(
+            Problem(path, "was replaced as it was read", "Try again, or give a copy of it")
+        )
     recipe = _recipe(path, state, registry)
     if recipe.strategy.unconditional:
         what = f"holds an autoencoder (strategy.{recipe.names['strategy']}), which generates nothing by itself"
-        raise CheckpointError(Problem(path, what, "Train a model in its latents with [space.latent], and give that"))
+        raise CheckpointError(
+            Problem(path, what, "Train a model in its latents with [space.latent], and give that")
+        )
     parts = build(recipe, device, Saved(state, path))
     _check_names(path, parts.mode)
     load_into(parts.network, state["averaged"] or state["network"], path)
@@ -68,20 +78,30 @@ def _spacing(path: Path, state: Mapping[str, Any]) -> float:
         what = f"the state of its data does not fit ({type(error).__name__}: {error})"
         raise CheckpointError(Problem(path, what, "Use a checkpoint that medgen wrote")) from error
     if not 0 < spacing < math.inf:
-        raise CheckpointError(Problem(path, f"has pixels of {spacing:g} mm", "Use a checkpoint that medgen wrote"))
+        raise CheckpointError(
+            Problem(path, f"has pixels of {spacing:g} mm", "Use a checkpoint that medgen wrote")
+        )
     return spacing
 
 
 def _recipe(path: Path, state: Mapping[str, Any], registry: Registry | None) -> Recipe:
-    """Return the recipe in a checkpoint, after checking that it has everything that a generator needs."""
-    lacking = [key for key in ("averaged", "channels_last", "data", "network", "recipe", "space") if key not in state]
+    """Return the recipe in a checkpoint, after checking that it has everything that a generator
+    needs.
+    """
+    lacking = [
+        key
+        for key in ("averaged", "channels_last", "data", "network", "recipe", "space")
+        if key not in state
+    ]
     if lacking or not isinstance(state["recipe"], str):
         what = f"the key '{(lacking or ['recipe'])[0]}' is missing or of another type"
         raise CheckpointError(Problem(path, what, "Use a checkpoint that medgen wrote"))
     try:
         return from_toml(state["recipe"], registry)
     except RecipeError as error:
-        raise CheckpointError(*(each._replace(where=f"{path}: {each.where}") for each in error.problems)) from error
+        raise CheckpointError(
+            *(each._replace(where=f"{path}: {each.where}") for each in error.problems)
+        ) from error
 
 
 def _check_names(path: Path, mode: Mode) -> None:
@@ -89,12 +109,20 @@ def _check_names(path: Path, mode: Mode) -> None:
     for name in mode.names:
         if not is_file_name(name):
             what = f"its mode has a channel {name!r}, which cannot be the name of a file"
-            raise CheckpointError(Problem(path, what, "Use a checkpoint that you trust, of another mode"))
+            raise CheckpointError(
+                Problem(path, what, "Use a checkpoint that you trust, of another mode")
+            )
 
 
-def draw_samples(model: Model, condition: Tensor, generators: Sequence[torch.Generator], steps: int | None) -> Tensor:
+def draw_samples(
+    model: Model, condition: Tensor, generators: Sequence[torch.Generator], steps: int | None
+) -> Tensor:
     """Sample `[batch, channel, *space]` in [-1, 1] on the CPU, for conditions in [-1, 1]."""
     _, space, strategy, network = model.parts
     draw = sampling.noise(generators, space.shape(condition.shape[2:]), model.device)
     with sampling.autocast(model.device, model.recipe.training.precision):
-        return sampling.sample(strategy, space, network, condition.to(model.device), draw, steps).float().cpu()
+        return (
+            sampling.sample(strategy, space, network, condition.to(model.device), draw, steps)
+            .float()
+            .cpu()
+        )

@@ -14,8 +14,11 @@ from medgen.evaluation.head_mask import outside
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def lesion_figures(channels: Mapping[str, Array], masks: frozenset[str], grid: Grid) -> dict[str, Any]:
-    """`lesions`: how many, their area in mm2, and the share of it outside the head; nothing where there is no mask.
+def lesion_figures(
+    channels: Mapping[str, Array], masks: frozenset[str], grid: Grid
+) -> dict[str, Any]:
+    """`lesions`: how many, their area in mm2, and the share of it outside the head; nothing where
+    there is no mask.
 
     channels: slices `[x, y]` in [-1, 1] by name, those in `masks` set where > 0.
     """

@@ -1,7 +1,8 @@
 """Write masks and images as files, in blocks that can be reproduced exactly.
 
-The unit is a block of `batch_size` consecutive indices, always computed whole: convolutions differ in the last bit
-between batch sizes. Random numbers depend on seed, index and attempt, so a pair is the same whatever was made before.
+The unit is a block of `batch_size` consecutive indices, always computed whole: convolutions differ
+in the last bit between batch sizes. Random numbers depend on seed, index and attempt, so a pair is
+the same whatever was made before.
 """
 
 from __future__ import annotations
@@ -19,7 +20,14 @@ import numpy as np
 import torch
 
 from medgen.data.store.nifti_writer import write_slice
-from medgen.errors import OutOfMemoryError, Problem, RunInUseError, StoppedError, StorageError, reason
+from medgen.errors import (
+    OutOfMemoryError,
+    Problem,
+    RunInUseError,
+    StoppedError,
+    StorageError,
+    reason,
+)
 from medgen.evaluation.manifest_lines import Entry, Lines, has_pairs, names
 from medgen.generation.blocks import Indices
 from medgen.generation.generator import DRAWN_AGAIN, Generator, Pair
@@ -73,10 +81,14 @@ def generate(
 ) -> None:
     """Write pairs below `out/train`, skipping whole existing ones.
 
-    Other processes may write other indices into the same folder. Raises CheckpointError if `out` holds pairs with
-    other settings, StoppedError between two blocks once `stop` has a reason, and StorageError.
+    Other processes may write other indices into the same folder. Raises CheckpointError if `out`
+    holds pairs with other settings, StoppedError between two blocks once `stop` has a reason, and
+    StorageError.
     """
-    with with_advice(out, make.batch_size), Manifest.open(out, make.identity(), make.made_with()) as manifest:
+    with (
+        with_advice(out, make.batch_size),
+        Manifest.open(out, make.identity(), make.made_with()) as manifest,
+    ):
         sweep(manifest, make.batch_size)
         _make_blocks(make, manifest, indices, stop or Stop(), advance)
         with manifest.locked():
@@ -91,13 +103,21 @@ def with_advice(out: Path, batch_size: int) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         what = f"blocks of {batch_size} take more memory than the device has"
-        raise OutOfMemoryError(Problem("--batch-size", what, "Give a smaller one and another --output-dir")) from error
+        raise OutOfMemoryError(
+            Problem("--batch-size", what, "Give a smaller one and another --output-dir")
+        ) from error
     except OSError as error:
-        raise StorageError(Problem(out, reason(error), "Free space or choose another --output-dir")) from error
+        raise StorageError(
+            Problem(out, reason(error), "Free space or choose another --output-dir")
+        ) from error
 
 
 def _make_blocks(
-    make: Generator, manifest: Manifest, indices: Iterable[int], stop: Stop, advance: Callable[[int], None]
+    make: Generator,
+    manifest: Manifest,
+    indices: Iterable[int],
+    stop: Stop,
+    advance: Callable[[int], None],
 ) -> None:
     """Generate block after block, with the memory of a single block."""
     for number, block in groupby(indices, lambda index: index // make.batch_size):
@@ -115,7 +135,9 @@ def _make_blocks(
 def stopped(out: Path, stop: Stop) -> StoppedError:
     """Return the error for a generation that a signal stopped."""
     what = f"stopped by {stop.reason}, every pair there is whole"
-    return StoppedError(Problem(out, what, "Continue", command=stop.command), exit_code=stop.exit_code)
+    return StoppedError(
+        Problem(out, what, "Continue", command=stop.command), exit_code=stop.exit_code
+    )
 
 
 def write_pair(pair: Pair, manifest: Manifest, make: Generator) -> None:
@@ -134,14 +156,20 @@ def write_pair(pair: Pair, manifest: Manifest, make: Generator) -> None:
     write_folder(manifest, entry | figures, tuple(pair.channels), write)
 
 
-def write_folder(manifest: Manifest, entry: Entry, names: Sequence[str], write: Callable[[Path], None]) -> None:
-    """Let `write` put NAME.nii.gz into a temporary folder, note it, and rename it, so that all appear together."""
+def write_folder(
+    manifest: Manifest, entry: Entry, names: Sequence[str], write: Callable[[Path], None]
+) -> None:
+    """Let `write` put NAME.nii.gz into a temporary folder, note it, and rename it, so that all
+    appear together.
+    """
     folder = manifest.out / "train" / name_of(entry["index"])
     temporary = folder.with_name(f".tmp-{folder.name}")
     temporary.mkdir(parents=True)
     try:
         write(temporary)
-        manifest.add(entry | {"files": {name: sha256(temporary / f"{name}.nii.gz") for name in names}})
+        manifest.add(
+            entry | {"files": {name: sha256(temporary / f"{name}.nii.gz") for name in names}}
+        )
         _place(temporary, folder)
     except OSError:
         shutil.rmtree(temporary, ignore_errors=True)  # a full disk has no room for it
@@ -149,9 +177,13 @@ def write_folder(manifest: Manifest, entry: Entry, names: Sequence[str], write: 
 
 
 def _place(temporary: Path, folder: Path) -> None:
-    """Rename the folder; to repair a pair, rename file by file, as users may have added files to it."""
+    """Rename the folder; to repair a pair, rename file by file, as users may have added files to
+    it.
+    """
     if folder.is_symlink():
-        raise StorageError(Problem(folder, "is a link, and a pair has to be written there", "Remove it"))
+        raise StorageError(
+            Problem(folder, "is a link, and a pair has to be written there", "Remove it")
+        )
     if not files.exists(folder):
         files.move_folder(temporary, folder)
         return

@@ -16,13 +16,21 @@ from medgen.generation.manifest import Manifest, name_of
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def picture(images: Sequence[str], masks: Sequence[str], manifest: Manifest, count: int = 32) -> None:
-    """Save the first pairs that are there: every image, then the last again with the masks outlined."""
+def picture(
+    images: Sequence[str], masks: Sequence[str], manifest: Manifest, count: int = 32
+) -> None:
+    """Save the first pairs that are there: every image, then the last again with the masks
+    outlined.
+    """
     folders = (manifest.out / "train" / name_of(index) for index in manifest.entries.made())
-    groups = [_tiles(folder, images, masks) for folder in islice(filter(Path.exists, folders), count)]
+    groups = [
+        _tiles(folder, images, masks) for folder in islice(filter(Path.exists, folders), count)
+    ]
     if groups:
         across = max(1, 12 // max(len(group) for group in groups))
-        rows = [[*chain(*groups[start : start + across])] for start in range(0, len(groups), across)]
+        rows = [
+            [*chain(*groups[start : start + across])] for start in range(0, len(groups), across)
+        ]
         pictures.save(pictures.grid(rows), manifest.out / "pairs.png")
 
 

@@ -1,7 +1,9 @@
-"""Audit the pairs of a folder: what each is most like goes to its line, and copies go to `set_aside/`.
+"""Audit the pairs of a folder: what each is most like goes to its line, and copies go to
+`set_aside/`.
 
-A line is written before its folder is moved, so that a process that is killed in between leaves no copy unmarked; the
-next audit moves what is marked. Nothing is deleted, and `generate` does not make a pair that is set aside anew.
+A line is written before its folder is moved, so that a process that is killed in between leaves no
+copy unmarked; the next audit moves what is marked. Nothing is deleted, and `generate` does not make
+a pair that is set aside anew.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ FOLDER = "set_aside"
 COPY = "copy of a"
 """How the reason begins for which a copy is set aside; what follows is `slice` or `lesion`."""
 OBEDIENCE = "obedience below"
-"""How the reason begins for which a pair is set aside whose lesion is not found; what follows is the least Dice."""
+"""How the reason begins for which a pair is set aside whose lesion is not found; what follows is
+the least Dice.
+"""
 NOTE = "obedience"
 """Key of a line for the Dice with which segmenters taught on real slices find the lesion."""
 Rows = dict[int, Entry]
@@ -36,7 +40,9 @@ Rows = dict[int, Entry]
 
 @attrs.frozen
 class Audited:
-    """What the lines of a folder say. rows: of the pairs that were compared, by index. copies: those set aside."""
+    """What the lines of a folder say. rows: of the pairs that were compared, by index. copies:
+    those set aside.
+    """
 
     rows: Rows
     copies: Rows
@@ -48,13 +54,23 @@ class Audited:
 
 
 def waiting(out: Path, key: str, wanted: Container[int]) -> Rows:
-    """The pairs of some indices that have not been compared with these training slices. Raises DataError."""
+    """The pairs of some indices that have not been compared with these training slices. Raises
+    DataError.
+    """
     with listed(out) as lines:
         rows = {index: lines[index] for index in lines.made() if index in wanted}
-    return {index: row for index, row in rows.items() if not row.get(FOLDER) and _against(row) != key}
+    return {
+        index: row for index, row in rows.items() if not row.get(FOLDER) and _against(row) != key
+    }
 
 
-def audit(out: Path, locks: Locks, judge: Judge, rows: Rows, advance: Callable[[int], None] = lambda _: None) -> None:
+def audit(
+    out: Path,
+    locks: Locks,
+    judge: Judge,
+    rows: Rows,
+    advance: Callable[[int], None] = lambda _: None,
+) -> None:
     """Compare pairs, note what they are most like in their lines, and move the copies."""
     groups: dict[tuple[str, ...], list[int]] = {}
     for index, row in rows.items():
@@ -75,19 +91,35 @@ class Obedience(Protocol):
         """Give the Dice of what they find and each pair's mask, `[pair]`, 0 to 1."""
 
 
-def obey(out: Path, locks: Locks, taught: Callable[[], Obedience], least: float, wanted: Container[int]) -> None:
+def obey(
+    out: Path, locks: Locks, taught: Callable[[], Obedience], least: float, wanted: Container[int]
+) -> None:
     """Note the obedience of pairs that have none yet in their lines, and move those below `least`.
 
     taught: gives the segmenters; called only if there is a pair to judge.
     """
     with listed(out) as lines:
-        rows = {index: row for index in lines.made() if index in wanted and not (row := lines[index]).get(FOLDER)}
+        rows = {
+            index: row
+            for index in lines.made()
+            if index in wanted and not (row := lines[index]).get(FOLDER)
+        }
     values = {index: float(row[NOTE]) for index, row in rows.items() if NOTE in row}
     if indices := [index for index in rows if index not in values]:
-        values |= zip(indices, _obedience(out, taught(), [rows[index] for index in indices]), strict=True)
+        values |= zip(
+            indices, _obedience(out, taught(), [rows[index] for index in indices]), strict=True
+        )
     notes = {index: {NOTE: value} for index, value in values.items() if NOTE not in rows[index]}
-    below = {index: {FOLDER: f"{OBEDIENCE} {least:g}"} for index, value in values.items() if value < least}
-    amend(out, locks, {index: notes.get(index, {}) | below.get(index, {}) for index in {*notes, *below}})
+    below = {
+        index: {FOLDER: f"{OBEDIENCE} {least:g}"}
+        for index, value in values.items()
+        if value < least
+    }
+    amend(
+        out,
+        locks,
+        {index: notes.get(index, {}) | below.get(index, {}) for index in {*notes, *below}},
+    )
     move(out)
 
 
@@ -103,7 +135,11 @@ def _obedience(out: Path, judges: Obedience, rows: Sequence[Entry]) -> Iterator[
 def disobedient(out: Path, wanted: Container[int]) -> int:
     """Count the pairs that are set aside for their obedience."""
     with listed(out) as lines:
-        return sum(str(lines[index].get(FOLDER, "")).startswith(OBEDIENCE) for index in lines.made() if index in wanted)
+        return sum(
+            str(lines[index].get(FOLDER, "")).startswith(OBEDIENCE)
+            for index in lines.made()
+            if index in wanted
+        )
 
 
 def move(out: Path) -> None:
@@ -121,16 +157,27 @@ def audited(out: Path, key: str) -> Audited:
     """What was found by comparing with these training slices."""
     with listed(out) as lines:
         rows = {index: row for index in lines.made() if _against(row := lines[index]) == key}
-    return Audited(rows, {index: row for index, row in rows.items() if str(row.get(FOLDER, "")).startswith(COPY)})
+    return Audited(
+        rows,
+        {index: row for index, row in rows.items() if str(row.get(FOLDER, "")).startswith(COPY)},
+    )
 
 
 def first_pair(out: Path) -> Samples:
-    """The first pair that is there, for its size, channels and mm per pixel. Raises DataError if there is none."""
+    """The first pair that is there, for its size, channels and mm per pixel. Raises DataError if
+    there is none.
+    """
     with listed(out) as lines:
-        row = next((row for index in lines.made() if files.exists(place(out, row := lines[index]))), None)
+        row = next(
+            (row for index in lines.made() if files.exists(place(out, row := lines[index]))), None
+        )
     if row is None:
         raise DataError(
-            Problem(out / "manifest.jsonl", "lists no pair", "Give the folder that `medgen generate` wrote")
+            Problem(
+                out / "manifest.jsonl",
+                "lists no pair",
+                "Give the folder that `medgen generate` wrote",
+            )
         )
     return pair_files.read([place(out, row)], row["files"]).samples(str(row["id"]))
 
@@ -140,10 +187,17 @@ def place(out: Path, row: Entry) -> Path:
     return out / (FOLDER if row.get(FOLDER) else "train") / str(row["id"])
 
 
-def amend(out: Path, locks: Locks, notes: Mapping[int, Entry], first: Mapping[str, Any] | None = None) -> None:
+def amend(
+    out: Path, locks: Locks, notes: Mapping[int, Entry], first: Mapping[str, Any] | None = None
+) -> None:
     """Add to lines of the manifest, and to its first line, whoever else writes to it."""
     path = out / "manifest.jsonl"
-    with unchanging(locks), listed(out) as lines, files.replacing(path) as made, made.open("wb") as file:
+    with (
+        unchanging(locks),
+        listed(out) as lines,
+        files.replacing(path) as made,
+        made.open("wb") as file,
+    ):
         file.write(line_of({**(lines.header or {}), **(first or {})}))
         for index, text in zip(lines, lines.text(), strict=True):
             file.write(line_of(lines[index] | notes[index]) if index in notes else text)
@@ -162,15 +216,19 @@ def unchanging(locks: Locks) -> Iterator[None]:
 
 @contextmanager
 def held(out: Path, alone: bool) -> Iterator[Locks]:
-    """Work in a folder of pairs, beside others or alone. Raises RunInUseError if pairs are being made in it.
+    """Work in a folder of pairs, beside others or alone. Raises RunInUseError if pairs are being
+    made in it.
 
-    There is one set of locks at a time in a process: closing another handle of the file would end them all.
+    There is one set of locks at a time in a process: closing another handle of the file would end
+    them all.
     """
     with listed(out):
         pass
     with closing(Locks(out / ".lock")) as locks:
         if not locks.take(IN_USE, shared=not alone):
-            raise RunInUseError(Problem(out, "another process makes pairs here", "Wait until it has ended"))
+            raise RunInUseError(
+                Problem(out, "another process makes pairs here", "Wait until it has ended")
+            )
         yield locks
 
 

@@ -1,7 +1,7 @@
 """Generate with several processes; each takes a share of the blocks, none waits for another.
 
-Processes started by `torchrun` or `srun` act like jobs of an array. Processes started by medgen print nothing: they
-record progress and outcome in a folder, and their supervisor reports both once.
+Processes started by `torchrun` or `srun` act like jobs of an array. Processes started by medgen
+print nothing: they record progress and outcome in a folder, and their supervisor reports both once.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def share(part: int, parts: int) -> tuple[int, int]:
 
 
 def processes(devices: int, indices: Indices) -> int:
-    """Return the number of processes to start: at most one per block; 1 if a launcher started several."""
+    """Return the number of processes to start: at most one per block; 1 if a launcher started
+    several.
+    """
     return 1 if place.place() else min(devices, len(indices.blocks))
 
 
@@ -84,7 +86,9 @@ def progress(total: int) -> Iterator[Callable[[int], None]]:
 
 
 def _append(path: Path, count: int) -> None:
-    """Extend the file by a byte per pair, as holes, so that its size is the count and takes no space."""
+    """Extend the file by a byte per pair, as holes, so that its size is the count and takes no
+    space.
+    """
     with open(path, "ab") as file:
         file.truncate(file.tell() + count)
 
@@ -108,7 +112,8 @@ def _tell(folder: Path, error: MedgenError | None = None) -> bool:
 
 
 def supervise(arguments: list[str], devices: int, pairs: int, out: Path, command: str) -> int:
-    """Run `medgen ARGUMENTS` in a process per device and wait for them. Returns the exit code, or raises their error.
+    """Run `medgen ARGUMENTS` in a process per device and wait for them. Returns the exit code, or
+    raises their error.
 
     pairs: their total number. command: the command that continues.
     """
@@ -120,7 +125,9 @@ def supervise(arguments: list[str], devices: int, pairs: int, out: Path, command
 class GenerateWorkers(Supervisor):
     """Shows the workers' joint progress, and raises the error of the first that failed."""
 
-    def __init__(self, arguments: list[str], devices: int, notes: Path, pairs: int, out: Path, command: str):
+    def __init__(
+        self, arguments: list[str], devices: int, notes: Path, pairs: int, out: Path, command: str
+    ):
         super().__init__(arguments, devices, notes)
         self.pairs, self.out, self.command = pairs, out, command
         self._shown = ExitStack()

@@ -15,7 +15,9 @@ from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 from medgen.system import torch_private
 
 
-def make_agent(arguments: list[str], devices: int, logs: Path, look: Callable[[], None]) -> LocalElasticAgent:
+def make_agent(
+    arguments: list[str], devices: int, logs: Path, look: Callable[[], None]
+) -> LocalElasticAgent:
     """Return torch's agent for one node; `look` is called before each check of the workers."""
     rendezvous = RendezvousParameters(
         "c10d", "127.0.0.1:0", run_id="medgen", min_nodes=1, max_nodes=1, local_addr="127.0.0.1"

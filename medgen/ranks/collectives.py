@@ -91,7 +91,11 @@ def all_reduce_selected(values: Tensor, summed: Sequence[bool]) -> list[float]:
     """
     if size() == 1:
         return list(values.tolist())
-    return list(torch.where(torch.tensor(summed, device=values.device), all_reduce_sum(values), values).tolist())
+    return list(
+        torch.where(
+            torch.tensor(summed, device=values.device), all_reduce_sum(values), values
+        ).tolist()
+    )
 
 
 def local_indices(count: int) -> range:

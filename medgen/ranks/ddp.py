@@ -38,7 +38,9 @@ class _Sum(torch.nn.Module):
         self.turn = turn
 
     def forward(self) -> Tensor:
-        return functools.reduce(torch.add, (each.sum() for each in self.parameters() if each.requires_grad))
+        return functools.reduce(
+            torch.add, (each.sum() for each in self.parameters() if each.requires_grad)
+        )
 
 
 def no_sync(turn: nn.Module) -> AbstractContextManager[None]:
@@ -57,4 +59,6 @@ def local_rows(batch_size: int, parts: int) -> np.ndarray | None:
     """Return this rank's rows of a batch, an equal share of each micro-batch: `[batch_size /
     size]`. None: all rows.
     """
-    return None if size() == 1 else np.arange(batch_size).reshape(parts, size(), -1)[:, rank()].ravel()
+    return (
+        None if size() == 1 else np.arange(batch_size).reshape(parts, size(), -1)[:, rank()].ravel()
+    )

@@ -46,12 +46,23 @@ class Heartbeat:
     """
 
     def __init__(
-        self, folder: Path, timeout: float, step: int, rank: int, others: Iterable[int], silent: Callable[[int], None]
+        self,
+        folder: Path,
+        timeout: float,
+        step: int,
+        rank: int,
+        others: Iterable[int],
+        silent: Callable[[int], None],
     ):
         self.folder, self.timeout, self.step, self.saved = folder, timeout, step, step
         self.state, self._changed, self._count = "busy", time.monotonic(), 0
         self._seen = {other: (-1, time.monotonic()) for other in others}
-        self.rank, self._silent, self._ended, self._writing = rank, silent, threading.Event(), threading.Lock()
+        self.rank, self._silent, self._ended, self._writing = (
+            rank,
+            silent,
+            threading.Event(),
+            threading.Lock(),
+        )
         self._file = os.open(_file(folder, rank), os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
         threading.Thread(target=self._beat, daemon=True).start()
 
@@ -62,7 +73,9 @@ class Heartbeat:
     def stop(self) -> None:
         """Stop writing and watching, after all ranks have finished."""
         self._ended.set()
-        with suppress(OSError):  # some file systems cannot unlink an open file; the next process sweeps it
+        with suppress(
+            OSError
+        ):  # some file systems cannot unlink an open file; the next process sweeps it
             _file(self.folder, self.rank).unlink(missing_ok=True)
 
     def leave(self, state: str) -> None:
@@ -119,7 +132,12 @@ def sweep(folder: Path) -> None:
 
 
 def start(
-    folder: Path, timeout: float, step: int, rank: int, others: Iterable[int], silent: Callable[[int], None]
+    folder: Path,
+    timeout: float,
+    step: int,
+    rank: int,
+    others: Iterable[int],
+    silent: Callable[[int], None],
 ) -> None:
     """Start writing heartbeats and watching other ranks; see `Heartbeat`."""
     global _pulse
@@ -165,10 +183,14 @@ def lost(count: int) -> Problem | None:
     if "failed" in states or "lost" in states[: _pulse.rank]:
         return None
     _pulse.leave("failed")
-    silent = [n for n in range(count) if states[n] not in ("lost", "left") and before[n] == after[n]]
+    silent = [
+        n for n in range(count) if states[n] not in ("lost", "left") and before[n] == after[n]
+    ]
     if not silent:
         return gone(folder, _pulse.rank, "lost the connection to the others")
-    return gone(folder, silent[0], f"and {len(silent) - 1} more are gone" if silent[1:] else "is gone")
+    return gone(
+        folder, silent[0], f"and {len(silent) - 1} more are gone" if silent[1:] else "is gone"
+    )
 
 
 def mark(step: int | None = None, saved: int | None = None) -> None:
@@ -230,6 +252,13 @@ def gone(folder: Path, number: int, what: str, options: str = "") -> Problem:
     """
     beat, first = read_beat(folder, number), read_beat(folder, 0)
     who = f"rank {number}" + (f" (pid {beat.pid})" if beat else "")
-    at = f" at step {max(beat.step, first.saved if first else 0)}" if beat else ""  # every rank takes part in a save
+    at = (
+        f" at step {max(beat.step, first.saved if first else 0)}" if beat else ""
+    )  # every rank takes part in a save
     saved = f"last checkpoint: step {first.saved}" if first else "see the last checkpoint"
-    return Problem(folder, f"{who} {what}{at}; {saved}", "Continue", command=f"{continue_command(folder)}{options}")
+    return Problem(
+        folder,
+        f"{who} {what}{at}; {saved}",
+        "Continue",
+        command=f"{continue_command(folder)}{options}",
+    )

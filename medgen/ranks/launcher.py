@@ -49,7 +49,10 @@ def surroundings(devices: int) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="medgen-") as notes:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, count_cores() // devices)))
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        os.environ |= {NOTES: notes, "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGQUIT"}  # the rest go to the workers
+        os.environ |= {
+            NOTES: notes,
+            "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGQUIT",
+        }  # the rest go to the workers
         logging.disable(logging.CRITICAL)  # torch's agent logs forty lines where medgen prints one
         try:
             yield Path(notes)
@@ -67,7 +70,9 @@ class Supervisor:
     """
 
     def __init__(self, arguments: list[str], devices: int, notes: Path):
-        from medgen.ranks.agent import make_agent  # a second of imports, for those who start processes
+        from medgen.ranks.agent import (
+            make_agent,
+        )  # a second of imports, for those who start processes
 
         (notes / PARENT).write_text(str(os.getpid()))
         self.notes, self.devices = notes, devices
@@ -118,18 +123,32 @@ class Supervisor:
 
         Raises RankError if a signal killed it.
         """
-        told = (RankError.exit_code, -signal.SIGTERM, -self.asked)  # a signal may arrive before a worker handles it
-        own = [each for each in failures if each[1].exitcode not in told and each[1].pid not in self.ended]
+        told = (
+            RankError.exit_code,
+            -signal.SIGTERM,
+            -self.asked,
+        )  # a signal may arrive before a worker handles it
+        own = [
+            each
+            for each in failures
+            if each[1].exitcode not in told and each[1].pid not in self.ended
+        ]
         if own and own[0][1].exitcode < 0:
             number, failure = own[0]
-            raise RankError(self._killed(number, failure.pid, signal.Signals(-failure.exitcode).name))
+            raise RankError(
+                self._killed(number, failure.pid, signal.Signals(-failure.exitcode).name)
+            )
         if own:
             return int(own[0][1].exitcode)
         if failures and not (self.notes / "told").exists():
             if self.asked:
                 raise self._stopped(self.asked)
             raise RankError(
-                Problem("", f"rank {failures[0][0]} lost the others", "Give the same command with --resume auto")
+                Problem(
+                    "",
+                    f"rank {failures[0][0]} lost the others",
+                    "Give the same command with --resume auto",
+                )
             )
         return RankError.exit_code if failures else 0
 
@@ -137,7 +156,9 @@ class Supervisor:
         note = self.notes / "folder"
         if note.exists():
             folder = Path(note.read_text(encoding="utf-8", errors="surrogateescape"))
-            return heartbeat.gone(folder, number, f"was killed by {name}", f" --devices {self.devices}")
+            return heartbeat.gone(
+                folder, number, f"was killed by {name}", f" --devices {self.devices}"
+            )
         what = f"rank {number} (pid {pid}) was killed by {name} before it trained"
         return Problem("", what, "Give the same command again")
 
@@ -151,7 +172,13 @@ class Supervisor:
 
 def _not_started(error: OSError) -> RankError:
     what = f"{error.filename or sys.executable}: a process could not be started ({error.strerror or error})"
-    return RankError(Problem("", what, "See that Python can be run and processes are left (ulimit -u), then try again"))
+    return RankError(
+        Problem(
+            "",
+            what,
+            "See that Python can be run and processes are left (ulimit -u), then try again",
+        )
+    )
 
 
 def _has_failed(pid: int) -> bool:

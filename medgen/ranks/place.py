@@ -49,7 +49,11 @@ def _of_slurm(environment: Mapping[str, str]) -> Place:
     if not (0 <= where.rank < where.size and where.local >= 0):
         said = f"{', '.join(names)}: got {where.rank}, {where.size} and {where.local}"
         raise RecipeError(
-            Problem("", f"{said}, expected a rank from 0 and below the size", "Unset them if no srun set them")
+            Problem(
+                "",
+                f"{said}, expected a rank from 0 and below the size",
+                "Unset them if no srun set them",
+            )
         )
     return where
 
@@ -63,17 +67,29 @@ def _of_torch(environment: Mapping[str, str], step: bool) -> Place:
     said = f"RANK, WORLD_SIZE: got {where.rank} and {where.size}"
     if not 0 <= where.rank < where.size:
         raise RecipeError(
-            Problem("", f"{said}, expected a rank from 0 and below the size", "Unset both, or use --devices")
+            Problem(
+                "",
+                f"{said}, expected a rank from 0 and below the size",
+                "Unset both, or use --devices",
+            )
         )
     lacking = [name for name in ("MASTER_ADDR", "MASTER_PORT") if not environment.get(name)]
     if lacking and where.size > 1 and not step:
         what = f"{said}, but no {' and no '.join(lacking)}, so that the processes could not meet"
         raise RecipeError(
-            Problem("", what, "Unset both if they are left over, or start with torchrun, srun or --devices")
+            Problem(
+                "",
+                what,
+                "Unset both if they are left over, or start with torchrun, srun or --devices",
+            )
         )
     local = number(environment, "LOCAL_RANK", where.rank)
     if local < 0:
-        raise RecipeError(Problem("LOCAL_RANK", f"got {local}, expected an integer from 0", "Unset it, or correct it"))
+        raise RecipeError(
+            Problem(
+                "LOCAL_RANK", f"got {local}, expected an integer from 0", "Unset it, or correct it"
+            )
+        )
     return where._replace(local=local)
 
 
@@ -83,14 +99,20 @@ def number(environment: Mapping[str, str], name: str, default: int = 0) -> int:
     try:
         return int(text)
     except ValueError:
-        raise RecipeError(Problem(name, f"got {text!r}, expected an integer", "Unset it, or correct it")) from None
+        raise RecipeError(
+            Problem(name, f"got {text!r}, expected an integer", "Unset it, or correct it")
+        ) from None
 
 
 def check_devices(wanted: int, asked_by: str = "training.devices") -> None:
     """Raise RecipeError if this node has GPUs, but fewer than wanted."""
     if 0 < torch.cuda.device_count() < wanted:
         raise RecipeError(
-            Problem(asked_by, f"got {wanted}, this node has {torch.cuda.device_count()}", "Use at most as many")
+            Problem(
+                asked_by,
+                f"got {wanted}, this node has {torch.cuda.device_count()}",
+                "Use at most as many",
+            )
         )
 
 

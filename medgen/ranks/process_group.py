@@ -103,7 +103,9 @@ def start_heartbeat(folder: Path, timeout: float, step: int) -> None:
             _leave_note("told")
             heartbeat.leave("failed")
             console.err.quiet = False
-            console.fail(RankError(heartbeat.gone(folder, other, f"has been silent for {timeout:g} s")))
+            console.fail(
+                RankError(heartbeat.gone(folder, other, f"has been silent for {timeout:g} s"))
+            )
         exit_now(RankError.exit_code)
 
     if is_rank_zero():
@@ -144,7 +146,9 @@ def connect(where: Place, backend: str, timeout: float) -> None:
         allowed = timedelta(seconds=timeout + AFTER)
         dist.init_process_group(backend, timeout=allowed, rank=where.rank, world_size=where.size)
         State.control, State.local = dist.new_group(backend="gloo", timeout=allowed), where.local
-        torch_private.extend_timeout(State.control, PATIENCE)  # the short timeout is for connecting only
+        torch_private.extend_timeout(
+            State.control, PATIENCE
+        )  # the short timeout is for connecting only
     except (RuntimeError, ValueError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise RankError(
@@ -160,7 +164,9 @@ def connect(where: Place, backend: str, timeout: float) -> None:
 def exit_with_parent() -> None:
     """End this process when its parent is killed: nobody would report or stop it."""
     note = Path(os.environ.get(NOTES, ""), PARENT)
-    parent = int(note.read_text()) if NOTES in os.environ and note.exists() else os.getppid()  # else gone already
+    parent = (
+        int(note.read_text()) if NOTES in os.environ and note.exists() else os.getppid()
+    )  # else gone already
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -173,7 +179,8 @@ def exit_with_parent() -> None:
 def is_lost_peer_error(error: BaseException) -> bool:
     """Return True if an error only says that another rank is gone."""
     return isinstance(error, dist.DistError) or (
-        isinstance(error, RuntimeError) and re.search("gloo|NCCL|Connection closed", str(error)) is not None
+        isinstance(error, RuntimeError)
+        and re.search("gloo|NCCL|Connection closed", str(error)) is not None
     )
 
 

@@ -43,9 +43,16 @@ def variables() -> dict[str, str]:
     port = number(os.environ, "MASTER_PORT", 20_000 + job % 12_000)
     if not 0 < port < 65_536:
         raise RecipeError(
-            Problem("MASTER_PORT", f"got {port}, expected a port from 1 to 65535", "Unset it, or correct it")
+            Problem(
+                "MASTER_PORT",
+                f"got {port}, expected a port from 1 to 65535",
+                "Unset it, or correct it",
+            )
         )
-    return {"MASTER_ADDR": os.environ.get("MASTER_ADDR", "").strip() or _first_node(), "MASTER_PORT": str(port)}
+    return {
+        "MASTER_ADDR": os.environ.get("MASTER_ADDR", "").strip() or _first_node(),
+        "MASTER_PORT": str(port),
+    }
 
 
 def _first_node() -> str:
@@ -53,8 +60,14 @@ def _first_node() -> str:
         return "127.0.0.1"
     nodes = os.environ.get("SLURM_STEP_NODELIST", "")
     try:
-        listed = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
-    except (OSError, ValueError, subprocess.CalledProcessError) as error:  # ValueError: the output is no text
+        listed = subprocess.run(
+            ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True
+        )
+    except (
+        OSError,
+        ValueError,
+        subprocess.CalledProcessError,
+    ) as error:  # ValueError: the output is no text
         raise RankError(_no_node(nodes, str(error))) from error
     if not (names := listed.stdout.split()):
         raise RankError(_no_node(nodes, "it names none"))

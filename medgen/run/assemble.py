@@ -93,7 +93,10 @@ def assemble(
         prepared = prepare_images(recipe, parts, store, device, new=saved is None)
     losses = dict(_losses(recipe, device))
     seeds.seed_globals(recipe.run.seed, "init/turns")
-    turns = {turn.name: turn for turn in parts.strategy.turns(parts.mode, parts.space, parts.network, losses, device)}
+    turns = {
+        turn.name: turn
+        for turn in parts.strategy.turns(parts.mode, parts.space, parts.network, losses, device)
+    }
     journal = folder / "metrics.jsonl" if collectives.is_rank_zero() else Path(os.devnull)
     metrics_file = MetricsFile(journal, saved.state["journal"] if saved else 0)
     run = TrainingRun(recipe, folder, device, store, *parts, turns, metrics_file, prepared)
@@ -150,7 +153,9 @@ def _restore_space(space: Space, saved: Saved) -> None:
         space.load_state_dict(saved.state["space"])
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         what = f"the state of its space does not fit ({type(error).__name__}: {error})"
-        raise CheckpointError(Problem(saved.source, what, "Use a checkpoint that medgen wrote")) from error
+        raise CheckpointError(
+            Problem(saved.source, what, "Use a checkpoint that medgen wrote")
+        ) from error
 
 
 def _callbacks(run: TrainingRun) -> Iterator[tuple[str, Callback]]:

@@ -1,6 +1,7 @@
 """One checkpoint format: a `.pt` that anyone opens with `torch.load(weights_only=True)`.
 
-Written to a temporary file in the same folder, flushed to disk, read back and renamed; verified whenever it is read.
+Written to a temporary file in the same folder, flushed to disk, read back and renamed; verified
+whenever it is read.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ WRAPPERS = re.compile(r"(?<![^.])(module|_orig_mod)\.")
 def save(state: Mapping[str, Any], path: Path, previous: Path | None = None) -> None:
     """Write `state` to `path` so that at any moment the old file or the new one is there, whole.
 
-    `previous` keeps the file that was at `path`. Raises NotFiniteError before anything is written if a tensor has NaN
-    or infinity, and StorageError if the disk will not take it; the old files are then untouched.
+    `previous` keeps the file that was at `path`. Raises NotFiniteError before anything is written
+    if a tensor has NaN or infinity, and StorageError if the disk will not take it; the old files
+    are then untouched.
     """
     _check_finite(state, path)
     full = {"format": FORMAT, **state}
@@ -47,21 +49,27 @@ def save(state: Mapping[str, Any], path: Path, previous: Path | None = None) -> 
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The state in a checkpoint, on the CPU. Raises CheckpointError if a record or a key is not as it was saved."""
+    """The state in a checkpoint, on the CPU. Raises CheckpointError if a record or a key is not as
+    it was saved.
+    """
     verify(path)
     return _check_keys(path, archive.read(path))
 
 
 def load_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The weights in a checkpoint, averaged ones if it has them; also in a plain `state_dict` of another program.
+    """The weights in a checkpoint, averaged ones if it has them; also in a plain `state_dict` of
+    another program.
 
-    Prefixes that wrappers leave in names (`module.`, `_orig_mod.`) are taken away. Raises CheckpointError.
+    Prefixes that wrappers leave in names (`module.`, `_orig_mod.`) are taken away. Raises
+    CheckpointError.
     """
     state = load_any(path)
     weights = (state["averaged"] or state["network"]) if "format" in state else _find_weights(state)
     if not weights:
         raise CheckpointError(
-            Problem(path, "has no weights", "Give a checkpoint of medgen or a file with a state_dict")
+            Problem(
+                path, "has no weights", "Give a checkpoint of medgen or a file with a state_dict"
+            )
         )
     return {WRAPPERS.sub("", name): value for name, value in weights.items()}
 
@@ -71,14 +79,22 @@ def load_any(path: Path) -> dict[str, Any]:
     verify(path)
     state = archive.read(path)
     if not isinstance(state, dict):
-        raise CheckpointError(Problem(path, f"not a checkpoint ({type(state).__name__})", "Give one with a state_dict"))
+        raise CheckpointError(
+            Problem(
+                path, f"not a checkpoint ({type(state).__name__})", "Give one with a state_dict"
+            )
+        )
     return _check_keys(path, state) if "format" in state else state
 
 
 def _find_weights(state: Mapping[str, Any]) -> Mapping[str, Any]:
     """Where programs put their weights: on top, or under one of a few names."""
     for each in (state, *(state.get(name) for name in FOREIGN)):
-        if isinstance(each, Mapping) and each and all(isinstance(value, torch.Tensor) for value in each.values()):
+        if (
+            isinstance(each, Mapping)
+            and each
+            and all(isinstance(value, torch.Tensor) for value in each.values())
+        ):
             return each
     return {}
 
@@ -120,17 +136,25 @@ def _check_finite(state: Mapping[str, Any], path: Path) -> None:
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise NotFiniteError(
                 Problem(
-                    path, f"{name} has NaN or infinity, so nothing was written", "Lower the learning rate and resume"
+                    path,
+                    f"{name} has NaN or infinity, so nothing was written",
+                    "Lower the learning rate and resume",
                 )
             )
 
 
 def _check_keys(path: Path, state: Any) -> dict[str, Any]:
     if not isinstance(state, dict) or "format" not in state:
-        raise CheckpointError(Problem(path, "not a medgen checkpoint (no key 'format')", "Use one that medgen wrote"))
+        raise CheckpointError(
+            Problem(path, "not a medgen checkpoint (no key 'format')", "Use one that medgen wrote")
+        )
     if state["format"] != FORMAT:
         raise CheckpointError(
-            Problem(path, f"format {state['format']}, this medgen reads {FORMAT}", "Use the medgen that wrote it")
+            Problem(
+                path,
+                f"format {state['format']}, this medgen reads {FORMAT}",
+                "Use the medgen that wrote it",
+            )
         )
     expected = state.pop("keys", None)
     if not isinstance(expected, list):
@@ -138,12 +162,16 @@ def _check_keys(path: Path, state: Any) -> dict[str, Any]:
     try:
         found = set(key_paths(state))
     except RecursionError:
-        raise CheckpointError(Problem(path, "is nested too deeply", "Use a checkpoint that medgen wrote")) from None
+        raise CheckpointError(
+            Problem(path, "is nested too deeply", "Use a checkpoint that medgen wrote")
+        ) from None
     wrong = sorted(set(expected) ^ found)
     if wrong:
         word = "missing" if wrong[0] not in found else "unexpected"
         raise CheckpointError(
-            Problem(path, f"the key '{wrong[0]}' is {word} ({len(wrong)} in all)", "Use another copy")
+            Problem(
+                path, f"the key '{wrong[0]}' is {word} ({len(wrong)} in all)", "Use another copy"
+            )
         )
     return state
 

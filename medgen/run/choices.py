@@ -32,14 +32,21 @@ def settle(recipe: Recipe, device: torch.device) -> Recipe:
     """
     if recipe.training.precision != AUTO:
         return recipe
-    return fill(recipe, {"precision": collectives.on_rank_zero(lambda: "bf16" if has_bf16(device) else "fp32")})
+    return fill(
+        recipe,
+        {"precision": collectives.on_rank_zero(lambda: "bf16" if has_bf16(device) else "fp32")},
+    )
 
 
 def fill(recipe: Recipe, chosen: Mapping[str, Any]) -> Recipe:
     """Replace `auto` in a recipe with earlier decisions."""
     given = {name: getattr(recipe.training, name) for name in NAMES}
-    filled = {name: chosen[name] for name, value in given.items() if value == AUTO and name in chosen}
-    return attrs.evolve(recipe, training=attrs.evolve(recipe.training, **filled)) if filled else recipe
+    filled = {
+        name: chosen[name] for name, value in given.items() if value == AUTO and name in chosen
+    }
+    return (
+        attrs.evolve(recipe, training=attrs.evolve(recipe.training, **filled)) if filled else recipe
+    )
 
 
 def of(recipe: Recipe) -> dict[str, Any]:
@@ -50,11 +57,23 @@ def of(recipe: Recipe) -> dict[str, Any]:
 def tell(recipe: Recipe, device: torch.device, asked: str) -> None:
     """Print the device and precision of a run, and the reason. asked: the recipe's value, or KEPT."""
     precision, able = recipe.training.precision, has_bf16(device)
-    has = f"the {'GPU' if device.type == 'cuda' else 'CPU'} has {'' if able else 'no '}units for bf16"
-    why = "as the run began" if asked == KEPT else f"as {has}" if asked == AUTO else "as training.precision says"
+    has = (
+        f"the {'GPU' if device.type == 'cuda' else 'CPU'} has {'' if able else 'no '}units for bf16"
+    )
+    why = (
+        "as the run began"
+        if asked == KEPT
+        else f"as {has}"
+        if asked == AUTO
+        else "as training.precision says"
+    )
     say(f"device   {device}, in {precision}, {why}")
     if precision == "bf16" and not able:
-        what = "kept, as the run began with it" if asked == KEPT else "use training.precision=auto or fp32"
+        what = (
+            "kept, as the run began with it"
+            if asked == KEPT
+            else "use training.precision=auto or fp32"
+        )
         warn(f"training.precision: bf16 is slow here, as {has} and emulates it; {what}.")
 
 

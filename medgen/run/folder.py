@@ -45,7 +45,10 @@ def create(recipe: Recipe) -> Path:
 
 def claim(folder: Path) -> None:
     """Raise RecipeError if the folder holds a run; a run that saved nothing does not count."""
-    if has_checkpoint(folder) or _about(folder).get("status", "running") not in ("running", "failed"):
+    if has_checkpoint(folder) or _about(folder).get("status", "running") not in (
+        "running",
+        "failed",
+    ):
         raise RecipeError(
             Problem(
                 "run.dir",
@@ -97,7 +100,9 @@ def latest_state(folder: Path) -> tuple[dict[str, Any], Path]:
     """
     latest, previous = (folder / name for name in CHECKPOINTS)
     if not has_checkpoint(folder):
-        raise CheckpointError(Problem(folder, "no checkpoint to resume", "Drop --resume, or use --resume auto"))
+        raise CheckpointError(
+            Problem(folder, "no checkpoint to resume", "Drop --resume, or use --resume auto")
+        )
     try:
         return checkpoint.load(latest), latest
     except CheckpointError as damaged:
@@ -123,7 +128,13 @@ def write_metadata(folder: Path, status: str, **more: Any) -> None:
     about = _about(folder) or {"started": _now()}
     about.pop("failure", None)
     environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
-    about |= {"status": status, "updated": _now(), "versions": versions(), "environment": environment, **more}
+    about |= {
+        "status": status,
+        "updated": _now(),
+        "versions": versions(),
+        "environment": environment,
+        **more,
+    }
     files.write(folder / "metadata.json", json.dumps(about, indent=2) + "\n")
 
 
@@ -137,8 +148,14 @@ def write_end(folder: Path, error: BaseException, code: int) -> None:
         write_metadata(folder, "stopped")
         return
     kind = type(error)
-    reason = (kind.__doc__ or "").strip().splitlines()[0] if issubclass(kind, MedgenError) else kind.__name__
-    write_metadata(folder, "failed", failure={"error": kind.__name__, "exit_code": code, "reason": reason})
+    reason = (
+        (kind.__doc__ or "").strip().splitlines()[0]
+        if issubclass(kind, MedgenError)
+        else kind.__name__
+    )
+    write_metadata(
+        folder, "failed", failure={"error": kind.__name__, "exit_code": code, "reason": reason}
+    )
 
 
 @contextmanager
@@ -152,7 +169,9 @@ def lock(folder: Path) -> Iterator[None]:
             sweep(folder)
             yield
     except locks.InUse as owner:
-        raise RunInUseError(Problem(folder, f"in use by {owner}", "Wait, or train into another folder")) from None
+        raise RunInUseError(
+            Problem(folder, f"in use by {owner}", "Wait, or train into another folder")
+        ) from None
 
 
 def _fresh(recipe: Recipe) -> Path:
@@ -169,7 +188,9 @@ def _fresh(recipe: Recipe) -> Path:
             return _make(wanted.with_name(wanted.name + suffix), exist_ok=False)
         except FileExistsError:
             continue
-    raise StorageError(Problem(wanted, "ten thousand runs of that name exist", "Choose another run.name"))
+    raise StorageError(
+        Problem(wanted, "ten thousand runs of that name exist", "Choose another run.name")
+    )
 
 
 def _make(folder: Path, exist_ok: bool = True) -> Path:
@@ -178,9 +199,13 @@ def _make(folder: Path, exist_ok: bool = True) -> Path:
     except FileExistsError:
         if folder.is_dir():
             raise
-        raise StorageError(Problem(folder, "is a file", "Choose another run.dir or run.root")) from None
+        raise StorageError(
+            Problem(folder, "is a file", "Choose another run.dir or run.root")
+        ) from None
     except OSError as error:
-        raise StorageError(Problem(folder, reason(error), "Choose another run.dir or run.root")) from error
+        raise StorageError(
+            Problem(folder, reason(error), "Choose another run.dir or run.root")
+        ) from error
     return folder
 
 

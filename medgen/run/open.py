@@ -16,7 +16,9 @@ from medgen.run.assemble import Saved, assemble
 from medgen.run.run import TrainingRun
 
 
-def begin(recipe: Recipe, where: Path, callbacks: Mapping[str, Callback] | None = None) -> TrainingRun:
+def begin(
+    recipe: Recipe, where: Path, callbacks: Mapping[str, Callback] | None = None
+) -> TrainingRun:
     """Build a new run, with the weights of `training.init_from`, if given."""
     run = assemble(recipe, where, callbacks=callbacks)
     source = recipe.training.init_from
@@ -25,7 +27,9 @@ def begin(recipe: Recipe, where: Path, callbacks: Mapping[str, Callback] | None 
     return run
 
 
-def restore(recipe: Recipe, where: Path, callbacks: Mapping[str, Callback] | None = None) -> TrainingRun:
+def restore(
+    recipe: Recipe, where: Path, callbacks: Mapping[str, Callback] | None = None
+) -> TrainingRun:
     """Restore a run from its newest undamaged checkpoint.
 
     Raises RecipeError or DataError if recipe or data differ.

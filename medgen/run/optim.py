@@ -18,7 +18,9 @@ def learning_rate(training: TrainingSettings, step: int, total: int) -> float:
     if step < training.warmup_steps:
         return training.learning_rate * (step + 1) / training.warmup_steps
     done = (step - training.warmup_steps) / max(1, total - training.warmup_steps)
-    shape = {"cosine": 0.5 * (1 + math.cos(math.pi * done)), "linear": 1 - done, "constant": 1.0}[training.schedule]
+    shape = {"cosine": 0.5 * (1 + math.cos(math.pi * done)), "linear": 1 - done, "constant": 1.0}[
+        training.schedule
+    ]
     return training.learning_rate * (training.min_lr + (1 - training.min_lr) * shape)
 
 
@@ -27,7 +29,11 @@ def optimizer(turn: Turn, training: TrainingSettings) -> torch.optim.AdamW:
     the device.
     """
     return torch.optim.AdamW(
-        turn.parameters(), lr=training.learning_rate, betas=turn.betas, weight_decay=training.weight_decay, fused=True
+        turn.parameters(),
+        lr=training.learning_rate,
+        betas=turn.betas,
+        weight_decay=training.weight_decay,
+        fused=True,
     )
 
 
@@ -39,5 +45,7 @@ def channels_last(training: TrainingSettings, network: nn.Module) -> bool:
     """
     if training.memory_format != "auto":
         return training.memory_format == "channels_last"
-    widths = [module.num_channels for module in network.modules() if isinstance(module, nn.GroupNorm)]
+    widths = [
+        module.num_channels for module in network.modules() if isinstance(module, nn.GroupNorm)
+    ]
     return training.precision == "bf16" and bool(widths) and min(widths) >= 128

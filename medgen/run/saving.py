@@ -49,7 +49,9 @@ def restore(run: RunState, state: Mapping[str, Any], source: Path) -> None:
     try:
         _restore(run, state, source)
     except KeyError as error:
-        raise CheckpointError(Problem(source, f"the key {error} is missing", "Resume with what wrote it")) from error
+        raise CheckpointError(
+            Problem(source, f"the key {error} is missing", "Resume with what wrote it")
+        ) from error
 
 
 def write(run: RunState, path: Path) -> None:
@@ -106,4 +108,8 @@ def _data(run: RunState) -> dict[str, Any]:
 
 
 def _with_state(run: RunState) -> list[tuple[str, Callback]]:
-    return [(name, each) for name, each in run.callbacks.items() if type(each).state_dict is not Callback.state_dict]
+    return [
+        (name, each)
+        for name, each in run.callbacks.items()
+        if type(each).state_dict is not Callback.state_dict
+    ]

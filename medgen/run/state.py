@@ -47,12 +47,20 @@ class RunState:
         latents: LatentStore | None = None,
     ):
         self.recipe, self.dir, self.device, self.store = recipe, folder, device, store
-        self.mode, self.space, self.strategy, self.network, self.turns = mode, space, strategy, network, dict(turns)
+        self.mode, self.space, self.strategy, self.network, self.turns = (
+            mode,
+            space,
+            strategy,
+            network,
+            dict(turns),
+        )
         self.metrics_file = metrics_file
         self.train = Loader(store, mode, "train", recipe.run.seed, latents)
         self.val = Loader(store, mode, "val", prepared=latents)
         self.channels_last = optim.channels_last(recipe.training, network)
-        self.optimizers = {name: optim.optimizer(turn, recipe.training) for name, turn in turns.items()}
+        self.optimizers = {
+            name: optim.optimizer(turn, recipe.training) for name, turn in turns.items()
+        }
         self.callbacks: dict[str, Callback] = {}
         self.progress = Progress.of(recipe.training, self.train.size)
         self._began, self._seconds_before = time.monotonic(), 0.0

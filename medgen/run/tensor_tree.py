@@ -9,8 +9,16 @@ import torch
 
 
 def key_paths(value: object, prefix: str = "") -> Iterator[str]:
-    """The path of every key in nested dicts and lists, such as `optimizers/network/state/0/exp_avg`."""
-    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    """The path of every key in nested dicts and lists, such as
+    `optimizers/network/state/0/exp_avg`.
+    """
+    items = (
+        value.items()
+        if isinstance(value, Mapping)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for key, inner in items:
         yield f"{prefix}{key}"
         yield from key_paths(inner, f"{prefix}{key}/")
@@ -20,7 +28,13 @@ def tensors(value: object, prefix: str = "") -> Iterator[tuple[str, torch.Tensor
     """Every tensor in nested dicts and lists, with its path."""
     if isinstance(value, torch.Tensor):
         yield prefix.rstrip("/"), value
-    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    items = (
+        value.items()
+        if isinstance(value, Mapping)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for key, inner in items:
         yield from tensors(inner, f"{prefix}{key}/")
 

@@ -25,7 +25,9 @@ def own_state(turn: Turn, network: nn.Module) -> dict[str, Tensor]:
     return {name: each.detach() for name, each in state.items() if id(each) not in known}
 
 
-def copy_into(wanted: Mapping[str, Tensor], weights: Mapping[str, Any] | None, source: Path) -> None:
+def copy_into(
+    wanted: Mapping[str, Tensor], weights: Mapping[str, Any] | None, source: Path
+) -> None:
     """Copy weights into tensors of the same names and shapes.
 
     Raises CheckpointError, as `load_into`.
@@ -53,5 +55,7 @@ def _shape(value: object) -> torch.Size | None:
 
 
 def _misfit(name: str, given: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    shapes = [str(tuple(_shape(each[name]) or ())) if name in each else "none" for each in (given, wanted)]
+    shapes = [
+        str(tuple(_shape(each[name]) or ())) if name in each else "none" for each in (given, wanted)
+    ]
     return f"{name}: has {shapes[0]}, expected {shapes[1]}"

@@ -20,7 +20,9 @@ _LOG_SECONDS = 30.0
 
 def _console(stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
-    if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's or log's encoding lacks is shown escaped
+    if isinstance(
+        stream, io.TextIOWrapper
+    ):  # a name that the terminal's or log's encoding lacks is shown escaped
         stream.reconfigure(errors="backslashreplace")
     return Console(
         stderr=stderr,
@@ -66,7 +68,8 @@ class Progress(Protocol):
 
 @contextlib.contextmanager
 def progress(description: str, total: int = 0, unit: str = "") -> Iterator[Progress]:
-    """Shows work as it goes on, on stderr: `with progress("demo patients", 30) as bar: bar.advance()`.
+    """Shows work as it goes on, on stderr: `with progress("demo patients", 30) as bar:
+    bar.advance()`.
 
     unit: what is counted, such as `patients`.
     """
@@ -103,7 +106,9 @@ class _Bar:
 
 
 class _Lines:
-    """A line at each tenth, but no more than one a second, at the end, and at least every half minute."""
+    """A line at each tenth, but no more than one a second, at the end, and at least every half
+    minute.
+    """
 
     def __init__(self, description: str, total: int, unit: str):
         self._name, self._unit = description, unit

@@ -1,7 +1,7 @@
 """Files that are written whole or not at all, on whatever file system there is.
 
-Some lack hard links, a sync of folders, locks, memory mapping, or a rename over what is there. What is done instead
-promises less, which `weaker` tells once.
+Some lack hard links, a sync of folders, locks, memory mapping, or a rename over what is there. What
+is done instead promises less, which `weaker` tells once.
 """
 
 from __future__ import annotations
@@ -29,13 +29,17 @@ def probe(folder: Path, *lacking: str) -> None:
 
 
 def temporary(path: Path, prefix: str = ".tmp-") -> Path:
-    """A name beside `path` that nobody else takes, also not a process of the same id in another container."""
+    """A name beside `path` that nobody else takes, also not a process of the same id in another
+    container.
+    """
     return path.with_name(f"{prefix}{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
 
 
 @contextlib.contextmanager
 def replacing(path: Path, prefix: str = ".tmp-") -> Iterator[Path]:
-    """Give a path to write to; at the end it takes the place of `path`, or after an error nothing has changed."""
+    """Give a path to write to; at the end it takes the place of `path`, or after an error nothing
+    has changed.
+    """
     made = temporary(path, prefix)
     try:
         yield made
@@ -69,7 +73,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def replace(source: Path, target: Path) -> None:
-    """Rename a file over another; where that is impossible, the other is put aside first, see `recover`."""
+    """Rename a file over another; where that is impossible, the other is put aside first, see
+    `recover`.
+    """
     try:
         os.replace(source, target)
     except OSError as error:
@@ -113,8 +119,9 @@ def current(path: Path) -> Path:
 def keep(path: Path, previous: Path) -> None:
     """Let `previous` be what `path` is, before that is replaced.
 
-    By a hard link, so that there is always a file at `path`; without hard links by a rename, so that there is always
-    one of the two. Whatever the link met with, a disk that fails also fails the rename, which raises.
+    By a hard link, so that there is always a file at `path`; without hard links by a rename, so
+    that there is always one of the two. Whatever the link met with, a disk that fails also fails
+    the rename, which raises.
     """
     link = temporary(previous)
     try:
@@ -126,11 +133,15 @@ def keep(path: Path, previous: Path) -> None:
     try:
         replace(link, previous)
     finally:
-        link.unlink(missing_ok=True)  # also after a rename, which does nothing where both names are the same file
+        link.unlink(
+            missing_ok=True
+        )  # also after a rename, which does nothing where both names are the same file
 
 
 def move_folder(made: Path, folder: Path) -> None:
-    """Rename a folder; where that is impossible, its files one by one. Raises OSError if `folder` is there."""
+    """Rename a folder; where that is impossible, its files one by one. Raises OSError if `folder`
+    is there.
+    """
     try:
         made.rename(folder)
     except OSError as error:
@@ -144,7 +155,9 @@ def move_folder(made: Path, folder: Path) -> None:
 
 
 def exists(path: Path) -> bool:
-    """Whether a file is there. Raises StorageError if the system will not say, where `Path.exists` says no."""
+    """Whether a file is there. Raises StorageError if the system will not say, where `Path.exists`
+    says no.
+    """
     try:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -157,7 +170,9 @@ def exists(path: Path) -> bool:
 def unreadable(path: Path, error: OSError) -> StorageError:
     """The line about a file that may be whole, and cannot be read now."""
     what = f"cannot be read ({error.strerror or error})"
-    return StorageError(Problem(path, what, "It is left as it is: see to that, then give the same command again"))
+    return StorageError(
+        Problem(path, what, "It is left as it is: see to that, then give the same command again")
+    )
 
 
 def free_space(folder: Path) -> int | None:

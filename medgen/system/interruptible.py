@@ -17,8 +17,8 @@ from medgen.system.signals import NAMES, RepeatFilter, answered
 def interruptible(what: str) -> Iterator[Callable[[], None]]:
     """Answer signals, and yield a function that raises again what a signal raised, if one did.
 
-    A plugin that raises KeyboardInterrupt as it is imported is broken; a user who presses Ctrl-C wants an end, though
-    the plugin may have caught that. what: what is being done, for the message.
+    A plugin that raises KeyboardInterrupt as it is imported is broken; a user who presses Ctrl-C
+    wants an end, though the plugin may have caught that. what: what is being done, for the message.
     """
     raised: list[BaseException] = []
     before: dict[int, Any] = {number: signal.getsignal(number) for number in NAMES}
@@ -36,7 +36,9 @@ def interruptible(what: str) -> Iterator[Callable[[], None]]:
                 before[number](number, frame)
             else:
                 name = NAMES[signal.Signals(number)]
-                raise StoppedError(Problem(what, f"stopped by {name}", "Give the same command again"))
+                raise StoppedError(
+                    Problem(what, f"stopped by {name}", "Give the same command again")
+                )
         except BaseException as error:
             raised.append(error)
             raise

@@ -1,6 +1,8 @@
-"""Locks that end with the process that holds them; where the file system has none, files that name their owner.
+"""Locks that end with the process that holds them; where the file system has none, files that name
+their owner.
 
-An owner on another machine cannot be seen to live, so such files keep apart only processes of one machine.
+An owner on another machine cannot be seen to live, so such files keep apart only processes of one
+machine.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ HELD = frozenset({errno.EAGAIN} | ({errno.EACCES} if sys.platform != "linux" els
 YOUNG = 5.0
 """Seconds in which an empty owner file may still be written by its owner."""
 LONG = 60.0
-"""Seconds after which a lock that is held for moments, by a process on another machine, counts as abandoned."""
+"""Seconds after which a lock that is held for moments, by a process on another machine, counts as
+abandoned.
+"""
 TICK = 0.05
 
 Owner = dict[str, Any]
@@ -80,7 +84,9 @@ class Locks:
         """As with locks of the system, one process may have both kinds of a number."""
         name = f"{self.path.name}-{number}"
         mine = self.path.with_name(f"{name}-{os.getpid()}-{platform.node()}" if shared else name)
-        if not shared and any(lives(read(each)) for each in self.path.parent.glob(f"{name}-*") if not is_mine(each)):
+        if not shared and any(
+            lives(read(each)) for each in self.path.parent.glob(f"{name}-*") if not is_mine(each)
+        ):
             return False
         owner = own(mine)
         if owner is None:
@@ -145,7 +151,9 @@ def read(path: Path) -> Owner | None:
 
 
 def born(pid: int) -> str:
-    """What tells a process from a later one of the same id: the start of the machine, and ticks from then."""
+    """What tells a process from a later one of the same id: the start of the machine, and ticks
+    from then.
+    """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[19]}"
@@ -186,7 +194,9 @@ class InUse(Exception):
 
 @contextlib.contextmanager
 def whole(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process, and as long as it lives. Raises InUse. Warns of what its file system lacks."""
+    """Hold a folder for this process, and as long as it lives. Raises InUse. Warns of what its file
+    system lacks.
+    """
     path = folder / ".lock"
     with open(path, "a+") as file:
         try:

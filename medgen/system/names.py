@@ -1,4 +1,5 @@
-"""Names of files and folders in any encoding: Python shows bytes that the locale cannot read as lone surrogates.
+"""Names of files and folders in any encoding: Python shows bytes that the locale cannot read as
+lone surrogates.
 
 Under UTF-8, which is nearly everywhere, these functions change nothing.
 """
@@ -10,7 +11,9 @@ import unicodedata
 
 
 def raw(name: str) -> bytes:
-    """The bytes of a name as the file system has them, whatever the locale; orders and hashes go by them."""
+    """The bytes of a name as the file system has them, whatever the locale; orders and hashes go by
+    them.
+    """
     return name.encode("utf-8", "surrogateescape")
 
 
@@ -25,7 +28,8 @@ def portable(name: str) -> str:
 
 
 def key(name: str) -> bytes:
-    """Bytes to order, pair and hash the names of files by, the same in every locale and in both forms of accents.
+    """Bytes to order, pair and hash the names of files by, the same in every locale and in both
+    forms of accents.
 
     macOS writes `e` and an accent (NFD) where others write one character (NFC).
     """

@@ -9,14 +9,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGUSR1: "SIGUSR1", signal.SIGHUP: "SIGHUP", signal.SIGINT: "Ctrl-C"}
+NAMES = {
+    signal.SIGTERM: "SIGTERM",
+    signal.SIGUSR1: "SIGUSR1",
+    signal.SIGHUP: "SIGHUP",
+    signal.SIGINT: "Ctrl-C",
+}
 
 SAME = 1.0
-"""Seconds in which a signal that comes twice is one: Slurm sends it to every process, and each passes it on."""
+"""Seconds in which a signal that comes twice is one: Slurm sends it to every process, and each
+passes it on.
+"""
 
 
 def exit_code_for(reason: str | None) -> int:
-    """Return the exit code after a stop: 130 for Ctrl-C, else 75, by which a scheduler queues the job again.
+    """Return the exit code after a stop: 130 for Ctrl-C, else 75, by which a scheduler queues the
+    job again.
 
     reason: a signal's name in `NAMES`, or any other reason to stop.
     """
@@ -24,14 +32,17 @@ def exit_code_for(reason: str | None) -> int:
 
 
 class RepeatFilter:
-    """Tells signals that someone sends again, who does not want to wait, from those that are delivered twice."""
+    """Tells signals that someone sends again, who does not want to wait, from those that are
+    delivered twice.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self._clock = clock
         self._heard: dict[int, float] = {}
 
     def first(self, number: int) -> bool:
-        """Whether a signal is the first of its kind. One that is sent again ends the process at once.
+        """Whether a signal is the first of its kind. One that is sent again ends the process at
+        once.
 
         SLURM sends SIGUSR1 first and SIGTERM later, so one of another kind must not.
         """
@@ -58,8 +69,12 @@ class Stop:
 
 @contextmanager
 def answered(answer: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Signals that ask for an end go to `answer`; SIGHUP, which a closing terminal sends, not where `nohup` said so."""
-    meant = [each for each in NAMES if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
+    """Signals that ask for an end go to `answer`; SIGHUP, which a closing terminal sends, not where
+    `nohup` said so.
+    """
+    meant = [
+        each for each in NAMES if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN
+    ]
     before = {number: signal.signal(number, answer) for number in meant}
     try:
         yield
@@ -70,7 +85,9 @@ def answered(answer: Callable[[int, FrameType | None], None]) -> Iterator[None]:
 
 @contextmanager
 def asked_to_stop(command: str) -> Iterator[Stop]:
-    """The first signal sets the reason and does nothing else; one that is sent again ends the process at once."""
+    """The first signal sets the reason and does nothing else; one that is sent again ends the
+    process at once.
+    """
     stop, ear = Stop(command), RepeatFilter()
 
     def handle(number: int, _: FrameType | None) -> None:

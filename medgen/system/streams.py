@@ -1,4 +1,6 @@
-"""stdout and stderr that may fail: a full disk, a reader that is gone, a closed terminal. Work goes on without them."""
+"""stdout and stderr that may fail: a full disk, a reader that is gone, a closed terminal. Work goes
+on without them.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from medgen.errors import Problem
 
 NAMES = ("stdout", "stderr")
 GONE = (errno.EPIPE, errno.ESHUTDOWN, errno.ECONNRESET)
-"""What a stream gives whose reader has ended, most often because it has seen enough, as `head` does."""
+"""What a stream gives whose reader has ended, most often because it has seen enough, as `head`
+does.
+"""
 
 
 class Steady:
@@ -42,7 +46,9 @@ class Steady:
             self.stream.flush()
 
     def finish(self) -> None:
-        """Flush for the last time; Python would end with 120 if it met the error once more as it exits."""
+        """Flush for the last time; Python would end with 120 if it met the error once more as it
+        exits.
+        """
         self.flush()
         if self.error is not None:
             self._discard()
@@ -77,7 +83,9 @@ class Steady:
         return f"{self.name}: cannot be written ({error.strerror or error if error else 'lost'})."
 
     def _discard(self) -> None:
-        """From now on the file handle leads nowhere, also for what C++ prints and for processes that inherit it."""
+        """From now on the file handle leads nowhere, also for what C++ prints and for processes
+        that inherit it.
+        """
         with contextlib.suppress(OSError, ValueError):
             handle = self.stream.fileno()
             nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -110,7 +118,9 @@ def steady() -> Iterator[dict[str, Steady]]:
 
 
 def open_closed() -> None:
-    """Open the handles 0 to 2 where they are closed (`>&-`), lest the next file that is opened becomes stdout."""
+    """Open the handles 0 to 2 where they are closed (`>&-`), lest the next file that is opened
+    becomes stdout.
+    """
     for handle in range(3):
         try:
             os.fstat(handle)

@@ -1,4 +1,6 @@
-"""What libraries read from the environment when they are imported, set before that where nobody else has."""
+"""What libraries read from the environment when they are imported, set before that where nobody
+else has.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ def prepare() -> None:
 
 
 def _name_the_user() -> None:
-    """Give a user id without a name one, as in `docker run --user 1234`: monai asks for it, and torch's compiler."""
+    """Give a user id without a name one, as in `docker run --user 1234`: monai asks for it, and
+    torch's compiler.
+    """
     try:
         getpass.getuser()
     except (KeyError, OSError):  # OSError since Python 3.13

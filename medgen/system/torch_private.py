@@ -1,4 +1,6 @@
-"""Wrap all that medgen uses of torch without torch promising to keep it, so that a new torch is mended in one file."""
+"""Wrap all that medgen uses of torch without torch promising to keep it, so that a new torch is
+mended in one file.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,17 @@ def extend_timeout(group: dist.ProcessGroup, timeout: timedelta) -> None:
 
 
 def count_in_store(key: str) -> int:
-    """Add 1 to a counter in the store that all ranks share, and return it. Raises RuntimeError if its host is gone."""
+    """Add 1 to a counter in the store that all ranks share, and return it. Raises RuntimeError if
+    its host is gone.
+    """
     return int(dist.distributed_c10d._get_default_store().add(key, 1))
 
 
 def agent(spec: WorkerSpec, logs: LogsSpecs, look: Callable[[], None]) -> LocalElasticAgent:
     """Return torch's elastic agent of one node; `look` is called before each check of the workers."""
-    from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent as Elastic
+    from torch.distributed.elastic.agent.server.local_elastic_agent import (
+        LocalElasticAgent as Elastic,
+    )
 
     class Agent(Elastic):
         def _monitor_workers(self, worker_group: Any) -> Any:

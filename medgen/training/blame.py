@@ -1,4 +1,6 @@
-"""Which plugin ended a fit: a callback in one of its hooks, or whatever else of the recipe raised the error."""
+"""Which plugin ended a fit: a callback in one of its hooks, or whatever else of the recipe raised
+the error.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,14 @@ DEVICE = re.compile("CUDA|cuDNN|HIP")
 
 
 def plugin_error(run: TrainingRun, error: Exception) -> PluginError | None:
-    """The line that names the plugin, if the error is one's own fault; after a callback's the step is saved."""
-    known = isinstance(error, MedgenError) or is_of_machine(error) or process_group.is_lost_peer_error(error)
+    """The line that names the plugin, if the error is one's own fault; after a callback's the step
+    is saved.
+    """
+    known = (
+        isinstance(error, MedgenError)
+        or is_of_machine(error)
+        or process_group.is_lost_peer_error(error)
+    )
     if known:
         return None
     what = f"failed with {described(error)}, at step {run.step}"
@@ -30,16 +38,24 @@ def plugin_error(run: TrainingRun, error: Exception) -> PluginError | None:
         if saved:
             run.save()
         what += "; that step is saved" * saved
-        return PluginError(Problem(f"callbacks.{blamed}", what, "Repair it, or go on without it in a new run"))
+        return PluginError(
+            Problem(f"callbacks.{blamed}", what, "Repair it, or go on without it in a new run")
+        )
     if (blamed := _part_at_fault(run.recipe, error)) is not None:
-        return PluginError(Problem(blamed, what, "Repair it, then continue", command=continue_command(run.dir)))
+        return PluginError(
+            Problem(blamed, what, "Repair it, then continue", command=continue_command(run.dir))
+        )
     return None
 
 
 def _callback_at_fault(run: TrainingRun, error: BaseException) -> str | None:
-    """Return the innermost callback on the traceback, and its outermost hook there: `previews: medgen_validate`."""
+    """Return the innermost callback on the traceback, and its outermost hook there: `previews:
+    medgen_validate`.
+    """
     hooks = {code: (name, hook) for name, code, hook in _hooks(run)}
-    calls = [hooks[frame.f_code] for frame, _ in walk_tb(error.__traceback__) if frame.f_code in hooks]
+    calls = [
+        hooks[frame.f_code] for frame, _ in walk_tb(error.__traceback__) if frame.f_code in hooks
+    ]
     if not calls:
         return None
     owner = calls[-1][0]

@@ -1,4 +1,6 @@
-"""torch.compile, tried before the first step: a compiler that is missing or broken costs a line, and not the run."""
+"""torch.compile, tried before the first step: a compiler that is missing or broken costs a line,
+and not the run.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,8 @@ class Fault(NamedTuple):
 
 
 def settle(run: TrainingRun, compiled: Callable[[], None], eager: Callable[[], None]) -> bool:
-    """Whether to compile, as tried once a process. Collective. Raises RecipeError if it fails and has to work.
+    """Whether to compile, as tried once a process. Collective. Raises RecipeError if it fails and
+    has to work.
 
     compiled, eager: compute what a step does, but for its updates.
     """
@@ -57,7 +60,9 @@ def settle(run: TrainingRun, compiled: Callable[[], None], eager: Callable[[], N
     fault = _fault(run, compiled if collectives.size() == 1 else lambda: _probe(run.device))
     if fault and fault.advice == STOPPED:
         what = f"{run.dir}: stopped by {fault.what} while it was compiled"
-        raise StoppedError(Problem("", what, "Give the same command again"), exit_code=exit_code_for(fault.what))
+        raise StoppedError(
+            Problem("", what, "Give the same command again"), exit_code=exit_code_for(fault.what)
+        )
     run.settle_compile(fault is None)
     if fault is None:
         return True
@@ -65,7 +70,9 @@ def settle(run: TrainingRun, compiled: Callable[[], None], eager: Callable[[], N
         with heartbeat.busy(), memory_check.untouched(run):
             eager()  # if this fails too, that is the fault
         raise error(fault, run)
-    warn(f"training.compile: {fault.what}, so this run is not compiled. {fault.advice} before the next one.")
+    warn(
+        f"training.compile: {fault.what}, so this run is not compiled. {fault.advice} before the next one."
+    )
     return False
 
 
@@ -98,7 +105,9 @@ def _fault(run: TrainingRun, work: Callable[[], None]) -> Fault | None:
             mine = Fault(str(run.stopping), STOPPED)
         except (MedgenError, torch.OutOfMemoryError):
             raise
-        except Exception as caught:  # the compiler runs other programs, and lets through whatever happens there
+        except (
+            Exception
+        ) as caught:  # the compiler runs other programs, and lets through whatever happens there
             # a signal may have ended the compiler, too, which then says nothing of the machine
             mine = Fault(run.stopping, STOPPED) if run.stopping else read(caught)
     told = [collectives.broadcast_object(mine, source) for source in range(collectives.size())]
@@ -108,8 +117,8 @@ def _fault(run: TrainingRun, work: Callable[[], None]) -> Fault | None:
 def _probe(device: torch.device) -> None:
     """Compile something small, forward and backward, that no cache has.
 
-    Ranks try no whole step: DDP cuts what it compiles into parts of its own, and a rank that fails would leave the
-    others in the midst of a sum.
+    Ranks try no whole step: DDP cuts what it compiles into parts of its own, and a rank that fails
+    would leave the others in the midst of a sum.
     """
     once = time.time_ns() % 1_000_003 / 1e6
 
@@ -123,7 +132,11 @@ def error(fault: Fault, run: TrainingRun) -> RecipeError:
     """The one line for a run that cannot be compiled but has to be."""
     began = f", and {run.dir} has been compiled up to step {run.step}" if run.step else ""
     return RecipeError(
-        Problem("training.compile", f"{fault.what}{began}", f"{fault.advice}, or use training.compile=false")
+        Problem(
+            "training.compile",
+            f"{fault.what}{began}",
+            f"{fault.advice}, or use training.compile=false",
+        )
     )
 
 
@@ -136,20 +149,33 @@ def read(caught: BaseException) -> Fault:
     """What an error of the compiler, of many lines, says in one, and what it asks for."""
     text = f"{type(caught).__name__}: {caught}"
     lines = [line.strip() for line in str(caught).splitlines() if line.strip()] or [text]
-    said = next((line for line in lines if SAYS.search(line) and not line.startswith("CppCompileError")), lines[0])
+    said = next(
+        (line for line in lines if SAYS.search(line) and not line.startswith("CppCompileError")),
+        lines[0],
+    )
     said = TYPE.sub("", said).rstrip(". ") or type(caught).__name__
     said = said if len(said) <= LONGEST else said[: LONGEST - 1] + "…"
-    advice = next((each for pattern, each in NEEDED.items() if re.search(pattern, text)), "Report it to torch")
+    advice = next(
+        (each for pattern, each in NEEDED.items() if re.search(pattern, text)), "Report it to torch"
+    )
     return Fault(f"torch's compiler failed ({said})", _on_cache(lines, advice))
 
 
 def _on_cache(lines: list[str], advice: str) -> str:
-    """Advise on a file in the cache that a killed process or a full disk left in part, and that is never made again.
+    """Advise on a file in the cache that a killed process or a full disk left in part, and that is
+    never made again.
 
-    Of the library that says what the processor can, all that is seen are errors in code that was made before.
+    Of the library that says what the processor can, all that is seen are errors in code that was
+    made before.
     """
     cache = torch_private.compiler_cache()
-    if any(re.search(TORN, line) and cache in line for line in lines):  # else it is a library of the compiler's own
+    if any(
+        re.search(TORN, line) and cache in line for line in lines
+    ):  # else it is a library of the compiler's own
         return f"Delete the compiler's cache, the folder {cache},"
     made = any(line.startswith(cache) and " error: " in line for line in lines)
-    return f"{advice}, or delete its cache, the folder {cache}," if made and advice == BROKEN else advice
+    return (
+        f"{advice}, or delete its cache, the folder {cache},"
+        if made and advice == BROKEN
+        else advice
+    )

@@ -17,7 +17,9 @@ VERSIONS = {
     "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     "": ("", "memory.max", "memory.current", "inactive_file"),
 }
-"""Of Linux's control groups, by controllers: where their folders are, and the names of limit, use and file cache."""
+"""Of Linux's control groups, by controllers: where their folders are, and the names of limit, use
+and file cache.
+"""
 
 
 def peak(device: torch.device) -> float:
@@ -38,7 +40,8 @@ def forget(device: torch.device) -> None:
 
 
 def room(device: torch.device) -> float | None:
-    """Bytes that may be in use in all: those that are, and what the GPU, or the machine and a job's limit, have left.
+    """Bytes that may be in use in all: those that are, and what the GPU, or the machine and a job's
+    limit, have left.
 
     None: it cannot be told.
     """
@@ -51,14 +54,19 @@ def room(device: torch.device) -> float | None:
 
 
 def _left_by_limits() -> Iterator[float]:
-    """What each limit on this process's control group and those above it leaves; Slurm and Docker set such limits."""
+    """What each limit on this process's control group and those above it leaves; Slurm and Docker
+    set such limits.
+    """
     with suppress(OSError):
         for line in (PROCESS / "cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)
             if controllers in VERSIONS:
                 root, *names = VERSIONS[controllers]
                 group = Path(path.lstrip("/"))
-                for folder in (group, *group.parents):  # in a container, only the uppermost may be there
+                for folder in (
+                    group,
+                    *group.parents,
+                ):  # in a container, only the uppermost may be there
                     yield from _left_by(GROUPS / root / folder, *names)
 
 

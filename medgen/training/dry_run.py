@@ -45,17 +45,27 @@ def lines(run: TrainingRun) -> Iterator[str]:
         yield from _from_few(run, training, images, one)
         return
     half = images // 2 // training.accumulate * training.accumulate
-    other = measure(run, half) if half else None  # first, as a process that has grown gives little back
+    other = (
+        measure(run, half) if half else None
+    )  # first, as a process that has grown gives little back
     step = measure(run, images)
     yield _step(run, step, flops)
-    yield f"memory   {step.memory / 1e9:.3g} GB at most" + ", the whole process" * (run.device.type == "cpu")
+    yield f"memory   {step.memory / 1e9:.3g} GB at most" + ", the whole process" * (
+        run.device.type == "cpu"
+    )
     yield _total(steps, step.seconds)
     yield from _fits(run, training, step, other or _measure_more(run, 2 * images))
 
 
-def _from_few(run: TrainingRun, training: TrainingSettings, images: int, one: float) -> Iterator[str]:
-    """What a step that would take long to try on a CPU may cost; one: seconds that an image took, the first time."""
-    few = min(images // 4, int(LONG / (6 * one))) // training.accumulate * training.accumulate  # tried six times in all
+def _from_few(
+    run: TrainingRun, training: TrainingSettings, images: int, one: float
+) -> Iterator[str]:
+    """What a step that would take long to try on a CPU may cost; one: seconds that an image took,
+    the first time.
+    """
+    few = (
+        min(images // 4, int(LONG / (6 * one))) // training.accumulate * training.accumulate
+    )  # tried six times in all
     why = "as it would take long to try on a CPU"
     if not few:
         yield f"step     about {one * images:.0f} s at most, from one image, {why}"
@@ -99,7 +109,9 @@ def per_image(one: Measured, other: Measured) -> float:
 
 
 def largest(one: Measured, other: Measured, free: float) -> int:
-    """Images for which a straight line through two measured steps reaches `free` bytes; 0 if it does not rise."""
+    """Images for which a straight line through two measured steps reaches `free` bytes; 0 if it
+    does not rise.
+    """
     each = per_image(one, other)
     return max(0, int((free - one.memory) / each) + one.images) if each > 0 else 0
 
@@ -119,9 +131,14 @@ def _total(steps: int, seconds: float) -> str:
     return f"total    {steps} steps take {steps * seconds / 3600:.2f} hours, without validation and previews"
 
 
-def _fits(run: TrainingRun, training: TrainingSettings, step: Measured, other: Measured | None) -> Iterator[str]:
+def _fits(
+    run: TrainingRun, training: TrainingSettings, step: Measured, other: Measured | None
+) -> Iterator[str]:
     """From two steps, if one can tell from them. The processes of a CPU share its memory."""
-    room, sharing = device_memory.room(run.device), training.devices if run.device.type == "cpu" else 1
+    room, sharing = (
+        device_memory.room(run.device),
+        training.devices if run.device.type == "cpu" else 1,
+    )
     if room is None or other is None:
         return
     images = largest(step, other, SHARE * room / sharing)

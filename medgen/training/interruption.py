@@ -1,4 +1,6 @@
-"""What ends a run from outside: signals, and a system that refuses. Answered in one line, and recorded."""
+"""What ends a run from outside: signals, and a system that refuses. Answered in one line, and
+recorded.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ class Signals:
         self._asked: str | None = None
 
     def attach(self, run: TrainingRun | PhasedRun) -> None:
-        """From now on it is the run that stops; at once, if some library has swallowed what was raised before."""
+        """From now on it is the run that stops; at once, if some library has swallowed what was
+        raised before.
+        """
         self.run = run
         if self._asked:
             run.stop(self._asked)
@@ -51,7 +55,9 @@ class Signals:
                 return
         self._asked = name
         raise StoppedError(
-            Problem(self.where, f"stopped by {name} before it trained", "Give the same command again"),
+            Problem(
+                self.where, f"stopped by {name} before it trained", "Give the same command again"
+            ),
             exit_code=exit_code_for(name),
         )
 
@@ -71,14 +77,18 @@ def at_work(where: Path) -> Iterator[Signals]:
 
 
 def _refused(error: OSError, where: Path) -> MedgenError | None:
-    """The line about what the system refused, or about what others did to the run's folder; None for a mistake."""
+    """The line about what the system refused, or about what others did to the run's folder; None
+    for a mistake.
+    """
     if told := of_system(error, where, "go on"):
         return told
     path = error.filename if isinstance(error.filename, str) else ""
     if not where.is_dir() or (path and Path(path).absolute().is_relative_to(where.absolute())):
         what = f"{path or where}: {error.strerror or error}"
         return StorageError(
-            Problem("", what, "See that nobody deletes, moves or changes the files of a run, then go on")
+            Problem(
+                "", what, "See that nobody deletes, moves or changes the files of a run, then go on"
+            )
         )
     return None
 
@@ -90,8 +100,14 @@ def recorded(where: Path) -> Iterator[None]:
         yield
     except BaseException as error:
         told = _refused(error, where) if isinstance(error, OSError) else None
-        code = RankError.exit_code if process_group.is_lost_peer_error(error) else exit_code_of(told or error)
+        code = (
+            RankError.exit_code
+            if process_group.is_lost_peer_error(error)
+            else exit_code_of(told or error)
+        )
         if collectives.is_rank_zero():
-            with suppress(OSError, StorageError):  # a full or lost disk is told of by the error itself
+            with suppress(
+                OSError, StorageError
+            ):  # a full or lost disk is told of by the error itself
                 folder.write_end(where, error, code)
         raise

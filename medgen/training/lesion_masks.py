@@ -1,4 +1,6 @@
-"""Which channels of a mode are lesion masks. A condition or an image may be anything; only `[data.masks]` says."""
+"""Which channels of a mode are lesion masks. A condition or an image may be anything; only
+`[data.masks]` says.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def mask_channels(names: Sequence[str], masks: Collection[str]) -> list[int]:
-    """List the positions of the masks among channels. masks: the recipe's, as in `layouts.mask_names`."""
+    """List the positions of the masks among channels. masks: the recipe's, as in
+    `layouts.mask_names`.
+    """
     return [place for place, name in enumerate(names) if name in masks]
 
 
@@ -22,10 +26,14 @@ def has_masks(mode: Mode, masks: Collection[str]) -> bool:
     return bool(mask_channels((*mode.condition, *own), masks))
 
 
-def lesion_masks(mode: Mode, masks: Collection[str], images: Tensor, condition: Tensor) -> Tensor | None:
-    """Stack the masks of a batch, `[batch, mask, *space]`, true in lesions: those given, then those generated.
+def lesion_masks(
+    mode: Mode, masks: Collection[str], images: Tensor, condition: Tensor
+) -> Tensor | None:
+    """Stack the masks of a batch, `[batch, mask, *space]`, true in lesions: those given, then those
+    generated.
 
-    None where the mode has no mask. A pooled sample does not say which image it is, so its images count as none.
+    None where the mode has no mask. A pooled sample does not say which image it is, so its images
+    count as none.
     """
     import torch  # recipes are checked without it
 

@@ -34,7 +34,9 @@ def explained_memory(run: TrainingRun | PhasedRun, kept: bool = True) -> Iterato
 def _too_large(work: TrainingRun | PhasedRun, text: str, kept: bool) -> Problem:
     run = work.current
     if run is None:  # it was no step that took too much
-        return Problem(work.dir, f"out of memory ({text.splitlines()[0]})", "Use a smaller network or image")
+        return Problem(
+            work.dir, f"out of memory ({text.splitlines()[0]})", "Use a smaller network or image"
+        )
     change, advice = _smaller(run)
     where = f"the pre-flight check of {run.trial.what}" if run.trial else f"step {run.step + 1}"
     numbers = re.findall(r"[\d.]+ [KMG]iB|\d+ bytes", text)
@@ -53,12 +55,19 @@ def _smaller(run: TrainingRun) -> tuple[str, str]:
     """A change that needs less memory and changes no result, if there is one, and the advice."""
     if run.trial and run.trial.what != "training":
         change = run.trial.smaller
-        return change, f"Use {change}" if change else "Use a smaller training.batch_size, network or image in a new run"
+        return (
+            change,
+            f"Use {change}"
+            if change
+            else "Use a smaller training.batch_size, network or image in a new run",
+        )
     size, parts = run.recipe.training.batch_size, run.recipe.training.accumulate
     more = next((n for n in range(parts + 1, size + 1) if size % n == 0), None)
     ways = [(f"training.accumulate={more}", "same batch, less memory")] if more else []
     if not run.recipe.network.checkpointing:  # the network has this setting, and it is off
-        ways.append((f"network.{run.recipe.names['network']}.checkpointing=true", "same result, slower"))
+        ways.append(
+            (f"network.{run.recipe.names['network']}.checkpointing=true", "same result, slower")
+        )
     if not ways:
         return "", "Use a smaller network or image"
     return ways[0][0], "Use " + " or ".join(f"{change} ({what})" for change, what in ways)

@@ -1,4 +1,6 @@
-"""Before the first step of a process: all that takes memory, once, so that too little shows now and not days later."""
+"""Before the first step of a process: all that takes memory, once, so that too little shows now and
+not days later.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,15 @@ from medgen.run.run import TrainingRun
 
 
 def due(run: TrainingRun) -> bool:
-    """Only where memory is a fixed budget that tells when it is used up; a CPU's is not, and a step there is slow."""
+    """Only where memory is a fixed budget that tells when it is used up; a CPU's is not, and a step
+    there is slow.
+    """
     return run.device.type == "cuda" and not run.complete
 
 
 def check(run: TrainingRun, passes: Callable[[], None]) -> None:
-    """Train a step without its update, then all that callbacks rehearse, as to `medgen_memory_check`. Changes nothing.
+    """Train a step without its update, then all that callbacks rehearse, as to
+    `medgen_memory_check`. Changes nothing.
 
     passes: every turn's forward and backward pass, at the size of a real step.
     """
@@ -49,5 +54,10 @@ def untouched(run: TrainingRun) -> Iterator[None]:
 
 def _moments(run: TrainingRun) -> list[torch.Tensor]:
     """What AdamW will hold from the first update on."""
-    new = [p for name, each in run.turns.items() for p in each.parameters() if p not in run.optimizers[name].state]
+    new = [
+        p
+        for name, each in run.turns.items()
+        for p in each.parameters()
+        if p not in run.optimizers[name].state
+    ]
     return [torch.empty_like(parameter) for parameter in new for _ in range(2)]

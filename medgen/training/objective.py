@@ -14,7 +14,9 @@ from medgen.training import painting
 
 
 class Objective(nn.Module, Turn):
-    """The one turn of a diffusion strategy. It owns the network's parameters and draws nothing itself."""
+    """The one turn of a diffusion strategy. It owns the network's parameters and draws nothing
+    itself.
+    """
 
     name = "network"
 
@@ -28,24 +30,34 @@ class Objective(nn.Module, Turn):
     ):
         super().__init__()
         self.mode, self.space, self.strategy, self.network = mode, space, strategy, network
-        self.losses = dict(cast("Mapping[str, DiffusionLoss]", losses))  # what else a recipe is refused for
+        self.losses = dict(
+            cast("Mapping[str, DiffusionLoss]", losses)
+        )  # what else a recipe is refused for
 
     def draw(self, generator: torch.Generator, batch: Batch) -> Draws:
-        """Timesteps and noise for a whole batch, on the generator's device; and the noise of a space that samples."""
+        """Timesteps and noise for a whole batch, on the generator's device; and the noise of a
+        space that samples.
+        """
         size, shape = batch.condition.shape[0], self.space.shape(batch.condition.shape[2:])
         draws = self.strategy.draw(generator, size, shape)
         if self.space.key is None:
             return draws
-        return draws._replace(latent=torch.randn(size, *shape, generator=generator, device=generator.device))
+        return draws._replace(
+            latent=torch.randn(size, *shape, generator=generator, device=generator.device)
+        )
 
     def forward(self, batch: Batch, draws: Draws, before: TurnOutput | None = None) -> TurnOutput:
         """Losses by name, each `[batch]`, for images and conditions in [-1, 1]."""
         image, condition = batch  # no condition: zero channels
-        region = painting.region(self.mode, self.space, condition)  # None: all of the image is generated
+        region = painting.region(
+            self.mode, self.space, condition
+        )  # None: all of the image is generated
         noisy = self.strategy.corrupt(self.space.encode(image, draws), draws)
         noisy = painting.noise_within(region, noisy)
         output = self.network(torch.cat([noisy.x, self.space.condition(condition)], dim=1), noisy.t)
-        prediction = self.strategy.read(output, noisy.x, noisy.t)  # fp32: in the target's units, and x0
+        prediction = self.strategy.read(
+            output, noisy.x, noisy.t
+        )  # fp32: in the target's units, and x0
         prediction = painting.truth_outside(region, prediction, noisy)
         losses = {name: loss(prediction, noisy) for name, loss in self.losses.items()}
         losses = {name: painting.mean_within(region, loss) for name, loss in losses.items()}
@@ -54,9 +66,11 @@ class Objective(nn.Module, Turn):
     def validation_metrics(
         self, output: TurnOutput, total: Tensor, truth: Tensor, lesion: Tensor | None
     ) -> list[tuple[str, Tensor]]:
-        """Return the loss by time, and PSNR and error inside lesions of the one-step estimate of x0.
+        """Return the loss by time, and PSNR and error inside lesions of the one-step estimate of
+        x0.
 
-        What is given of an image counts as right, so that there is no error outside lesions where only these are made.
+        What is given of an image counts as right, so that there is no error outside lesions where
+        only these are made.
         """
         rows = []
         assert isinstance(output.noisy, Noisy)  # as `forward` gave it
@@ -66,7 +80,9 @@ class Objective(nn.Module, Turn):
             rows.append((f"loss/val/t_{low:03d}_{high:04d}", total[bins == index]))
         estimate = self.space.decode(output.prediction.x0.float()).clamp(-1, 1)
         squared = (estimate - truth).square()
-        rows.append(("psnr/x0", 10 * torch.log10(4.0 / squared.flatten(1).mean(1).clamp_min(1e-10))))
+        rows.append(
+            ("psnr/x0", 10 * torch.log10(4.0 / squared.flatten(1).mean(1).clamp_min(1e-10)))
+        )
         if lesion is not None:
             squared, lesion = squared.mean(1), lesion.expand(truth.shape[0], *truth.shape[2:])
             rows.append(("mse/lesion", squared[lesion]))

@@ -1,7 +1,9 @@
-"""Images of which only a region is generated, around the lesions of the condition; all else of them is given.
+"""Images of which only a region is generated, around the lesions of the condition; all else of them
+is given.
 
-Noise lies in the region alone, and so does what the loss counts: the network sees the rest as it is, at every time. A
-region is bool `[batch, channel, *space]`, of the space's own samples; None where whole images are generated.
+Noise lies in the region alone, and so does what the loss counts: the network sees the rest as it
+is, at every time. A region is bool `[batch, channel, *space]`, of the space's own samples; None
+where whole images are generated.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ OUTSIDE = -0.5
 
 
 class Given(NamedTuple):
-    """What is known of samples, `[batch, channel, *space]` of the space: all of `z` but the `region`."""
+    """What is known of samples, `[batch, channel, *space]` of the space: all of `z` but the
+    `region`.
+    """
 
     z: Tensor
     region: Tensor
@@ -41,14 +45,20 @@ def given(mode: Mode, space: Space, image: Tensor, condition: Tensor) -> Given |
 
 
 def _into(space: Space, image: Tensor) -> Tensor:
-    """Bring images into a space that only reorders their pixels, so that no random number is needed."""
+    """Bring images into a space that only reorders their pixels, so that no random number is
+    needed.
+    """
     none = image.new_empty(0)
     return space.encode(space.prepare(image), Draws(none, none))
 
 
 def noise_within(region: Tensor | None, noisy: Noisy) -> Noisy:
     """Take the noise away outside of the region."""
-    return noisy if region is None else noisy._replace(x=torch.where(region, noisy.x, noisy.x0.to(noisy.x.dtype)))
+    return (
+        noisy
+        if region is None
+        else noisy._replace(x=torch.where(region, noisy.x, noisy.x0.to(noisy.x.dtype)))
+    )
 
 
 def truth_outside(region: Tensor | None, prediction: Prediction, noisy: Noisy) -> Prediction:
@@ -60,7 +70,9 @@ def truth_outside(region: Tensor | None, prediction: Prediction, noisy: Noisy) -
 
 
 def mean_within(region: Tensor | None, loss: Tensor) -> Tensor:
-    """Turn losses `[batch]`, means over samples that are wrong in the region alone, into means over the region."""
+    """Turn losses `[batch]`, means over samples that are wrong in the region alone, into means over
+    the region.
+    """
     if region is None:
         return loss
     inside = region.flatten(1)

@@ -1,4 +1,6 @@
-"""A run that trains nothing itself: a callback owns its fit and trains child runs, such as phases at growing sizes."""
+"""A run that trains nothing itself: a callback owns its fit and trains child runs, such as phases
+at growing sizes.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
 
 def owner(recipe: Recipe) -> PhasedSettings | None:
     """The callback's settings, if any, that make a run of this recipe one of child runs."""
-    return next((each for each in recipe.callbacks.values() if isinstance(each, PhasedSettings)), None)
+    return next(
+        (each for each in recipe.callbacks.values() if isinstance(each, PhasedSettings)), None
+    )
 
 
 def recipes(recipe: Recipe) -> list[Recipe]:
@@ -38,7 +42,9 @@ def recipes(recipe: Recipe) -> list[Recipe]:
 
 
 class PhasedRun:
-    """What holds child runs together. It has no network, no data and no callback but the one that owns the fit."""
+    """What holds child runs together. It has no network, no data and no callback but the one that
+    owns the fit.
+    """
 
     has_advanced = False
     """True once this process has finished a step of a child, or an epoch's end."""
@@ -71,7 +77,9 @@ class PhasedRun:
         self.complete = True
 
     def stop(self, reason: str) -> None:
-        """End the fit of the child before its next step; where none is trained, at once or before the next one is."""
+        """End the fit of the child before its next step; where none is trained, at once or before
+        the next one is.
+        """
         self.stopping = self.stopping or reason
         if self.current is not None:
             self.current.stop(reason)
@@ -81,7 +89,8 @@ class PhasedRun:
     def child(
         self, recipe: Recipe, name: str, callbacks: Mapping[str, Callback] | None = None
     ) -> tuple[TrainingRun, bool]:
-        """A run in the folder `name` below this one's, and whether it is new; else it goes on where it was saved.
+        """A run in the folder `name` below this one's, and whether it is new; else it goes on where
+        it was saved.
 
         callbacks: more of them, by name; their state is in the child's checkpoints.
         """
@@ -128,6 +137,8 @@ class PhasedRun:
 def stopped(where: Path, reason: str | None, at: str) -> StoppedError:
     """The error that ends the process after everything is saved."""
     return StoppedError(
-        Problem(where, f"stopped by {reason} {at}, saved", "Continue", command=continue_command(where)),
+        Problem(
+            where, f"stopped by {reason} {at}, saved", "Continue", command=continue_command(where)
+        ),
         exit_code=exit_code_for(reason),
     )

@@ -1,4 +1,6 @@
-"""What a step measures on the device: kept there, read in one transfer, shown, and stopped on if it is not finite."""
+"""What a step measures on the device: kept there, read in one transfer, shown, and stopped on if it
+is not finite.
+"""
 
 from __future__ import annotations
 
@@ -92,9 +94,13 @@ class Readings:
     def _report_skipped(self, lines: list[tuple[int, int, dict[str, float]]]) -> None:
         size = self.training.batch_size
         for step, _, values in lines:
-            if not all(math.isfinite(norm) for name, norm in values.items() if name.startswith("grad_norm")):
+            if not all(
+                math.isfinite(norm) for name, norm in values.items() if name.startswith("grad_norm")
+            ):
                 rows = self.run.train.slices((step - 1) * size, size)
-                warn(f"step {step} was not finite and is left out (slices {', '.join(map(str, rows))} of the store).")
+                warn(
+                    f"step {step} was not finite and is left out (slices {', '.join(map(str, rows))} of the store)."
+                )
 
     def _check_skipped(self) -> None:
         run, skipped = self.run, self.run.progress.skipped

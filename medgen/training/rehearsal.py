@@ -36,7 +36,9 @@ def dry_run(recipe: Recipe) -> None:
         with rehearsal(each) as run:
             describe(run)
             samples = run.progress.epoch_samples
-            say(f"plan     {run.total_steps} steps of {each.training.batch_size}, {samples} samples an epoch")
+            say(
+                f"plan     {run.total_steps} steps of {each.training.batch_size}, {samples} samples an epoch"
+            )
             for line in cost_lines(run):
                 say(line)
     if cache_folder.has_built(began):

@@ -1,4 +1,6 @@
-"""Noise to images, for previews and for `generate`: the same few lines for every strategy and space."""
+"""Noise to images, for previews and for `generate`: the same few lines for every strategy and
+space.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from medgen.api.values import DrawNoise, Predict, Prediction
 from medgen.training.painting import Given
 
 Watch = Callable[[float, Tensor], None]
-"""Is told the time (1000 to 0) and the estimate of x0 in the space, at every evaluation of the network."""
+"""Is told the time (1000 to 0) and the estimate of x0 in the space, at every evaluation of the
+network.
+"""
 
 
 def sample(
@@ -27,15 +31,18 @@ def sample(
     watch: Watch | None = None,
     given: Given | None = None,
 ) -> Tensor:
-    """Images `[batch, channel, *space]`, clamped to [-1, 1], for conditions `[batch, channel, *space]` in [-1, 1].
+    """Images `[batch, channel, *space]`, clamped to [-1, 1], for conditions `[batch, channel,
+    *space]` in [-1, 1].
 
-    Conditions may have no channels. `draw` gives standard normal noise of the space's shape, `[batch, *shape]`. given:
-    what is known of the images, where only a region of them is made.
+    Conditions may have no channels. `draw` gives standard normal noise of the space's shape,
+    `[batch, *shape]`. given: what is known of the images, where only a region of them is made.
     """
     with torch.no_grad():
         predict = predictor(strategy, network, space.condition(condition), watch, given)
         z = strategy.sample(predict, draw(), steps or strategy.sampling_steps, draw)
-        return space.decode(z if given is None else torch.where(given.region, z, given.z)).clamp(-1, 1)
+        return space.decode(z if given is None else torch.where(given.region, z, given.z)).clamp(
+            -1, 1
+        )
 
 
 def predictor(
@@ -45,7 +52,8 @@ def predictor(
     watch: Watch | None,
     given: Given | None = None,
 ) -> Predict:
-    """`predict(xt, t)` through the same `read` as training. condition: in the space, `[batch, channel, *space]`.
+    """`predict(xt, t)` through the same `read` as training. condition: in the space, `[batch,
+    channel, *space]`.
 
     The network sees what is given without noise, as in training, whatever the sampler makes of it.
     """
@@ -64,18 +72,26 @@ def predictor(
     return predict
 
 
-def noise(generators: Sequence[torch.Generator], shape: Sequence[int], device: torch.device) -> DrawNoise:
-    """Draws `[len(generators), *shape]`, each sample from its own generator, so that none depends on its neighbours."""
+def noise(
+    generators: Sequence[torch.Generator], shape: Sequence[int], device: torch.device
+) -> DrawNoise:
+    """Draws `[len(generators), *shape]`, each sample from its own generator, so that none depends
+    on its neighbours.
+    """
 
     def draw() -> Tensor:
-        return torch.stack([torch.randn(tuple(shape), generator=each) for each in generators]).to(device)
+        return torch.stack([torch.randn(tuple(shape), generator=each) for each in generators]).to(
+            device
+        )
 
     return draw
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
     """bf16 where the run computes in it; weights, losses and schedules stay fp32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled={"bf16": True, "fp32": False}[precision])
+    return torch.autocast(
+        device.type, torch.bfloat16, enabled={"bf16": True, "fp32": False}[precision]
+    )
 
 
 @contextmanager

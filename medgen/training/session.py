@@ -54,15 +54,21 @@ def resume(where: Path, overrides: Sequence[str] = (), layers: Sequence[str] = (
 def own_recipe(where: Path, overrides: Sequence[str] = (), layers: Sequence[str] = ()) -> Recipe:
     """The recipe with which the run in a folder is continued."""
     if not where.is_dir():
-        raise CheckpointError(Problem(where, "no such folder", "Check the path, or use --resume auto"))
+        raise CheckpointError(
+            Problem(where, "no such folder", "Check the path, or use --resume auto")
+        )
     path = files.current(where / "recipe.toml")
     if not files.exists(path):
-        raise CheckpointError(Problem(where, "no checkpoint to resume", "Drop --resume, or use --resume auto"))
+        raise CheckpointError(
+            Problem(where, "no checkpoint to resume", "Drop --resume, or use --resume auto")
+        )
     return load(path, overrides, layers)
 
 
 def resume_with(recipe: Recipe, where: Path) -> Path:
-    """Continue the run in a folder, from its newest checkpoint that is whole, as far as the recipe still fits."""
+    """Continue the run in a folder, from its newest checkpoint that is whole, as far as the recipe
+    still fits.
+    """
     began = time.time()
     with at_work(where) as signals, recorded(where):
         if owner(recipe):
@@ -97,7 +103,9 @@ def _train(run: TrainingRun, began: float, signals: Signals, until: int | None =
     return run.dir if finished else unfinished(run, began, f"at step {run.step}")
 
 
-def _train_children(recipe: Recipe, where: Path, began: float, signals: Signals, until: int | None = None) -> Path:
+def _train_children(
+    recipe: Recipe, where: Path, began: float, signals: Signals, until: int | None = None
+) -> Path:
     """Let the callback that owns the fit train its child runs, all of this folder."""
     work = PhasedRun(recipe, where)
     work.limit(deadline(recipe.training, began), until)
@@ -107,7 +115,9 @@ def _train_children(recipe: Recipe, where: Path, began: float, signals: Signals,
     if collectives.is_rank_zero():
         folder.write_recipe(where, recipe)
         identity, training = folder.identity(recipe), recipe.training
-        folder.write_metadata(where, "running", recipe=identity, seed=recipe.run.seed, precision=training.precision)
+        folder.write_metadata(
+            where, "running", recipe=identity, seed=recipe.run.seed, precision=training.precision
+        )
     say(f"run      {where}")
     signals.attach(work)
     with explained_memory(work):
@@ -142,8 +152,14 @@ def describe(run: TrainingRun) -> None:
         else f"crops around lesions, {run.store.grid.spacing[0]:g} mm a pixel,"
     )
     say(f"data     {run.train.size} {what} to train on, {run.val.size} held out ({patients})")
-    say(f"network  {parameters / 1e6:.1f} M parameters on {run.device}, {run.recipe.training.precision}")
+    say(
+        f"network  {parameters / 1e6:.1f} M parameters on {run.device}, {run.recipe.training.precision}"
+    )
 
 
 def _result(run: TrainingRun) -> dict[str, Any]:
-    return {"step": run.step, "total_steps": run.total_steps, "training_seconds": round(run.seconds, 1)}
+    return {
+        "step": run.step,
+        "total_steps": run.total_steps,
+        "training_seconds": round(run.seconds, 1),
+    }

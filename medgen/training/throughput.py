@@ -1,4 +1,6 @@
-"""How fast a run trains: images and FLOPs per second, against what the device can do, and what keeps it waiting."""
+"""How fast a run trains: images and FLOPs per second, against what the device can do, and what
+keeps it waiting.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +26,14 @@ from medgen.training.turn_values import detach
 
 SIDES = {"cuda": 8192}
 SIDE = 1024
-"""Rows of the matrices whose product tells a device's peak: large enough to fill it, small enough for its memory."""
+"""Rows of the matrices whose product tells a device's peak: large enough to fill it, small enough
+for its memory.
+"""
 PEAK_SECONDS, PEAK_PRODUCTS = 0.1, 50
 EXPECTED = 2
-"""So many graphs compiled after the first step are no reason to warn: one for a shape met late, in each turn."""
+"""So many graphs compiled after the first step are no reason to warn: one for a shape met late, in
+each turn.
+"""
 
 
 def _attention(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
@@ -59,9 +65,13 @@ class Throughput:
         """Count the FLOPs of an image and measure the device's peak. Changes nothing of the run."""
         with heartbeat.busy():
             self._flops = flops_per_image(self.run)
-            self._peak = peak(self.run.device, self.run.recipe.training.precision) * collectives.size()
+            self._peak = (
+                peak(self.run.device, self.run.recipe.training.precision) * collectives.size()
+            )
             if self.run.device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats(self.run.device)  # this is no part of what training takes
+                torch.cuda.reset_peak_memory_stats(
+                    self.run.device
+                )  # this is no part of what training takes
         self.restart()
 
     def restart(self) -> None:
@@ -85,23 +95,30 @@ class Throughput:
         return self.recompiles.notice() if self.recompiles else None
 
     def read(self) -> dict[str, float]:
-        """`images_per_second`, over all ranks; `data_wait`, the share of the time that went into batches.
+        """`images_per_second`, over all ranks; `data_wait`, the share of the time that went into
+        batches.
 
-        Once calibrated, `flops` (per second) and `mfu`, their share of the peak of all devices; compiled, `recompiles`.
+        Once calibrated, `flops` (per second) and `mfu`, their share of the peak of all devices;
+        compiled, `recompiles`.
         """
         seconds = max(time.monotonic() - self._clock, 1e-9)
         speed = (self.run.samples - self._samples) / seconds
         values = {"images_per_second": speed, "data_wait": min(self._waited / seconds, 1.0)}
         if self._peak:
             values |= {"flops": speed * self._flops, "mfu": speed * self._flops / self._peak}
-        return values if self.recompiles is None else values | {"recompiles": float(self.recompiles.count)}
+        return (
+            values
+            if self.recompiles is None
+            else values | {"recompiles": float(self.recompiles.count)}
+        )
 
 
 def flops_per_image(run: TrainingRun) -> float:
-    """FLOPs of the products and convolutions that an image takes on its way through all turns, forward and backward.
+    """FLOPs of the products and convolutions that an image takes on its way through all turns,
+    forward and backward.
 
-    What gradient checkpointing computes again is not counted. One image is sent through in evaluation mode, so that
-    no weight, gradient, buffer or generator changes.
+    What gradient checkpointing computes again is not counted. One image is sent through in
+    evaluation mode, so that no weight, gradient, buffer or generator changes.
     """
     cuda = [run.device] if run.device.type == "cuda" else []
     batch, before = run.to_device(run.train.stored(np.arange(1))), cast("TurnOutput | None", None)
@@ -128,12 +145,15 @@ def _pass(run: TrainingRun, turn: Turn, batch: Batch, before: TurnOutput | None)
 def peak(device: torch.device, precision: str) -> float:
     """FLOP/s of a product of square matrices, the best of several: what the device gives at most.
 
-    A GPU's convolutions may use TF32 where `precision` is fp32, and so get beyond it; products do not.
+    A GPU's convolutions may use TF32 where `precision` is fp32, and so get beyond it; products do
+    not.
     """
     side = SIDES.get(device.type, SIDE)
     generator = torch.Generator(device).manual_seed(0)  # random, as a GPU multiplies ones faster
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    one, two = (torch.randn(side, side, generator=generator, device=device).to(dtype) for _ in range(2))
+    one, two = (
+        torch.randn(side, side, generator=generator, device=device).to(dtype) for _ in range(2)
+    )
     times: list[float] = []
     torch.mm(one, two)  # the first one sets up the library
     finish(device)

@@ -20,7 +20,9 @@ from medgen.training.phases import PhasedRun, stopped
 
 
 def unfinished(work: TrainingRun | PhasedRun, began: float, at: str) -> Path:
-    """The folder, where the caller asked for no more; else raises what makes a scheduler continue, or not try again."""
+    """The folder, where the caller asked for no more; else raises what makes a scheduler continue,
+    or not try again.
+    """
     reason = work.stopping or ""
     if reason.startswith(REQUEST):
         return work.dir
@@ -41,7 +43,9 @@ def _too_short(work: TrainingRun | PhasedRun, began: float) -> Problem:
 
 
 def deadline(training: TrainingSettings, began: float) -> float:
-    """The time by which a process that began then must have saved; SLURM tells its own limit in seconds since 1970."""
+    """The time by which a process that began then must have saved; SLURM tells its own limit in
+    seconds since 1970.
+    """
     own = began + 60 * training.time_limit if training.time_limit else math.inf
     slurm = os.environ.get("SLURM_JOB_END_TIME", "")
     return min(own, float(slurm) if slurm.isascii() and slurm.isdigit() else math.inf)

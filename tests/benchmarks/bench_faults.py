@@ -57,7 +57,9 @@ class Unchecked(Trainer):
 
     def _update(self, name: str, turn, record) -> None:  # type: ignore[no-untyped-def]
         run, optimizer = self.run, self.run.optimizers[name]
-        norm = torch.nn.utils.clip_grad_norm_(list(turn.parameters()), self.training.clip or float("inf"), foreach=True)
+        norm = torch.nn.utils.clip_grad_norm_(
+            list(turn.parameters()), self.training.clip or float("inf"), foreach=True
+        )
         optimizer.found_inf = None
         optimizer.param_groups[0]["lr"] = run.learning_rate(run.step)
         optimizer.step()
@@ -105,7 +107,9 @@ def main() -> None:
     options = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        rows = saving(Path(folder), options.megabytes, options.saves) | training(Path(folder), options)
+        rows = saving(Path(folder), options.megabytes, options.saves) | training(
+            Path(folder), options
+        )
     table = Table("ratio", "median", "95 % interval", "range", "pairs")
     for name, ratios in rows.items():
         median, low, high = interval(ratios)

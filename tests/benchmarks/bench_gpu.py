@@ -72,7 +72,9 @@ COLUMNS = (
 
 def cases(side: int) -> list[Case]:
     """All of one size."""
-    ours = [Case("medgen", side, compiled, last) for compiled in (False, True) for last in (False, True)]
+    ours = [
+        Case("medgen", side, compiled, last) for compiled in (False, True) for last in (False, True)
+    ]
     return [Case("MONAI default", side), Case("MONAI bf16", side), *ours]
 
 
@@ -92,7 +94,10 @@ def measure(case: Case, options: argparse.Namespace) -> Measured:
         step, flops, close = _stepping(case, Path(folder), sized, device)
         bench_step.seconds(step, options.warmup, cuda)
         device_memory.forget(device)
-        speeds = [sized.batch / bench_step.seconds(step, options.count, cuda) for _ in range(options.repeats)]
+        speeds = [
+            sized.batch / bench_step.seconds(step, options.count, cuda)
+            for _ in range(options.repeats)
+        ]
         used = device_memory.peak(device)
         if options.profile:
             print(_profile(step, cuda), file=sys.stderr)
@@ -118,12 +123,18 @@ def _medgen(
     folder: Path, sized: argparse.Namespace, compiled: bool, channels_last: bool
 ) -> tuple[Callable[[], None], Trainer]:
     layout = "channels_last" if channels_last else "contiguous"
-    given = (f"training.compile={str(compiled).lower()}", f"training.memory_format={layout}", *sized.overrides)
+    given = (
+        f"training.compile={str(compiled).lower()}",
+        f"training.memory_format={layout}",
+        *sized.overrides,
+    )
     return bench_step.medgen_step(folder, sized, *given)
 
 
 def _sized(side: int, batch: int, options: argparse.Namespace) -> argparse.Namespace:
-    return argparse.Namespace(**{**vars(options), "size": side, "batch": batch, "precision": "bf16"})
+    return argparse.Namespace(
+        **{**vars(options), "size": side, "batch": batch, "precision": "bf16"}
+    )
 
 
 def _profile(step: bench_peers.Work, cuda: bool) -> str:
@@ -143,7 +154,9 @@ def largest(side: int, checkpointing: bool, options: argparse.Namespace) -> int:
     torch.cuda.set_per_process_memory_fraction(min(1.0, (options.fit - CONTEXT) * 1e9 / total))
     found = 0
     for batch in BATCHES:
-        if not _trains(_sized(side, batch, options), f"{CHECKPOINTING}={str(checkpointing).lower()}"):
+        if not _trains(
+            _sized(side, batch, options), f"{CHECKPOINTING}={str(checkpointing).lower()}"
+        ):
             break
         found = batch
     return found
@@ -177,7 +190,9 @@ def train(options: argparse.Namespace) -> list[list[str]]:
     return [line(case, results, found, options) for case, results in found.items()]
 
 
-def line(case: Case, results: Sequence[Any], found: dict[Case, list[Any]], options: argparse.Namespace) -> list[str]:
+def line(
+    case: Case, results: Sequence[Any], found: dict[Case, list[Any]], options: argparse.Namespace
+) -> list[str]:
     """One case's cells, of what all rounds gave."""
     cells = case.cells(batch_size(case.side, options))
     good = _good(results)
@@ -203,9 +218,13 @@ def fit(options: argparse.Namespace) -> list[str]:
     """A sentence for each size, with and without gradient checkpointing."""
     found = []
     for side in _sides(options):
-        batches = [_elsewhere("largest", [side, checkpointing], options) for checkpointing in (False, True)]
+        batches = [
+            _elsewhere("largest", [side, checkpointing], options) for checkpointing in (False, True)
+        ]
         what = f"fits into {options.fit:g} GB at {side} px: batch {batches[0]}"
-        found.append(f"{what}, with {CHECKPOINTING}=true batch {batches[1]}; the largest tried is {BATCHES[-1]}")
+        found.append(
+            f"{what}, with {CHECKPOINTING}=true batch {batches[1]}; the largest tried is {BATCHES[-1]}"
+        )
     return found
 
 
@@ -224,9 +243,13 @@ def resume(options: argparse.Namespace) -> list[str]:
                 f"training.compile={compiled}",
             )
             command = [sys.executable, "-m", "medgen", "verify-resume", bench_step.RECIPE, *wanted]
-            done = subprocess.run(command, capture_output=True, text=True, env=_environment(temporary))
+            done = subprocess.run(
+                command, capture_output=True, text=True, env=_environment(temporary)
+            )
         last = (done.stdout + done.stderr).strip().splitlines()[-1]
-        said.append(f"verify-resume, deterministic, compile={compiled}: exit code {done.returncode}, {last}")
+        said.append(
+            f"verify-resume, deterministic, compile={compiled}: exit code {done.returncode}, {last}"
+        )
     return said
 
 
@@ -239,8 +262,14 @@ def _elsewhere(work: str, given: list[Any], options: argparse.Namespace) -> Any:
     asked = json.dumps([work, given, vars(options)], default=str)
     command = [sys.executable, __file__, "--inside", asked]
     with tempfile.TemporaryDirectory() as temporary:
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=_environment(temporary))
-    return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else f"failed ({done.returncode})"
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, text=True, env=_environment(temporary)
+        )
+    return (
+        json.loads(done.stdout.splitlines()[-1])
+        if done.returncode == 0
+        else f"failed ({done.returncode})"
+    )
 
 
 def _environment(folder: str) -> dict[str, str]:
@@ -258,7 +287,9 @@ def inside(asked: str) -> Any:
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for medgen's recipe")
     parser.add_argument("--sides", default="128,256", help="sizes of the images")
     parser.add_argument("--batch", type=int, default=32, help="at 128 px; as many pixels at others")
@@ -269,7 +300,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5, help="measurements in a process")
     parser.add_argument("--fit", type=float, default=8.0, help="GB that a batch is to fit into")
     parser.add_argument("--parts", default="train,fit,resume", help="what to measure")
-    parser.add_argument("--profile", action="store_true", help="print where the time of a step goes, too")
+    parser.add_argument(
+        "--profile", action="store_true", help="print where the time of a step goes, too"
+    )
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the results there, too")
     parser.add_argument("--inside", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
@@ -281,15 +314,26 @@ def main() -> None:
         print(json.dumps(inside(options.inside)))
         return
     if not torch.cuda.is_available():
-        sys.exit("bench_gpu: torch sees no CUDA device. Run it on a machine with one, with torch's build for it.")
+        sys.exit(
+            "bench_gpu: torch sees no CUDA device. Run it on a machine with one, with torch's build for it."
+        )
     chosen = options.parts.split(",")
     lines = train(options) if "train" in chosen else []
-    notes = [*(fit(options) if "fit" in chosen else []), *(resume(options) if "resume" in chosen else [])]
-    about = [torch.cuda.get_device_name(), *report.machine(), f"unet ({options.channels}), bf16 where not said else"]
+    notes = [
+        *(fit(options) if "fit" in chosen else []),
+        *(resume(options) if "resume" in chosen else []),
+    ]
+    about = [
+        torch.cuda.get_device_name(),
+        *report.machine(),
+        f"unet ({options.channels}), bf16 where not said else",
+    ]
     report.show(COLUMNS, lines)
     print(*about, *notes, sep="\n")
     if options.write:
-        report.write(options.write, "Results on a GPU", about, report.markdown(COLUMNS, lines), notes)
+        report.write(
+            options.write, "Results on a GPU", about, report.markdown(COLUMNS, lines), notes
+        )
 
 
 if __name__ == "__main__":

@@ -42,19 +42,31 @@ def main() -> None:
     table = Table("--inside", "pairs", "lesion outside", "given up", "seconds")
     for name, lines in (("off", off), ("head", head)):
         failed = sum(bool(row.get("failed")) for row in lines.values())
-        table.add_row(name, str(len(lines)), str(len(away[name])), str(failed), f"{spent[name]:.0f}")
-    fine = [index for index, row in off.items() if not row.get("failed") and row["id"] not in away["off"]]
+        table.add_row(
+            name, str(len(lines)), str(len(away[name])), str(failed), f"{spent[name]:.0f}"
+        )
+    fine = [
+        index
+        for index, row in off.items()
+        if not row.get("failed") and row["id"] not in away["off"]
+    ]
     changed = [index for index in fine if head[index].get("files") != off[index]["files"]]
     given_up = sum(bool(row.get("failed")) for row in head.values()) / len(head)
     Console(width=100).print(table)
-    print(f"{len(fine)} pairs are fine without the filter, of which {len(changed)} have other bytes with it")
+    print(
+        f"{len(fine)} pairs are fine without the filter, of which {len(changed)} have other bytes with it"
+    )
     print(f"given up: {100 * given_up:.2f} %")
     if away["head"] or changed or given_up > MOST:
-        sys.exit(f"failed: {len(away['head'])} outside, {len(changed)} changed, {100 * given_up:.2f} % given up")
+        sys.exit(
+            f"failed: {len(away['head'])} outside, {len(changed)} changed, {100 * given_up:.2f} % given up"
+        )
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("seg", type=Path)
     parser.add_argument("bravo", type=Path)
     parser.add_argument("--keep", type=Path)
@@ -65,8 +77,23 @@ def _options() -> argparse.Namespace:
 
 def _generate(options: argparse.Namespace, out: Path, inside: str) -> float:
     """Make the pairs; returns seconds."""
-    models = ("--seg-model", options.seg, "--image-model", options.bravo, "--output-dir", out, "--no-audit")
-    numbers = ("--num-images", options.pairs, "--steps", options.steps, "--batch-size", options.batch_size)
+    models = (
+        "--seg-model",
+        options.seg,
+        "--image-model",
+        options.bravo,
+        "--output-dir",
+        out,
+        "--no-audit",
+    )
+    numbers = (
+        "--num-images",
+        options.pairs,
+        "--steps",
+        options.steps,
+        "--batch-size",
+        options.batch_size,
+    )
     command = [sys.executable, "-m", "medgen", "generate", *models, *numbers, "--inside", inside]
     begun = time.perf_counter()
     code = subprocess.run(list(map(str, command))).returncode

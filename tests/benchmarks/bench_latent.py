@@ -36,10 +36,13 @@ from medgen.training.trainer import Trainer
 def write_autoencoder(path: Path, options: argparse.Namespace) -> None:
     """A checkpoint of one that was never trained."""
     recipe = load(
-        str(Path(RECIPE).with_name("vae_bravo.toml")), [f"network.autoencoder.channels=[{options.autoencoder}]"]
+        str(Path(RECIPE).with_name("vae_bravo.toml")),
+        [f"network.autoencoder.channels=[{options.autoencoder}]"],
     )
     network = recipe.network.build(1, 1)
-    checkpoint.save({"recipe": public_toml(recipe), "network": network.state_dict(), "averaged": None}, path)
+    checkpoint.save(
+        {"recipe": public_toml(recipe), "network": network.state_dict(), "averaged": None}, path
+    )
 
 
 def recipe(folder: Path, options: argparse.Namespace, *more: str) -> Recipe:
@@ -51,7 +54,10 @@ def training_step(
 ) -> tuple[Callable[[], None], TrainingRun]:
     """medgen's own step; without the cache, each batch of images goes through the encoder."""
     (folder / name).mkdir()
-    run = assemble(recipe(folder, options, "space=latent", f"space.latent.checkpoint={folder}/ae.pt"), folder / name)
+    run = assemble(
+        recipe(folder, options, "space=latent", f"space.latent.checkpoint={folder}/ae.pt"),
+        folder / name,
+    )
     if not cached:
         run.train.prepared = run.val.prepared = None
     run.hooks.medgen_run_start(run=run)
@@ -73,14 +79,20 @@ def generating(parts: Parts, options: argparse.Namespace) -> Callable[[], None]:
     shape = parts.space.shape((side, side))
 
     def make() -> None:
-        draw = sampling.noise([seeds.stream(0, "image", each) for each in range(options.batch)], shape, device)
+        draw = sampling.noise(
+            [seeds.stream(0, "image", each) for each in range(options.batch)], shape, device
+        )
         with sampling.evaluation(parts.network), sampling.autocast(device, options.precision):
-            sampling.sample(parts.strategy, parts.space, parts.network, condition, draw, options.steps)
+            sampling.sample(
+                parts.strategy, parts.space, parts.network, condition, draw, options.steps
+            )
 
     return make
 
 
-def measure(folder: Path, options: argparse.Namespace) -> tuple[dict[str, list[float]], list[float]]:
+def measure(
+    folder: Path, options: argparse.Namespace
+) -> tuple[dict[str, list[float]], list[float]]:
     """Ratios by name, and images per second of the first and the second of each."""
     cuda = torch.cuda.is_available()
     write_cohort(folder / "cohort", patients=4, size=(64, 64, 12))
@@ -92,8 +104,14 @@ def measure(folder: Path, options: argparse.Namespace) -> tuple[dict[str, list[f
     make = [generating(parts, options) for parts in (pixels, latents)]
     for step in (cached, encoding):
         seconds(step, 3, cuda)
-    rows = {"steps per second, cache / encoding": compare(encoding, cached, options.pairs, options.count, cuda)}
-    times = [options.batch / seconds(step, max(options.count, 3), cuda) for step in (cached, encoding)]
+    rows = {
+        "steps per second, cache / encoding": compare(
+            encoding, cached, options.pairs, options.count, cuda
+        )
+    }
+    times = [
+        options.batch / seconds(step, max(options.count, 3), cuda) for step in (cached, encoding)
+    ]
     for each in (run, other):
         each.train.close()
     for each in make:
@@ -118,7 +136,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         os.environ["MEDGEN_CACHE"] = f"{temporary}/cache"
         rows, times = measure(Path(temporary), options)
-    table = Table("ratio", "median", "95 % interval", "pairs", "first, images/s", "second, images/s")
+    table = Table(
+        "ratio", "median", "95 % interval", "pairs", "first, images/s", "second, images/s"
+    )
     for number, (name, ratios) in enumerate(rows.items()):
         median, low, high = interval(ratios)
         each = [f"{time:.1f}" for time in times[2 * number : 2 * number + 2]]
@@ -126,7 +146,9 @@ def main() -> None:
     console = Console(width=120)
     console.print(table)
     what = f"autoencoder ({options.autoencoder}), unet ({options.channels}), {options.size} px"
-    console.print(f"{what}, batch {options.batch}, {options.steps} sampling steps, {options.precision}")
+    console.print(
+        f"{what}, batch {options.batch}, {options.steps} sampling steps, {options.precision}"
+    )
 
 
 if __name__ == "__main__":

@@ -28,7 +28,9 @@ WITHOUT = ("ema", "previews", "checkpoints", "tensorboard", "progress")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("recipe")
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--seeds", type=int, default=5)
@@ -44,12 +46,18 @@ def main() -> None:
     console.print(
         f"{options.recipe}: conclusive {len(rates)} of {len(rows)}, spread {max(rates) / min(rates):.2f} (goal: 3), "
     )
-    console.print(f"better than a tenth and ten times in {best} of {len(rows)} seeds (goal: 4 of 5)")
+    console.print(
+        f"better than a tenth and ten times in {best} of {len(rows)} seeds (goal: 4 of 5)"
+    )
 
 
 def measure(options: argparse.Namespace, seed: int, console: Console) -> tuple[float, list[float]]:
     """The suggestion, and the losses after training at each factor of it; 0 and none if it is inconclusive."""
-    overrides = [*options.overrides, f"run.seed={seed}", *(f"callbacks.{name}=false" for name in WITHOUT)]
+    overrides = [
+        *options.overrides,
+        f"run.seed={seed}",
+        *(f"callbacks.{name}=false" for name in WITHOUT),
+    ]
     with tempfile.TemporaryDirectory() as folder:
         run = assemble(load(options.recipe, overrides), Path(folder))
         finding = Finder(LrFind()).find(run)
@@ -57,7 +65,9 @@ def measure(options: argparse.Namespace, seed: int, console: Console) -> tuple[f
         losses = [trained(run, factor * rate, options.steps) for factor in FACTORS] if rate else []
         run.train.close()
         run.metrics_file.close()
-    console.print(f"seed {seed}  suggestion {rate:.2e}  bound {finding.bound or 0:.2e}  {finding.verdict}  {losses}")
+    console.print(
+        f"seed {seed}  suggestion {rate:.2e}  bound {finding.bound or 0:.2e}  {finding.verdict}  {losses}"
+    )
     return rate, losses
 
 

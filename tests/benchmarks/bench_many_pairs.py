@@ -40,15 +40,23 @@ def main() -> None:
         killed = _timed("killed", lambda: _killed(server, models, where / "killed", options))
         shards = _timed("shards", lambda: _shards(server, models, where / "shards", options))
         differ = _differences(where / "killed", where / "shards")
-        checked = _timed("check", lambda: _run(server, *_command(models, where / "killed", options)))
-        print(f"{options.pairs} pairs, {options.kills} kills: {killed:.0f} s; three shards, one by one: {shards:.0f} s")
-        print(f"files that differ: {len(differ)} {differ[:3]}; check of all of them: {checked:.1f} s")
+        checked = _timed(
+            "check", lambda: _run(server, *_command(models, where / "killed", options))
+        )
+        print(
+            f"{options.pairs} pairs, {options.kills} kills: {killed:.0f} s; three shards, one by one: {shards:.0f} s"
+        )
+        print(
+            f"files that differ: {len(differ)} {differ[:3]}; check of all of them: {checked:.1f} s"
+        )
     if differ or checked > SECONDS:
         sys.exit("failed")
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name, value in (("pairs", 15_000), ("kills", 20), ("batch-size", 50)):
         parser.add_argument(f"--{name}", type=int, default=value)
     return parser.parse_args()
@@ -65,13 +73,28 @@ def _timed(what: str, do: Callable[[], None]) -> float:
 def _models(server: Server, where: Path) -> Path:
     root = write_cohort(where / "scans")
     for mode in ("seg", "bravo"):
-        given = (f"data.root={root}", *TINY, "training.steps=4", f"run.dir={where / mode}", "callbacks.previews=false")
+        given = (
+            f"data.root={root}",
+            *TINY,
+            "training.steps=4",
+            f"run.dir={where / mode}",
+            "callbacks.previews=false",
+        )
         _run(server, "train", f"{mode}_rflow", *given)
     return where
 
 
 def _command(models: Path, out: Path, options: argparse.Namespace) -> list[str]:
-    given = ("--seg-model", models / "seg", "--image-model", models / "bravo", "--output-dir", out, "--max-area", 1)
+    given = (
+        "--seg-model",
+        models / "seg",
+        "--image-model",
+        models / "bravo",
+        "--output-dir",
+        out,
+        "--max-area",
+        1,
+    )
     numbers = ("--num-images", options.pairs, "--batch-size", options.batch_size, "--steps", 1)
     return [str(each) for each in ("generate", *given, *numbers, "--inside", "off", "--no-audit")]
 
@@ -115,7 +138,10 @@ def _differences(one: Path, two: Path) -> list[str]:
     first, second = ({str(path.relative_to(each)): path for path in each.rglob("*") if path.is_file()}
                      for each in (one, two))  # fmt: skip
     both = first.keys() & second.keys()
-    return sorted((first.keys() ^ second.keys()) | {n for n in both if first[n].read_bytes() != second[n].read_bytes()})
+    return sorted(
+        (first.keys() ^ second.keys())
+        | {n for n in both if first[n].read_bytes() != second[n].read_bytes()}
+    )
 
 
 if __name__ == "__main__":

@@ -67,7 +67,9 @@ def monai_step(
     return step, network
 
 
-def diffusers_step(options: argparse.Namespace, device: torch.device, precision: str) -> tuple[Work, nn.Module]:
+def diffusers_step(
+    options: argparse.Namespace, device: torch.device, precision: str
+) -> tuple[Work, nn.Module]:
     """diffusers' example of unconditional generation: accelerate, AdamW with clipping, cosine schedule, EMAModel.
 
     An earlier step that this gave no longer works: accelerate has one precision at a time.
@@ -79,12 +81,20 @@ def diffusers_step(options: argparse.Namespace, device: torch.device, precision:
     from diffusers.training_utils import EMAModel
 
     AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=device.type == "cpu")
+    accelerator = Accelerator(
+        mixed_precision="no" if precision == "fp32" else precision, cpu=device.type == "cpu"
+    )
     network = diffusers_network(options).to(device).train()
-    ema = EMAModel(network.parameters(), decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
+    ema = EMAModel(
+        network.parameters(), decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=0.75
+    )
     ema.to(device)
-    adam = torch.optim.AdamW(network.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8)
-    cosine = get_scheduler("cosine", optimizer=adam, num_warmup_steps=500, num_training_steps=100_000)
+    adam = torch.optim.AdamW(
+        network.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8
+    )
+    cosine = get_scheduler(
+        "cosine", optimizer=adam, num_warmup_steps=500, num_training_steps=100_000
+    )
     scheduler = Scheduler(num_train_timesteps=STEPS)
     model, optimizer, schedule = accelerator.prepare(network, adam, cosine)
     images, condition = _batch(options, device)
@@ -131,7 +141,9 @@ def diffusers_network(options: argparse.Namespace) -> nn.Module:
     )
 
 
-def ancestral(network: nn.Module, options: argparse.Namespace, device: torch.device, steps: int) -> Work:
+def ancestral(
+    network: nn.Module, options: argparse.Namespace, device: torch.device, steps: int
+) -> Work:
     """The first of the 1000 steps that DDPM takes from noise to images, by MONAI's scheduler."""
     scheduler = DDPMScheduler(num_train_timesteps=STEPS)
     _, condition = _batch(options, device)
@@ -140,7 +152,9 @@ def ancestral(network: nn.Module, options: argparse.Namespace, device: torch.dev
         x = torch.randn_like(condition)
         with torch.no_grad(), _autocast(device, options.precision):
             for t in scheduler.timesteps[:steps]:
-                output = network(torch.cat([x, condition], 1), torch.full((len(x),), float(t), device=device))
+                output = network(
+                    torch.cat([x, condition], 1), torch.full((len(x),), float(t), device=device)
+                )
                 x, _ = scheduler.step(output.float(), int(t), x)
         return x
 

@@ -33,7 +33,10 @@ def weak_scaling(folder: Path, options: argparse.Namespace) -> list[float]:
     ratios = []
     for pair in range(options.pairs):
         first, second = (ranks, alone) if pair % 2 == 0 else (alone, ranks)
-        one, two = speed(first, options.count, options.batch), speed(second, options.count, options.batch)
+        one, two = (
+            speed(first, options.count, options.batch),
+            speed(second, options.count, options.batch),
+        )
         ratios.append(one / two if pair % 2 == 0 else two / one)
     for worker in (*ranks, *alone):
         worker.end()
@@ -43,9 +46,13 @@ def weak_scaling(folder: Path, options: argparse.Namespace) -> list[float]:
 class Worker:
     """A process that trains when it is told to. port: where ranks meet; None: it is alone."""
 
-    def __init__(self, context: Any, folder: Path, options: argparse.Namespace, number: int, port: int | None):
+    def __init__(
+        self, context: Any, folder: Path, options: argparse.Namespace, number: int, port: int | None
+    ):
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, folder, options, number, port), daemon=True)
+        self.process = context.Process(
+            target=_work, args=(theirs, folder, options, number, port), daemon=True
+        )
         self.process.start()
         theirs.close()
 
@@ -61,7 +68,9 @@ def speed(workers: list[Worker], count: int, batch: int) -> float:
     return sum(batch / float(worker.pipe.recv()) for worker in workers)
 
 
-def _work(pipe: Connection, folder: Path, options: argparse.Namespace, number: int, port: int | None) -> None:
+def _work(
+    pipe: Connection, folder: Path, options: argparse.Namespace, number: int, port: int | None
+) -> None:
     import torch
     from bench_step import RECIPE, overrides
 
@@ -77,7 +86,11 @@ def _work(pipe: Connection, folder: Path, options: argparse.Namespace, number: i
     if port is not None:
         options.batch *= RANKS
         os.environ |= {"RANK": str(number), "WORLD_SIZE": str(RANKS), "LOCAL_RANK": str(number)}
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+        os.environ |= {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "GLOO_SOCKET_IFNAME": "lo",
+        }
     with process_group.member(load(RECIPE, overrides(folder, options))):
         _serve(pipe, folder, options)
 

@@ -38,7 +38,9 @@ def overrides(folder: Path, options: argparse.Namespace, *more: str) -> tuple[st
     )  # fmt: skip
 
 
-def medgen_step(folder: Path, options: argparse.Namespace, *more: str) -> tuple[Callable[[], None], Trainer]:
+def medgen_step(
+    folder: Path, options: argparse.Namespace, *more: str
+) -> tuple[Callable[[], None], Trainer]:
     """medgen's own loop, one step at a time, with every callback of a real recipe. more: `KEY=VALUE`."""
     write_cohort(folder / "cohort", patients=6, size=(64, 64, 24))
     (folder / "run").mkdir()
@@ -70,7 +72,9 @@ def bare_step(trainer: Trainer, options: argparse.Namespace) -> Callable[[], Non
     def step() -> None:
         weight = t.view(-1, 1, 1, 1)
         with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16"):
-            output = network(torch.cat([(1 - weight) * x0 + weight * noise, condition], 1), t * 1000)
+            output = network(
+                torch.cat([(1 - weight) * x0 + weight * noise, condition], 1), t * 1000
+            )
         (output.float() - (x0 - noise)).square().mean().backward()
         torch.nn.utils.clip_grad_norm_(list(network.parameters()), 1.0, foreach=True)
         optimizer.step()
@@ -89,7 +93,9 @@ def seconds(step: Callable[[], object], count: int, cuda: bool) -> float:
     return (time.perf_counter() - began) / count
 
 
-def compare(one: Callable[[], object], two: Callable[[], object], pairs: int, count: int, cuda: bool) -> list[float]:
+def compare(
+    one: Callable[[], object], two: Callable[[], object], pairs: int, count: int, cuda: bool
+) -> list[float]:
     """Ratios of one to two, interleaved; the order within a pair alternates."""
     ratios = []
     for pair in range(pairs):
@@ -139,7 +145,9 @@ def main() -> None:
         table.add_row(name, f"{median:.3f}", f"{low:.3f} to {high:.3f}", str(len(ratios)))
     console = Console(width=100)
     console.print(table)
-    console.print(f"unet ({options.channels}), {options.size} px, batch {options.batch}, {options.precision}")
+    console.print(
+        f"unet ({options.channels}), {options.size} px, batch {options.batch}, {options.precision}"
+    )
 
 
 if __name__ == "__main__":

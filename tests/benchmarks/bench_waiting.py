@@ -39,7 +39,10 @@ def main() -> None:
             for name in sorted(POLICIES, reverse=bool(turn % 2)):
                 where = Path(temporary, f"{name}-{turn}")
                 speeds[name].append(_train(where, data, options, POLICIES[name]))
-                print(f"{turn + 1}/{options.turns}  {name:<8} {speeds[name][-1]:6.2f} images/s", flush=True)
+                print(
+                    f"{turn + 1}/{options.turns}  {name:<8} {speeds[name][-1]:6.2f} images/s",
+                    flush=True,
+                )
     text = _report(speeds, options)
     print(text)
     if options.write:
@@ -48,24 +51,34 @@ def main() -> None:
 
 def _train(where: Path, data: Path, options: argparse.Namespace, policy: dict[str, str]) -> float:
     """Images per second of a run's steps but for the first ones, as its journal has them."""
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("OMP_", "GOMP_", "KMP_"))}
+    inherited = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("OMP_", "GOMP_", "KMP_"))
+    }
     threads = {"OMP_NUM_THREADS": str(options.threads)} if options.threads else {}
     paths = os.pathsep.join(map(str, (ROOT, ROOT / "plugins")))
-    environment = {**inherited, **threads, **policy, "PYTHONPATH": paths, "MEDGEN_CACHE": str(data / "cache")}
+    environment = {
+        **inherited,
+        **threads,
+        **policy,
+        "PYTHONPATH": paths,
+        "MEDGEN_CACHE": str(data / "cache"),
+    }
     given = (
         f"data.root={data}", "data.min_foreground=0.1", "training.precision=fp32", "training.compile=false",
         f"training.steps={options.steps}", "training.validate_every=0", "callbacks.previews=false",
         "callbacks.tensorboard=false", f"callbacks.progress.every_steps={options.warm}", f"run.dir={where}",
     )  # fmt: skip
     # medgen sets the policy where nobody has, so the other one is torch's by its own name
-    start = (
-        "import sys; from medgen import cli, surroundings; surroundings.prepare = lambda: None; cli.main(sys.argv[1:])"
-    )
+    start = "import sys; from medgen import cli, surroundings; surroundings.prepare = lambda: None; cli.main(sys.argv[1:])"
     command = [sys.executable, "-c", start, "train", str(ROOT / "recipes/demo_bravo.toml"), *given]
     subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
     lines = [json.loads(line) for line in (where / "metrics.jsonl").read_text().splitlines()]
     return statistics.median(
-        line["images_per_second"] for line in lines if line["step"] > options.warm and "images_per_second" in line
+        line["images_per_second"]
+        for line in lines
+        if line["step"] > options.warm and "images_per_second" in line
     )
 
 
@@ -90,14 +103,20 @@ def _beside(count: int) -> Iterator[None]:
 def _report(speeds: dict[str, list[float]], options: argparse.Namespace) -> str:
     ratios = [own / passive for own, passive in zip(speeds["own"], speeds["passive"], strict=True)]
     cost = statistics.median(ratios)
-    goal = f"at most {COSTS}: {'met' if cost <= COSTS else 'missed'}" if not options.busy else "no goal"
+    goal = (
+        f"at most {COSTS}: {'met' if cost <= COSTS else 'missed'}"
+        if not options.busy
+        else "no goal"
+    )
     table = [
         "| beside | passive, images/s | torch's own, images/s | time, passive / own (median, range) | goal |",
         "|---|---|---|---|---|",
         f"| {options.busy} busy processes | {statistics.median(speeds['passive']):.2f} | "
         f"{statistics.median(speeds['own']):.2f} | {cost:.3f} ({min(ratios):.3f} to {max(ratios):.3f}) | {goal} |",
     ]
-    what = f"demo_bravo in fp32, {options.steps} steps, {options.turns} turns, {os.cpu_count()} cores"
+    what = (
+        f"demo_bravo in fp32, {options.steps} steps, {options.turns} turns, {os.cpu_count()} cores"
+    )
     return "\n".join([f"How threads wait: {what}.", "", *table])
 
 
@@ -108,16 +127,24 @@ def _write(path: Path, text: str) -> None:
     before, _, rest = old.partition(begin)
     kept, _, after = rest.partition(end)
     busy = text.splitlines()[-1].split("|")[1]
-    rows = [line for line in kept.splitlines() if line.startswith("| ") and "busy" in line and busy not in line]
+    rows = [
+        line
+        for line in kept.splitlines()
+        if line.startswith("| ") and "busy" in line and busy not in line
+    ]
     whole = "\n".join([begin, "## How threads wait", "", text, *rows, end])
     path.write_text(f"{before.rstrip()}\n\n{whole}\n{after.lstrip()}")
 
 
 def _options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--turns", type=int, default=8, help="samples of each policy")
     parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--warm", type=int, default=10, help="steps that are not counted, and between two numbers")
+    parser.add_argument(
+        "--warm", type=int, default=10, help="steps that are not counted, and between two numbers"
+    )
     parser.add_argument("--threads", type=int, default=0, help="0: as many as there are cores")
     parser.add_argument("--busy", type=int, default=0, help="processes that compute beside it")
     parser.add_argument("--write", type=Path, help="file for the table")

@@ -45,12 +45,20 @@ def matched(written: list[tuple[str, str]], folder: Path) -> dict[str, list[floa
 
     config = str(files("brats_evaluation") / "configs" / "config_mets.yaml")
     evaluator = Panoptica_Evaluator.load_from_config(config)
-    rows = [evaluate_single_exam(p, t, str(number), evaluator) for number, (p, t) in enumerate(written)]
+    rows = [
+        evaluate_single_exam(p, t, str(number), evaluator) for number, (p, t) in enumerate(written)
+    ]
     (folder / "rows.json").write_text(json.dumps({"metrics": rows, "missings": []}))
     parse_mets_results(str(folder / "rows.json"), 0.0, 0.1, str(folder / "table.csv"))
     table = pd.read_csv(folder / "table.csv")[: len(written)]
-    columns = {"dice": "lesionwise_dsc_mean_et", "found": "large_instance_tp_et", "false": "all_instance_fp_et"}
-    return {name: _plain(table[column]) for name, column in columns.items()} | {"pixel": _plain(table["global_dsc_et"])}
+    columns = {
+        "dice": "lesionwise_dsc_mean_et",
+        "found": "large_instance_tp_et",
+        "false": "all_instance_fp_et",
+    }
+    return {name: _plain(table[column]) for name, column in columns.items()} | {
+        "pixel": _plain(table["global_dsc_et"])
+    }
 
 
 def merged(written: list[tuple[str, str]], dilation: int) -> dict[str, list[float]]:
@@ -59,11 +67,15 @@ def merged(written: list[tuple[str, str]], dilation: int) -> dict[str, list[floa
 
     rows = []
     for prediction, truth in written:
-        _, _, false, found, lesions, pixel, *_ = get_LesionWiseScores(prediction, truth, "ET", dilation)
+        _, _, false, found, lesions, pixel, *_ = get_LesionWiseScores(
+            prediction, truth, "ET", dilation
+        )
         count = len(lesions) + len(false)
         dice = sum(row[3] for row in lesions) / count if count else float("nan")
         rows.append((dice, len(found), len(false), pixel))
-    return dict(zip(("dice", "found", "false", "pixel"), map(_plain, zip(*rows, strict=True)), strict=True))
+    return dict(
+        zip(("dice", "found", "false", "pixel"), map(_plain, zip(*rows, strict=True)), strict=True)
+    )
 
 
 def _plain(values: object) -> list[float]:

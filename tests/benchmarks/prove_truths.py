@@ -91,7 +91,9 @@ def main() -> None:
         answers[name] = said(comparison, given.out / name.replace(" ", "_"))
         print(name, json.dumps(answers[name]), flush=True)
     for repeat in range(1, given.repeats):
-        answers[f"repeat {repeat}"] = said(compare(real, new, repeat, given.steps, registry), given.out / str(repeat))
+        answers[f"repeat {repeat}"] = said(
+            compare(real, new, repeat, given.steps, registry), given.out / str(repeat)
+        )
     (given.out / "truths.json").write_text(json.dumps(answers, indent=1) + "\n")
 
 

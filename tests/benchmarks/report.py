@@ -73,7 +73,9 @@ def markdown(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def write(path: Path, title: str, about: Sequence[str], table: str, notes: Sequence[str]) -> None:
     """A file of results: where and how they were measured, the table, and what to know of its rows."""
-    command = shlex.join(["python", *(os.path.relpath(arg) if os.path.exists(arg) else arg for arg in sys.argv)])
+    command = shlex.join(
+        ["python", *(os.path.relpath(arg) if os.path.exists(arg) else arg for arg in sys.argv)]
+    )
     lines = [f"- {each}" for each in (*about, f"{date.today()}, `{command}`")]
     text = "\n".join([f"# {title}\n", *lines, "", table, *(f"- {note}" for note in notes)])
     path.write_text(text.rstrip() + "\n")
@@ -102,4 +104,6 @@ def _cpuinfo(key: str) -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return ""
-    return next((line.split(":", 1)[1].strip() for line in lines if line.split(":")[0].strip() == key), "")
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.split(":")[0].strip() == key), ""
+    )

@@ -25,7 +25,9 @@ def write_cohort(
     for number in range(patients):
         volumes = make_patient(np.random.default_rng([seed, number]), size)
         for channel in channels:
-            write_volume(root / f"Mets_{number:03d}" / f"{channel}.nii.gz", volumes[channel], spacing)
+            write_volume(
+                root / f"Mets_{number:03d}" / f"{channel}.nii.gz", volumes[channel], spacing
+            )
     return root
 
 
@@ -37,7 +39,9 @@ def make_patient(rng: np.random.Generator, size: tuple[int, int, int]) -> dict[s
     lesion = sum((x - c) ** 2 for x, c in zip(axes, centre, strict=True)) < radius**2
     texture = rng.normal(0, 20, size)
     levels = {name: np.where(lesion, LESION[name], TISSUE[name]) for name in TISSUE}
-    volumes = {name: np.where(head, level + texture, 0).astype(np.int16) for name, level in levels.items()}
+    volumes = {
+        name: np.where(head, level + texture, 0).astype(np.int16) for name, level in levels.items()
+    }
     return volumes | {"seg": lesion.astype(np.uint8)}
 
 

@@ -35,7 +35,15 @@ def write(root: Path, *names: str) -> Path:
 
 def patients(root: Path, *above: str, ids: tuple[str, ...] = PATIENTS) -> Path:
     """A folder with `bravo` and `seg` for each patient, below each of some folders."""
-    return write(root, *(f"{place}{id}/{name}.nii.gz" for place in above or ("",) for id in ids for name in CHANNELS))
+    return write(
+        root,
+        *(
+            f"{place}{id}/{name}.nii.gz"
+            for place in above or ("",)
+            for id in ids
+            for name in CHANNELS
+        ),
+    )
 
 
 def look(root: Path, *channels: str, **settings: object) -> Survey:
@@ -88,7 +96,11 @@ def test_a_patient_named_after_a_split_is_a_patient(tmp_path):
     """Point 7."""
     write(
         tmp_path,
-        *(f"BraTS20_Training_00{k}/BraTS20_Training_00{k}_{name}.nii" for k in (1, 2) for name in ("t1ce", "seg")),
+        *(
+            f"BraTS20_Training_00{k}/BraTS20_Training_00{k}_{name}.nii"
+            for k in (1, 2)
+            for name in ("t1ce", "seg")
+        ),
     )
     assert len(splits(look(tmp_path))) == 2
 
@@ -119,7 +131,9 @@ def test_patients_beside_the_splits_are_told_of_once(tmp_path):
         (("bravo.npy",), "numpy arrays"),
     ],
 )
-def test_patients_in_a_format_that_is_not_read_are_told_of_once_with_what_to_do(tmp_path, names, told):
+def test_patients_in_a_format_that_is_not_read_are_told_of_once_with_what_to_do(
+    tmp_path, names, told
+):
     """Point 7."""
     patients(tmp_path, ids=("P0", "P1"))
     for patient in ("P2", "P3"):
@@ -139,7 +153,9 @@ def test_patients_whose_download_broke_off_are_told_of_once(tmp_path, end):
         (tmp_path / patient).mkdir()
         (tmp_path / patient / f"bravo.nii.gz.{end}").write_bytes(b"x")
     (line,) = left_out(tmp_path)
-    assert line.startswith("2 folders hold unfinished downloads and no NIfTI and are left out: first P2 (bravo.nii.gz.")
+    assert line.startswith(
+        "2 folders hold unfinished downloads and no NIfTI and are left out: first P2 (bravo.nii.gz."
+    )
     assert line.endswith("Download them again, or remove them.")
 
 
@@ -235,10 +251,22 @@ def test_junk_of_systems_makes_no_noise(tmp_path):
         ("BraTS-MET-00001-002", "BraTS-MET-00001"),
         ("UPENN-GBM-00001_11", "UPENN-GBM-00001"),
         ("100101B", "100101"),
-        *((f"P01_{visit}", "P01") for visit in ("0m", "6mo", "24m", "12months", "3M", "2y", "1.5y", "3wk", "24h")),
-        *((f"P01_{visit}", "P01") for visit in ("6mFU", "fu6m", "6_months", "2years", "visitIV", "scan_B", "2nd-scan")),
-        *((f"P01_{visit}", "P01") for visit in ("04032019", "04_03_2019", "Mar2019", "4-March-2019", "2019-03")),
-        *((f"P01_{visit}", "P01") for visit in ("rescan", "retest", "test", "scan", "cycle2", "C1D1", "C1_D15")),
+        *(
+            (f"P01_{visit}", "P01")
+            for visit in ("0m", "6mo", "24m", "12months", "3M", "2y", "1.5y", "3wk", "24h")
+        ),
+        *(
+            (f"P01_{visit}", "P01")
+            for visit in ("6mFU", "fu6m", "6_months", "2years", "visitIV", "scan_B", "2nd-scan")
+        ),
+        *(
+            (f"P01_{visit}", "P01")
+            for visit in ("04032019", "04_03_2019", "Mar2019", "4-March-2019", "2019-03")
+        ),
+        *(
+            (f"P01_{visit}", "P01")
+            for visit in ("rescan", "retest", "test", "scan", "cycle2", "C1D1", "C1_D15")
+        ),
         *((f"P01_{visit}", "P01") for visit in ("TP1_reg", "V1_MNI_brain", "0m_reg", "firstvisit")),
         ("P01-visit2-2020", "P01"),
         ("P01visit2", "P01"),
@@ -248,9 +276,30 @@ def test_junk_of_systems_makes_no_noise(tmp_path):
         ("12m/P01", "P01"),
         *(
             (id, id)
-            for id in ("P01_1", "P01_A", "P01_II", "P01_reg", "P01B", "P01_c1", "P_3M", "P_04032019", "case_II")
+            for id in (
+                "P01_1",
+                "P01_A",
+                "P01_II",
+                "P01_reg",
+                "P01B",
+                "P01_c1",
+                "P_3M",
+                "P_04032019",
+                "case_II",
+            )
         ),
-        *((id, id) for id in ("HC_45M", "HC_24yrs", "site01_45M", "siteA_3M", "site01_2001", "1001_2003", "sub-3mo")),
+        *(
+            (id, id)
+            for id in (
+                "HC_45M",
+                "HC_24yrs",
+                "site01_45M",
+                "siteA_3M",
+                "site01_2001",
+                "1001_2003",
+                "sub-3mo",
+            )
+        ),
         ("Mets_001", "Mets_001"),
         ("sub-20200131", "sub-20200131"),
         ("20200131", "20200131"),
@@ -265,7 +314,9 @@ def test_the_usual_names_of_visits_are_no_persons(id, expected):
     assert person(id) == expected
 
 
-@pytest.mark.parametrize("visits", [("a", "b"), ("2020-01-01", "2021-03-04"), ("week-000", "week-010")])
+@pytest.mark.parametrize(
+    "visits", [("a", "b"), ("2020-01-01", "2021-03-04"), ("week-000", "week-010")]
+)
 @pytest.mark.parametrize("between", ["/", "_"])
 def test_all_visits_of_a_person_are_in_one_split(tmp_path, visits, between):
     """Point 11. Any names of folders will do, where all persons have the same; beside the id they must be known."""
@@ -296,7 +347,10 @@ def test_a_regex_finds_the_person_for_the_split_and_for_the_check_of_splits(tmp_
     find(DataSettings(root=tmp_path / "hand"), CHANNELS)
     line = refusal(tmp_path / "hand", person=r"-(\d+)$")
     assert "01 is in train (xq-01) and val (xr-01)" in line
-    find(DataSettings(root=tmp_path / "hand", person=r"-(\d+)$", allow_patient_overlap=True), CHANNELS)
+    find(
+        DataSettings(root=tmp_path / "hand", person=r"-(\d+)$", allow_patient_overlap=True),
+        CHANNELS,
+    )
 
 
 def test_visits_of_a_person_in_two_splits_are_refused(tmp_path):
@@ -327,17 +381,36 @@ def test_ids_in_which_the_regex_finds_nothing_are_told_of(tmp_path):
             for k in (1, 2)
             for name in ("t1ce", "seg")
         ],
-        [f"site{k}/P{k}{n}/{name}.nii.gz" for k in (1, 2) for n in (1, 2) for name in ("bravo", "seg")],
+        [
+            f"site{k}/P{k}{n}/{name}.nii.gz"
+            for k in (1, 2)
+            for n in (1, 2)
+            for name in ("bravo", "seg")
+        ],
         [f"data/brainmets/P{k}/{name}.nii.gz" for k in range(4) for name in ("bravo", "seg")],
         [f"P{k}/scan/{name}.nii.gz" for k in range(4) for name in ("bravo", "seg")],
         [f"t1c/P{k}.nii.gz" for k in range(4)] + [f"seg/P{k}.nii.gz" for k in range(4)],
-        [f"images/P{k}_t1c.nii.gz" for k in range(4)] + [f"masks/P{k}_mask.nii.gz" for k in range(4)],
-        [f"images/P{k}/t1c.nii.gz" for k in range(4)] + [f"Labels/P{k}/any.nii.gz" for k in range(4)],
-        [f"ds/images/P{k}_t1c.nii.gz" for k in range(4)] + [f"ds/masks/P{k}.nii.gz" for k in range(4)],
+        [f"images/P{k}_t1c.nii.gz" for k in range(4)]
+        + [f"masks/P{k}_mask.nii.gz" for k in range(4)],
+        [f"images/P{k}/t1c.nii.gz" for k in range(4)]
+        + [f"Labels/P{k}/any.nii.gz" for k in range(4)],
+        [f"ds/images/P{k}_t1c.nii.gz" for k in range(4)]
+        + [f"ds/masks/P{k}.nii.gz" for k in range(4)],
         [f"P{k}_{name}.nii.gz" for k in range(4) for name in ("t1c", "seg")],
         [f"P{k}/{name}/P{k}_{name}.nii.gz" for k in range(4) for name in ("T1c", "SEG")],
     ],
-    ids=["grades", "sites", "high", "inner", "modalities", "suffixes", "folders", "high-masks", "flat", "within"],
+    ids=[
+        "grades",
+        "sites",
+        "high",
+        "inner",
+        "modalities",
+        "suffixes",
+        "folders",
+        "high-masks",
+        "flat",
+        "within",
+    ],
 )
 def test_two_levels_are_understood(tmp_path, names):
     """Point 12."""
@@ -349,10 +422,15 @@ def test_two_levels_are_understood(tmp_path, names):
 
 def test_splits_below_sites_and_within_folders_of_masks_are_understood(tmp_path):
     """Point 12."""
-    sites = patients(tmp_path / "a", "A/train/a", "A/val/b", "B/train/c", "B/val/d", ids=("P0", "P1"))
+    sites = patients(
+        tmp_path / "a", "A/train/a", "A/val/b", "B/train/c", "B/val/d", ids=("P0", "P1")
+    )
     assert sorted(splits(look(sites)).values()) == ["train"] * 4 + ["val"] * 4
     names = [
-        f"{kind}/{split}/{split}{k}.nii.gz" for kind in ("images", "labels") for split in ("train", "val") for k in "01"
+        f"{kind}/{split}/{split}{k}.nii.gz"
+        for kind in ("images", "labels")
+        for split in ("train", "val")
+        for k in "01"
     ]
     found = splits(look(write(tmp_path / "b", *names), files={"bravo": "images/*"}))
     assert found == {"train0": "train", "train1": "train", "val0": "val", "val1": "val"}
@@ -363,7 +441,10 @@ def test_splits_below_sites_and_within_folders_of_masks_are_understood(tmp_path)
 def test_folders_of_images_and_masks_below_splits_are_no_patients(tmp_path, above, train):
     """Point 12. One patient of a split is enough, and a test set needs no masks."""
     for split, ids in (("train", train), ("val", ("c7",))):
-        write(tmp_path, *(f"{above}{split}/{kind}/{id}.nii.gz" for kind in ("images", "masks") for id in ids))
+        write(
+            tmp_path,
+            *(f"{above}{split}/{kind}/{id}.nii.gz" for kind in ("images", "masks") for id in ids),
+        )
     write(tmp_path, f"{above}test/images/c9.nii.gz")
     assert 'Set data.files.bravo to a pattern, such as "images/*.nii.gz"' in refusal(tmp_path)
     found = look(tmp_path, files={"bravo": "images/*.nii.gz"})
@@ -384,15 +465,28 @@ def test_folders_of_images_and_masks_below_splits_are_no_patients(tmp_path, abov
         ("t1c_{}", "seg_{}", {}),
     ],
 )
-@pytest.mark.parametrize("words", [("train", "val", "test"), ("Training", "Validation", "Testing"), ("Tr", "Va", "Ts")])
+@pytest.mark.parametrize(
+    "words", [("train", "val", "test"), ("Training", "Validation", "Testing"), ("Tr", "Va", "Ts")]
+)
 def test_folders_named_after_a_split_and_a_kind_are_paired(tmp_path, scans, masks, files, words):
     """Point 12: `train_images`, `train_masks`; a test set needs no masks."""
     train, val, test = words
-    write(tmp_path, *(f"{each.format(train)}/{id}.nii.gz" for each in (scans, masks) for id in ("c0", "c1", "c2")))
+    write(
+        tmp_path,
+        *(
+            f"{each.format(train)}/{id}.nii.gz"
+            for each in (scans, masks)
+            for id in ("c0", "c1", "c2")
+        ),
+    )
     drawn = splits(look(tmp_path, files=files))
     assert sorted(drawn) == ["c0", "c1", "c2"]
     assert sorted(drawn.values()) == ["train", "train", "val"]
-    write(tmp_path, *(f"{each.format(val)}/c3.nii.gz" for each in (scans, masks)), f"{scans.format(test)}/c4.nii.gz")
+    write(
+        tmp_path,
+        *(f"{each.format(val)}/c3.nii.gz" for each in (scans, masks)),
+        f"{scans.format(test)}/c4.nii.gz",
+    )
     found = look(tmp_path, files=files)
     assert not found.faults + found.left_out + found.unread
     assert splits(found) == {"c0": "train", "c1": "train", "c2": "train", "c3": "val", "c4": "test"}
@@ -400,7 +494,10 @@ def test_folders_named_after_a_split_and_a_kind_are_paired(tmp_path, scans, mask
 
 def test_folders_of_a_split_and_of_its_masks_are_paired_and_others_told_of(tmp_path):
     """Point 12: `train` beside `train_masks`."""
-    write(tmp_path, *(f"{folder}/{id}.nii.gz" for folder in ("train", "train_masks") for id in ("c0", "c1")))
+    write(
+        tmp_path,
+        *(f"{folder}/{id}.nii.gz" for folder in ("train", "train_masks") for id in ("c0", "c1")),
+    )
     assert 'Set data.files.bravo to a pattern, such as "images/*.nii.gz"' in refusal(tmp_path)
     write(tmp_path, "P9/bravo.nii.gz")
     found = look(tmp_path, files={"bravo": "images/*"})
@@ -428,16 +525,24 @@ def test_a_patient_in_the_images_of_two_splits_is_refused(tmp_path):
 def test_the_pattern_to_set_fits_all_splits(tmp_path):
     """Point 12."""
     names = [
-        f"{kind}/{split}/{split}{k}.nii.gz" for kind in ("images", "labels") for split in ("train", "val") for k in "01"
+        f"{kind}/{split}/{split}{k}.nii.gz"
+        for kind in ("images", "labels")
+        for split in ("train", "val")
+        for k in "01"
     ]
     write(tmp_path, *names)
     assert 'Set data.files.bravo to a pattern, such as "images/*/*.nii.gz"' in refusal(tmp_path)
-    assert len(find(DataSettings(root=tmp_path, files={"bravo": "images/*/*.nii.gz"}), CHANNELS)) == 4
+    assert (
+        len(find(DataSettings(root=tmp_path, files={"bravo": "images/*/*.nii.gz"}), CHANNELS)) == 4
+    )
 
 
 def test_files_that_the_recipe_names_for_other_modes_are_not_told_to_be_named(tmp_path):
     """Point 12."""
-    write(tmp_path, *(f"P{k}/{name}_{k}.nii.gz" for k in range(3) for name in ("T1c", "Flair", "OT", "X")))
+    write(
+        tmp_path,
+        *(f"P{k}/{name}_{k}.nii.gz" for k in range(3) for name in ("T1c", "Flair", "OT", "X")),
+    )
     files = {"bravo": "T1c_*.nii.gz", "flair": "Flair_*.nii.gz", "seg": "OT_*.nii.gz"}
     assert [fault.where.name for fault in look(tmp_path, "bravo", files=files).unread] == [
         f"X_{k}.nii.gz" for k in range(3)
@@ -488,7 +593,10 @@ def test_nnunet_without_names_of_channels_gets_the_pattern_to_set(tmp_path):
     (tmp_path / "dataset.json").write_text('{"channel_names": {"0": "MRI", "1": "MRI2"}}')
     for line in (without, refusal(tmp_path)):
         assert 'Set data.files.bravo to its channel, such as "imagesTr/*_0000.nii".' in line
-    assert len(find(DataSettings(root=tmp_path, files={"bravo": "imagesTr/*_0000.nii"}), CHANNELS)) == 3
+    assert (
+        len(find(DataSettings(root=tmp_path, files={"bravo": "imagesTr/*_0000.nii"}), CHANNELS))
+        == 3
+    )
 
 
 def test_channels_in_a_fourth_dimension_are_one_line(tmp_path):
@@ -538,7 +646,10 @@ NFC, NFD = "M\u00fcller", "Mu\u0308ller"
         ("train_t1c/{}.nii.gz", "train_seg/{}.nii.gz"),
         ("{}_t1c.nii.gz", "{}_seg.nii.gz"),
         ("site/{}_t1c.nii.gz", "site/{}_seg.nii.gz"),
-        ("sub-{}/anat/sub-{0}_ce-x_T1w.nii.gz", "derivatives/l/sub-{}/anat/sub-{0}_label-lesion_mask.nii.gz"),
+        (
+            "sub-{}/anat/sub-{0}_ce-x_T1w.nii.gz",
+            "derivatives/l/sub-{}/anat/sub-{0}_label-lesion_mask.nii.gz",
+        ),
     ],
 )
 def test_both_forms_of_an_accent_are_one_patient(tmp_path, scan, mask):
@@ -578,9 +689,16 @@ def test_a_pattern_fits_names_in_both_forms(tmp_path):
 
 def test_two_patients_that_differ_in_the_form_of_an_accent_are_refused(tmp_path):
     """Point 16. Their files are not taken for each other's."""
-    assert "differ in nothing but case or accents" in refusal(patients(tmp_path / "a", ids=(NFC, NFD)))
+    assert "differ in nothing but case or accents" in refusal(
+        patients(tmp_path / "a", ids=(NFC, NFD))
+    )
     both = write(
-        tmp_path / "b", *(f"{place}/{name}.nii.gz" for place in (f"train/{NFC}", f"val/{NFD}") for name in CHANNELS)
+        tmp_path / "b",
+        *(
+            f"{place}/{name}.nii.gz"
+            for place in (f"train/{NFC}", f"val/{NFD}")
+            for name in CHANNELS
+        ),
     )
     assert "is in train and val" in refusal(both)
 
@@ -607,12 +725,22 @@ def test_files_of_git_annex_that_are_elsewhere_are_one_line(tmp_path, link):
 
 def bids(root: Path, *derivatives: str) -> Path:
     for k in range(3):
-        write(root, f"sub-{k}/anat/sub-{k}_T1w.nii.gz", *(f"derivatives/{each.format(k)}" for each in derivatives))
+        write(
+            root,
+            f"sub-{k}/anat/sub-{k}_T1w.nii.gz",
+            *(f"derivatives/{each.format(k)}" for each in derivatives),
+        )
     return root
 
 
-FMRIPREP = ("fmriprep/sub-{0}/anat/sub-{0}_dseg.nii.gz", "fmriprep/sub-{0}/anat/sub-{0}_desc-aparcaseg_dseg.nii.gz")
-OWN_PIPELINE = ("mine/sub-{0}/anat/sub-{0}_dseg.nii.gz", "mine/sub-{0}/anat/sub-{0}_label-GM_probseg.nii.gz")
+FMRIPREP = (
+    "fmriprep/sub-{0}/anat/sub-{0}_dseg.nii.gz",
+    "fmriprep/sub-{0}/anat/sub-{0}_desc-aparcaseg_dseg.nii.gz",
+)
+OWN_PIPELINE = (
+    "mine/sub-{0}/anat/sub-{0}_dseg.nii.gz",
+    "mine/sub-{0}/anat/sub-{0}_label-GM_probseg.nii.gz",
+)
 
 
 @pytest.mark.parametrize("tissue", [FMRIPREP, OWN_PIPELINE])
@@ -624,7 +752,9 @@ def test_tissue_classes_are_no_lesions_and_where_there_are_no_others_that_is_sai
     lesions = "experts/sub-{0}/anat/sub-{0}_space-T1w_desc-lesion_mask.nii.gz"
     found = look(bids(tmp_path / "both", *tissue, lesions), "t1_pre", "seg")
     assert not found.faults
-    assert all(patient.files["seg"].name.endswith("desc-lesion_mask.nii.gz") for patient in found.patients)
+    assert all(
+        patient.files["seg"].name.endswith("desc-lesion_mask.nii.gz") for patient in found.patients
+    )
 
 
 def test_what_is_as_scanned_goes_before_what_was_made_of_it(tmp_path):
@@ -635,16 +765,24 @@ def test_what_is_as_scanned_goes_before_what_was_made_of_it(tmp_path):
     )
     found = look(bids(tmp_path, *made), "t1_pre")
     assert not found.faults
-    assert {patient.files["t1_pre"].name for patient in found.patients} == {f"sub-{k}_T1w.nii.gz" for k in range(3)}
+    assert {patient.files["t1_pre"].name for patient in found.patients} == {
+        f"sub-{k}_T1w.nii.gz" for k in range(3)
+    }
 
 
 def test_several_runs_of_everyone_are_one_line_with_a_pattern(tmp_path):
     """Point 19."""
-    write(tmp_path, *(f"sub-{k}/anat/sub-{k}_run-{run}_T1w.nii.gz" for k in range(4) for run in (1, 2)))
+    write(
+        tmp_path,
+        *(f"sub-{k}/anat/sub-{k}_run-{run}_T1w.nii.gz" for k in range(4) for run in (1, 2)),
+    )
     line = refusal(tmp_path, "t1_pre")
     assert "4 patients have several files for t1_pre" in line
     assert 'Set data.files.t1_pre to one of them, such as "*_run-1_T1w.nii.gz"' in line
-    assert len(find(DataSettings(root=tmp_path, files={"t1_pre": "*_run-1_T1w.nii.gz"}), ("t1_pre",))) == 4
+    assert (
+        len(find(DataSettings(root=tmp_path, files={"t1_pre": "*_run-1_T1w.nii.gz"}), ("t1_pre",)))
+        == 4
+    )
 
 
 def test_a_mask_of_most_of_the_head_is_told_of_and_in_one_line_at_training(tmp_path, capsys):
@@ -663,7 +801,10 @@ def test_a_mask_of_most_of_the_head_is_told_of_and_in_one_line_at_training(tmp_p
         told = {each.patient: each for each in report.warnings if "of the head" in each.what}
         assert [*told] == ["P0", "P1"]
         assert told["P0"].what == "has a mask seg that covers 100% of the head"
-        assert "choose of its labels 1, 2 with data.masks.seg.labels, or set data.files.seg" in told["P0"].fix
+        assert (
+            "choose of its labels 1, 2 with data.masks.seg.labels, or set data.files.seg"
+            in told["P0"].fix
+        )
         assert "labels" not in told["P1"].fix
     capsys.readouterr()
     open_store(settings, CHANNELS, frozenset({"seg"}), None, tmp_path / "cache")

@@ -33,7 +33,9 @@ def cohort(tmp_path_factory) -> Path:
 
 
 def opened(root: Path, cache: Path, channels=CHANNELS, **changes) -> SliceStore:
-    settings = DataSettings(**{"root": root, "image_size": SIZE, "workers": 1, "crop": "lesions", **changes})
+    settings = DataSettings(
+        **{"root": root, "image_size": SIZE, "workers": 1, "crop": "lesions", **changes}
+    )
     return open_store(settings, channels, mask_names(settings), None, cache)
 
 
@@ -54,7 +56,9 @@ def expected(mask: np.ndarray, size: int) -> list[np.ndarray]:
     return found
 
 
-def test_crops_are_the_voxels_around_each_lesion_of_each_slice_at_the_scans_own_resolution(cohort, tmp_path):
+def test_crops_are_the_voxels_around_each_lesion_of_each_slice_at_the_scans_own_resolution(
+    cohort, tmp_path
+):
     store = opened(cohort, tmp_path)
     assert store.grid.spacing == (1.0, 1.0)
     for patient in range(4):
@@ -94,7 +98,8 @@ def test_what_lies_beyond_the_slice_is_background(tmp_path):
     seg[2:4, 2:4], seg[16:18, 10:12] = 1, 1
     for number in range(2):
         write_volume(
-            tmp_path / "scans" / f"p{number}" / "bravo.nii.gz", (bravo + number * (bravo > 0)).astype(np.int16)
+            tmp_path / "scans" / f"p{number}" / "bravo.nii.gz",
+            (bravo + number * (bravo > 0)).astype(np.int16),
         )
         write_volume(tmp_path / "scans" / f"p{number}" / "seg.nii.gz", seg)
     store = opened(tmp_path / "scans", tmp_path / "cache", val_fraction=0.0, min_foreground=0.0)
@@ -126,20 +131,31 @@ def test_lesions_larger_than_a_crop_are_left_out_and_told(cohort, tmp_path, caps
     assert 0 < len(used) < len(store)
     assert store.extent[used].max() <= 8
     left, said = int((store.extent > 8).sum()), capsys.readouterr().err.replace("\n", " ")
-    assert f"data: {left} of {len(store)} lesions in slices are larger than crops of 8 px of 0.7 mm" in said
+    assert (
+        f"data: {left} of {len(store)} lesions in slices are larger than crops of 8 px of 0.7 mm"
+        in said
+    )
     assert f"Set data.image_size={store.extent.max()} for all of them." in said
 
 
 def test_patients_without_any_lesion_cannot_be_cropped(tmp_path):
     root = write_cohort(tmp_path / "scans", patients=3)
     for number in range(3):
-        write_volume(root / f"Mets_{number:03d}" / "seg.nii.gz", np.zeros((20, 24, 10), np.uint8), (1.0, 1.0, 2.0))
-    with pytest.raises(DataError, match=r"^data.crop: none of 3 patients has a lesion to cut crops around"):
+        write_volume(
+            root / f"Mets_{number:03d}" / "seg.nii.gz",
+            np.zeros((20, 24, 10), np.uint8),
+            (1.0, 1.0, 2.0),
+        )
+    with pytest.raises(
+        DataError, match=r"^data.crop: none of 3 patients has a lesion to cut crops around"
+    ):
         opened(root, tmp_path / "cache")
 
 
 def test_crops_without_a_mask_are_a_mistake_of_the_recipe(cohort, tmp_path):
-    with pytest.raises(RecipeError, match=r'^data.crop: is "lesions", but no mask is among the channels \(bravo\)'):
+    with pytest.raises(
+        RecipeError, match=r'^data.crop: is "lesions", but no mask is among the channels \(bravo\)'
+    ):
         opened(cohort, tmp_path, ("bravo",))
 
 
@@ -161,7 +177,10 @@ def test_stores_of_whole_slices_are_found_as_before(tmp_path):
 
 
 def test_another_headroom_is_another_store(tmp_path):
-    keys = {store_module._key(DataSettings(headroom=room), CHANNELS, [], [], tmp_path) for room in (0.0, 0.5, 1.0)}
+    keys = {
+        store_module._key(DataSettings(headroom=room), CHANNELS, [], [], tmp_path)
+        for room in (0.0, 0.5, 1.0)
+    }
     assert len(keys) == 3
 
 
@@ -169,7 +188,10 @@ def test_crops_have_a_store_of_their_own(cohort, tmp_path):
     whole, cut = (opened(cohort, tmp_path, crop=crop) for crop in ("none", "lesions"))
     assert whole.fingerprint != cut.fingerprint
     assert whole.extent is None
-    assert sorted(len(np.load(path).files) for path in tmp_path.glob("slices-*/index.npz")) == [16, 18]
+    assert sorted(len(np.load(path).files) for path in tmp_path.glob("slices-*/index.npz")) == [
+        16,
+        18,
+    ]
 
 
 # Reading
@@ -198,7 +220,10 @@ def test_moves_differ_between_epochs_and_reach_the_rim(cohort, tmp_path):
 def test_a_moved_crop_is_cut_elsewhere_out_of_the_same_slice(cohort, tmp_path):
     store = opened(cohort, tmp_path)
     rows = np.arange(len(store))
-    still, moved = store.read(rows, CHANNELS), store.read(rows, CHANNELS, np.tile([2, -1], (len(rows), 1)))
+    still, moved = (
+        store.read(rows, CHANNELS),
+        store.read(rows, CHANNELS, np.tile([2, -1], (len(rows), 1))),
+    )
     assert (moved[..., :-2, 1:] == still[..., 2:, :-1]).all()
 
 
@@ -206,7 +231,9 @@ def test_held_out_crops_are_never_moved(cohort, tmp_path):
     store = opened(cohort, tmp_path, val_fraction=0.25)
     loader = Loader(store, INSERT, "val")
     numbers = np.arange(loader.size)
-    assert (loader.stored(numbers).image.numpy() == store.read(store.select("val"), ("bravo",))).all()
+    assert (
+        loader.stored(numbers).image.numpy() == store.read(store.select("val"), ("bravo",))
+    ).all()
 
 
 def test_the_rim_allows_for_moves_and_no_more():

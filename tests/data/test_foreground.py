@@ -13,7 +13,15 @@ from scipy import ndimage
 
 from medgen.api.tables import DataSettings
 from medgen.data.grid import Grid
-from medgen.data.store.foreground import BORDERED, CONSTANT, CONSTANTS, NOISE, NONE, RESTLESS, detect
+from medgen.data.store.foreground import (
+    BORDERED,
+    CONSTANT,
+    CONSTANTS,
+    NOISE,
+    NONE,
+    RESTLESS,
+    detect,
+)
 from medgen.data.store.nifti_writer import write_slice
 from medgen.data.store.preprocess import Channel, Slices, cut, window
 
@@ -25,7 +33,10 @@ def grid(shape: tuple[int, ...] = SHAPE) -> np.ndarray:
 
 
 def ellipsoid(*radii: float, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
-    return np.hypot.reduce([axis / radius for axis, radius in zip(grid(shape), radii, strict=True)]) < 1
+    return (
+        np.hypot.reduce([axis / radius for axis, radius in zip(grid(shape), radii, strict=True)])
+        < 1
+    )
 
 
 HEAD, VENTRICLE = ellipsoid(0.55, 0.6, 0.65), ellipsoid(0.1, 0.2, 0.2)
@@ -38,7 +49,9 @@ def signal() -> np.ndarray:
 
 def noisy(sigma: float = 8) -> np.ndarray:
     rng = np.random.default_rng(1)
-    return np.hypot(signal() + rng.normal(0, sigma, SHAPE), rng.normal(0, sigma, SHAPE)).astype(np.float32)
+    return np.hypot(signal() + rng.normal(0, sigma, SHAPE), rng.normal(0, sigma, SHAPE)).astype(
+        np.float32
+    )
 
 
 def rotated(data: np.ndarray, fill: float = 0, order: int = 1) -> np.ndarray:
@@ -51,7 +64,8 @@ FIELDS = {
     "left": x > -0.85,
     "one row": np.arange(SHAPE[0])[:, None, None] + 0 * x > 0,
     "frame": (np.abs([x, y, z]) < 0.9).all(axis=0),
-    "gradwarp": (np.abs(x) < 0.85 + 0.14 * (y**2 + z**2)) & (np.abs(y) < 0.85 + 0.14 * (x**2 + z**2)),
+    "gradwarp": (np.abs(x) < 0.85 + 0.14 * (y**2 + z**2))
+    & (np.abs(y) < 0.85 + 0.14 * (x**2 + z**2)),
     "oblique": np.abs(x + 0.4 * y + 0.3 * z) < 1.1,
 }
 
@@ -63,7 +77,9 @@ def require_head(data: np.ndarray, head: np.ndarray, control: np.ndarray, backgr
     assert found.inside.sum() == pytest.approx(head.sum(), rel=0.1)
     assert (found.inside & head).sum() > 0.95 * head.sum()
     low, high = window(control, head, 0.5, 99.5)
-    assert window(data, found.inside, 0.5, 99.5) == pytest.approx((low, high), abs=0.1 * (high - low))
+    assert window(data, found.inside, 0.5, 99.5) == pytest.approx(
+        (low, high), abs=0.1 * (high - low)
+    )
 
 
 @pytest.mark.parametrize("fill", [0, -1, 5])
@@ -81,7 +97,9 @@ def test_noise_of_a_rotated_scan_inside_a_border_is_not_the_head(sigma, field, f
     """Point 1: interpolated noise, with edges between it and the border, as whole numbers, inside a second border."""
     data = np.rint(rotated(noisy(sigma), fill))
     head = rotated(HEAD, order=0) > 0.5
-    require_head(np.where(FIELDS[field], data, fill), head, np.rint(rotated(noisy(sigma))), BORDERED)
+    require_head(
+        np.where(FIELDS[field], data, fill), head, np.rint(rotated(noisy(sigma))), BORDERED
+    )
 
 
 @pytest.mark.parametrize("sigma", [0.5, 1, 8])
@@ -102,7 +120,10 @@ AIRS = {
     "magnitudes": (lambda data: data, -1024),
     "scaled": (lambda data: data / 300 - 1, -10),
     "z-score": (lambda data: (data - data.mean()) / data.std(), -5),
-    "CT": (lambda data: np.where(HEAD, data, np.random.default_rng(2).normal(-1000, 8, SHAPE)), -3024),
+    "CT": (
+        lambda data: np.where(HEAD, data, np.random.default_rng(2).normal(-1000, 8, SHAPE)),
+        -3024,
+    ),
 }
 
 
@@ -123,7 +144,9 @@ def test_the_edge_between_air_and_a_far_darker_border_may_be_interpolated(kind):
     require_head(turned, rotated(HEAD, order=0) > 0.5, rotated(data, fill), BORDERED)
 
 
-@pytest.mark.parametrize(("grey", "white", "fill"), [(600, 800, 0), (-0.4, 0.9, -4), (100, 900, -1000)])
+@pytest.mark.parametrize(
+    ("grey", "white", "fill"), [(600, 800, 0), (-0.4, 0.9, -4), (100, 900, -1000)]
+)
 def test_an_even_rim_of_tissue_is_no_air(grey, white, fill):
     """The darkest tissue, in noise of a clean scan, and nothing darker in it."""
     data = np.where(HEAD, brain(white, grey, white), fill).astype(np.float32)
@@ -137,7 +160,9 @@ def test_the_window_leaves_out_what_interpolation_made_of_the_rim():
     data = np.where(HEAD, np.random.default_rng(0).normal(500, 50, SHAPE), 0)
     turned = rotated(data)
     low, high = window(data, HEAD, 0.5, 99.5)
-    assert window(turned, detect(turned).inside, 0.5, 99.5) == pytest.approx((low, high), abs=0.3 * (high - low))
+    assert window(turned, detect(turned).inside, 0.5, 99.5) == pytest.approx(
+        (low, high), abs=0.3 * (high - low)
+    )
 
 
 def test_a_head_without_enough_voxels_beneath_its_rim_is_windowed_whole():
@@ -149,17 +174,23 @@ def test_a_head_without_enough_voxels_beneath_its_rim_is_windowed_whole():
 
 def uniform_t1(shape, padding=0):
     """A head and noise as in the uniform image of MP2RAGE: a ratio, of noise and noise where there is no signal."""
-    rng, along = np.random.default_rng(0), [np.arange(0.5 - side / 2, side / 2) * 2 / side for side in shape]
+    rng, along = (
+        np.random.default_rng(0),
+        [np.arange(0.5 - side / 2, side / 2) * 2 / side for side in shape],
+    )
     radius = np.sqrt(sum((axis / 0.8) ** 2 for axis in np.meshgrid(*along, indexing="ij")))
     one, two, three, four = rng.normal(size=(4, *shape))
     noise = (one * two + three * four) / (one**2 + two**2 + three**2 + four**2)
-    tissue = np.where(radius < 0.2, -0.4, np.where(radius < 0.85, 0.25, -0.3)) + rng.normal(0, 0.02, shape)
+    tissue = np.where(radius < 0.2, -0.4, np.where(radius < 0.85, 0.25, -0.3)) + rng.normal(
+        0, 0.02, shape
+    )
     data = np.rint(4095 * (np.where(radius < 1, tissue, noise) + 0.5))
     return np.pad(data, padding).astype(np.float32), np.pad(radius < 1, padding)
 
 
 @pytest.mark.parametrize(
-    ("shape", "padding"), [((72, 80, 64), 0), ((64, 72, 60), 7), ((96, 96, 12), 0), ((96, 96, 1), 0)]
+    ("shape", "padding"),
+    [((72, 80, 64), 0), ((64, 72, 60), 7), ((96, 96, 12), 0), ((96, 96, 1), 0)],
 )
 def test_the_head_in_noise_of_the_full_range_is_what_varies_least(shape, padding):
     """MP2RAGE: what stands out of such noise is the noise."""
@@ -198,11 +229,18 @@ def test_the_edge_between_two_constant_backgrounds_is_not_the_head():
 def brain(dark: float, grey: float, white: float, ring: float = 0.85) -> np.ndarray:
     """A brain without skull: grey rim, white matter, dark ventricles, in float32 noise; NaN outside."""
     values = np.where(ellipsoid(0.55 * ring, 0.6 * ring, 0.65 * ring), white, grey)
-    values = np.where(VENTRICLE, dark, values) + np.random.default_rng(0).normal(0, 0.03 * abs(white), SHAPE)
+    values = np.where(VENTRICLE, dark, values) + np.random.default_rng(0).normal(
+        0, 0.03 * abs(white), SHAPE
+    )
     return np.where(HEAD, values, np.nan)
 
 
-BRAINS = {"T1": (200, 600, 800), "FLAIR": (60, 550, 400), "T2": (1000, 450, 250), "z-score": (-3, -0.4, 0.9)}
+BRAINS = {
+    "T1": (200, 600, 800),
+    "FLAIR": (60, 550, 400),
+    "T2": (1000, 450, 250),
+    "z-score": (-3, -0.4, 0.9),
+}
 
 
 @pytest.mark.parametrize("field", ["whole", "axial", "coronal", "sagittal", "cropped"])
@@ -223,7 +261,9 @@ def test_a_head_on_a_constant_is_all_that_differs_from_it(contrast, background, 
     assert (found.inside == HEAD[part]).all()
 
 
-@pytest.mark.parametrize("part", [np.s_[:, :, 18:23], np.s_[:, 28:32], np.s_[25:26], np.s_[26:], np.s_[:, :, 20:]])
+@pytest.mark.parametrize(
+    "part", [np.s_[:, :, 18:23], np.s_[:, 28:32], np.s_[25:26], np.s_[26:], np.s_[:, :, 20:]]
+)
 def test_the_dark_inside_of_a_head_in_noise_is_kept_where_the_volume_ends(part):
     """Point 2: slabs, single slices and a field of view that ends in the ventricle."""
     found = detect(noisy()[part])
@@ -241,7 +281,9 @@ def test_a_drawing_of_a_head_is_found_whole(kind):
 
 
 def test_a_volume_of_tissue_alone_has_no_background():
-    assert detect(np.random.default_rng(0).normal(500, 5, (6, 6, 6)) + 9 * np.eye(6)).background in (NONE, NOISE)
+    assert detect(
+        np.random.default_rng(0).normal(500, 5, (6, 6, 6)) + 9 * np.eye(6)
+    ).background in (NONE, NOISE)
 
 
 def test_tiny_volumes_have_a_foreground():
@@ -271,7 +313,9 @@ def test_what_was_written_as_a_pair_comes_back(tmp_path, white, grey, dark, axis
 
 def test_another_scan_of_whole_numbers_is_scaled(tmp_path):
     """Point 2: only what medgen wrote is read as it is."""
-    picture = np.where(HEAD, np.random.default_rng(0).integers(300, 500, SHAPE), 0)[:, :, 20:21].astype(np.int16)
+    picture = np.where(HEAD, np.random.default_rng(0).integers(300, 500, SHAPE), 0)[
+        :, :, 20:21
+    ].astype(np.int16)
     slices = cut([Channel(write_volume(tmp_path / "a.nii", picture))], DataSettings(image_size=60))
     assert isinstance(slices, Slices)
     assert (slices.stacks[0].min(), slices.stacks[0].max()) == (-1, 1)

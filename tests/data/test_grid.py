@@ -23,7 +23,8 @@ def test_a_grid_of_slices_knows_its_axis_and_its_millimetres(axis: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("axis", "place"), [("sagittal", [0, 3, 8, 1]), ("coronal", [3, 0, 8, 1]), ("axial", [3, 8, 0, 1])]
+    ("axis", "place"),
+    [("sagittal", [0, 3, 8, 1]), ("coronal", [3, 0, 8, 1]), ("axial", [3, 8, 0, 1])],
 )
 def test_the_points_of_a_slice_lie_across_its_axis(axis: str, place: list[float]) -> None:
     grid = Grid.of_slices(16, 1.0, axis)
@@ -54,14 +55,21 @@ def test_the_grid_of_a_file_is_where_its_header_says(tmp_path) -> None:
     assert sorted(grid.shape) == [4, 5, 6]
     assert isinstance(grid, Grid)
     corner = np.array([*(count - 1 for count in grid.shape), 1])
-    assert np.allclose(np.linalg.norm(grid.affine @ corner - grid.affine[:, 3]), np.linalg.norm(OBLIQUE @ [3, 4, 5, 0]))
+    assert np.allclose(
+        np.linalg.norm(grid.affine @ corner - grid.affine[:, 3]),
+        np.linalg.norm(OBLIQUE @ [3, 4, 5, 0]),
+    )
 
 
 def test_grids_are_equal_if_their_points_are() -> None:
     grid = Grid.of_slices(16, 2.0, "axial")
     assert grid == Grid.of_slices(16, 2.0, "axial")
     assert grid == pickle.loads(pickle.dumps(grid))
-    others = [Grid.of_slices(17, 2.0, "axial"), Grid.of_slices(16, 2.1, "axial"), Grid.of_slices(16, 2.0, "coronal")]
+    others = [
+        Grid.of_slices(17, 2.0, "axial"),
+        Grid.of_slices(16, 2.1, "axial"),
+        Grid.of_slices(16, 2.0, "coronal"),
+    ]
     assert all(grid != other for other in others)
 
 

@@ -36,7 +36,9 @@ def test_a_folder_per_patient_is_found_in_the_order_of_ids(tmp_path):
     write_cohort(tmp_path, patients=3)
     patients = find(DataSettings(root=tmp_path), ("bravo", "seg"))
     assert [patient.id for patient in patients] == ["Mets_000", "Mets_001", "Mets_002"]
-    assert patients[1].files == {name: tmp_path / "Mets_001" / f"{name}.nii.gz" for name in ("bravo", "seg")}
+    assert patients[1].files == {
+        name: tmp_path / "Mets_001" / f"{name}.nii.gz" for name in ("bravo", "seg")
+    }
 
 
 def test_what_is_hidden_or_holds_no_scans_is_no_patient(tmp_path):
@@ -59,7 +61,10 @@ def test_patterns_find_files_by_any_name(tmp_path):
 
 def test_a_mask_is_read_from_the_file_that_it_names(tmp_path):
     write(tmp_path, "p1/bravo.nii.gz", "p1/OTMulti.nii.gz", "p1/manual.nii.gz")
-    masks = {"core": MaskSettings(file="lesions", labels=[1]), "by_hand": MaskSettings(file="man*.nii.gz")}
+    masks = {
+        "core": MaskSettings(file="lesions", labels=[1]),
+        "by_hand": MaskSettings(file="man*.nii.gz"),
+    }
     settings = DataSettings(root=tmp_path, files={"lesions": "OT*"}, masks=masks)
     files = find(settings, ("bravo", "core", "by_hand"))[0].files
     assert files[source(settings, "core")].name == "OTMulti.nii.gz"
@@ -72,9 +77,13 @@ def test_seg_is_the_mask_unless_others_are_named():
 
 
 def test_every_problem_is_told_at_once_and_names_its_folder(tmp_path):
-    write(tmp_path, "p1/bravo.nii", "p1/bravo.nii.gz", "p1/flair.nii", "p2/bravo.nii", "p3/flair.nii")
+    write(
+        tmp_path, "p1/bravo.nii", "p1/bravo.nii.gz", "p1/flair.nii", "p2/bravo.nii", "p3/flair.nii"
+    )
     found = problems(DataSettings(root=tmp_path), "bravo", "flair")
-    assert [line.split(":")[0] for line in found] == [str(tmp_path / name) for name in ("p1", "p3", "p2")]
+    assert [line.split(":")[0] for line in found] == [
+        str(tmp_path / name) for name in ("p1", "p3", "p2")
+    ]
     assert "2 files for bravo (bravo.nii.gz): bravo.nii, bravo.nii.gz" in found[0]
     assert "no file for bravo (bravo.nii.gz), it has flair.nii" in found[1]
 
@@ -102,7 +111,9 @@ def test_a_folder_without_training_patients_says_why(tmp_path, names, told):
 
 def test_a_folder_that_does_not_exist_is_told(tmp_path):
     (line,) = problems(DataSettings(root=tmp_path / "gone"), "flair")
-    assert line == f"{tmp_path / 'gone'}: does not exist. Set data.root to the folder with the scans."
+    assert (
+        line == f"{tmp_path / 'gone'}: does not exist. Set data.root to the folder with the scans."
+    )
 
 
 def test_the_root_may_hold_variables(tmp_path, monkeypatch):
@@ -114,14 +125,21 @@ def test_the_root_may_hold_variables(tmp_path, monkeypatch):
 
 
 def test_folders_decide_the_split_and_test_patients_are_left_out(tmp_path):
-    write(tmp_path, *(f"{split}/{split}_1/flair.nii" for split in ("train", "val", "test", "test_new")))
+    write(
+        tmp_path,
+        *(f"{split}/{split}_1/flair.nii" for split in ("train", "val", "test", "test_new")),
+    )
     patients = find(DataSettings(root=tmp_path, val_fraction=0.0), ("flair",))
-    assert {patient.id: patient.split for patient in patients} == {"train_1": "train", "val_1": "val"}
+    assert {patient.id: patient.split for patient in patients} == {
+        "train_1": "train",
+        "val_1": "val",
+    }
 
 
 def split(root: Path, ids: list[str], fraction: float) -> set[str]:
     patients = find(
-        DataSettings(root=write(root, *(f"{id}/flair.nii" for id in ids)), val_fraction=fraction), ("flair",)
+        DataSettings(root=write(root, *(f"{id}/flair.nii" for id in ids)), val_fraction=fraction),
+        ("flair",),
     )
     return {patient.id for patient in patients if patient.split == "val"}
 
@@ -139,7 +157,9 @@ def test_the_split_depends_on_the_ids_alone_and_a_new_patient_moves_at_most_one(
     assert len(before - split(tmp_path / "a", [*ids, "p20"], 0.25)) <= 1
 
 
-@pytest.mark.parametrize(("count", "fraction", "expected"), [(4, 0.0, 0), (4, 0.01, 1), (1, 0.5, 0), (2, 0.9, 1)])
+@pytest.mark.parametrize(
+    ("count", "fraction", "expected"), [(4, 0.0, 0), (4, 0.01, 1), (1, 0.5, 0), (2, 0.9, 1)]
+)
 def test_validation_takes_one_patient_at_least_and_leaves_one(tmp_path, count, fraction, expected):
     assert len(split(tmp_path, [f"p{number}" for number in range(count)], fraction)) == expected
 
@@ -166,7 +186,9 @@ def test_both_spellings_of_brats_are_found(tmp_path, names, dash):
     write(tmp_path, *(f"BraTS_1/BraTS_1{dash}{name}.nii.gz" for name in names))
     channels = ("t1_pre", "t1_gd", "flair", "seg")
     files = find(DataSettings(root=tmp_path), channels)[0].files
-    assert [files[channel].name for channel in channels] == [f"BraTS_1{dash}{name}.nii.gz" for name in names]
+    assert [files[channel].name for channel in channels] == [
+        f"BraTS_1{dash}{name}.nii.gz" for name in names
+    ]
 
 
 def test_bids_is_found_with_masks_among_the_derivatives_and_sessions_in_one_split(tmp_path):
@@ -180,7 +202,9 @@ def test_bids_is_found_with_masks_among_the_derivatives_and_sessions_in_one_spli
                 f"{at}/{stem}_FLAIR.nii.gz",
             )
             write(tmp_path, f"derivatives/expert/{at}/{stem}_dseg.nii.gz")
-    patients = find(DataSettings(root=tmp_path, val_fraction=0.5), ("t1_pre", "t1_gd", "flair", "seg"))
+    patients = find(
+        DataSettings(root=tmp_path, val_fraction=0.5), ("t1_pre", "t1_gd", "flair", "seg")
+    )
     names = {name: path.name for name, path in patients[0].files.items()}
     assert names == {
         "t1_pre": "sub-1_ses-a_T1w.nii.gz",
@@ -192,9 +216,16 @@ def test_bids_is_found_with_masks_among_the_derivatives_and_sessions_in_one_spli
 
 
 def test_nnunet_is_found_with_the_channels_that_dataset_json_names(tmp_path):
-    write(tmp_path, "imagesTr/met_1_0000.nii.gz", "imagesTr/met_1_0001.nii.gz", "labelsTr/met_1.nii.gz")
+    write(
+        tmp_path,
+        "imagesTr/met_1_0000.nii.gz",
+        "imagesTr/met_1_0001.nii.gz",
+        "labelsTr/met_1.nii.gz",
+    )
     write(tmp_path, "imagesTs/met_2_0000.nii.gz", "imagesTs/met_2_0001.nii.gz")
-    (tmp_path / "dataset.json").write_text(json.dumps({"channel_names": {"0": "FLAIR", "1": "T1Gd"}}))
+    (tmp_path / "dataset.json").write_text(
+        json.dumps({"channel_names": {"0": "FLAIR", "1": "T1Gd"}})
+    )
     (patient,) = find(DataSettings(root=tmp_path), ("t1_gd", "flair", "seg"))
     assert {name: path.name for name, path in patient.files.items()} == {
         "t1_gd": "met_1_0001.nii.gz",

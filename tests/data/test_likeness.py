@@ -50,11 +50,17 @@ COPIES: dict[str, Callable[[np.ndarray, np.ndarray], Scan]] = {
     "scaled": lambda data, affine: (np.float32(1.7) * data, affine),
     "int16": lambda data, affine: (np.rint(data / 4).astype(np.int16), affine),
     "noisy": lambda data, affine: (noisy(data), affine),
-    "padded": lambda data, affine: (np.pad(data, [(5, 3), (2, 6), (1, 4)]), moved(affine, -5, -2, -1)),
+    "padded": lambda data, affine: (
+        np.pad(data, [(5, 3), (2, 6), (1, 4)]),
+        moved(affine, -5, -2, -1),
+    ),
     "padded, header lost": lambda data, affine: (np.pad(data, [(5, 3), (2, 6), (1, 4)]), affine),
     "cropped": lambda data, affine: (data[4:-5, 3:-6, 1:-2], moved(affine, 4, 3, 1)),
     "neck cut off": lambda data, affine: (data[..., 5:], moved(affine, 0, 0, 5)),
-    "shaded": lambda data, affine: (data * np.linspace(0.8, 1.2, len(data), dtype=np.float32)[:, None, None], affine),
+    "shaded": lambda data, affine: (
+        data * np.linspace(0.8, 1.2, len(data), dtype=np.float32)[:, None, None],
+        affine,
+    ),
     "gamma": lambda data, affine: (np.sqrt(data), affine),
 }
 
@@ -115,7 +121,9 @@ def filled(root: Path, **settings: object) -> SliceStore:
 def test_a_nearly_equal_scan_in_two_splits_is_refused_unless_that_is_allowed(tmp_path, copy):
     """Point 11."""
     root = cohort(tmp_path, copy)
-    with pytest.raises(DataError, match=r"P9/bravo\.nii\.gz: has nearly the voxels .* of .*train/P1/bravo\.nii\.gz"):
+    with pytest.raises(
+        DataError, match=r"P9/bravo\.nii\.gz: has nearly the voxels .* of .*train/P1/bravo\.nii\.gz"
+    ):
         filled(root)
     assert filled(root, allow_patient_overlap=True)
     report = check(DataSettings(root=root), ("bravo",), cache=tmp_path / "checked")
@@ -155,7 +163,9 @@ def test_thick_slices_that_are_cut_across_are_told_of_at_training_too(tmp_path, 
     monkeypatch.setattr("medgen.data.store.store.warn", told.append)
     for seed in range(3):
         save(
-            tmp_path / "scans" / f"P{seed}" / "bravo.nii.gz", head(seed)[0].transpose(2, 1, 0), np.diag([6.0, 1, 1, 1])
+            tmp_path / "scans" / f"P{seed}" / "bravo.nii.gz",
+            head(seed)[0].transpose(2, 1, 0),
+            np.diag([6.0, 1, 1, 1]),
         )
     filled(tmp_path / "scans")
     (line,) = [line for line in told if "thick" in line]

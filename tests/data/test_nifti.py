@@ -177,7 +177,9 @@ for _ in range(3):
 print(json.dumps([used, times, min(taken)]))
 """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", code, *bombs], env=environment, capture_output=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *bombs], env=environment, capture_output=True, check=True
+    )
     megabytes, times, limit = json.loads(done.stdout)
     assert megabytes <= 64
     assert max(times.values()) <= limit, (times, limit)
@@ -188,7 +190,9 @@ def test_limit_is_the_callers(tmp_path: Path) -> None:
     """`max_voxels` is the number of voxels that still pass."""
     path = write(tmp_path, zipped(nifti()))
     assert gate.read(path, max_voxels=336).data.size == 336
-    with pytest.raises(DataError, match=r"has 336 voxels \(6 x 7 x 8\), more than 335\. Crop it, or raise data"):
+    with pytest.raises(
+        DataError, match=r"has 336 voxels \(6 x 7 x 8\), more than 335\. Crop it, or raise data"
+    ):
         gate.read(path, max_voxels=335)
 
 
@@ -198,7 +202,9 @@ def test_policy_zero_sets_voxels_to_zero_and_says_so(tmp_path: Path) -> None:
     data = changed((1, 2, 3), np.nan)
     data[2, 2, 2] = np.inf
     path = write(tmp_path, zipped(nifti(data)))
-    np.testing.assert_array_equal(gate.read(path, nan="zero").data, np.nan_to_num(data, nan=0, posinf=0))
+    np.testing.assert_array_equal(
+        gate.read(path, nan="zero").data, np.nan_to_num(data, nan=0, posinf=0)
+    )
     (warning,) = gate.inspect(path, nan="zero").warnings
     assert "has 2 voxels that are NaN or infinite, the first at [1, 2, 3]" in warning.what
 
@@ -268,13 +274,17 @@ def test_slightly_oblique_is_not_worth_a_word(tmp_path: Path) -> None:
 def test_axes_of_length_one_do_no_harm(tmp_path: Path, shape: tuple[int, ...]) -> None:
     """Trailing axes of length 1 are dropped; a single slice is a volume."""
     data = made_voxels(shape=shape)
-    np.testing.assert_array_equal(gate.read(write(tmp_path, zipped(nifti(data)))).data, data.reshape(shape[:3]))
+    np.testing.assert_array_equal(
+        gate.read(write(tmp_path, zipped(nifti(data)))).data, data.reshape(shape[:3])
+    )
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"])
 @pytest.mark.parametrize(("version", "order"), [(1, "<"), (1, ">"), (2, "<"), (2, ">")])
 @pytest.mark.row("I8")
-def test_every_real_type_reads_as_nibabel_reads_it(tmp_path: Path, dtype: str, version: int, order: str) -> None:
+def test_every_real_type_reads_as_nibabel_reads_it(
+    tmp_path: Path, dtype: str, version: int, order: str
+) -> None:
     """All types, both byte orders and both versions, scaled and not, .nii and .nii.gz: the values are nibabel's."""
     for fields in ({}, {"scl_slope": 0.25, "scl_inter": -3.5}, {"scl_slope": 0, "scl_inter": 7}):
         raw = nifti(made_voxels(dtype), version=version, order=order, **fields)
@@ -324,7 +334,10 @@ def test_masks_with_a_scale_factor_or_rounding_are_labels(tmp_path: Path) -> Non
         whole = voxels.labels(gate.read(path, mask=True).data)
         np.testing.assert_array_equal(whole, mask)
         assert whole.dtype == np.int32
-        assert gate.inspect(path, mask=True).labels == {0: int((mask == 0).sum()), 1: int(mask.sum())}
+        assert gate.inspect(path, mask=True).labels == {
+            0: int((mask == 0).sum()),
+            1: int(mask.sum()),
+        }
 
 
 @pytest.mark.parametrize("value", [0, 1])
@@ -347,7 +360,9 @@ def test_voxels_that_are_no_labels_are_refused(value: float) -> None:
 def test_images_have_no_labels(tmp_path: Path) -> None:
     """Labels are reported of whole numbers only."""
     assert gate.inspect(write(tmp_path, zipped(nifti(HEAD)))).labels == {}
-    assert sum(gate.inspect(write(tmp_path, zipped(nifti(made_voxels("i2"))))).labels.values()) == 336
+    assert (
+        sum(gate.inspect(write(tmp_path, zipped(nifti(made_voxels("i2"))))).labels.values()) == 336
+    )
 
 
 @pytest.mark.row("I9")
@@ -364,12 +379,16 @@ def test_content_knows_the_image_however_it_was_saved(tmp_path: Path) -> None:
 def test_digest_is_the_files_sha256(tmp_path: Path) -> None:
     """`digest` is what sha256sum prints, and a missing file is a line, not a traceback."""
     assert stream.digest(write(tmp_path, b"abc")).startswith("ba7816bf8f01cfea414140de5dae2223")
-    with pytest.raises(DataError, match=r"gone\.nii: cannot be read \(No such file or directory\)\. Check"):
+    with pytest.raises(
+        DataError, match=r"gone\.nii: cannot be read \(No such file or directory\)\. Check"
+    ):
         stream.digest(tmp_path / "gone.nii")
 
 
 @pytest.mark.row("I7")
-def test_a_file_without_permission_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_without_permission_is_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Permission denied is told, not raised; root, who may read anything, is told what others are."""
     path = write(tmp_path, zipped(nifti()))
 
@@ -381,7 +400,9 @@ def test_a_file_without_permission_is_a_fault(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.row("I7")
-def test_a_disk_that_fails_while_reading_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fails_while_reading_is_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An input/output error in the middle of a file is a line with the file's name."""
 
     def fail(*_: object) -> bytes:

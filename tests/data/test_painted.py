@@ -62,4 +62,6 @@ def test_volumes_are_marked_as_slices_are():
 
 @pytest.mark.parametrize("size", [(12, 12), (6, 6, 6)])
 def test_a_crop_without_a_lesion_is_given_as_a_whole(size):
-    assert (mark(masks(size=size), np.array([[3] * len(size)]), 2.0, (1.0,) * len(size)) == -1).all()
+    assert (
+        mark(masks(size=size), np.array([[3] * len(size)]), 2.0, (1.0,) * len(size)) == -1
+    ).all()

@@ -27,7 +27,10 @@ ALONE = r"Set data\.workers=1 to see what it cannot do\."
 
 def told(work, jobs, workers):
     """The message with which the pool ends."""
-    with pytest.raises(OutOfMemoryError) as raised, processes.results(work, jobs, workers) as results:
+    with (
+        pytest.raises(OutOfMemoryError) as raised,
+        processes.results(work, jobs, workers) as results,
+    ):
         list(results)
     return str(raised.value)
 
@@ -55,7 +58,9 @@ class Pids(list):
         self.signals = []
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM, signal.SIGRTMIN + 1])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM, signal.SIGRTMIN + 1]
+)
 def test_a_process_that_is_killed_as_it_starts_is_named_with_its_signal_though_nobody_had_seen_it(
     number, started, monkeypatch
 ):
@@ -64,7 +69,9 @@ def test_a_process_that_is_killed_as_it_starts_is_named_with_its_signal_though_n
     started.signals.append(number)
     said = told(*UNTIL_KILLED)
     who = f"data.workers: process {started[0]}, one of 2 that read the scans, was killed by {processes._name(number)}"
-    then = f", most likely for lack of memory. {LESS}" if number == signal.SIGKILL else rf"\. {ALONE}"
+    then = (
+        f", most likely for lack of memory. {LESS}" if number == signal.SIGKILL else rf"\. {ALONE}"
+    )
     assert re.fullmatch(rf"{who} \(how much memory it held is not known\){then}", said), said
 
 
@@ -86,7 +93,9 @@ def test_a_process_that_is_started_as_the_pool_breaks_is_ended_too(when, started
 
     def pool_breaks():
         broken.wait(10)
-        time.sleep(0.2)  # until it has told all and closed all, which nothing shows; a longer time changes no result
+        time.sleep(
+            0.2
+        )  # until it has told all and closed all, which nothing shows; a longer time changes no result
 
     def terminating(self):
         terminate(self)
@@ -128,7 +137,9 @@ def test_the_memory_that_a_process_held_when_it_was_looked_at_is_told(started, m
 def test_a_process_that_kills_itself_at_work_is_named(started):
     """Both do: whichever the system ended first."""
     said = told(signal.raise_signal, [signal.SIGKILL] * 2, 2)
-    assert re.search(rf"process ({'|'.join(map(str, started))}), one of 2 .* was killed by SIGKILL", said), said
+    assert re.search(
+        rf"process ({'|'.join(map(str, started))}), one of 2 .* was killed by SIGKILL", said
+    ), said
 
 
 def test_a_process_that_ends_by_itself_is_no_lack_of_memory(started):
@@ -140,7 +151,9 @@ def test_a_process_that_ends_by_itself_is_no_lack_of_memory(started):
 
 def test_a_process_that_gets_no_memory_is_told_at_once():
     said = told(bytes, [1 << 62, 1], 2)
-    assert re.fullmatch(rf"data\.workers: one of 2 processes .* could not get more memory\. {LESS}", said), said
+    assert re.fullmatch(
+        rf"data\.workers: one of 2 processes .* could not get more memory\. {LESS}", said
+    ), said
 
 
 def test_what_work_gives_comes_in_the_order_of_the_jobs():

@@ -37,7 +37,10 @@ GRIDS = {
 def drawn(shape, mm, place=(0.0, 0.0), slices=8, lesion=(20.0, 10.0), radius=12.0):
     """A head and its lesion, at a place of their own, on a grid."""
     x, y, z = np.meshgrid(
-        *[(np.arange(n) + 0.5 - n / 2) * size for n, size in zip((*shape, slices), (*mm, 5.0), strict=True)],
+        *[
+            (np.arange(n) + 0.5 - n / 2) * size
+            for n, size in zip((*shape, slices), (*mm, 5.0), strict=True)
+        ],
         indexing="ij",
     )
     x, y = x - place[0], y - place[1]
@@ -64,7 +67,13 @@ def several(tmp_path) -> Path:
 
 def opened(root: Path, channels=("bravo", "seg"), **changes) -> SliceStore:
     # one head in all scans, and so in both splits
-    usual = {"root": root, "image_size": 64, "workers": 1, "val_fraction": 0.2, "allow_patient_overlap": True}
+    usual = {
+        "root": root,
+        "image_size": 64,
+        "workers": 1,
+        "val_fraction": 0.2,
+        "allow_patient_overlap": True,
+    }
     settings = DataSettings(**{**usual, **changes})
     return open_store(settings, channels, mask_names(settings), None, root.parent / "cache")
 
@@ -85,9 +94,15 @@ def test_the_same_head_has_the_same_size_whatever_the_matrix_the_voxels_and_the_
     store = opened(several)
     heads = [box(middle(store, "bravo", patient) > -1) for patient in range(len(GRIDS))]
     for head in heads:
-        assert np.abs((head[1] - head[0]) * store.grid.spacing[0] - (WIDTH, HEIGHT)).max() < 2 * store.grid.spacing[0]
+        assert (
+            np.abs((head[1] - head[0]) * store.grid.spacing[0] - (WIDTH, HEIGHT)).max()
+            < 2 * store.grid.spacing[0]
+        )
         assert np.abs(head - heads[0]).max() <= 1
-    areas = [np.count_nonzero(middle(store, "seg", each) > 0) * store.grid.cell for each in range(len(GRIDS))]
+    areas = [
+        np.count_nonzero(middle(store, "seg", each) > 0) * store.grid.cell
+        for each in range(len(GRIDS))
+    ]
     assert areas == pytest.approx([np.pi * LESION**2] * len(GRIDS), rel=0.05)
 
 
@@ -163,19 +178,27 @@ def dotted(diameter: float, count: int, mm: float = 1.0, voxels: int = 240) -> n
     return data
 
 
-@pytest.mark.parametrize(("diameter", "size"), [(1, 128), (2, 128), (3, 128), (2, 64), (3, 64), (4, 64)])
+@pytest.mark.parametrize(
+    ("diameter", "size"), [(1, 128), (2, 128), (3, 128), (2, 64), (3, 64), (4, 64)]
+)
 def test_no_lesion_vanishes_from_the_mask_however_small(tmp_path, diameter, size):
     """Issue 10, point 9: what a pixel of the grid cannot show is kept as the pixels that it covers most."""
     data = dotted(diameter, 20)
-    slices = cut([Channel(write_volume(tmp_path / "seg.nii", data), ())], DataSettings(image_size=size))
+    slices = cut(
+        [Channel(write_volume(tmp_path / "seg.nii", data), ())], DataSettings(image_size=size)
+    )
     areas = slices.area[:, 0] * (240 / size) ** 2
     assert (slices.area > 0).all()
-    assert np.abs(areas - data.sum(axis=(0, 1))).max() <= 1.3 * max((240 / size) ** 2, 0.5 * data.sum() / 20)
+    assert np.abs(areas - data.sum(axis=(0, 1))).max() <= 1.3 * max(
+        (240 / size) ** 2, 0.5 * data.sum() / 20
+    )
 
 
 def test_a_lesion_that_the_grid_shows_is_cut_by_half_cover_as_ever(tmp_path):
     data = dotted(12, 6)
-    slices = cut([Channel(write_volume(tmp_path / "seg.nii", data), ())], DataSettings(image_size=120))
+    slices = cut(
+        [Channel(write_volume(tmp_path / "seg.nii", data), ())], DataSettings(image_size=120)
+    )
     cover = data.reshape(120, 2, 120, 2, 6).mean(axis=(1, 3)).transpose(2, 0, 1)
     assert len(slices.lost) == 0
     assert (slices.stacks[0][cover == 1] == 1).all()
@@ -199,7 +222,9 @@ def test_the_tip_of_a_lesion_that_is_shown_is_kept_and_not_told(tmp_path):
     """A slice of it that is too small for a pixel is no lesion by itself."""
     data = np.zeros((40, 40, 5), np.uint8)
     data[10:20, 10:20, 1:3] = data[14, 14, 3] = 1
-    slices = cut([Channel(write_volume(tmp_path / "seg.nii", data), ())], DataSettings(image_size=10))
+    slices = cut(
+        [Channel(write_volume(tmp_path / "seg.nii", data), ())], DataSettings(image_size=10)
+    )
     assert slices.lesions.tolist() == [[1, 0]]
     assert len(slices.lost) == 0
     assert slices.stacks[0][3].sum() == 1
@@ -216,7 +241,13 @@ def test_a_mask_in_the_air_is_refused_and_one_partly_there_is_told(tmp_path, cap
     write(tmp_path / "scans", "right", image * 2, mask, (2.5, 2.5, 5.0))
     opened(tmp_path / "scans")
     assert "no head" not in capsys.readouterr().err
-    write(tmp_path / "scans", "partly", image * 3, np.maximum(mask, np.roll(mask, (30, 0), (0, 1))), (2.5, 2.5, 5.0))
+    write(
+        tmp_path / "scans",
+        "partly",
+        image * 3,
+        np.maximum(mask, np.roll(mask, (30, 0), (0, 1))),
+        (2.5, 2.5, 5.0),
+    )
     for channels in (("bravo", "seg"), ("seg",)):
         opened(tmp_path / "scans", channels)
         (line,) = [line for line in capsys.readouterr().err.splitlines() if "no head" in line]

@@ -25,15 +25,23 @@ def ball(size: int = 32, radius: float = 0.7) -> np.ndarray:
     return x**2 + y**2 + z**2 < radius**2
 
 
-def resized(picture: np.ndarray, size: int, spacing: tuple[float, float] = (1.0, 1.0)) -> np.ndarray:
+def resized(
+    picture: np.ndarray, size: int, spacing: tuple[float, float] = (1.0, 1.0)
+) -> np.ndarray:
     extent = max(count * mm for count, mm in zip(picture.shape, spacing, strict=True))
-    sides = [weights(count, mm, extent, size) for count, mm in zip(picture.shape, spacing, strict=True)]
+    sides = [
+        weights(count, mm, extent, size) for count, mm in zip(picture.shape, spacing, strict=True)
+    ]
     return resample(picture[None].astype(np.float32), *sides)[0]
 
 
-def cut_channels(folder: Path, size: int = 16, axis: str = "axial", **volumes: np.ndarray) -> Slices | list[str]:
+def cut_channels(
+    folder: Path, size: int = 16, axis: str = "axial", **volumes: np.ndarray
+) -> Slices | list[str]:
     channels = [
-        Channel.of(write_volume(folder / f"{name}.nii", data), EVERY_LABEL if name == "seg" else None)
+        Channel.of(
+            write_volume(folder / f"{name}.nii", data), EVERY_LABEL if name == "seg" else None
+        )
         for name, data in volumes.items()
     ]
     return cut(channels, DataSettings(image_size=size, axis=axis))
@@ -52,7 +60,9 @@ def test_a_constant_background_is_found_whatever_its_value(background):
 def test_a_head_in_noise_is_found_with_its_dark_inside():
     rng, inside, ventricle = np.random.default_rng(0), ball(), ball(radius=0.2)
     signal = np.where(inside & ~ventricle, 100.0, 0.0)
-    data = np.abs(signal + rng.normal(0, 8, signal.shape) + 1j * rng.normal(0, 8, signal.shape)).astype(np.float32)
+    data = np.abs(
+        signal + rng.normal(0, 8, signal.shape) + 1j * rng.normal(0, 8, signal.shape)
+    ).astype(np.float32)
     assert (foreground(data) == inside).mean() > 0.999
 
 
@@ -81,7 +91,9 @@ def test_headroom_keeps_apart_what_is_brighter_than_the_upper_percentile():
     assert window(data, inside, 10, 50, 1.0) == pytest.approx((low, high + (high - low)))
     assert scale(data, inside, 10, 50).ravel()[1200] == 1
     roomy = scale(data, inside, 10, 50, headroom=1.0).ravel()
-    assert roomy[[round(low), round(high), round(2 * high - low)]] == pytest.approx([-1, 0, 1], abs=2e-3)
+    assert roomy[[round(low), round(high), round(2 * high - low)]] == pytest.approx(
+        [-1, 0, 1], abs=2e-3
+    )
 
 
 def test_a_mask_given_for_a_scan_is_refused(tmp_path):
@@ -133,7 +145,9 @@ def test_stripes_too_fine_for_the_new_size_become_grey():
 
 
 def scan(size: int = 16) -> np.ndarray:
-    return np.where(ball(size), np.random.default_rng(1).normal(500, 50, (size,) * 3), 0).astype(np.int16)
+    return np.where(ball(size), np.random.default_rng(1).normal(500, 50, (size,) * 3), 0).astype(
+        np.int16
+    )
 
 
 @pytest.mark.parametrize(("axis", "number"), [("sagittal", 0), ("coronal", 1), ("axial", 2)])
@@ -171,7 +185,10 @@ def test_a_volume_of_another_shape_is_told_with_both_files_and_shapes(tmp_path):
 
 
 def test_a_volume_at_another_place_is_told_with_both_files_and_places(tmp_path):
-    paths = [write_volume(tmp_path / name, scan(), (1, 1, mm)) for name, mm in (("a.nii", 1), ("b.nii", 1.1))]
+    paths = [
+        write_volume(tmp_path / name, scan(), (1, 1, mm))
+        for name, mm in (("a.nii", 1), ("b.nii", 1.1))
+    ]
     (fault,) = cut([Channel(path) for path in paths], DataSettings())
     line = str(fault)
     assert "b.nii: spans (0, 0, 0) to (15, 15, 16.5) mm" in line
@@ -179,7 +196,10 @@ def test_a_volume_at_another_place_is_told_with_both_files_and_places(tmp_path):
 
 
 def test_rounding_in_the_header_is_no_other_place(tmp_path):
-    paths = [write_volume(tmp_path / name, scan(), (mm, 1, 1)) for name, mm in (("a.nii", 1), ("b.nii", 1.0001))]
+    paths = [
+        write_volume(tmp_path / name, scan(), (mm, 1, 1))
+        for name, mm in (("a.nii", 1), ("b.nii", 1.0001))
+    ]
     assert isinstance(cut([Channel(path) for path in paths], DataSettings()), Slices)
 
 

@@ -71,7 +71,9 @@ def test_images_and_masks_are_read_in_the_order_asked_for(cohort, cache):
     assert batch.dtype == np.float16
     assert set(np.unique(batch[:, 0])) == {-1.0, 1.0}
     assert -1 <= batch[:, 1].min() < 0 < batch[:, 1].max() <= 1
-    assert (batch == np.concatenate([store.read(rows[[n]], ("seg", "bravo")) for n in range(3)])).all()
+    assert (
+        batch == np.concatenate([store.read(rows[[n]], ("seg", "bravo")) for n in range(3)])
+    ).all()
 
 
 def test_the_lesion_of_the_made_up_scans_is_bright_where_the_mask_is(cohort, cache):
@@ -126,7 +128,11 @@ def test_labels_make_masks_of_their_own(tmp_path, cache):
     labels[:10] *= 2
     write_volume(tmp_path / "p1" / "bravo.nii.gz", volumes["bravo"])
     write_volume(tmp_path / "p1" / "seg.nii.gz", labels)
-    masks = {"left": MaskSettings(labels=[4]), "right": MaskSettings(labels=[2]), "both": MaskSettings()}
+    masks = {
+        "left": MaskSettings(labels=[4]),
+        "right": MaskSettings(labels=[2]),
+        "both": MaskSettings(),
+    }
     store = opened(tmp_path, cache, ("bravo", *masks), image_size=20, masks=masks)
     left, right, both = store.read(np.arange(len(store)), tuple(masks)).swapaxes(0, 1) > 0
     assert left.any()
@@ -135,12 +141,17 @@ def test_labels_make_masks_of_their_own(tmp_path, cache):
 
 
 def test_excluding_every_training_slice_says_which_setting_did(cohort, cache):
-    with pytest.raises(DataError, match=r"none of the \d+ training slices is used, data.min_foreground = 0.99 "):
+    with pytest.raises(
+        DataError, match=r"none of the \d+ training slices is used, data.min_foreground = 0.99 "
+    ):
         opened(cohort, cache, min_foreground=0.99)
 
 
 def test_asking_for_lesions_without_a_mask_is_a_mistake_of_the_recipe(cohort, cache):
-    with pytest.raises(RecipeError, match=r"^data.lesion_only: is true, but no mask is among the channels \(bravo\)"):
+    with pytest.raises(
+        RecipeError,
+        match=r"^data.lesion_only: is true, but no mask is among the channels \(bravo\)",
+    ):
         opened(cohort, cache, ("bravo",), lesion_only=True)
 
 
@@ -157,7 +168,8 @@ def test_a_store_is_found_again_and_selecting_otherwise_makes_no_other(cohort, c
 
 
 @pytest.mark.parametrize(
-    "change", [{"image_size": 12}, {"axis": "coronal"}, {"upper": 98.0}, {"channels": ("bravo", "seg")}]
+    "change",
+    [{"image_size": 12}, {"axis": "coronal"}, {"upper": 98.0}, {"channels": ("bravo", "seg")}],
 )
 def test_what_changes_the_slices_makes_another_store(cohort, cache, builds, change):
     opened(cohort, cache)
@@ -171,7 +183,9 @@ def test_the_content_decides_not_the_place_or_the_time(cohort, cache, tmp_path, 
     assert len(builds) == 1
 
 
-def test_a_scan_replaced_by_another_of_the_same_size_and_time_is_noticed(tmp_path, cache, builds, monkeypatch):
+def test_a_scan_replaced_by_another_of_the_same_size_and_time_is_noticed(
+    tmp_path, cache, builds, monkeypatch
+):
     monkeypatch.setattr(file_memo, "SETTLED", -1.0)
     write_cohort(tmp_path / "scans", 2, channels=("bravo",))
     path = tmp_path / "scans" / "Mets_000" / "bravo.nii.gz"
@@ -191,7 +205,9 @@ def test_a_scan_replaced_by_another_of_the_same_size_and_time_is_noticed(tmp_pat
 def test_files_that_did_not_change_are_not_read_again(cohort, cache, monkeypatch):
     monkeypatch.setattr(file_memo, "SETTLED", -1.0)
     opened(cohort, cache)
-    monkeypatch.setattr(store_sources.stream, "digest", lambda path: pytest.fail(f"{path} was read again"))
+    monkeypatch.setattr(
+        store_sources.stream, "digest", lambda path: pytest.fail(f"{path} was read again")
+    )
     opened(cohort, cache)
 
 
@@ -232,14 +248,25 @@ def test_nothing_on_disk_names_a_patient_or_a_path(cohort, cache, monkeypatch):
     monkeypatch.setattr(file_memo, "SETTLED", -1.0)
     opened(cohort, cache)
     files = [path for path in cache.rglob("*") if path.is_file()]
-    assert {path.name for path in files} == {"digests.json", "heads.json", "index.npz", "0", "1", "2"}
+    assert {path.name for path in files} == {
+        "digests.json",
+        "heads.json",
+        "index.npz",
+        "0",
+        "1",
+        "2",
+    }
     for path in files:
-        assert not any(word in path.read_bytes() for word in (b"Mets", b"bravo", cohort.name.encode()))
+        assert not any(
+            word in path.read_bytes() for word in (b"Mets", b"bravo", cohort.name.encode())
+        )
 
 
 def test_every_faulty_file_is_told_and_nothing_is_left_behind(tmp_path, cache):
     write_cohort(tmp_path / "scans", 3)
-    broken = [tmp_path / "scans" / name for name in ("Mets_000/flair.nii.gz", "Mets_002/seg.nii.gz")]
+    broken = [
+        tmp_path / "scans" / name for name in ("Mets_000/flair.nii.gz", "Mets_002/seg.nii.gz")
+    ]
     for path in broken:
         path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(DataError) as caught:
@@ -265,7 +292,9 @@ def test_when_another_process_was_faster_its_store_is_used(cohort, cache, monkey
 
 def test_a_cache_that_cannot_be_written_is_told(cohort, tmp_path):
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(StorageError, match=r"the slice store cannot be written .* set MEDGEN_CACHE"):
+    with pytest.raises(
+        StorageError, match=r"the slice store cannot be written .* set MEDGEN_CACHE"
+    ):
         opened(cohort, tmp_path / "file" / "cache")
 
 

@@ -40,7 +40,9 @@ def _whole(draw: random.Random, low: int, high: int) -> int:
 def _ball(draw: random.Random, shape: tuple[int, ...], largest: float) -> Array:
     centre = [4 + draw.random() * (side - 8) for side in shape]
     radii = [0.7 + draw.random() * (largest - 0.7) for _ in shape]
-    parts = [((axis - c) / r) ** 2 for axis, c, r in zip(np.indices(shape), centre, radii, strict=True)]
+    parts = [
+        ((axis - c) / r) ** 2 for axis, c, r in zip(np.indices(shape), centre, radii, strict=True)
+    ]
     return np.sum(parts, axis=0) <= 1
 
 

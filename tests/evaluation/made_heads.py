@@ -13,36 +13,52 @@ SIZE = 48
 SPACING = 4.0
 
 
-def heads(people: range, slices: int = 4, seed: int = 0, ventricle: float = 1.0, scale: float = 1.0) -> Samples:
+def heads(
+    people: range, slices: int = 4, seed: int = 0, ventricle: float = 1.0, scale: float = 1.0
+) -> Samples:
     """Slices of some persons: an egg of bone, brain and cortex, two ventricles, a bright lesion or two.
 
     ventricle: 1 as dark as it is, 0 filled with brain. scale: of the lesions' radii.
     """
-    pairs = [_slice(person, number, seed, ventricle, scale) for person in people for number in range(slices)]
+    pairs = [
+        _slice(person, number, seed, ventricle, scale)
+        for person in people
+        for number in range(slices)
+    ]
     return Samples(
         images=np.stack([image for image, _ in pairs])[:, None].astype(np.float32),
         masks=np.stack([mask for _, mask in pairs]),
         people=np.repeat(np.array(people), slices),
         position=np.tile(np.linspace(0.3, 0.7, slices, dtype=np.float32), len(people)),
-        names=tuple(f"patient {person}, slice {number}" for person in people for number in range(slices)),
+        names=tuple(
+            f"patient {person}, slice {number}" for person in people for number in range(slices)
+        ),
         channels=("bravo",),
         spacing=SPACING,
         where="made up",
     )
 
 
-def _slice(person: int, number: int, seed: int, ventricle: float, scale: float) -> tuple[np.ndarray, np.ndarray]:
+def _slice(
+    person: int, number: int, seed: int, ventricle: float, scale: float
+) -> tuple[np.ndarray, np.ndarray]:
     own = np.random.default_rng((seed, person))
-    wide, high, bone, brain, dark = own.uniform((0.76, 0.86, 0.7, 0.1, 0.16), (0.84, 0.94, 0.8, 0.2, 0.22))
+    wide, high, bone, brain, dark = own.uniform(
+        (0.76, 0.86, 0.7, 0.1, 0.16), (0.84, 0.94, 0.8, 0.2, 0.22)
+    )
     rng = np.random.default_rng((seed, person, number))
     place = (np.arange(SIZE) + 0.5) / SIZE * 2 - 1
     x, y = place[:, None], place[None]
-    radius = np.hypot(x / (wide * (1 - 0.18 * y)), y / high)  # narrower at one end, as a head is in front
+    radius = np.hypot(
+        x / (wide * (1 - 0.18 * y)), y / high
+    )  # narrower at one end, as a head is in front
     inside = radius < 1
     image = np.where(radius < 0.88, brain, bone)
     image = np.where((radius > 0.72) & (radius < 0.86), brain - 0.3, image)
     gap = 0.1 + 0.02 * number
-    hollow = (np.hypot((np.abs(x) - gap) / dark, (y + 0.05) / (1.6 * dark)) < 1) & (np.abs(x) > 0.02)
+    hollow = (np.hypot((np.abs(x) - gap) / dark, (y + 0.05) / (1.6 * dark)) < 1) & (
+        np.abs(x) > 0.02
+    )
     image = np.where(hollow, brain - 0.9 * ventricle, image)
     mask = _lesions(rng, x, y, wide, high, scale)
     image = np.where(mask, 0.75 + 0.1 * rng.standard_normal(), image)
@@ -67,14 +83,18 @@ def _changed(samples: Samples, images: np.ndarray) -> Samples:
 
 def blur(samples: Samples, strength: float) -> Samples:
     """A blur of up to 2 px."""
-    return _changed(samples, ndimage.gaussian_filter(samples.images, (0, 0, 2 * strength, 2 * strength)))
+    return _changed(
+        samples, ndimage.gaussian_filter(samples.images, (0, 0, 2 * strength, 2 * strength))
+    )
 
 
 def noise(samples: Samples, strength: float) -> Samples:
     """Noise of up to 0.3, in the head."""
     drawn = np.random.default_rng(5).standard_normal(samples.images.shape)
     inside = samples.images > -1
-    return _changed(samples, np.where(inside, np.clip(samples.images + 0.3 * strength * drawn, -0.99, 1), -1))
+    return _changed(
+        samples, np.where(inside, np.clip(samples.images + 0.3 * strength * drawn, -0.99, 1), -1)
+    )
 
 
 def mottled(samples: Samples, strength: float) -> Samples:
@@ -89,7 +109,10 @@ def shrunk_contrast(samples: Samples, strength: float) -> Samples:
     """Lesions that fade, down to the mean of the head."""
     inside = samples.masks[:, None]
     means = np.array([image[image > -1].mean() for image in samples.images])[:, None, None, None]
-    return _changed(samples, np.where(inside, samples.images + strength * (means - samples.images), samples.images))
+    return _changed(
+        samples,
+        np.where(inside, samples.images + strength * (means - samples.images), samples.images),
+    )
 
 
 def gamma(samples: Samples, strength: float) -> Samples:
@@ -102,7 +125,9 @@ def upside_down(samples: Samples, strength: float) -> Samples:
     some = _some(samples, strength)
     turned = attrs.evolve(samples, images=samples.images[..., ::-1], masks=samples.masks[..., ::-1])
     images = np.where(some[:, None, None, None], turned.images, samples.images)
-    return attrs.evolve(samples, images=images, masks=np.where(some[:, None, None], turned.masks, samples.masks))
+    return attrs.evolve(
+        samples, images=images, masks=np.where(some[:, None, None], turned.masks, samples.masks)
+    )
 
 
 def missing_ventricle(samples: Samples, strength: float) -> Samples:

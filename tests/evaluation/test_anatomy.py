@@ -15,7 +15,9 @@ from medgen.evaluation import anatomy
 from medgen.evaluation.distributions import Wasserstein
 from medgen.evaluation.heads import boxed, boxes_of, heads_of
 
-REAL, OTHER, THIRD = (made_heads.heads(range(16 * part, 16 * part + 16), slices=3) for part in range(3))
+REAL, OTHER, THIRD = (
+    made_heads.heads(range(16 * part, 16 * part + 16), slices=3) for part in range(3)
+)
 DRAWS = 40
 
 
@@ -134,6 +136,11 @@ def test_the_same_seed_gives_the_same_figures_whatever_else_was_drawn():
 
 def test_several_channels_are_measured_together():
     sets = REAL, OTHER, THIRD
-    both = [attrs.evolve(each, images=np.repeat(each.images, 2, 1), channels=("a", "b")) for each in sets]
+    both = [
+        attrs.evolve(each, images=np.repeat(each.images, 2, 1), channels=("a", "b"))
+        for each in sets
+    ]
     found = anatomy.figures_of(*both, draws=2)
-    assert [each.value for each in found] == pytest.approx([each.value for each in figures(THIRD, draws=2).values()])
+    assert [each.value for each in found] == pytest.approx(
+        [each.value for each in figures(THIRD, draws=2).values()]
+    )

@@ -29,7 +29,9 @@ def test_people_are_drawn_and_not_slices():
     """A person's 50 equal slices are worth one."""
     values, people = np.repeat([0.0, 1.0, 2.0, 3.0], 50), np.repeat(np.arange(4), 50)
     by_person = interval(lambda rows: values[rows].mean(), people, 200, np.random.default_rng(0))
-    by_slice = interval(lambda rows: values[rows].mean(), np.arange(200), 200, np.random.default_rng(0))
+    by_slice = interval(
+        lambda rows: values[rows].mean(), np.arange(200), 200, np.random.default_rng(0)
+    )
     assert by_person[1] - by_person[0] > 5 * (by_slice[1] - by_slice[0])
 
 
@@ -48,10 +50,15 @@ def test_two_sets_are_drawn_apart():
 
 
 def test_one_person_tells_no_interval():
-    assert np.isnan(interval(lambda rows: 1.0, np.zeros(9, int), 10, np.random.default_rng(0))).all()
+    assert np.isnan(
+        interval(lambda rows: 1.0, np.zeros(9, int), 10, np.random.default_rng(0))
+    ).all()
 
 
 def test_same_generator_same_interval():
     values = np.random.default_rng(0).normal(size=20)
-    found = {interval(lambda rows: values[rows].mean(), np.arange(20), 50, np.random.default_rng(5)) for _ in range(2)}
+    found = {
+        interval(lambda rows: values[rows].mean(), np.arange(20), 50, np.random.default_rng(5))
+        for _ in range(2)
+    }
     assert len(found) == 1

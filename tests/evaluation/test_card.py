@@ -26,7 +26,13 @@ from medgen.evaluation import tables, two_sample
 from medgen.evaluation.figures import Figure
 from medgen.evaluation.verdict import judge
 
-QUICK = ("data.workers=1", "features.taught.steps=2", "features.taught.batch_size=4", "--features", "taught")
+QUICK = (
+    "data.workers=1",
+    "features.taught.steps=2",
+    "features.taught.batch_size=4",
+    "--features",
+    "taught",
+)
 """Options of a card on features that nobody would trust."""
 
 
@@ -54,14 +60,27 @@ def written(scans, pairs, tmp_path_factory, short):
     """What was printed, a card, and its page."""
     folder, printed = tmp_path_factory.mktemp("card"), io.StringIO()
     paths = folder / "card.json", folder / "card.html"
-    given = ("evaluate", scans, pairs, *QUICK, "--split", "all", "--output", paths[0], "--html", paths[1])
+    given = (
+        "evaluate",
+        scans,
+        pairs,
+        *QUICK,
+        "--split",
+        "all",
+        "--output",
+        paths[0],
+        "--html",
+        paths[1],
+    )
     with contextlib.redirect_stdout(printed), pytest.raises(SystemExit) as ended:
         main([str(each) for each in given])
     assert not ended.value.code
     return printed.getvalue(), *paths
 
 
-def test_the_card_says_what_was_compared_and_each_figure_stands_beside_real_against_real(written, scans):
+def test_the_card_says_what_was_compared_and_each_figure_stands_beside_real_against_real(
+    written, scans
+):
     _, path, _ = written
     card = json.loads(path.read_text())
     assert (card["real"]["persons"], card["made"]["slices"]) == (9, 6)
@@ -71,7 +90,15 @@ def test_the_card_says_what_was_compared_and_each_figure_stands_beside_real_agai
     assert card["seed"] == 0
     assert str(scans) not in path.read_text()
     names = {each["name"] for each in card["figures"]}
-    assert names >= {"KID", "FID", "precision", "recall", "density", "coverage", "AUC of a classifier"}
+    assert names >= {
+        "KID",
+        "FID",
+        "precision",
+        "recall",
+        "density",
+        "coverage",
+        "AUC of a classifier",
+    }
     for each in card["figures"]:
         assert each["low"] <= each["value"] <= each["high"], each
         assert each["reference_low"] <= each["reference"] <= each["reference_high"], each
@@ -82,7 +109,10 @@ def test_the_table_and_the_verdict_are_printed(written):
     assert "features: taught" in printed
     assert "KID" in printed
     assert "The pairs are" in printed
-    assert "control of obedience without a mask: not made, as the model that made the pairs is not at hand" in printed
+    assert (
+        "control of obedience without a mask: not made, as the model that made the pairs is not at hand"
+        in printed
+    )
     assert printed.splitlines()[-1].endswith("card.html")
 
 
@@ -98,13 +128,17 @@ def test_the_page_needs_nothing_else_and_fits_a_phone_light_and_dark(written):
     assert not re.search("#0[1-9]0[1-9]0[1-9]", page)  # the plots' stand-ins for colours
 
 
-def test_same_seed_same_card_and_page_without_any_socket(medgen, scans, pairs, written, tmp_path, monkeypatch):
+def test_same_seed_same_card_and_page_without_any_socket(
+    medgen, scans, pairs, written, tmp_path, monkeypatch
+):
     def forbidden(*_, **__):
         raise AssertionError("a socket was opened")
 
     monkeypatch.setattr(socket, "socket", forbidden)
     again = tmp_path / "again.json", tmp_path / "again.html"
-    done = medgen("evaluate", scans, pairs, *QUICK, "--split", "all", "--output", again[0], "--html", again[1])
+    done = medgen(
+        "evaluate", scans, pairs, *QUICK, "--split", "all", "--output", again[0], "--html", again[1]
+    )
     assert done.code == 0, done.err
     assert [path.read_bytes() for path in again] == [path.read_bytes() for path in written[1:]]
 
@@ -118,7 +152,9 @@ def changed(card, **parts):
     return json.dumps(json.loads(card) | parts)
 
 
-def test_two_cards_are_a_table_and_refused_in_one_line_unless_measured_alike(medgen, written, tmp_path):
+def test_two_cards_are_a_table_and_refused_in_one_line_unless_measured_alike(
+    medgen, written, tmp_path
+):
     one, two = written[1], tmp_path / "two.json"
     two.write_text(one.read_text())
     both = medgen("evaluate", "--compare", one, two)
@@ -139,16 +175,32 @@ def test_two_cards_are_a_table_and_refused_in_one_line_unless_measured_alike(med
     [
         (("--features", "tought"), 5, r"features\.tought: no such plugin, there are .*taught"),
         (("features.taught.steps=0",), 2, r"features\.taught\.steps: got 0, expected an integer"),
-        (("features.efficientnet.path=x",), 2, r"sets features\.efficientnet, which is not used here \(used: taught\)"),
+        (
+            ("features.efficientnet.path=x",),
+            2,
+            r"sets features\.efficientnet, which is not used here \(used: taught\)",
+        ),
         (("data.imagesize=3",), 2, r"data\.imagesize"),
-        (("--split", "val"), 3, r"persons? have slices to compare with, expected at least 4|no slice with a lesion"),
+        (
+            ("--split", "val"),
+            3,
+            r"persons? have slices to compare with, expected at least 4|no slice with a lesion",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_with_its_exit_code(medgen, scans, pairs, arguments, code, message):
-    given = [each for each in QUICK if not any(each.split("=")[0] == other.split("=")[0] for other in arguments)]
+    given = [
+        each
+        for each in QUICK
+        if not any(each.split("=")[0] == other.split("=")[0] for other in arguments)
+    ]
     failed = medgen("evaluate", scans, pairs, *given, *arguments)
     assert failed.code == code, failed.err
-    wrong = [line for line in failed.err.splitlines() if line.startswith("medgen: ") and "warning" not in line]
+    wrong = [
+        line
+        for line in failed.err.splitlines()
+        if line.startswith("medgen: ") and "warning" not in line
+    ]
     assert len(wrong) == 1
     assert re.search(message, wrong[0])
 
@@ -215,7 +267,14 @@ def test_a_wider_interval_never_makes_a_worse_word():
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(0, "0"), (1.23456, "1.23"), (123.4, "123"), (0.0123, "0.0123"), (math.nan, "-"), (1e-7, "1.0e-07")],
+    [
+        (0, "0"),
+        (1.23456, "1.23"),
+        (123.4, "123"),
+        (0.0123, "0.0123"),
+        (math.nan, "-"),
+        (1e-7, "1.0e-07"),
+    ],
 )
 def test_numbers_show_three_digits_that_count(value, shown):
     assert tables.number(value) == shown
@@ -223,7 +282,10 @@ def test_numbers_show_three_digits_that_count(value, shown):
 
 def test_of_two_figures_the_better_is_named_only_where_intervals_do_not_overlap():
     one = kid_of("k", 2.0, 1.5, 2.5)
-    two, close = attrs.evolve(one, value=9, low=8, high=10), attrs.evolve(one, value=2.4, low=2, high=3)
+    two, close = (
+        attrs.evolve(one, value=9, low=8, high=10),
+        attrs.evolve(one, value=2.4, low=2, high=3),
+    )
     assert tables.better(("a", "b"), one, two) == "a"
     assert tables.better(("a", "b"), two, one) == "b"
     assert tables.better(("a", "b"), one, close) == "cannot be told"

@@ -33,7 +33,9 @@ def judge(training):
 def test_a_copy_is_found_with_the_slice_it_is_of(name, training, judge):
     rng = np.random.default_rng(0)
     rows = np.arange(0, len(training), 4)
-    made = np.stack([PLANTED[name](training.images[row, 0], rng) for row in rows])[:, None].astype(np.float32)
+    made = np.stack([PLANTED[name](training.images[row, 0], rng) for row in rows])[:, None].astype(
+        np.float32
+    )
     verdicts = judge.judge(made, np.zeros(made[:, 0].shape, bool))
     assert [each.why for each in verdicts] == ["slice"] * len(rows)
     assert [each.row for each in verdicts] == rows.tolist()
@@ -56,7 +58,9 @@ def test_a_lesion_pasted_into_another_head_is_found(training, judge):
     verdicts = judge.judge(images, masks)
     large = [n for n in range(12) if len(patches(images[n : n + 1], masks[n : n + 1]).area)]
     assert len(large) > 8
-    assert [(verdicts[n].why, verdicts[n].lesion_row) for n in large] == [("lesion", n) for n in large]
+    assert [(verdicts[n].why, verdicts[n].lesion_row) for n in large] == [
+        ("lesion", n) for n in large
+    ]
 
 
 def test_the_share_of_false_alarms_is_what_persons_show_each_other(judge):

@@ -41,7 +41,9 @@ def test_lesions_come_from_other_persons_alone():
     )
     made = copy_paste(samples, 24, seed=0)
     for number, host, added in _added(samples, made):
-        if added.any() and samples.people[host] == 0:  # the other person's lesions are not of brightness 1
+        if (
+            added.any() and samples.people[host] == 0
+        ):  # the other person's lesions are not of brightness 1
             assert made.images[number, 0][added].max() < 1
 
 
@@ -53,12 +55,19 @@ def test_with_one_person_there_is_nothing_to_paste():
 
 def test_the_edge_of_a_pasted_lesion_is_blended_and_its_surroundings_have_the_hosts_level():
     samples = heads(6)
-    lifted = samples.images + 0.3 * (samples.people % 2)[:, None, None, None] * heads_of(samples.images)[:, None]
+    lifted = (
+        samples.images
+        + 0.3 * (samples.people % 2)[:, None, None, None] * heads_of(samples.images)[:, None]
+    )
     samples.images[:] = np.clip(lifted, -1, 1)
     made = copy_paste(samples, 40, seed=1)
     jumps = []
     for number, host, added in _added(samples, made):
-        ring = ndimage.binary_dilation(added, iterations=2) & ~ndimage.binary_dilation(added) & ~samples.masks[host]
+        ring = (
+            ndimage.binary_dilation(added, iterations=2)
+            & ~ndimage.binary_dilation(added)
+            & ~samples.masks[host]
+        )
         if added.any():
             jumps.append(np.mean(made.images[number, 0][ring] - samples.images[host, 0][ring]))
     assert np.abs(np.mean(jumps)) < 0.05

@@ -42,12 +42,20 @@ def plain_manifold(real, made, k):
     """Kynkaanniemi et al. 2019, eq. 2; Naeem et al. 2020, eq. 3 and 4."""
 
     def radius(points, i):
-        return sorted(np.linalg.norm(points[i] - other) for j, other in enumerate(points) if j != i)[k - 1]
+        return sorted(
+            np.linalg.norm(points[i] - other) for j, other in enumerate(points) if j != i
+        )[k - 1]
 
     reaches = [radius(real, i) for i in range(len(real))]
     made_reaches = [radius(made, i) for i in range(len(made))]
-    inside = [[np.linalg.norm(r - m) <= reach for m in made] for r, reach in zip(real, reaches, strict=True)]
-    recalled = [any(np.linalg.norm(r - m) <= s for m, s in zip(made, made_reaches, strict=True)) for r in real]
+    inside = [
+        [np.linalg.norm(r - m) <= reach for m in made]
+        for r, reach in zip(real, reaches, strict=True)
+    ]
+    recalled = [
+        any(np.linalg.norm(r - m) <= s for m, s in zip(made, made_reaches, strict=True))
+        for r in real
+    ]
     return (
         np.mean([any(row[j] for row in inside) for j in range(len(made))]),
         np.mean(recalled),
@@ -142,7 +150,11 @@ def plain_ms_ssim(one, two, weights):
         mu, nu = mean(one), mean(two)
         a, b, ab = mean(one * one) - mu**2, mean(two * two) - nu**2, mean(one * two) - mu * nu
         contrast = (2 * ab + c2) / (a + b + c2)
-        value = contrast * (2 * mu * nu + c1) / (mu**2 + nu**2 + c1) if scale == len(weights) - 1 else contrast
+        value = (
+            contrast * (2 * mu * nu + c1) / (mu**2 + nu**2 + c1)
+            if scale == len(weights) - 1
+            else contrast
+        )
         total *= max(value.mean(), 0) ** weight
         one, two = (each.reshape(len(each) // 2, 2, -1, 2).mean((1, 3)) for each in (one, two))
     return total
@@ -157,7 +169,9 @@ def test_ms_ssim_equals_the_plain_formula_on_the_scales_that_fit(size):
     assert diversity.ms_ssim(one[None, None], two[None, None])[0] == pytest.approx(wanted, abs=1e-4)
 
 
-@pytest.mark.parametrize(("size", "scales"), [(256, 5), (176, 5), (175, 4), (64, 3), (16, 1), (8, 1)])
+@pytest.mark.parametrize(
+    ("size", "scales"), [(256, 5), (176, 5), (175, 4), (64, 3), (16, 1), (8, 1)]
+)
 def test_small_images_have_fewer_scales_whose_weights_sum_to_one(size, scales):
     found = diversity.weights(size)
     assert len(found) == scales

@@ -17,13 +17,19 @@ def head() -> np.ndarray:
     """Distance of each pixel from the rim of an egg, px, negative inside."""
     down, across = PIXELS[..., 0] / 27, PIXELS[..., 1] / 34
     inside = np.hypot(down / (1 - 0.12 * across), across) < 1
-    return np.where(inside, 0.5 - ndimage.distance_transform_edt(inside), ndimage.distance_transform_edt(~inside) - 0.5)
+    return np.where(
+        inside,
+        0.5 - ndimage.distance_transform_edt(inside),
+        ndimage.distance_transform_edt(~inside) - 0.5,
+    )
 
 
 RIM = head()
 
 
-def slice_with(diameter: float, depth: float, place: int, painted: float = 0.8) -> tuple[np.ndarray, np.ndarray]:
+def slice_with(
+    diameter: float, depth: float, place: int, painted: float = 0.8
+) -> tuple[np.ndarray, np.ndarray]:
     """An image `[1, h, w]` and a round lesion, its centre `depth` px from the rim, in one of eight directions."""
     turn = (place + 0.4) * np.pi / 4
     toward = PIXELS @ (np.cos(turn), np.sin(turn))
@@ -40,7 +46,9 @@ def slice_with(diameter: float, depth: float, place: int, painted: float = 0.8) 
 @pytest.mark.parametrize("diameter", [2, 5, 20])
 def test_a_lesion_in_the_brain_or_at_its_cortex_is_inside_however_large(diameter):
     for depth in (-diameter / 2 - 4, -diameter / 2):
-        assert [outside(*slice_with(diameter, depth, place)) for place in PLACES] == [0] * len(PLACES)
+        assert [outside(*slice_with(diameter, depth, place)) for place in PLACES] == [0] * len(
+            PLACES
+        )
 
 
 @pytest.mark.parametrize("painted", [0.8, -1.0])

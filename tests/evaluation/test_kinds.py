@@ -53,7 +53,9 @@ def test_hooks_give_classes_of_both_kinds():
 
 
 def test_key_value_sets_a_plugin_and_a_mistake_is_named():
-    assert measure("features", "mean", ["features.mean.power=3", "data.root=x"], REGISTRY) == Mean(power=3)
+    assert measure("features", "mean", ["features.mean.power=3", "data.root=x"], REGISTRY) == Mean(
+        power=3
+    )
     with pytest.raises(RecipeError, match=r"features\.mean\.power: got 0, expected an integer"):
         measure("features", "mean", ["features.mean.power=0"], REGISTRY)
     with pytest.raises(RecipeError, match=r"features\.mean\.powr"):
@@ -79,5 +81,8 @@ def test_a_class_of_another_kind_is_refused():
         def medgen_features(self):
             return {"threshold": Threshold}
 
-    with pytest.raises(BrokenPluginError, match=r"features\.threshold does not derive from medgen\.FeaturesSettings"):
+    with pytest.raises(
+        BrokenPluginError,
+        match=r"features\.threshold does not derive from medgen\.FeaturesSettings",
+    ):
         list(_classes(registration.answers(Wrong())))

@@ -62,7 +62,9 @@ def mottle(images, strength):
     """Smooth blobs instead of anatomy, inside an unchanged outline."""
     blobs = blur(np.random.default_rng(0).normal(0, 1, images.shape), 1)
     inside = ndimage.binary_erosion(images > -0.9, np.ones((1, 1, 3, 3)))
-    return np.where(inside, (1 - strength) * images + strength * blobs / blobs.std() * 0.4, images).astype(np.float32)
+    return np.where(
+        inside, (1 - strength) * images + strength * blobs / blobs.std() * 0.4, images
+    ).astype(np.float32)
 
 
 def upside_down(images, strength):
@@ -101,14 +103,20 @@ def require_monotone(extractor, real, harm, strengths):
     assert found[-1] > 5 * abs(found[0]), found
 
 
-@pytest.mark.parametrize(("harm", "strengths"), HARMS, ids=lambda each: getattr(each, "__name__", ""))
+@pytest.mark.parametrize(
+    ("harm", "strengths"), HARMS, ids=lambda each: getattr(each, "__name__", "")
+)
 def test_an_atlas_sees_harm_the_more_the_stronger(atlas, real, harm, strengths):
     require_monotone(atlas, real, harm, strengths)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("harm", "strengths"), HARMS, ids=lambda each: getattr(each, "__name__", ""))
-def test_a_network_taught_on_real_heads_sees_harm_the_more_the_stronger(taught, real, harm, strengths):
+@pytest.mark.parametrize(
+    ("harm", "strengths"), HARMS, ids=lambda each: getattr(each, "__name__", "")
+)
+def test_a_network_taught_on_real_heads_sees_harm_the_more_the_stronger(
+    taught, real, harm, strengths
+):
     require_monotone(taught, real, harm, strengths)
 
 
@@ -117,7 +125,8 @@ def test_a_quarter_of_the_modes_dropped_is_seen_by_recall_and_coverage(real):
     other = heads(10, first=50)
     # by the images themselves: features that are standardised at each height do not know how many there are of each
     clean, whole, part = (
-        each.reshape(len(each), -1) for each in (real.images, other.images, other.images[other.position < 0.75])
+        each.reshape(len(each), -1)
+        for each in (real.images, other.images, other.images[other.position < 0.75])
     )
     all_there, dropped = manifold(clean, whole), manifold(clean, part)
     assert dropped.recall < all_there.recall - 0.1 or dropped.coverage < all_there.coverage - 0.1
@@ -126,7 +135,9 @@ def test_a_quarter_of_the_modes_dropped_is_seen_by_recall_and_coverage(real):
 def compared(made, real, heads_of_others, draws=60):
     order = real.persons
     one = np.isin(real.people, order[::2])
-    return Comparison(made, real, (Fold(real.take(one), real.take(~one), heads_of_others),), 0, draws)
+    return Comparison(
+        made, real, (Fold(real.take(one), real.take(~one), heads_of_others),), 0, draws
+    )
 
 
 def pairs(count, first):
@@ -189,8 +200,12 @@ def test_a_classifier_that_never_met_a_person_does_not_tell_persons_but_tells_no
 
 def test_no_score_is_of_a_person_that_the_network_was_taught_on(real, monkeypatch):
     met: list[set[float]] = []
-    marked = attrs.evolve(real, images=np.broadcast_to(real.people[:, None, None, None], (60, 1, 16, 16)).astype("f4"))
-    monkeypatch.setattr(two_sample, "_teach", lambda sets, *_: met.append({*np.unique(np.concatenate(sets))}))
+    marked = attrs.evolve(
+        real, images=np.broadcast_to(real.people[:, None, None, None], (60, 1, 16, 16)).astype("f4")
+    )
+    monkeypatch.setattr(
+        two_sample, "_teach", lambda sets, *_: met.append({*np.unique(np.concatenate(sets))})
+    )
 
     def scores(taught, images, device):
         assert not met[-1] & {*np.unique(images)}

@@ -26,13 +26,17 @@ def test_scores_equal_those_of_brats_on_20_cases_to_a_millionth(case):
     expected = _known(case, "dice")
     scored = np.isfinite(expected)
     assert scored.sum() >= 17
-    np.testing.assert_allclose(np.array([one.mean_dice() for one in each])[scored], expected[scored], atol=1e-6)
+    np.testing.assert_allclose(
+        np.array([one.mean_dice() for one in each])[scored], expected[scored], atol=1e-6
+    )
     assert [len(one.false_sample) for one in each] == KNOWN[case]["false"]
     if rule == "matched":  # the older rule calls a lesion found that its dilated mask touches
         found = [int((one.dice >= 0.1).sum()) for one in each]
         assert found == [int(value or 0) for value in KNOWN[case]["found"]]
     some = np.isfinite(_known(case, "pixel"))
-    np.testing.assert_allclose(pixel_dice(prediction, truth)[some], _known(case, "pixel")[some], atol=1e-6)
+    np.testing.assert_allclose(
+        pixel_dice(prediction, truth)[some], _known(case, "pixel")[some], atol=1e-6
+    )
 
 
 def test_a_perfect_prediction_scores_one_and_a_false_positive_counts_as_a_missed_lesion():
@@ -60,7 +64,11 @@ def test_size_classes_are_in_mm_and_share_the_lesions_out():
     scores = lesion_scores(prediction, truth, 2.0, rule="matched")
     parts = [scores.sized(size) for size in SIZES]
 
-    assert sum(len(part.dice) for part in parts) == len(scores.dice) == sum(components(mask)[1] for mask in truth)
+    assert (
+        sum(len(part.dice) for part in parts)
+        == len(scores.dice)
+        == sum(components(mask)[1] for mask in truth)
+    )
     assert sum(len(part.false_sample) for part in parts) == len(scores.false_sample)
     half = lesion_scores(prediction, truth, 1.0, rule="matched")
     np.testing.assert_allclose(half.diameter * 2, scores.diameter)

@@ -12,7 +12,9 @@ from evaluation import made_heads
 
 from medgen.evaluation import lesions
 
-REAL, OTHER, THIRD = (made_heads.heads(range(16 * part, 16 * part + 16), slices=2) for part in range(3))
+REAL, OTHER, THIRD = (
+    made_heads.heads(range(16 * part, 16 * part + 16), slices=2) for part in range(3)
+)
 
 
 def figures(samples, draws=30):
@@ -70,7 +72,8 @@ def test_a_lesion_is_placed_in_the_box_of_the_head():
 
 def test_depth_is_negative_outside_and_the_share_of_the_area_is_counted():
     inside, half, away = (
-        lesions.lesions_of(one(box(place))) for place in ((20, 24, 20, 24), (2, 14, 20, 24), (0, 3, 0, 3))
+        lesions.lesions_of(one(box(place)))
+        for place in ((20, 24, 20, 24), (2, 14, 20, 24), (0, 3, 0, 3))
     )
     assert [inside.outside[0], away.outside[0]] == [0, 1]
     assert 0.25 < half.outside[0] < 0.5  # less what an outline may miss
@@ -80,7 +83,11 @@ def test_depth_is_negative_outside_and_the_share_of_the_area_is_counted():
 def test_shapes_are_those_of_squares_lines_and_corners():
     square, line, corner = (
         lesions.lesions_of(one(mask))
-        for mask in (box((20, 24, 20, 24)), box((20, 21, 10, 18)), box((20, 30, 20, 22), (28, 30, 20, 30)))
+        for mask in (
+            box((20, 24, 20, 24)),
+            box((20, 21, 10, 18)),
+            box((20, 30, 20, 22), (28, 30, 20, 30)),
+        )
     )
     assert square.elongation[0] == pytest.approx(1)
     assert line.elongation[0] == pytest.approx(8)  # a bar of 8 x 1: sqrt((8^2 / 12) / (1 / 12))

@@ -22,12 +22,21 @@ PAIRS = [Case(f"syn_{number:05d}", -1, False) for number in range(6)]
 
 
 def _real(seen: int, unseen: int) -> list[Case]:
-    persons = [*((number, True) for number in range(seen)), *((100 + number, False) for number in range(unseen))]
-    return [Case(f"patient_{person}_slice_{part}", person, saw) for person, saw in persons for part in range(3)]
+    persons = [
+        *((number, True) for number in range(seen)),
+        *((100 + number, False) for number in range(unseen)),
+    ]
+    return [
+        Case(f"patient_{person}_slice_{part}", person, saw)
+        for person, saw in persons
+        for part in range(3)
+    ]
 
 
 def _dataset(**changes: object) -> Dataset:
-    train = attrs.evolve(heads(6, slices=2), names=tuple(f"patient {n // 2}, slice {40 + n}" for n in range(12)))
+    train = attrs.evolve(
+        heads(6, slices=2), names=tuple(f"patient {n // 2}, slice {40 + n}" for n in range(12))
+    )
     val = heads(3, slices=2, seed=1, first=50)
     val = attrs.evolve(val, names=tuple(f"patient {50 + n // 2}, slice {n}" for n in range(6)))
     pairs = attrs.evolve(heads(5, slices=2, seed=2), names=tuple(f"syn_{n:05d}" for n in range(10)))
@@ -38,13 +47,18 @@ def _dataset(**changes: object) -> Dataset:
 def test_a_pair_and_a_person_its_generator_saw_never_meet_in_a_fold(counts):
     real = _real(*counts)
     folds = folds_of(real, PAIRS, seed=0)
-    owner, seen = {case.name: case.person for case in real}, {case.name for case in real if case.seen}
+    owner, seen = (
+        {case.name: case.person for case in real},
+        {case.name for case in real if case.seen},
+    )
     synthetic = {case.name for case in PAIRS}
     for fold in folds:
         assert fold.train
         assert fold.val
         assert not synthetic & set(fold.val)
-        assert not {owner[name] for name in fold.val} & {owner[name] for name in fold.train if name in owner}
+        assert not {owner[name] for name in fold.val} & {
+            owner[name] for name in fold.train if name in owner
+        }
         assert not (seen & set(fold.val) and synthetic & set(fold.train))
         assert fold.pairs == bool(synthetic & set(fold.train)) == (not seen & set(fold.val))
     validated = [name for fold in folds for name in fold.val]
@@ -59,7 +73,9 @@ def test_files_names_spacing_and_labels_are_as_nnunet_wants_them(tmp_path):
     folder = tmp_path / "Dataset501_Demo"
     about = json.loads((folder / "dataset.json").read_text())
     labels = sorted(path.name.removesuffix(".nii.gz") for path in (folder / "labelsTr").iterdir())
-    images = sorted(path.name.removesuffix("_0000.nii.gz") for path in (folder / "imagesTr").iterdir())
+    images = sorted(
+        path.name.removesuffix("_0000.nii.gz") for path in (folder / "imagesTr").iterdir()
+    )
 
     assert labels == images
     assert about["numTraining"] == len(labels) == 28
@@ -71,7 +87,9 @@ def test_files_names_spacing_and_labels_are_as_nnunet_wants_them(tmp_path):
         label = nib.load(folder / "labelsTr" / f"{case}.nii.gz")
         assert image.shape == label.shape == (48, 48, 1)
         assert image.header.get_zooms() == label.header.get_zooms() == (3, 3, 3)
-        np.testing.assert_array_equal(np.asarray(label.dataobj)[..., 0] > 0, dataset.train.masks[place])
+        np.testing.assert_array_equal(
+            np.asarray(label.dataobj)[..., 0] > 0, dataset.train.masks[place]
+        )
         shown = np.asarray(image.dataobj)[..., 0] / 500 - 1
         np.testing.assert_allclose(shown, dataset.train.images[place, 0], atol=1.001e-3)
     splits = json.loads((folder / "splits_final.json").read_text())
@@ -89,7 +107,9 @@ def test_a_dataset_that_is_there_is_not_touched_and_other_channels_are_refused(t
     with pytest.raises(RecipeError, match=r"--real: real slices are flair, pairs bravo"):
         export(other, tmp_path, seed=0)
     (tmp_path / "Dataset501_Demo").mkdir()
-    with pytest.raises(RecipeError, match=r"Dataset501_Demo: is there already. Remove it, or choose another --id"):
+    with pytest.raises(
+        RecipeError, match=r"Dataset501_Demo: is there already. Remove it, or choose another --id"
+    ):
         export(_dataset(), tmp_path, seed=0)
     with pytest.raises(RecipeError, match=r"--name: is 'a_b', expected letters and digits"):
         export(_dataset(name="a_b"), tmp_path, seed=0)
@@ -129,17 +149,25 @@ if __name__ == "__main__":  # nnU-Net starts processes to validate
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("nnunetv2") is None, reason="nnunetv2 is not installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec("nnunetv2") is None, reason="nnunetv2 is not installed"
+)
 def test_nnunet_accepts_the_dataset_and_trains_two_epochs_on_it(tmp_path):
     raw, ready, ended = (tmp_path / name for name in ("raw", "preprocessed", "results"))
     export(_dataset(), raw, seed=0)
     (tmp_path / "driver.py").write_text(DRIVER)
-    folders = {"nnUNet_raw": str(raw), "nnUNet_preprocessed": str(ready), "nnUNet_results": str(ended)}
+    folders = {
+        "nnUNet_raw": str(raw),
+        "nnUNet_preprocessed": str(ready),
+        "nnUNet_results": str(ended),
+    }
     environment = {**os.environ, **folders, "nnUNet_n_proc_DA": "1", "nnUNet_compile": "f"}
     asked = ["-d", "501", "--verify_dataset_integrity", "-c", "2d", "-np", "1", "-npfp", "1"]
     subprocess.run([sys.executable, "-c", PLAN, *asked], env=environment, check=True)
     folder = ready / "Dataset501_Demo"
-    (folder / "splits_final.json").write_bytes((raw / "Dataset501_Demo" / "splits_final.json").read_bytes())
+    (folder / "splits_final.json").write_bytes(
+        (raw / "Dataset501_Demo" / "splits_final.json").read_bytes()
+    )
     driver = [sys.executable, str(tmp_path / "driver.py"), str(folder)]
     environment["nnUNet_n_proc_DA"] = "0"  # in this process; planning takes no 0
     subprocess.run(driver, env=environment, check=True)

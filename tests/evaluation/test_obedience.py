@@ -33,7 +33,10 @@ def test_pairs_that_obey_score_like_real_persons_held_out(judges):
 
 
 def test_shuffled_masks_lower_the_score_the_more_of_them_there_are(judges):
-    scores = [figures(judges, made_heads.shuffled_masks(PAIRS, share))["Dice"].value for share in (0, 0.25, 0.5, 1)]
+    scores = [
+        figures(judges, made_heads.shuffled_masks(PAIRS, share))["Dice"].value
+        for share in (0, 0.25, 0.5, 1)
+    ]
     assert (np.diff(scores) < 0).all()
     assert not figures(judges, made_heads.shuffled_masks(PAIRS, 1))["Dice"].as_good
 
@@ -65,7 +68,9 @@ def test_each_pair_has_a_score_of_its_own(judges):
 
 
 def test_scores_do_not_depend_on_what_else_is_scored(judges):
-    assert judges.per_pair(PAIRS.take(np.arange(3))) == pytest.approx(judges.per_pair(PAIRS)[:3], abs=1e-6)
+    assert judges.per_pair(PAIRS.take(np.arange(3))) == pytest.approx(
+        judges.per_pair(PAIRS)[:3], abs=1e-6
+    )
 
 
 def test_one_call_gives_the_scores_of_judges_that_are_fitted_first():
@@ -85,7 +90,9 @@ def test_masks_are_shuffled_among_persons():
 
 
 def test_sizes_are_thirds_of_the_real_lesions(judges):
-    sizes = np.array([len(part) for mask in REAL.masks for part in parts_of(mask)]) * REAL.spacing**2
+    sizes = (
+        np.array([len(part) for mask in REAL.masks for part in parts_of(mask)]) * REAL.spacing**2
+    )
     counts = np.bincount(np.digitize(sizes, judges.limits, right=True))
     assert counts == pytest.approx(len(sizes) / 3, rel=0.25)
 

@@ -23,7 +23,9 @@ from medgen.system.signals import Stop
 def _given(steps: int = 8, base: int = 2, pairs: int = 3) -> Comparison:
     pool, test = heads(4, slices=2), heads(6, slices=2, seed=1, first=100)
     settings = SmallUnet(channels=(4, 8))
-    return Comparison(settings, pool, test, heads(pairs, slices=2, seed=2), base, 4.0, steps, seed=0)
+    return Comparison(
+        settings, pool, test, heads(pairs, slices=2, seed=2), base, 4.0, steps, seed=0
+    )
 
 
 def _files(out):
@@ -36,7 +38,9 @@ def whole(tmp_path_factory):
     return prove(_given(), out, segmenter="small_unet", repeats=2, workers=1), out
 
 
-def test_a_comparison_that_was_killed_goes_on_and_ends_with_the_same_bytes(whole, tmp_path, monkeypatch):
+def test_a_comparison_that_was_killed_goes_on_and_ends_with_the_same_bytes(
+    whole, tmp_path, monkeypatch
+):
     original, made = arms.run, []
 
     def killed(given, arm, repeat):
@@ -62,14 +66,18 @@ def test_a_comparison_that_was_killed_goes_on_and_ends_with_the_same_bytes(whole
 def test_a_signal_ends_it_between_two_segmenters_with_all_kept(tmp_path):
     stop = Stop("medgen prove x y")
     stop.reason = "SIGTERM"
-    with pytest.raises(StoppedError, match=r"stopped by SIGTERM.*Continue: medgen prove x y") as raised:
+    with pytest.raises(
+        StoppedError, match=r"stopped by SIGTERM.*Continue: medgen prove x y"
+    ) as raised:
         prove(_given(), tmp_path, segmenter="small_unet", repeats=2, workers=1, stop=stop)
     assert raised.value.exit_code == 75
     assert len(list((tmp_path / "results").glob("*-0.json"))) == 1
 
 
 def test_results_of_another_comparison_are_refused_by_name(whole):
-    with pytest.raises(RecipeError, match=r"results of another comparison are there \(steps: 8 -> 9\)"):
+    with pytest.raises(
+        RecipeError, match=r"results of another comparison are there \(steps: 8 -> 9\)"
+    ):
         prove(_given(steps=9), whole[1], segmenter="small_unet", repeats=2, workers=1)
     changed = _given()
     changed.pairs.masks[0] = ~changed.pairs.masks[0]
@@ -99,7 +107,9 @@ def test_it_says_verdict_worth_and_that_it_is_no_nnunet(whole, tmp_path):
 
 def test_arms_share_their_persons_and_nobody_is_tested_on():
     given = _given()
-    mixed, pasted, real, fewer, synthetic = (training_set(given, arm, 1) for arm in arms_of(4, 2)[:5])
+    mixed, pasted, real, fewer, synthetic = (
+        training_set(given, arm, 1) for arm in arms_of(4, 2)[:5]
+    )
     own = set(real.samples.people.tolist())
     assert len(own) == 2
     assert own <= set(given.pool.people.tolist())

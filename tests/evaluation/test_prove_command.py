@@ -16,7 +16,11 @@ TINY = ["data.workers=1", "data.val_fraction=0.3", "segmenters.small_unet.channe
 
 @pytest.fixture
 def given(tmp_path):
-    return [str(write_cohort(tmp_path / "scans", 8)), str(write_pairs(tmp_path / "pairs", 6)), *TINY]
+    return [
+        str(write_cohort(tmp_path / "scans", 8)),
+        str(write_pairs(tmp_path / "pairs", 6)),
+        *TINY,
+    ]
 
 
 @pytest.mark.slow
@@ -29,7 +33,9 @@ def test_prove_writes_json_and_a_picture_and_says_what_the_pairs_are_worth(medge
     assert value["verdict"] in ("helps", "no evidence", "hurts")
     assert value["sentences"][0] in " ".join(result.out.split())
     assert result.out.rstrip().endswith("prove.png")
-    assert (value["about"]["base"], value["about"]["pairs"]) == (3, 6) or value["about"]["added"] == 6
+    assert (value["about"]["base"], value["about"]["pairs"]) == (3, 6) or value["about"][
+        "added"
+    ] == 6
     before = (out / "prove.json").read_bytes()
     assert medgen(*asked).code == 0
     assert (out / "prove.json").read_bytes() == before
@@ -38,13 +44,28 @@ def test_prove_writes_json_and_a_picture_and_says_what_the_pairs_are_worth(medge
     assert "results of another comparison are there" in refused.err
 
 
-def test_export_says_which_folds_train_on_pairs_and_where_the_splits_belong(medgen, given, tmp_path):
+def test_export_says_which_folds_train_on_pairs_and_where_the_splits_belong(
+    medgen, given, tmp_path
+):
     real, pairs, *overrides = given
-    asked = ["export", pairs, *overrides[:2], "--nnunet", str(tmp_path / "raw"), "--real", real, "--name", "Tiny"]
+    asked = [
+        "export",
+        pairs,
+        *overrides[:2],
+        "--nnunet",
+        str(tmp_path / "raw"),
+        "--real",
+        real,
+        "--name",
+        "Tiny",
+    ]
     result = medgen(*asked)
     assert result.code == 0, result.err
     said = " ".join(result.out.split())
-    assert "train on pairs: the others validate persons whom the generator saw (--generator-saw train)." in said
+    assert (
+        "train on pairs: the others validate persons whom the generator saw (--generator-saw train)."
+        in said
+    )
     assert "nnUNet_preprocessed/Dataset500_Tiny/" in said
     splits = json.loads((tmp_path / "raw" / "Dataset500_Tiny" / "splits_final.json").read_text())
     assert any(name.startswith("syn_") for name in splits[0]["train"])

@@ -17,13 +17,20 @@ from medgen.evaluation import radiomics
 
 WIDTH = 1 / 8
 FUNCTIONS = {"first order": "firstorder", "GLCM": "glcm", "GLSZM": "glszm"}
-REAL, OTHER, THIRD = (made_heads.heads(range(16 * part, 16 * part + 16), slices=2) for part in range(3))
+REAL, OTHER, THIRD = (
+    made_heads.heads(range(16 * part, 16 * part + 16), slices=2) for part in range(3)
+)
 
 
 def slices():
     """Textures of whole numbers, so that no random generator decides them, and regions full of holes."""
     x, y = np.mgrid[:18, :14]
-    textures = [(x * 7 + y * 13 + x * y * 3) % 23, (x * x + 5 * y) % 17, x + y, (x // 4 * 5 + y // 3 * 7) % 11]
+    textures = [
+        (x * 7 + y * 13 + x * y * 3) % 23,
+        (x * x + 5 * y) % 17,
+        x + y,
+        (x // 4 * 5 + y // 3 * 7) % 11,
+    ]
     images = np.stack(textures).astype(np.float32) / 16 - 0.7421875
     rois = np.stack([(x * 3 + y * 5 + number) % 7 > number for number in range(4)])
     return images, rois
@@ -36,7 +43,10 @@ def oracle():
 def own():
     images, rois = slices()
     found = radiomics.features_of(images[:, None], rois, WIDTH)
-    return [{f"{family} {name}": row[place] for place, (family, name) in enumerate(radiomics.NAMES)} for row in found]
+    return [
+        {f"{family} {name}": row[place] for place, (family, name) in enumerate(radiomics.NAMES)}
+        for row in found
+    ]
 
 
 def test_every_feature_is_that_of_numpyradiomics():
@@ -57,7 +67,10 @@ def test_the_stored_values_are_those_that_numpyradiomics_gives_now():
 
 def test_slices_are_measured_alike_alone_and_together():
     images, rois = slices()
-    alone = [radiomics.features_of(images[[number], None], rois[[number]], WIDTH)[0] for number in range(4)]
+    alone = [
+        radiomics.features_of(images[[number], None], rois[[number]], WIDTH)[0]
+        for number in range(4)
+    ]
     together = radiomics.features_of(images[:, None], rois, WIDTH)
     assert together == pytest.approx(np.array(alone), rel=1e-9)
 
@@ -83,7 +96,9 @@ def test_each_channel_has_its_own_features():
 
 
 def test_other_real_persons_are_not_flagged():
-    assert [each.name for each in radiomics.figures_of(REAL, OTHER, THIRD, draws=60) if not each.as_good] == []
+    assert [
+        each.name for each in radiomics.figures_of(REAL, OTHER, THIRD, draws=60) if not each.as_good
+    ] == []
 
 
 @pytest.mark.parametrize(
@@ -96,7 +111,10 @@ def test_other_real_persons_are_not_flagged():
 )
 def test_a_fault_is_seen_and_the_more_so_the_stronger_it_is(fault, name):
     sets = [
-        {each.name: each for each in radiomics.figures_of(REAL, OTHER, fault(THIRD, strength), draws=20)}
+        {
+            each.name: each
+            for each in radiomics.figures_of(REAL, OTHER, fault(THIRD, strength), draws=20)
+        }
         for strength in (0, 0.3, 1)
     ]
     assert (np.diff([figures[name].value for figures in sets]) > 0).all()

@@ -22,7 +22,9 @@ SIZE, SPACING = 16, 1.9
 ELSEWHERE = '{}\n{"index": 1, "id": "../../scans", "files": {"bravo": ""}}\n'
 
 
-def write_pairs(folder: Path, count: int = 3, size: int = SIZE, spacing: float = SPACING, axis: str = "axial") -> Path:
+def write_pairs(
+    folder: Path, count: int = 3, size: int = SIZE, spacing: float = SPACING, axis: str = "axial"
+) -> Path:
     """Pairs as `medgen generate` writes them: a head, flat but at its rim, and a lesion of 2 x 3 px."""
     lines, grid = [{"seed": 0}], Grid.of_slices(size, spacing, axis)
     for index in range(count):
@@ -64,13 +66,18 @@ def test_pairs_come_as_they_were_written(pairs):
 
 def test_all_real_slices_show_a_lesion_unless_others_are_asked_for(cohort, pairs):
     source, like = sources.real(str(cohort), ["data.workers=1"]), read_pairs(pairs)
-    with_lesion, every = read_real(source, "all", like), read_real(source, "all", like, lesions_only=False)
+    with_lesion, every = (
+        read_real(source, "all", like),
+        read_real(source, "all", like, lesions_only=False),
+    )
     assert with_lesion.masks.any(axis=(1, 2)).all()
     assert len(every) > len(with_lesion)
     assert not every.masks.any(axis=(1, 2)).all()
 
 
-def test_the_place_in_the_head_is_that_of_the_whole_head_not_of_the_slices_with_a_lesion(cohort, pairs):
+def test_the_place_in_the_head_is_that_of_the_whole_head_not_of_the_slices_with_a_lesion(
+    cohort, pairs
+):
     given = ["data.workers=1", "data.min_foreground=0"]
     source, like = sources.real(str(cohort), given), read_pairs(pairs)
     every = read_real(source, "all", like, lesions_only=False)
@@ -109,7 +116,9 @@ def test_a_recipe_a_run_and_a_folder_name_the_same_scans(cohort, trained, tiny, 
 
 
 def test_a_checkpoint_without_a_folder_for_its_data_is_refused(trained):
-    with pytest.raises(RecipeError, match=r"latest\.pt: data\.root: a checkpoint names no folder\. Add data\.root="):
+    with pytest.raises(
+        RecipeError, match=r"latest\.pt: data\.root: a checkpoint names no folder\. Add data\.root="
+    ):
         sources.real(str(trained / "bravo" / "latest.pt"))
 
 
@@ -118,10 +127,22 @@ def test_a_checkpoint_without_a_folder_for_its_data_is_refused(trained):
     [
         (lambda pairs: (pairs / "manifest.jsonl").unlink(), r"holds no manifest\.jsonl"),
         (lambda pairs: (pairs / "manifest.jsonl").write_text("{}\n"), r"lists no pair"),
-        (lambda pairs: (pairs / "manifest.jsonl").write_text('{}\n{"index": 1}\n'), r"jsonl:2: is no line that medgen"),
-        (lambda pairs: (pairs / "manifest.jsonl").write_text(ELSEWHERE), r"jsonl:2: is no line that medgen"),
-        (lambda pairs: (pairs / "train/syn_00001/seg.nii.gz").unlink(), r"seg\.nii\.gz: is not there"),
-        (lambda pairs: (pairs / "train/syn_00001/seg.nii.gz").write_bytes(b"torn"), r"seg\.nii\.gz: cannot be read"),
+        (
+            lambda pairs: (pairs / "manifest.jsonl").write_text('{}\n{"index": 1}\n'),
+            r"jsonl:2: is no line that medgen",
+        ),
+        (
+            lambda pairs: (pairs / "manifest.jsonl").write_text(ELSEWHERE),
+            r"jsonl:2: is no line that medgen",
+        ),
+        (
+            lambda pairs: (pairs / "train/syn_00001/seg.nii.gz").unlink(),
+            r"seg\.nii\.gz: is not there",
+        ),
+        (
+            lambda pairs: (pairs / "train/syn_00001/seg.nii.gz").write_bytes(b"torn"),
+            r"seg\.nii\.gz: cannot be read",
+        ),
         (
             lambda pairs: write_slice(
                 pairs / "train/syn_00001/bravo.nii.gz",
@@ -149,5 +170,9 @@ def test_pairs_that_failed_or_were_torn_by_a_kill_are_left_out(pairs):
 
 def test_pairs_that_were_set_aside_are_left_out(pairs):
     path = pairs / "manifest.jsonl"
-    path.write_text(path.read_text().replace('"id": "syn_00001"', '"id": "syn_00001", "set_aside": "copy of a slice"'))
+    path.write_text(
+        path.read_text().replace(
+            '"id": "syn_00001"', '"id": "syn_00001", "set_aside": "copy of a slice"'
+        )
+    )
     assert read_pairs(pairs).names == ("syn_00000", "syn_00002")

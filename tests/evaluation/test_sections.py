@@ -23,17 +23,23 @@ def comparison():
 
 
 @pytest.mark.parametrize("module", [anatomy, radiomics, lesions])
-def test_a_section_compares_the_pairs_and_one_half_of_the_persons_with_the_other(comparison, module):
+def test_a_section_compares_the_pairs_and_one_half_of_the_persons_with_the_other(
+    comparison, module
+):
     found = SECTIONS[module.SECTION](comparison)
     assert {each.section for each in found} == {module.SECTION}
     real, other = comparison.halves
     assert not set(real.people) & set(other.people)
     expected = module.figures_of(real, other, comparison.made, draws=4)
-    assert [(each.value, each.reference) for each in found] == [(each.value, each.reference) for each in expected]
+    assert [(each.value, each.reference) for each in found] == [
+        (each.value, each.reference) for each in expected
+    ]
 
 
 def test_what_cannot_be_told_is_left_out(comparison):
-    bare = attrs.evolve(comparison, made=attrs.evolve(comparison.made, masks=np.zeros_like(comparison.made.masks)))
+    bare = attrs.evolve(
+        comparison, made=attrs.evolve(comparison.made, masks=np.zeros_like(comparison.made.masks))
+    )
     names = [each.name for each in SECTIONS[lesions.SECTION](bare)]
     assert names == ["lesions per slice", "lesions per slice, distance"]
 

@@ -39,7 +39,9 @@ def test_the_same_seed_gives_the_same_weights_whatever_else_was_drawn():
     second = segmentation.train(SMALL, REAL, steps=3, seed=1)
     assert torch.equal(weights(first), weights(second))
     assert torch.equal(before, torch.get_rng_state())
-    assert not torch.equal(weights(first), weights(segmentation.train(SMALL, REAL, steps=3, seed=2)))
+    assert not torch.equal(
+        weights(first), weights(segmentation.train(SMALL, REAL, steps=3, seed=2))
+    )
 
 
 def test_no_person_is_in_two_folds_and_everyone_is_in_one():
@@ -89,4 +91,7 @@ def test_augmentation_moves_masks_with_images_and_leaves_the_background():
 
 def test_several_channels_are_read():
     both = attrs.evolve(REAL, images=np.repeat(REAL.images, 2, 1), channels=("a", "b"))
-    assert segmentation.predict(segmentation.train(SMALL, both, steps=1, seed=0), both.images).shape == both.masks.shape
+    assert (
+        segmentation.predict(segmentation.train(SMALL, both, steps=1, seed=0), both.images).shape
+        == both.masks.shape
+    )

@@ -32,7 +32,10 @@ def _score(persons: float) -> float:
 
 
 def _with_curve(seed: int, truth: float) -> Scores:
-    return _simulated(seed, {arm: _score(number) for number, arm in CURVE.items()} | {"mixed": _score(BASE + truth)})
+    return _simulated(
+        seed,
+        {arm: _score(number) for number, arm in CURVE.items()} | {"mixed": _score(BASE + truth)},
+    )
 
 
 def test_the_interval_covers_the_true_16_persons_in_at_least_9_of_10_repeats():
@@ -58,7 +61,11 @@ def test_a_curve_that_does_not_rise_is_named_as_such():
     [
         ({"mixed": 0.7, "real": 0.5, "pasted": 0.55}, "helps", "pasted"),
         ({"mixed": 0.7, "real": 0.55, "pasted": 0.5}, "helps", "real"),
-        ({"mixed": 0.55, "real": 0.4, "pasted": 0.7}, "no evidence", "pasted"),  # copy-paste does it without learning
+        (
+            {"mixed": 0.55, "real": 0.4, "pasted": 0.7},
+            "no evidence",
+            "pasted",
+        ),  # copy-paste does it without learning
         ({"mixed": 0.3, "real": 0.5, "pasted": 0.5}, "hurts", None),
         ({"mixed": 0.5, "real": 0.5, "pasted": 0.5}, "no evidence", None),
         ({"mixed": 0.7, "real": 0.5, "fewer": 0.69, "pasted": 0.5}, "no evidence", "fewer"),
@@ -73,7 +80,8 @@ def test_the_verdict_is_by_the_better_of_the_controls(arms, word, against):
 
 def test_equal_arms_are_told_apart_in_at_most_1_of_20_repeats():
     words = [
-        verdict(_simulated(seed, {"mixed": 0.5, "real": 0.5}), "mixed", ["real"], None, seed).word for seed in range(20)
+        verdict(_simulated(seed, {"mixed": 0.5, "real": 0.5}), "mixed", ["real"], None, seed).word
+        for seed in range(20)
     ]
     assert words.count("no evidence") >= 19
 

@@ -38,7 +38,10 @@ def test_it_is_the_figure_of_the_card(comparison, build):
 def test_it_rises_with_noise(comparison, build):
     stick, rng = Yardstick.of(comparison, "atlas", build), np.random.default_rng(0)
     noise = rng.normal(size=comparison.made.images.shape).astype(np.float32)
-    harmed = [attrs.evolve(comparison.made, images=comparison.made.images + s * noise) for s in (0, 0.2, 0.5)]
+    harmed = [
+        attrs.evolve(comparison.made, images=comparison.made.images + s * noise)
+        for s in (0, 0.2, 0.5)
+    ]
     found = [stick.kid(each) for each in harmed]
     assert found == sorted(found)
     assert found[2] > found[0] + 0.5

@@ -52,12 +52,17 @@ class Child:
         """Its exit code and what it printed."""
         self.process.join(seconds)
         assert self.process.exitcode is not None, "it hangs"
-        return Ended(self.process.exitcode, *(self.log.with_suffix(end).read_text() for end in (".out", ".err")))
+        return Ended(
+            self.process.exitcode,
+            *(self.log.with_suffix(end).read_text() for end in (".out", ".err")),
+        )
 
     def wait_for(self, text: str, seconds: float = HANG) -> None:
         """Until it has printed that, on stdout or stderr."""
         limit = time.monotonic() + seconds
-        while text not in "".join(self.log.with_suffix(end).read_text() for end in (".out", ".err")):
+        while text not in "".join(
+            self.log.with_suffix(end).read_text() for end in (".out", ".err")
+        ):
             assert self.process.is_alive(), f"ended before it printed {text!r}: {self.wait()}"
             assert time.monotonic() < limit, f"never printed {text!r}"
             time.sleep(0.002)
@@ -71,22 +76,38 @@ class Server:
         self.context.set_forkserver_preload(PRELOAD)
         self.logs, self.count = logs, 0
 
-    def start(self, *arguments: object, hook: Callable[..., None] | None = None, given: tuple[Any, ...] = ()) -> Child:
+    def start(
+        self,
+        *arguments: object,
+        hook: Callable[..., None] | None = None,
+        given: tuple[Any, ...] = (),
+    ) -> Child:
         self.count += 1
         log = self.logs / f"{self.count}.log"
         for end in (".out", ".err"):
             log.with_suffix(end).touch()
         words = [str(each) for each in arguments]
-        process = self.context.Process(target=_work, args=(words, dict(os.environ), log, hook, given))
+        process = self.context.Process(
+            target=_work, args=(words, dict(os.environ), log, hook, given)
+        )
         process.start()
         return Child(process, log)
 
-    def run(self, *arguments: object, hook: Callable[..., None] | None = None, given: tuple[Any, ...] = ()) -> Ended:
+    def run(
+        self,
+        *arguments: object,
+        hook: Callable[..., None] | None = None,
+        given: tuple[Any, ...] = (),
+    ) -> Ended:
         return self.start(*arguments, hook=hook, given=given).wait()
 
 
 def _work(
-    words: list[str], environment: dict[str, str], log: Path, hook: Callable[..., None] | None, given: tuple[Any, ...]
+    words: list[str],
+    environment: dict[str, str],
+    log: Path,
+    hook: Callable[..., None] | None,
+    given: tuple[Any, ...],
 ) -> None:
     os.environ.clear()
     os.environ.update(environment)
@@ -113,18 +134,29 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     """Every leaf of a checkpoint by its path, without clock times and lengths of files that hold them."""
     if isinstance(value, (dict, list)):
         items = value.items() if isinstance(value, dict) else enumerate(value)
-        leaves = [flat(inner, f"{prefix}/{key}") for key, inner in items if f"{prefix}/{key}" not in CLOCKS]
+        leaves = [
+            flat(inner, f"{prefix}/{key}")
+            for key, inner in items
+            if f"{prefix}/{key}" not in CLOCKS
+        ]
         return {name: leaf for each in leaves for name, leaf in each.items()}
     return {prefix: value}
 
 
-CLOCKS = ("/seconds", "/journal", "/recipe")  # the recipe differs where one run was told to stop elsewhere
+CLOCKS = (
+    "/seconds",
+    "/journal",
+    "/recipe",
+)  # the recipe differs where one run was told to stop elsewhere
 
 
 def losses(folder: Path) -> list[dict[str, Any]]:
     """What must be equal in `metrics.jsonl`."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k in ("step", "epoch") or k.startswith("loss")} for line in lines]
+    return [
+        {k: v for k, v in line.items() if k in ("step", "epoch") or k.startswith("loss")}
+        for line in lines
+    ]
 
 
 def _equal(one: Any, two: Any) -> bool:

@@ -60,7 +60,8 @@ def with_pickle(data: bytes, *pickles: bytes) -> bytes:
     """A checkpoint whose `data.pkl` is another, or several."""
     rest = [(name, each) for name, each in records(data).items() if not name.endswith("/data.pkl")]
     return packed(
-        [("archive/data.pkl", each) for each in pickles] + [("archive/" + n.split("/", 1)[1], d) for n, d in rest]
+        [("archive/data.pkl", each) for each in pickles]
+        + [("archive/" + n.split("/", 1)[1], d) for n, d in rest]
     )
 
 
@@ -90,14 +91,18 @@ def nested(state: State, canary: Path) -> bytes:
 
 def two_pickles(state: State, canary: Path) -> bytes:
     good = saved(state)
-    bad = next(data for name, data in records(system(state, canary)).items() if name.endswith("/data.pkl"))
+    bad = next(
+        data for name, data in records(system(state, canary)).items() if name.endswith("/data.pkl")
+    )
     fine = next(data for name, data in records(good).items() if name.endswith("/data.pkl"))
     return with_pickle(good, fine, bad)
 
 
 def two_pickles_reversed(state: State, canary: Path) -> bytes:
     good = saved(state)
-    bad = next(data for name, data in records(system(state, canary)).items() if name.endswith("/data.pkl"))
+    bad = next(
+        data for name, data in records(system(state, canary)).items() if name.endswith("/data.pkl")
+    )
     fine = next(data for name, data in records(good).items() if name.endswith("/data.pkl"))
     return with_pickle(good, bad, fine)
 
@@ -120,7 +125,13 @@ def old_format_with_a_zip_behind(state: State, canary: Path) -> bytes:
 def torchscript(state: State, canary: Path) -> bytes:
     script = f"def forward(self):\n  return open({str(canary)!r}, 'w')\n".encode()
     members = [(name, data) for name, data in records(saved(state)).items()]
-    return packed([*members, ("archive/constants.pkl", pickle.dumps(())), ("archive/code/__torch__.py", script)])
+    return packed(
+        [
+            *members,
+            ("archive/constants.pkl", pickle.dumps(())),
+            ("archive/code/__torch__.py", script),
+        ]
+    )
 
 
 def deflate_bomb(state: State, canary: Path) -> bytes:
@@ -144,7 +155,10 @@ def fewer_keys(state: State, canary: Path) -> bytes:
     """As many as are unpickled."""
     more = {f"k{number}": 0 for number in range(85_000)}
     data = sound(state | {part: state[part] | more for part in ("network", "averaged")})
-    assert len(next(each for name, each in records(data).items() if name.endswith("/data.pkl"))) > 2 << 20
+    assert (
+        len(next(each for name, each in records(data).items() if name.endswith("/data.pkl")))
+        > 2 << 20
+    )
     return data
 
 
@@ -152,7 +166,11 @@ def deep(state: State, canary: Path) -> bytes:
     """Lists in lists, deeper than Python's stack."""
     levels = 10**5
     inner = b"]" * levels + b"a" * (levels - 1)
-    pickled = b"\x80\x02}(X\x06\x00\x00\x00formatK\x01X\x04\x00\x00\x00keys]X\x01\x00\x00\x00x" + inner + b"u."
+    pickled = (
+        b"\x80\x02}(X\x06\x00\x00\x00formatK\x01X\x04\x00\x00\x00keys]X\x01\x00\x00\x00x"
+        + inner
+        + b"u."
+    )
     return with_pickle(saved(state), pickled)
 
 
@@ -167,7 +185,10 @@ def short_record(state: State, canary: Path) -> bytes:
     """A tensor that claims more bytes than there are."""
     data = records(saved({"format": 1, "x": torch.arange(8.0)}))
     name = next(name for name in data if name.endswith("/data.pkl"))
-    return with_pickle(packed([*data.items()]), data[name].replace(b"K\x08", b"J" + (1 << 28).to_bytes(4, "little")))
+    return with_pickle(
+        packed([*data.items()]),
+        data[name].replace(b"K\x08", b"J" + (1 << 28).to_bytes(4, "little")),
+    )
 
 
 def no_recipe(state: State, canary: Path) -> bytes:

@@ -31,9 +31,15 @@ def start(
     for rank in range(count):
         with pytest.MonkeyPatch.context() as patch:
             here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_PORT": port}
-            for name, value in {**here, "MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}.items():
+            for name, value in {
+                **here,
+                "MASTER_ADDR": "127.0.0.1",
+                "GLOO_SOCKET_IFNAME": "lo",
+            }.items():
                 patch.setenv(name, str(value))
-            children.append(server.start(*arguments, hook=hook, given=(rank, *given) if hook else ()))
+            children.append(
+                server.start(*arguments, hook=hook, given=(rank, *given) if hook else ())
+            )
     return children
 
 
@@ -47,7 +53,9 @@ def supervised(*arguments: object) -> subprocess.Popen[str]:
     paths = os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "plugins")))
     given = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "medgen", *map(str, arguments)]
-    return subprocess.Popen(command, env=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, env=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def gone(pid: int) -> bool:

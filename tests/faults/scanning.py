@@ -19,7 +19,9 @@ def find(root: Path, words: Sequence[bytes]) -> list[str]:
         parts = [str(path.relative_to(root)).encode()]
         if path.is_file():
             parts += layers(path.read_bytes())
-        found += [f"{path}: {word.decode()}" for word in words if any(has(part, word) for part in parts)]
+        found += [
+            f"{path}: {word.decode()}" for word in words if any(has(part, word) for part in parts)
+        ]
     return found
 
 
@@ -27,7 +29,9 @@ def has(data: bytes, word: bytes) -> bool:
     """In any case, as UTF-8 or UTF-16, as hexadecimal digits or in base64."""
     small = word.lower()
     forms = (small, small.decode().encode("utf-16-le"), word.hex().encode())
-    return any(form in data.lower() for form in forms) or any(form in data for form in base64_forms(word))
+    return any(form in data.lower() for form in forms) or any(
+        form in data for form in base64_forms(word)
+    )
 
 
 def base64_forms(word: bytes) -> Iterator[bytes]:

@@ -38,7 +38,9 @@ def cache(tmp_path) -> Path:
 
 
 def stores(cache: Path) -> list[Path]:
-    return sorted(path for path in cache.iterdir() if path.is_dir() and path.name.startswith("slices-"))
+    return sorted(
+        path for path in cache.iterdir() if path.is_dir() and path.name.startswith("slices-")
+    )
 
 
 # Many processes, one cache
@@ -56,9 +58,16 @@ def processes() -> BaseContext:
 def test_eight_processes_fill_one_cache_and_one_is_killed(scans, cache, tmp_path, processes):
     """All that live read the same bytes, as alone, from one store; the killed one leaves no part of a store."""
     expected = everything(opened(wanted(scans), tmp_path / "alone"))
-    start, log, answers = processes.Event(), tmp_path / "log", [tmp_path / f"answer-{number}" for number in range(8)]
+    start, log, answers = (
+        processes.Event(),
+        tmp_path / "log",
+        [tmp_path / f"answer-{number}" for number in range(8)],
+    )
     killed = processes.Process(target=fill, args=(scans, cache, log, start, answers[0], 3))
-    others = [processes.Process(target=fill, args=(scans, cache, log, start, each)) for each in answers[1:]]
+    others = [
+        processes.Process(target=fill, args=(scans, cache, log, start, each))
+        for each in answers[1:]
+    ]
     for process in (killed, *others):
         process.start()
     start.set()
@@ -80,8 +89,14 @@ def test_eight_processes_find_one_damaged_store(scans, cache, tmp_path, processe
     expected = everything(opened(wanted(scans), cache))
     (store,) = stores(cache)
     flip(store / "0", 12345)
-    start, log, answers = processes.Event(), tmp_path / "log", [tmp_path / f"answer-{number}" for number in range(8)]
-    others = [processes.Process(target=fill, args=(scans, cache, log, start, each)) for each in answers]
+    start, log, answers = (
+        processes.Event(),
+        tmp_path / "log",
+        [tmp_path / f"answer-{number}" for number in range(8)],
+    )
+    others = [
+        processes.Process(target=fill, args=(scans, cache, log, start, each)) for each in answers
+    ]
     for process in others:
         process.start()
     start.set()
@@ -89,7 +104,10 @@ def test_eight_processes_find_one_damaged_store(scans, cache, tmp_path, processe
         process.join(HANG)
     assert [process.exitcode for process in others] == [0] * 8
     assert {each.read_bytes() for each in answers} == {expected}
-    assert "the slice store is damaged (0 has another checksum than when it was written)" in log.read_text()
+    assert (
+        "the slice store is damaged (0 has another checksum than when it was written)"
+        in log.read_text()
+    )
 
 
 def flip(path: Path, bit: int) -> None:
@@ -179,7 +197,10 @@ def test_what_a_killed_process_left_is_removed_later(scans, cache):
         for path in cache.glob(f".building-*{name}"):
             os.utime(path, (time.time() - hours * 3600,) * 2)
     opened(wanted(scans), cache)
-    assert {path.name for path in cache.glob(".building-*")} == {".building-new", ".building-digests.json-new"}
+    assert {path.name for path in cache.glob(".building-*")} == {
+        ".building-new",
+        ".building-digests.json-new",
+    }
 
 
 # What makes another store
@@ -213,7 +234,17 @@ def test_every_rule_that_makes_slices_is_part_of_the_key(scans, cache, change):
 @pytest.mark.row("C2")
 def test_every_setting_is_known_to_change_slices_or_not_to():
     """A new setting of `[data]` must be put in one of two lists: what is in the key, and what cannot change a slice."""
-    in_the_key = {"axis", "image_size", "lower", "upper", "headroom", "nan", "masks", "spacing", "crop"}
+    in_the_key = {
+        "axis",
+        "image_size",
+        "lower",
+        "upper",
+        "headroom",
+        "nan",
+        "masks",
+        "spacing",
+        "crop",
+    }
     by_the_sources = {"root", "layout", "files", "exclude"}
     selects_rows = {"person", "min_foreground", "lesion_only", "min_lesion", "val_fraction"}
     refuses_or_allows = {"workers", "max_voxels", "allow_patient_overlap", "accept_changes"}
@@ -242,7 +273,9 @@ def test_a_scan_that_changed_is_never_read_from_the_cache(scans, cache, monkeypa
     path.write_bytes(other.read_bytes())
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     after = opened(wanted(scans, allow_patient_overlap=True), cache)
-    first, second = (after.read(np.flatnonzero(after.patient == number), ("bravo",)) for number in (0, 1))
+    first, second = (
+        after.read(np.flatnonzero(after.patient == number), ("bravo",)) for number in (0, 1)
+    )
     assert (first == second).all()
     path.write_bytes(kept)
     assert opened(wanted(scans), cache).fingerprint == before.fingerprint
@@ -255,7 +288,9 @@ def test_what_a_slice_is_changes_only_with_the_format(scans, cache):
     store = opened(wanted(scans), cache)
     bravo, seg = (store.read(np.arange(len(store)), (channel,)) for channel in ("bravo", "seg"))
     assert (store_module.FORMAT, len(store)) == (4, 48)
-    assert [bravo.mean(), bravo.std(), seg.mean()] == pytest.approx([-0.950195, 0.137939, -0.987793], abs=1e-5)
+    assert [bravo.mean(), bravo.std(), seg.mean()] == pytest.approx(
+        [-0.950195, 0.137939, -0.987793], abs=1e-5
+    )
 
 
 # Unreadable for now
@@ -265,7 +300,9 @@ NOT_NOW = [errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EIO, errno.ESTALE, er
 
 @pytest.mark.parametrize("code", NOT_NOW, ids=errno.errorcode.get)
 @pytest.mark.parametrize("where", ["open", "map"])
-def test_a_store_that_cannot_be_opened_now_is_left_alone(where, code, scans, cache, monkeypatch, capsys):
+def test_a_store_that_cannot_be_opened_now_is_left_alone(
+    where, code, scans, cache, monkeypatch, capsys
+):
     """Point 24: too many open files, too little memory or a server that is away say nothing of a shared store."""
     opened(wanted(scans), cache)
     (store,) = stores(cache)
@@ -275,7 +312,8 @@ def test_a_store_that_cannot_be_opened_now_is_left_alone(where, code, scans, cac
         patch.setattr(owner, name, refusing(code))
         memory_ = code == errno.ENOMEM
         with pytest.raises(
-            OutOfMemoryError if memory_ else StorageError, match="than there is" if memory_ else "is left"
+            OutOfMemoryError if memory_ else StorageError,
+            match="than there is" if memory_ else "is left",
         ):
             opened(wanted(scans), cache)
     assert before == {path: path.stat().st_mtime_ns for path in store.iterdir()}
@@ -300,7 +338,9 @@ def test_a_store_of_which_a_file_is_gone_is_made_again(scans, cache, capsys):
 
 
 @pytest.mark.parametrize("code", [errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS])
-def test_without_memory_mapping_slices_are_read_into_memory(code, scans, cache, monkeypatch, capsys):
+def test_without_memory_mapping_slices_are_read_into_memory(
+    code, scans, cache, monkeypatch, capsys
+):
     """Point 5: as on folders shared with a virtual machine; told once."""
     monkeypatch.setattr(file_systems, "_told", set())
     expected = everything(opened(wanted(scans), cache))

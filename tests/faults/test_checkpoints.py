@@ -38,7 +38,12 @@ def common(tiny):
 # Killed
 
 
-EVERY = ("training.steps=12", "training.epoch_steps=5", "training.accumulate=2", "callbacks.checkpoints.every_steps=2")
+EVERY = (
+    "training.steps=12",
+    "training.epoch_steps=5",
+    "training.accumulate=2",
+    "callbacks.checkpoints.every_steps=2",
+)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +69,9 @@ def test_a_run_that_is_killed_at_random_moments_ends_bit_for_bit_as_one_that_was
     longest, kills, ends = time.monotonic() - began, 0, 0
     while kills < count or not ends:
         child = server.start("train", *common, *EVERY, f"run.dir={folder}", "--resume", "auto")
-        if kills % 2:  # much of it is spent before the first step; and the machine may have become slower
+        if (
+            kills % 2
+        ):  # much of it is spent before the first step; and the machine may have become slower
             wait_for_a_save(child, folder)
         if kills < count:
             child.process.join(chance.uniform(0.01, (0.2 if kills % 2 else 0.9) * longest))
@@ -144,7 +151,13 @@ def die_in_save(point: str, save: int) -> None:
     def replace(source, target):
         die(*(("replace",) if str(target).endswith("latest.pt") else ()))
         real["replace"](source, target)
-        die("replaced" if str(target).endswith("latest.pt") else "kept" if str(target).endswith("prev.pt") else "")
+        die(
+            "replaced"
+            if str(target).endswith("latest.pt")
+            else "kept"
+            if str(target).endswith("prev.pt")
+            else ""
+        )
 
     unlink = Path.unlink
 
@@ -158,7 +171,9 @@ def die_in_save(point: str, save: int) -> None:
 
 
 # saves: 1 at the start, then best, epoch, latest of the first epoch, and of the second; only epochs are pruned
-@pytest.mark.parametrize(("point", "save"), [(p, n) for p in POINTS for n in ((6,) if p == "prune" else (4, 7))])
+@pytest.mark.parametrize(
+    ("point", "save"), [(p, n) for p in POINTS for n in ((6,) if p == "prune" else (4, 7))]
+)
 @pytest.mark.row("K2")
 def test_a_run_that_is_killed_inside_a_save_has_the_old_checkpoint_or_the_new_one(
     point, save, server, common, tmp_path
@@ -182,7 +197,11 @@ def test_a_run_that_is_killed_inside_a_save_has_the_old_checkpoint_or_the_new_on
 @pytest.fixture
 def trained(medgen, common, tmp_path):
     folder = tmp_path / "trained"
-    options = ("training.steps=4", "callbacks.checkpoints.every_steps=1", "training.validate_every=0")
+    options = (
+        "training.steps=4",
+        "callbacks.checkpoints.every_steps=1",
+        "training.validate_every=0",
+    )
     result = medgen("train", *common, *options, f"run.dir={folder}")
     assert result.code == 0, result.err
     return folder
@@ -193,7 +212,9 @@ DAMAGES = {
     "cut": lambda data: data[: len(data) // 3],
     "empty": lambda data: b"",
     "a web page": lambda data: b"<!DOCTYPE html><html><body>404</body></html>",
-    "an LFS pointer": lambda data: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+    "an LFS pointer": lambda data: (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    ),
 }
 
 
@@ -215,7 +236,10 @@ def test_a_damaged_latest_is_said_once_and_prev_is_used(damage, trained, medgen,
 def test_if_latest_and_prev_are_damaged_both_are_named_and_nothing_starts_from_0(trained, medgen):
     for name in ("latest.pt", "prev.pt"):
         (trained / name).write_bytes(b"")
-    for result in (medgen("train", "--resume", trained), medgen("train", "--resume", trained, "training.steps=9")):
+    for result in (
+        medgen("train", "--resume", trained),
+        medgen("train", "--resume", trained, "training.steps=9"),
+    ):
         assert result.code == 4
         assert [name in result.err for name in ("latest.pt", "prev.pt")] == [True, True]
 
@@ -268,12 +292,16 @@ def limit_files(size: int) -> None:
 
 
 @pytest.mark.row("K5")
-def test_a_place_that_is_too_small_is_refused_before_the_first_step(server, medgen, common, tmp_path, monkeypatch):
+def test_a_place_that_is_too_small_is_refused_before_the_first_step(
+    server, medgen, common, tmp_path, monkeypatch
+):
     once = ("training.steps=1", "training.validate_every=0", "training.epoch_steps=9")
     assert medgen("train", *common, *once, f"run.dir={tmp_path}/r").code == 0
     size = (tmp_path / "r/prev.pt").stat().st_size
     # large enough for the state before the first step, which has no moments yet, but not for what follows
-    result = server.run("train", *common, *FULL, f"run.dir={tmp_path}/s", hook=limit_files, given=(size + 4000,))
+    result = server.run(
+        "train", *common, *FULL, f"run.dir={tmp_path}/s", hook=limit_files, given=(size + 4000,)
+    )
     assert result.code == 8, result.err
     assert "File too large (needs" in result.err
     assert (tmp_path / "s/metrics.jsonl").read_text() == ""
@@ -284,7 +312,9 @@ def test_a_place_that_is_too_small_is_refused_before_the_first_step(server, medg
 
 
 @pytest.mark.row("K6")
-def test_a_folder_that_cannot_be_written_or_goes_away_is_said_in_one_line(medgen, common, tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_written_or_goes_away_is_said_in_one_line(
+    medgen, common, tmp_path, monkeypatch
+):
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file/below"):
         result = medgen("train", *common, *FULL, f"run.dir={folder}")
@@ -311,16 +341,24 @@ def problems(result):
 
 @pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES])
 @pytest.mark.row("K6")
-def test_a_folder_that_may_only_be_read_is_said_in_one_line(code, medgen, common, tmp_path, monkeypatch):
+def test_a_folder_that_may_only_be_read_is_said_in_one_line(
+    code, medgen, common, tmp_path, monkeypatch
+):
     """By errors from the system's calls, as permissions do not keep root from writing."""
     assert medgen("train", *common, *FULL, f"run.dir={tmp_path}/r").code == 0
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "r").rglob("*") if path.is_file()}
+    before = {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "r").rglob("*") if path.is_file()
+    }
     mkdir = os.mkdir
 
     def refusing(real):
         def call(path, *arguments, **keywords):
             mode = arguments[0] if arguments else keywords.get("mode", "r")
-            writes = mode & (os.O_WRONLY | os.O_RDWR) if isinstance(mode, int) else set("wax+") & set(mode)
+            writes = (
+                mode & (os.O_WRONLY | os.O_RDWR)
+                if isinstance(mode, int)
+                else set("wax+") & set(mode)
+            )
             if str(path).startswith(str(tmp_path)) and (writes or real is mkdir):
                 raise OSError(code, os.strerror(code), str(path))
             return real(path, *arguments, **keywords)
@@ -371,17 +409,22 @@ def kill_a_worker(pid_file: str, seen: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seen", "memory"), [(True, r" while it held \S+ GB"), (False, r" \(how much memory it held is not known\)")]
+    ("seen", "memory"),
+    [(True, r" while it held \S+ GB"), (False, r" \(how much memory it held is not known\)")],
 )
 @pytest.mark.row("K9")
-def test_a_killed_process_that_reads_scans_is_told_and_what_to_do(seen, memory, server, common, tmp_path, monkeypatch):
+def test_a_killed_process_that_reads_scans_is_told_and_what_to_do(
+    seen, memory, server, common, tmp_path, monkeypatch
+):
     monkeypatch.setenv("MEDGEN_CACHE", str(tmp_path / "cache"))
     options = (*common, *FULL, f"run.dir={tmp_path}/r", "data.workers=2")
     ended = server.run("train", *options, hook=kill_a_worker, given=(str(tmp_path / "pid"), seen))
     assert ended.code == 7, ended
     pid, last = (tmp_path / "pid").read_text(), ended.err.splitlines()[-1]
     said = f"medgen: data.workers: process {pid}, one of 2 that read the scans, was killed by SIGKILL{memory}"
-    assert re.fullmatch(rf"{said}, most likely .*\. Set data\.workers lower, or ask for more memory.*", last), ended.err
+    assert re.fullmatch(
+        rf"{said}, most likely .*\. Set data\.workers lower, or ask for more memory.*", last
+    ), ended.err
     assert "Traceback" not in ended.err
     assert server.run("train", *common, *FULL, f"run.dir={tmp_path}/r2", "data.workers=1").code == 0
 
@@ -403,13 +446,23 @@ def test_only_epochs_that_the_run_wrote_are_deleted_and_only_once_a_newer_one_is
     from medgen_builtins.callbacks._checkpoints import Saving, Times
 
     def saving(keep):
-        return Saving(Times(every_steps=0, every_minutes=0.0, every_epochs=1), keep, metric="loss/val", gain=False)
+        return Saving(
+            Times(every_steps=0, every_minutes=0.0, every_epochs=1),
+            keep,
+            metric="loss/val",
+            gain=False,
+        )
 
     chance = random.Random(0)
     for number in range(300):
         folder = tmp_path / str(number)
         folder.mkdir()
-        foreign = {f"epoch_{chance.randrange(100, 200):05d}.pt", "epoch_00001_copy.pt", "best.pt", "latest.pt"}
+        foreign = {
+            f"epoch_{chance.randrange(100, 200):05d}.pt",
+            "epoch_00001_copy.pt",
+            "best.pt",
+            "latest.pt",
+        }
         for name in foreign:
             (folder / name).write_text("")
         keep, last = chance.randint(1, 4), chance.randint(1, 9)

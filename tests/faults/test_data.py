@@ -69,9 +69,21 @@ def trained(medgen, tmp_path):
     """`medgen train` on a folder, tiny."""
 
     def run(root: Path, *arguments: str, recipe: str = "bravo_rflow"):
-        small = ("data.image_size=16", "data.workers=1", "network.unet.channels=[8,16]", "training.precision=fp32")
-        small += ("training.compile=false", "callbacks.previews=false", "training.steps=2", "training.batch_size=2")
-        return medgen("train", recipe, f"data.root={root}", f"run.dir={tmp_path / 'run'}", *small, *arguments)
+        small = (
+            "data.image_size=16",
+            "data.workers=1",
+            "network.unet.channels=[8,16]",
+            "training.precision=fp32",
+        )
+        small += (
+            "training.compile=false",
+            "callbacks.previews=false",
+            "training.steps=2",
+            "training.batch_size=2",
+        )
+        return medgen(
+            "train", recipe, f"data.root={root}", f"run.dir={tmp_path / 'run'}", *small, *arguments
+        )
 
     return run
 
@@ -79,7 +91,9 @@ def trained(medgen, tmp_path):
 def edited(path: Path, **changes: Any) -> Path:
     """A volume written again with its voxels or its affine changed."""
     image = nib.load(path)
-    data = changes["data"](np.array(image.dataobj)) if "data" in changes else np.array(image.dataobj)
+    data = (
+        changes["data"](np.array(image.dataobj)) if "data" in changes else np.array(image.dataobj)
+    )
     affine = changes["affine"](image.affine.copy()) if "affine" in changes else image.affine
     nib.save(nib.Nifti1Image(data, affine), path)
     return path
@@ -92,7 +106,8 @@ def edited(path: Path, **changes: Any) -> Path:
 def test_every_damaged_file_is_listed_not_just_the_first(scans, checked, trained):
     """Cut, empty and changed files of three patients are one table with what to do, and the same lines in training."""
     cut, empty, changed = (
-        scans / name for name in ("Mets_000/bravo.nii.gz", "Mets_001/seg.nii.gz", "Mets_003/bravo.nii.gz")
+        scans / name
+        for name in ("Mets_000/bravo.nii.gz", "Mets_001/seg.nii.gz", "Mets_003/bravo.nii.gz")
     )
     cut.write_bytes(cut.read_bytes()[:-3])
     empty.write_bytes(b"")
@@ -110,9 +125,9 @@ def test_every_damaged_file_is_listed_not_just_the_first(scans, checked, trained
     )
     refused = trained(scans)
     assert refused.code == 3
-    assert [line.split(": ")[1] for line in refused.err.splitlines() if line.startswith("medgen: ")] == [
-        str(path) for path in (cut, empty, changed)
-    ]
+    assert [
+        line.split(": ")[1] for line in refused.err.splitlines() if line.startswith("medgen: ")
+    ] == [str(path) for path in (cut, empty, changed)]
 
 
 @pytest.mark.row("I1")
@@ -135,7 +150,10 @@ def test_a_misspelt_exclusion_is_a_fault_with_a_likely_name(scans, checked):
     result = checked(scans, 'data.exclude=["Mets_0002"]')
     assert result.code == 3
     assert [(each["fault"], each["fix"]) for each in result.table["faults"]] == [
-        ("has no patient or file Mets_0002 to leave out", "Correct it in data.exclude, perhaps to Mets_002")
+        (
+            "has no patient or file Mets_0002 to leave out",
+            "Correct it in data.exclude, perhaps to Mets_002",
+        )
     ]
 
 
@@ -158,11 +176,15 @@ def test_each_malformed_file_is_named_with_its_fault(tmp_path, checked):
     expected = {}
     for number, case in enumerate(cases):
         folder = tmp_path / "scans" / f"p{number:03d}"
-        write_volume(folder / "other.nii", make_patient(np.random.default_rng(number), SIZE)["bravo"])
+        write_volume(
+            folder / "other.nii", make_patient(np.random.default_rng(number), SIZE)["bravo"]
+        )
         name = ("seg" if case.mask else "bravo") + "".join(case.path.suffixes)
         os.rename(case.path, folder / name)
         expected[f"p{number:03d}/{name}"] = case.words
-    result = checked(tmp_path / "scans", 'data.files.bravo="bravo.nii*"', 'data.files.seg="seg.nii*"')
+    result = checked(
+        tmp_path / "scans", 'data.files.bravo="bravo.nii*"', 'data.files.seg="seg.nii*"'
+    )
     damaged = {file: what for file, what in result.faults.items() if file.endswith((".nii", ".gz"))}
     assert result.code == 3
     assert damaged.keys() == expected.keys()
@@ -204,14 +226,19 @@ def test_a_recipe_tells_of_lesions_too_small_for_its_slices(scans, checked):
     """Issue 10, point 9: how many, how large, and what would show them; without a recipe there are no slices yet."""
     told = "are too small for 8 px of "
     assert not any(told in each for each in checked(scans, "data.image_size=8").warnings.values())
-    warnings = checked(scans, "--recipe", "bravo_rflow", "data.image_size=8", "network.unet.channels=[8,16]").warnings
+    warnings = checked(
+        scans, "--recipe", "bravo_rflow", "data.image_size=8", "network.unet.channels=[8,16]"
+    ).warnings
     assert told in warnings[str(scans)]
     assert "lesions of seg are too small for" in warnings[str(scans)]
 
 
 def test_a_mask_in_the_air_is_a_fault_that_names_both_files(scans, checked, trained):
     """Issue 10, point 10: more than half of it; the patient can be left out."""
-    path = edited(scans / "Mets_001" / "seg.nii.gz", data=lambda d: np.uint8(np.indices(d.shape).max(axis=0) < 2))
+    path = edited(
+        scans / "Mets_001" / "seg.nii.gz",
+        data=lambda d: np.uint8(np.indices(d.shape).max(axis=0) < 2),
+    )
     result = checked(scans)
     assert result.code == 3
     assert result.faults == {
@@ -232,7 +259,8 @@ def test_another_orientation_is_warned_of_and_is_the_same_head(scans, checked, c
     result = checked(scans)
     assert result.code == 0
     assert result.warnings == {
-        f"Mets_001/{name}.nii.gz": "has axes LPS, but 9 of 12 have RAS" for name in ("bravo", "flair", "seg")
+        f"Mets_001/{name}.nii.gz": "has axes LPS, but 9 of 12 have RAS"
+        for name in ("bravo", "flair", "seg")
     }
 
 
@@ -265,7 +293,10 @@ def flipped(affine):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"data": lambda data: data[..., :-1]}, "has 20 x 24 x 9 voxels, but Mets_001/bravo.nii.gz has 20 x 24 x 10"),
+        (
+            {"data": lambda data: data[..., :-1]},
+            "has 20 x 24 x 9 voxels, but Mets_001/bravo.nii.gz has 20 x 24 x 10",
+        ),
         (
             {"affine": shifted},
             "spans (1, 0, 0) to (20, 23, 18) mm, but Mets_001/bravo.nii.gz spans (0, 0, 0) to (19, 23, 18) mm",
@@ -282,7 +313,9 @@ def flipped(affine):
     ids=["slices", "shift", "flip", "spacing"],
 )
 @pytest.mark.row("I6", "I7")
-def test_a_mask_that_does_not_fit_names_both_files_and_values(scans, checked, trained, change, told):
+def test_a_mask_that_does_not_fit_names_both_files_and_values(
+    scans, checked, trained, change, told
+):
     """Unequal slice counts, a shift by one voxel, a left-right flip and another spacing are errors, not warnings."""
     edited(scans / "Mets_001" / "seg.nii.gz", **change)
     result = checked(scans)
@@ -325,7 +358,9 @@ def test_what_is_missing_or_there_twice_or_of_no_use_is_told(scans, checked):
 @pytest.mark.row("I7")
 def test_ids_that_differ_in_case_or_encoding_only_are_a_fault(scans, checked):
     """On many disks they are one folder, and to a reader they are one patient."""
-    for number, id in enumerate(("METS_000", *(unicodedata.normalize(form, "Müller") for form in ("NFC", "NFD")))):
+    for number, id in enumerate(
+        ("METS_000", *(unicodedata.normalize(form, "Müller") for form in ("NFC", "NFD")))
+    ):
         bravo = make_patient(np.random.default_rng(number + 10), SIZE)["bravo"]
         write_volume(scans / id / "bravo.nii.gz", bravo)
     faults = [each["fault"] for each in checked(scans).table["faults"] if "differ" in each["fault"]]
@@ -357,7 +392,9 @@ def test_symlinks_are_followed_and_loops_are_told(scans, checked, tmp_path):
     (scans / "Mets_002" / "seg.nii.gz").unlink()
     (scans / "Mets_002" / "seg.nii.gz").symlink_to("seg.nii.gz")
     result = checked(scans)
-    assert result.faults == {"Mets_002/seg.nii.gz": "cannot be read (Too many levels of symbolic links)"}
+    assert result.faults == {
+        "Mets_002/seg.nii.gz": "cannot be read (Too many levels of symbolic links)"
+    }
     assert result.table["files"] == 12
 
 
@@ -383,8 +420,12 @@ def test_a_folder_that_may_not_be_read_is_no_empty_one(scans, medgen, monkeypatc
 @pytest.mark.row("I8")
 def test_odd_masks_are_told_and_read(scans, checked):
     """0/255, {0, 2}, empty and full masks: each is warned of, with what it is read as, and none is a fault."""
-    for number, change in enumerate((lambda d: d * 255, lambda d: d * 2, lambda d: d * 0, lambda d: d * 0 + 1)):
-        edited(scans / f"Mets_00{number}" / "seg.nii.gz", data=lambda data, change=change: change(data))
+    for number, change in enumerate(
+        (lambda d: d * 255, lambda d: d * 2, lambda d: d * 0, lambda d: d * 0 + 1)
+    ):
+        edited(
+            scans / f"Mets_00{number}" / "seg.nii.gz", data=lambda data, change=change: change(data)
+        )
     result = checked(scans)
     assert result.code == 0
     assert result.warnings == {
@@ -419,7 +460,12 @@ def test_lesions_are_counted_and_sized_in_mm(tmp_path, checked):
     write_volume(tmp_path / "scans" / "p2" / "seg.nii.gz", np.roll(mask, 2), (2, 2, 2.5))
     result = checked(tmp_path / "scans", "data.masks.small.labels=[1]")
     assert result.table["lesions"] == {
-        "small": {"count": 6, "patients": 2, "specks": 2, "mm3": {"5 %": 10, "50 %": 20, "95 %": 90}}
+        "small": {
+            "count": 6,
+            "patients": 2,
+            "specks": 2,
+            "mm3": {"5 %": 10, "50 %": 20, "95 %": 90},
+        }
     }
     assert "small: 6 lesions in 2 patients, median 0.02 mL" in result.shown
 
@@ -455,14 +501,18 @@ def test_the_same_voxels_under_another_name_are_refused(tmp_path, checked, train
     root = split_by_hand(tmp_path / "scans")
     image = nib.load(root / "train" / "Mets_002" / "bravo.nii.gz")
     nib.save(
-        nib.Nifti1Image(np.array(image.dataobj, np.float32), image.affine), root / "val" / "Mets_900" / "bravo.nii.gz"
+        nib.Nifti1Image(np.array(image.dataobj, np.float32), image.affine),
+        root / "val" / "Mets_900" / "bravo.nii.gz",
     )
     told = "has the voxels of train/Mets_002/bravo.nii.gz, but is for val and that for train"
     result = checked(root)
     assert (result.code, result.faults) == (3, {"val/Mets_900/bravo.nii.gz": told})
     refused = trained(root)
     assert refused.code == 3
-    assert f"medgen: {root}/val/Mets_900/bravo.nii.gz: {told.replace('train/', f'{root}/train/', 1)}. " in refused.err
+    assert (
+        f"medgen: {root}/val/Mets_900/bravo.nii.gz: {told.replace('train/', f'{root}/train/', 1)}. "
+        in refused.err
+    )
     allowed = checked(root, "data.allow_patient_overlap=true")
     assert (allowed.code, allowed.warnings) == (0, {"val/Mets_900/bravo.nii.gz": told})
     assert trained(root, "data.allow_patient_overlap=true").code == 0
@@ -475,7 +525,9 @@ def test_a_store_that_is_there_already_hides_no_overlap(tmp_path, trained):
     shutil.copy(root / "Mets_000" / "bravo.nii.gz", root / "Mets_001" / "bravo.nii.gz")
     codes = {}
     for fraction in (0.0, 0.25, 0.5):
-        codes[fraction] = trained(root, f"data.val_fraction={fraction}", f"run.dir={tmp_path / str(fraction)}").code
+        codes[fraction] = trained(
+            root, f"data.val_fraction={fraction}", f"run.dir={tmp_path / str(fraction)}"
+        ).code
     assert codes[0.0] == 0
     assert 3 in codes.values()
 
@@ -487,7 +539,9 @@ def test_masks_alone_tell_patients_apart_unless_they_are_empty(tmp_path, trained
     for place in ("train/Mets_002", "val/Mets_900"):
         edited(root / place / "seg.nii.gz", data=lambda data: data * 0)
     assert trained(root, recipe="seg_rflow").code == 0
-    shutil.copy(root / "train" / "Mets_000" / "seg.nii.gz", root / "val" / "Mets_900" / "seg.nii.gz")
+    shutil.copy(
+        root / "train" / "Mets_000" / "seg.nii.gz", root / "val" / "Mets_900" / "seg.nii.gz"
+    )
     refused = trained(root, f"run.dir={tmp_path / 'other'}", recipe="seg_rflow")
     assert refused.code == 3
     assert "val/Mets_900/seg.nii.gz: has the voxels of " in refused.err
@@ -539,7 +593,9 @@ def test_what_was_verified_is_not_read_again_until_it_changes(scans, checked, mo
     monkeypatch.setattr(file_memo, "SETTLED", -1.0)
     read: list[str] = []
     examine = examination.examine
-    monkeypatch.setattr(examination, "examine", lambda job: read.append(job.path.name) or examine(job))
+    monkeypatch.setattr(
+        examination, "examine", lambda job: read.append(job.path.name) or examine(job)
+    )
     first = checked(scans)
     assert len(read) == 12
     read.clear()
@@ -580,7 +636,9 @@ print(*({"torch", "monai", "scipy.ndimage", "nilearn", "tensorboard"} & sys.modu
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     imported = []
     for _ in range(2):
-        done = subprocess.run([sys.executable, "-c", code, scans], env=environment, capture_output=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code, scans], env=environment, capture_output=True, check=True
+        )
         imported.append(done.stdout.decode().splitlines()[-1])
     assert imported == ["scipy.ndimage", ""]
 
@@ -616,7 +674,10 @@ def test_mistakes_in_settings_are_mistakes_of_usage(scans, medgen):
 
 def test_a_folder_without_known_names_says_how_to_name_them(tmp_path, checked):
     """Patterns are suggested where no name is known."""
-    write_volume(tmp_path / "scans" / "p1" / "x17.nii.gz", make_patient(np.random.default_rng(0), SIZE)["bravo"])
+    write_volume(
+        tmp_path / "scans" / "p1" / "x17.nii.gz",
+        make_patient(np.random.default_rng(0), SIZE)["bravo"],
+    )
     result = checked(tmp_path / "scans")
     assert result.code == 3
     assert "has no file of a name that is known (t1_pre, t1_gd" in result.shown
@@ -632,12 +693,28 @@ def test_a_dataset_that_is_none_is_one_line(tmp_path, medgen):
 def test_warnings_come_in_the_same_order_each_time(scans):
     for name in ("b", "a", "d", "c", "f", "e"):
         shutil.copy(scans / "Mets_001/seg.nii.gz", scans / f"Mets_001/{name}.nii.gz")
-    command = [sys.executable, "-m", "medgen", "data", "check", scans, "data.workers=1", "--json", "-"]
+    command = [
+        sys.executable,
+        "-m",
+        "medgen",
+        "data",
+        "check",
+        scans,
+        "data.workers=1",
+        "--json",
+        "-",
+    ]
     said = [
-        subprocess.run(command, env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True).stdout
+        subprocess.run(
+            command, env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True
+        ).stdout
         for seed in ("1", "2")
     ]
-    told = [warning["file"] for warning in json.loads(said[0])["warnings"] if "of no channel" in warning["warning"]]
+    told = [
+        warning["file"]
+        for warning in json.loads(said[0])["warnings"]
+        if "of no channel" in warning["warning"]
+    ]
     assert told == [f"Mets_001/{name}.nii.gz" for name in "abcdef"]
     assert said[0] == said[1]
 
@@ -647,7 +724,10 @@ def test_a_dataset_without_masks_says_so(scans, checked, medgen):
         path.unlink()
     result = checked(scans)
     assert (result.code, result.warnings[str(scans)]) == (0, NO_MASKS)
-    assert str(scans) not in checked(scans, "mode.bravo.condition=[]", "--recipe", "bravo_rflow").warnings
+    assert (
+        str(scans)
+        not in checked(scans, "mode.bravo.condition=[]", "--recipe", "bravo_rflow").warnings
+    )
 
 
 def test_where_no_file_is_read_the_summary_says_that(scans, checked):
@@ -660,20 +740,35 @@ def test_a_mode_that_reads_a_mask_of_no_name_is_a_mistake_of_the_recipe(scans, m
     """With masks named, `seg` would be read as a scan; the likely name is given."""
     result = medgen("recipe", "show", "bravo_rflow", "data.masks.segm.labels=[1]")
     assert result.code == 2
-    assert "data.masks: got segm, expected seg among them, which mode.bravo reads. Did you mean segm?" in result.err
-    fixed = medgen("recipe", "show", "bravo_rflow", "data.masks.segm.labels=[1]", 'mode.bravo.condition=["segm"]')
+    assert (
+        "data.masks: got segm, expected seg among them, which mode.bravo reads. Did you mean segm?"
+        in result.err
+    )
+    fixed = medgen(
+        "recipe",
+        "show",
+        "bravo_rflow",
+        "data.masks.segm.labels=[1]",
+        'mode.bravo.condition=["segm"]',
+    )
     assert fixed.code == 0
 
 
 @pytest.mark.row("I10")
 def test_the_background_of_each_scan_is_shown(checked, tmp_path):
     """Point 2: for each channel in what is printed, for each file in the table for programs."""
-    rng, scans = np.random.default_rng(0), write_cohort(tmp_path / "scans", channels=("bravo", "seg"))
+    rng, scans = (
+        np.random.default_rng(0),
+        write_cohort(tmp_path / "scans", channels=("bravo", "seg")),
+    )
     path = sorted(scans.rglob("bravo.nii*"))[0]
     data = np.asarray(nib.load(path).dataobj, np.float32)
     bright = data / data.max() * 300 + 100 * (data > 0)
     nib.save(
-        nib.Nifti1Image(np.hypot(bright, rng.rayleigh(5, data.shape)).astype(np.float32), nib.load(path).affine), path
+        nib.Nifti1Image(
+            np.hypot(bright, rng.rayleigh(5, data.shape)).astype(np.float32), nib.load(path).affine
+        ),
+        path,
     )
     result = checked(scans)
     assert result.table["backgrounds"]["bravo"]["noise"] == 1

@@ -35,7 +35,9 @@ def server(tmp_path):
 @pytest.fixture
 def common(tiny, server, tmp_path):
     given = ("bravo_rflow", *tiny, *SHORT)
-    assert server.run("data", "prepare", *given).code == 0  # else the first rank of the first test tells of that
+    assert (
+        server.run("data", "prepare", *given).code == 0
+    )  # else the first rank of the first test tells of that
     return ("train", *given, f"run.dir={tmp_path}/r")
 
 
@@ -68,7 +70,10 @@ def stop_at(rank: int, step: int) -> None:
 def goes_on_as_if_nothing_had_been(common, server, tmp_path):
     """For some steps more, wherever it ended, which nobody can foresee."""
     until = checkpoint.load(tmp_path / "r/latest.pt")["position"]["step"] + 15
-    for words in ((*common, *ENDLESS, f"run.dir={tmp_path}/whole"), ("train", "--resume", tmp_path / "r")):
+    for words in (
+        (*common, *ENDLESS, f"run.dir={tmp_path}/whole"),
+        ("train", "--resume", tmp_path / "r"),
+    ):
         both = ranks.run(server, *words, hook=stop_at, given=(until,))
         assert [each.code for each in both] == [75, 0], both
     assert differences(tmp_path / "whole", tmp_path / "r") == []
@@ -83,10 +88,17 @@ def test_a_killed_rank_ends_all_and_the_run_goes_on_to_the_same_end(common, serv
     _, err = process.communicate(timeout=HANG)
     assert process.returncode == 9, err
     what = rf"medgen: {tmp_path}/r: rank 1 \(pid {second.pid}\) was killed by SIGKILL at step (\d+)"
-    then = rf"last checkpoint: step (\d+)\. Continue: medgen train --resume {tmp_path}/r --devices 2"
+    then = (
+        rf"last checkpoint: step (\d+)\. Continue: medgen train --resume {tmp_path}/r --devices 2"
+    )
     found = re.fullmatch(f"{what}; {then}\n", err)
     assert found, err
-    assert int(found[1]) >= int(found[2]) == checkpoint.load(tmp_path / "r/latest.pt")["position"]["step"] >= 6
+    assert (
+        int(found[1])
+        >= int(found[2])
+        == checkpoint.load(tmp_path / "r/latest.pt")["position"]["step"]
+        >= 6
+    )
     assert gone(first.pid)
     assert gone(second.pid)
     goes_on_as_if_nothing_had_been(common, server, tmp_path)
@@ -94,13 +106,19 @@ def test_a_killed_rank_ends_all_and_the_run_goes_on_to_the_same_end(common, serv
 
 @pytest.mark.parametrize(("count", "killed"), [(2, 0), (2, 1), (3, 1)])
 @pytest.mark.row("D1")
-def test_without_a_supervisor_one_that_is_left_names_the_killed_rank(count, killed, common, server, tmp_path):
+def test_without_a_supervisor_one_that_is_left_names_the_killed_rank(
+    count, killed, common, server, tmp_path
+):
     children = ranks.start(server, *common, *ENDLESS, "training.batch_size=6", count=count)
     beat = beat_at(tmp_path / "r", killed, 12)
     os.kill(beat.pid, signal.SIGKILL)
     ended = [each.wait() for each in children]
-    assert [each.code for each in ended] == [-signal.SIGKILL if n == killed else 9 for n in range(count)]
-    tellers = [n for n, each in enumerate(ended) if each.err]  # of two that are left, the one that noticed first
+    assert [each.code for each in ended] == [
+        -signal.SIGKILL if n == killed else 9 for n in range(count)
+    ]
+    tellers = [
+        n for n, each in enumerate(ended) if each.err
+    ]  # of two that are left, the one that noticed first
     assert len(tellers) == 1
     found = re.fullmatch(
         rf"medgen: {tmp_path}/r: rank {killed} \(pid {beat.pid}\) is gone at step \d+; "
@@ -172,7 +190,8 @@ def test_a_rank_that_hangs_is_named_and_all_end(common, server, tmp_path):
         children[1].process.kill()
     assert ended.code == 9, ended
     assert re.search(
-        rf"rank 1 \(pid {beat.pid}\) has been silent for {HANG:g} s at step \d+; last checkpoint: step", ended.err
+        rf"rank 1 \(pid {beat.pid}\) has been silent for {HANG:g} s at step \d+; last checkpoint: step",
+        ended.err,
     )
     assert len(ended.err.splitlines()) == 1
 
@@ -215,7 +234,9 @@ def test_a_signal_to_one_rank_stops_all_at_the_same_step(told, common, server, t
 
 
 @pytest.mark.row("D4")
-def test_a_signal_to_the_supervisor_reaches_its_ranks_and_the_run_goes_on_with_as_many(common, server, tmp_path):
+def test_a_signal_to_the_supervisor_reaches_its_ranks_and_the_run_goes_on_with_as_many(
+    common, server, tmp_path
+):
     common = (*common, "callbacks.checkpoints.every_steps=0", "training.epoch_steps=1000")
     process = supervised(*common, *ENDLESS, "--devices", 2)
     beat_at(tmp_path / "r", 1, 3)
@@ -272,8 +293,17 @@ def slow(rank: int, timeout: float, seconds: float) -> None:
 
 @pytest.mark.row("D5")
 def test_a_rank_may_save_validate_and_sample_for_longer_than_the_timeout(common, server, tmp_path):
-    options = ("training.steps=3", "training.validate_every=1", "training.val_batches=1", "distributed.timeout=8")
-    more = ("callbacks.checkpoints.every_steps=2", "callbacks.previews.count=2", "callbacks.previews.steps=2")
+    options = (
+        "training.steps=3",
+        "training.validate_every=1",
+        "training.val_batches=1",
+        "distributed.timeout=8",
+    )
+    more = (
+        "callbacks.checkpoints.every_steps=2",
+        "callbacks.previews.count=2",
+        "callbacks.previews.steps=2",
+    )
     both = ranks.run(server, *common, *options, *more, hook=slow, given=(8.0, 11.0))
     assert [each.code for each in both] == [0, 0], both
     assert (tmp_path / "r/previews").is_dir()
@@ -287,7 +317,9 @@ def not_finite_at(rank: int, steps: tuple[int, ...]) -> None:
 
     def spoilt(self, name, result, *more):
         if rank == 1 and self.run.step in steps:
-            result = result._replace(losses={loss: each * float("nan") for loss, each in result.losses.items()})
+            result = result._replace(
+                losses={loss: each * float("nan") for loss, each in result.losses.items()}
+            )
         real(self, name, result, *more)
 
     Trainer._descend = spoilt

@@ -37,13 +37,44 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Server:
 
 
 def command(trained: Path, out: Path, count: int = COUNT, *more: object) -> list[str]:
-    models = ("--seg-model", trained / "seg/latest.pt", "--image-model", trained / "bravo/latest.pt")
-    options = ("--max-area", 1, "--steps", 2, "--batch-size", BATCH, "--inside", "off", "--no-audit")
-    return [str(each) for each in ("generate", *models, "--num-images", count, "--output-dir", out, *options, *more)]
+    models = (
+        "--seg-model",
+        trained / "seg/latest.pt",
+        "--image-model",
+        trained / "bravo/latest.pt",
+    )
+    options = (
+        "--max-area",
+        1,
+        "--steps",
+        2,
+        "--batch-size",
+        BATCH,
+        "--inside",
+        "off",
+        "--no-audit",
+    )
+    return [
+        str(each)
+        for each in (
+            "generate",
+            *models,
+            "--num-images",
+            count,
+            "--output-dir",
+            out,
+            *options,
+            *more,
+        )
+    ]
 
 
 def files(folder: Path) -> Files:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def pair_folders(out: Path) -> list[Path]:
@@ -102,13 +133,24 @@ POINTS = [
 ]
 
 
-@pytest.mark.parametrize("point", POINTS, ids=lambda point: f"{point[0].split(':')[1]}-{point[1]}-{point[2]:d}")
+@pytest.mark.parametrize(
+    "point", POINTS, ids=lambda point: f"{point[0].split(':')[1]}-{point[1]}-{point[2]:d}"
+)
 @pytest.mark.row("G2")
 def test_a_pair_appears_as_a_whole_and_what_a_kill_left_is_swept(
-    server: Server, trained: Path, tmp_path: Path, whole: Files, medgen: Run, point: tuple[str, int, bool]
+    server: Server,
+    trained: Path,
+    tmp_path: Path,
+    whole: Files,
+    medgen: Run,
+    point: tuple[str, int, bool],
 ) -> None:
     assert server.run(*command(trained, tmp_path), hook=die_at, given=point).code == 137
-    listed = {line["id"] for line in lines(tmp_path)[1:]} if (tmp_path / "manifest.jsonl").exists() else set()
+    listed = (
+        {line["id"] for line in lines(tmp_path)[1:]}
+        if (tmp_path / "manifest.jsonl").exists()
+        else set()
+    )
     for folder in pair_folders(tmp_path):
         assert {path.name for path in folder.iterdir()} == {"bravo.nii.gz", "seg.nii.gz"}
         assert folder.name in listed
@@ -117,7 +159,9 @@ def test_a_pair_appears_as_a_whole_and_what_a_kill_left_is_swept(
 
 
 @pytest.mark.row("G2")
-def test_a_line_that_a_kill_tore_is_dropped(server: Server, trained: Path, tmp_path: Path, whole: Files) -> None:
+def test_a_line_that_a_kill_tore_is_dropped(
+    server: Server, trained: Path, tmp_path: Path, whole: Files
+) -> None:
     assert server.run(*command(trained, tmp_path), hook=die_in_the_middle_of_a_line).code == 137
     assert not (tmp_path / "manifest.jsonl").read_bytes().endswith(b"\n")
     assert server.run(*command(trained, tmp_path)).code == 0
@@ -134,7 +178,9 @@ def test_a_line_torn_by_one_process_does_not_spoil_that_of_another(tmp_path: Pat
     assert [line.get("index") for line in lines(tmp_path)] == [None, 2]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)]
+)
 @pytest.mark.row("S1")
 def test_a_signal_ends_generation_between_two_blocks_and_names_the_command_that_goes_on(
     server: Server, trained: Path, tmp_path: Path, whole: Files, number: int, code: int
@@ -171,7 +217,10 @@ def test_a_mask_drawn_again_shifts_no_neighbour_in_whatever_block_it_is(
     assert "1 of 12 masks" in ended.err
     assert "(indices 7; draws: 4 empty, 0 larger than 1 of the slice)" in ended.err
     by_index = {line["index"]: line for line in lines(tmp_path)[1:]}
-    assert {n: line["attempts"] for n, line in by_index.items() if line["attempts"] > 1} == {4: 3, 7: 4}
+    assert {n: line["attempts"] for n, line in by_index.items() if line["attempts"] > 1} == {
+        4: 3,
+        7: 4,
+    }
     assert by_index[7]["failed"]
     there = {name: data for name, data in files(tmp_path).items() if name.startswith("train/")}
     same = {
@@ -200,7 +249,9 @@ def test_any_split_in_any_order_gives_the_same_folder(
 
 
 @pytest.mark.row("G4")
-def test_parts_may_run_at_once_and_be_killed(server: Server, trained: Path, tmp_path: Path, whole: Files) -> None:
+def test_parts_may_run_at_once_and_be_killed(
+    server: Server, trained: Path, tmp_path: Path, whole: Files
+) -> None:
     parts = [command(trained, tmp_path, COUNT, "--shard", f"{part}/3") for part in (1, 2, 3)]
     children = [server.start(*part) for part in parts]
     wait_for_pairs(children[1], tmp_path, 2)
@@ -220,7 +271,9 @@ def test_parts_are_whole_blocks_disjoint_and_complete() -> None:
 
 
 @pytest.mark.row("G4")
-def test_two_processes_never_make_the_same_block(server: Server, trained: Path, tmp_path: Path, whole: Files) -> None:
+def test_two_processes_never_make_the_same_block(
+    server: Server, trained: Path, tmp_path: Path, whole: Files
+) -> None:
     manifest = Manifest.open(tmp_path, *identity(whole))
     with manifest as held, held.block(1):
         ended = server.run(*command(trained, tmp_path))
@@ -238,7 +291,9 @@ def identity(whole: Files) -> tuple[dict[str, Any], dict[str, Any]]:
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2"])
 @pytest.mark.row("G4")
-def test_a_shard_that_does_not_exist_is_refused(trained: Path, tmp_path: Path, medgen: Run, shard: str) -> None:
+def test_a_shard_that_does_not_exist_is_refused(
+    trained: Path, tmp_path: Path, medgen: Run, shard: str
+) -> None:
     ended = medgen(*command(trained, tmp_path), "--shard", shard)
     assert ended.code == 2
     assert "such as 3/8" in ended.err
@@ -271,7 +326,14 @@ def out(whole: Files, tmp_path: Path) -> Path:
 )
 @pytest.mark.row("G5")
 def test_pairs_made_differently_are_refused_and_left_alone(
-    trained: Path, cohort: Path, out: Path, medgen: Run, whole: Files, option: str, value: object, told: str
+    trained: Path,
+    cohort: Path,
+    out: Path,
+    medgen: Run,
+    whole: Files,
+    option: str,
+    value: object,
+    told: str,
 ) -> None:
     if value == "COHORT":
         value = cohort
@@ -305,13 +367,17 @@ def test_a_damaged_file_is_made_again_and_what_is_not_ours_is_left_alone(
 
 
 @pytest.mark.row("G5")
-def test_fewer_pairs_than_there_are_leave_all_there(trained: Path, out: Path, medgen: Run, whole: Files) -> None:
+def test_fewer_pairs_than_there_are_leave_all_there(
+    trained: Path, out: Path, medgen: Run, whole: Files
+) -> None:
     assert medgen(*command(trained, out, 5)).code == 0
     assert files(out) == whole
 
 
 @pytest.mark.row("G5")
-def test_pairs_without_a_manifest_are_not_taken_for_ours(trained: Path, out: Path, medgen: Run) -> None:
+def test_pairs_without_a_manifest_are_not_taken_for_ours(
+    trained: Path, out: Path, medgen: Run
+) -> None:
     (out / "manifest.jsonl").unlink()
     before = files(out)
     ended = medgen(*command(trained, out))
@@ -340,7 +406,9 @@ def test_a_manifest_with_a_line_that_is_none_of_ours_is_refused_and_kept(
 
 
 @pytest.mark.row("G6")
-def test_more_pairs_later_leave_the_first_untouched(trained: Path, out: Path, medgen: Run, tmp_path: Path) -> None:
+def test_more_pairs_later_leave_the_first_untouched(
+    trained: Path, out: Path, medgen: Run, tmp_path: Path
+) -> None:
     before = {path: path.stat().st_mtime_ns for path in out.glob("train/*/*")}
     assert medgen(*command(trained, out, COUNT + 5)).code == 0
     assert all(path.stat().st_mtime_ns == then for path, then in before.items())
@@ -349,7 +417,9 @@ def test_more_pairs_later_leave_the_first_untouched(trained: Path, out: Path, me
 
 
 @pytest.mark.row("G8")
-def test_a_checkpoint_that_was_replaced_is_refused(trained: Path, out: Path, medgen: Run, tmp_path: Path) -> None:
+def test_a_checkpoint_that_was_replaced_is_refused(
+    trained: Path, out: Path, medgen: Run, tmp_path: Path
+) -> None:
     models = tmp_path / "models"
     for name, source in {"seg": "seg/latest.pt", "bravo": "bravo/prev.pt"}.items():
         (models / name).mkdir(parents=True)
@@ -380,15 +450,22 @@ def test_a_checkpoint_that_is_replaced_as_it_is_read_is_refused(
     assert "was replaced as it was read" in ended.err
 
 
-def test_a_pair_can_be_traced_and_made_again(trained: Path, out: Path, medgen: Run, tmp_path: Path) -> None:
+def test_a_pair_can_be_traced_and_made_again(
+    trained: Path, out: Path, medgen: Run, tmp_path: Path
+) -> None:
     from hashlib import sha256
 
     header, pair = lines(out)[0], lines(out)[8]
     assert header["image_model"] == sha256((trained / "bravo/latest.pt").read_bytes()).hexdigest()
     assert header["seg_model"] == sha256((trained / "seg/latest.pt").read_bytes()).hexdigest()
-    assert {"seed", "steps", "batch_size", "max_area", "max_attempts", "versions", "device"} <= set(header)
+    assert {"seed", "steps", "batch_size", "max_area", "max_attempts", "versions", "device"} <= set(
+        header
+    )
     assert header["versions"]["medgen"]
-    assert pair["files"]["seg"] == sha256((out / "train" / pair["id"] / "seg.nii.gz").read_bytes()).hexdigest()
+    assert (
+        pair["files"]["seg"]
+        == sha256((out / "train" / pair["id"] / "seg.nii.gz").read_bytes()).hexdigest()
+    )
     assert medgen(*command(trained, tmp_path / "again", pair["index"] + 1)).code == 0
     assert lines(tmp_path / "again")[8] == pair
 
@@ -422,7 +499,9 @@ def test_a_full_disk_is_one_line_and_leaves_only_whole_pairs(
         patch.setattr(pairs, "write_slice", full)
         ended = medgen(*command(trained, tmp_path))
     assert ended.code == 8
-    assert ended.err.splitlines()[-1].startswith(f"medgen: {tmp_path}: No space left on device. Free space")
+    assert ended.err.splitlines()[-1].startswith(
+        f"medgen: {tmp_path}: No space left on device. Free space"
+    )
     assert [path.name for path in (tmp_path / "train").iterdir() if path.name.startswith(".")] == []
     assert len(pair_folders(tmp_path)) == 4
     assert medgen(*command(trained, tmp_path)).code == 0
@@ -430,7 +509,9 @@ def test_a_full_disk_is_one_line_and_leaves_only_whole_pairs(
 
 
 @pytest.mark.row("K6")
-def test_an_output_folder_that_cannot_be_one_is_one_line(trained: Path, tmp_path: Path, medgen: Run) -> None:
+def test_an_output_folder_that_cannot_be_one_is_one_line(
+    trained: Path, tmp_path: Path, medgen: Run
+) -> None:
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file/below"):
         ended = medgen(*command(trained, out))
@@ -461,6 +542,9 @@ def test_pairs_are_made_where_there_are_no_locks_no_links_and_no_rename_of_folde
     for owner, name in ((fcntl, "flock"), (fcntl, "lockf"), (os, "link"), (Path, "rename")):
         monkeypatch.setattr(owner, name, refuse)
     first = medgen(*command(trained, tmp_path / "out", COUNT, "--shard", "2/2"))
-    assert (first.code, first.err.count("this file system has no hard links, no locks")) == (0, 1), first.err
+    assert (first.code, first.err.count("this file system has no hard links, no locks")) == (
+        0,
+        1,
+    ), first.err
     assert medgen(*command(trained, tmp_path / "out")).code == 0
     assert files(tmp_path / "out") == whole

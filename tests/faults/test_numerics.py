@@ -23,7 +23,13 @@ SHORT = (*SMALL, "training.validate_every=0")
 
 @pytest.fixture
 def common(tiny, tmp_path):
-    return ("bravo_rflow", *tiny, *SHORT, "callbacks.checkpoints.every_steps=1", f"run.dir={tmp_path}/r")
+    return (
+        "bravo_rflow",
+        *tiny,
+        *SHORT,
+        "callbacks.checkpoints.every_steps=1",
+        f"run.dir={tmp_path}/r",
+    )
 
 
 def failing(patch, steps, error=None):
@@ -37,13 +43,17 @@ def failing(patch, steps, error=None):
             return step
         if error:
             raise error
-        return step._replace(losses={name: each * float("nan") for name, each in step.losses.items()})
+        return step._replace(
+            losses={name: each * float("nan") for name, each in step.losses.items()}
+        )
 
     patch.setattr(Objective, "forward", broken)
 
 
 @pytest.mark.row("N1")
-def test_one_step_that_is_not_finite_is_left_out_and_named_with_its_slices(medgen, common, tmp_path, monkeypatch):
+def test_one_step_that_is_not_finite_is_left_out_and_named_with_its_slices(
+    medgen, common, tmp_path, monkeypatch
+):
     failing(monkeypatch, [3])
     result = medgen("train", *common, "training.steps=6")
     assert result.code == 0
@@ -52,16 +62,31 @@ def test_one_step_that_is_not_finite_is_left_out_and_named_with_its_slices(medge
     assert state["position"]["step"] == 6
     assert {int(each["step"]) for each in state["optimizers"]["network"]["state"].values()} == {5}
     lines = [json.loads(line) for line in (tmp_path / "r/metrics.jsonl").read_text().splitlines()]
-    assert [line["loss/train"] is None for line in lines] == [False, False, True, False, False, False]
+    assert [line["loss/train"] is None for line in lines] == [
+        False,
+        False,
+        True,
+        False,
+        False,
+        False,
+    ]
     assert [line.get("skipped", 0) for line in lines] == [0, 0, 1, 0, 0, 0]
 
 
 @pytest.mark.row("N1")
-def test_too_many_in_a_row_end_the_run_with_the_last_good_step(medgen, common, tmp_path, monkeypatch):
+def test_too_many_in_a_row_end_the_run_with_the_last_good_step(
+    medgen, common, tmp_path, monkeypatch
+):
     failing(monkeypatch, range(3, 99))
     result = medgen("train", *common, "training.steps=40", "training.max_skipped=4")
-    assert (result.code, "5 steps in a row were not finite, last good: step 2" in result.err) == (6, True)
-    assert all(torch.isfinite(each).all() for _, each in tensor_tree.tensors(checkpoint.load(tmp_path / "r/latest.pt")))
+    assert (result.code, "5 steps in a row were not finite, last good: step 2" in result.err) == (
+        6,
+        True,
+    )
+    assert all(
+        torch.isfinite(each).all()
+        for _, each in tensor_tree.tensors(checkpoint.load(tmp_path / "r/latest.pt"))
+    )
 
 
 @pytest.mark.row("N2")
@@ -94,7 +119,12 @@ LESS = "Use training.accumulate=2 (same batch, less memory) or network.unet.chec
     ("error", "said"),
     [
         (torch.OutOfMemoryError(CUDA), "tried 25.30 GiB, 24.60 GiB free"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes."), "tried 99 bytes"),
+        (
+            RuntimeError(
+                "DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes."
+            ),
+            "tried 99 bytes",
+        ),
     ],
 )
 @pytest.mark.row("N4")
@@ -176,28 +206,51 @@ def test_what_will_not_fit_later_is_told_before_the_first_step(
 @pytest.mark.parametrize("name", ["bravo_rflow", "seg_ddpm"])
 @pytest.mark.row("N5")
 def test_the_memory_check_changes_no_bit(name, medgen, tiny, tmp_path, monkeypatch):
-    options = ("network.unet.dropout=0.2", "training.accumulate=2", "training.steps=4", "training.epoch_steps=2")
-    common = (name, *tiny, *SMALL[:2], *options, "training.val_batches=1", "callbacks.tensorboard=false")
+    options = (
+        "network.unet.dropout=0.2",
+        "training.accumulate=2",
+        "training.steps=4",
+        "training.epoch_steps=2",
+    )
+    common = (
+        name,
+        *tiny,
+        *SMALL[:2],
+        *options,
+        "training.val_batches=1",
+        "callbacks.tensorboard=false",
+    )
     assert medgen("train", *common, f"run.dir={tmp_path}/without").code == 0
     rehearsing(monkeypatch)
     assert medgen("train", *common, f"run.dir={tmp_path}/with").code == 0
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingRun, "stop_agreed", lambda self: self.step == 3 and (self.stop("SIGTERM") or True))
+        patch.setattr(
+            TrainingRun,
+            "stop_agreed",
+            lambda self: self.step == 3 and (self.stop("SIGTERM") or True),
+        )
         assert medgen("train", *common, f"run.dir={tmp_path}/parts").code == 75
     assert medgen("train", "--resume", tmp_path / "parts").code == 0
     for each in ("with", "parts"):
         assert differences(tmp_path / "without", tmp_path / each) == []
-    pictures = [sorted(path.name for path in (tmp_path / each / "previews").iterdir()) for each in ("without", "with")]
+    pictures = [
+        sorted(path.name for path in (tmp_path / each / "previews").iterdir())
+        for each in ("without", "with")
+    ]
     assert pictures[0] == pictures[1]
 
 
 @pytest.mark.row("N5")
-def test_the_memory_check_leaves_gradients_generators_buffers_and_optimizers_as_they_were(tiny, tmp_path, monkeypatch):
+def test_the_memory_check_leaves_gradients_generators_buffers_and_optimizers_as_they_were(
+    tiny, tmp_path, monkeypatch
+):
     from medgen.config.recipe import load
     from medgen.run.assemble import assemble
     from medgen.training.trainer import Trainer
 
-    run = assemble(load("bravo_rflow", [*tiny, *SMALL[:2], "callbacks.tensorboard=false"]), tmp_path)
+    run = assemble(
+        load("bravo_rflow", [*tiny, *SMALL[:2], "callbacks.tensorboard=false"]), tmp_path
+    )
     run.network.register_buffer("count", torch.zeros(1))
     run.network.register_forward_hook(lambda module, *_: module.count.add_(1) and None)
     before = {name: each.clone() for name, each in run.network.state_dict().items()}

@@ -15,7 +15,16 @@ import pytest
 from data.cohort import write_cohort
 from faults.scanning import find
 
-PEOPLE = ("Kowalczyk", "MRN00471199", "1957-03-14", "Dr-Ferreira", "Ward7B", "Uppsalaclinic", "Halvorsen", "PID882201")
+PEOPLE = (
+    "Kowalczyk",
+    "MRN00471199",
+    "1957-03-14",
+    "Dr-Ferreira",
+    "Ward7B",
+    "Uppsalaclinic",
+    "Halvorsen",
+    "PID882201",
+)
 PLACE = "studyroot-Lindqvist"
 Run = Callable[..., Any]
 
@@ -56,8 +65,21 @@ def written(tmp_path_factory: pytest.TempPathFactory, cohort_of_people: Path) ->
 
     root = tmp_path_factory.mktemp("written")
     files = [f"data.files.{name}=*_{name}.nii.gz" for name in ("bravo", "seg")]
-    options = (f"data.root={cohort_of_people}", *files, *TINY, "training.steps=4", "training.epoch_steps=2")
-    models = ("--seg-model", f"{root}/seg/best.pt", "--image-model", f"{root}/bravo/latest.pt", "--max-area", "1")
+    options = (
+        f"data.root={cohort_of_people}",
+        *files,
+        *TINY,
+        "training.steps=4",
+        "training.epoch_steps=2",
+    )
+    models = (
+        "--seg-model",
+        f"{root}/seg/best.pt",
+        "--image-model",
+        f"{root}/bravo/latest.pt",
+        "--max-area",
+        "1",
+    )
     more = ("callbacks.progress.every_steps=1", "callbacks.checkpoints.every_epochs=1")
     commands = [
         *(["train", f"{mode}_rflow", *options, *more, f"run.dir={root}/{mode}"] for mode in ("seg", "bravo")),
@@ -88,9 +110,18 @@ def test_the_canaries_are_where_they_were_planted(cohort_of_people: Path) -> Non
 @pytest.mark.row("V1")
 def test_no_file_tells_who_was_scanned(written: Path) -> None:
     kinds = {
-        path.name if path.suffix in (".pt", ".json", ".toml", ".jsonl") else path.suffix for path in written.rglob("*")
+        path.name if path.suffix in (".pt", ".json", ".toml", ".jsonl") else path.suffix
+        for path in written.rglob("*")
     }
-    assert {"latest.pt", "best.pt", "metadata.json", "metrics.jsonl", "manifest.jsonl", ".gz", ".png"} <= kinds
+    assert {
+        "latest.pt",
+        "best.pt",
+        "metadata.json",
+        "metrics.jsonl",
+        "manifest.jsonl",
+        ".gz",
+        ".png",
+    } <= kinds
     assert any("tfevents" in path.name for path in written.rglob("*"))
     assert find(written, [word.encode() for word in PEOPLE]) == []
 
@@ -106,7 +137,10 @@ def test_generated_headers_are_fresh(written: Path) -> None:
     for path in written.glob("from_*/train/*/*.nii.gz"):
         data = gzip.decompress(path.read_bytes())
         header = nib.Nifti1Header(data[:348])
-        texts = {name: header[name].item().decode() for name in ("descrip", "aux_file", "intent_name", "db_name")}
+        texts = {
+            name: header[name].item().decode()
+            for name in ("descrip", "aux_file", "intent_name", "db_name")
+        }
         assert texts == {"descrip": "synthetic", "aux_file": "", "intent_name": "", "db_name": ""}
         assert data[348:352] == bytes(4)  # no extensions
         assert path.read_bytes()[4:8] == bytes(4)  # no time
@@ -142,9 +176,13 @@ def test_a_word_in_a_gzip_file_is_found_also_in_a_part_of_one(data: bytes, tmp_p
     assert len(find(tmp_path, [WORD])) == 1
 
 
-@pytest.mark.parametrize("begins", [b"\x1f\x8b", b"\x1f\x8b\x08", b"\x1f\x8b\x08\0", b"PK", b"PK\x03\x04", b"\x89PNG"])
+@pytest.mark.parametrize(
+    "begins", [b"\x1f\x8b", b"\x1f\x8b\x08", b"\x1f\x8b\x08\0", b"PK", b"PK\x03\x04", b"\x89PNG"]
+)
 @pytest.mark.row("V1")
-def test_numbers_that_begin_as_another_file_would_are_searched_as_they_are(begins: bytes, tmp_path: Path) -> None:
+def test_numbers_that_begin_as_another_file_would_are_searched_as_they_are(
+    begins: bytes, tmp_path: Path
+) -> None:
     """Issue 10, point 0: one of 65,536 weights does, also as the first of a record in a checkpoint."""
     import torch
 
@@ -153,6 +191,8 @@ def test_numbers_that_begin_as_another_file_would_are_searched_as_they_are(begin
         data = begins + chance.bytes(2000)
         (tmp_path / f"{number}.raw").write_bytes(data)
         (tmp_path / f"{number}.gz").write_bytes(gzip.compress(data + WORD))
-    torch.save({"a": torch.frombuffer(bytearray(begins + bytes(99)), dtype=torch.uint8)}, tmp_path / "a.pt")
+    torch.save(
+        {"a": torch.frombuffer(bytearray(begins + bytes(99)), dtype=torch.uint8)}, tmp_path / "a.pt"
+    )
     assert len(find(tmp_path, [WORD])) == 200
     assert find(tmp_path, [PEOPLE[1].encode()]) == []

@@ -108,7 +108,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     loud = "import warnings\nprint('I am loud')\nwarnings.warn('and I warn')\n"
     install(folder, "good-loud", loud + GOOD.replace("NAME", "loud"), "loud")
     for name, who in {"greet": "one", "twice": "two", "train": "three"}.items():
-        install(folder, f"command-{who}", COMMAND.replace("NAME", name).replace("WHO", who), f"command_{who}")
+        install(
+            folder,
+            f"command-{who}",
+            COMMAND.replace("NAME", name).replace("WHO", who),
+            f"command_{who}",
+        )
     install(folder, "command-four", COMMAND.replace("NAME", "twice"), "command_four")
     (folder / "torn-1.0.dist-info").mkdir()
     (folder / "torn-1.0.dist-info/entry_points.txt").write_bytes(b"[medgen]\ntorn = \xff")
@@ -135,7 +140,9 @@ def listed(site: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("name", BROKEN)
 @pytest.mark.row("P1")
-def test_a_broken_plugin_is_a_row_with_its_reason(listed: subprocess.CompletedProcess[str], name: str) -> None:
+def test_a_broken_plugin_is_a_row_with_its_reason(
+    listed: subprocess.CompletedProcess[str], name: str
+) -> None:
     assert listed.returncode == 0, listed.stderr
     assert "Traceback" not in listed.stderr
     [row] = [line for line in listed.stdout.splitlines() if f"bad-{name} 1.0" in line]
@@ -150,20 +157,28 @@ def test_what_a_plugin_prints_stays_off_stdout(listed: subprocess.CompletedProce
     assert any("loud" in line and "good-loud 1.0" in line for line in listed.stdout.splitlines())
 
 
-def test_every_command_of_a_plugin_is_a_row_with_what_it_is_for(listed: subprocess.CompletedProcess[str]) -> None:
+def test_every_command_of_a_plugin_is_a_row_with_what_it_is_for(
+    listed: subprocess.CompletedProcess[str],
+) -> None:
     """Point 30."""
-    rows = [line.split(maxsplit=4) for line in listed.stdout.splitlines() if line.startswith("command ")]
+    rows = [
+        line.split(maxsplit=4) for line in listed.stdout.splitlines() if line.startswith("command ")
+    ]
     assert ["command", "greet", "command-one", "1.0", "Greet the one."] in [
         [each.strip() for each in row] for row in rows
     ]
-    assert {"slurm", "lr-find", "verify-resume", "latent-audit"} <= {row[1] for row in rows if row[2] == "medgen"}
+    assert {"slurm", "lr-find", "verify-resume", "latent-audit"} <= {
+        row[1] for row in rows if row[2] == "medgen"
+    }
     assert all(len(row) == 5 for row in rows)
 
 
 def test_show_has_the_help_of_a_command(site: Path) -> None:
     """Point 30."""
     shown = medgen_with(site, "plugins", "show", "greet").stdout
-    assert shown.startswith("# command greet, from command-one 1.0\nUsage: medgen greet [OPTIONS]\n")
+    assert shown.startswith(
+        "# command greet, from command-one 1.0\nUsage: medgen greet [OPTIONS]\n"
+    )
     assert "At length." in shown
     core = medgen_with(site, "plugins", "show", "generate")
     assert core.returncode == 5
@@ -203,7 +218,9 @@ def test_no_command_is_taken_down_by_what_others_install(site: Path) -> None:
     """Point 13."""
     done = medgen_with(site, "--help")
     assert done.returncode == 0, done.stderr
-    rows = dict(line.split(maxsplit=1) for line in done.stdout.partition("Commands:\n")[2].splitlines())
+    rows = dict(
+        line.split(maxsplit=1) for line in done.stdout.partition("Commands:\n")[2].splitlines()
+    )
     assert rows["greet"] == "Greet the one."
     assert rows["train"] == "Given by medgen 0.1.0 and command-three 1.0."
     assert {"generate", "data", "slurm", "twice"} <= rows.keys()
@@ -214,7 +231,9 @@ def test_no_command_is_taken_down_by_what_others_install(site: Path) -> None:
 @pytest.mark.parametrize("name", BROKEN)
 @pytest.mark.row("P1")
 def test_what_needs_a_broken_plugin_ends_with_5_and_its_reason(site: Path, name: str) -> None:
-    done = medgen_with(site, "recipe", "show", "bravo_rflow", f"losses.{name}.x=1", "losses.mse=false")
+    done = medgen_with(
+        site, "recipe", "show", "bravo_rflow", f"losses.{name}.x=1", "losses.mse=false"
+    )
     assert done.returncode == 5, done.stderr
     assert BROKEN[name][1] in done.stderr
     assert f"(bad-{name} 1.0)" in done.stderr
@@ -229,7 +248,8 @@ def test_a_recipe_that_needs_none_of_them_is_not_disturbed(site: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "by"), [("same", "good-one 1.0 and good-two 1.0"), ("mse", "bad-shadow 1.0 and medgen 0.1.0")]
+    ("name", "by"),
+    [("same", "good-one 1.0 and good-two 1.0"), ("mse", "bad-shadow 1.0 and medgen 0.1.0")],
 )
 @pytest.mark.row("P2")
 def test_a_name_that_two_give_is_an_error_that_names_both(site: Path, name: str, by: str) -> None:
@@ -244,7 +264,13 @@ def test_a_callback_that_fails_is_named_with_its_hook_and_the_step_is_saved(
     site: Path, tiny: tuple[str, ...], tmp_path: Path, hook: str
 ) -> None:
     run = tmp_path / "run"
-    options = (*tiny, "training.steps=6", "training.epoch_steps=2", "callbacks.previews=false", f"run.dir={run}")
+    options = (
+        *tiny,
+        "training.steps=6",
+        "training.epoch_steps=2",
+        "callbacks.previews=false",
+        f"run.dir={run}",
+    )
     done = medgen_with(site / hook, "train", "bravo_rflow", *options, "callbacks.failing={}")
     assert done.returncode == 5, done.stderr
     line = done.stderr.splitlines()[-1]
@@ -268,18 +294,32 @@ FILES = {
     "5,000 digits": (b"a = " + b"9" * 5000, "too many digits"),
     "empty": (b"", "x.toml: mode: missing"),
     "unknown key": (SOUND.encode() + b"[training]\nepoch = 3", "Did you mean epochs?"),
-    "true for a number": (SOUND.encode() + b"[training]\nepochs = true", "got true, expected an integer"),
-    "text for a number": (SOUND.encode() + b'[training]\nepochs = "100"', 'got "100", expected an integer'),
+    "true for a number": (
+        SOUND.encode() + b"[training]\nepochs = true",
+        "got true, expected an integer",
+    ),
+    "text for a number": (
+        SOUND.encode() + b'[training]\nepochs = "100"',
+        'got "100", expected an integer',
+    ),
     "nan": (SOUND.encode() + b"[training]\nlearning_rate = nan", "training.learning_rate: got nan"),
     "inf": (SOUND.encode() + b"[training]\nclip = inf", "training.clip: got inf"),
-    "date": (SOUND.encode() + b"[training]\nepochs = 2026-01-01", "training.epochs: got 2026-01-01"),
+    "date": (
+        SOUND.encode() + b"[training]\nepochs = 2026-01-01",
+        "training.epochs: got 2026-01-01",
+    ),
     "out of range": (SOUND.encode() + b"[training]\nbatch_size = 0", "training.batch_size: got 0"),
-    "all at once": (SOUND.encode() + b"[trainig]\n[data]\nimage_size = 1\n", "data.image_size: got 1"),
+    "all at once": (
+        SOUND.encode() + b"[trainig]\n[data]\nimage_size = 1\n",
+        "data.image_size: got 1",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("command", [["train"], ["recipe", "show"], ["data", "prepare"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [["train"], ["recipe", "show"], ["data", "prepare"]], ids=" ".join
+)
 @pytest.mark.row("T1", "T2")
 def test_a_file_that_is_no_recipe_is_told_by_every_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, medgen: Run, name: str, command: list[str]
@@ -322,7 +362,9 @@ def test_mistakes_are_told_before_torch_and_monai_are_imported(tmp_path: Path) -
         f"try: main(['train', {str(tmp_path / 'x.toml')!r}])\n"
         "except SystemExit as ended: print(ended.code, sorted({'torch', 'monai'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     assert done.stdout == "2 []\n"
     assert len(done.stderr.splitlines()) == 2
 
@@ -341,7 +383,9 @@ def test_a_path_that_leads_nowhere_is_told_at_the_start_as_it_was_resolved(
 
 
 @pytest.mark.row("T3")
-def test_a_missing_checkpoint_is_told_at_the_start(tiny: tuple[str, ...], tmp_path: Path, medgen: Run) -> None:
+def test_a_missing_checkpoint_is_told_at_the_start(
+    tiny: tuple[str, ...], tmp_path: Path, medgen: Run
+) -> None:
     options = (*tiny, "training.init_from=nowhere.pt", f"run.dir={tmp_path / 'run'}")
     ended = medgen("train", "bravo_rflow", *options)
     assert ended.code == 4

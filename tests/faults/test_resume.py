@@ -39,7 +39,13 @@ def server(tmp_path):
 
 @pytest.fixture
 def short(tiny):
-    return (*tiny, *SHORT, "training.steps=4", "callbacks.checkpoints.every_steps=1", "training.validate_every=0")
+    return (
+        *tiny,
+        *SHORT,
+        "training.steps=4",
+        "callbacks.checkpoints.every_steps=1",
+        "training.validate_every=0",
+    )
 
 
 @pytest.fixture
@@ -85,7 +91,11 @@ def keep_every_checkpoint(patch, folder):
     [
         ("bravo_rflow", EVERY),
         *((name, SOME) for name in VARIANTS if name != "bravo_rflow"),
-        *(pytest.param(name, EVERY, marks=pytest.mark.slow) for name in VARIANTS if name != "bravo_rflow"),
+        *(
+            pytest.param(name, EVERY, marks=pytest.mark.slow)
+            for name in VARIANTS
+            if name != "bravo_rflow"
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else f"{len(value)} stops",
 )
@@ -105,7 +115,9 @@ def test_stopping_and_resuming_equals_never_stopping_step_by_step(
             stop_at(patch, step)
             assert medgen("train", *given).code == 75
         kept = tmp_path / "kept" / str(step)
-        if epochs_ended(kept) == epochs_ended(folder):  # else that is still to come in the one that stopped
+        if epochs_ended(kept) == epochs_ended(
+            folder
+        ):  # else that is still to come in the one that stopped
             assert differences(kept, folder) == []
             compared += 1
     assert compared >= 0.75 * len(stops)
@@ -122,7 +134,9 @@ def test_a_run_stopped_at_a_step_and_resumed_in_another_process_equals_one_that_
 ):
     common = (*tiny, *overrides(name, autoencoder), "training.val_batches=1", *CHAIN)
     assert server.run("train", name, *common, f"run.dir={tmp_path}/whole").code == 0
-    stopped = server.run("train", name, *common, f"run.dir={tmp_path}/r", hook=stop_here, given=(step,))
+    stopped = server.run(
+        "train", name, *common, f"run.dir={tmp_path}/r", hook=stop_here, given=(step,)
+    )
     assert stopped.code == 75
     assert server.run("train", "--resume", tmp_path / "r").code == 0
     assert differences(tmp_path / "whole", tmp_path / "r") == []
@@ -137,7 +151,9 @@ def stop_here(step: int) -> None:
 
 
 @pytest.mark.row("R1")
-def test_a_run_stopped_during_validation_validates_again_when_resumed(medgen, tiny, tmp_path, monkeypatch):
+def test_a_run_stopped_during_validation_validates_again_when_resumed(
+    medgen, tiny, tmp_path, monkeypatch
+):
     from medgen.training.validation import Validation
 
     common = (*tiny, *SHORT, "training.steps=6", "training.epoch_steps=3")
@@ -157,7 +173,9 @@ def test_a_run_stopped_during_validation_validates_again_when_resumed(medgen, ti
 
 
 @pytest.mark.row("R1")
-def test_a_run_that_ended_within_an_epoch_and_goes_on_validates_at_its_new_end(medgen, tiny, tmp_path):
+def test_a_run_that_ended_within_an_epoch_and_goes_on_validates_at_its_new_end(
+    medgen, tiny, tmp_path
+):
     folder = tmp_path / "r"
     common = (*tiny, *SHORT, "training.epoch_steps=5", f"run.dir={folder}")
     assert medgen("train", "bravo_rflow", *common, "training.steps=2").code == 0
@@ -169,21 +187,38 @@ def test_a_run_that_ended_within_an_epoch_and_goes_on_validates_at_its_new_end(m
 
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.row("R2")
-def test_every_key_that_is_gone_makes_resuming_fail_and_is_named(name, medgen, tiny, autoencoder, tmp_path):
+def test_every_key_that_is_gone_makes_resuming_fail_and_is_named(
+    name, medgen, tiny, autoencoder, tmp_path
+):
     common = (*tiny, *overrides(name, autoencoder), "training.validate_every=0", "training.steps=2")
     assert medgen("train", name, *common, f"run.dir={tmp_path}/r").code == 0
     path = tmp_path / "r/latest.pt"
     (tmp_path / "r/prev.pt").unlink(missing_ok=True)
     state = torch.load(path, weights_only=True)
-    paths = list(tensor_tree.key_paths({key: value for key, value in state.items() if key != "keys"}))
+    paths = list(
+        tensor_tree.key_paths({key: value for key, value in state.items() if key != "keys"})
+    )
     assert len(paths) > 200
     many = ("network/", "averaged/", "optimizers/", "turns/", "space/")
     # of the hundreds of tensors some tell as much as all
     for key in [key for n, key in enumerate(paths) if not key.startswith(many) or n % 20 == 0]:
         torch.save(without(state, key), path)
-        with pytest.raises(checkpoint.CheckpointError, match=r"latest\.pt: (the key|not a medgen checkpoint \(no key)"):
+        with pytest.raises(
+            checkpoint.CheckpointError,
+            match=r"latest\.pt: (the key|not a medgen checkpoint \(no key)",
+        ):
             checkpoint.load(path)
-    for key in ("network", "optimizers", "turns", "space", "position", "callbacks", "data", "keys", "journal"):
+    for key in (
+        "network",
+        "optimizers",
+        "turns",
+        "space",
+        "position",
+        "callbacks",
+        "data",
+        "keys",
+        "journal",
+    ):
         torch.save(without(state, key), path)
         result = medgen("train", "--resume", tmp_path / "r")
         assert (result.code, f"'{key}" in result.err) == (4, True), key
@@ -199,7 +234,10 @@ def test_a_key_that_the_file_never_had_is_named_too(trained, medgen):
         shutil.copytree(trained, folder)
         shutil.move(trained / "other.pt", folder / "latest.pt")
         result = medgen("train", "--resume", folder)
-        assert (result.code, f"the key '{key.split('/')[-1]}' is missing" in result.err) == (4, True), result.err
+        assert (result.code, f"the key '{key.split('/')[-1]}' is missing" in result.err) == (
+            4,
+            True,
+        ), result.err
         shutil.rmtree(folder)
 
 
@@ -218,14 +256,23 @@ def without(value, key):
 @pytest.mark.row("R3")
 def test_without_a_checkpoint_resume_fails_and_auto_starts(medgen, short, tmp_path):
     folder = tmp_path / "r"
-    for told in ("no such folder. Check the path", "no checkpoint to resume. Drop --resume, or use --resume auto."):
+    for told in (
+        "no such folder. Check the path",
+        "no checkpoint to resume. Drop --resume, or use --resume auto.",
+    ):
         result = medgen("train", "--resume", folder)
         assert (result.code, told in result.err) == (4, True)
         folder.mkdir(exist_ok=True)
     for _ in range(2):  # the second finds it complete
-        assert medgen("train", "bravo_rflow", *short, f"run.dir={folder}", "--resume", "auto").code == 0
+        assert (
+            medgen("train", "bravo_rflow", *short, f"run.dir={folder}", "--resume", "auto").code
+            == 0
+        )
     result = medgen("train", "bravo_rflow", *short, f"run.dir={folder}")
-    assert (result.code, f"holds a run already. Continue it with --resume {folder}" in result.err) == (2, True)
+    assert (
+        result.code,
+        f"holds a run already. Continue it with --resume {folder}" in result.err,
+    ) == (2, True)
 
 
 REFUSED = {
@@ -265,9 +312,14 @@ def test_a_recipe_that_would_change_the_result_is_refused_with_both_values(chang
 @pytest.mark.row("R4")
 def test_all_changes_are_listed_at_once_also_when_auto_finds_the_run(trained, medgen, short):
     changes = ("training.learning_rate=1e-2", "training.clip=0.5")
-    result = medgen("train", "bravo_rflow", *short, *changes, f"run.dir={trained}", "--resume", "auto")
+    result = medgen(
+        "train", "bravo_rflow", *short, *changes, f"run.dir={trained}", "--resume", "auto"
+    )
     assert result.code == 4
-    assert [each in result.err for each in ("training.learning_rate: ", "training.clip: ")] == [True, True]
+    assert [each in result.err for each in ("training.learning_rate: ", "training.clip: ")] == [
+        True,
+        True,
+    ]
 
 
 @pytest.mark.row("R4")
@@ -279,7 +331,9 @@ def test_auto_finds_a_run_that_had_another_number_of_devices(tmp_path):
     (tmp_path / "r").mkdir()
     folder.write_metadata(tmp_path / "r", "stopped", recipe=folder.identity(recipe(2)))
     (tmp_path / "r/latest.pt").touch()
-    assert [folder.find_unfinished(recipe(devices)) for devices in (1, 2, 4)] == [tmp_path / "r"] * 3
+    assert [folder.find_unfinished(recipe(devices)) for devices in (1, 2, 4)] == [
+        tmp_path / "r"
+    ] * 3
     assert folder.find_unfinished(recipe(2, seed=1)) is None
 
 
@@ -312,7 +366,9 @@ def test_other_data_are_refused_with_counts_and_can_be_accepted(medgen, short, c
 def test_weights_of_any_wrapping_start_a_new_run(prefix, trained, medgen, short, tmp_path):
     state = checkpoint.load(trained / "latest.pt")
     source = tmp_path / "foreign.pt"
-    torch.save({"state_dict": {prefix + name: value for name, value in state["network"].items()}}, source)
+    torch.save(
+        {"state_dict": {prefix + name: value for name, value in state["network"].items()}}, source
+    )
     given = (
         f"training.init_from={source}",
         f"run.dir={tmp_path}/new",
@@ -332,17 +388,27 @@ def test_init_from_prefers_averaged_weights_and_keys_never_carry_a_wrapper(
 ):
     compiled = torch.compile
     monkeypatch.setattr(torch, "compile", lambda module: compiled(module, backend="eager"))
-    given = (f"training.init_from={trained}/latest.pt", "training.compile=true", "training.learning_rate=1e-30")
-    result = medgen("train", "bravo_rflow", *short, *given, f"run.dir={tmp_path}/new", "training.steps=1")
+    given = (
+        f"training.init_from={trained}/latest.pt",
+        "training.compile=true",
+        "training.learning_rate=1e-30",
+    )
+    result = medgen(
+        "train", "bravo_rflow", *short, *given, f"run.dir={tmp_path}/new", "training.steps=1"
+    )
     assert result.code == 0, result.err
     old, new = (checkpoint.load(folder / "latest.pt") for folder in (trained, tmp_path / "new"))
-    assert all(torch.allclose(new["network"][name], value) for name, value in old["averaged"].items())
+    assert all(
+        torch.allclose(new["network"][name], value) for name, value in old["averaged"].items()
+    )
     assert new["network"].keys() == old["network"].keys()
     assert not any("module." in name or "_orig_mod" in name for name in new["network"])
 
 
 @pytest.mark.row("R7")
-def test_weights_that_would_leave_some_at_random_are_refused_with_the_count(trained, medgen, short, tmp_path):
+def test_weights_that_would_leave_some_at_random_are_refused_with_the_count(
+    trained, medgen, short, tmp_path
+):
     options = (*short, f"training.init_from={trained}/latest.pt", f"run.dir={tmp_path}/new")
     result = medgen("train", "bravo_rflow", *options, "network.unet.channels=[8,16]")
     assert result.code == 4
@@ -357,14 +423,27 @@ def test_the_average_is_fp32_under_bf16_moves_and_is_not_the_network(medgen, tin
     assert medgen("train", "bravo_rflow", *tiny, *options, f"run.dir={tmp_path}/r").code == 0
     state, first = (checkpoint.load(tmp_path / "r" / name) for name in ("latest.pt", "prev.pt"))
     assert {value.dtype for value in state["averaged"].values()} == {torch.float32}
-    assert any(not torch.equal(state["averaged"][name], first["averaged"][name]) for name in first["averaged"])
-    assert any(not torch.equal(state["averaged"][name], state["network"][name]) for name in state["network"])
+    assert any(
+        not torch.equal(state["averaged"][name], first["averaged"][name])
+        for name in first["averaged"]
+    )
+    assert any(
+        not torch.equal(state["averaged"][name], state["network"][name])
+        for name in state["network"]
+    )
 
 
 @pytest.mark.row("R9")
-def test_the_rate_of_every_step_is_its_closed_form_across_five_resumes(medgen, tiny, tmp_path, monkeypatch):
+def test_the_rate_of_every_step_is_its_closed_form_across_five_resumes(
+    medgen, tiny, tmp_path, monkeypatch
+):
     folder = tmp_path / "r"
-    options = (*SHORT, "training.steps=12", "training.warmup_steps=4", "callbacks.progress.every_steps=1")
+    options = (
+        *SHORT,
+        "training.steps=12",
+        "training.warmup_steps=4",
+        "callbacks.progress.every_steps=1",
+    )
     given = ("bravo_rflow", *tiny, *options, "training.validate_every=0", f"run.dir={folder}")
     for step in (2, 4, 5, 9, 11):
         with monkeypatch.context() as patch:
@@ -373,9 +452,13 @@ def test_the_rate_of_every_step_is_its_closed_form_across_five_resumes(medgen, t
         given = ("--resume", folder)
     assert medgen("train", *given).code == 0
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    wanted = [(n + 1) / 4 if n < 4 else 0.5 * (1 + math.cos(math.pi * (n - 4) / 8)) for n in range(12)]
+    wanted = [
+        (n + 1) / 4 if n < 4 else 0.5 * (1 + math.cos(math.pi * (n - 4) / 8)) for n in range(12)
+    ]
     assert [line["step"] for line in lines] == list(range(1, 13))
-    assert [line["learning_rate"] for line in lines] == pytest.approx([1e-3 * each for each in wanted])
+    assert [line["learning_rate"] for line in lines] == pytest.approx(
+        [1e-3 * each for each in wanted]
+    )
 
 
 @pytest.mark.row("R10")
@@ -407,9 +490,18 @@ def test_a_worse_epoch_after_a_resume_leaves_best_as_it_is(medgen, short, tmp_pa
 def test_how_often_one_validates_and_looks_changes_no_loss(medgen, tiny, tmp_path):
     found = []
     for number, every in enumerate((0, 1, 2)):
-        options = (f"training.validate_every={every}", "training.epoch_steps=2", f"run.dir={tmp_path}/{number}")
-        looks = ("callbacks.progress.every_steps=1",) if every == 1 else ("callbacks.progress=false",)
-        assert medgen("train", "bravo_rflow", *tiny, *SHORT, "training.steps=6", *options, *looks).code == 0
+        options = (
+            f"training.validate_every={every}",
+            "training.epoch_steps=2",
+            f"run.dir={tmp_path}/{number}",
+        )
+        looks = (
+            ("callbacks.progress.every_steps=1",) if every == 1 else ("callbacks.progress=false",)
+        )
+        assert (
+            medgen("train", "bravo_rflow", *tiny, *SHORT, "training.steps=6", *options, *looks).code
+            == 0
+        )
         lines = losses(tmp_path / str(number))
         found.append([line for line in lines if "loss/train" in line])
     assert found[0] == found[1] == found[2]
@@ -431,7 +523,9 @@ def die_at(step: int) -> None:
 
 
 @pytest.mark.row("R12")
-def test_no_step_is_shown_twice_or_missing_after_a_crash_behind_the_checkpoint(server, tiny, tmp_path):
+def test_no_step_is_shown_twice_or_missing_after_a_crash_behind_the_checkpoint(
+    server, tiny, tmp_path
+):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     folder = tmp_path / "r"
@@ -475,7 +569,10 @@ def test_no_measurement_is_shown_twice_after_a_crash_before_it_was_saved(server,
         "callbacks.checkpoints.every_steps=1",
     )
     common = ("bravo_rflow", *tiny, *options, "training.steps=6", "training.epoch_steps=3")
-    assert server.run("train", *common, f"run.dir={folder}", hook=die_validated, given=(3,)).code == 137
+    assert (
+        server.run("train", *common, f"run.dir={folder}", hook=die_validated, given=(3,)).code
+        == 137
+    )
     assert server.run("train", "--resume", folder).code == 0
     events = EventAccumulator(str(folder / "tensorboard")).Reload()
     assert [event.step for event in events.Scalars("loss/train")] == list(range(1, 7))
@@ -488,7 +585,9 @@ def test_resuming_a_run_that_is_complete_says_so_and_touches_nothing(trained, me
     before = {path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.name != ".lock"}
     result = medgen("train", "--resume", trained)
     assert (result.code, "already complete (step 4/4)" in result.out) == (0, True)
-    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.name != ".lock"} == before
+    assert {
+        path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.name != ".lock"
+    } == before
     assert flat(torch.load(trained / "latest.pt", weights_only=True))["/position/step"] == 4
 
 
@@ -501,11 +600,16 @@ def forgetful(folder):
     verify_resume._resume(folder)
 
 
-def test_verify_resume_says_that_a_recipe_is_safe_and_what_differs_where_it_is_not(server, medgen, tiny, monkeypatch):
+def test_verify_resume_says_that_a_recipe_is_safe_and_what_differs_where_it_is_not(
+    server, medgen, tiny, monkeypatch
+):
     monkeypatch.setattr(verify_resume, "START", "forkserver")
     given = ("verify-resume", "bravo_rflow", *tiny, *SHORT, "--steps", 2)
     result = medgen(*given)
-    assert (result.code, "bit-identical: every tensor and loss of 2 + 2 steps" in result.out) == (0, True), result
+    assert (result.code, "bit-identical: every tensor and loss of 2 + 2 steps" in result.out) == (
+        0,
+        True,
+    ), result
     monkeypatch.setattr(verify_resume, "_resume", forgetful)
     result = medgen(*given)
     assert (result.code, "resumed after 2 of 4 steps, network/" in result.err) == (5, True), result
@@ -514,6 +618,19 @@ def test_verify_resume_says_that_a_recipe_is_safe_and_what_differs_where_it_is_n
 @pytest.mark.slow
 def test_verify_resume_as_a_user_runs_it(tiny):
     """Each part in a process that shares nothing with the others."""
-    words = [sys.executable, "-m", "medgen", "verify-resume", "bravo_rflow", *tiny, *SHORT, "--steps", "1"]
+    words = [
+        sys.executable,
+        "-m",
+        "medgen",
+        "verify-resume",
+        "bravo_rflow",
+        *tiny,
+        *SHORT,
+        "--steps",
+        "1",
+    ]
     ended = subprocess.run(words, capture_output=True, text=True, timeout=900)
-    assert (ended.returncode, "bit-identical: every tensor and loss of 1 + 1 steps" in ended.stdout) == (0, True), ended
+    assert (
+        ended.returncode,
+        "bit-identical: every tensor and loss of 1 + 1 steps" in ended.stdout,
+    ) == (0, True), ended

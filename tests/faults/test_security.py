@@ -63,7 +63,9 @@ def test_a_malicious_checkpoint_is_refused_runs_nothing_and_takes_no_memory(
     evil, canary, report = tmp_path / "evil.pt", tmp_path / "canary", tmp_path / "memory"
     evil.write_bytes(PAYLOADS[name](state, canary))
     options = ("--num-images", 1, "--output-dir", tmp_path / "out")
-    ended = server.run("generate", "--image-model", evil, *options, hook=measure, given=(str(report),))
+    ended = server.run(
+        "generate", "--image-model", evil, *options, hook=measure, given=(str(report),)
+    )
     assert ended.code == 4, ended
     assert all(line.startswith(f"medgen: {evil}: ") for line in ended.err.splitlines()), ended.err
     assert not canary.exists()
@@ -71,14 +73,27 @@ def test_a_malicious_checkpoint_is_refused_runs_nothing_and_takes_no_memory(
     assert int(report.read_text()) <= 2 * evil.stat().st_size + (48 << 20)
 
 
-@pytest.mark.parametrize("name", ["system", "numpy_gadget", "bare_pickle", "old_format", "two_pickles", "deep"])
+@pytest.mark.parametrize(
+    "name", ["system", "numpy_gadget", "bare_pickle", "old_format", "two_pickles", "deep"]
+)
 @pytest.mark.row("X1")
 def test_a_malicious_checkpoint_is_refused_by_whatever_reads_checkpoints(
-    state: dict[str, Any], trained: Path, tiny: tuple[str, ...], tmp_path: Path, medgen: Run, name: str
+    state: dict[str, Any],
+    trained: Path,
+    tiny: tuple[str, ...],
+    tmp_path: Path,
+    medgen: Run,
+    name: str,
 ) -> None:
     data, canary = PAYLOADS[name](state, tmp_path / "canary"), tmp_path / "canary"
     (tmp_path / "evil.pt").write_bytes(data)
-    new = medgen("train", "bravo_rflow", *tiny, f"training.init_from={tmp_path}/evil.pt", f"run.dir={tmp_path}/new")
+    new = medgen(
+        "train",
+        "bravo_rflow",
+        *tiny,
+        f"training.init_from={tmp_path}/evil.pt",
+        f"run.dir={tmp_path}/new",
+    )
     shutil.copytree(trained / "bravo", tmp_path / "run")
     for file in ("latest.pt", "prev.pt"):
         (tmp_path / "run" / file).write_bytes(data)
@@ -121,7 +136,9 @@ def test_no_source_can_run_code_from_a_file() -> None:
     sources = [path for part in ("medgen", "plugins") for path in (ROOT / part).rglob("*.py")]
     assert len(sources) > 50
     found = {str(path.relative_to(ROOT)): list(unsafe(path.read_text())) for path in sources}
-    assert {path: lines for path, lines in found.items() if lines and path not in GIVEN_AS_CODE} == {}
+    assert {
+        path: lines for path, lines in found.items() if lines and path not in GIVEN_AS_CODE
+    } == {}
 
 
 @pytest.mark.parametrize(
@@ -145,11 +162,19 @@ ELSEWHERE = ["../../x", "..", "/tmp/x", "a/b", ".hidden", "a\\b", "a\nb", "a\x1b
 def test_a_channel_of_a_checkpoint_never_names_a_file_elsewhere(
     state: dict[str, Any], tmp_path: Path, medgen: Run, name: str
 ) -> None:
-    recipe = state["recipe"].replace("[mode.bravo]", f"[mode.images]\nimages = [{json.dumps(name)}]\ncondition = []")
+    recipe = state["recipe"].replace(
+        "[mode.bravo]", f"[mode.images]\nimages = [{json.dumps(name)}]\ncondition = []"
+    )
     assert recipe != state["recipe"]
     (tmp_path / "evil.pt").write_bytes(sound(state | {"recipe": recipe}))
     ended = medgen(
-        "generate", "--image-model", tmp_path / "evil.pt", "--num-images", 1, "--output-dir", tmp_path / "out"
+        "generate",
+        "--image-model",
+        tmp_path / "evil.pt",
+        "--num-images",
+        1,
+        "--output-dir",
+        tmp_path / "out",
     )
     assert ended.code == 4, ended
     assert ended.err.isascii()
@@ -166,7 +191,13 @@ def test_a_recipe_writes_nothing_outside_the_folder_of_runs(
     given = json.dumps([value] if key.startswith("mode") else value)
     root = tmp_path / "a/b/c/runs"
     ended = medgen(
-        "train", "bravo_rflow", *tiny, "mode=images", f"run.root={root}", "training.steps=1", f"{key}={given}"
+        "train",
+        "bravo_rflow",
+        *tiny,
+        "mode=images",
+        f"run.root={root}",
+        "training.steps=1",
+        f"{key}={given}",
     )
     assert ended.code == 2, ended
     assert obeyed(ended.err) == []
@@ -177,7 +208,16 @@ def test_a_recipe_writes_nothing_outside_the_folder_of_runs(
 def test_a_pair_is_never_written_through_a_link(trained: Path, tmp_path: Path, medgen: Run) -> None:
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
     elsewhere.mkdir()
-    models = ("--seg-model", trained / "seg/latest.pt", "--max-area", 1, "--steps", 1, "--batch-size", 2)
+    models = (
+        "--seg-model",
+        trained / "seg/latest.pt",
+        "--max-area",
+        1,
+        "--steps",
+        1,
+        "--batch-size",
+        2,
+    )
     command = ("generate", *models, "--num-images", 2, "--output-dir", out)
     assert medgen(*command).code == 0
     shutil.rmtree(out / "train/syn_00001")
@@ -203,7 +243,10 @@ def test_names_and_strings_are_escaped_wherever_they_are_shown(tmp_path: Path, m
     folder.mkdir()
     recipe = folder / "x.toml"
     quoted = json.dumps(NASTY)
-    recipe.write_text(f'extends = "bravo_rflow"\n[data]\nroot = {quoted}\n[data.files]\n{quoted} = {quoted}\n', "utf-8")
+    recipe.write_text(
+        f'extends = "bravo_rflow"\n[data]\nroot = {quoted}\n[data.files]\n{quoted} = {quoted}\n',
+        "utf-8",
+    )
     shown = [
         medgen("recipe", "show", recipe),
         medgen("train", recipe, "--dry-run"),
@@ -211,7 +254,9 @@ def test_names_and_strings_are_escaped_wherever_they_are_shown(tmp_path: Path, m
         medgen("train", recipe, f"strategy={NASTY}"),
         medgen("train", f"{NASTY}.toml"),
         medgen("train", "--resume", folder),
-        medgen("generate", "--image-model", folder / "no.pt", "--num-images", 1, "--output-dir", folder),
+        medgen(
+            "generate", "--image-model", folder / "no.pt", "--num-images", 1, "--output-dir", folder
+        ),
         medgen("generate", f"--{NASTY}"),
         medgen("plugins", "show", NASTY),
         medgen("recipe", "show", recipe, "--only", NASTY),
@@ -227,9 +272,14 @@ def test_names_and_strings_are_escaped_wherever_they_are_shown(tmp_path: Path, m
 
 @pytest.mark.row("X3")
 def test_a_recipe_that_is_shown_still_loads(tmp_path: Path, medgen: Run) -> None:
-    (tmp_path / "x.toml").write_text(f'extends = "bravo_rflow"\n[data.files]\nbravo = {json.dumps(NASTY)}\n', "utf-8")
+    (tmp_path / "x.toml").write_text(
+        f'extends = "bravo_rflow"\n[data.files]\nbravo = {json.dumps(NASTY)}\n', "utf-8"
+    )
     (tmp_path / "y.toml").write_text(medgen("recipe", "show", tmp_path / "x.toml").out, "utf-8")
-    assert medgen("recipe", "show", tmp_path / "y.toml").out == medgen("recipe", "show", tmp_path / "x.toml").out
+    assert (
+        medgen("recipe", "show", tmp_path / "y.toml").out
+        == medgen("recipe", "show", tmp_path / "x.toml").out
+    )
 
 
 @pytest.mark.row("X3")
@@ -248,13 +298,19 @@ def test_the_path_of_a_result_is_escaped(trained: Path, tmp_path: Path, medgen: 
 @pytest.mark.row("X4")
 def test_the_suite_fails_where_a_socket_leaves_this_machine(address: tuple[str, int]) -> None:
     kind = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    with socket.socket(kind, socket.SOCK_STREAM) as outside, pytest.raises(AssertionError, match="was opened"):
+    with (
+        socket.socket(kind, socket.SOCK_STREAM) as outside,
+        pytest.raises(AssertionError, match="was opened"),
+    ):
         outside.connect(address)
 
 
 @pytest.mark.row("X4")
 def test_a_socket_on_this_machine_is_fine() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as here, socket.create_connection(here.getsockname()) as there:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as here,
+        socket.create_connection(here.getsockname()) as there,
+    ):
         assert there.getpeername() == here.getsockname()
 
 

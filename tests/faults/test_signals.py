@@ -63,10 +63,16 @@ def signalled(phase: str, number: int, times: int = 1) -> None:
 @pytest.mark.parametrize("number", KINDS)
 @pytest.mark.parametrize("phase", ["step", "data", "update", "validation", "save", "keep"])
 @pytest.mark.row("S1")
-def test_a_signal_ends_the_step_saves_it_and_asks_to_be_continued(phase, number, server, common, tmp_path):
-    ended = server.run("train", *common, f"run.dir={tmp_path}/r", hook=signalled, given=(phase, number))
+def test_a_signal_ends_the_step_saves_it_and_asks_to_be_continued(
+    phase, number, server, common, tmp_path
+):
+    ended = server.run(
+        "train", *common, f"run.dir={tmp_path}/r", hook=signalled, given=(phase, number)
+    )
     assert ended.code == KINDS[number], ended.err
-    assert ended.err.splitlines()[-1].endswith(f"saved. Continue: medgen train --resume {tmp_path}/r")
+    assert ended.err.splitlines()[-1].endswith(
+        f"saved. Continue: medgen train --resume {tmp_path}/r"
+    )
     step = checkpoint.load(tmp_path / "r/latest.pt")["position"]["step"]
     assert f"at step {step}, saved" in ended.err
     assert step >= (3 if phase in ("step", "data", "update") else 1)
@@ -76,7 +82,10 @@ def test_a_signal_ends_the_step_saves_it_and_asks_to_be_continued(phase, number,
 def test_what_was_signalled_and_resumed_equals_what_was_not(server, common, tmp_path):
     assert server.run("train", *common, f"run.dir={tmp_path}/whole").code == 0
     given = ("validation", signal.SIGTERM)
-    assert server.run("train", *common, f"run.dir={tmp_path}/r", hook=signalled, given=given).code == 75
+    assert (
+        server.run("train", *common, f"run.dir={tmp_path}/r", hook=signalled, given=given).code
+        == 75
+    )
     assert server.run("train", "--resume", tmp_path / "r").code == 0
     assert differences(tmp_path / "whole", tmp_path / "r") == []
 
@@ -95,7 +104,9 @@ def early(number: int) -> None:
 
 
 @pytest.mark.row("S1")
-def test_a_signal_before_training_loses_nothing_and_the_same_command_starts_it(server, common, tmp_path):
+def test_a_signal_before_training_loses_nothing_and_the_same_command_starts_it(
+    server, common, tmp_path
+):
     given = ("train", *common, f"run.dir={tmp_path}/r")
     ended = server.run(*given, hook=early, given=(signal.SIGTERM,))
     assert (ended.code, len(ended.err.splitlines())) == (75, 1)
@@ -105,7 +116,9 @@ def test_a_signal_before_training_loses_nothing_and_the_same_command_starts_it(s
 
 @pytest.mark.parametrize("phase", ["save", "keep"])
 @pytest.mark.row("S2")
-def test_a_second_signal_while_saving_ends_at_once_and_leaves_a_whole_checkpoint(phase, server, common, tmp_path):
+def test_a_second_signal_while_saving_ends_at_once_and_leaves_a_whole_checkpoint(
+    phase, server, common, tmp_path
+):
     given = (phase, signal.SIGTERM, 2)
     ended = server.run("train", *common, f"run.dir={tmp_path}/r", hook=signalled, given=given)
     assert ended.code == 128 + signal.SIGTERM
@@ -132,7 +145,9 @@ def test_a_second_signal_of_another_kind_is_no_reason_to_hurry(ends):
 
 
 @pytest.mark.row("S2")
-def test_a_signal_that_is_delivered_twice_within_a_second_is_one_and_one_that_is_sent_again_is_not(ends):
+def test_a_signal_that_is_delivered_twice_within_a_second_is_one_and_one_that_is_sent_again_is_not(
+    ends,
+):
     clock = iter([5.0, 5.3, 5.9, 6.1])
     ear = signals.RepeatFilter(lambda: next(clock))
     assert [ear.first(signal.SIGINT) for _ in range(3)] == [True, False, False]
@@ -171,7 +186,9 @@ def test_the_limit_is_the_recipes_or_slurms_whichever_is_first(monkeypatch):
 
 
 @pytest.mark.row("S4")
-def test_a_run_stops_while_there_is_time_for_a_step_and_three_saves(medgen, common, tmp_path, monkeypatch):
+def test_a_run_stops_while_there_is_time_for_a_step_and_three_saves(
+    medgen, common, tmp_path, monkeypatch
+):
     """On a clock of its own, a step takes 10 s and a save 4 s: after 44 of 60 s there is no time for 22 more."""
     from medgen.run import run
     from medgen.training import trainer
@@ -190,9 +207,17 @@ def test_a_run_stops_while_there_is_time_for_a_step_and_three_saves(medgen, comm
 
     monkeypatch.setattr(trainer.Trainer, "step", slow_step)
     monkeypatch.setattr(checkpoint, "save", slow_save)
-    options = ("training.time_limit=1", "training.validate_every=0", "training.epoch_steps=0", f"run.dir={tmp_path}/r")
+    options = (
+        "training.time_limit=1",
+        "training.validate_every=0",
+        "training.epoch_steps=0",
+        f"run.dir={tmp_path}/r",
+    )
     result = medgen("train", *common, *options)
-    assert (result.code, "stopped by the time limit at step 4, saved" in result.err) == (75, True), result.err
+    assert (result.code, "stopped by the time limit at step 4, saved" in result.err) == (
+        75,
+        True,
+    ), result.err
     assert clock[0] < 1060
 
 
@@ -203,7 +228,9 @@ def test_a_second_process_is_told_who_has_the_folder_and_a_kill_frees_it(server,
     first.wait_for("run      ")
     second = server.run(*given)
     assert second.code == 10
-    assert f"{tmp_path}/r: in use by pid {first.pid} on node {os.uname().nodename} since" in second.err
+    assert (
+        f"{tmp_path}/r: in use by pid {first.pid} on node {os.uname().nodename} since" in second.err
+    )
     assert "Wait, or train into another folder." in second.err
     first.process.kill()
     assert first.wait().code == -9

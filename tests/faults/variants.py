@@ -25,8 +25,17 @@ VARIANTS = {
     "seg_ddpm": ("losses.mse=false", "losses.min_snr.gamma=5", "data.lesion_only=false"),
     "dual_rflow": ("space=space_to_depth", "data.image_size=32", "network.unet.dropout=0.2"),
     "vae_bravo": AUTOENCODER,
-    "insert_rflow": ("data.axis=coronal", "training.batch_size=2", "training.accumulate=2", "callbacks.ema.decay=0.9"),
-    "bravo_rflow_latent": ("space.latent.checkpoint={autoencoder}", "space.latent.factor=2", "data.image_size=32"),
+    "insert_rflow": (
+        "data.axis=coronal",
+        "training.batch_size=2",
+        "training.accumulate=2",
+        "callbacks.ema.decay=0.9",
+    ),
+    "bravo_rflow_latent": (
+        "space.latent.checkpoint={autoencoder}",
+        "space.latent.factor=2",
+        "data.image_size=32",
+    ),
 }
 """What each recipe is given. To try another kind of training, add a line."""
 

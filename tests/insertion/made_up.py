@@ -32,7 +32,9 @@ def ventricles() -> np.ndarray:
     return ellipsoid((-12, 0, 0), (6, 22, 12)) | ellipsoid((12, 0, 0), (6, 22, 12))
 
 
-def head(number: int, lesions: Sequence[Sequence[float]] | None = None) -> tuple[np.ndarray, np.ndarray]:
+def head(
+    number: int, lesions: Sequence[Sequence[float]] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Values, float64 from 0 to about 900, and the mask. lesions: their centres, mm from the middle."""
     rng = np.random.default_rng([11, number])
     inside = ellipsoid((0, 0, 0), (62, 74, 56))

@@ -55,7 +55,9 @@ def donors(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_outside_the_dilated_masks_every_stored_value_is_the_hosts(kind: str, donors: Path, tmp_path: Path) -> None:
+def test_outside_the_dilated_masks_every_stored_value_is_the_hosts(
+    kind: str, donors: Path, tmp_path: Path
+) -> None:
     path = tmp_path / "hosts/H1/flair.nii.gz"
     write_host(path, kind)
     insert(
@@ -63,7 +65,10 @@ def test_outside_the_dilated_masks_every_stored_value_is_the_hosts(kind: str, do
         range(1),
         tmp_path / "out",
     )
-    made = {name: nib.load(tmp_path / f"out/train/syn_00000/{name}.nii.gz") for name in ("flair", "seg", "seg_new")}
+    made = {
+        name: nib.load(tmp_path / f"out/train/syn_00000/{name}.nii.gz")
+        for name in ("flair", "seg", "seg_new")
+    }
     host, result = nib.load(path), made["flair"]
     before, after = host.dataobj.get_unscaled(), result.dataobj.get_unscaled()
     new = np.asarray(made["seg_new"].dataobj) > 0
@@ -73,12 +78,23 @@ def test_outside_the_dilated_masks_every_stored_value_is_the_hosts(kind: str, do
     far = ndimage.distance_transform_edt(~new, zooms) > MARGIN
     assert before[far].tobytes() == after[far].tobytes()
     assert (before[new] != after[new]).mean() > 0.9
-    for name in ("dim", "pixdim", "datatype", "scl_slope", "scl_inter", "qform_code", "sform_code", "xyzt_units"):
+    for name in (
+        "dim",
+        "pixdim",
+        "datatype",
+        "scl_slope",
+        "scl_inter",
+        "qform_code",
+        "sform_code",
+        "xyzt_units",
+    ):
         np.testing.assert_array_equal(host.header[name], result.header[name])
     for each in made.values():
         np.testing.assert_array_equal(host.affine, each.affine)
         assert b"Jane" not in gzip.decompress(Path(each.get_filename()).read_bytes())
-    np.testing.assert_array_equal(np.asarray(made["seg"].dataobj), new)  # this host had none of its own
+    np.testing.assert_array_equal(
+        np.asarray(made["seg"].dataobj), new
+    )  # this host had none of its own
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -86,9 +102,14 @@ def test_without_a_lesion_the_data_are_the_hosts_byte_for_byte(kind: str, tmp_pa
     path = tmp_path / "h/flair.nii.gz"
     write_host(path, kind)
     raw = gate.read_raw(path)
-    made = gzip.decompress(image_bytes(raw, raw.volume.data + 1, np.zeros(raw.volume.data.shape, bool)))
+    made = gzip.decompress(
+        image_bytes(raw, raw.volume.data + 1, np.zeros(raw.volume.data.shape, bool))
+    )
     original = gzip.decompress(path.read_bytes())
-    assert made[352:] == original[int(nib.load(path).header["vox_offset"]) or 352 :][-len(made[352:]) :]
+    assert (
+        made[352:]
+        == original[int(nib.load(path).header["vox_offset"]) or 352 :][-len(made[352:]) :]
+    )
     assert len(made) - 352 == raw.voxels.nbytes
 
 

@@ -36,14 +36,20 @@ def command(patients: Path, out: Path, *more: object, hosts: Path | None = None)
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def lines(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
 
 
-def test_an_output_is_the_same_whatever_else_is_made(medgen: Run, patients: Path, tmp_path: Path) -> None:
+def test_an_output_is_the_same_whatever_else_is_made(
+    medgen: Run, patients: Path, tmp_path: Path
+) -> None:
     assert medgen(*command(patients, tmp_path / "all", "--num-images", 4)).code == 0
     assert medgen(*command(patients, tmp_path / "one", "--only", 3)).code == 0
     every = files(tmp_path / "all/train/syn_00003")
@@ -79,7 +85,9 @@ def test_outputs_are_a_dataset_to_train_on(medgen: Run, patients: Path, tmp_path
 
 
 @pytest.mark.row("G1")
-def test_a_rerun_makes_what_is_missing_or_damaged_and_nothing_else(medgen: Run, patients: Path, tmp_path: Path) -> None:
+def test_a_rerun_makes_what_is_missing_or_damaged_and_nothing_else(
+    medgen: Run, patients: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     assert medgen(*command(patients, out, "--num-images", 4)).code == 0
     whole = files(out)
@@ -92,7 +100,9 @@ def test_a_rerun_makes_what_is_missing_or_damaged_and_nothing_else(medgen: Run, 
 
 
 @pytest.mark.row("G1")
-def test_kills_and_resumes_end_with_the_files_of_an_undisturbed_run(patients: Path, tmp_path: Path) -> None:
+def test_kills_and_resumes_end_with_the_files_of_an_undisturbed_run(
+    patients: Path, tmp_path: Path
+) -> None:
     server, chance, count = Server(tmp_path), random.Random(1), 12
     out = tmp_path / "out"
     for _ in range(4):
@@ -116,9 +126,14 @@ def test_what_was_inserted_is_read_as_slices_that_show_a_new_lesion(
 ) -> None:
     assert medgen(*command(patients, tmp_path / "out", "--num-images", 2)).code == 0
     pairs = read_pairs(tmp_path / "out")
-    new = [np.asarray(nib.load(path).dataobj) > 0 for path in sorted((tmp_path / "out").glob("train/*/seg_new.nii.gz"))]
+    new = [
+        np.asarray(nib.load(path).dataobj) > 0
+        for path in sorted((tmp_path / "out").glob("train/*/seg_new.nii.gz"))
+    ]
     shown = sum(int(each.any((0, 1)).sum()) for each in new)
-    assert shown - 4 <= len(pairs) <= shown  # the tip of a lesion may be lost on the grid of the slices
+    assert (
+        shown - 4 <= len(pairs) <= shown
+    )  # the tip of a lesion may be lost on the grid of the slices
     assert pairs.channels == ("flair",)
     assert pairs.masks.any((1, 2)).all()
     assert len(pairs.persons) == 2
@@ -130,15 +145,24 @@ def made(out: Path) -> int:
 
 
 @pytest.mark.row("G4")
-def test_shards_and_processes_make_the_same_outputs(medgen: Run, patients: Path, tmp_path: Path) -> None:
+def test_shards_and_processes_make_the_same_outputs(
+    medgen: Run, patients: Path, tmp_path: Path
+) -> None:
     assert medgen(*command(patients, tmp_path / "whole", "--num-images", 5)).code == 0
     for part in (2, 1):
-        assert medgen(*command(patients, tmp_path / "parts", "--num-images", 5, "--shard", f"{part}/2")).code == 0
+        assert (
+            medgen(
+                *command(patients, tmp_path / "parts", "--num-images", 5, "--shard", f"{part}/2")
+            ).code
+            == 0
+        )
     assert files(tmp_path / "parts") == files(tmp_path / "whole")
 
 
 @pytest.mark.row("G5")
-def test_other_settings_in_the_same_folder_are_refused(medgen: Run, patients: Path, tmp_path: Path) -> None:
+def test_other_settings_in_the_same_folder_are_refused(
+    medgen: Run, patients: Path, tmp_path: Path
+) -> None:
     assert medgen(*command(patients, tmp_path / "out", "--num-images", 1)).code == 0
     result = medgen(*command(patients, tmp_path / "out", "--num-images", 1, "--seed", 2))
     assert result.code == 4
@@ -172,7 +196,12 @@ def test_donors_without_lesions_are_refused(medgen: Run, tmp_path: Path) -> None
 
 def test_a_single_patient_has_nobody_to_be_given_lesions_of(medgen: Run, tmp_path: Path) -> None:
     hosts = write_heads(tmp_path / "hosts", range(1))
-    refused(medgen, command(hosts, tmp_path / "out", "--num-images", 1), 3, "no lesions but those of P000")
+    refused(
+        medgen,
+        command(hosts, tmp_path / "out", "--num-images", 1),
+        3,
+        "no lesions but those of P000",
+    )
 
 
 def test_donors_of_other_images_are_refused(medgen: Run, patients: Path, tmp_path: Path) -> None:
@@ -187,10 +216,14 @@ def test_number_and_only_exclude_each_other(medgen: Run, patients: Path, tmp_pat
     refused(medgen, command(patients, tmp_path / "out"), 2, "--num-images, --only")
 
 
-def test_a_host_in_which_nothing_fits_is_left_out_and_told_of(medgen: Run, patients: Path, tmp_path: Path) -> None:
+def test_a_host_in_which_nothing_fits_is_left_out_and_told_of(
+    medgen: Run, patients: Path, tmp_path: Path
+) -> None:
     hosts = write_heads(tmp_path / "hosts", range(20, 21))
     values = np.asarray(nib.load(hosts / "P020/flair.nii.gz").dataobj)
     nib.save(nib.Nifti1Image((values > 0).astype(np.uint8), AFFINE), hosts / "P020/seg.nii.gz")
-    arguments = command(patients, tmp_path / "out", "--num-images", 1, "--donors", patients, hosts=hosts)
+    arguments = command(
+        patients, tmp_path / "out", "--num-images", 1, "--donors", patients, hosts=hosts
+    )
     refused(medgen, arguments, 12, "1 of 1 outputs", "(indices 0): 1 found no place")
     assert not (tmp_path / "out/train/syn_00000").exists()

@@ -51,7 +51,9 @@ def inserter(donors: Path, hosts: Path, masks) -> Inserter:
     data = DataSettings(root=donors, workers=1, val_fraction=0.0)
     library = lesions.collect(cases.find(data, ["flair"], masked=True), data, lambda _: None)
     mine = attrs.evolve(data, root=hosts)
-    return Inserter(cases.find(mine, ["flair"], masked=False), library, Bright(), mine, 0, {}, masks)
+    return Inserter(
+        cases.find(mine, ["flair"], masked=False), library, Bright(), mine, 0, {}, masks
+    )
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,9 @@ def write_masks(folder: Path) -> Path:
     return folder
 
 
-def test_shapes_of_a_folder_go_where_real_lesions_of_their_size_lie(donors: Path, tmp_path: Path) -> None:
+def test_shapes_of_a_folder_go_where_real_lesions_of_their_size_lie(
+    donors: Path, tmp_path: Path
+) -> None:
     shapes = FolderShapes(write_masks(tmp_path / "masks"), DataSettings(), ["seg"])
     assert sorted(round(lesion.size) for lesion in shapes.lesions) == [6 * 36, 100 * 36]
     hosts = write_heads(tmp_path / "hosts", range(10, 12), masked=False)
@@ -79,11 +83,15 @@ def test_shapes_of_a_folder_go_where_real_lesions_of_their_size_lie(donors: Path
         assert made.lesions[0]["donor"] in ("a", "b")
         frame = Frame.of(made.case.head, made.case.spacing)
         where = frame.place(np.argwhere(made.new))
-        assert 0.2 < np.abs(where[:, 0]).mean() < 0.6  # the donors' lie 24 of 62 mm from the midplane
+        assert (
+            0.2 < np.abs(where[:, 0]).mean() < 0.6
+        )  # the donors' lie 24 of 62 mm from the midplane
         np.testing.assert_allclose(made.images[0][made.new], 1)
 
 
-def test_a_drawn_lesion_lies_where_it_lay_in_its_slice_and_is_round(donors: Path, tmp_path: Path) -> None:
+def test_a_drawn_lesion_lies_where_it_lay_in_its_slice_and_is_round(
+    donors: Path, tmp_path: Path
+) -> None:
     hosts = write_heads(tmp_path / "hosts", range(10, 12), masked=False)
     make = inserter(donors, hosts, ModelShapes(Drawn()))
     made = make.make(0)
@@ -111,7 +119,13 @@ def model(tmp_path_factory: pytest.TempPathFactory, donors: Path) -> Path:
     from medgen.cli.main import main
 
     folder = tmp_path_factory.mktemp("model")
-    options = (f"data.root={donors}", *TINY, *SMALL, "training.steps=2", f"run.dir={folder / 'run'}")
+    options = (
+        f"data.root={donors}",
+        *TINY,
+        *SMALL,
+        "training.steps=2",
+        f"run.dir={folder / 'run'}",
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEDGEN_CACHE", str(folder / "cache"))
         with pytest.raises(SystemExit) as ended:
@@ -125,31 +139,50 @@ def command(model: Path, hosts: Path, donors: Path, out: Path, *more: object) ->
     return [str(each) for each in (*words, "--num-images", 2, "--output-dir", out, *more)]
 
 
-def test_a_trained_model_paints_lesions_of_donors_or_of_a_folder(medgen, model, donors, tmp_path) -> None:
+def test_a_trained_model_paints_lesions_of_donors_or_of_a_folder(
+    medgen, model, donors, tmp_path
+) -> None:
     hosts = write_heads(tmp_path / "hosts", range(10, 12), masked=False)
     masks = write_masks(tmp_path / "masks")
     for name, more in (("donors", ()), ("folder", ("--seg-model", masks))):
-        result = medgen(*command(model, hosts, donors, tmp_path / name, *more, "data.val_fraction=0"))
+        result = medgen(
+            *command(model, hosts, donors, tmp_path / name, *more, "data.val_fraction=0")
+        )
         assert result.code == 0, result.err
-        first, *lines = [json.loads(line) for line in (tmp_path / name / "manifest.jsonl").read_text().splitlines()]
+        first, *lines = [
+            json.loads(line)
+            for line in (tmp_path / name / "manifest.jsonl").read_text().splitlines()
+        ]
         assert len(first["image_model"]) == 64
         assert ("seg_folder" in first) == (name == "folder")
         assert [line["lesions"]["new"] for line in lines] == [1, 1]
 
 
 def refused(result, code: int, *words: str) -> None:
-    told = [line for line in result.err.splitlines() if line.startswith("medgen:") and "warning" not in line]
+    told = [
+        line
+        for line in result.err.splitlines()
+        if line.startswith("medgen:") and "warning" not in line
+    ]
     assert result.code == code, result.err
     assert len(told) == 1, result.err
     assert all(word in told[0] for word in words), told[0]
 
 
-def test_a_lesion_larger_than_the_models_crops_is_left_out_and_told_of(medgen, model, donors, tmp_path) -> None:
+def test_a_lesion_larger_than_the_models_crops_is_left_out_and_told_of(
+    medgen, model, donors, tmp_path
+) -> None:
     hosts = write_heads(tmp_path / "hosts", range(10, 11), masked=False)
     masks = tmp_path / "masks"
     masks.mkdir()
-    nib.save(nib.Nifti1Image(np.pad(np.ones((20, 3, 3), np.uint8), 2), AFFINE), masks / "long.nii.gz")
-    result = medgen(*command(model, hosts, donors, tmp_path / "out", "--seg-model", masks, "data.val_fraction=0"))
+    nib.save(
+        nib.Nifti1Image(np.pad(np.ones((20, 3, 3), np.uint8), 2), AFFINE), masks / "long.nii.gz"
+    )
+    result = medgen(
+        *command(
+            model, hosts, donors, tmp_path / "out", "--seg-model", masks, "data.val_fraction=0"
+        )
+    )
     refused(result, 12, "2 are larger than the model's crops")
 
 
@@ -167,4 +200,6 @@ def test_paste_takes_no_masks_alone(medgen, donors, tmp_path) -> None:
 
 
 def test_settings_of_other_tables_are_refused(medgen, model, donors, tmp_path) -> None:
-    refused(medgen(*command(model, donors, donors, tmp_path / "out", "training.steps=3")), 2, "training")
+    refused(
+        medgen(*command(model, donors, donors, tmp_path / "out", "training.steps=3")), 2, "training"
+    )

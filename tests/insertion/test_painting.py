@@ -60,7 +60,9 @@ def test_the_lesion_is_what_was_painted_and_beyond_the_margin_nothing_changes(si
     np.testing.assert_array_equal(after[0][~region], before[0][~region])
     np.testing.assert_array_equal(weight > 0, region)
     edge = region & ~grown(lesion, (1, 1, 1), 2.0)
-    assert np.abs(after[0][edge] - before[0][edge]).max() < 0.5 * np.abs(0.9 - before[0][edge]).max()
+    assert (
+        np.abs(after[0][edge] - before[0][edge]).max() < 0.5 * np.abs(0.9 - before[0][edge]).max()
+    )
 
 
 def test_a_painter_of_slices_is_given_each_slice_of_a_lesion_with_one_seed():

@@ -33,7 +33,9 @@ def inserter(donors: Path, hosts: Path, seed: int = 0) -> Inserter:
     data = DataSettings(root=donors, workers=1, val_fraction=0.0)
     library = lesions.collect(cases.find(data, ["flair"], masked=True), data, lambda _: None)
     mine = attrs.evolve(data, root=hosts)
-    return Inserter(cases.find(mine, ["flair"], masked=False), library, Paste(("flair",)), mine, seed, {})
+    return Inserter(
+        cases.find(mine, ["flair"], masked=False), library, Paste(("flair",)), mine, seed, {}
+    )
 
 
 def host_of(root: Path, where: list[tuple[float, float, float]]) -> Path:
@@ -53,7 +55,9 @@ def made(donors: Path, hosts: Path, count: int) -> list[Inserted]:
     return [each for each in map(make.make, range(count)) if each.lesions]
 
 
-def test_lesions_of_ventricles_go_beside_ventricles_on_either_side(donors: Path, tmp_path: Path) -> None:
+def test_lesions_of_ventricles_go_beside_ventricles_on_either_side(
+    donors: Path, tmp_path: Path
+) -> None:
     all_made = made(donors, write_heads(tmp_path, range(10, 14), masked=False), 12)
     far = ndimage.distance_transform_edt(~ventricles(), (3, 3, 4))
     sides = []
@@ -73,17 +77,26 @@ def test_no_lesion_lies_over_another_nor_changes_it(donors: Path, tmp_path: Path
         assert each.case.lesion.any()
         near = ndimage.distance_transform_edt(~each.case.lesion, each.case.spacing)[each.new].min()
         assert near > MARGIN
-        np.testing.assert_array_equal(each.images[0][each.case.lesion], each.case.images[0][each.case.lesion])
+        np.testing.assert_array_equal(
+            each.images[0][each.case.lesion], each.case.images[0][each.case.lesion]
+        )
 
 
 def test_a_host_full_of_lesions_is_left_out_not_painted_over(donors: Path, tmp_path: Path) -> None:
-    everywhere = [(x, y, z) for x in range(-50, 51, 12) for y in range(-60, 61, 12) for z in range(-40, 41, 12)]
+    everywhere = [
+        (x, y, z)
+        for x in range(-50, 51, 12)
+        for y in range(-60, 61, 12)
+        for z in range(-40, 41, 12)
+    ]
     make = inserter(donors, host_of(tmp_path, everywhere))
     assert make.make(0).lesions == ()
     assert make.make(0).missed == {NO_PLACE: 1}
 
 
-def test_no_lesion_lies_across_the_midline_if_its_donors_did_not(donors: Path, tmp_path: Path) -> None:
+def test_no_lesion_lies_across_the_midline_if_its_donors_did_not(
+    donors: Path, tmp_path: Path
+) -> None:
     for each in made(donors, write_heads(tmp_path, range(10, 14), masked=False), 8):
         side = Frame.of(each.case.head, each.case.spacing).side(np.argwhere(each.new))
         assert not crosses(side)
@@ -101,7 +114,9 @@ def test_number_and_sizes_are_those_of_one_donor(tmp_path: Path) -> None:
     where = [(-BESIDE, 0, 0), (BESIDE, 10, 0), (BESIDE, -14, 0), (0, 0, 30)]
     host_of(tmp_path / "donors", where)
     (tmp_path / "donors/H020").rename(tmp_path / "donors/D001")
-    (one,) = made(tmp_path / "donors", write_heads(tmp_path / "hosts", range(10, 11), masked=False), 1)
+    (one,) = made(
+        tmp_path / "donors", write_heads(tmp_path / "hosts", range(10, 11), masked=False), 1
+    )
     assert len(one.lesions) + one.missed.total() == 4
     assert lesions.count(one.new) == len(one.lesions) >= 3
 
@@ -113,10 +128,14 @@ def test_a_host_is_never_given_its_own_lesions(donors: Path) -> None:
 
 
 @pytest.mark.parametrize("spacing", [(3.0, 3.0, 4.0), (2.0, 2.0, 2.0), (1.5, 3.0, 5.0)])
-def test_a_moved_lesion_keeps_its_volume_and_is_of_one_piece(donors: Path, spacing: tuple[float, ...]) -> None:
+def test_a_moved_lesion_keeps_its_volume_and_is_of_one_piece(
+    donors: Path, spacing: tuple[float, ...]
+) -> None:
     make = inserter(donors, donors)
     for number, lesion in enumerate(make.library.lesions):
-        patch = shapes.moved(lesion, spacing, np.random.default_rng(number), mirrored=bool(number % 2)).patch()
+        patch = shapes.moved(
+            lesion, spacing, np.random.default_rng(number), mirrored=bool(number % 2)
+        ).patch()
         volume = patch.mask.sum() * np.prod(spacing)
         assert volume == pytest.approx(lesion.size, abs=0.5 * np.prod(spacing) + 0.02 * lesion.size)
         assert ndimage.label(patch.mask, np.ones((3, 3, 3)))[1] == 1
@@ -148,7 +167,9 @@ def test_files_that_are_not_of_one_grid_are_refused(tmp_path: Path) -> None:
     write_heads(tmp_path, range(1))
     from insertion.made_up import AFFINE, nib
 
-    nib.save(nib.Nifti1Image(np.zeros((48, 56, 30), np.uint8), AFFINE), tmp_path / "P000/seg.nii.gz")
+    nib.save(
+        nib.Nifti1Image(np.zeros((48, 56, 30), np.uint8), AFFINE), tmp_path / "P000/seg.nii.gz"
+    )
     data = DataSettings(root=tmp_path)
     (found,) = cases.find(data, ["flair"], masked=True)
     with pytest.raises(DataError, match="has 48 x 56 x 30 voxels"):
@@ -169,6 +190,8 @@ def test_a_host_is_given_no_lesion_twice_while_there_are_others(tmp_path: Path) 
 def test_a_wanted_size_is_kept_or_the_next_there_is(donors: Path) -> None:
     library = inserter(donors, donors).library
     for size in (library.lesions[0].size, library.lesions[-1].size):
-        assert all(max(each.size / size, size / each.size) <= lesions.ALIKE for each in library.near(size))
+        assert all(
+            max(each.size / size, size / each.size) <= lesions.ALIKE for each in library.near(size)
+        )
     assert library.near(1e7) == [library.lesions[-1]]
     assert library.near(1e7, [library.lesions[-1]]) == [library.lesions[-2]]

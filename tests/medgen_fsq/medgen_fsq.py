@@ -61,7 +61,9 @@ class Fsq(NetworkSettings):
             def decode(self, z: Tensor) -> Tensor:
                 steps = (settings.levels - 1) / 2
                 nearest = (z.clamp(-1, 1) * steps).round() / steps
-                back: Tensor = self.decoder(z + (nearest - z).detach())  # gradients pass as if nothing was rounded
+                back: Tensor = self.decoder(
+                    z + (nearest - z).detach()
+                )  # gradients pass as if nothing was rounded
                 return back
 
         return Quantised()

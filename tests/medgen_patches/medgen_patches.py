@@ -29,7 +29,9 @@ class Patches(NetworkSettings):
             def __init__(self) -> None:
                 super().__init__()
                 self.factor, self.latent_channels = settings.factor, settings.latent_channels
-                self.rotation = torch.nn.Conv2d(in_channels, self.latent_channels, self.factor, self.factor, bias=False)
+                self.rotation = torch.nn.Conv2d(
+                    in_channels, self.latent_channels, self.factor, self.factor, bias=False
+                )
                 torch.nn.init.orthogonal_(self.rotation.weight)
 
             def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,10 +17,14 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 START = ROOT / "tests/slurm/start"
-MISSING = [name for name in ("munged", "slurmctld", "slurmd", "sbatch", "srun") if not shutil.which(name)]
+MISSING = [
+    name for name in ("munged", "slurmctld", "slurmd", "sbatch", "srun") if not shutil.which(name)
+]
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a Slurm"),
-    pytest.mark.skipif(bool(MISSING), reason=f"no {', '.join(MISSING)}; `tests/slurm/start install` has Debian's"),
+    pytest.mark.skipif(
+        bool(MISSING), reason=f"no {', '.join(MISSING)}; `tests/slurm/start install` has Debian's"
+    ),
 ]
 STEPS = 40
 FEW = (f"training.steps={STEPS}", "callbacks.previews=false", "callbacks.tensorboard=false")
@@ -60,7 +64,9 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def job(slurm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+def job(
+    slurm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., str]]:
     """`job(*command)` runs what submits a job, whose `medgen` first waits for a signal; gives its id."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/medgen").write_text(HELD.format(python=sys.executable, hold=HOLD))
@@ -78,7 +84,9 @@ def job(slurm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
         return ids[-1]
 
     yield submit
-    subprocess.run(["scancel", "--quiet", "--full", "--signal=KILL", *ids])  # what a failed test leaves would wait long
+    subprocess.run(
+        ["scancel", "--quiet", "--full", "--signal=KILL", *ids]
+    )  # what a failed test leaves would wait long
     subprocess.run(["scancel", "--quiet", *ids])
 
 
@@ -90,7 +98,9 @@ def output(*command: object) -> str:
 
 def state(job: str) -> str:
     """Its state and why it waits; empty when Slurm has forgotten it."""
-    done = subprocess.run(["squeue", "-h", "-j", job, "-t", "all", "-o", "%T %r"], capture_output=True, text=True)
+    done = subprocess.run(
+        ["squeue", "-h", "-j", job, "-t", "all", "-o", "%T %r"], capture_output=True, text=True
+    )
     return done.stdout.strip()
 
 
@@ -110,7 +120,14 @@ def wait_for(condition: Callable[[], bool], log: Path, job: str = "") -> None:
 
 
 def ended(job: str) -> bool:
-    return state(job).split(" ")[0] in ("", "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+    return state(job).split(" ")[0] in (
+        "",
+        "COMPLETED",
+        "FAILED",
+        "CANCELLED",
+        "TIMEOUT",
+        "NODE_FAIL",
+    )
 
 
 def held(folder: Path, ranks: int) -> Callable[[], bool]:
@@ -133,7 +150,13 @@ def test_a_job_that_meets_its_limit_goes_on_and_equals_one_that_did_not(
     from medgen_builtins.commands._verify_resume import differences
 
     common = ("bravo_rflow", *tiny, *FEW, f"training.devices={devices}")
-    asks = ("slurm.gpu=none", "slurm.cpus=1", "slurm.hours=1", "slurm.notice=240", "run.folder=of job {timestamp}")
+    asks = (
+        "slurm.gpu=none",
+        "slurm.cpus=1",
+        "slurm.hours=1",
+        "slurm.notice=240",
+        "run.folder=of job {timestamp}",
+    )
     number = job("medgen", "slurm", *common, *asks, "--submit")
     log, folder = tmp_path / f"medgen-bravo_rflow-{number}.out", tmp_path / f"runs/of job {number}"
     wait_for(held(tmp_path, devices), log, number)
@@ -143,7 +166,10 @@ def test_a_job_that_meets_its_limit_goes_on_and_equals_one_that_did_not(
     assert (folder / "latest.pt").exists(), told(log)
     assert f"stopped by SIGUSR1 at step {saved(folder)}, saved" in log.read_text()
     assert HOLD < saved(folder) < STEPS
-    assert f"medgen: job {number}: stopped, all is saved (exit code 75). It is queued again, 1 of " in log.read_text()
+    assert (
+        f"medgen: job {number}: stopped, all is saved (exit code 75). It is queued again, 1 of "
+        in log.read_text()
+    )
     go_on(number)
     wait_for(lambda: ended(number), log, number)
     assert state(number).startswith("COMPLETED"), told(log)
@@ -193,11 +219,19 @@ def test_a_job_that_inherits_no_environment_has_that_of_its_set_up(
     path = f"export PATH={tmp_path}/bin:/usr/bin:/bin"
     (tmp_path / "bin/medgen").write_text('#!/bin/bash\necho "I am $SLURM_PROCID: $*"\n')
     if script == "written":
-        settings = ('slurm.options=["--export=NONE"]', f"slurm.setup=[{json.dumps(path)}]", "slurm.gpu=none")
+        settings = (
+            'slurm.options=["--export=NONE"]',
+            f"slurm.setup=[{json.dumps(path)}]",
+            "slurm.gpu=none",
+        )
         words = ("bravo_rflow", *tiny, *settings, "slurm.cpus=1")
         number = job(sys.executable, "-m", "medgen", "slurm", *words, "--submit")
     else:
-        text = (ROOT / f"slurm/{script}.slurm").read_text().replace("\nset -u\n", f"\n{path}\nset -u\n")
+        text = (
+            (ROOT / f"slurm/{script}.slurm")
+            .read_text()
+            .replace("\nset -u\n", f"\n{path}\nset -u\n")
+        )
         (tmp_path / "job").write_text(text)
         number = job("sbatch", *asks, "job", "x")
     name = "medgen-bravo_rflow" if script == "written" else "none"
@@ -212,10 +246,26 @@ def test_an_array_of_jobs_of_two_tasks_makes_the_pairs_that_one_process_would(
     job: Callable[..., str], trained: Path, tmp_path: Path
 ) -> None:
     models = ("--seg-model", trained / "seg", "--image-model", trained / "bravo")
-    words = (*models, "--num-images", 12, "--max-area", 1, "--steps", 2, "--batch-size", 3, "--inside", "off")
+    words = (
+        *models,
+        "--num-images",
+        12,
+        "--max-area",
+        1,
+        "--steps",
+        2,
+        "--batch-size",
+        3,
+        "--inside",
+        "off",
+    )
     asks = ("--array=1-2", "--ntasks-per-node=2", "--gpus-per-node=0", "--cpus-per-task=1")
-    number = job("sbatch", *asks, ROOT / "slurm/generate.slurm", *words, "--output-dir", "parts of it")
-    wait_for(lambda: array_ended(number), tmp_path / f"medgen-generate-{number}.out")  # its tasks end one by one
+    number = job(
+        "sbatch", *asks, ROOT / "slurm/generate.slurm", *words, "--output-dir", "parts of it"
+    )
+    wait_for(
+        lambda: array_ended(number), tmp_path / f"medgen-generate-{number}.out"
+    )  # its tasks end one by one
     for log in tmp_path.glob("medgen-generate-*.out"):
         assert "done (exit code 0)" in log.read_text(), told(log)
     output(sys.executable, "-m", "medgen", "generate", *words, "--output-dir", "whole")
@@ -228,4 +278,8 @@ def array_ended(number: str) -> bool:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }

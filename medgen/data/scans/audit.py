@@ -1,4 +1,5 @@
-"""What a dataset's masks become on the grid of its slices, and whether they lie in the head: a part of `data check`.
+"""What a dataset's masks become on the grid of its slices, and whether they lie in the head: a part
+of `data check`.
 
 What was found is remembered until a file or a setting changes.
 """
@@ -39,7 +40,8 @@ class Trace(NamedTuple):
 
 
 class Audit(NamedTuple):
-    """Faults and warnings, with the files' own paths, and mm per pixel (0 where there is nothing to look at).
+    """Faults and warnings, with the files' own paths, and mm per pixel (0 where there is nothing to
+    look at).
 
     heads: voxels of the head on the grid of each file of masks, where a scan tells.
     """
@@ -59,8 +61,12 @@ class _Job(NamedTuple):
     settings: DataSettings
 
 
-def audit(patients: Sequence[Patient], settings: DataSettings, cache: Path, root: Path, sizes: bool) -> Audit:
-    """Look at patients whose files have no faults. sizes: also tell of what does not fit and of lesions too small."""
+def audit(
+    patients: Sequence[Patient], settings: DataSettings, cache: Path, root: Path, sizes: bool
+) -> Audit:
+    """Look at patients whose files have no faults. sizes: also tell of what does not fit and of
+    lesions too small.
+    """
     patients = [patient for patient in patients if patient.files and patient.split in SPLITS]
     masks = {name: layouts.mask(settings, name) for name in sorted(layouts.mask_names(settings))}
     own = [_own(patient, [mask.file for mask in masks.values()]) for patient in patients]
@@ -73,12 +79,13 @@ def audit(patients: Sequence[Patient], settings: DataSettings, cache: Path, root
     found = heads.find(sought, cache)
     settings = attrs.evolve(settings, spacing=spacing.choose(settings, found))
     widths = [head.width(AXES.index(settings.axis)) if head.filled else np.nan for head in found]
-    jobs = [job for patient, head in zip(patients, found, strict=True) for job in _jobs(patient, masks, head, settings)]
-    traces = _traced(jobs, cache)
-    scans = {path: each.scans for one, each in zip(patients, sought, strict=True) for path in one.files.values()}
-    looked = [
-        (each.air, Files([job.path] * len(each.air), scans[job.path])) for job, each in zip(jobs, traces, strict=True)
+    jobs = [
+        job
+        for patient, head in zip(patients, found, strict=True)
+        for job in _jobs(patient, masks, head, settings)
     ]
+    traces = _traced(jobs, cache)
+    looked = _looked(patients, sought, jobs, traces)
     warnings = [*concerns.odd_sizes(widths, [each.scans[:1] for each in sought])]
     warnings += [fault for each in looked for fault in concerns.airborne(*each)]
     if sizes:
@@ -87,11 +94,26 @@ def audit(patients: Sequence[Patient], settings: DataSettings, cache: Path, root
     return Audit(refused, warnings, settings.spacing, {job.path: job.head.voxels() for job in jobs})
 
 
+def _looked(
+    patients: Sequence[Patient],
+    sought: Sequence[heads.Sought],
+    jobs: Sequence[_Job],
+    traces: Sequence[Trace],
+) -> list[tuple[list[list[float]], Files]]:
+    """The air of each mask of a job, with the files that it is told of."""
+    both = zip(patients, sought, strict=True)
+    scans = {path: each.scans for one, each in both for path in one.files.values()}
+    every = zip(jobs, traces, strict=True)
+    return [(each.air, Files([job.path] * len(each.air), scans[job.path])) for job, each in every]
+
+
 def trace(job: _Job) -> Trace | None:
     """Read one file of masks."""
     from medgen.data.store.preprocess import Channel, Slices, cut
 
-    result = cut([Channel(job.path, labels) for labels in job.masks.values()], job.settings, job.head)
+    result = cut(
+        [Channel(job.path, labels) for labels in job.masks.values()], job.settings, job.head
+    )
     if not isinstance(result, Slices):
         return None
     return Trace(result.lesions.tolist(), result.lost.tolist(), result.air.tolist(), result.cut_off)
@@ -99,13 +121,22 @@ def trace(job: _Job) -> Trace | None:
 
 def _own(patient: Patient, masks: Iterable[str]) -> Path:
     """The file whose place the head is wanted in: the mask's, if there is one."""
-    return next((patient.files[name] for name in masks if name in patient.files), next(iter(patient.files.values())))
+    return next(
+        (patient.files[name] for name in masks if name in patient.files),
+        next(iter(patient.files.values())),
+    )
 
 
-def _jobs(patient: Patient, masks: Mapping[str, MaskSettings], head: Head, settings: DataSettings) -> Iterator[_Job]:
+def _jobs(
+    patient: Patient, masks: Mapping[str, MaskSettings], head: Head, settings: DataSettings
+) -> Iterator[_Job]:
     """One for each file that masks are read from."""
     for source, path in patient.files.items():
-        labels = {name: tuple(sorted(set(mask.labels))) for name, mask in masks.items() if mask.file == source}
+        labels = {
+            name: tuple(sorted(set(mask.labels)))
+            for name, mask in masks.items()
+            if mask.file == source
+        }
         if labels:
             yield _Job(path, labels, head, settings)
 
@@ -115,7 +146,11 @@ def _traced(jobs: Sequence[_Job], cache: Path) -> list[Trace]:
     traces = [_remembered(memory.recall(job.path, _question(job))) for job in jobs]
     unknown = [number for number, each in enumerate(traces) if each is None]
     todo = [jobs[number] for number in unknown]
-    workers = processes.count_workers((job.path for job in todo), len(todo), todo[0].settings.workers) if todo else 1
+    workers = (
+        processes.count_workers((job.path for job in todo), len(todo), todo[0].settings.workers)
+        if todo
+        else 1
+    )
     with processes.results(trace, todo, workers) as results:
         for number, found in zip(unknown, results, strict=True):
             traces[number] = found
@@ -142,7 +177,9 @@ def _question(job: _Job) -> str:
 
 
 def _remembered(value: object) -> Trace | None:
-    return Trace(**value) if isinstance(value, dict) and value.keys() == set(Trace._fields) else None
+    return (
+        Trace(**value) if isinstance(value, dict) and value.keys() == set(Trace._fields) else None
+    )
 
 
 def _of_cohort(
@@ -151,7 +188,11 @@ def _of_cohort(
     """What is told of all patients together, for each mask."""
     said: dict[tuple[str, str], None] = {}
     for name in masks:
-        mine = [(each, [*job.masks].index(name)) for job, each in zip(jobs, traces, strict=True) if name in job.masks]
+        mine = [
+            (each, [*job.masks].index(name))
+            for job, each in zip(jobs, traces, strict=True)
+            if name in job.masks
+        ]
         mine = [(each, place) for each, place in mine if each.lesions]
         lost = [[0.0, *row[1:]] for each, place in mine for row in each.lost if row[0] == place]
         figures = Figures(

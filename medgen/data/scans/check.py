@@ -29,7 +29,9 @@ from medgen.errors import DataError, Problem
 
 
 class Lesions(NamedTuple):
-    """The connected parts of a mask over the dataset. volumes: of each, mm3, ascending. specks: those of one voxel."""
+    """The connected parts of a mask over the dataset. volumes: of each, mm3, ascending. specks:
+    those of one voxel.
+    """
 
     volumes: list[float]
     patients: int
@@ -37,7 +39,9 @@ class Lesions(NamedTuple):
 
 
 class Background(NamedTuple):
-    """What lies around the head in a scan, a word of `foreground`. path: below the dataset's folder."""
+    """What lies around the head in a scan, a word of `foreground`. path: below the dataset's
+    folder.
+    """
 
     path: Path
     patient: str
@@ -46,7 +50,8 @@ class Background(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What `check` found. Paths in faults and warnings are below the folder, except the folder's own.
+    """What `check` found. Paths in faults and warnings are below the folder, except the folder's
+    own.
 
     spacing: mm per pixel of the slices that a recipe is trained on.
     """
@@ -66,36 +71,43 @@ class Report(NamedTuple):
         return sorted({fault.patient for fault in self.faults if fault.patient})
 
 
-def check(
-    settings: DataSettings,
-    channels: Sequence[str] | None = None,
-    progress: Advance | None = None,
-    cache: Path | None = None,
-) -> Report:
-    """Read a whole dataset. channels: those that patients must have; without them, all that settings and names tell.
+def _odd(
+    good: list[File], scans: list[File], masks: list[File], settings: DataSettings
+) -> Iterator[Problem]:
+    """What is legal but odd about files."""
+    yield from (*same_voxels(good), *other_orientations(good), *without_background(scans))
+    yield from odd_labels(masks, settings)
 
-    progress: called with the files read and their number. Raises `DataError` where there is no dataset at all.
+
+def check(
+    settings: DataSettings, channels: Sequence[str] | None = None, progress: Advance | None = None,
+    cache: Path | None = None,
+) -> Report:  # fmt: skip
+    """Read a whole dataset. Raises `DataError` where there is none at all.
+
+    channels: those that patients must have; without them, all that settings and names tell.
+    progress: called with the files read and their number.
     """
     _require_root(settings)
     survey = survey_all(settings, channels)
     files = read_files(survey, settings, progress, cache or cache_root())
-    good = [file for file in files if not file.finding.faults]
-    scans, masks = _separate(good)
-    faults = [_below(survey.root, fault) for fault in survey.faults] + [*_file_faults(files), *_mismatches(good)]
+    scans, masks = _separate(good := [file for file in files if not file.finding.faults])
+    faults = [_below(survey.root, fault) for fault in survey.faults]
+    faults += [*_file_faults(files), *_mismatches(good)]
     warnings = [_below(survey.root, fault) for fault in survey.left_out]
-    warnings += [Problem(file.path, *each, file.patient.id) for file in files for each in file.finding.warnings]
+    for file in files:
+        warnings += [Problem(file.path, *each, file.patient.id) for each in file.finding.warnings]
     shared = [*overlaps(file.scan() for file in scans or masks)]
     (warnings if settings.allow_patient_overlap else faults).extend(shared)
     sizes = [*odd_sizes(masks)]
-    warnings += [*same_voxels(good), *other_orientations(good), *without_background(scans)]
-    warnings += [*odd_labels(masks, settings), *sizes]
+    warnings += [*_odd(good, scans, masks, settings), *sizes]
     warnings += [*cut_across(survey, good, settings), *without_validation(survey)]
     warnings += without_masks(survey, settings) if channels is None else []
-    audited = audit.audit(_sound(survey, faults), settings, cache or cache_root(), survey.root, channels is not None)
+    sound, where = _sound(survey, faults), cache or cache_root()
+    audited = audit.audit(sound, settings, where, survey.root, channels is not None)
     faults += _owned(survey, audited.faults)
-    inverted = {fault.where for fault in sizes}
     found = [*_owned(survey, audited.warnings), *filling_head(survey, masks, audited.heads)]
-    warnings += [fault for fault in found if fault.where not in inverted]
+    warnings += [fault for fault in found if fault.where not in {each.where for each in sizes}]
     warnings += [_below(survey.root, fault) for fault in survey.unread]
     mm = audited.spacing if channels is not None else 0.0
     shown = _lesions(masks), _backgrounds(scans)
@@ -109,13 +121,19 @@ def _require_root(settings: DataSettings) -> None:
 
 
 def _backgrounds(scans: Iterable[File]) -> list[Background]:
-    return [Background(file.path, file.patient.id, file.source, file.finding.background) for file in scans]
+    return [
+        Background(file.path, file.patient.id, file.source, file.finding.background)
+        for file in scans
+    ]
 
 
 def _owned(survey: Survey, faults: Iterable[Problem]) -> list[Problem]:
     """Faults with the patients whose files they are about."""
     owners = {path: patient.id for patient in survey.patients for path in patient.files.values()}
-    return [_below(survey.root, fault._replace(patient=owners.get(_file(fault), ""))) for fault in faults]
+    return [
+        _below(survey.root, fault._replace(patient=owners.get(_file(fault), "")))
+        for fault in faults
+    ]
 
 
 def _below(root: Path, fault: Problem) -> Problem:
@@ -136,7 +154,9 @@ def _mismatches(files: Iterable[File]) -> Iterator[Problem]:
     first: dict[tuple[str, str], Place] = {}
     for file in files:
         place = file.place()
-        for fault in mismatches(first.setdefault((file.patient.split, file.patient.id), place), place):
+        for fault in mismatches(
+            first.setdefault((file.patient.split, file.patient.id), place), place
+        ):
             yield fault._replace(patient=file.patient.id)
 
 

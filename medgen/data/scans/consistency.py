@@ -36,7 +36,9 @@ class Place(NamedTuple):
     def tolerance(self) -> float:
         """The distance that rounding in headers explains, mm."""
         corners, voxel = self.corners(), np.linalg.norm(self.affine[:3, :3], axis=0)
-        return float(min(SAME_PLACE * np.linalg.norm(corners[-1] - corners[0]), SAME_VOXEL * voxel.min()))
+        return float(
+            min(SAME_PLACE * np.linalg.norm(corners[-1] - corners[0]), SAME_VOXEL * voxel.min())
+        )
 
 
 def mismatches(first: Place, other: Place) -> Iterator[Problem]:
@@ -49,15 +51,20 @@ def mismatches(first: Place, other: Place) -> Iterator[Problem]:
     here, there = other.corners(), first.corners()
     if np.linalg.norm(here - there, axis=1).max() > first.tolerance():
         what = f"spans {_span(here)} mm, but {first.path} spans {_span(there)} mm"
-        yield Problem(other.path, what, "Find out which header is right, or resample one to the other")
+        yield Problem(
+            other.path, what, "Find out which header is right, or resample one to the other"
+        )
 
 
 def _span(corners: np.ndarray) -> str:
-    return " to ".join("(" + ", ".join(f"{x:.5g}" for x in corner) + ")" for corner in (corners[0], corners[-1]))
+    return " to ".join(
+        "(" + ", ".join(f"{x:.5g}" for x in corner) + ")" for corner in (corners[0], corners[-1])
+    )
 
 
 class Scan(NamedTuple):
-    """Whose a file's voxels are. content: their sha256; empty for a constant volume, which tells nothing.
+    """Whose a file's voxels are. content: their sha256; empty for a constant volume, which tells
+    nothing.
 
     likeness: what nearly equal scans have in common, where it is known.
     """
@@ -95,7 +102,10 @@ def overlaps(scans: Iterable[Scan]) -> Iterator[Problem]:
 def _overlap(first: Scan, scan: Scan, what: str) -> Problem:
     what = f"{what} {first.path}, but is for {scan.split} and that for {first.split}"
     return Problem(
-        scan.path, what, "Keep a patient in one split, or set data.allow_patient_overlap = true", scan.patient
+        scan.path,
+        what,
+        "Keep a patient in one split, or set data.allow_patient_overlap = true",
+        scan.patient,
     )
 
 
@@ -105,14 +115,18 @@ def _near(scans: Iterable[Scan]) -> Iterator[tuple[Scan, Scan, float]]:
     for scan in scans:
         if scan.likeness:
             splits.setdefault(scan.split, []).append((scan, scan.likeness))
-    for one, other in itertools.combinations([split for split in ("train", "val", "test") if split in splits], 2):
+    for one, other in itertools.combinations(
+        [split for split in ("train", "val", "test") if split in splits], 2
+    ):
         pairs = alike([each for _, each in splits[one]], [each for _, each in splits[other]])
         for i, j, agreement in pairs:
             yield splits[one][i][0], splits[other][j][0], agreement
 
 
 def across_thick(spacings: Sequence[Sequence[float]], axis: str) -> tuple[str, str] | None:
-    """What is wrong with slices along an axis that cut across the thick slices of the scans, and what to do."""
+    """What is wrong with slices along an axis that cut across the thick slices of the scans, and
+    what to do.
+    """
     cut: dict[str, list[Sequence[float]]] = {}
     for spacing in spacings:
         sides = [size for name, size in zip(AXES, spacing, strict=True) if name != axis]

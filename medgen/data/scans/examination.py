@@ -1,4 +1,6 @@
-"""Read one file of a dataset. What takes long to import is imported here, and this only where a file is read."""
+"""Read one file of a dataset. What takes long to import is imported here, and this only where a
+file is read.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from medgen.errors import Problem
 
 def examine(job: Job) -> Finding:
     """Read one file."""
-    report, volume = gate.examine(job.path, job.settings.max_voxels, job.settings.nan, mask=bool(job.masks))
+    report, volume = gate.examine(
+        job.path, job.settings.max_voxels, job.settings.nan, mask=bool(job.masks)
+    )
     faults = list(report.faults)
     lesions: dict[str, Sequence[tuple[int, int]]] = {}
     sketch = None

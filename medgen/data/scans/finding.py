@@ -12,9 +12,10 @@ from medgen.api.tables import DataSettings
 class Finding(NamedTuple):
     """What a file holds, as plain values. faults, warnings: what, and what to do.
 
-    affine: of the canonical volume. orientation: as stored. content: as in `agreement.Scan`. labels: label and voxels.
-    lesions: for each mask, size in voxels and how many parts of the mask have it; parts touch at corners at least.
-    likeness: of a scan, as text. background: what lies around a scan's head, a word of `foreground`.
+    affine: of the canonical volume. orientation: as stored. content: as in `agreement.Scan`.
+    labels: label and voxels. lesions: for each mask, size in voxels and how many parts of the mask
+    have it; parts touch at corners at least. likeness: of a scan, as text. background: what lies
+    around a scan's head, a word of `foreground`.
     """
 
     faults: list[tuple[str, str]]
@@ -31,7 +32,9 @@ class Finding(NamedTuple):
 
 
 class Job(NamedTuple):
-    """A file, for a worker process. masks: the labels of each mask that is read from it; none for a scan."""
+    """A file, for a worker process. masks: the labels of each mask that is read from it; none for a
+    scan.
+    """
 
     path: Path
     masks: dict[str, tuple[int, ...]]

@@ -26,7 +26,9 @@ Advance = Callable[[int, int], None]
 
 
 class File(NamedTuple):
-    """A file of a patient. path: below the dataset's folder. masks: the labels of each mask that is read from it."""
+    """A file of a patient. path: below the dataset's folder. masks: the labels of each mask that is
+    read from it.
+    """
 
     patient: Patient
     source: str
@@ -41,7 +43,10 @@ class File(NamedTuple):
     def shares(self) -> list[tuple[str, float]]:
         """The masks that are read from it, and the share of the volume that each has."""
         lesions = self.finding.lesions.items()
-        return [(name, sum(size * count for size, count in sizes) / self.voxels) for name, sizes in lesions]
+        return [
+            (name, sum(size * count for size, count in sizes) / self.voxels)
+            for name, sizes in lesions
+        ]
 
     def place(self) -> Place:
         return Place(self.path, tuple(self.finding.shape), np.array(self.finding.affine))
@@ -55,8 +60,15 @@ def survey_all(settings: DataSettings, channels: Sequence[str] | None) -> Survey
     if channels is not None:
         return layouts.survey(settings, [layouts.source(settings, channel) for channel in channels])
     masks = [mask.file for mask in settings.masks.values()]
-    known = ["t1_pre", "t1_gd", *SPELLINGS, DEFAULT_MASK]  # t1_gd before bravo, as others' names may mean either
-    survey = layouts.survey(settings, [*(name for name in settings.files if name not in masks), *masks], known)
+    known = [
+        "t1_pre",
+        "t1_gd",
+        *SPELLINGS,
+        DEFAULT_MASK,
+    ]  # t1_gd before bravo, as others' names may mean either
+    survey = layouts.survey(
+        settings, [*(name for name in settings.files if name not in masks), *masks], known
+    )
     if not survey.sources:
         what = f"has no file of a name that is known ({', '.join(dict.fromkeys(known))})"
         fix = f"""Name them by patterns, such as data.files.{known[1]}="*T1c*\""""
@@ -64,7 +76,9 @@ def survey_all(settings: DataSettings, channels: Sequence[str] | None) -> Survey
     return survey
 
 
-def read_files(survey: Survey, settings: DataSettings, progress: Advance | None, cache: Path) -> list[File]:
+def read_files(
+    survey: Survey, settings: DataSettings, progress: Advance | None, cache: Path
+) -> list[File]:
     owners: dict[Path, tuple[Patient, str]] = {}
     for patient in survey.patients:
         for source, path in patient.files.items():
@@ -81,7 +95,9 @@ def read_files(survey: Survey, settings: DataSettings, progress: Advance | None,
 
 def _masks_of(settings: DataSettings, source: str) -> dict[str, tuple[int, ...]]:
     masks = {name: layouts.mask(settings, name) for name in sorted(layouts.mask_names(settings))}
-    return {name: tuple(sorted(set(mask.labels))) for name, mask in masks.items() if mask.file == source}
+    return {
+        name: tuple(sorted(set(mask.labels))) for name, mask in masks.items() if mask.file == source
+    }
 
 
 def _examined(jobs: Sequence[Job], cache: Path, progress: Advance) -> dict[Path, Finding]:
@@ -94,7 +110,9 @@ def _examined(jobs: Sequence[Job], cache: Path, progress: Advance) -> dict[Path,
         return found
     from medgen.data.scans.examination import examine
 
-    workers = processes.count_workers((job.path for job in unknown), len(unknown), jobs[0].settings.workers)
+    workers = processes.count_workers(
+        (job.path for job in unknown), len(unknown), jobs[0].settings.workers
+    )
     with processes.results(examine, unknown, workers) as results:
         for job, finding in zip(unknown, results, strict=True):
             found[job.path] = finding
@@ -113,4 +131,8 @@ def _question(job: Job) -> str:
 
 
 def _remembered(value: object) -> Finding | None:
-    return Finding(**value) if isinstance(value, dict) and value.keys() == set(Finding._fields) else None
+    return (
+        Finding(**value)
+        if isinstance(value, dict) and value.keys() == set(Finding._fields)
+        else None
+    )

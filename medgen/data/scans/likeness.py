@@ -1,9 +1,9 @@
 """Tell scans of one head apart from those of another, by what is inside of it.
 
-A scan is reduced to two sketches, cells of averages: one fills the box of the head, so that it survives padding and
-lost headers, and one lies on a grid in scanner space, so that it survives cropping. Only what differs from its
-surroundings is kept, and only well inside of the head, where persons differ; the outline and the large shades, which
-all heads have in common, are not.
+A scan is reduced to two sketches, cells of averages: one fills the box of the head, so that it
+survives padding and lost headers, and one lies on a grid in scanner space, so that it survives
+cropping. Only what differs from its surroundings is kept, and only well inside of the head, where
+persons differ; the outline and the large shades, which all heads have in common, are not.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ FEWEST = 100
 THIN = 4
 """Voxels; a head that has fewer along an axis, as a single slice has, is not compared."""
 ALIKE = 0.85
-"""Correlation from which on two sketches are of one scan. Real heads of two persons have 0.5 at most, demo patients,
-which are warped from one template, 0.65; copies that are rescaled, rounded, noisy, padded or cropped 0.94 or more.
+"""Correlation from which on two sketches are of one scan. Real heads of two persons have 0.5 at
+most, demo patients, which are warped from one template, 0.65; copies that are rescaled, rounded,
+noisy, padded or cropped 0.94 or more.
 """
 BLOCK = 64
 """Scans that are compared at a time."""
@@ -55,7 +56,9 @@ def packed(scan: Likeness | None) -> np.ndarray:
     """A likeness as so many bytes; zeros for none."""
     if scan is None:
         return np.zeros(PACKED, np.uint8)
-    return np.frombuffer(np.array(scan.origin, "<i4").tobytes() + scan.box.tobytes() + scan.space.tobytes(), np.uint8)
+    return np.frombuffer(
+        np.array(scan.origin, "<i4").tobytes() + scan.box.tobytes() + scan.space.tobytes(), np.uint8
+    )
 
 
 def unpacked(row: np.ndarray) -> Likeness | None:
@@ -78,7 +81,9 @@ def from_text(text: str) -> Likeness | None:
 
 
 def sketch(data: np.ndarray, inside: np.ndarray, affine: np.ndarray) -> Likeness | None:
-    """What tells a scan from others; None if there is too little of a head. inside: where the head is."""
+    """What tells a scan from others; None if there is too little of a head. inside: where the head
+    is.
+    """
     ends = [_ends(inside, axis) for axis in range(3)]
     if min(high - low for low, high in ends) < THIN:
         return None
@@ -87,7 +92,9 @@ def sketch(data: np.ndarray, inside: np.ndarray, affine: np.ndarray) -> Likeness
     start = np.linalg.solve(affine[:3, :3] / spacing, affine[:3, 3]) - spacing / 2
     middle = start + spacing * np.mean(ends, axis=1)
     origin = np.rint(middle / CELL_MM).astype(int) - CELLS // 2
-    grid = [((origin[i] + np.arange(CELLS + 1)) * CELL_MM - start[i]) / spacing[i] for i in range(3)]
+    grid = [
+        ((origin[i] + np.arange(CELLS + 1)) * CELL_MM - start[i]) / spacing[i] for i in range(3)
+    ]
     box, space = (_detail(*_average(data, inside, each)) for each in (edges, grid))
     if np.count_nonzero(box != OUTSIDE) < FEWEST:
         return None
@@ -99,26 +106,34 @@ def alike(ones: Sequence[Likeness], others: Sequence[Likeness]) -> Iterator[tupl
     for start in range(0, len(ones), BLOCK):
         for begin in range(0, len(others), BLOCK):
             some, more = ones[start : start + BLOCK], others[begin : begin + BLOCK]
-            agreement = np.maximum(*(_correlations(*each) for each in (_boxes(some, more), _spaces(some, more))))
+            agreement = np.maximum(
+                *(_correlations(*each) for each in (_boxes(some, more), _spaces(some, more)))
+            )
             for i, j in np.argwhere(agreement >= ALIKE).tolist():
                 yield start + i, begin + j, float(agreement[i, j])
 
 
 def _ends(inside: np.ndarray, axis: int) -> tuple[float, float]:
-    """Where the head begins and ends along an axis, in voxels, but for 1 % on each side, which may be stray."""
+    """Where the head begins and ends along an axis, in voxels, but for 1 % on each side, which may
+    be stray.
+    """
     counts = np.count_nonzero(inside, axis=tuple(i for i in range(3) if i != axis))
     total = np.concatenate([[0], np.cumsum(counts)]) / counts.sum()
     low, high = np.interp([0.01, 0.99], total, np.arange(len(total)))
     return float(low), float(high)
 
 
-def _average(data: np.ndarray, inside: np.ndarray, edges: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _average(
+    data: np.ndarray, inside: np.ndarray, edges: Sequence[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
     """The mean of the head in each cell, and the share of each cell that is head."""
     head = inside.astype(np.float32)
     total, share = np.where(inside, data, np.float32(0)), head
     for axis, each in enumerate(edges):
         weights = _overlap(data.shape[axis], each)
-        total, share = (np.moveaxis(np.tensordot(weights, part, (1, axis)), 0, axis) for part in (total, share))
+        total, share = (
+            np.moveaxis(np.tensordot(weights, part, (1, axis)), 0, axis) for part in (total, share)
+        )
     volume = float(np.prod([each[1] - each[0] for each in edges]))
     return total / np.maximum(share, 1e-6), share / volume
 
@@ -136,7 +151,9 @@ def _detail(mean: np.ndarray, share: np.ndarray) -> Sketch:
 
     inside = share > FULL
     weight = inside.astype(np.float32)
-    around = ndimage.gaussian_filter(mean * weight, BLUR) / np.maximum(ndimage.gaussian_filter(weight, BLUR), 1e-6)
+    around = ndimage.gaussian_filter(mean * weight, BLUR) / np.maximum(
+        ndimage.gaussian_filter(weight, BLUR), 1e-6
+    )
     detail = np.where(inside, mean - around, 0)
     spread = detail[inside].std() if inside.any() else 0.0
     if not spread:
@@ -155,9 +172,13 @@ def _boxes(ones: Sequence[Likeness], others: Sequence[Likeness]) -> tuple[Sketch
 
 
 def _spaces(ones: Sequence[Likeness], others: Sequence[Likeness]) -> tuple[Sketches, Sketches]:
-    """The sketches in space on a common grid, twice as wide, so that cells at one place are the same number."""
+    """The sketches in space on a common grid, twice as wide, so that cells at one place are the
+    same number.
+    """
     centre = np.median([each.origin for each in (*ones, *others)], axis=0).astype(int)
-    one, other = (np.stack([_placed(each, centre).ravel() for each in some]) for some in (ones, others))
+    one, other = (
+        np.stack([_placed(each, centre).ravel() for each in some]) for some in (ones, others)
+    )
     return one, other
 
 

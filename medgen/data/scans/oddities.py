@@ -21,7 +21,12 @@ MOST_OF_A_VOLUME = 0.5
 def same_voxels(files: Iterable[File]) -> Iterator[Problem]:
     for first, scan in twins(file.scan() for file in files):
         if first.split == scan.split:
-            yield Problem(scan.path, f"has the voxels of {first.path}", "Keep one, if they are one scan", scan.patient)
+            yield Problem(
+                scan.path,
+                f"has the voxels of {first.path}",
+                "Keep one, if they are one scan",
+                scan.patient,
+            )
 
 
 def cut_across(survey: Survey, files: Iterable[File], settings: DataSettings) -> Iterator[Problem]:
@@ -35,7 +40,9 @@ def other_orientations(files: Sequence[File]) -> Iterator[Problem]:
     yield from _odd(files, "axes {}", lambda file: file.finding.orientation, fix)
 
 
-def _odd(files: Sequence[File], noun: str, value: Callable[[File], str], fix: str) -> Iterator[Problem]:
+def _odd(
+    files: Sequence[File], noun: str, value: Callable[[File], str], fix: str
+) -> Iterator[Problem]:
     """Files in which a value is not what it is in most."""
     counts = Counter(map(value, files)).most_common()
     if len(counts) < 2:
@@ -62,17 +69,28 @@ def odd_labels(files: Sequence[File], settings: DataSettings) -> Iterator[Proble
     for file in files:
         held = [label for label, _ in file.finding.labels if label]
         every = next((name for name, labels in file.masks.items() if not labels), None)
-        others = [label for label in held if all(label not in labels for labels in file.masks.values())]
+        others = [
+            label for label in held if all(label not in labels for labels in file.masks.values())
+        ]
         if every and held not in ([], [1]):
             fix = f"Choose, if not all are lesion, such as data.masks.{every}.labels=[{held[0]}]"
-            yield Problem(file.path, f"holds {_listed(held)}, all read as {every}", fix, file.patient.id)
+            yield Problem(
+                file.path, f"holds {_listed(held)}, all read as {every}", fix, file.patient.id
+            )
         elif others and not every:
-            yield Problem(file.path, f"holds {_listed(others)}, of no mask", "Check data.masks", file.patient.id)
+            yield Problem(
+                file.path,
+                f"holds {_listed(others)}, of no mask",
+                "Check data.masks",
+                file.patient.id,
+            )
     yield from _unseen(files, settings)
 
 
 def _listed(labels: Sequence[int]) -> str:
-    shown = ", ".join(map(str, labels[: layouts.SHOWN])) + (", ..." if len(labels) > layouts.SHOWN else "")
+    shown = ", ".join(map(str, labels[: layouts.SHOWN])) + (
+        ", ..." if len(labels) > layouts.SHOWN else ""
+    )
     return f"label{'s' if len(labels) > 1 else ''} {shown}"
 
 
@@ -81,20 +99,31 @@ def _unseen(files: Iterable[File], settings: DataSettings) -> Iterator[Problem]:
     for name, mask in settings.masks.items():
         held = {label for file in files if name in file.masks for label, _ in file.finding.labels}
         for label in sorted(set(mask.labels) - held):
-            yield Problem(settings.root, f"holds no label {label} of mask {name}", f"Check data.masks.{name}.labels")
+            yield Problem(
+                settings.root,
+                f"holds no label {label} of mask {name}",
+                f"Check data.masks.{name}.labels",
+            )
 
 
 def odd_sizes(files: Iterable[File]) -> Iterator[Problem]:
     for file in files:
         for name, share in file.shares():
             if not share:
-                yield Problem(file.path, f"has an empty mask {name}", "Check it, if there are lesions", file.patient.id)
+                yield Problem(
+                    file.path,
+                    f"has an empty mask {name}",
+                    "Check it, if there are lesions",
+                    file.patient.id,
+                )
             elif share > MOST_OF_A_VOLUME:
                 what = f"has a mask {name} of {share:.0%} of all voxels"
                 yield Problem(file.path, what, "Check it, it may be inverted", file.patient.id)
 
 
-def filling_head(survey: Survey, files: Iterable[File], heads: Mapping[Path, int]) -> Iterator[Problem]:
+def filling_head(
+    survey: Survey, files: Iterable[File], heads: Mapping[Path, int]
+) -> Iterator[Problem]:
     """Masks of most of the head. heads: voxels of the head on each file's grid."""
     for file in files:
         head = heads.get(survey.root / file.path, 0)
@@ -103,18 +132,28 @@ def filling_head(survey: Survey, files: Iterable[File], heads: Mapping[Path, int
             if filled > MOST_OF_A_HEAD:
                 what = f"has a mask {name} that covers {min(filled, 1.0):.0%} of the head"
                 held = [label for label, _ in file.finding.labels if label]
-                labels = f"choose of its {_listed(held)} with data.masks.{name}.labels, or " if len(held) > 1 else ""
-                fix = f"If it is not of lesions, {labels}set data.files.{file.source} to another file"
+                labels = (
+                    f"choose of its {_listed(held)} with data.masks.{name}.labels, or "
+                    if len(held) > 1
+                    else ""
+                )
+                fix = (
+                    f"If it is not of lesions, {labels}set data.files.{file.source} to another file"
+                )
                 yield Problem(file.path, what, fix, file.patient.id)
 
 
 def without_validation(survey: Survey) -> Iterator[Problem]:
     if all(patient.split != "val" for patient in survey.patients):
-        yield Problem(survey.root, "has no patients for validation, so no best.pt is written", "Add patients")
+        yield Problem(
+            survey.root, "has no patients for validation, so no best.pt is written", "Add patients"
+        )
 
 
 def without_masks(survey: Survey, settings: DataSettings) -> Iterator[Problem]:
     masks = {layouts.source(settings, name) for name in layouts.mask_names(settings)}
     if survey.sources and not masks & set(survey.sources):
         fix = f"""Name their files if there are any, such as data.files.{DEFAULT_MASK}="*_mask.nii.gz\""""
-        yield Problem(survey.root, f"has no masks ({', '.join(sorted(masks))}) among its channels", fix)
+        yield Problem(
+            survey.root, f"has no masks ({', '.join(sorted(masks))}) among its channels", fix
+        )

@@ -59,7 +59,11 @@ def _summary(report: Report) -> Iterator[str]:
     splits = Counter(patient.split for patient in report.patients)
     shown = ", ".join(f"{splits[split]} {split}" for split in (*SPLITS, "test") if splits[split])
     counts = [(len(report.faults), "fault"), (len(report.warnings), "warning")]
-    files = f"{_count(report.files, 'file')} ({', '.join(report.sources)})" if report.files else "no file that is read"
+    files = (
+        f"{_count(report.files, 'file')} ({', '.join(report.sources)})"
+        if report.files
+        else "no file that is read"
+    )
     patients = f"{_count(len(report.patients), 'patient')} ({shown})"
     yield ", ".join([patients, files, *(_count(*each) for each in counts)])
 
@@ -81,9 +85,7 @@ def _sizes(lesions: Lesions) -> str:
         return "no lesions"
     low, middle, high = np.percentile(lesions.volumes, PERCENTILES) / 1000
     shown = f"{_count(len(lesions.volumes), 'lesion')} in {_count(lesions.patients, 'patient')}"
-    sizes = (
-        f"median {middle:.3g} mL, 5 to 95 %: {low:.3g} to {high:.3g} mL, largest {lesions.volumes[-1] / 1000:.3g} mL"
-    )
+    sizes = f"median {middle:.3g} mL, 5 to 95 %: {low:.3g} to {high:.3g} mL, largest {lesions.volumes[-1] / 1000:.3g} mL"
     return f"{shown}, {sizes}, {lesions.specks:,} of a single voxel"
 
 
@@ -105,12 +107,19 @@ def as_json(report: Report) -> str:
 
 
 def _excluded(report: Report) -> list[str]:
-    """The patients to leave out, as `data.exclude` takes them: bytes that are not UTF-8 are escaped."""
+    """The patients to leave out, as `data.exclude` takes them: bytes that are not UTF-8 are
+    escaped.
+    """
     return [printable(id) for id in report.exclude]
 
 
 def _plain(fault: Problem, noun: str) -> dict[str, str]:
-    return {"file": Path(str(fault.where)).as_posix(), "patient": fault.patient, noun: fault.what, "fix": fault.fix}
+    return {
+        "file": Path(str(fault.where)).as_posix(),
+        "patient": fault.patient,
+        noun: fault.what,
+        "fix": fault.fix,
+    }
 
 
 def _scan(background: Background) -> dict[str, str]:
@@ -119,8 +128,14 @@ def _scan(background: Background) -> dict[str, str]:
 
 
 def _lesions(lesions: Lesions) -> dict[str, Any]:
-    counts: dict[str, Any] = {"count": len(lesions.volumes), "patients": lesions.patients, "specks": lesions.specks}
+    counts: dict[str, Any] = {
+        "count": len(lesions.volumes),
+        "patients": lesions.patients,
+        "specks": lesions.specks,
+    }
     if lesions.volumes:
         volumes = np.percentile(lesions.volumes, PERCENTILES).tolist()
-        counts["mm3"] = {f"{share} %": volume for share, volume in zip(PERCENTILES, volumes, strict=True)}
+        counts["mm3"] = {
+            f"{share} %": volume for share, volume in zip(PERCENTILES, volumes, strict=True)
+        }
     return counts

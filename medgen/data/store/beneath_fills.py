@@ -12,12 +12,15 @@ from medgen.data.store.fills import SAMPLE, is_fill
 DEPTH = 3
 """Voxels beneath a rim that are free of what interpolation does to it."""
 APART, LEAST_FAR = 12, 0.45
-"""Times its spread that air is darker than the head where the border tells nothing, as tissues lie within 8, and the
-least share of the picture that such air has."""
+"""Times its spread that air is darker than the head where the border tells nothing, as tissues lie
+within 8, and the least share of the picture that such air has.
+"""
 SPECKS = 0.25
 """Share of all steps into the picture that end after a voxel or two, from which on they are noise."""
 FLAT, TEXTURED = 0.8, 0.2
-"""Share of voxels with one value: at least in a second fill, and at most in a scan, which a drawing exceeds."""
+"""Share of voxels with one value: at least in a second fill, and at most in a scan, which a drawing
+exceeds.
+"""
 
 
 class Levels(NamedTuple):
@@ -29,7 +32,9 @@ class Levels(NamedTuple):
 
 
 class Rim(NamedTuple):
-    """A sample of the picture inside fills. beneath: voxels close to fills. specks: share of steps that end at once."""
+    """A sample of the picture inside fills. beneath: voxels close to fills. specks: share of steps
+    that end at once.
+    """
 
     inside: np.ndarray
     beneath: np.ndarray
@@ -37,7 +42,9 @@ class Rim(NamedTuple):
 
 
 def look_beneath(data: np.ndarray, fills: Sequence[float]) -> Rim:
-    """Look along some lines of each axis, in both directions, for steps from a fill into the picture."""
+    """Look along some lines of each axis, in both directions, for steps from a fill into the
+    picture.
+    """
     inside, beneath, steps, ended = [], [], 0, 0
     for axis in range(3):
         lines = _lines(data, axis)
@@ -55,16 +62,22 @@ def _lines(data: np.ndarray, axis: int) -> np.ndarray:
     stride = max(1, int(np.sqrt(data.size / SAMPLE)))
     moved = np.moveaxis(data, axis, 0)
     step = [stride if side >= 8 * stride else 1 for side in moved.shape[1:]]
-    return np.asarray(moved[:, step[0] // 2 :: step[0], step[1] // 2 :: step[1]].reshape(len(moved), -1))
+    return np.asarray(
+        moved[:, step[0] // 2 :: step[0], step[1] // 2 :: step[1]].reshape(len(moved), -1)
+    )
 
 
 def _steps(line: np.ndarray, fills: Sequence[float]) -> tuple[np.ndarray, int, int]:
-    """Values at `DEPTH` voxels from a fill, the number of steps into the picture, and of those that end in between."""
+    """Values at `DEPTH` voxels from a fill, the number of steps into the picture, and of those that
+    end in between.
+    """
     count = len(line) - DEPTH
     if count < 1:
         return line[:0].ravel(), 0, 0
     fill = is_fill(line, fills)
-    value, outside = zip(*((line[k : count + k], fill[k : count + k]) for k in range(DEPTH + 1)), strict=True)
+    value, outside = zip(
+        *((line[k : count + k], fill[k : count + k]) for k in range(DEPTH + 1)), strict=True
+    )
     enters = outside[0] & ~outside[1]
     returns = [outside[k] & (value[k] == value[0]) for k in range(2, DEPTH + 1)]
     deep = enters & ~np.any(outside[2:], axis=0)
@@ -73,7 +86,9 @@ def _steps(line: np.ndarray, fills: Sequence[float]) -> tuple[np.ndarray, int, i
 
 
 def find_next_fill(rim: Rim) -> float | None:
-    """The constant that lies beneath the fills, if what lies in it is no drawing of constants itself."""
+    """The constant that lies beneath the fills, if what lies in it is no drawing of constants
+    itself.
+    """
     if rim.specks > SPECKS or not rim.beneath.size:
         return None
     value, share = _most_frequent(rim.beneath)
@@ -91,8 +106,8 @@ def _most_frequent(values: np.ndarray) -> tuple[float, float]:
 def find_air(rim: Rim, fills: Sequence[float]) -> float | None:
     """How bright the air within the fills is; None if the head begins there.
 
-    Air is even, is the darkest of all that is there, is much of it, and differs from the head by some times its noise,
-    and by more than from its border.
+    Air is even, is the darkest of all that is there, is much of it, and differs from the head by
+    some times its noise, and by more than from its border.
     """
     if rim.specks > SPECKS:
         return float(fills[0])
@@ -107,31 +122,43 @@ def find_air(rim: Rim, fills: Sequence[float]) -> float | None:
 
 
 def find_levels(rim: Rim, lower: float = 10) -> Levels | None:
-    """How bright what begins at the fills is, and what is clearly brighter; None if no such two make up the picture."""
+    """How bright what begins at the fills is, and what is clearly brighter; None if no such two
+    make up the picture.
+    """
     if not rim.beneath.size or not rim.inside.size:
         return None
     low, air = (float(value) for value in np.percentile(rim.beneath, [lower, 50]))
     spread = air - low + 1e-6 * float(np.ptp(rim.inside))
     is_bright = rim.inside > air + 4 * spread
     bright, others = rim.inside[is_bright], rim.inside[~is_bright]
-    if bright.size < 0.05 * rim.inside.size or not others.size or abs(np.median(others) - air) > spread:
+    if (
+        bright.size < 0.05 * rim.inside.size
+        or not others.size
+        or abs(np.median(others) - air) > spread
+    ):
         return None
     return Levels(air, spread, float(np.median(bright)))
 
 
 def _reference(values: np.ndarray, fill: float) -> float:
-    """What no signal at all has: the fill, or 0 where it is negative and the picture is not, as in sums of squares."""
+    """What no signal at all has: the fill, or 0 where it is negative and the picture is not, as in
+    sums of squares.
+    """
     return 0.0 if fill < 0 <= values.min() else fill
 
 
 def is_apart(rim: Rim, levels: Levels) -> bool:
-    """True if what is beneath the fills is far too even for tissue, on both sides, beside its distance to the head."""
+    """True if what is beneath the fills is far too even for tissue, on both sides, beside its
+    distance to the head.
+    """
     even = np.percentile(rim.beneath, 75) - levels.air < 3 * levels.spread
     return bool(even and levels.head - levels.air > APART * levels.spread)
 
 
 def _is_darker(values: np.ndarray, levels: Levels) -> bool:
-    """True if some voxels are darker than air; a few may be by a little, as splines swing beyond edges."""
+    """True if some voxels are darker than air; a few may be by a little, as splines swing beyond
+    edges.
+    """
     little = levels.air - 3 * levels.spread
     much = min(little - levels.spread, levels.air - 0.3 * (levels.head - levels.air))
     return bool(np.mean(values < little) > 0.02 or np.mean(values < much) > 0.001)

@@ -1,4 +1,6 @@
-"""Folders in the cache: made beside their final place, then renamed; made again when they are found damaged."""
+"""Folders in the cache: made beside their final place, then renamed; made again when they are found
+damaged.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from medgen.system.console import warn
 ABANDONED = 24 * 3600.0
 """Seconds after which what a killed process left in the cache is removed."""
 ATTEMPTS = 8
-"""Times that a folder is looked for or made, while other processes find it damaged and make it again."""
+"""Times that a folder is looked for or made, while other processes find it damaged and make it
+again.
+"""
 CHUNK = 1 << 20
 
 Opened = TypeVar("Opened")
@@ -33,7 +37,9 @@ _built: list[float] = []
 
 
 def has_built(since: float) -> bool:
-    """Whether this process has made something that the next one finds, since then (as of `time.time()`)."""
+    """Whether this process has made something that the next one finds, since then (as of
+    `time.time()`).
+    """
     return any(when >= since for when in _built)
 
 
@@ -41,7 +47,9 @@ class Damaged(Exception):
     """What is in the cache cannot be used; it is made again."""
 
 
-def open_or_make(folder: Path, what: str, open_: Callable[[], Opened], make: Callable[[], None]) -> Opened:
+def open_or_make(
+    folder: Path, what: str, open_: Callable[[], Opened], make: Callable[[], None]
+) -> Opened:
     """What `open_` gives once the folder is there and whole. what: the folder, in messages.
 
     Raises `StorageError` if the cache cannot be written.
@@ -63,12 +71,18 @@ def open_or_make(folder: Path, what: str, open_: Callable[[], Opened], make: Cal
         except OSError as error:
             raise _unwritable(folder, what, error) from None
     raise StorageError(
-        Problem(folder, "is damaged whenever it is made", "Check the disk, or set MEDGEN_CACHE to another one")
+        Problem(
+            folder,
+            "is damaged whenever it is made",
+            "Check the disk, or set MEDGEN_CACHE to another one",
+        )
     )
 
 
 def _damage(folder: Path, what: str, error: OSError) -> OSError:
-    """The error, if it shows that a file is not as it was written; others leave a store alone that may be whole."""
+    """The error, if it shows that a file is not as it was written; others leave a store alone that
+    may be whole.
+    """
     if error.errno == errno.ENOMEM:
         problem = f"{what} needs more memory than there is ({error.strerror})"
         raise OutOfMemoryError(
@@ -81,12 +95,16 @@ def _damage(folder: Path, what: str, error: OSError) -> OSError:
 
 def _unwritable(folder: Path, what: str, error: OSError) -> StorageError:
     problem = f"{what} cannot be written ({error.strerror or error})"
-    return StorageError(Problem(folder.parent, problem, "Make room, or set MEDGEN_CACHE to another folder"))
+    return StorageError(
+        Problem(folder.parent, problem, "Make room, or set MEDGEN_CACHE to another folder")
+    )
 
 
 @contextlib.contextmanager
 def building(folder: Path) -> Iterator[Path]:
-    """An empty folder that takes its final place at the end; if another process was faster, its folder stays there."""
+    """An empty folder that takes its final place at the end; if another process was faster, its
+    folder stays there.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     _sweep(folder.parent)
     with beside(folder) as temporary:
@@ -98,7 +116,9 @@ def building(folder: Path) -> Iterator[Path]:
 
 def beside(folder: Path) -> tempfile.TemporaryDirectory[str]:
     """A temporary folder on the same file system."""
-    return tempfile.TemporaryDirectory(prefix=".building-", dir=folder.parent, ignore_cleanup_errors=True)
+    return tempfile.TemporaryDirectory(
+        prefix=".building-", dir=folder.parent, ignore_cleanup_errors=True
+    )
 
 
 def publish(made: Path, folder: Path) -> None:
@@ -146,8 +166,13 @@ def _sweep(cache: Path) -> None:
 
 
 def _discard(folder: Path) -> None:
-    """Rename first: a process that has the folder open goes on reading it, and no other finds half of it."""
-    with beside(folder) as temporary, contextlib.suppress(FileNotFoundError):  # another process was faster
+    """Rename first: a process that has the folder open goes on reading it, and no other finds half
+    of it.
+    """
+    with (
+        beside(folder) as temporary,
+        contextlib.suppress(FileNotFoundError),
+    ):  # another process was faster
         try:
             folder.rename(Path(temporary, "damaged"))
         except OSError as error:

@@ -1,4 +1,6 @@
-"""What is odd about a cohort on its grid: sizes of heads, what does not fit, small lesions, masks in the air."""
+"""What is odd about a cohort on its grid: sizes of heads, what does not fit, small lesions, masks
+in the air.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,17 @@ from medgen.data.grid import Grid
 from medgen.errors import Problem, printable
 
 ODD_SIZE = 0.25
-"""By how much of the median a head is wider or narrower than people's differ: most likely a unit, or a neck."""
+"""By how much of the median a head is wider or narrower than people's differ: most likely a unit,
+or a neck.
+"""
 AIR_TOLD, AIR_REFUSED = (0.05, 0.01), (0.5, 0.2)
-"""Shares of a mask outside the head and far outside; it is told if one, refused if both are larger than these."""
+"""Shares of a mask outside the head and far outside; it is told if one, refused if both are larger
+than these.
+"""
 MOST_OF_A_HEAD = 0.5
-"""Share of a head beyond which a mask is more likely one of the head or of tissue than one of lesions."""
+"""Share of a head beyond which a mask is more likely one of the head or of tissue than one of
+lesions.
+"""
 MOST = 0.9
 """Least share of the lost lesions that the sizes in a message show."""
 MULTIPLE = 16
@@ -27,10 +35,11 @@ MULTIPLE = 16
 class Figures(NamedTuple):
     """What is known of a cohort on its grid.
 
-    lesions: how many there are and how many lie outside the square, `[patient, mask, 2]`. lost: lesions too small,
-    `[lesion, (mask, mm2, mm per pixel that shows it)]`. air: of each mask, the shares of `Head.air`, `[patient,
-    channel, 2]`. cut_off: mm of each head that do not fit. width: of each head, mm, NaN if unknown. covered: the share
-    of the head that each mask covers, `[patient, channel]`, 0 for an image.
+    lesions: how many there are and how many lie outside the square, `[patient, mask, 2]`. lost:
+    lesions too small, `[lesion, (mask, mm2, mm per pixel that shows it)]`. air: of each mask, the
+    shares of `Head.air`, `[patient, channel, 2]`. cut_off: mm of each head that do not fit. width:
+    of each head, mm, NaN if unknown. covered: the share of the head that each mask covers,
+    `[patient, channel]`, 0 for an image.
     """
 
     grid: Grid
@@ -54,7 +63,11 @@ def lines(figures: Figures, files: Sequence[Files], masks: Iterable[str]) -> Ite
     for each, shares in zip(files, figures.air, strict=True):
         yield from map(str, airborne(shares, each))
     yield from map(str, odd_sizes(figures.width, [each.scans[:1] for each in files]))
-    for what, fix in (*covering(figures.covered, files), *too_large(figures), *too_small(figures, masks)):
+    for what, fix in (
+        *covering(figures.covered, files),
+        *too_large(figures),
+        *too_small(figures, masks),
+    ):
         yield f"data: {what}. {fix}."
 
 
@@ -69,7 +82,9 @@ def airborne(shares: Sequence[Sequence[float]] | np.ndarray, files: Files) -> li
     return [_air(*each) for each in told if not _refused(each[2])]
 
 
-def odd_sizes(widths: Sequence[float] | np.ndarray, scans: Sequence[Sequence[Path]]) -> Iterator[Problem]:
+def odd_sizes(
+    widths: Sequence[float] | np.ndarray, scans: Sequence[Sequence[Path]]
+) -> Iterator[Problem]:
     """Heads whose size in mm no person has beside the others."""
     known = np.asarray(widths, float)
     if np.isnan(known).all():
@@ -78,7 +93,11 @@ def odd_sizes(widths: Sequence[float] | np.ndarray, scans: Sequence[Sequence[Pat
     for width, paths in zip(known, scans, strict=True):
         if paths and abs(width - median) > ODD_SIZE * median:
             what = f"shows a head {width:.0f} mm wide, where the median is {median:.0f} mm"
-            yield Problem(paths[0], what, "Check its voxels' size and what it shows; all patients get one scale")
+            yield Problem(
+                paths[0],
+                what,
+                "Check its voxels' size and what it shows; all patients get one scale",
+            )
 
 
 def covering(covered: np.ndarray, files: Sequence[Files]) -> Iterator[tuple[str, str]]:
@@ -91,7 +110,10 @@ def covering(covered: np.ndarray, files: Sequence[Files]) -> Iterator[tuple[str,
             f"masks of {len(told)} of {len(shares)} patients cover more than {MOST_OF_A_HEAD:.0%} of the head, up to "
             f"{shares.max():.0%}, such as {printable(str(first))}"
         )
-        yield what, "If they are not of lesions, choose labels with data.masks, or other files with data.files"
+        yield (
+            what,
+            "If they are not of lesions, choose labels with data.masks, or other files with data.files",
+        )
 
 
 def too_large(figures: Figures) -> Iterator[tuple[str, str]]:
@@ -99,7 +121,9 @@ def too_large(figures: Figures) -> Iterator[tuple[str, str]]:
     square = f"the square of {figures.grid}"
     cut = figures.cut_off[figures.cut_off > 0]
     if len(cut):
-        room = math.ceil(100 * (figures.grid.spacing[0] + 2 * cut.max() / figures.grid.shape[0])) / 100
+        room = (
+            math.ceil(100 * (figures.grid.spacing[0] + 2 * cut.max() / figures.grid.shape[0])) / 100
+        )
         what = f"{square} cuts up to {cut.max():.1f} mm off the heads of {len(cut)} of {len(figures.cut_off)} patients"
         yield what, f"Set data.spacing={room:g}, or 0 to have it chosen"
     outside, count = figures.lesions[..., 1].sum(), figures.lesions[..., 0].sum()
@@ -143,5 +167,7 @@ def _air(path: Path, scan: Path, shares: Sequence[float]) -> Problem:
     beside = scan.name if scan.parent == path.parent else scan
     what = f"marks lesions where {beside} shows no head, {shares[0]:.0%} of their voxels"
     return Problem(
-        path, what, "Check that both are of one patient and not flipped or shifted, or leave the patient out"
+        path,
+        what,
+        "Check that both are of one patient and not flipped or shifted, or leave the patient out",
     )

@@ -1,7 +1,8 @@
 """Crops around the lesions of each slice, cut out of whole slices at the scans' own resolution.
 
-A lesion is a connected part of the slice's masks together; touching corners connect. What lies beyond the slice is
-background. Crops are kept with a rim of `spare(size)` px, so that where exactly they are cut may vary.
+A lesion is a connected part of the slice's masks together; touching corners connect. What lies
+beyond the slice is background. Crops are kept with a rim of `spare(size)` px, so that where exactly
+they are cut may vary.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ SPARE = 8
 
 
 class Place(NamedTuple):
-    """A lesion in a stack of slices. number: of the slice. middle: of its box, px. extent: its longest side, px."""
+    """A lesion in a stack of slices. number: of the slice. middle: of its box, px. extent: its
+    longest side, px.
+    """
 
     number: int
     middle: tuple[int, ...]
@@ -46,13 +49,20 @@ def _of(masks: Array, number: int) -> Iterator[Place]:
 
 
 def cut(stack: Array, places: list[Place], side: int, background: float) -> Array:
-    """Cut `[place, side, ...]` out of a stack `[slice, *size]`: pixel `side // 2` of each axis is the middle."""
+    """Cut `[place, side, ...]` out of a stack `[slice, *size]`: pixel `side // 2` of each axis is
+    the middle.
+    """
     out = np.full((len(places), *(side,) * (stack.ndim - 1)), background, stack.dtype)
     for crop, place in zip(out, places, strict=True):
         starts = [middle - side // 2 for middle in place.middle]
-        ends = [min(start + side, count) for start, count in zip(starts, stack.shape[1:], strict=True)]
+        ends = [
+            min(start + side, count) for start, count in zip(starts, stack.shape[1:], strict=True)
+        ]
         inside = tuple(slice(max(start, 0), end) for start, end in zip(starts, ends, strict=True))
-        to = tuple(slice(each.start - start, each.stop - start) for each, start in zip(inside, starts, strict=True))
+        to = tuple(
+            slice(each.start - start, each.stop - start)
+            for each, start in zip(inside, starts, strict=True)
+        )
         crop[to] = stack[place.number][inside]
     return out
 

@@ -1,4 +1,6 @@
-"""What was found out about files, remembered until they change. No file is named in it: a path can name a patient."""
+"""What was found out about files, remembered until they change. No file is named in it: a path can
+name a patient.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,11 @@ SETTLED = 2.0
 
 
 def cache_root() -> Path:
-    """Where stores and memories are kept: `$MEDGEN_CACHE`, else `medgen` in the user's cache folder.
+    """Where stores and memories are kept: `$MEDGEN_CACHE`, else `medgen` in the user's cache
+    folder.
 
-    A user who has no home, or must not write there, as in a container, has a temporary folder instead.
+    A user who has no home, or must not write there, as in a container, has a temporary folder
+    instead.
     """
     own = os.environ.get("MEDGEN_CACHE")
     return layouts.expand(Path(own)) if own else _of_user() or _temporary()
@@ -39,7 +43,12 @@ def _of_user() -> Path | None:
     except RuntimeError:  # there is no home
         return None
     there = next((each for each in (wanted, *wanted.parents) if os.path.exists(each)), None)
-    writable = wanted.is_absolute() and there is not None and there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    writable = (
+        wanted.is_absolute()
+        and there is not None
+        and there.is_dir()
+        and os.access(there, os.W_OK | os.X_OK)
+    )
     return wanted if writable else None
 
 
@@ -57,9 +66,15 @@ def _temporary() -> Path:
         ) from error
     if not mine:
         raise StorageError(
-            Problem("", f"{what}, and {folder} is another user's", "Set MEDGEN_CACHE to a folder of yours")
+            Problem(
+                "",
+                f"{what}, and {folder} is another user's",
+                "Set MEDGEN_CACHE to a folder of yours",
+            )
         )
-    warn(f"{what}, so slices are kept in {folder} and may be lost. Set MEDGEN_CACHE to a folder that stays.")
+    warn(
+        f"{what}, so slices are kept in {folder} and may be lost. Set MEDGEN_CACHE to a folder that stays."
+    )
     return folder
 
 
@@ -75,7 +90,9 @@ class Memory:
         self._new: dict[str, Any] = {}
 
     def recall(self, path: Path, question: str = "") -> object:
-        """What was remembered of a file, or None. question: what the answer depends on besides the file."""
+        """What was remembered of a file, or None. question: what the answer depends on besides the
+        file.
+        """
         stamp = self._stamps[path] = _stamp(path, question)  # taken before the file is read
         return self._known.get(stamp)
 
@@ -85,7 +102,9 @@ class Memory:
             self._new[self._stamps[path]] = value
 
     def save(self) -> None:
-        """Write down what is new; this saves time and nothing else, so a cache that cannot be written is no fault."""
+        """Write down what is new; this saves time and nothing else, so a cache that cannot be
+        written is no fault.
+        """
         if not self._new:
             return
         with contextlib.suppress(OSError):
@@ -95,7 +114,9 @@ class Memory:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """What a file holds. Raises OSError if it is there and cannot be read now: then it must not be replaced."""
+    """What a file holds. Raises OSError if it is there and cannot be read now: then it must not be
+    replaced.
+    """
     try:
         known = json.loads(file.read_text())
     except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
@@ -109,7 +130,14 @@ def _stamp(path: Path, question: str) -> str:
         stat = path.stat()
     except OSError:  # the gate says what is wrong with it
         return ""
-    parts = (path.absolute(), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, question)
+    parts = (
+        path.absolute(),
+        stat.st_size,
+        stat.st_mtime_ns,
+        stat.st_ctime_ns,
+        stat.st_ino,
+        question,
+    )
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

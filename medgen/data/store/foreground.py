@@ -1,4 +1,6 @@
-"""Where the head is in a volume, and what lies around it: constants, noise, or noise inside a border of constants."""
+"""Where the head is in a volume, and what lies around it: constants, noise, or noise inside a
+border of constants.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ RESTLESS = "noise of the full range"
 LARGE = 1 << 15
 """Voxels of a head below which much of any head is rim."""
 CLEAR = 10
-"""Times the air's deviation that a head is brighter where one voxel tells whether it is more head or air."""
+"""Times the air's deviation that a head is brighter where one voxel tells whether it is more head
+or air.
+"""
 
 
 class Foreground(NamedTuple):
@@ -45,7 +49,9 @@ def foreground(data: np.ndarray) -> np.ndarray:
 
 
 def detect(data: np.ndarray) -> Foreground:
-    """Find the head: what differs from constant fills, or else what stands out from the noise inside of them."""
+    """Find the head: what differs from constant fills, or else what stands out from the noise
+    inside of them.
+    """
     fills = find_fills(data)
     restless = head_in_restless_air(data, fills)
     if restless is not None:
@@ -74,10 +80,14 @@ def _named(inside: np.ndarray, background: str) -> Foreground:
 
 
 def _constant(data: np.ndarray, fills: Sequence[float]) -> Foreground:
-    """All that differs from the fills, but for what interpolation made of the edge between two of them."""
+    """All that differs from the fills, but for what interpolation made of the edge between two of
+    them.
+    """
     inside = ~is_fill(data, fills)
     for one, other in combinations(fills, 2):
-        near = [ndimage.binary_dilation(data == fill, iterations=DEPTH - 1) for fill in (one, other)]
+        near = [
+            ndimage.binary_dilation(data == fill, iterations=DEPTH - 1) for fill in (one, other)
+        ]
         inside &= ~(near[0] & near[1])
     if not inside.any():  # drawn with constants alone
         return _named(data != data.dtype.type(fills[0]), CONSTANT)
@@ -85,7 +95,9 @@ def _constant(data: np.ndarray, fills: Sequence[float]) -> Foreground:
 
 
 def _may_blend(rim: Rim, fills: Sequence[float]) -> bool:
-    """True if most of what is beneath looks like air: interpolation with a darker border may have made the rest."""
+    """True if most of what is beneath looks like air: interpolation with a darker border may have
+    made the rest.
+    """
     levels = find_levels(rim, 25)
     return bool(levels and fills[0] < levels.air - levels.spread and is_apart(rim, levels))
 
@@ -117,12 +129,16 @@ def _bordered(data: np.ndarray, fills: Sequence[float], air: float, rim: Rim) ->
         found[box] &= ~_mostly_air(darkened[box], found[box], air)
     if not found.any():  # all that is bright is fill
         return _constant(data, fills)
-    solid = rim.specks <= SPECKS or any(line.size >= 8 and np.isin(line, fills).all() for line in edges(data))
+    solid = rim.specks <= SPECKS or any(
+        line.size >= 8 and np.isin(line, fills).all() for line in edges(data)
+    )
     return _named(found, BORDERED if solid else NOISE)
 
 
 def _is_clear(data: np.ndarray, inside: np.ndarray, air: float) -> bool:
-    """True where the noise of one voxel does not hide whether it is more head or air; looks at some of them."""
+    """True where the noise of one voxel does not hide whether it is more head or air; looks at some
+    of them.
+    """
     some = tuple(slice(None, None, 3 if side > 48 else 1) for side in data.shape)
     values, within = data[some], inside[some]
     if within.all() or not within.any():
@@ -131,10 +147,14 @@ def _is_clear(data: np.ndarray, inside: np.ndarray, air: float) -> bool:
 
 
 def _mostly_air(data: np.ndarray, inside: np.ndarray, air: float) -> np.ndarray:
-    """Voxels at the head's rim that interpolation made less than half as bright as the head beside them."""
+    """Voxels at the head's rim that interpolation made less than half as bright as the head beside
+    them.
+    """
     brightest, enclosed = data.copy(), inside.copy()
     for axis in range(3):
-        values, bright, within, deep = (np.moveaxis(array, axis, 0) for array in (data, brightest, inside, enclosed))
+        values, bright, within, deep = (
+            np.moveaxis(array, axis, 0) for array in (data, brightest, inside, enclosed)
+        )
         for here, there in ((slice(1, None), slice(None, -1)), (slice(None, -1), slice(1, None))):
             np.maximum(bright[here], values[there], out=bright[here])
             deep[here] &= within[there]

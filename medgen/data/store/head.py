@@ -10,14 +10,17 @@ from typing import NamedTuple
 import numpy as np
 
 NEAR = 3.0
-"""mm around the head that count as head for a lesion, as masks and brains are cut out with different tools."""
+"""mm around the head that count as head for a lesion, as masks and brains are cut out with
+different tools.
+"""
 
 
 class Head(NamedTuple):
-    """A patient's head, as plain values. shape, spacing: of the volume. low, high: its box, voxels from the first face.
+    """A patient's head, as plain values. shape, spacing: of the volume. low, high: its box, voxels
+    from the first face.
 
-    step: voxels per voxel that the box was looked for in. filled: where a lesion may be, packed, empty where no scan
-    tells.
+    step: voxels per voxel that the box was looked for in. filled: where a lesion may be, packed,
+    empty where no scan tells.
     """
 
     shape: Sequence[int]
@@ -32,12 +35,20 @@ class Head(NamedTuple):
         return max((self.high[i] - self.low[i]) * self.spacing[i] for i in range(3) if i != axis)
 
     def room(self, axis: int) -> float:
-        """The side of the square across an axis that holds the box, wherever in its voxels the head ends, mm."""
-        sides = [(self.high[i] - self.low[i] + self.step[i]) * self.spacing[i] for i in range(3) if i != axis]
+        """The side of the square across an axis that holds the box, wherever in its voxels the head
+        ends, mm.
+        """
+        sides = [
+            (self.high[i] - self.low[i] + self.step[i]) * self.spacing[i]
+            for i in range(3)
+            if i != axis
+        ]
         return max(sides)
 
     def air(self, inside: np.ndarray) -> tuple[float, float]:
-        """The shares of a mask that lie outside the head, and so far outside that no tool's edge explains it."""
+        """The shares of a mask that lie outside the head, and so far outside that no tool's edge
+        explains it.
+        """
         if not self.filled or tuple(self.shape) != inside.shape or not inside.any():
             return 0.0, 0.0
         where = np.nonzero(inside)
@@ -63,9 +74,13 @@ class Head(NamedTuple):
         from scipy import ndimage
 
         reaches = [max(1, round(NEAR / mm)) for mm in self.spacing]
-        starts = [max(0, int(each.min()) - reach) for each, reach in zip(where, reaches, strict=True)]
+        starts = [
+            max(0, int(each.min()) - reach) for each, reach in zip(where, reaches, strict=True)
+        ]
         ends = [int(each.max()) + reach + 1 for each, reach in zip(where, reaches, strict=True)]
         around = filled[tuple(map(slice, starts, ends))].astype(np.uint8)
         for axis, reach in enumerate(reaches):
             around = ndimage.maximum_filter1d(around, 2 * reach + 1, axis, mode="constant")
-        return np.asarray(around[tuple(each - start for each, start in zip(where, starts, strict=True))] > 0)
+        return np.asarray(
+            around[tuple(each - start for each, start in zip(where, starts, strict=True))] > 0
+        )

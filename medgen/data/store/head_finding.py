@@ -14,7 +14,9 @@ from medgen.data.store.foreground import foreground
 from medgen.data.store.head import Head
 
 STEP, FINE = 2, 48
-"""Every so many voxels are looked at for the box, along axes of at least so many: an eighth of the work."""
+"""Every so many voxels are looked at for the box, along axes of at least so many: an eighth of the
+work.
+"""
 SPECK = 0.01
 """Share of the foreground below which a part of its own is no head."""
 
@@ -34,7 +36,10 @@ def locate(volume: gate.Volume) -> Head:
     ]
     filled = _filled(solid)
     if max(step) > 1:
-        ends = tuple(slice(int(start), int(stop) + by) for start, stop, by in zip(low, high, step, strict=True))
+        ends = tuple(
+            slice(int(start), int(stop) + by)
+            for start, stop, by in zip(low, high, step, strict=True)
+        )
         filled = _refined(filled, foreground(volume.data), step)
         filled[ends] = _filled(filled[ends])  # in the box, as it takes its time
     text = base64.b64encode(zlib.compress(np.packbits(filled).tobytes())).decode()
@@ -51,11 +56,15 @@ def _without_specks(inside: np.ndarray) -> np.ndarray:
 def _filled(solid: np.ndarray) -> np.ndarray:
     """The head with all that lies between its parts along two axes, such as a cavity at the rim."""
     between = [_between(solid, axis) for axis in range(3)]
-    return np.asarray(solid | (between[0] & between[1]) | (between[0] & between[2]) | (between[1] & between[2]))
+    return np.asarray(
+        solid | (between[0] & between[1]) | (between[0] & between[2]) | (between[1] & between[2])
+    )
 
 
 def _refined(filled: np.ndarray, inside: np.ndarray, step: Sequence[int]) -> np.ndarray:
-    """The same of every voxel: as the looked-at ones around it where these agree, else whether it is `inside`."""
+    """The same of every voxel: as the looked-at ones around it where these agree, else whether it
+    is `inside`.
+    """
     every = some = filled
     for axis, (by, count) in enumerate(zip(step, inside.shape, strict=True)):
         before = np.arange(count) // by

@@ -12,9 +12,13 @@ from medgen.data.store.fills import edges
 NOT_NOISE = 0.01
 """The least share of all bright voxels that a connected part of a head has."""
 RAGGED = 0.5
-"""Least share of a head that touches nothing outside; a tenth of it is its rim, in noise it is two thirds."""
+"""Least share of a head that touches nothing outside; a tenth of it is its rim, in noise it is two
+thirds.
+"""
 DIM = 0.75
-"""Part of Otsu's threshold that counts as bright, as tissue varies more than air; good down to a signal of 4 noises."""
+"""Part of Otsu's threshold that counts as bright, as tissue varies more than air; good down to a
+signal of 4 noises.
+"""
 
 
 def without_rim(inside: np.ndarray) -> np.ndarray:
@@ -48,13 +52,17 @@ def large_parts(bright: np.ndarray) -> np.ndarray:
 
 
 def _corners(gaps: np.ndarray) -> np.ndarray:
-    """The gaps at the corners of a volume, or else at its edges: others that meet its faces are cut through by them."""
+    """The gaps at the corners of a volume, or else at its edges: others that meet its faces are cut
+    through by them.
+    """
     corners = np.array([gaps[place] for place in product((0, -1), repeat=3)])
     return corners if corners.any() else np.concatenate([*edges(gaps)])
 
 
 def otsu(data: np.ndarray) -> float:
-    """The threshold that best separates two classes (Otsu 1979, equation 18), of a histogram of 256 bins."""
+    """The threshold that best separates two classes (Otsu 1979, equation 18), of a histogram of 256
+    bins.
+    """
     low, high = float(data.min()), float(np.percentile(data, 99.9))
     counts, edges = np.histogram(data, 256, (low, high))
     if np.count_nonzero(counts) < 2:  # all that is bright is beyond

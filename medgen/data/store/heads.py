@@ -1,7 +1,8 @@
-"""Where each patient's head is, from one scan of the patient that every mode looks at, whatever it reads itself.
+"""Where each patient's head is, from one scan of the patient that every mode looks at, whatever it
+reads itself.
 
-So a generator of masks and one of images that are trained on the same folder have the same scale and the same places.
-What takes long to import is imported only where a scan is read.
+So a generator of masks and one of images that are trained on the same folder have the same scale
+and the same places. What takes long to import is imported only where a scan is read.
 """
 
 from __future__ import annotations
@@ -26,16 +27,23 @@ from medgen.errors import DataError
 
 FORMAT = 4
 """Part of what is remembered of a scan: raise it with any change of what a head is."""
-KNOWN = ("bravo", "t1_gd", "t1_pre", *(name for name in SPELLINGS if name not in ("bravo", "t1_gd", "t1_pre")))
+KNOWN = (
+    "bravo",
+    "t1_gd",
+    "t1_pre",
+    *(name for name in SPELLINGS if name not in ("bravo", "t1_gd", "t1_pre")),
+)
 """The scans that are looked at, the first that a patient has."""
 LABELS = 64
 """Different whole numbers up to which an unknown file is taken for a segmentation."""
 
 
 class Sought(NamedTuple):
-    """Where to look for a patient's head, for a worker process. own: a file of the patient that is read anyway.
+    """Where to look for a patient's head, for a worker process. own: a file of the patient that is
+    read anyway.
 
-    scans: the first of them that shows a head; what is not `known` by its name may be a segmentation.
+    scans: the first of them that shows a head; what is not `known` by its name may be a
+    segmentation.
     """
 
     own: Path
@@ -45,7 +53,9 @@ class Sought(NamedTuple):
 
 
 def seek(settings: DataSettings, patients: Sequence[Patient], own: Sequence[Path]) -> list[Sought]:
-    """Which scan tells where each patient's head is; a function of names and headers. own: a file of each patient."""
+    """Which scan tells where each patient's head is; a function of names and headers. own: a file
+    of each patient.
+    """
     masks = [layouts.mask(settings, name).file for name in sorted(layouts.mask_names(settings))]
     known = [name for name in KNOWN if name not in masks]
     try:
@@ -59,15 +69,26 @@ def seek(settings: DataSettings, patients: Sequence[Patient], own: Sequence[Path
         files = named.get((patient.id, patient.split), {})
         scans = [files[name] for name in known if name in files]
         chosen = next((scan for scan in scans if _same_grid(path, scan)), None)
-        others = [] if chosen or path.parent in crowded else _others(patient, path, {files.get(name) for name in masks})
+        others = (
+            []
+            if chosen or path.parent in crowded
+            else _others(patient, path, {files.get(name) for name in masks})
+        )
         sought.append(Sought(path, [chosen] if chosen else others, chosen is not None, settings))
     return sought
 
 
-def find(sought: Sequence[Sought], cache: Path, told: Callable[[int], None] = lambda done: None) -> list[Head]:
-    """The heads, read by several processes, or remembered. told: called with how many have been read."""
+def find(
+    sought: Sequence[Sought], cache: Path, told: Callable[[int], None] = lambda done: None
+) -> list[Head]:
+    """The heads, read by several processes, or remembered. told: called with how many have been
+    read.
+    """
     memory = Memory(cache / "heads.json")
-    heads = [_remembered(memory.recall(each.scans[0], _question(each)) if each.known else None) for each in sought]
+    heads = [
+        _remembered(memory.recall(each.scans[0], _question(each)) if each.known else None)
+        for each in sought
+    ]
     unread = [number for number, head in enumerate(heads) if head is None]
     jobs = [sought[number] for number in unread]
     paths = [path for job in jobs for path in job.scans]
@@ -97,7 +118,9 @@ def look(sought: Sought) -> Head:
         place = gate.place(sought.own)
     except DataError:
         return Head((1, 1, 1), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    return Head(place.shape, place.spacing, (0.0, 0.0, 0.0), [float(count) for count in place.shape])
+    return Head(
+        place.shape, place.spacing, (0.0, 0.0, 0.0), [float(count) for count in place.shape]
+    )
 
 
 def _question(sought: Sought) -> str:
@@ -118,16 +141,30 @@ def _crowded(patients: Iterable[Patient]) -> set[Path]:
 
 
 def _others(patient: Patient, own: Path, masks: set[Path | None]) -> list[Path]:
-    """The patient's other volumes in the same place; first those whose names have a word for a known scan."""
+    """The patient's other volumes in the same place; first those whose names have a word for a
+    known scan.
+    """
     folders = {path.parent for path in patient.files.values()}
-    files = sorted(path for path in itertools.chain.from_iterable(map(Path.iterdir, folders)) if path not in masks)
-    volumes = [path for path in files if path.name.lower().endswith((".nii", ".nii.gz")) and path.name[0] != "."]
+    files = sorted(
+        path
+        for path in itertools.chain.from_iterable(map(Path.iterdir, folders))
+        if path not in masks
+    )
+    volumes = [
+        path
+        for path in files
+        if path.name.lower().endswith((".nii", ".nii.gz")) and path.name[0] != "."
+    ]
     return [path for path in sorted(volumes, key=_rank) if _same_grid(own, path)]
 
 
 def _rank(path: Path) -> int:
     words = set(re.split("[^a-z0-9]+", path.name.lower()))
-    ranks = [rank for rank, name in enumerate(KNOWN) if words & {name, *SPELLINGS.get(name, name).split("|")}]
+    ranks = [
+        rank
+        for rank, name in enumerate(KNOWN)
+        if words & {name, *SPELLINGS.get(name, name).split("|")}
+    ]
     return min(ranks, default=len(KNOWN))
 
 
@@ -138,11 +175,16 @@ def _same_grid(own: Path, other: Path) -> bool:
         places = [gate.place(path) for path in (own, other)]
     except DataError:
         return False
-    first, second = (Place(path, each.shape, each.affine) for path, each in zip((own, other), places, strict=True))
+    first, second = (
+        Place(path, each.shape, each.affine)
+        for path, each in zip((own, other), places, strict=True)
+    )
     return not any(mismatches(first, second))
 
 
 def _is_segmentation(data: np.ndarray) -> bool:
     some = data[tuple(slice(None, None, max(1, count // 64)) for count in data.shape)]
     values = np.unique(some)
-    return len(values) <= LABELS and bool(np.allclose(values, np.rint(values), atol=voxels.LABEL_TOLERANCE))
+    return len(values) <= LABELS and bool(
+        np.allclose(values, np.rint(values), atol=voxels.LABEL_TOLERANCE)
+    )

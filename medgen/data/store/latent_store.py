@@ -1,7 +1,8 @@
-"""What a space makes of every image before training, kept on disk, so that nothing has to be made of it again.
+"""What a space makes of every image before training, kept on disk, so that nothing has to be made
+of it again.
 
-A folder `prepared-<key>` holds one raw array `[sample, ...]` of float16 and `about.json`. Rounding to float16 changes a
-value by at most 1 part in 2048. It holds no names and no paths.
+A folder `prepared-<key>` holds one raw array `[sample, ...]` of float16 and `about.json`. Rounding
+to float16 changes a value by at most 1 part in 2048. It holds no names and no paths.
 """
 
 from __future__ import annotations
@@ -26,13 +27,16 @@ from medgen.system import files
 FORMAT = 1
 """Part of the key: raise it with any change of what is kept."""
 BLOCK = 16
-"""Images prepared at a time; always the same number, as convolutions differ in the last bit between batch sizes."""
+"""Images prepared at a time; always the same number, as convolutions differ in the last bit between
+batch sizes.
+"""
 
 Progress = Callable[[int, int], None]
 
 
 class LatentStore:
-    """What a space's `prepare` gave for each image of the slices that are used. Safe to read from any thread.
+    """What a space's `prepare` gave for each image of the slices that are used. Safe to read from
+    any thread.
 
     With `mode.pooled` each image of a slice is a sample of its own.
     """
@@ -45,10 +49,14 @@ class LatentStore:
         self._samples = cache_folder.mapped(path, np.float16, (count, *self._shape))
 
     def read(self, rows: np.ndarray, view: np.ndarray) -> Tensor:
-        """`[sample, ...]` float16, for rows of the slice store and which image of each, as `Loader` numbers them."""
+        """`[sample, ...]` float16, for rows of the slice store and which image of each, as `Loader`
+        numbers them.
+        """
         places = np.searchsorted(self._rows, rows) * self.views + view
         out = np.empty((len(places), *self._shape), np.float16)
-        for place, source in enumerate(places.tolist()):  # a row at a time is a plain copy of memory
+        for place, source in enumerate(
+            places.tolist()
+        ):  # a row at a time is a plain copy of memory
             out[place] = self._samples[source]
         return torch.from_numpy(out)
 
@@ -61,11 +69,12 @@ def open_latent_store(
     progress: Progress | None = None,
     cache: Path | None = None,
 ) -> LatentStore:
-    """What `space.prepare` gives for the slices to train and validate on, from the cache or, the first time, made now.
+    """What `space.prepare` gives for the slices to train and validate on, from the cache or, the
+    first time, made now.
 
-    progress: called with the slices done and the number of slices. cache: `$MEDGEN_CACHE` or the user's cache folder
-    if not given. Raises `DataError` if the space gives something not finite, `StorageError` if the cache cannot be
-    written.
+    progress: called with the slices done and the number of slices. cache: `$MEDGEN_CACHE` or the
+    user's cache folder if not given. Raises `DataError` if the space gives something not finite,
+    `StorageError` if the cache cannot be written.
     """
     rows = np.union1d(store.select("train"), store.select("val"))
     folder = (cache or cache_root()) / f"prepared-{_key(store, mode, space)}"

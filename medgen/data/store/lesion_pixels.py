@@ -1,7 +1,9 @@
-"""The rule by which lesions lie on another grid: each keeps its area, as the pixels that it covers most.
+"""The rule by which lesions lie on another grid: each keeps its area, as the pixels that it covers
+most.
 
-A threshold on the cover alone rounds corners off: a single voxel larger than the pixels keeps 0.61 of its area, as
-4 (1/2 - ln(2)/2) of the square of a bilinear interpolation exceeds 1/2; what is large keeps its boundary either way.
+A threshold on the cover alone rounds corners off: a single voxel larger than the pixels keeps 0.61
+of its area, as 4 (1/2 - ln(2)/2) of the square of a bilinear interpolation exceeds 1/2; what is
+large keeps its boundary either way.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ DIGITS = 4
 
 
 class Cover(NamedTuple):
-    """The share of each pixel that a lesion covers. rows, columns: the window of pixels that `share` is of."""
+    """The share of each pixel that a lesion covers. rows, columns: the window of pixels that
+    `share` is of.
+    """
 
     rows: slice
     columns: slice
@@ -24,7 +28,9 @@ class Cover(NamedTuple):
 
 
 def cover(part: Array, left: Array, right: Array) -> Cover | None:
-    """Weigh a lesion, bool `[row, column]`, by weights `[pixel, row]` and `[pixel, column]`; None if off the grid."""
+    """Weigh a lesion, bool `[row, column]`, by weights `[pixel, row]` and `[pixel, column]`; None
+    if off the grid.
+    """
     tall, wide = (np.flatnonzero(weights.any(axis=1)) for weights in (left, right))
     if not len(tall) or not len(wide):
         return None
@@ -34,7 +40,9 @@ def cover(part: Array, left: Array, right: Array) -> Cover | None:
 
 
 def most_covered(share: Array, count: int) -> Array:
-    """Choose up to `count` pixels of those that are covered, the most covered first; of equal ones the first."""
+    """Choose up to `count` pixels of those that are covered, the most covered first; of equal ones
+    the first.
+    """
     chosen = np.zeros(share.shape, bool)
     chosen.ravel()[np.argsort(-share, axis=None, kind="stable")[:count]] = True
     return np.asarray(chosen & (share > 0))

@@ -1,4 +1,6 @@
-"""From the slice store to batches on the device, in an order that is a function of the position alone."""
+"""From the slice store to batches on the device, in an order that is a function of the position
+alone.
+"""
 
 from __future__ import annotations
 
@@ -16,40 +18,55 @@ from medgen.data.store.store import SliceStore
 
 
 class Loader:
-    """Samples of one split. Sample n of a run is `permutation(n // size)[n % size]`, so batches cross epochs.
+    """Samples of one split. Sample n of a run is `permutation(n // size)[n % size]`, so batches
+    cross epochs.
 
-    With `mode.pooled` each image of a slice is a sample of its own. Crops that are trained on are moved by some px, as
-    a function of n.
+    With `mode.pooled` each image of a slice is a sample of its own. Crops that are trained on are
+    moved by some px, as a function of n.
     """
 
-    def __init__(self, store: SliceStore, mode: Mode, split: str, seed: int = 0, prepared: LatentStore | None = None):
+    def __init__(
+        self,
+        store: SliceStore,
+        mode: Mode,
+        split: str,
+        seed: int = 0,
+        prepared: LatentStore | None = None,
+    ):
         self.store, self.mode, self.seed, self.prepared = store, mode, seed, prepared
         self.rows = store.select(split)
         self.views = len(mode.images) if mode.pooled else 1
         self.size = len(self.rows) * self.views
-        self._order = lru_cache(maxsize=4)(lambda epoch: seeds.permutation(seed, epoch, self.size).numpy())
+        self._order = lru_cache(maxsize=4)(
+            lambda epoch: seeds.permutation(seed, epoch, self.size).numpy()
+        )
         self._ahead: tuple[tuple[int, int], Future[Batch]] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="feed")
 
     def read(self, samples: np.ndarray, moved: np.ndarray | None = None) -> Batch:
-        """The samples with these numbers in 0..size-1, as float16 on the CPU. moved: as of `SliceStore.read`."""
+        """The samples with these numbers in 0..size-1, as float16 on the CPU. moved: as of
+        `SliceStore.read`.
+        """
         rows, view = self._places(samples)
         return Batch(self._images(rows, view, moved), self._condition(rows, moved))
 
     def stored(self, samples: np.ndarray, moved: np.ndarray | None = None) -> Batch:
-        """The same, but with what the space made of the images, where that is kept; those are never moved."""
+        """The same, but with what the space made of the images, where that is kept; those are never
+        moved.
+        """
         if self.prepared is None:
             return self.read(samples, moved)
         rows, view = self._places(samples)
         return Batch(self.prepared.read(rows, view), self._condition(rows))
 
     def at(self, position: int, count: int, chosen: np.ndarray | None = None) -> Batch:
-        """`stored`, for `count` samples from `position` of the run on; the next are read ahead meanwhile.
+        """`stored`, for `count` samples from `position` of the run on; the next are read ahead
+        meanwhile.
 
         chosen: which of them, in 0..count-1; all if None.
         """
         ahead, self._ahead = self._ahead, None
-        if ahead and ahead[0] == (position, count):
+        if ahead and ahead[0] == (position, count):  # noqa: SIM108  # it would be too long
             batch = ahead[1].result()
         else:
             batch = self._shuffled(position, count, chosen)
@@ -70,7 +87,9 @@ class Loader:
     def facts(self, numbers: np.ndarray) -> SliceFacts:
         """Whose these slices are, where in the head they lie, and how large their lesions are."""
         rows, area = self._places(numbers)[0], self._lesion_area()
-        return SliceFacts(self.store.person[self.store.patient[rows]], self.store.place()[rows], area[rows])
+        return SliceFacts(
+            self.store.person[self.store.patient[rows]], self.store.place()[rows], area[rows]
+        )
 
     def _lesion_area(self) -> np.ndarray:
         """px of all masks of every row of the store, int64."""
@@ -92,11 +111,17 @@ class Loader:
     def _shuffled(self, position: int, count: int, chosen: np.ndarray | None = None) -> Batch:
         places = np.arange(position, position + count)
         numbers, moved = self._numbers(position, count), self._moved(places)
-        batch = self.stored(numbers, moved) if chosen is None else self.stored(numbers[chosen], moved[chosen])
+        batch = (
+            self.stored(numbers, moved)
+            if chosen is None
+            else self.stored(numbers[chosen], moved[chosen])
+        )
         return Batch(*(part.pin_memory() for part in batch)) if torch.cuda.is_available() else batch
 
     def _numbers(self, position: int, count: int) -> np.ndarray:
-        return np.asarray([self._order(n // self.size)[n % self.size] for n in range(position, position + count)])
+        return np.asarray(
+            [self._order(n // self.size)[n % self.size] for n in range(position, position + count)]
+        )
 
     def _places(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.rows[samples // self.views], samples % self.views
@@ -105,17 +130,24 @@ class Loader:
         """Draw by how many px each sample of the run is moved, `[sample, axis]`; slices not at all."""
         moved, most = np.zeros((len(places), 2), int), self.store.spare
         for out, place in zip(moved if most else (), places.tolist(), strict=False):
-            out[:] = [seeds.derive(self.seed, "move", place, axis) % (2 * most + 1) - most for axis in range(2)]
+            out[:] = [
+                seeds.derive(self.seed, "move", place, axis) % (2 * most + 1) - most
+                for axis in range(2)
+            ]
         return moved
 
     def _condition(self, rows: np.ndarray, moved: np.ndarray | None = None) -> torch.Tensor:
         masks = self.store.read(rows, self.mode.condition, moved)
         if self.mode.margin:
-            middles = np.full((len(rows), 2), self.store.size // 2) - (0 if moved is None else moved)
+            middles = np.full((len(rows), 2), self.store.size // 2) - (
+                0 if moved is None else moved
+            )
             masks = mark(masks, middles, self.mode.margin, self.store.grid.spacing)
         return torch.from_numpy(masks)
 
-    def _images(self, rows: np.ndarray, view: np.ndarray, moved: np.ndarray | None = None) -> torch.Tensor:
+    def _images(
+        self, rows: np.ndarray, view: np.ndarray, moved: np.ndarray | None = None
+    ) -> torch.Tensor:
         images = self.store.read(rows, self.mode.images, moved)
         if self.mode.pooled:
             images = images[np.arange(len(rows)), view][:, None]

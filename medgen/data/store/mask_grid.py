@@ -21,7 +21,9 @@ TOUCHING = np.ones((3, 3))
 
 
 class Placed(NamedTuple):
-    """Masks on another grid, bool `[mask, *grid.shape]`. outside: a part of a lesion lies beyond it."""
+    """Masks on another grid, bool `[mask, *grid.shape]`. outside: a part of a lesion lies beyond
+    it.
+    """
 
     masks: Array
     outside: bool
@@ -29,7 +31,9 @@ class Placed(NamedTuple):
 
 def is_same(shape: Sequence[int], spacing: Sequence[float], grid: Grid) -> bool:
     """Tell whether a slice lies on the grid as it is."""
-    return tuple(shape) == grid.shape and bool(np.allclose(spacing, grid.spacing, rtol=SAME, atol=0))
+    return tuple(shape) == grid.shape and bool(
+        np.allclose(spacing, grid.spacing, rtol=SAME, atol=0)
+    )
 
 
 def is_absurd(shape: Sequence[int], spacing: Sequence[float], grid: Grid) -> bool:
@@ -39,13 +43,15 @@ def is_absurd(shape: Sequence[int], spacing: Sequence[float], grid: Grid) -> boo
     return all(factor > MOST for factor in factors) or all(factor < 1 / MOST for factor in factors)
 
 
-def place(masks: Array, spacing: Sequence[float], grid: Grid, middle: Sequence[float] | None = None) -> Placed:
+def place(
+    masks: Array, spacing: Sequence[float], grid: Grid, middle: Sequence[float] | None = None
+) -> Placed:
     """Bring masks of a slice, bool `[mask, row, column]` with pixels of `spacing` mm, to a grid.
 
-    middle: where the grid's middle lies, pixels from the slice's first edges; the slice's own middle if None.
-    Each lesion becomes the pixels that it covers most, as in the slice store, but none if it is too
-    small. Masks that overlap, exclude or contain one another go on doing so: what is placed are the
-    combinations of them, as labels.
+    middle: where the grid's middle lies, pixels from the slice's first edges; the slice's own
+    middle if None. Each lesion becomes the pixels that it covers most, as in the slice store, but
+    none if it is too small. Masks that overlap, exclude or contain one another go on doing so: what
+    is placed are the combinations of them, as labels.
     """
     sides = masks.shape[1:]
     middle = [count / 2 for count in sides] if middle is None else middle
@@ -54,18 +60,22 @@ def place(masks: Array, spacing: Sequence[float], grid: Grid, middle: Sequence[f
     labels = np.tensordot(1 << np.arange(len(masks)), masks.astype(np.int64), 1)
     rows, columns = (
         weights(count, mm, extent, size, centre).toarray()
-        for count, mm, extent, size, centre in zip(sides, spacing, grid.extent, grid.shape, middle, strict=True)
+        for count, mm, extent, size, centre in zip(
+            sides, spacing, grid.extent, grid.shape, middle, strict=True
+        )
     )
     ratio = math.prod(spacing) / grid.cell
     placed = np.zeros(grid.shape, np.int64)
-    for label, part, (height, width) in sorted(_lesions(labels), key=lambda lesion: np.count_nonzero(lesion[1])):
+    smallest_first = sorted(_lesions(labels), key=lambda lesion: np.count_nonzero(lesion[1]))
+    for label, part, (height, width) in smallest_first:
         own = cover(part, rows[:, height], columns[:, width])
         if own is not None:
             window = placed[own.rows, own.columns]
             count = count_pixels(np.count_nonzero(part), ratio)
             window[most_covered(own.share * (window == 0), count)] = label
     return Placed(
-        (placed >> np.arange(len(masks))[:, None, None] & 1).astype(bool), _beyond(labels, spacing, grid, middle)
+        (placed >> np.arange(len(masks))[:, None, None] & 1).astype(bool),
+        _beyond(labels, spacing, grid, middle),
     )
 
 

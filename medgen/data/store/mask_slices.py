@@ -1,6 +1,8 @@
-"""Slices with lesions out of a folder of masks, on the grid of a model's images; kept in the cache by content.
+"""Slices with lesions out of a folder of masks, on the grid of a model's images; kept in the cache
+by content.
 
-Unlike in the slice store every lesion has the area in mm2 that it has in its file, whatever the file's voxels are.
+Unlike in the slice store every lesion has the area in mm2 that it has in its file, whatever the
+file's voxels are.
 """
 
 from __future__ import annotations
@@ -42,10 +44,12 @@ Progress = Callable[[int, int], None]
 
 
 class MaskSlices(NamedTuple):
-    """All slices with a lesion, patients in the order of `layouts.find`. key: equal for equal slices.
+    """All slices with a lesion, patients in the order of `layouts.find`. key: equal for equal
+    slices.
 
-    masks: bits, `[slice, mask, px / 8]`. area: px of each mask, `[slice, mask]`. outside: a lesion of the
-    slice lies beyond the grid. files: how many masks were read. others: labels that are of no mask.
+    masks: bits, `[slice, mask, px / 8]`. area: px of each mask, `[slice, mask]`. outside: a lesion
+    of the slice lies beyond the grid. files: how many masks were read. others: labels that are of
+    no mask.
     """
 
     grid: Grid
@@ -81,22 +85,35 @@ class _Cut(NamedTuple):
 def open_masks(
     settings: DataSettings, names: Sequence[str], grid: Grid, progress: Progress | None = None
 ) -> MaskSlices:
-    """The masks of the patients to train on. Raises `DataError` with a line per problem, and `StorageError`."""
+    """The masks of the patients to train on. Raises `DataError` with a line per problem, and
+    `StorageError`.
+    """
     cache, masks = cache_root(), frozenset(names)
     settings = attrs.evolve(settings, spacing=grid.spacing[0], image_size=grid.shape[0])
     patients = [each for each in layouts.find(settings, names, warn) if each.split == "train"]
     wanted = [sources(settings, patient, names, masks) for patient in patients]
     sought = heads.seek(settings, patients, [each[0].path for each in wanted])
-    jobs = [_Job(each, settings, grid, head) for each, head in zip(wanted, heads.find(sought, cache), strict=True)]
+    jobs = [
+        _Job(each, settings, grid, head)
+        for each, head in zip(wanted, heads.find(sought, cache), strict=True)
+    ]
     content = digests([source.path for job in jobs for source in job.sources], cache)
     what = [
-        ([(content[source.path], source.labels) for source in job.sources], job.head.low, job.head.high) for job in jobs
+        (
+            [(content[source.path], source.labels) for source in job.sources],
+            job.head.low,
+            job.head.high,
+        )
+        for job in jobs
     ]
     how = [FORMAT, settings.axis, grid.shape[0], grid.spacing[0], settings.nan, list(names)]
     key = hashlib.sha256(json.dumps([how, what]).encode()).hexdigest()[:32]
     folder = cache / f"masks-{key}"
     return cache_folder.open_or_make(
-        folder, "the cache of masks", lambda: _read(folder, grid, key), lambda: _build(folder, jobs, progress)
+        folder,
+        "the cache of masks",
+        lambda: _read(folder, grid, key),
+        lambda: _build(folder, jobs, progress),
     )
 
 
@@ -114,7 +131,9 @@ def _build(folder: Path, jobs: Sequence[_Job], progress: Progress | None) -> Non
     faults: list[Problem] = []
     cuts: list[_Cut] = []
     paths = {source.path for job in jobs for source in job.sources}
-    with processes.results(_cut, jobs, processes.count_workers(paths, len(jobs), jobs[0].settings.workers)) as results:
+    with processes.results(
+        _cut, jobs, processes.count_workers(paths, len(jobs), jobs[0].settings.workers)
+    ) as results:
         for done, result in enumerate(results, 1):
             if isinstance(result, _Cut):
                 cuts.append(result)
@@ -141,7 +160,9 @@ def _cut(job: _Job) -> _Cut | list[Problem]:
     volumes: dict[Path, Volume] = {}
     for path in dict.fromkeys(source.path for source in job.sources):
         try:
-            volumes[path] = gate.read(path, job.settings.max_voxels, nan=job.settings.nan, mask=True)
+            volumes[path] = gate.read(
+                path, job.settings.max_voxels, nan=job.settings.nan, mask=True
+            )
             faults += _misfits(path, volumes[path], job)
         except DataError as error:
             faults += error.problems
@@ -151,7 +172,9 @@ def _cut(job: _Job) -> _Cut | list[Problem]:
 
 
 def _misfits(path: Path, volume: Volume, job: _Job) -> list[Problem]:
-    """What keeps a volume's slices from being masks of the images: another axis, or a size that no head has."""
+    """What keeps a volume's slices from being masks of the images: another axis, or a size that no
+    head has.
+    """
     shape, spacing = volume.data.shape, volume.spacing
     axis = AXES.index(job.settings.axis)
     sides = [each for each in range(3) if each != axis]
@@ -173,13 +196,20 @@ def _slices(job: _Job, volumes: dict[Path, Volume]) -> _Cut:
     inside = np.stack([binary(volumes[each.path].data, each.labels or ()) for each in job.sources])
     slices = np.moveaxis(inside, axis + 1, 0)
     shown = slices[slices.any(axis=(1, 2, 3))]
-    middle = [centre for _, centre in Plane.of(volume, job.settings, job.head).sides]  # as training slices have it
+    middle = [
+        centre for _, centre in Plane.of(volume, job.settings, job.head).sides
+    ]  # as training slices have it
     placed = [place(masks, spacing, job.grid, middle) for masks in shown]
     pixels = np.array([each.masks for each in placed], bool).reshape(
         len(placed), len(inside), math.prod(job.grid.shape)
     )
     outside = np.array([each.outside for each in placed], bool)
-    return _Cut(np.packbits(pixels, axis=-1), np.count_nonzero(pixels, axis=-1), outside, _others(job, volumes))
+    return _Cut(
+        np.packbits(pixels, axis=-1),
+        np.count_nonzero(pixels, axis=-1),
+        outside,
+        _others(job, volumes),
+    )
 
 
 def _others(job: _Job, volumes: dict[Path, Volume]) -> list[int]:

@@ -20,8 +20,14 @@ MARK = b"synthetic"
 
 
 def write_slice(path: Path, values: np.ndarray[Any, Any], is_mask: bool, grid: Grid) -> None:
-    """Write a slice `[x, y]` in [-1, 1] as a volume of one slice, RAS; masks as 0/1. Same values, same bytes."""
-    data = (values > 0).astype(np.uint8) if is_mask else np.rint((values + 1) * WHITE / 2).astype(np.int16)
+    """Write a slice `[x, y]` in [-1, 1] as a volume of one slice, RAS; masks as 0/1. Same values,
+    same bytes.
+    """
+    data = (
+        (values > 0).astype(np.uint8)
+        if is_mask
+        else np.rint((values + 1) * WHITE / 2).astype(np.int16)
+    )
     volume = grid.as_volume()
     image = nib.Nifti1Image(data.reshape(volume.shape), volume.affine)
     image.header.set_xyzt_units("mm")
@@ -31,22 +37,34 @@ def write_slice(path: Path, values: np.ndarray[Any, Any], is_mask: bool, grid: G
 
 def is_written(header: nib.Nifti1Header, stored: np.ndarray[Any, Any]) -> bool:
     """True for an image that `write_slice` wrote, whose values need no scaling but its own."""
-    mine = bytes(header["descrip"]).rstrip(b"\0") == MARK and stored.dtype == np.int16 and 1 in stored.shape
+    mine = (
+        bytes(header["descrip"]).rstrip(b"\0") == MARK
+        and stored.dtype == np.int16
+        and 1 in stored.shape
+    )
     return mine and int(stored.min()) >= 0 and int(stored.max()) <= WHITE
 
 
 def packed(data: bytes, level: int = 9) -> bytes:
-    """gzip (RFC 1952) without a time and a name; written out here, as Python's own header differs between versions.
+    """gzip (RFC 1952) without a time and a name; written out here, as Python's own header differs
+    between versions.
 
     level: of compression, 1 is the quickest.
     """
     deflate = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
     header = b"\x1f\x8b\x08\x00" + bytes(4) + b"\x02\xff"
-    return header + deflate.compress(data) + deflate.flush() + struct.pack("<II", zlib.crc32(data), len(data))
+    return (
+        header
+        + deflate.compress(data)
+        + deflate.flush()
+        + struct.pack("<II", zlib.crc32(data), len(data))
+    )
 
 
 def read_slice(path: Path, is_mask: bool = False) -> np.ndarray[Any, Any]:
     """A slice that `write_slice` wrote: `[x, y]` in [-1, 1]."""
-    data = np.asarray(nib.Nifti1Image.from_bytes(gzip.decompress(path.read_bytes())).dataobj, np.float32)
+    data = np.asarray(
+        nib.Nifti1Image.from_bytes(gzip.decompress(path.read_bytes())).dataobj, np.float32
+    )
     plane = data.reshape([side for side in data.shape if side > 1])
     return plane * 2 - 1 if is_mask else plane * 2 / WHITE - 1

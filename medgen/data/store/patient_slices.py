@@ -13,16 +13,18 @@ NONE = np.empty(0, np.int32)
 
 
 class Slices(NamedTuple):
-    """Those slices of a patient that show anything; all of them if there are masks only. Or crops around its lesions.
+    """Those slices of a patient that show anything; all of them if there are masks only. Or crops
+    around its lesions.
 
-    stacks: per channel `[slice, size, size]`, float16 in [-1, 1], or for a mask uint8, 0 or 1. position: along the
-    axis, in voxels. foreground: share of the slice that is foreground in the first image, 1 if there is none. area: px
-    of each mask, `[slice, mask]`. spacing: mm per pixel. content: per channel, as in `agreement.Scan`. lesions: how
-    many each mask has, and how many of them lie outside the square, `[mask, 2]`. lost: of those, see `lesions.Loss`,
-    `[lesion, (mask, area, needs)]`. air: per channel, the shares of `Head.air`. cut_off: mm of the head that
-    do not fit. voxel: mm along each axis. likeness: of the first image, packed; zeros where there is none. background:
-    per channel, a word of `foreground`, empty for a mask. covered: per channel, the share of `Head.covered`. place,
-    extent: of crops, as in `Index`; none of slices.
+    stacks: per channel `[slice, size, size]`, float16 in [-1, 1], or for a mask uint8, 0 or 1.
+    position: along the axis, in voxels. foreground: share of the slice that is foreground in the
+    first image, 1 if there is none. area: px of each mask, `[slice, mask]`. spacing: mm per pixel.
+    content: per channel, as in `agreement.Scan`. lesions: how many each mask has, and how many of
+    them lie outside the square, `[mask, 2]`. lost: of those, see `lesions.Loss`, `[lesion, (mask,
+    area, needs)]`. air: per channel, the shares of `Head.air`. cut_off: mm of the head that do not
+    fit. voxel: mm along each axis. likeness: of the first image, packed; zeros where there is none.
+    background: per channel, a word of `foreground`, empty for a mask. covered: per channel, the
+    share of `Head.covered`. place, extent: of crops, as in `Index`; none of slices.
     """
 
     stacks: list[np.ndarray]
@@ -44,7 +46,8 @@ class Slices(NamedTuple):
 
 
 def cropped(whole: Slices, masks: Sequence[bool], size: int) -> Slices:
-    """Crops of `size` px, with their rim, around the lesions of slices, in place of these. masks: whether each is one.
+    """Crops of `size` px, with their rim, around the lesions of slices, in place of these. masks:
+    whether each is one.
 
     The foreground of a crop is what is not as dark as the background, in the first image.
     """
@@ -54,8 +57,12 @@ def cropped(whole: Slices, masks: Sequence[bool], size: int) -> Slices:
     side = size + 2 * crops.spare(size)
     stacks = [crops.cut(stack, places, side, 0 if mask else -1) for stack, mask in pairs]
     inner = [crops.central(stack, size) for stack in stacks]
-    area = [np.count_nonzero(each, axis=(1, 2)) for each, mask in zip(inner, masks, strict=True) if mask]
-    shown = [np.mean(each > -1, axis=(1, 2)) for each, mask in zip(inner, masks, strict=True) if not mask]
+    area = [
+        np.count_nonzero(each, axis=(1, 2)) for each, mask in zip(inner, masks, strict=True) if mask
+    ]
+    shown = [
+        np.mean(each > -1, axis=(1, 2)) for each, mask in zip(inner, masks, strict=True) if not mask
+    ]
     return whole._replace(
         stacks=stacks,
         position=whole.position[[place.number for place in places]],

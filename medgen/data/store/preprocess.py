@@ -1,4 +1,6 @@
-"""From a patient's volumes to slices: foreground, robust scaling, masks; no torch, for worker processes."""
+"""From a patient's volumes to slices: foreground, robust scaling, masks; no torch, for worker
+processes.
+"""
 
 from __future__ import annotations
 
@@ -37,9 +39,11 @@ class Channel(NamedTuple):
 
 
 class _Cut(NamedTuple):
-    """A channel's slices. share: of each slice, in voxels, that is foreground or mask. The rest is as in `Slices`.
+    """A channel's slices. share: of each slice, in voxels, that is foreground or mask. The rest is
+    as in `Slices`.
 
-    lesions, lost, air, covered: of a mask. likeness: of the image that tells this patient from others.
+    lesions, lost, air, covered: of a mask. likeness: of the image that tells this patient from
+    others.
     """
 
     stack: np.ndarray
@@ -53,7 +57,9 @@ class _Cut(NamedTuple):
     covered: float = 0.0
 
 
-def cut(channels: Sequence[Channel], settings: DataSettings, head: Head | None = None) -> Slices | list[Problem]:
+def cut(
+    channels: Sequence[Channel], settings: DataSettings, head: Head | None = None
+) -> Slices | list[Problem]:
     """The slices of one patient, or crops of them, or everything that is wrong with its files.
 
     head: what `settings.spacing` is centred on, and where lesions may be; without it, the volume.
@@ -64,25 +70,35 @@ def cut(channels: Sequence[Channel], settings: DataSettings, head: Head | None =
     return cropped(whole, [channel.labels is not None for channel in channels], settings.image_size)
 
 
-def _cut_whole(channels: Sequence[Channel], settings: DataSettings, head: Head | None) -> Slices | list[Problem]:
+def _cut_whole(
+    channels: Sequence[Channel], settings: DataSettings, head: Head | None
+) -> Slices | list[Problem]:
     faults: list[Problem] = []
     places: list[Place] = []
     cuts: dict[Channel, _Cut] = {}
     planes: list[Plane] = []
     first = next((channel for channel in channels if channel.labels is None), None)
-    ordered = channels if settings.crop == "none" else sorted(channels, key=lambda channel: channel.labels is None)
+    ordered = (
+        channels
+        if settings.crop == "none"
+        else sorted(channels, key=lambda channel: channel.labels is None)
+    )
     for path in dict.fromkeys(channel.path for channel in ordered):
         wanted = [channel for channel in channels if channel.path == path]
         try:
             volume = gate.read(
-                path, settings.max_voxels, nan=settings.nan, mask=any(c.labels is not None for c in wanted)
+                path,
+                settings.max_voxels,
+                nan=settings.nan,
+                mask=any(c.labels is not None for c in wanted),
             )
             places.append(Place(path, volume.data.shape, volume.affine))
             planes.append(Plane.of(volume, settings, head))
             content = voxels.content(volume.data) if np.ptp(volume.data) else ""
             only = _with_lesions(cuts, settings)
             cuts |= {
-                each: _cut(each, volume, planes[-1], settings, content, head, each == first, only) for each in wanted
+                each: _cut(each, volume, planes[-1], settings, content, head, each == first, only)
+                for each in wanted
             }
         except DataError as error:
             faults += error.problems
@@ -91,7 +107,9 @@ def _cut_whole(channels: Sequence[Channel], settings: DataSettings, head: Head |
 
 
 def _with_lesions(cuts: Mapping[Channel, _Cut], settings: DataSettings) -> np.ndarray | None:
-    """Tell which slices have a lesion, as crops need no others; None for slices, all of which are wanted."""
+    """Tell which slices have a lesion, as crops need no others; None for slices, all of which are
+    wanted.
+    """
     masks = [each.share > 0 for channel, each in cuts.items() if channel.labels is not None]
     alike = len({each.shape for each in masks}) == 1  # else that is a fault of the files
     return np.any(masks, axis=0) if alike and settings.crop != "none" else None
@@ -107,7 +125,9 @@ def _cut(
     compared: bool,
     only: np.ndarray | None = None,
 ) -> _Cut:
-    """A channel's slices. compared: it is the image that tells this patient from others. only: slices to resample."""
+    """A channel's slices. compared: it is the image that tells this patient from others. only:
+    slices to resample.
+    """
     if channel.labels is not None:
         return _cut_mask(binary(volume.data, channel.labels), plane, content, head)
     inside, background = detect(volume.data)
@@ -115,10 +135,14 @@ def _cut(
     if volume.written:
         scaled = volume.data * np.float32(2 / WHITE)
     else:
-        scaled = scale(volume.data, inside, settings.lower, settings.upper, channel.path, settings.headroom)
+        scaled = scale(
+            volume.data, inside, settings.lower, settings.upper, channel.path, settings.headroom
+        )
         scaled += 1  # so that the background, and whatever lies outside the volume, is 0
     stack = np.full((len(share), plane.size, plane.size), -1, np.float16)
-    shown = np.flatnonzero(share if only is None or only.shape != share.shape else (share > 0) & only)
+    shown = np.flatnonzero(
+        share if only is None or only.shape != share.shape else (share > 0) & only
+    )
     if len(shown):
         stack[shown] = plane.resample(scaled, shown) - 1
     alike = sketch(volume.data, inside, volume.affine) if content and compared else None
@@ -134,7 +158,11 @@ def _cut_mask(inside: np.ndarray, plane: Plane, content: str, head: Head | None)
 
 
 def _collect(
-    channels: Sequence[Channel], cuts: dict[Channel, _Cut], plane: Plane, place: Place, only: np.ndarray | None
+    channels: Sequence[Channel],
+    cuts: dict[Channel, _Cut],
+    plane: Plane,
+    place: Place,
+    only: np.ndarray | None,
 ) -> Slices:
     each = [cuts[channel] for channel in channels]
     masks = [cuts[channel] for channel in channels if channel.labels is not None]
@@ -143,12 +171,15 @@ def _collect(
     shown = shares.any(axis=0) if images else np.ones(shares.shape[1], bool)
     position = np.flatnonzero(shown if only is None else only)
     area = [np.count_nonzero(mask.stack[position], axis=(1, 2)) for mask in masks]
-    lost = [(number, loss.area, loss.needs) for number, mask in enumerate(masks) for loss in mask.lost]
+    each_lost = [(number, loss) for number, mask in enumerate(masks) for loss in mask.lost]
+    lost = [(number, loss.area, loss.needs) for number, loss in each_lost]
     return Slices(
         stacks=[one.stack[position] for one in each],
         position=position.astype(np.int32),
         foreground=images[0][position] if images else np.ones(len(position), np.float32),
-        area=np.stack(area, axis=1).astype(np.int32) if area else np.empty((len(position), 0), np.int32),
+        area=np.stack(area, axis=1).astype(np.int32)
+        if area
+        else np.empty((len(position), 0), np.int32),
         spacing=plane.pixel,
         content=[one.content for one in each],
         lesions=np.array([mask.lesions for mask in masks], np.int32).reshape(-1, 2),
@@ -195,7 +226,8 @@ def scale(
 def window(
     data: np.ndarray, inside: np.ndarray, lower: float, upper: float, headroom: float = 0.0
 ) -> tuple[float, float]:
-    """The two percentiles of the foreground, without its rim, which interpolation mixes with the background.
+    """The two percentiles of the foreground, without its rim, which interpolation mixes with the
+    background.
 
     headroom: by how many times their distance the upper end lies above the upper percentile.
     """

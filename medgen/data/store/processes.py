@@ -40,16 +40,22 @@ def count_cores() -> int:
 
 
 def count_workers(paths: Iterable[Path], jobs: int, asked: int) -> int:
-    """As many processes as pay for files of this size, unless so many are asked for; one per job at most."""
+    """As many processes as pay for files of this size, unless so many are asked for; one per job at
+    most.
+    """
     size = sum(path.stat().st_size for path in paths if path.is_file())
     return max(1, min(jobs, asked or min(count_cores(), 1 + size // BYTES_PER_WORKER)))
 
 
 @contextlib.contextmanager
-def results(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> Iterator[Iterator[Result]]:
-    """What `work` gives for each job, in order, made ahead by the workers; one is this process itself.
+def results(
+    work: Callable[[Job], Result], jobs: Sequence[Job], workers: int
+) -> Iterator[Iterator[Result]]:
+    """What `work` gives for each job, in order, made ahead by the workers; one is this process
+    itself.
 
-    Raises `OutOfMemoryError` if a worker is killed, or if there is no shared memory for their locks.
+    Raises `OutOfMemoryError` if a worker is killed, or if there is no shared memory for their
+    locks.
     """
     if workers == 1:
         yield map(work, jobs)
@@ -58,13 +64,16 @@ def results(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) ->
     try:
         pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start)
     except OSError as error:
-        raise OutOfMemoryError(Problem("/dev/shm", reason(error), "Free some of it, or set data.workers=1")) from error
+        raise OutOfMemoryError(
+            Problem("/dev/shm", reason(error), "Free some of it, or set data.workers=1")
+        ) from error
     watch = Watch(context.made, workers)
     try:
         yield _given(_submitted(pool, work, jobs, watch), watch)
     except BrokenProcessPool:
         told = watch.told()
-        for each in watch.started():  # the pool forgets the one that was being started as it broke, and waits for it
+        # the pool forgets the one that was being started as it broke, and waits for it
+        for each in watch.started():
             each.terminate()
         raise OutOfMemoryError(Problem("data.workers", told)) from None
     except MemoryError:
@@ -91,7 +100,8 @@ def _submitted(
 def _given(futures: list[Future[Result]], watch: Watch) -> Iterator[Result]:
     """The results in order, each kept only until it is given.
 
-    A process that ends as another is started can make the pool lose a job; then nobody else says that it broke.
+    A process that ends as another is started can make the pool lose a job; then nobody else says
+    that it broke.
     """
     futures.reverse()
     while futures:
@@ -105,7 +115,8 @@ def _given(futures: list[Future[Result]], watch: Watch) -> Iterator[Result]:
 
 
 class _Context(SpawnContext):
-    """Keeps the processes that it makes, also one that is gone before anybody can ask for its children.
+    """Keeps the processes that it makes, also one that is gone before anybody can ask for its
+    children.
 
     They are spawned: a fork would copy the locks that other threads hold.
     """
@@ -121,9 +132,11 @@ class _Context(SpawnContext):
 
 
 class Watch:
-    """Knows how much memory each of some processes held last, which the system tells only of those that live.
+    """Knows how much memory each of some processes held last, which the system tells only of those
+    that live.
 
-    What it tells of those that have ended is no help: the peak of a process begins with that of who started it.
+    What it tells of those that have ended is no help: the peak of a process begins with that of who
+    started it.
     """
 
     def __init__(self, workers: list[BaseProcess], count: int) -> None:
@@ -145,20 +158,32 @@ class Watch:
         each = self._culprit()
         code, held = each.exitcode, self.held.get(each.pid or 0)
         who = f"process {each.pid}, one of {self.count} that read the scans,"
-        memory = f" while it held {held / 1e9:.3g} GB" if held else " (how much memory it held is not known)"
+        memory = (
+            f" while it held {held / 1e9:.3g} GB"
+            if held
+            else " (how much memory it held is not known)"
+        )
         if code is None or code >= 0:
             return f"{who} ended by itself with exit code {code}{memory}. {ALONE}"
         killed = f"{who} was killed by {_name(-code)}{memory}"
-        return f"{killed}, most likely for lack of memory. {LESS}" if -code in SCARCE else f"{killed}. {ALONE}"
+        return (
+            f"{killed}, most likely for lack of memory. {LESS}"
+            if -code in SCARCE
+            else f"{killed}. {ALONE}"
+        )
 
     def _culprit(self) -> BaseProcess:
-        """The one that a signal killed, else one that failed: all others are ended by the pool, with SIGTERM."""
+        """The one that a signal killed, else one that failed: all others are ended by the pool,
+        with SIGTERM.
+        """
         limit, found = time.monotonic() + LONGEST, self.started()
         while time.monotonic() < limit:
             found = sorted(self.started(), key=_guilt)
             if _guilt(found[0]) == 0 or all(each.exitcode is not None for each in found):
                 break
-            time.sleep(0.01)  # not `join`, which comes back too early if a thread of the pool waits for the same one
+            time.sleep(
+                0.01
+            )  # not `join`, which comes back too early if a thread of the pool waits for the same one
         return found[0] if _guilt(found[0]) < 2 else self.first or found[0]
 
     def _look(self) -> None:

@@ -6,12 +6,15 @@ import numpy as np
 from scipy import sparse
 
 
-def weights(count: int, spacing: float, extent: float, size: int, centre: float | None = None) -> sparse.csr_array:
+def weights(
+    count: int, spacing: float, extent: float, size: int, centre: float | None = None
+) -> sparse.csr_array:
     """Linear interpolation along one axis, antialiased, as a sparse matrix `[size, count]`.
 
-    `count` voxels of `spacing` mm become `size` pixels of `extent` mm in all, around `centre` (voxels from the first
-    face; the middle if None). A pixel's weights add up to 1 together with those of the zeros outside the volume. The
-    kernel is a triangle of one pixel or one voxel to each side, whichever is larger.
+    `count` voxels of `spacing` mm become `size` pixels of `extent` mm in all, around `centre`
+    (voxels from the first face; the middle if None). A pixel's weights add up to 1 together with
+    those of the zeros outside the volume. The kernel is a triangle of one pixel or one voxel to
+    each side, whichever is larger.
     """
     pixel, middle = extent / size, count / 2 if centre is None else centre
     reach = max(pixel, spacing)
@@ -26,7 +29,9 @@ def weights(count: int, spacing: float, extent: float, size: int, centre: float 
 
 
 def resample(stack: np.ndarray, rows: sparse.csr_array, columns: sparse.csr_array) -> np.ndarray:
-    """`[slice, row, column]` to `[slice, size, size]` with the weights of each axis; sparse, so on one core."""
+    """`[slice, row, column]` to `[slice, size, size]` with the weights of each axis; sparse, so on
+    one core.
+    """
     count, height, width = stack.shape
     tall = rows @ stack.transpose(1, 2, 0).reshape(height, width * count)
     wide = tall.reshape(-1, width, count).transpose(1, 0, 2).reshape(width, -1)

@@ -1,7 +1,9 @@
-"""Masks on a coarser grid: each lesion keeps its area, and what is too small for the grid is counted.
+"""Masks on a coarser grid: each lesion keeps its area, and what is too small for the grid is
+counted.
 
-A part is a connected part of a mask in a single slice, and a lesion one in the volume; touching corners connect. So the
-tip of a large lesion, which is a small part, is kept, but the lesion does not count as too small.
+A part is a connected part of a mask in a single slice, and a lesion one in the volume; touching
+corners connect. So the tip of a large lesion, which is a small part, is kept, but the lesion does
+not count as too small.
 """
 
 from __future__ import annotations
@@ -26,13 +28,16 @@ PHASES = 4
 """Places of the grid that are tried, along each axis."""
 
 Sides = tuple[tuple[float, float], tuple[float, float]]
-"""Of rows and of columns: the voxels' side (mm), and the middle of the grid (voxels from the first face)."""
+"""Of rows and of columns: the voxels' side (mm), and the middle of the grid (voxels from the first
+face).
+"""
 
 
 class Loss(NamedTuple):
     """A lesion that covers more than half of no pixel.
 
-    area: of its largest slice, mm2. needs: mm per pixel at which that is shown wherever the grid lies.
+    area: of its largest slice, mm2. needs: mm per pixel at which that is shown wherever the grid
+    lies.
     """
 
     area: float
@@ -40,7 +45,8 @@ class Loss(NamedTuple):
 
 
 class Shrunk(NamedTuple):
-    """A mask on a grid, bool `[slice, size, size]`. found: how many lesions it had, outside: how many beyond the grid.
+    """A mask on a grid, bool `[slice, size, size]`. found: how many lesions it had, outside: how
+    many beyond the grid.
 
     lost: those that cover more than half of no pixel.
     """
@@ -59,18 +65,21 @@ class _Part(NamedTuple):
     inside: np.ndarray
 
 
-def shrink(inside: np.ndarray, rows: sparse.csr_array, columns: sparse.csr_array, sides: Sides, pixel: float) -> Shrunk:
-    """Bring a mask, bool `[slice, row, column]`, to a grid of pixels of `pixel` mm with these weights along its axes.
+def shrink(
+    inside: np.ndarray, rows: sparse.csr_array, columns: sparse.csr_array, sides: Sides, pixel: float,
+) -> Shrunk:  # fmt: skip
+    """Bring a mask, bool `[slice, row, column]`, to a grid of pixels of `pixel` mm.
 
-    Each part becomes the pixels that it covers most, as many as its area amounts to on the grid, at least one; the
-    smallest part first, so that none takes a neighbour's only pixel.
+    Each part becomes the pixels that it covers most, as many as its area amounts to on the grid, at
+    least one; the smallest part first, so that none takes a neighbour's only pixel.
     """
     shown = np.flatnonzero(inside.any(axis=(1, 2)))
     out = np.zeros((len(inside), rows.shape[0], columns.shape[0]), bool)
     if not len(shown):
         return Shrunk(out, 0, 0, [])
     across, along = rows.toarray(), columns.toarray()
-    within = [_within(*side, weights, pixel) for side, weights in zip(sides, (across, along), strict=True)]
+    each_side = zip(sides, (across, along), strict=True)
+    within = [_within(*side, weights, pixel) for side, weights in each_side]
     ratio = sides[0][0] * sides[1][0] / pixel**2
     parts, small, seen = [*_parts(inside, shown)], dict[int, Loss](), set[int]()
     for part in sorted(parts, key=lambda part: np.count_nonzero(part.inside)):
@@ -85,9 +94,8 @@ def shrink(inside: np.ndarray, rows: sparse.csr_array, columns: sparse.csr_array
         else:
             loss = _loss(part, sides)
             small[part.lesion] = max(small.get(part.lesion, loss), loss)
-    every = {part.lesion for part in parts}
-    lost = [loss for lesion, loss in sorted(small.items()) if lesion not in seen]
-    return Shrunk(out, len(every), len(every - seen - small.keys()), lost)
+    every, lost = {part.lesion for part in parts}, sorted(small.keys() - seen)
+    return Shrunk(out, len(every), len(every - seen - small.keys()), [small[n] for n in lost])
 
 
 def _within(spacing: float, centre: float, weights: np.ndarray, pixel: float) -> np.ndarray:
@@ -103,7 +111,9 @@ def _parts(inside: np.ndarray, shown: np.ndarray) -> Iterator[_Part]:
     parts, _ = ndimage.label(lesions > 0, TOUCHING)
     for number, (where, rows, columns) in enumerate(ndimage.find_objects(parts), start=1):
         own = parts[where.start, rows, columns] == number
-        yield _Part(int(lesions[where.start, rows, columns][own][0]), where.start, rows, columns, own)
+        yield _Part(
+            int(lesions[where.start, rows, columns][own][0]), where.start, rows, columns, own
+        )
 
 
 def _loss(part: _Part, sides: Sides) -> Loss:
@@ -114,7 +124,9 @@ def _loss(part: _Part, sides: Sides) -> Loss:
 
 @lru_cache(maxsize=4096)
 def _needs(inside: bytes, shape: tuple[int, int], row: float, column: float) -> float:
-    """The largest pixel (mm) that shows a lesion wherever the grid lies; small lesions are alike, so remembered."""
+    """The largest pixel (mm) that shows a lesion wherever the grid lies; small lesions are alike,
+    so remembered.
+    """
     part = np.frombuffer(inside, bool).reshape(shape).astype(np.float32)
     least = min(row, column)
     for step in STEPS[:-1]:
@@ -127,7 +139,9 @@ def _needs(inside: bytes, shape: tuple[int, int], row: float, column: float) -> 
 
 
 def _anywhere(count: int, spacing: float, pixel: float) -> np.ndarray:
-    """Weights as of `resample.weights`, of grids that lie at several places, `[place, pixel, voxel]`."""
+    """Weights as of `resample.weights`, of grids that lie at several places, `[place, pixel,
+    voxel]`.
+    """
     reach = max(pixel, spacing)
     beyond = int(np.ceil(2 * reach / spacing)) + 1
     voxels = (np.arange(-beyond, count + beyond) + 0.5) * spacing

@@ -15,7 +15,9 @@ SAME = 1e-4
 
 
 MARGIN, RIM = 0.02, 2
-"""What stays free around the largest head: a share of its size, and px, into which interpolation spreads its rim."""
+"""What stays free around the largest head: a share of its size, and px, into which interpolation
+spreads its rim.
+"""
 DIGITS = 3
 """Of a spacing that is chosen, so that headers read well."""
 
@@ -23,8 +25,8 @@ DIGITS = 3
 def choose(settings: DataSettings, heads: Sequence[Head]) -> float:
     """mm per pixel: `data.spacing`, or else the least at which every head fits, rounded up.
 
-    Slices that are a grid of `data.image_size` already, all of one size in mm, stay as they are. Of crops: the median
-    of the scans' own.
+    Slices that are a grid of `data.image_size` already, all of one size in mm, stay as they are. Of
+    crops: the median of the scans' own.
     """
     axis, size = AXES.index(settings.axis), settings.image_size
     if settings.spacing:
@@ -33,7 +35,10 @@ def choose(settings: DataSettings, heads: Sequence[Head]) -> float:
     if settings.crop != "none":
         return _median([float(head.spacing[i]) for head in heads for i in flat])
     native = float(heads[0].spacing[flat[0]])
-    if all(on_grid([head.shape[i] for i in flat], [head.spacing[i] for i in flat], size, native) for head in heads):
+    if all(
+        on_grid([head.shape[i] for i in flat], [head.spacing[i] for i in flat], size, native)
+        for head in heads
+    ):
         return float(f"{native:.6g}")
     needed = max(head.room(axis) for head in heads) * (1 + MARGIN) / (size - RIM)
     unit = 10.0 ** (math.floor(math.log10(needed)) + 1 - DIGITS)
@@ -43,9 +48,15 @@ def choose(settings: DataSettings, heads: Sequence[Head]) -> float:
 def _median(own: Sequence[float]) -> float:
     """The median of the scans' mm per voxel, as it is where all have it."""
     middle = float(np.median(own))
-    return float(f"{middle:.6g}" if np.allclose(own, middle, rtol=SAME, atol=0) else f"{middle:.{DIGITS}g}")
+    return float(
+        f"{middle:.6g}" if np.allclose(own, middle, rtol=SAME, atol=0) else f"{middle:.{DIGITS}g}"
+    )
 
 
 def on_grid(counts: Sequence[int], spacing: Sequence[float], size: int, pixel: float) -> bool:
-    """Whether slices of so many voxels are the grid already, as those are that were made by a model."""
-    return all(count == size for count in counts) and bool(np.allclose(spacing, pixel, rtol=SAME, atol=0))
+    """Whether slices of so many voxels are the grid already, as those are that were made by a
+    model.
+    """
+    return all(count == size for count in counts) and bool(
+        np.allclose(spacing, pixel, rtol=SAME, atol=0)
+    )

@@ -1,8 +1,9 @@
-"""The slice store: every slice of a cohort, ready to train on, in memory-mapped arrays that are found again by content.
+"""The slice store: every slice of a cohort, ready to train on, in memory-mapped arrays that are
+found again by content.
 
-A store is a folder `slices-<key>` with a raw array `[slice, size, size]` per channel (float16 images, uint8 masks) and
-`index.npz`. It holds no names and no paths: patients are numbers, in the order of `layouts.find`. Which slices are used
-is decided when it is opened.
+A store is a folder `slices-<key>` with a raw array `[slice, size, size]` per channel (float16
+images, uint8 masks) and `index.npz`. It holds no names and no paths: patients are numbers, in the
+order of `layouts.find`. Which slices are used is decided when it is opened.
 """
 
 from __future__ import annotations
@@ -39,25 +40,41 @@ AS_IMAGE = np.array([-1, 1], np.float16)
 
 
 class SliceStore:
-    """Slices of a cohort. Rows number all of them; `select` gives those that are used. Safe to read from any thread.
+    """Slices of a cohort. Rows number all of them; `select` gives those that are used. Safe to read
+    from any thread.
 
-    grid: of every slice. fingerprint: equal for the same slices in the same splits. patient:
-    number of each row's patient. position: of each row along the axis, voxels. lesion_area: by mask, px of each row.
-    content: `[patient, channel]`, sha256 of the voxels as ASCII, empty for a constant volume. voxel: `[patient, 3]`,
-    mm. likeness: of the first image of each patient, packed. background: `[patient, channel]`, a word of `foreground`
-    as ASCII, empty for a mask. figures: what there is to warn of. person: int64 `[patient]`, whose visit each is.
-    corner, extent: of crops, `place` and `extent` of `Index`; None of slices. spare: px by which a crop may be moved
+    grid: of every slice. fingerprint: equal for the same slices in the same splits. patient: number
+    of each row's patient. position: of each row along the axis, voxels. lesion_area: by mask, px of
+    each row. content: `[patient, channel]`, sha256 of the voxels as ASCII, empty for a constant
+    volume. voxel: `[patient, 3]`, mm. likeness: of the first image of each patient, packed.
+    background: `[patient, channel]`, a word of `foreground` as ASCII, empty for a mask. figures:
+    what there is to warn of. person: int64 `[patient]`, whose visit each is. corner, extent: of
+    crops, `place` and `extent` of `Index`; None of slices. spare: px by which a crop may be moved
     to each side; 0 of slices.
     """
 
-    def __init__(self, folder: Path, key: str, channels: Sequence[str], masks: frozenset[str], size: int, axis: str):
+    def __init__(
+        self,
+        folder: Path,
+        key: str,
+        channels: Sequence[str],
+        masks: frozenset[str],
+        size: int,
+        axis: str,
+    ):
         self.channels, self.masks, self.size = tuple(channels), masks & set(channels), size
         index = read_index(folder)
         self.grid = Grid.of_slices(size, float(index.spacing), axis)
         self.corner, self.extent = index.place, index.extent
         self.spare = 0 if index.extent is None else crops.spare(size)
-        self.figures = Figures(self.grid, **{name: getattr(index, name) for name in Figures._fields[1:]})
-        self.patient, self.position, self.foreground = index.patient, index.position, index.foreground
+        self.figures = Figures(
+            self.grid, **{name: getattr(index, name) for name in Figures._fields[1:]}
+        )
+        self.patient, self.position, self.foreground = (
+            index.patient,
+            index.position,
+            index.foreground,
+        )
         self.content, self.background = index.content, index.background
         self.voxel, self.likeness = index.voxel, index.likeness
         names = [channel for channel in self.channels if channel in self.masks]
@@ -75,7 +92,10 @@ class SliceStore:
 
     @property
     def fingerprint(self) -> str:
-        parts = [self._key.encode(), *(self._rows[split].astype("<i8").tobytes() for split in SPLITS)]
+        parts = [
+            self._key.encode(),
+            *(self._rows[split].astype("<i8").tobytes() for split in SPLITS),
+        ]
         return hashlib.sha256(b"/".join(parts)).hexdigest()[:32]
 
     def select(self, split: str) -> np.ndarray:
@@ -87,7 +107,9 @@ class SliceStore:
         return len(np.unique(self.patient[self._rows[split]]))
 
     def place(self) -> np.ndarray:
-        """Place of each row in its patient's head, 0 bottom to 1 top, float32; NaN if the patient has one slice."""
+        """Place of each row in its patient's head, 0 bottom to 1 top, float32; NaN if the patient
+        has one slice.
+        """
         place = np.full(len(self), np.nan, np.float32)
         for patient in np.unique(self.patient):
             mine = self.patient == patient
@@ -96,10 +118,14 @@ class SliceStore:
                 place[mine] = (self.position[mine] - low) / np.float32(high - low)
         return place
 
-    def read(self, rows: np.ndarray, channels: Sequence[str], moved: np.ndarray | None = None) -> np.ndarray:
-        """`[row, channel, size, size]` float16 in [-1, 1], masks at -1 and 1; the device makes float32 of it.
+    def read(
+        self, rows: np.ndarray, channels: Sequence[str], moved: np.ndarray | None = None
+    ) -> np.ndarray:
+        """`[row, channel, size, size]` float16 in [-1, 1], masks at -1 and 1; the device makes
+        float32 of it.
 
-        moved: of crops, by how many px along each axis, `[row, axis]`, at most `spare`; not at all if None.
+        moved: of crops, by how many px along each axis, `[row, axis]`, at most `spare`; not at all
+        if None.
         """
         side = self.size + 2 * self.spare
         out = np.empty((len(rows), len(channels), side * side), np.float16)
@@ -122,7 +148,9 @@ class SliceStore:
         return np.stack(cuts) if cuts else out[..., : self.size, : self.size]
 
     def use(self, splits: Sequence[str], settings: DataSettings) -> None:
-        """Decide which rows are used. splits: of each patient. Raises `DataError` if too few are left to train on."""
+        """Decide which rows are used. splits: of each patient. Raises `DataError` if too few are
+        left to train on.
+        """
         split = np.array(splits)[self.patient]
         excluded = self._excluded(settings)
         used = ~np.any([*excluded.values()], axis=0)
@@ -130,17 +158,26 @@ class SliceStore:
         count = len(self._rows["train"])
         if count < FEWEST:
             train = split == "train"
-            counts = [f"{key} excludes {np.count_nonzero(rows & train)}" for key, rows in excluded.items()]
+            counts = [
+                f"{key} excludes {np.count_nonzero(rows & train)}" for key, rows in excluded.items()
+            ]
             what = f"{count or 'none'} of the {np.count_nonzero(train)} training slices is used, {', '.join(counts)}"
             raise DataError(Problem("data", what, "Change these settings, or add patients"))
 
     def _excluded(self, settings: DataSettings) -> dict[str, np.ndarray]:
-        excluded = {f"data.min_foreground = {settings.min_foreground:g}": self.foreground < settings.min_foreground}
+        excluded = {
+            f"data.min_foreground = {settings.min_foreground:g}": self.foreground
+            < settings.min_foreground
+        }
         if settings.lesion_only:
             largest = np.max([*self.lesion_area.values()], axis=0)
-            excluded[f"data.lesion_only with data.min_lesion = {settings.min_lesion}"] = largest < settings.min_lesion
+            excluded[f"data.lesion_only with data.min_lesion = {settings.min_lesion}"] = (
+                largest < settings.min_lesion
+            )
         if self.extent is not None:
-            excluded[f"data.image_size = {self.size}, which the lesion exceeds,"] = self.extent > self.size
+            excluded[f"data.image_size = {self.size}, which the lesion exceeds,"] = (
+                self.extent > self.size
+            )
         return excluded
 
     def _map(self, path: Path, mask: bool, crc: int) -> np.ndarray:
@@ -152,6 +189,18 @@ class SliceStore:
         return cache_folder.mapped(path, kind, shape)
 
 
+def _require_mask(settings: DataSettings, channels: Sequence[str], masks: frozenset[str]) -> None:
+    """Raise RecipeError if lesions are asked for where no channel is a mask."""
+    if settings.lesion_only and not masks & set(channels):
+        what = f"is true, but no mask is among the channels ({', '.join(channels)})"
+        raise RecipeError(
+            Problem("data.lesion_only", what, "Set it to false, or use a mode with a mask")
+        )
+    if settings.crop != "none" and not masks & set(channels):
+        what = f'is "{settings.crop}", but no mask is among the channels ({", ".join(channels)})'
+        raise RecipeError(Problem("data.crop", what, 'Set it to "none", or use a mode with a mask'))
+
+
 def open_store(
     settings: DataSettings,
     channels: Sequence[str],
@@ -159,20 +208,16 @@ def open_store(
     progress: Progress | None = None,
     cache: Path | None = None,
 ) -> SliceStore:
-    """The slices of a cohort, from the cache or, the first time, made from the scans by several processes.
+    """The slices of a cohort, from the cache or, the first time, made from the scans by several
+    processes.
 
-    progress: called with the steps done and their number, two for each patient. cache: the folder for stores,
-    `$MEDGEN_CACHE` or the user's cache folder if not given. Raises `DataError` with a line per problem, `StorageError`
-    if the cache cannot be written, `RecipeError` if lesions are asked for where no channel is a mask.
+    progress: called with the steps done and their number, two for each patient. cache: the folder
+    for stores, `$MEDGEN_CACHE` or the user's cache folder if not given. Raises `DataError` with a
+    line per problem, `StorageError` if the cache cannot be written, `RecipeError` if lesions are
+    asked for where no channel is a mask.
     """
-    channels = tuple(dict.fromkeys(channels))
-    if settings.lesion_only and not masks & set(channels):
-        what = f"is true, but no mask is among the channels ({', '.join(channels)})"
-        raise RecipeError(Problem("data.lesion_only", what, "Set it to false, or use a mode with a mask"))
-    if settings.crop != "none" and not masks & set(channels):
-        what = f'is "{settings.crop}", but no mask is among the channels ({", ".join(channels)})'
-        raise RecipeError(Problem("data.crop", what, 'Set it to "none", or use a mode with a mask'))
-    cache = cache or cache_root()
+    channels, cache = tuple(dict.fromkeys(channels)), cache or cache_root()
+    _require_mask(settings, channels, masks)
     patients = layouts.find(settings, channels, warn)
     jobs = [sources(settings, patient, channels, masks) for patient in patients]
     sought = heads.seek(settings, patients, [job[0].path for job in jobs])
@@ -197,7 +242,9 @@ def _warn(store: SliceStore, settings: DataSettings, files: Sequence[concerns.Fi
     if found := consistency.across_thick(store.voxel.tolist(), settings.axis):
         warn(f"data: {found[0]}. {found[1]}.")
     if settings.val_fraction and not len(store.select("val")):
-        warn("data: no slice is for validation, so no best.pt is written. Add patients, or raise data.val_fraction.")
+        warn(
+            "data: no slice is for validation, so no best.pt is written. Add patients, or raise data.val_fraction."
+        )
     for line in concerns.lines(store.figures, files, store.lesion_area):
         warn(line)
     if store.extent is not None and (large := np.count_nonzero(store.extent > store.size)):
@@ -207,7 +254,10 @@ def _warn(store: SliceStore, settings: DataSettings, files: Sequence[concerns.Fi
 
 
 def _refuse_overlap(
-    patients: Sequence[Patient], jobs: Sequence[list[Channel]], store: SliceStore, settings: DataSettings
+    patients: Sequence[Patient],
+    jobs: Sequence[list[Channel]],
+    store: SliceStore,
+    settings: DataSettings,
 ) -> None:
     """Scans tell patients apart; where there are only masks, masks do."""
     if settings.allow_patient_overlap:
@@ -218,7 +268,9 @@ def _refuse_overlap(
         for number in images or range(len(store.channels)):
             sketch = unpacked(store.likeness[row]) if images[:1] == [number] else None
             content = store.content[row, number].decode()
-            scans.append(consistency.Scan(patient.id, patient.split, job[number].path, content, sketch))
+            scans.append(
+                consistency.Scan(patient.id, patient.split, job[number].path, content, sketch)
+            )
     if faults := [*consistency.overlaps(scans)]:
         raise DataError(*faults)
 
@@ -230,10 +282,22 @@ def _key(
     sought: Sequence[Sought],
     cache: Path,
 ) -> str:
-    """Everything that decides what is in a store: the content of its sources, and how they are made into slices."""
-    paths = [source.path for job in jobs for source in job] + [scan for each in sought for scan in each.scans]
+    """Everything that decides what is in a store: the content of its sources, and how they are made
+    into slices.
+    """
+    paths = [source.path for job in jobs for source in job] + [
+        scan for each in sought for scan in each.scans
+    ]
     found = digests(dict.fromkeys(paths), cache)
-    how = [FORMAT, settings.axis, settings.image_size, settings.spacing, settings.lower, settings.upper, settings.nan]
+    how = [
+        FORMAT,
+        settings.axis,
+        settings.image_size,
+        settings.spacing,
+        settings.lower,
+        settings.upper,
+        settings.nan,
+    ]
     how += [] if settings.crop == "none" else [settings.crop, crops.FORMAT]
     how += [f"headroom {settings.headroom:g}"] if settings.headroom else []
     what = [[(found[source.path], source.labels) for source in job] for job in jobs]

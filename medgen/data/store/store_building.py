@@ -26,7 +26,9 @@ Progress = Callable[[int, int], None]
 
 
 class Job(NamedTuple):
-    """A patient, for a worker process. settings: with the spacing. part: a prefix for the files it writes."""
+    """A patient, for a worker process. settings: with the spacing. part: a prefix for the files it
+    writes.
+    """
 
     sources: list[Channel]
     sought: Sought
@@ -36,12 +38,19 @@ class Job(NamedTuple):
 
 
 def build(
-    wanted: Sequence[tuple[list[Channel], Sought]], settings: DataSettings, folder: Path, progress: Progress | None
+    wanted: Sequence[tuple[list[Channel], Sought]],
+    settings: DataSettings,
+    folder: Path,
+    progress: Progress | None,
 ) -> None:
-    """Look at all heads, as they decide the spacing, then cut every patient. wanted: each one's files and scan."""
+    """Look at all heads, as they decide the spacing, then cut every patient. wanted: each one's
+    files and scan.
+    """
     tell, count = progress or (lambda done, total: None), len(wanted)
     tell(0, 2 * count)
-    found = heads.find([sought for _, sought in wanted], folder.parent, lambda done: tell(done, 2 * count))
+    found = heads.find(
+        [sought for _, sought in wanted], folder.parent, lambda done: tell(done, 2 * count)
+    )
     settings = attrs.evolve(settings, spacing=spacing.choose(settings, found))
     with cache_folder.building(folder) as made, cache_folder.beside(folder) as parts:
         jobs = [
@@ -55,7 +64,9 @@ def _fill(folder: Path, jobs: Sequence[Job], tell: Callable[[int], None]) -> Non
     faults: list[Problem] = []
     parts: list[Slices] = []
     with contextlib.ExitStack() as stack, processes.results(_make, jobs, _workers(jobs)) as results:
-        opened = [stack.enter_context((folder / str(n)).open("wb")) for n in range(len(jobs[0].sources))]
+        opened = [
+            stack.enter_context((folder / str(n)).open("wb")) for n in range(len(jobs[0].sources))
+        ]
         for done, (job, result) in enumerate(zip(jobs, results, strict=True), start=1):
             if isinstance(result, Slices):
                 parts.append(result)
@@ -70,7 +81,9 @@ def _fill(folder: Path, jobs: Sequence[Job], tell: Callable[[int], None]) -> Non
         raise DataError(*merge_alike(faults, len(jobs)))
     if jobs[0].settings.crop != "none" and not any(len(part.position) for part in parts):
         what = f"none of {len(jobs)} patients has a lesion to cut crops around"
-        raise DataError(Problem("data.crop", what, "Look at the masks and their labels in data.masks"))
+        raise DataError(
+            Problem("data.crop", what, "Look at the masks and their labels in data.masks")
+        )
     crc = [cache_folder.checksum(folder / str(number)) for number in range(len(jobs[0].sources))]
     with (folder / "index.npz").open("wb") as file:
         index = _index(parts, jobs, crc)._asdict()
@@ -87,7 +100,9 @@ def _append(part: Path, file: BinaryIO) -> None:
 def _index(parts: Sequence[Slices], jobs: Sequence[Job], crc: Sequence[int]) -> Index:
     axis = AXES.index(jobs[0].settings.axis)
     return Index(
-        patient=np.repeat(np.arange(len(parts), dtype=np.int32), [len(part.position) for part in parts]),
+        patient=np.repeat(
+            np.arange(len(parts), dtype=np.int32), [len(part.position) for part in parts]
+        ),
         position=np.concatenate([part.position for part in parts]),
         foreground=np.concatenate([part.foreground for part in parts]),
         area=np.concatenate([part.area for part in parts]),
@@ -111,7 +126,10 @@ def _of_crops(parts: Sequence[Slices], settings: DataSettings) -> dict[str, np.n
     """What slices have not."""
     if settings.crop == "none":
         return {}
-    return {name: np.concatenate([getattr(part, name) for part in parts]) for name in ("place", "extent")}
+    return {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in ("place", "extent")
+    }
 
 
 def _workers(jobs: Sequence[Job]) -> int:

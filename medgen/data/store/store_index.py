@@ -12,17 +12,28 @@ import numpy as np
 
 from medgen.data.store import cache_folder
 
-UNREADABLE = (zipfile.BadZipFile, zlib.error, struct.error, ValueError, TypeError, KeyError, EOFError, RuntimeError)
+UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    ValueError,
+    TypeError,
+    KeyError,
+    EOFError,
+    RuntimeError,
+)
 """What damage to an .npz makes NumPy and zipfile raise, besides OSError."""
 
 
 class Index(NamedTuple):
-    """What is known of each slice. Arrays over slices, `area` `[slice, mask]`; spacing: mm per pixel, one for all.
+    """What is known of each slice. Arrays over slices, `area` `[slice, mask]`; spacing: mm per
+    pixel, one for all.
 
-    content: `[patient, channel]`, as in `agreement.Scan`. voxel: `[patient, 3]`, mm. likeness: of each patient, packed.
-    background: `[patient, channel]`, a word of `foreground` as ASCII, empty for a mask. crc: of each channel's file.
-    The others are those of `concerns.Figures`. Of crops alone, place: the middle of the lesion's box, px of
-    the least square around the slice, `[crop, axis]`; extent: the box's longest side, px.
+    content: `[patient, channel]`, as in `agreement.Scan`. voxel: `[patient, 3]`, mm. likeness: of
+    each patient, packed. background: `[patient, channel]`, a word of `foreground` as ASCII, empty
+    for a mask. crc: of each channel's file. The others are those of `concerns.Figures`. Of crops
+    alone, place: the middle of the lesion's box, px of the least square around the slice, `[crop,
+    axis]`; extent: the box's longest side, px.
     """
 
     patient: np.ndarray

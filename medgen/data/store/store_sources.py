@@ -17,7 +17,9 @@ from medgen.data.store.preprocess import Channel
 from medgen.errors import DataError, Problem
 
 
-def sources(settings: DataSettings, patient: Patient, channels: Sequence[str], masks: frozenset[str]) -> list[Channel]:
+def sources(
+    settings: DataSettings, patient: Patient, channels: Sequence[str], masks: frozenset[str]
+) -> list[Channel]:
     return [
         Channel.of(
             patient.files[layouts.source(settings, channel)],

@@ -1,4 +1,6 @@
-"""Patients whose scans lesions are taken from or put into: found in any layout, read as training reads them."""
+"""Patients whose scans lesions are taken from or put into: found in any layout, read as training
+reads them.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Files(NamedTuple):
-    """What is read of a patient. person: as splits are drawn by. images: by name. masks: none where there are none."""
+    """What is read of a patient. person: as splits are drawn by. images: by name. masks: none where
+    there are none.
+    """
 
     id: str
     person: str
@@ -42,9 +46,10 @@ class Files(NamedTuple):
 class Case:
     """A patient's scans in canonical orientation.
 
-    images: float32 `[channel, x, y, z]`, 0 and 1 at the two percentiles of the head that training takes for -1 and 1,
-    not clipped; 0 around the head. head, lesion: bool `[x, y, z]`. windows: the two percentiles of each channel. raws:
-    the files as they are. spacing: mm along each axis. place: where the voxels are.
+    images: float32 `[channel, x, y, z]`, 0 and 1 at the two percentiles of the head that training
+    takes for -1 and 1, not clipped; 0 around the head. head, lesion: bool `[x, y, z]`. windows: the
+    two percentiles of each channel. raws: the files as they are. spacing: mm along each axis.
+    place: where the voxels are.
     """
 
     files: Files
@@ -58,12 +63,15 @@ class Case:
 
 
 def find(
-    data: DataSettings, images: Sequence[str] | None, masked: bool, masks: Sequence[str] | None = None
+    data: DataSettings,
+    images: Sequence[str] | None,
+    masked: bool,
+    masks: Sequence[str] | None = None,
 ) -> list[Files]:
     """Find the patients to train on, ordered by id. Raises DataError with a line per problem.
 
-    images: the names that each must have; None: those that each has. masked: each must have its masks too. masks:
-    which, None for all.
+    images: the names that each must have; None: those that each has. masked: each must have its
+    masks too. masks: which, None for all.
     """
     names = sorted(masks or layouts.mask_names(data))
     sources = [layouts.source(data, name) for name in names]
@@ -74,16 +82,28 @@ def find(
         raise DataError(*found.faults)
     patients = [each for each in found.patients if each.split == "train"]
     if images is None:
-        images = [name for name in sought if name not in sources and all(name in each.files for each in patients)]
+        images = [
+            name
+            for name in sought
+            if name not in sources and all(name in each.files for each in patients)
+        ]
     if not images:
         what = "its patients have no image in common that medgen knows"
-        raise DataError(Problem(data.root, what, "Set data.files.NAME to a pattern of the image's files"))
+        fix = "Set data.files.NAME to a pattern of the image's files"
+        raise DataError(Problem(data.root, what, fix))
     persons = layouts.persons([each.id for each in patients], data.person)
-    return [_files(each, person, images, names, data) for each, person in zip(patients, persons, strict=True)]
+    return [
+        _files(each, person, images, names, data)
+        for each, person in zip(patients, persons, strict=True)
+    ]
 
 
 def _files(
-    patient: layouts.Patient, person: str, images: Sequence[str], masks: Sequence[str], data: DataSettings
+    patient: layouts.Patient,
+    person: str,
+    images: Sequence[str],
+    masks: Sequence[str],
+    data: DataSettings,
 ) -> Files:
     given = {name: layouts.source(data, name) for name in masks}
     there = [name for name in masks if given[name] in patient.files]
@@ -101,17 +121,24 @@ def read(files: Files, data: DataSettings) -> Case:
         for path, raw in zip(files.images.values(), raws, strict=True)
     ]
     lesion = np.zeros(first.data.shape, bool)
-    masks = {path: gate.read(path, data.max_voxels, nan=data.nan, mask=True) for path in _mask_paths(files)}
+    masks = {
+        path: gate.read(path, data.max_voxels, nan=data.nan, mask=True)
+        for path in _mask_paths(files)
+    }
     places += [Place(path, volume.data.shape, volume.affine) for path, volume in masks.items()]
     if wrong := [fault for each in places[1:] for fault in mismatches(places[0], each)]:
         raise DataError(*wrong)
     for mask in files.masks:
         lesion |= binary(masks[mask.path].data, mask.labels or ())
     inside = [foreground(raw.volume.data) for raw in raws]
-    windows = [_window(*each, data) for each in zip(files.images.values(), raws, inside, strict=True)]
+    windows = [
+        _window(*each, data) for each in zip(files.images.values(), raws, inside, strict=True)
+    ]
     images = [_scaled(*each) for each in zip(raws, inside, windows, strict=True)]
     head = large_parts(inside[0])
-    return Case(files, np.stack(images), head, lesion, tuple(windows), tuple(raws), first.spacing, places[0])
+    return Case(
+        files, np.stack(images), head, lesion, tuple(windows), tuple(raws), first.spacing, places[0]
+    )
 
 
 def _mask_paths(files: Files) -> list[Path]:

@@ -21,9 +21,9 @@ ROUNDS = 3
 class Frame:
     """Where a head lies in a canonical volume.
 
-    middle: `[3]`, the midplane: right of the first voxel by `middle @ (1, y, z)` voxels. spacing: mm along each axis.
-    back, top: mm of the head's ends from the first voxel. half, length: mm from the midplane to the side,
-    and from back to front.
+    middle: `[3]`, the midplane: right of the first voxel by `middle @ (1, y, z)` voxels. spacing:
+    mm along each axis. back, top: mm of the head's ends from the first voxel. half, length: mm from
+    the midplane to the side, and from back to front.
     """
 
     middle: Array
@@ -40,7 +40,14 @@ class Frame:
         where = [np.flatnonzero(head.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
         low, high = (np.array([each[end] for each in where]) * mm for end in (0, -1))
         middle = _middle(head)
-        return cls(middle, mm, low[1], high[2], max((high - low)[0] / 2, mm[0]), max((high - low)[1], mm[1]))
+        return cls(
+            middle,
+            mm,
+            low[1],
+            high[2],
+            max((high - low)[0] / 2, mm[0]),
+            max((high - low)[1], mm[1]),
+        )
 
     def side(self, voxels: Array) -> Array:
         """Mm to the right of the midplane, `[n]`, of voxels `[n, 3]`."""
@@ -48,22 +55,34 @@ class Frame:
         return np.asarray((x - self.middle @ np.stack([np.ones_like(y), y, z])) * self.spacing[0])
 
     def place(self, voxels: Array) -> Array:
-        """`[n, 3]`: from the midplane to the right, in halves of the width; from the back, and from the top, in
-        lengths. The top, as scans end anywhere below the brain."""
+        """`[n, 3]`: from the midplane to the right, in halves of the width; from the back, and from
+        the top, in lengths. The top, as scans end anywhere below the brain.
+        """
         _, y, z = (np.asarray(voxels, np.float64) * self.spacing).T
-        return np.stack([self.side(voxels) / self.half, (y - self.back) / self.length, (z - self.top) / self.length], 1)
+        return np.stack(
+            [
+                self.side(voxels) / self.half,
+                (y - self.back) / self.length,
+                (z - self.top) / self.length,
+            ],
+            1,
+        )
 
     def voxels(self, places: Array) -> Array:
         """The nearest voxels, int64 `[n, 3]`, of places `[n, 3]`."""
         y = (places[:, 1] * self.length + self.back) / self.spacing[1]
         z = (places[:, 2] * self.length + self.top) / self.spacing[2]
-        x = places[:, 0] * self.half / self.spacing[0] + self.middle @ np.stack([np.ones_like(y), y, z])
+        x = places[:, 0] * self.half / self.spacing[0] + self.middle @ np.stack(
+            [np.ones_like(y), y, z]
+        )
         nearest: Array = np.rint(np.stack([x, y, z], 1))
         return nearest.astype(np.int64)
 
 
 def depths(head: Array, spacing: Sequence[float]) -> Array:
-    """Mm of each voxel below the head's surface, float32 `[x, y, z]`, 0 outside; where the volume ends is surface."""
+    """Mm of each voxel below the head's surface, float32 `[x, y, z]`, 0 outside; where the volume
+    ends is surface.
+    """
     made = np.zeros(head.shape, np.float32)
     for box in ndimage.find_objects(head.astype(np.uint8)):
         made[box] = ndimage.distance_transform_edt(np.pad(head[box], 1), spacing)[1:-1, 1:-1, 1:-1]

@@ -1,4 +1,6 @@
-"""Files of a host with new lesions: its own voxels, type, scale and place, bit for bit, but where a lesion was put."""
+"""Files of a host with new lesions: its own voxels, type, scale and place, bit for bit, but where a
+lesion was put.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,9 @@ TEXTS = ("descrip", "aux_file", "db_name", "data_type", "intent_name")
 def image_bytes(raw: Raw, values: Array, changed: Array) -> bytes:
     """Give the bytes of a host's file (.nii.gz) with other values in some voxels.
 
-    values: float32 `[x, y, z]`, canonical, in the units of the scan. changed: bool, where they count. All other voxels
-    keep the bits that are stored; the header keeps type, scale, size and place, and loses its free text and extensions.
+    values: float32 `[x, y, z]`, canonical, in the units of the scan. changed: bool, where they
+    count. All other voxels keep the bits that are stored; the header keeps type, scale, size and
+    place, and loses its free text and extensions.
     """
     stored = raw.voxels.copy(order="F")
     canonical(stored, raw.header)[changed] = _stored(values[changed], raw.header, stored.dtype)
@@ -35,7 +38,9 @@ def image_bytes(raw: Raw, values: Array, changed: Array) -> bytes:
 
 
 def mask_bytes(raw: Raw, mask: Array) -> bytes:
-    """Give the bytes of a mask (.nii.gz, uint8), bool `[x, y, z]`, canonical, on the grid of a host's file."""
+    """Give the bytes of a mask (.nii.gz, uint8), bool `[x, y, z]`, canonical, on the grid of a
+    host's file.
+    """
     stored = np.zeros(raw.voxels.shape, np.uint8, order="F")
     canonical(stored, raw.header)[mask] = 1
     header = _plain(raw.header)
@@ -47,7 +52,11 @@ def mask_bytes(raw: Raw, mask: Array) -> bytes:
 
 def canonical(stored: Array, header: nib.Nifti1Header) -> Array:
     """A view of stored voxels in canonical orientation."""
-    return np.asarray(nib.orientations.apply_orientation(stored, nib.orientations.io_orientation(best_affine(header))))
+    return np.asarray(
+        nib.orientations.apply_orientation(
+            stored, nib.orientations.io_orientation(best_affine(header))
+        )
+    )
 
 
 def _stored(values: Array, header: nib.Nifti1Header, dtype: np.dtype[Any]) -> Array:

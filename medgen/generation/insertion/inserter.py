@@ -1,4 +1,6 @@
-"""Put lesions into a host, in number, size and place as donors have them: output n is a function of n and the seed."""
+"""Put lesions into a host, in number, size and place as donors have them: output n is a function of
+n and the seed.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ COMPARED = 4
 WIDEN = 4.0
 """Attempts after which places are drawn twice as far around."""
 NO_PLACE, TOO_LARGE = "no_place", "too_large"
-"""Why a lesion is not put in: nothing fits around such lesions' places, or what paints has smaller crops."""
+"""Why a lesion is not put in: nothing fits around such lesions' places, or what paints has smaller
+crops.
+"""
 HELD = 2
 """Hosts that are kept in memory."""
 
@@ -45,9 +49,10 @@ class Chosen(NamedTuple):
 
 @attrs.frozen(eq=False)
 class Inserted:
-    """A host with new lesions. images: float32 `[channel, x, y, z]`, as in `Case`. changed, new: bool `[x, y, z]`,
-    where values count, and the new lesions. lesions: what is noted of each. missed: how many have no place, by
-    `NO_PLACE` and `TOO_LARGE`."""
+    """A host with new lesions. images: float32 `[channel, x, y, z]`, as in `Case`. changed, new:
+    bool `[x, y, z]`, where values count, and the new lesions. lesions: what is noted of each.
+    missed: how many have no place, by `NO_PLACE` and `TOO_LARGE`.
+    """
 
     case: Case
     images: Array
@@ -60,8 +65,8 @@ class Inserted:
 class Inserter:
     """Puts lesions into hosts.
 
-    made_from: what decides the outputs besides index and seed, for the manifest. masks: where masks come from; None:
-    the library's lesions themselves.
+    made_from: what decides the outputs besides index and seed, for the manifest. masks: where masks
+    come from; None: the library's lesions themselves.
     """
 
     def __init__(
@@ -107,7 +112,9 @@ class Inserter:
     def _read_host(self, number: int) -> Case:
         return cases.read(self.hosts[number], self.data)
 
-    def _chosen(self, case: Case, index: int, rng: np.random.Generator) -> tuple[list[Chosen], Counter[str]]:
+    def _chosen(
+        self, case: Case, index: int, rng: np.random.Generator
+    ) -> tuple[list[Chosen], Counter[str]]:
         """Lesions of other persons for a host, and why others found no place."""
         library = self.library.others(case.files.person)
         ground = Ground(case, library.unlikely, self.painter.margin + max(case.spacing))
@@ -123,9 +130,16 @@ class Inserter:
         return chosen, missed
 
     def _pools(
-        self, library: Library, ground: Ground, index: int, chosen: Sequence[Chosen], rng: np.random.Generator
+        self,
+        library: Library,
+        ground: Ground,
+        index: int,
+        chosen: Sequence[Chosen],
+        rng: np.random.Generator,
     ) -> Iterator[Sequence[Lesion]]:
-        """What one is chosen from for each lesion that is wanted, the largest first; no lesion twice in a host."""
+        """What one is chosen from for each lesion that is wanted, the largest first; no lesion
+        twice in a host.
+        """
         sizes = _wanted(library, rng)
         if self.masks is not None:
             yield from self.masks.pools(index, sizes, ground.frame, library)
@@ -133,8 +147,12 @@ class Inserter:
         for size in sizes:
             yield library.near(size, [each.lesion for each in chosen])
 
-    def _choose(self, pool: Sequence[Lesion], ground: Ground, rng: np.random.Generator) -> Chosen | str:
-        """Of a few lesions that fit somewhere, the one that is most at home there; or why there is none."""
+    def _choose(
+        self, pool: Sequence[Lesion], ground: Ground, rng: np.random.Generator
+    ) -> Chosen | str:
+        """Of a few lesions that fit somewhere, the one that is most at home there; or why there is
+        none.
+        """
         found: list[Chosen] = []
         why = TOO_LARGE
         for attempt in range(ATTEMPTS):
@@ -161,7 +179,10 @@ class Inserter:
             "donor": lesion.donor,
             "lesion": lesion.number,
             "mirrored": chosen.mirrored,
-            "centre": [round(float(each), 1) for each in affine[:3, :3] @ chosen.placed.centre + affine[:3, 3]],
+            "centre": [
+                round(float(each), 1)
+                for each in affine[:3, :3] @ chosen.placed.centre + affine[:3, 3]
+            ],
             "mm3": round(float(np.count_nonzero(mask) * np.prod(case.spacing)), 1),
             "contrast": [round(each, 4) for each in lesions.contrast(images, mask, around)],
             "donor_contrast": [round(each, 4) for each in lesion.contrast],

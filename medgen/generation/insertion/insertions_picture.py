@@ -24,9 +24,13 @@ SIDE = 256
 
 
 def save_one(made: Inserted, out: Path, index: int) -> None:
-    """Save one output in `out/pictures`: the slice with most of the new lesions, before, after, and outlined."""
+    """Save one output in `out/pictures`: the slice with most of the new lesions, before, after, and
+    outlined.
+    """
     k = int(made.new.sum((0, 1)).argmax())
-    before, after = (np.clip(images[0, :, :, k], 0, 1) * 2 - 1 for images in (made.case.images, made.images))
+    before, after = (
+        np.clip(images[0, :, :, k], 0, 1) * 2 - 1 for images in (made.case.images, made.images)
+    )
     mask = np.where(made.new[:, :, k], 1.0, -1.0)
     shown = [_square(each) for each in (before, after, mask)]
     tiles = [pictures.tile(shown[0], side=SIDE), pictures.tile(shown[1], side=SIDE)]
@@ -36,12 +40,19 @@ def save_one(made: Inserted, out: Path, index: int) -> None:
 
 def save_all(out: Path) -> None:
     """Save `insertions.png` from the pictures that there are."""
-    paths = [path for path in (out / FOLDER / f"{name_of(index)}.png" for index in range(SHOWN)) if path.exists()]
+    paths = [
+        path
+        for path in (out / FOLDER / f"{name_of(index)}.png" for index in range(SHOWN))
+        if path.exists()
+    ]
     strips = [np.array(Image.open(path)) for path in paths]
     if not strips:
         return
     strips += [np.zeros_like(strips[0])] * (-len(strips) % ACROSS)
-    rows = [np.concatenate(strips[start : start + ACROSS], axis=1) for start in range(0, len(strips), ACROSS)]
+    rows = [
+        np.concatenate(strips[start : start + ACROSS], axis=1)
+        for start in range(0, len(strips), ACROSS)
+    ]
     pictures.save(np.concatenate(rows), out / "insertions.png")
 
 

@@ -1,4 +1,6 @@
-"""Real lesions: each cut out with what surrounds it, and how many, how large and where they are in their heads."""
+"""Real lesions: each cut out with what surrounds it, and how many, how large and where they are in
+their heads.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 LEAST = 3
 """Voxels below which a part of a mask is a speck, of which nothing can be said."""
 AROUND = 14.0
-"""mm around a lesion that are cut out with it: the edge, what it is compared by, and room to turn it."""
+"""mm around a lesion that are cut out with it: the edge, what it is compared by, and room to turn
+it.
+"""
 RING = 4.0
 """mm around a lesion that are its surroundings."""
 MIDLINE = 1.5
@@ -37,11 +41,12 @@ BINS = 24
 class Lesion:
     """A connected part of a patient's mask.
 
-    images: float32 `[channel, *crop]`, as in `Case`. mask: bool `[*crop]`. clear: bool `[*crop]`, head and of no other
-    lesion. Both None where there is a mask alone. spacing: mm along each axis. size: mm3. where: its centre in its
-    head, see `Frame.place`. crosses: it lies across the midplane. depth: mm of its shallowest voxels below the head's
-    surface. donor, number: of which patient, and which of the patient's lesions, from 1. contrast: `[channel]`, mean
-    within less that of its surroundings.
+    images: float32 `[channel, *crop]`, as in `Case`. mask: bool `[*crop]`. clear: bool `[*crop]`,
+    head and of no other lesion. Both None where there is a mask alone. spacing: mm along each axis.
+    size: mm3. where: its centre in its head, see `Frame.place`. crosses: it lies across the
+    midplane. depth: mm of its shallowest voxels below the head's surface. donor, number: of which
+    patient, and which of the patient's lesions, from 1. contrast: `[channel]`, mean within less
+    that of its surroundings.
     """
 
     donor: str
@@ -59,7 +64,9 @@ class Lesion:
 
 
 class Donor(NamedTuple):
-    """What a patient gives. surroundings: `[channel, bin]`, the histogram around all lesions, sums to 1."""
+    """What a patient gives. surroundings: `[channel, bin]`, the histogram around all lesions, sums
+    to 1.
+    """
 
     files: Files
     lesions: list[Lesion]
@@ -75,7 +82,8 @@ class Job(NamedTuple):
 
 @attrs.frozen(eq=False)
 class Library:
-    """The lesions of all donors. lesions: ascending by size. sizes: mm3 of each donor's lesions, by person.
+    """The lesions of all donors. lesions: ascending by size. sizes: mm3 of each donor's lesions, by
+    person.
 
     unlikely: `[channel, bin]`, minus the logarithm of how often surroundings have an intensity.
     """
@@ -90,7 +98,9 @@ class Library:
         if not kept:
             what = f"there are no lesions but those of {person} itself"
             raise DataError(Problem("--donors", what, "Add patients with lesions"))
-        return attrs.evolve(self, lesions=kept, sizes=tuple(each for each in self.sizes if each[0] != person))
+        return attrs.evolve(
+            self, lesions=kept, sizes=tuple(each for each in self.sizes if each[0] != person)
+        )
 
     def near(self, size: float, without: Collection[Lesion] = ()) -> list[Lesion]:
         """Lesions of about `size` mm3, or the one next in size, ascending by size.
@@ -99,23 +109,33 @@ class Library:
         """
         left = [each for each in self.lesions if each not in without] or self.lesions
         apart = np.abs(np.log([lesion.size for lesion in left]) - np.log(size))
-        return [left[int(place)] for place in np.flatnonzero(apart <= max(np.log(ALIKE), apart.min()))]
+        return [
+            left[int(place)] for place in np.flatnonzero(apart <= max(np.log(ALIKE), apart.min()))
+        ]
 
 
 def collect(found: Sequence[Files], data: DataSettings, advance: Callable[[int], None]) -> Library:
     """Read all donors, by several processes. Raises DataError if none has a lesion."""
     jobs = [Job(files, data) for files in found]
-    workers = processes.count_workers((path for files in found for path in files.paths), len(jobs), data.workers)
+    workers = processes.count_workers(
+        (path for files in found for path in files.paths), len(jobs), data.workers
+    )
     donors = []
     with processes.results(read, jobs, workers) as results:
         for donor in results:
             donors.append(donor)
             advance(1)
-    lesions = sorted((each for donor in donors for each in donor.lesions), key=lambda lesion: lesion.size)
+    lesions = sorted(
+        (each for donor in donors for each in donor.lesions), key=lambda lesion: lesion.size
+    )
     if not lesions:
         what = f"none of its {len(found)} patients has a lesion of at least {LEAST} voxels"
         raise DataError(Problem(data.root, what, "Give --donors a dataset with masks of lesions"))
-    sizes = [(each.files.person, tuple(lesion.size for lesion in each.lesions)) for each in donors if each.lesions]
+    sizes = [
+        (each.files.person, tuple(lesion.size for lesion in each.lesions))
+        for each in donors
+        if each.lesions
+    ]
     share = np.mean([each.surroundings for each in donors if each.lesions], 0)
     return Library(tuple(lesions), tuple(sizes), -np.log(share + 1 / share.shape[1] ** 2))
 
@@ -124,7 +144,11 @@ def read(job: Job) -> Donor:
     """Read one donor."""
     case = cases.read(*job)
     lesions = list(lesions_of(case))
-    ring = ndimage.distance_transform_edt(~case.lesion, case.spacing) if case.lesion.any() else np.zeros(0)
+    ring = (
+        ndimage.distance_transform_edt(~case.lesion, case.spacing)
+        if case.lesion.any()
+        else np.zeros(0)
+    )
     around = case.head & (ring > 0) & (ring <= RING) if case.lesion.any() else case.lesion
     return Donor(job.files, lesions, np.stack([histogram(image[around]) for image in case.images]))
 
@@ -145,7 +169,9 @@ def lesions_of(case: Case) -> Iterator[Lesion]:
             yield _cut(case, parts, number, box, frame, depth)
 
 
-def _cut(case: Case, parts: Array, number: int, box: tuple[slice, ...], frame: Frame, depth: Array) -> Lesion:
+def _cut(
+    case: Case, parts: Array, number: int, box: tuple[slice, ...], frame: Frame, depth: Array
+) -> Lesion:
     reach = [int(np.ceil(AROUND / mm)) for mm in case.spacing]
     wide = tuple(
         slice(max(0, part.start - by), min(side, part.stop + by))

@@ -45,7 +45,9 @@ class MaskSource(Protocol):
 
 
 class FolderShapes:
-    """Lesions of a folder of mask files or of patients: those of the wanted sizes, where real ones of that size lie."""
+    """Lesions of a folder of mask files or of patients: those of the wanted sizes, where real ones
+    of that size lie.
+    """
 
     def __init__(self, folder: Path, data: DataSettings, names: Sequence[str]):
         settings = settings_for(folder, data, names)
@@ -54,17 +56,28 @@ class FolderShapes:
         if found.faults:
             raise DataError(*found.faults)
         labels = sorted({label for name in names for label in layouts.mask(settings, name).labels})
-        paths = [(patient.id, patient.files[source]) for patient in found.patients for source in sorted(sources)]
+        paths = [
+            (patient.id, patient.files[source])
+            for patient in found.patients
+            for source in sorted(sources)
+        ]
         known = digests([path for _, path in paths], cache_root())
         self.digest = hashlib.sha256("".join(known[path] for _, path in paths).encode()).hexdigest()
         self.lesions = [lesion for id, path in paths for lesion in _read(id, path, labels, data)]
         if not self.lesions:
-            raise DataError(Problem(folder, f"has no lesion of at least {LEAST} voxels", "Give masks with lesions"))
+            raise DataError(
+                Problem(
+                    folder, f"has no lesion of at least {LEAST} voxels", "Give masks with lesions"
+                )
+            )
 
     def pools(self, index: int, sizes: Sequence[float], frame: Frame, library: Library) -> Pools:
         """Pair shapes of about each size with places of real lesions of about that size."""
         return [
-            [_like(one, other) for one, other in zip(cycle(self._near(size)), library.near(size), strict=False)]
+            [
+                _like(one, other)
+                for one, other in zip(cycle(self._near(size)), library.near(size), strict=False)
+            ]
             for size in sizes
         ]
 
@@ -78,7 +91,9 @@ class FolderShapes:
 
 
 class ModelShapes:
-    """Lesions drawn by a model of slices of masks, round along the third axis too, where they lie in their slice."""
+    """Lesions drawn by a model of slices of masks, round along the third axis too, where they lie
+    in their slice.
+    """
 
     def __init__(self, masks: ModelMasks):
         self.masks = masks
@@ -114,7 +129,9 @@ def _read(id: str, path: Path, labels: Sequence[int], data: DataSettings) -> Ite
 
 
 def _in_head(part: Array, spacing: float, frame: Frame, library: Library) -> list[Lesion]:
-    """A lesion of a slice, bool `[x, y]`, whose middle is the middle of the head's box; as high as real ones lie."""
+    """A lesion of a slice, bool `[x, y]`, whose middle is the middle of the head's box; as high as
+    real ones lie.
+    """
     offsets = (np.argwhere(part) - (np.array(part.shape) - 1) / 2) * spacing
     x, y = offsets.mean(0)
     box = ndimage.find_objects(part.astype(np.uint8))[0]
@@ -123,7 +140,9 @@ def _in_head(part: Array, spacing: float, frame: Frame, library: Library) -> lis
     beside = sorted(library.lesions, key=lambda other: _apart(other.where, where))[:PLACES]
     placed = [_like(lesion, other) for other in beside]
     return [
-        attrs.evolve(each, where=np.array([*where[:2], each.where[2]]), crosses=crosses(offsets[:, 0]))
+        attrs.evolve(
+            each, where=np.array([*where[:2], each.where[2]]), crosses=crosses(offsets[:, 0])
+        )
         for each in placed
     ]
 
@@ -134,7 +153,8 @@ def _apart(one: Array, other: Array) -> float:
 
 
 def rounded(plane: Array) -> Array:
-    """Make a lesion of a slice, bool `[x, y]`, as high as it is wide, `[x, y, z]`: of a disc a ball.
+    """Make a lesion of a slice, bool `[x, y]`, as high as it is wide, `[x, y, z]`: of a disc a
+    ball.
 
     A pixel at a distance d from the edge is as high as the ball of the largest distance R is there:
     sqrt(R^2 - (R - d)^2) to either side.
@@ -143,7 +163,9 @@ def rounded(plane: Array) -> Array:
     most = depth.max()
     half = np.sqrt(np.clip(most**2 - (most - depth) ** 2, 0, None))
     reach = int(np.ceil(most))
-    return np.asarray((np.abs(np.arange(-reach, reach + 1)) <= half[:, :, None]) & plane[:, :, None])
+    return np.asarray(
+        (np.abs(np.arange(-reach, reach + 1)) <= half[:, :, None]) & plane[:, :, None]
+    )
 
 
 def _like(lesion: Lesion, other: Lesion) -> Lesion:

@@ -31,17 +31,23 @@ class ModelPainter:
         self.spacing: tuple[float, ...] | None = model.grid.spacing
 
     def paint(self, crops: Sequence[Crop], seeds: Sequence[int]) -> list[Array]:
-        """Give float32 `[channel, *size]` in [0, 1] for each crop, a function of the crop and its seed alone."""
+        """Give float32 `[channel, *size]` in [0, 1] for each crop, a function of the crop and its
+        seed alone.
+        """
         return [self._paint(crop, seed) for crop, seed in zip(crops, seeds, strict=True)]
 
     def _paint(self, crop: Crop, seed: int) -> Array:
         (mode, space, strategy, network), device = self.model.parts, self.model.device
         image = torch.from_numpy(np.asarray(crop.image, np.float32))[None].to(device) * 2 - 1
         condition = marked(crop).to(device)
-        draw = sampling.noise([seeds.stream(seed, "paint")], space.shape(condition.shape[2:]), device)
+        draw = sampling.noise(
+            [seeds.stream(seed, "paint")], space.shape(condition.shape[2:]), device
+        )
         given = painting.given(mode, space, image, condition)
         with sampling.autocast(device, self.model.recipe.training.precision):
-            made = sampling.sample(strategy, space, network, condition, draw, self.steps, given=given)
+            made = sampling.sample(
+                strategy, space, network, condition, draw, self.steps, given=given
+            )
         return np.asarray((made[0].float().cpu().numpy() + 1) / 2)
 
 
@@ -52,14 +58,20 @@ def marked(crop: Crop) -> Tensor:
 
 
 def open_painter(
-    path: Path, steps: int | None = None, registry: Registry | None = None, device: torch.device | None = None
+    path: Path,
+    steps: int | None = None,
+    registry: Registry | None = None,
+    device: torch.device | None = None,
 ) -> ModelPainter:
-    """Open a checkpoint of mode `insert`, with its averaged weights. Raises CheckpointError, also for other modes.
+    """Open a checkpoint of mode `insert`, with its averaged weights. Raises CheckpointError, also
+    for other modes.
 
     steps: of sampling; the strategy's own number if None.
     """
     model = load_model(path, registry, device)
     if not model.parts.mode.margin:
-        what = f"is a model of mode {model.recipe.names['mode']}, which paints no lesions into scans"
+        what = (
+            f"is a model of mode {model.recipe.names['mode']}, which paints no lesions into scans"
+        )
         raise CheckpointError(Problem(path, what, "Give a model of mode insert, or `paste`"))
     return ModelPainter(model, steps)

@@ -36,8 +36,9 @@ def insert(
 ) -> None:
     """Write outputs below `out/train`, skipping whole existing ones.
 
-    Other processes may write other indices into the same folder. Raises CheckpointError if `out` holds outputs of other
-    settings, StoppedError between two outputs once `stop` has a reason, and StorageError.
+    Other processes may write other indices into the same folder. Raises CheckpointError if `out`
+    holds outputs of other settings, StoppedError between two outputs once `stop` has a reason, and
+    StorageError.
     """
     try:
         with Manifest.open(out, identity(make), made_with()) as manifest:
@@ -47,22 +48,34 @@ def insert(
                 manifest.sort()
                 insertions_picture.save_all(out)
     except OSError as error:
-        raise StorageError(Problem(out, reason(error), "Free space or choose another --output-dir")) from error
+        raise StorageError(
+            Problem(out, reason(error), "Free space or choose another --output-dir")
+        ) from error
 
 
 def identity(make: Inserter) -> dict[str, Any]:
-    """Everything that decides the bytes of an output besides its index. An output shows a real head."""
+    """Everything that decides the bytes of an output besides its index. An output shows a real
+    head.
+    """
     return {"insert": True, "shareable": False, "seed": make.seed, **make.made_from}
 
 
 def made_with() -> dict[str, Any]:
     """What may change the last bits."""
-    kind = torch.cuda.get_device_name() if torch.cuda.is_available() else torch.backends.cpu.get_cpu_capability()
+    kind = (
+        torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else torch.backends.cpu.get_cpu_capability()
+    )
     return {"versions": versions(), "device": kind}
 
 
 def _make_missing(
-    make: Inserter, manifest: Manifest, indices: Iterable[int], stop: Stop, advance: Callable[[int], None]
+    make: Inserter,
+    manifest: Manifest,
+    indices: Iterable[int],
+    stop: Stop,
+    advance: Callable[[int], None],
 ) -> None:
     for index in indices:
         if manifest.missing([index]):
@@ -81,7 +94,12 @@ def write(made: Inserted, index: int, manifest: Manifest, make: Inserter) -> Non
         return
     names = (*make.painter.channels, ALL, NEW)
     data = list(_files(made))
-    figures = {"lesions": _figures(made), "inserted": list(made.lesions), "missed": made.missed, "shareable": False}
+    figures = {
+        "lesions": _figures(made),
+        "inserted": list(made.lesions),
+        "missed": made.missed,
+        "shareable": False,
+    }
 
     def put(folder: Path) -> None:
         for name, content in zip(names, data, strict=True):

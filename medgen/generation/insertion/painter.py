@@ -15,10 +15,11 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class Crop:
     """One place in a scan, with any number of axes: a slice has two, a volume three.
 
-    image: float32 `[channel, *size]` in [0, 1], by the window of the whole scan (the two percentiles of its head that
-    training takes too; clipped). mask: bool `[*size]`, the lesion. region: bool `[*size]`, the mask dilated, all that
-    may change. spacing: mm along each axis. donor: the scan that a real mask was taken from, moved, turned and warped
-    as the mask was, so that its mask is this one; None where the mask is no real one.
+    image: float32 `[channel, *size]` in [0, 1], by the window of the whole scan (the two
+    percentiles of its head that training takes too; clipped). mask: bool `[*size]`, the lesion.
+    region: bool `[*size]`, the mask dilated, all that may change. spacing: mm along each axis.
+    donor: the scan that a real mask was taken from, moved, turned and warped as the mask was, so
+    that its mask is this one; None where the mask is no real one.
     """
 
     image: Array
@@ -31,10 +32,10 @@ class Crop:
 class Painter(Protocol):
     """Paints lesions.
 
-    channels: the images that it paints, by name, in the order of `Crop.image`. size: voxels a side of the crops that
-    it takes, None for any. spacing: mm per voxel along each axis of a crop, None for any. The length of either is the
-    number of axes; with two, crops are slices across `axis`, and with neither, volumes. margin: mm from the mask to the
-    edge of the region, see `grown`.
+    channels: the images that it paints, by name, in the order of `Crop.image`. size: voxels a side
+    of the crops that it takes, None for any. spacing: mm per voxel along each axis of a crop, None
+    for any. The length of either is the number of axes; with two, crops are slices across `axis`,
+    and with neither, volumes. margin: mm from the mask to the edge of the region, see `grown`.
     """
 
     channels: tuple[str, ...]
@@ -44,14 +45,17 @@ class Painter(Protocol):
     margin: float
 
     def paint(self, crops: Sequence[Crop], seeds: Sequence[int]) -> list[Array]:
-        """Give float32 `[channel, *size]` in [0, 1] for each crop, a function of the crop and its seed alone.
+        """Give float32 `[channel, *size]` in [0, 1] for each crop, a function of the crop and its
+        seed alone.
 
         Only what is in the region is used, and faded into the scan at its edge.
         """
 
 
 def grown(mask: Array, spacing: Sequence[float], margin: float) -> Array:
-    """Dilate a mask, bool `[*size]`, by all voxels whose centres are at most `margin` mm from one of it."""
+    """Dilate a mask, bool `[*size]`, by all voxels whose centres are at most `margin` mm from one
+    of it.
+    """
     from scipy import ndimage
 
     made = np.zeros_like(mask)

@@ -1,4 +1,6 @@
-"""Paint a lesion into a host: crops on the painter's grid, what it makes of them, and a soft edge on the host's."""
+"""Paint a lesion into a host: crops on the painter's grid, what it makes of them, and a soft edge
+on the host's.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ Box = tuple[slice, ...]
 
 @attrs.frozen(eq=False)
 class Placed:
-    """A lesion at its place in a host. centre: int64 `[3]`, the voxel where the middle of the patch lies."""
+    """A lesion at its place in a host. centre: int64 `[3]`, the voxel where the middle of the patch
+    lies.
+    """
 
     patch: Patch
     centre: Array
@@ -27,7 +31,9 @@ class Placed:
     @property
     def voxels(self) -> Array:
         """The lesion's voxels in the host, int64 `[n, 3]`."""
-        return np.asarray(np.argwhere(self.patch.mask) - np.array(self.patch.mask.shape) // 2 + self.centre)
+        return np.asarray(
+            np.argwhere(self.patch.mask) - np.array(self.patch.mask.shape) // 2 + self.centre
+        )
 
     def mask(self, shape: Sequence[int]) -> Array:
         """The lesion, bool, in a volume of this shape."""
@@ -37,7 +43,9 @@ class Placed:
 
 
 class Host(NamedTuple):
-    """What crops are taken from. images: `[channel, *space]` in [0, 1]. head, lesion: float32 `[*space]`, 0 or 1."""
+    """What crops are taken from. images: `[channel, *space]` in [0, 1]. head, lesion: float32
+    `[*space]`, 0 or 1.
+    """
 
     images: Array
     head: Array
@@ -51,7 +59,9 @@ def axes_of(painter: Painter) -> int:
 
 
 def fits(painter: Painter, mask: Array, spacing: Sequence[float]) -> bool:
-    """Whether a lesion, its centre in the middle, and what may change around it lie within the painter's crops."""
+    """Whether a lesion, its centre in the middle, and what may change around it lie within the
+    painter's crops.
+    """
     if painter.size is None:
         return True
     across = _across(painter)
@@ -61,19 +71,32 @@ def fits(painter: Painter, mask: Array, spacing: Sequence[float]) -> bool:
     return all(reach[axis] <= each for axis, each in zip(across, room, strict=True))
 
 
-def paint(images: Array, head: Array, spacing: Sequence[float], placed: Placed, painter: Painter, seed: int) -> Array:
-    """Paint a lesion into `images`, `[channel, *space]` in [0, 1] and beyond, and give how much of each voxel it is.
+def paint(
+    images: Array,
+    head: Array,
+    spacing: Sequence[float],
+    placed: Placed,
+    painter: Painter,
+    seed: int,
+) -> Array:
+    """Paint a lesion into `images`, `[channel, *space]` in [0, 1] and beyond, and give how much of
+    each voxel it is.
 
-    head: bool `[*space]`, without which nothing changes. The weight, float32 `[*space]`, is 1 in the lesion and falls
-    to 0 at the edge of the region. Slices of a lesion have one seed, so that they go together.
+    head: bool `[*space]`, without which nothing changes. The weight, float32 `[*space]`, is 1 in
+    the lesion and falls to 0 at the edge of the region. Slices of a lesion have one seed, so that
+    they go together.
     """
     lesion = placed.mask(head.shape)
     box = _box(lesion, [int(np.ceil(painter.margin / mm)) + 1 for mm in spacing])
     weight = np.zeros(head.shape, np.float32)
     weight[box] = _edge(lesion[box], head[box], spacing, painter.margin)
     pieces = _pieces(painter, weight, box)
-    host = Host(np.clip(images, 0, 1), head.astype(np.float32), lesion.astype(np.float32), tuple(spacing))
-    made = painter.paint([_crop(host, placed, painter, piece) for piece in pieces], [seed] * len(pieces))
+    host = Host(
+        np.clip(images, 0, 1), head.astype(np.float32), lesion.astype(np.float32), tuple(spacing)
+    )
+    made = painter.paint(
+        [_crop(host, placed, painter, piece) for piece in pieces], [seed] * len(pieces)
+    )
     for piece, crop in zip(pieces, made, strict=True):
         here = _back(crop, piece, spacing, placed, painter)
         for image, values in zip(images, here, strict=True):
@@ -94,8 +117,15 @@ def _pieces(painter: Painter, weight: Array, box: Box) -> list[Box]:
         return [box]
     axis = AXES.index(painter.axis)
     ends = box[axis]
-    wanted = [k for k in range(ends.start, ends.stop) if np.take(weight, k, axis)[_without(box, axis)].any()]
-    return [tuple(slice(k, k + 1) if each == axis else part for each, part in enumerate(box)) for k in wanted]
+    wanted = [
+        k
+        for k in range(ends.start, ends.stop)
+        if np.take(weight, k, axis)[_without(box, axis)].any()
+    ]
+    return [
+        tuple(slice(k, k + 1) if each == axis else part for each, part in enumerate(box))
+        for k in wanted
+    ]
 
 
 def _crop(host: Host, placed: Placed, painter: Painter, piece: Box) -> Crop:
@@ -109,7 +139,9 @@ def _crop(host: Host, placed: Placed, painter: Painter, piece: Box) -> Crop:
 
 
 def _donor(placed: Placed, at: Array, mask: Array, mm: tuple[float, ...]) -> Crop:
-    """The scan that a lesion was taken from, on the grid of a crop. Its region: what of it is head and of no other."""
+    """The scan that a lesion was taken from, on the grid of a crop. Its region: what of it is head
+    and of no other.
+    """
     patch = placed.patch
     assert patch.images is not None
     assert patch.clear is not None
@@ -118,8 +150,12 @@ def _donor(placed: Placed, at: Array, mask: Array, mm: tuple[float, ...]) -> Cro
     return Crop(images, mask, _sample(patch.clear.astype(np.float32), at - shift) > 0.5, mm)
 
 
-def _grid(piece: Box, spacing: Sequence[float], placed: Placed, painter: Painter) -> tuple[Array, tuple[float, ...]]:
-    """Voxels of the host, `[3, *crop]`, at which a crop is sampled, and the crop's mm along each axis."""
+def _grid(
+    piece: Box, spacing: Sequence[float], placed: Placed, painter: Painter
+) -> tuple[Array, tuple[float, ...]]:
+    """Voxels of the host, `[3, *crop]`, at which a crop is sampled, and the crop's mm along each
+    axis.
+    """
     across = _across(painter)
     mm = tuple(painter.spacing or [spacing[axis] for axis in across])
     along = [np.arange(part.start, part.stop, dtype=np.float64) for part in piece]
@@ -128,13 +164,20 @@ def _grid(piece: Box, spacing: Sequence[float], placed: Placed, painter: Painter
             steps = np.arange(painter.size[place]) - painter.size[place] // 2
             along[axis] = placed.centre[axis] + steps * (mm[place] / spacing[axis])
         elif painter.spacing is not None:
-            reach = int(np.ceil((piece[axis].stop - piece[axis].start) * spacing[axis] / mm[place] / 2)) + 1
-            along[axis] = placed.centre[axis] + np.arange(-reach, reach + 1) * (mm[place] / spacing[axis])
+            reach = (
+                int(np.ceil((piece[axis].stop - piece[axis].start) * spacing[axis] / mm[place] / 2))
+                + 1
+            )
+            along[axis] = placed.centre[axis] + np.arange(-reach, reach + 1) * (
+                mm[place] / spacing[axis]
+            )
     grid = np.stack(np.meshgrid(*along, indexing="ij"))
     return _flat(grid, painter), mm
 
 
-def _back(crop: Array, piece: Box, spacing: Sequence[float], placed: Placed, painter: Painter) -> Array:
+def _back(
+    crop: Array, piece: Box, spacing: Sequence[float], placed: Placed, painter: Painter
+) -> Array:
     """What was painted, on the host's voxels of a part: `[channel, *piece]`."""
     across = _across(painter)
     at, mm = _grid(piece, spacing, placed, painter)

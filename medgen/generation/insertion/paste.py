@@ -14,7 +14,9 @@ MARGIN = 4.0
 
 
 class Paste:
-    """Copies the lesion of a donor, on the level of the host around it; the control that a model has to beat."""
+    """Copies the lesion of a donor, on the level of the host around it; the control that a model
+    has to beat.
+    """
 
     size: tuple[int, ...] | None = None
     spacing: tuple[float, ...] | None = None
@@ -31,4 +33,6 @@ class Paste:
 
 def _pasted(crop: Crop) -> Array:
     assert crop.donor is not None
-    return blend(crop.image, crop.donor.image, crop.region, crop.spacing, crop.donor.region | crop.donor.mask)
+    return blend(
+        crop.image, crop.donor.image, crop.region, crop.spacing, crop.donor.region | crop.donor.mask
+    )

@@ -1,4 +1,6 @@
-"""Where a lesion goes: where such lesions lie in other heads, and where the host's tissue is like theirs."""
+"""Where a lesion goes: where such lesions lie in other heads, and where the host's tissue is like
+theirs.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,13 @@ from medgen.generation.insertion.shapes import Patch
 Array = np.ndarray[Any, np.dtype[Any]]
 
 CANDIDATES = 256
-"""Places that are drawn around a lesion's own; of those that are free, the one most like its own is taken."""
+"""Places that are drawn around a lesion's own; of those that are free, the one most like its own is
+taken.
+"""
 SPREAD = 0.05
-"""Deviation of the places, in the head's own units: about 4 mm to the side, 8 mm to the front and to the top."""
+"""Deviation of the places, in the head's own units: about 4 mm to the side, 8 mm to the front and
+to the top.
+"""
 SHALLOWER = 0.8
 """Share of its own depth below the head's surface to which a lesion may rise."""
 SMOOTH = 0.8
@@ -25,13 +31,17 @@ SMOOTH = 0.8
 RING_SAMPLE, MASK_SAMPLE = 800, 400
 """Voxels that are compared at most: of the surroundings, and of what the lesion covers."""
 COVERED = 0.05
-"""Weight of how unlikely the tissue is that a lesion covers, in nats, beside differences of its surroundings."""
+"""Weight of how unlikely the tissue is that a lesion covers, in nats, beside differences of its
+surroundings.
+"""
 CHUNK = 1 << 22
 """Voxels that are looked at at once."""
 
 
 class Found(NamedTuple):
-    """A place. centre: int64 `[3]`, voxels. unlike: how far its surroundings are from the lesion's own."""
+    """A place. centre: int64 `[3]`, voxels. unlike: how far its surroundings are from the lesion's
+    own.
+    """
 
     centre: Array
     unlike: float
@@ -56,15 +66,21 @@ class Ground:
         if lesion.any():
             box = ndimage.find_objects(lesion.astype(np.uint8))[0]
             reach = [int(np.ceil(self.gap / mm)) for mm in self.case.spacing]
-            wide = tuple(slice(max(0, part.start - by), part.stop + by) for part, by in zip(box, reach, strict=True))
+            wide = tuple(
+                slice(max(0, part.start - by), part.stop + by)
+                for part, by in zip(box, reach, strict=True)
+            )
             near = ndimage.distance_transform_edt(~lesion[wide], self.case.spacing) <= self.gap
             self.depth[wide][near] = -1
 
-    def free(self, lesion: Lesion, mask: Array, mirrored: bool, rng: np.random.Generator, spread: float) -> Array:
-        """Draw places around a lesion's own, or its mirror image's, and keep those where it fits: int64 `[place, 3]`.
+    def free(
+        self, lesion: Lesion, mask: Array, mirrored: bool, rng: np.random.Generator, spread: float
+    ) -> Array:
+        """Draw places around a lesion's own, or its mirror image's, and keep those where it fits:
+        int64 `[place, 3]`.
 
-        mask: bool, the lesion on the host's grid, its centre in the middle. spread: deviation of the places, in the
-        head's own units.
+        mask: bool, the lesion on the host's grid, its centre in the middle. spread: deviation of
+        the places, in the head's own units.
         """
         own = lesion.where * [-1 if mirrored else 1, 1, 1]
         centres = self.frame.voxels(own + spread * rng.standard_normal((CANDIDATES, 3)))
@@ -98,12 +114,16 @@ class Ground:
         return np.asarray((side + tilt.min() >= -MIDLINE) | (side + tilt.max() <= MIDLINE))
 
     def _unlike(self, centres: Array, patch: Patch, offsets: Array) -> Array:
-        """How far a place is from the lesion's own, `[place]`: what is around it, and what it would cover."""
+        """How far a place is from the lesion's own, `[place]`: what is around it, and what it would
+        cover.
+        """
         around = self._around(patch)
         covered = self._at(centres, _some(offsets, MASK_SAMPLE))
         unlike = COVERED * self._surprise(covered)
         if patch.images is None or not len(around):
-            return unlike + COVERED * (self._surprise(self._at(centres, around)) if len(around) else 0)
+            return unlike + COVERED * (
+                self._surprise(self._at(centres, around)) if len(around) else 0
+            )
         sigma = [0.0, *(SMOOTH / mm for mm in self.case.spacing)]
         own = ndimage.gaussian_filter(np.clip(patch.images, 0, 1), sigma)
         middle = np.array(patch.mask.shape) // 2
@@ -113,7 +133,9 @@ class Ground:
 
     def _around(self, patch: Patch) -> Array:
         """Some offsets of a lesion's surroundings."""
-        ring = ~patch.mask & (ndimage.distance_transform_edt(~patch.mask, self.case.spacing) <= RING)
+        ring = ~patch.mask & (
+            ndimage.distance_transform_edt(~patch.mask, self.case.spacing) <= RING
+        )
         if patch.clear is not None:
             ring &= patch.clear
         return _some(_offsets(ring), RING_SAMPLE)
@@ -127,9 +149,17 @@ class Ground:
         return np.asarray(np.where(inside, self.tissue[:, x, y, z], 0))
 
     def _surprise(self, values: Array) -> Array:
-        """Minus the mean logarithm of how often surroundings of lesions have such intensities, `[place]`."""
+        """Minus the mean logarithm of how often surroundings of lesions have such intensities,
+        `[place]`.
+        """
         return np.asarray(
-            np.mean([row[bins(channel)].mean(1) for row, channel in zip(self.unlikely, values, strict=True)], axis=0)
+            np.mean(
+                [
+                    row[bins(channel)].mean(1)
+                    for row, channel in zip(self.unlikely, values, strict=True)
+                ],
+                axis=0,
+            )
         )
 
 

@@ -39,8 +39,8 @@ Masks = Sequence[str] | None
 class Scans:
     """Where hosts and donors are.
 
-    donors: None for the hosts that have masks. masks: a folder or a checkpoint; None: the donors' lesions themselves.
-    overrides: `KEY=VALUE` of [data].
+    donors: None for the hosts that have masks. masks: a folder or a checkpoint; None: the donors'
+    lesions themselves. overrides: `KEY=VALUE` of [data].
     """
 
     hosts: Path
@@ -50,10 +50,14 @@ class Scans:
 
 
 def with_paste(scans: Scans, seed: int) -> Inserter:
-    """What pastes lesions of donors into hosts: all images that both have. Raises DataError or RecipeError."""
+    """What pastes lesions of donors into hosts: all images that both have. Raises DataError or
+    RecipeError.
+    """
     if scans.masks is not None:
         what = "gives masks alone, and --image-model paste copies real lesions with theirs"
-        raise RecipeError(Problem("--seg-model", what, "Leave it out, or give a model of mode insert"))
+        raise RecipeError(
+            Problem("--seg-model", what, "Leave it out, or give a model of mode insert")
+        )
     data = data_settings(scans.overrides)
     mine = set(_hosts(scans, data, None)[0].images)
     theirs = tuple(_donors(scans, data, None)[0].images)
@@ -65,15 +69,21 @@ def with_paste(scans: Scans, seed: int) -> Inserter:
 
 
 def with_model(scans: Scans, painter: ModelPainter, registry: Registry, seed: int) -> Inserter:
-    """What paints lesions with a trained model, which tells how scans are read. Raises DataError or RecipeError."""
+    """What paints lesions with a trained model, which tells how scans are read. Raises DataError or
+    RecipeError.
+    """
     data_settings(scans.overrides)  # refuses what is not of [data]
     recipe = from_toml(to_toml(painter.model.recipe), registry, "--image-model", scans.overrides)
     made_from = {"image_model": painter.model.digest, "steps": painter.steps}
     masks = _masks(scans.masks, recipe.data, painter, registry, seed) if scans.masks else None
-    return _inserter(scans, recipe.data, painter, painter.model.parts.mode.condition, made_from, seed, masks)
+    return _inserter(
+        scans, recipe.data, painter, painter.model.parts.mode.condition, made_from, seed, masks
+    )
 
 
-def _masks(given: Path, data: DataSettings, painter: ModelPainter, registry: Registry, seed: int) -> MaskSource:
+def _masks(
+    given: Path, data: DataSettings, painter: ModelPainter, registry: Registry, seed: int
+) -> MaskSource:
     """Masks from a folder, or from a model, invalid ones drawn again as `medgen generate` does."""
     if given.is_dir():
         return FolderShapes(given, data, painter.model.parts.mode.condition)
@@ -83,11 +93,15 @@ def _masks(given: Path, data: DataSettings, painter: ModelPainter, registry: Reg
     return ModelShapes(masks)
 
 
-def _hosts(scans: Scans, data: DataSettings, images: Sequence[str] | None, masks: Masks = None) -> list[Files]:
+def _hosts(
+    scans: Scans, data: DataSettings, images: Sequence[str] | None, masks: Masks = None
+) -> list[Files]:
     return cases.find(attrs.evolve(data, root=scans.hosts), images, False, masks)
 
 
-def _donors(scans: Scans, data: DataSettings, images: Sequence[str] | None, masks: Masks = None) -> list[Files]:
+def _donors(
+    scans: Scans, data: DataSettings, images: Sequence[str] | None, masks: Masks = None
+) -> list[Files]:
     """Those with masks. Raises DataError if there are none."""
     own = scans.donors is None
     found = cases.find(attrs.evolve(data, root=scans.donors or scans.hosts), images, not own, masks)
@@ -112,15 +126,23 @@ def _inserter(
         library = lesions.collect(donors, theirs, bar.advance)
     for person in {each.person for each in hosts}:
         library.others(person)
-    read = {"hosts": _digest(hosts, data), "donors": _digest(donors, data), "images": list(painter.channels)}
+    read = {
+        "hosts": _digest(hosts, data),
+        "donors": _digest(donors, data),
+        "images": list(painter.channels),
+    }
     made_from = {**made_from, **(drawn.identity() if drawn else {}), **read}
-    return Inserter(hosts, library, painter, attrs.evolve(data, root=scans.hosts), seed, made_from, drawn)
+    return Inserter(
+        hosts, library, painter, attrs.evolve(data, root=scans.hosts), seed, made_from, drawn
+    )
 
 
 def _digest(files: Sequence[Files], data: DataSettings) -> str:
     """sha256 of all that is read, and of how."""
     known = digests([path for each in files for path in each.paths], cache_root())
     rows = [[each.id, each.person, [known[path] for path in each.paths]] for each in files]
-    masks = {name: attrs.asdict(layouts.mask(data, name)) for name in sorted(layouts.mask_names(data))}
+    masks = {
+        name: attrs.asdict(layouts.mask(data, name)) for name in sorted(layouts.mask_names(data))
+    }
     text = json.dumps([rows, masks, data.lower, data.upper, data.headroom, data.nan])
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

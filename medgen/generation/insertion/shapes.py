@@ -15,12 +15,15 @@ from medgen.generation.insertion.lesions import RING, Lesion
 Array = np.ndarray[Any, np.dtype[Any]]
 
 TURN = 8.0
-"""Deviation of the angle by which a lesion is turned in each plane, degrees: more, and what lies beside a ventricle
-no longer follows it."""
+"""Deviation of the angle by which a lesion is turned in each plane, degrees: more, and what lies
+beside a ventricle no longer follows it.
+"""
 WARP = 0.15
 """Deviation of the displacement that warps a lesion, in its radius."""
 ALIKE = 2.0
-"""Times that voxels are longer along one axis than along another, up to which a lesion is turned in that plane."""
+"""Times that voxels are longer along one axis than along another, up to which a lesion is turned in
+that plane.
+"""
 REACH = 5.0
 """mm beyond a lesion's surroundings that are sampled with it."""
 FAINT = 0.2
@@ -31,8 +34,8 @@ FAINT = 0.2
 class Patch:
     """A lesion on a grid, its centre in the middle of an odd number of voxels along each axis.
 
-    images: float32 `[channel, *size]`, or None where the mask is no real one. mask, clear: bool `[*size]`, as in
-    `Lesion`.
+    images: float32 `[channel, *size]`, or None where the mask is no real one. mask, clear: bool
+    `[*size]`, as in `Lesion`.
     """
 
     mask: Array
@@ -41,10 +44,12 @@ class Patch:
 
 
 class _Map(NamedTuple):
-    """Where the voxels of a grid lie in a lesion's crop: `centre + matrix @ (offset + warp(offset))`.
+    """Where the voxels of a grid lie in a lesion's crop: `centre + matrix @ (offset +
+    warp(offset))`.
 
-    centre: `[axes]`, voxels of the crop. matrix: from mm of the host to voxels of the crop. control: `[axes, *grid]`,
-    displacements in mm on a coarse grid with a step of `step` mm, its middle at the centre.
+    centre: `[axes]`, voxels of the crop. matrix: from mm of the host to voxels of the crop.
+    control: `[axes, *grid]`, displacements in mm on a coarse grid with a step of `step` mm, its
+    middle at the centre.
     """
 
     centre: Array
@@ -57,16 +62,21 @@ class _Map(NamedTuple):
         shape = self.control.shape[1:]
         middle = (np.array(shape).reshape(-1, *[1] * (offset.ndim - 1)) - 1) / 2
         at = offset / self.step + middle
-        warp = [ndimage.map_coordinates(each, at, order=3, mode="nearest", prefilter=False) for each in self.control]
+        warp = [
+            ndimage.map_coordinates(each, at, order=3, mode="nearest", prefilter=False)
+            for each in self.control
+        ]
         turned = np.tensordot(self.matrix, offset + np.stack(warp), 1)
         return np.asarray(turned + self.centre.reshape(-1, *[1] * (offset.ndim - 1)))
 
 
 @attrs.frozen(eq=False)
 class Moved:
-    """A lesion that was turned and warped. mask: bool, on the host's grid, its centre in the middle.
+    """A lesion that was turned and warped. mask: bool, on the host's grid, its centre in the
+    middle.
 
-    What surrounds it takes longer to sample, and is only sampled once there is a place for it, by `patch`.
+    What surrounds it takes longer to sample, and is only sampled once there is a place for it, by
+    `patch`.
     """
 
     mask: Array
@@ -77,17 +87,24 @@ class Moved:
     def patch(self) -> Patch:
         """Sample the images too, as far as they are needed."""
         mm, middle = np.array(self.spacing), np.array(self.mask.shape) // 2
-        reach = np.abs(np.argwhere(self.mask) - middle).max(0) + np.ceil((RING + REACH) / mm).astype(np.int64)
+        reach = np.abs(np.argwhere(self.mask) - middle).max(0) + np.ceil(
+            (RING + REACH) / mm
+        ).astype(np.int64)
         mask = _padded(self.mask, 2 * reach + 1)
         if self.lesion.images is None or self.lesion.clear is None:
             return Patch(mask)
         at = self.given.of(_offsets(reach, mm))
         clear = ndimage.map_coordinates(self.lesion.clear.astype(np.float32), at, order=1) > 0.5
-        images = [ndimage.map_coordinates(image, at, order=3, mode="nearest") for image in self.lesion.images]
+        images = [
+            ndimage.map_coordinates(image, at, order=3, mode="nearest")
+            for image in self.lesion.images
+        ]
         return Patch(mask, np.stack(images), clear)
 
 
-def moved(lesion: Lesion, spacing: Sequence[float], rng: np.random.Generator, mirrored: bool) -> Moved:
+def moved(
+    lesion: Lesion, spacing: Sequence[float], rng: np.random.Generator, mirrored: bool
+) -> Moved:
     """Turn and warp a lesion a little, mirror it or not, and sample it on a host's grid.
 
     Its volume stays as it was, to a voxel. spacing: of the host, mm along each axis.
@@ -100,12 +117,25 @@ def moved(lesion: Lesion, spacing: Sequence[float], rng: np.random.Generator, mi
     offsets = _offsets(np.ceil(far / mm).astype(np.int64), mm)
     near = np.linalg.norm(offsets, axis=0) <= far
     share = np.zeros(near.shape, np.float32)
-    share[near] = ndimage.map_coordinates(lesion.mask.astype(np.float32), given.of(offsets[:, near]), order=1)
-    return Moved(_largest(share, max(1, round(lesion.size / float(np.prod(mm))))), lesion, given, tuple(spacing))
+    share[near] = ndimage.map_coordinates(
+        lesion.mask.astype(np.float32), given.of(offsets[:, near]), order=1
+    )
+    return Moved(
+        _largest(share, max(1, round(lesion.size / float(np.prod(mm))))),
+        lesion,
+        given,
+        tuple(spacing),
+    )
 
 
 def _map(
-    lesion: Lesion, centre: Array, far: float, radius: float, mm: Array, rng: np.random.Generator, mirrored: bool
+    lesion: Lesion,
+    centre: Array,
+    far: float,
+    radius: float,
+    mm: Array,
+    rng: np.random.Generator,
+    mirrored: bool,
 ) -> _Map:
     """Draw how a lesion is turned and warped. far: mm from its centre to where it is sampled."""
     axes = len(mm)
@@ -134,7 +164,9 @@ def _offsets(half: Array, mm: Array) -> Array:
 
 
 def _largest(share: Array, count: int) -> Array:
-    """The voxels that are most of all lesion, so many of them, but none that hardly are; at least one."""
+    """The voxels that are most of all lesion, so many of them, but none that hardly are; at least
+    one.
+    """
     order = np.argsort(-share, axis=None, kind="stable")[:count]
     mask = np.zeros(share.size, bool)
     mask[order] = share.ravel()[order] >= FAINT

@@ -70,7 +70,11 @@ class Saving(Callback):
         return {"best": self.best, "best_step": self.best_step, "epochs": list(self.epochs)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.best, self.best_step, self.epochs = state["best"], state["best_step"], list(state["epochs"])
+        self.best, self.best_step, self.epochs = (
+            state["best"],
+            state["best_step"],
+            list(state["epochs"]),
+        )
 
     def _save(self, run: Run) -> None:
         run.save()
@@ -84,7 +88,9 @@ class Saving(Callback):
         return None if value is None or not math.isfinite(value) else self._sign * value
 
     def _save_epoch(self, run: Run) -> None:
-        """Write a file and delete the oldest; only files of this run, and only after the new one is on disk."""
+        """Write a file and delete the oldest; only files of this run, and only after the new one is
+        on disk.
+        """
         name = f"epoch_{run.epochs_ended:05d}.pt"
         kept = [each for each in self.epochs if each != name]
         self.epochs = [*kept, name][-self.keep :]

@@ -18,7 +18,9 @@ class Averaging(Callback):
 
     def __init__(self, decay: float, warmup: int, run: Run):
         self.most, self.warmup, self.network = decay, warmup, run.network
-        self.averaged = run.averaged = copy.deepcopy(run.network).float().eval().requires_grad_(False)
+        self.averaged = run.averaged = (
+            copy.deepcopy(run.network).float().eval().requires_grad_(False)
+        )
 
     def decay(self, step: int) -> float:
         """Return the decay of a step (from 1)."""
@@ -33,7 +35,9 @@ class Averaging(Callback):
             mine.copy_(live)
 
     @hookimpl(wrapper=True)
-    def medgen_validate(self) -> Generator[None, list[Mapping[str, float]], list[Mapping[str, float]]]:
+    def medgen_validate(
+        self,
+    ) -> Generator[None, list[Mapping[str, float]], list[Mapping[str, float]]]:
         with swapped(self.network, self.averaged):
             return (yield)
 

@@ -1,4 +1,6 @@
-"""Generates a small sample in validation and measures it; what it is measured with is made again in each process."""
+"""Generates a small sample in validation and measures it; what it is measured with is made again in
+each process.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ FEWEST = 2
 
 
 class Wanted(NamedTuple):
-    """What is to be measured, and when; see the settings `Evaluation`. features: extractors by their figures."""
+    """What is to be measured, and when; see the settings `Evaluation`. features: extractors by
+    their figures.
+    """
 
     every: int
     samples: int
@@ -39,7 +43,8 @@ class Wanted(NamedTuple):
 
 
 class Judges(NamedTuple):
-    """What samples are measured with. kid: by the figure's name. segmenter, ceiling: None where there are no masks.
+    """What samples are measured with. kid: by the figure's name. segmenter, ceiling: None where
+    there are no masks.
 
     ceiling: Dice of the segmenter on the held-out slices themselves.
     """
@@ -52,7 +57,8 @@ class Judges(NamedTuple):
 class Evaluating(Callback):
     """Takes part in validation, so that averaged weights are used where there are any.
 
-    Nothing is kept in checkpoints: noise, slices and what is taught depend on the seed and the data alone.
+    Nothing is kept in checkpoints: noise, slices and what is taught depend on the seed and the data
+    alone.
     """
 
     def __init__(self, wanted: Wanted, run: Run):
@@ -61,7 +67,9 @@ class Evaluating(Callback):
         persons = len(np.unique(run.val.facts(self._numbers).person))
         if persons < FEWEST:
             what = f"persons held out with slices to compare with: {persons}, expected at least {FEWEST}"
-            raise DataError(Problem("callbacks.evaluation", what, "Raise data.val_fraction, or add patients"))
+            raise DataError(
+                Problem("callbacks.evaluation", what, "Raise data.val_fraction, or add patients")
+            )
         registry = Registry.load()
         self._extractors = {
             figure: registry.get("features", name).settings_class().build(run.device)
@@ -85,34 +93,49 @@ class Evaluating(Callback):
                 self._block(run, self._blocks()[0], steps=1)
 
     def _blocks(self) -> list[np.ndarray]:
-        """The samples of each block, of the same size; the last ones may be more than are asked for."""
+        """The samples of each block, of the same size; the last ones may be more than are asked
+        for.
+        """
         size = -(-self.wanted.samples // -(-self.wanted.samples // BLOCK))
         return [np.arange(start, start + size) for start in range(0, self.wanted.samples, size)]
 
     def _sample(self, run: Run) -> Tensor:
-        """Draw the samples, `[count, channel, *space]`. Collective: all ranks share the work and get the result."""
+        """Draw the samples, `[count, channel, *space]`. Collective: all ranks share the work and
+        get the result.
+        """
         blocks, mine = self._blocks(), list[Tensor]()
         for number, samples in enumerate(blocks):
             if run.stop_agreed():  # asked by all ranks for each block, whoever makes it
                 raise StopFit
             if number in collectives.local_indices(len(blocks)):
                 mine.append(self._block(run, samples, self.wanted.steps or None))
-        spare = torch.zeros(len(blocks[0]), *run.val.read(self._numbers[:1]).image.shape[1:], device=run.device)
+        spare = torch.zeros(
+            len(blocks[0]), *run.val.read(self._numbers[:1]).image.shape[1:], device=run.device
+        )
         made = collectives.all_gather_rows(torch.stack(mine or [spare]), len(blocks))
         return made.flatten(0, 1)[: self.wanted.samples].cpu()
 
     def _block(self, run: Run, samples: np.ndarray, steps: int | None) -> Tensor:
         condition = self._given(run, samples).condition.to(run.device).float()
-        generators = [seeds.stream(run.recipe.run.seed, "evaluation", int(sample)) for sample in samples]
+        generators = [
+            seeds.stream(run.recipe.run.seed, "evaluation", int(sample)) for sample in samples
+        ]
         draw = sampling.noise(generators, run.space.shape(condition.shape[2:]), run.device)
-        with sampling.evaluation(run.network), sampling.autocast(run.device, run.recipe.training.precision):
+        with (
+            sampling.evaluation(run.network),
+            sampling.autocast(run.device, run.recipe.training.precision),
+        ):
             strategy = cast("DiffusionStrategy", run.strategy)  # a recipe of another is refused
             return sampling.sample(strategy, run.space, run.network, condition, draw, steps).float()
 
     def _given(self, run: Run, samples: np.ndarray) -> Batch:
-        """The held-out slices whose masks the samples are given: in an order of the seed's, from its start again."""
+        """The held-out slices whose masks the samples are given: in an order of the seed's, from
+        its start again.
+        """
         count = len(self._numbers)
-        order = torch.randperm(count, generator=seeds.stream(run.recipe.run.seed, "evaluation/conditions"))
+        order = torch.randperm(
+            count, generator=seeds.stream(run.recipe.run.seed, "evaluation/conditions")
+        )
         return run.val.read(self._numbers[order.numpy()[samples % count]])
 
     def _figures(self, run: Run, images: Tensor) -> dict[str, float]:
@@ -122,15 +145,25 @@ class Evaluating(Callback):
         made = run_slices.generated(run, run.val, images, condition)
         figures = {name: yardstick.kid(made) for name, yardstick in judges.kid.items()}
         if judges.segmenter is not None:
-            figures |= {"obedience": _dice(judges.segmenter, made), "obedience/real": judges.ceiling}
+            figures |= {
+                "obedience": _dice(judges.segmenter, made),
+                "obedience/real": judges.ceiling,
+            }
         return figures
 
     def _taught(self, run: Run) -> Judges:
         """Fit features and segmenter on slices to train on: the same for the same data and seed."""
-        seed, held_out = run.recipe.run.seed, run_slices.real(run, run.val, self._numbers, "held out")
-        heads = run_slices.real(run, run.train, run_slices.numbers_of(run, run.train, lesions_only=False), "trained on")
+        seed, held_out = (
+            run.recipe.run.seed,
+            run_slices.real(run, run.val, self._numbers, "held out"),
+        )
+        heads = run_slices.real(
+            run, run.train, run_slices.numbers_of(run, run.train, lesions_only=False), "trained on"
+        )
         kid = {
-            name: Yardstick(sides_of(each, heads, [held_out], seeds.derive(seed, f"evaluation/{name}")))
+            name: Yardstick(
+                sides_of(each, heads, [held_out], seeds.derive(seed, f"evaluation/{name}"))
+            )
             for name, each in self._extractors.items()
         }
         if not self.wanted.obedience:
@@ -140,12 +173,18 @@ class Evaluating(Callback):
 
     def _segmenter(self, run: Run) -> nn.Module:
         settings = Registry.load().get("segmenters", obedience.SEGMENTER).settings_class()
-        lesions = run_slices.real(run, run.train, run_slices.numbers_of(run, run.train), "trained on")
+        lesions = run_slices.real(
+            run, run.train, run_slices.numbers_of(run, run.train), "trained on"
+        )
         seed = seeds.derive(run.recipe.run.seed, "evaluation/segmenter")
         with torch.enable_grad():
-            return segmentation.train(settings, lesions, steps=obedience.STEPS, seed=seed, device=run.device)
+            return segmentation.train(
+                settings, lesions, steps=obedience.STEPS, seed=seed, device=run.device
+            )
 
 
 def _dice(segmenter: nn.Module, samples: Samples) -> float:
     """The mean over slices of the Dice of what is found and the mask."""
-    return float(np.mean(obedience.dice(segmentation.predict(segmenter, samples.images), samples.masks)))
+    return float(
+        np.mean(obedience.dice(segmentation.predict(segmenter, samples.images), samples.masks))
+    )

@@ -32,13 +32,17 @@ MARGIN = 0.5
 
 
 EDGE = 4
-"""First points among which a steepest fall means that the sweep began too high; smoothing moves it by 1 or 2."""
+"""First points among which a steepest fall means that the sweep began too high; smoothing moves it
+by 1 or 2.
+"""
 
 
 class Finding(NamedTuple):
-    """What a sweep found. rates, scores, smoothed: one per rate measured; without a suggestion, `verdict` says why.
+    """What a sweep found. rates, scores, smoothed: one per rate measured; without a suggestion,
+    `verdict` says why.
 
-    steepest: where the score falls fastest. bound: up to where it falls. suggestion: half of it, or `steepest`.
+    steepest: where the score falls fastest. bound: up to where it falls. suggestion: half of it, or
+    `steepest`.
     """
 
     rates: list[float]
@@ -65,10 +69,12 @@ def diverged(smoothed: Sequence[float]) -> bool:
 
 
 def judge(rates: Sequence[float], scores: Sequence[float]) -> Finding:
-    """Find where the smoothed score falls fastest per decade, and the rate at which the fall after it ends.
+    """Find where the smoothed score falls fastest per decade, and the rate at which the fall after
+    it ends.
 
-    The suggestion is half of the latter, or the former if that is more. It alone would not do: an autoencoder's fastest
-    fall is that of its brightness, at a tenth of the rates that train the rest.
+    The suggestion is half of the latter, or the former if that is more. It alone would not do: an
+    autoencoder's fastest fall is that of its brightness, at a tenth of the rates that train the
+    rest.
     """
     finite = list(itertools.takewhile(math.isfinite, scores))
     smoothed = smooth(finite)
@@ -82,25 +88,35 @@ def judge(rates: Sequence[float], scores: Sequence[float]) -> Finding:
     if verdict:
         return found._replace(verdict=verdict)
     bound = next(
-        index for index in range(steepest, best + 1) if index == best or smoothed[index + 1] >= smoothed[index]
+        index
+        for index in range(steepest, best + 1)
+        if index == best or smoothed[index + 1] >= smoothed[index]
     )
     suggestion = max(rates[steepest], MARGIN * rates[bound])
-    return found._replace(steepest=rates[steepest], bound=rates[bound], suggestion=suggestion, verdict="conclusive")
+    return found._replace(
+        steepest=rates[steepest], bound=rates[bound], suggestion=suggestion, verdict="conclusive"
+    )
 
 
 def lowest(smoothed: Sequence[float]) -> int:
-    """Find where the score reaches its lowest before the first rise; values after a rise are chance."""
+    """Find where the score reaches its lowest before the first rise; values after a rise are
+    chance.
+    """
     start = smoothed[0]
     rise, least = RISE * (start - min(smoothed)), start
     for score in smoothed:
         if score > least + rise:
             break
         least = min(least, score)
-    return next(index for index, score in enumerate(smoothed) if score <= least + LEVEL * (start - least))
+    return next(
+        index for index, score in enumerate(smoothed) if score <= least + LEVEL * (start - least)
+    )
 
 
 def fall(smoothed: Sequence[float], index: int) -> float:
-    """Return the fall of the score between the neighbours of each rate; rates are evenly spaced in their logarithm."""
+    """Return the fall of the score between the neighbours of each rate; rates are evenly spaced in
+    their logarithm.
+    """
     return smoothed[index - 1] - smoothed[min(index + 1, len(smoothed) - 1)]
 
 
@@ -116,7 +132,9 @@ def _doubt(rates: Sequence[float], smoothed: Sequence[float], best: int, steepes
 
 
 def override(finding: Finding) -> str:
-    """Return the override to add, such as `training.learning_rate=1.2e-3`; empty without a suggestion."""
+    """Return the override to add, such as `training.learning_rate=1.2e-3`; empty without a
+    suggestion.
+    """
     return f"training.learning_rate={number(finding.suggestion)}" if finding.suggestion else ""
 
 

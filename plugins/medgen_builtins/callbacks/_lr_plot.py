@@ -15,7 +15,9 @@ WIDTH, HEIGHT, DPI = 960, 600, 120
 COLOURS = {"suggestion": "#7a3fa8", "steepest": "#1b8a3a", "bound": "#c23b22"}
 WORDS = {"suggestion": "suggested", "steepest": "fastest fall", "bound": "safe up to"}
 HEADROOM = 0.2
-"""Share of the fall shown above the first loss and below the best; diverged losses leave the picture."""
+"""Share of the fall shown above the first loss and below the best; diverged losses leave the
+picture.
+"""
 
 
 def plot(finding: Finding) -> np.ndarray[Any, np.dtype[Any]]:
@@ -26,13 +28,17 @@ def plot(finding: Finding) -> np.ndarray[Any, np.dtype[Any]]:
 
 
 def draw(finding: Finding) -> Figure:
-    """Draw points for the losses, a line for the smoothed loss, and a vertical line at each rate found."""
+    """Draw points for the losses, a line for the smoothed loss, and a vertical line at each rate
+    found.
+    """
     figure = Figure(figsize=(WIDTH / DPI, HEIGHT / DPI), dpi=DPI, layout="constrained")
     axes = figure.subplots()
     scores = [each if math.isfinite(each) else math.nan for each in finding.scores]
     axes.plot(finding.rates, scores, "o", color="#9db8d6", markersize=4)
     axes.plot(finding.rates[: len(finding.smoothed)], finding.smoothed, color="#1f5fa8")
-    axes.set(xscale="log", xlim=_between(finding.rates), ylim=_shown(finding), xlabel="learning rate")
+    axes.set(
+        xscale="log", xlim=_between(finding.rates), ylim=_shown(finding), xlabel="learning rate"
+    )
     axes.set_ylabel("loss on the probe: each rate (points), smoothed (line)")
     axes.grid(color="#e4e4e4")
     found = {name: getattr(finding, name) for name in COLOURS if getattr(finding, name) is not None}
@@ -51,8 +57,12 @@ def _between(rates: list[float]) -> tuple[float, float]:
 
 
 def _shown(finding: Finding) -> tuple[float, float]:
-    """Return the range of losses to show: from the lowest to the first, or to the median if that is higher."""
-    shown = [each for each in (*finding.scores[:1], *finding.smoothed) if math.isfinite(each)] or [1.0]
+    """Return the range of losses to show: from the lowest to the first, or to the median if that is
+    higher.
+    """
+    shown = [each for each in (*finding.scores[:1], *finding.smoothed) if math.isfinite(each)] or [
+        1.0
+    ]
     low, top = min(shown), max(shown[0], sorted(shown)[len(shown) // 2])
     room = HEADROOM * max(top - low, 0.25 * abs(top), 1e-9)
     return low - room, top + room

@@ -89,11 +89,15 @@ class Finder(Callback):
 def ramp(settings: Ramp) -> list[float]:
     """Return the rates, evenly spaced in their logarithm."""
     ratio = settings.max_lr / settings.min_lr
-    return [settings.min_lr * ratio ** (index / (settings.steps - 1)) for index in range(settings.steps)]
+    return [
+        settings.min_lr * ratio ** (index / (settings.steps - 1)) for index in range(settings.steps)
+    ]
 
 
 def sweep(run: TrainingRun, rates: Sequence[float]) -> Iterator[float]:
-    """Train a step at each rate and yield the probe's score, until it is not finite or has diverged."""
+    """Train a step at each rate and yield the probe's score, until it is not finite or has
+    diverged.
+    """
     first, scores = run.step, list[float]()
     trainer, probe = Trainer(run, rate=lambda step: rates[step - first]), Probe(run)
     for _ in rates:
@@ -112,7 +116,13 @@ def sweep(run: TrainingRun, rates: Sequence[float]) -> Iterator[float]:
 def unchanged(run: TrainingRun) -> Iterator[None]:
     """Restore weights, optimizers and position on exit."""
     modules: list[Any] = [run.network, *run.turns.values()]
-    live = list({id(each): each for module in modules for each in (*module.parameters(), *module.buffers())}.values())
+    live = list(
+        {
+            id(each): each
+            for module in modules
+            for each in (*module.parameters(), *module.buffers())
+        }.values()
+    )
     kept = [each.detach().clone() for each in live]
     optimizers = {name: copy.deepcopy(each.state_dict()) for name, each in run.optimizers.items()}
     position = run.progress.state_dict()
@@ -128,7 +138,9 @@ def unchanged(run: TrainingRun) -> Iterator[None]:
 
 
 class Probe:
-    """Training samples and draws that are the same at every rate: the score is the first turn's weighted loss."""
+    """Training samples and draws that are the same at every rate: the score is the first turn's
+    weighted loss.
+    """
 
     def __init__(self, run: TrainingRun):
         self.run, (self.name, self.turn) = run, next(iter(run.turns.items()))
@@ -141,17 +153,24 @@ class Probe:
     def score(self) -> float:
         """Return the mean loss over the probe."""
         training, weights = self.run.recipe.training, self.run.recipe.loss_weights
-        size, total = training.batch_size // training.accumulate, torch.zeros((), device=self.run.device)
+        size, total = (
+            training.batch_size // training.accumulate,
+            torch.zeros((), device=self.run.device),
+        )
         turn = cast("torch.nn.Module", self.turn)
         with evaluation(turn), torch.no_grad(), autocast(self.run.device, training.precision):
             for start in range(0, self.count, size):
                 rows = slice(start, min(start + size, self.count))
                 losses = self.turn(cut(self.batch, rows), cut(self.draws, rows), None).losses
-                total += torch.stack([weights[name] * each.sum() for name, each in losses.items()]).sum()
+                total += torch.stack(
+                    [weights[name] * each.sum() for name, each in losses.items()]
+                ).sum()
         return float(total) / self.count
 
     def _draws(self) -> NamedTuple:
-        """Return draws of the turn. Times are quantiles of many draws, as the loss depends on them most."""
+        """Return draws of the turn. Times are quantiles of many draws, as the loss depends on them
+        most.
+        """
         generator = self._stream("draws", self.run.device)
         draws = self.turn.draw(generator, self.batch)
         if not isinstance(draws, Draws):
@@ -161,14 +180,18 @@ class Probe:
         return draws._replace(t=pooled.sort().values[STRATA // 2 :: STRATA])
 
     def _stream(self, purpose: str, device: torch.device | str) -> torch.Generator:
-        return seeds.stream(self.run.recipe.run.seed, f"lr_find/{self.name}/{purpose}", device=device)
+        return seeds.stream(
+            self.run.recipe.run.seed, f"lr_find/{self.name}/{purpose}", device=device
+        )
 
 
 def report(finding: Finding) -> None:
     """Print the findings, last the override to paste."""
     if finding.steepest is None or finding.bound is None:
         return say(f"learning rate: inconclusive, {finding.verdict}")
-    say(f"learning rate: the loss falls fastest at {number(finding.steepest)}, safe up to {number(finding.bound)}")
+    say(
+        f"learning rate: the loss falls fastest at {number(finding.steepest)}, safe up to {number(finding.bound)}"
+    )
     return say(override(finding))
 
 
@@ -176,11 +199,17 @@ def write(finding: Finding, settings: Ramp, run: TrainingRun, folder: Path) -> N
     """Write `lr_finder.png` and `lr_finder.json`. Raises StorageError."""
     pictures.save(plot(finding), folder / "lr_finder.png")
     path = folder / "lr_finder.json"
-    table = {"recipe": identity(run.recipe), "seed": run.recipe.run.seed, **as_table(finding, settings)}
+    table = {
+        "recipe": identity(run.recipe),
+        "seed": run.recipe.run.seed,
+        **as_table(finding, settings),
+    }
     try:
         files.write(path, json.dumps(table, indent=1) + "\n")
     except OSError as error:
-        raise StorageError(Problem(path, reason(error), "Free space or choose another folder")) from error
+        raise StorageError(
+            Problem(path, reason(error), "Free space or choose another folder")
+        ) from error
 
 
 def as_table(finding: Finding, settings: Ramp) -> dict[str, object]:
@@ -192,6 +221,13 @@ def as_table(finding: Finding, settings: Ramp) -> dict[str, object]:
         "bound": finding.bound,
         "verdict": finding.verdict,
         "override": override(finding),
-        "settings": {**cast("dict[str, Plain]", unstructure(settings)), "smoothing": SMOOTHING, "diverged": DIVERGED},
-        "curve": {name: [each if math.isfinite(each) else None for each in row] for name, row in curve.items()},
+        "settings": {
+            **cast("dict[str, Plain]", unstructure(settings)),
+            "smoothing": SMOOTHING,
+            "diverged": DIVERGED,
+        },
+        "curve": {
+            name: [each if math.isfinite(each) else None for each in row]
+            for name, row in curve.items()
+        },
     }

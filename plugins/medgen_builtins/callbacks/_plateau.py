@@ -23,12 +23,14 @@ class Rule(NamedTuple):
 
 
 class Plateau(Callback):
-    """Notices when a curve no longer falls; a callback of a phase, so that its state is in the phase's checkpoints.
+    """Notices when a curve no longer falls; a callback of a phase, so that its state is in the
+    phase's checkpoints.
 
-    The mean is that of the last `window` values, or of as many as there are. Up to the epoch `min_epochs`, the best
-    mean is simply the last. From then on an epoch is one of progress if its mean is `min_improvement` percent below
-    the best, which it then becomes. After `patience` epochs in a row without progress it fires: for a flat curve at
-    the epoch `min_epochs + patience`. A value that is not finite is no progress and is left out of the mean.
+    The mean is that of the last `window` values, or of as many as there are. Up to the epoch
+    `min_epochs`, the best mean is simply the last. From then on an epoch is one of progress if its
+    mean is `min_improvement` percent below the best, which it then becomes. After `patience` epochs
+    in a row without progress it fires: for a flat curve at the epoch `min_epochs + patience`. A
+    value that is not finite is no progress and is left out of the mean.
     """
 
     def __init__(self, rule: Rule):
@@ -63,7 +65,11 @@ class Plateau(Callback):
     def medgen_run_start(self, run: Run) -> None:
         if run.val.size == 0:
             raise DataError(
-                Problem(KEY, "no slices are held out, so no plateau can be seen", "Raise data.val_fraction")
+                Problem(
+                    KEY,
+                    "no slices are held out, so no plateau can be seen",
+                    "Raise data.val_fraction",
+                )
             )
         if self.fired:
             run.stop("a plateau")
@@ -74,7 +80,12 @@ class Plateau(Callback):
             run.stop("a plateau")
 
     def state_dict(self) -> dict[str, Any]:
-        return {"recent": list(self.recent), "best": self.best, "epochs": self.epochs, "waited": self.waited}
+        return {
+            "recent": list(self.recent),
+            "best": self.best,
+            "epochs": self.epochs,
+            "waited": self.waited,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.recent.extend(state["recent"])
@@ -84,6 +95,10 @@ class Plateau(Callback):
         name = self.rule.metric
         if name.lstrip("-") not in metrics:
             raise RecipeError(
-                Problem(f"{KEY}.metric", f"got {name!r}, expected one of {', '.join(metrics)}", "Choose one")
+                Problem(
+                    f"{KEY}.metric",
+                    f"got {name!r}, expected one of {', '.join(metrics)}",
+                    "Choose one",
+                )
             )
         return -metrics[name[1:]] if name.startswith("-") else metrics[name]

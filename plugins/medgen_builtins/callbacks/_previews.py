@@ -36,14 +36,18 @@ class Previewing(Callback):
         if not run.recipe.training.validate_every:
             return
         fewer = self.count // 2
-        with run.trying("previews", f"callbacks.previews.count={fewer}" if fewer else "callbacks.previews=false"):
+        with run.trying(
+            "previews", f"callbacks.previews.count={fewer}" if fewer else "callbacks.previews=false"
+        ):
             if isinstance(run.strategy, DiffusionStrategy):
                 self._sample(run, run.strategy, steps=1)
             else:
                 self._reconstruct(run)
 
     def show(self, run: Run) -> None:
-        """Sample and log; the masks and their images are the first with the largest lesions of the held-out slices."""
+        """Sample and log; the masks and their images are the first with the largest lesions of the
+        held-out slices.
+        """
         for name, picture in self._pictures(run).items():
             if run.is_rank_zero:
                 pictures.save(picture, run.dir / "previews" / f"{name}_{run.step:07d}.png")
@@ -54,9 +58,14 @@ class Previewing(Callback):
         examples = self._examples(run, range(self.count))
         outlined = self._outlined(run, examples)
         if not isinstance(run.strategy, DiffusionStrategy):
-            return {"reconstructions": self._reconstructions(examples, self._reconstruct(run), outlined)}
+            return {
+                "reconstructions": self._reconstructions(examples, self._reconstruct(run), outlined)
+            }
         samples, path = self._sample(run, run.strategy, self.steps or None)
-        return {"samples": self._grid(run, examples, samples, outlined), "trajectory": self._trajectory(run, path)}
+        return {
+            "samples": self._grid(run, examples, samples, outlined),
+            "trajectory": self._trajectory(run, path),
+        }
 
     def _rows(self) -> Sequence[int]:
         """Return the samples of this rank; a rank without any computes a spare one."""
@@ -73,56 +82,86 @@ class Previewing(Callback):
     def _reconstruct(self, run: Run) -> np.ndarray:
         """Reconstruct the examples, `[count, channel, *space]`."""
         images = self._examples(run, self._rows()).image.to(run.device).float()
-        with sampling.evaluation(run.network), sampling.autocast(run.device, run.recipe.training.precision):
+        with (
+            sampling.evaluation(run.network),
+            sampling.autocast(run.device, run.recipe.training.precision),
+        ):
             made = run.strategy.reconstruct(run.network, images).float()
         return collectives.all_gather_rows(made, self.count).cpu().numpy()
 
-    def _sample(self, run: Run, strategy: DiffusionStrategy, steps: int | None) -> tuple[np.ndarray, Tensor]:
-        """Draw samples `[count, channel, *space]`, with estimates of x0 along the first ones, `[sample, time, ...]`."""
+    def _sample(
+        self, run: Run, strategy: DiffusionStrategy, steps: int | None
+    ) -> tuple[np.ndarray, Tensor]:
+        """Draw samples `[count, channel, *space]`, with estimates of x0 along the first ones,
+        `[sample, time, ...]`.
+        """
         rows, seen = self._rows(), list[Tensor]()
         image, condition = (part.to(run.device).float() for part in self._examples(run, rows))
         given = painting.given(run.mode, run.space, image, condition)
         generators = [seeds.stream(run.recipe.run.seed, "preview", row) for row in rows]
         draw = sampling.noise(generators, run.space.shape(condition.shape[2:]), run.device)
-        with sampling.evaluation(run.network), sampling.autocast(run.device, run.recipe.training.precision):
+        with (
+            sampling.evaluation(run.network),
+            sampling.autocast(run.device, run.recipe.training.precision),
+        ):
             samples = sampling.sample(
                 strategy, run.space, run.network, condition, draw, steps,
                 watch=lambda t, x0: seen.append(x0[:FOLLOWED]), given=given,
             )  # fmt: skip
-        path = torch.stack([seen[index] for index in np.linspace(0, len(seen) - 1, TIMES).astype(int)], 1)
+        path = torch.stack(
+            [seen[index] for index in np.linspace(0, len(seen) - 1, TIMES).astype(int)], 1
+        )
         followed = min(FOLLOWED, self.count)
         shared = collectives.all_gather_rows(samples.float(), self.count)
         return shared.cpu().numpy(), collectives.all_gather_rows(path.float(), followed)
 
     def _trajectory(self, run: Run, path: Tensor) -> np.ndarray:
         """Arrange estimates: a row per sample, a column per time."""
-        columns = [run.space.decode(path[:, time]).clamp(-1, 1).cpu().numpy() for time in range(TIMES)]
-        return pictures.grid([[pictures.tile(column[row, 0]) for column in columns] for row in range(len(path))])
+        columns = [
+            run.space.decode(path[:, time]).clamp(-1, 1).cpu().numpy() for time in range(TIMES)
+        ]
+        return pictures.grid(
+            [[pictures.tile(column[row, 0]) for column in columns] for row in range(len(path))]
+        )
 
     def _reconstructions(self, batch: Batch, made: np.ndarray, masks: np.ndarray) -> np.ndarray:
-        """Arrange a row per sample: each channel, its reconstruction, and the difference, grey where 0."""
+        """Arrange a row per sample: each channel, its reconstruction, and the difference, grey
+        where 0.
+        """
         rows = []
         for real, back, outlined in zip(batch.image.float().numpy(), made, masks, strict=True):
             pairs = zip(real, back, strict=True)
-            triples = [(pictures.tile(a, outlined), pictures.tile(b), pictures.tile(b - a)) for a, b in pairs]
+            triples = [
+                (pictures.tile(a, outlined), pictures.tile(b), pictures.tile(b - a))
+                for a, b in pairs
+            ]
             rows.append([each for triple in triples for each in triple])
         return _two_columns(rows)
 
     def _grid(self, run: Run, batch: Batch, samples: np.ndarray, masks: np.ndarray) -> np.ndarray:
-        """Arrange a row per sample: each real image, then each generated one, with its masks outlined.
+        """Arrange a row per sample: each real image, then each generated one, with its masks
+        outlined.
 
-        Lesions in given images: each real image without outlines, each as it was made, then with its masks outlined.
+        Lesions in given images: each real image without outlines, each as it was made, then with
+        its masks outlined.
         """
         rows = []
         for index, sample in enumerate(samples):
             real = batch.image[index].numpy()
             bare = (*real, *sample) if run.mode.margin else ()
             outlined = sample if run.mode.margin else (*real, *sample)
-            rows.append([*map(pictures.tile, bare), *(pictures.tile(each, masks[index]) for each in outlined)])
+            rows.append(
+                [
+                    *map(pictures.tile, bare),
+                    *(pictures.tile(each, masks[index]) for each in outlined),
+                ]
+            )
         return _two_columns(rows)
 
 
 def _two_columns(rows: Sequence[list[np.ndarray]]) -> np.ndarray:
     """Place the second half of the rows beside the first."""
     half = (len(rows) + 1) // 2
-    return pictures.grid([left + right for left, right in zip(rows[:half], [*rows[half:], []], strict=False)])
+    return pictures.grid(
+        [left + right for left, right in zip(rows[:half], [*rows[half:], []], strict=False)]
+    )

@@ -45,8 +45,15 @@ class Reporting(Callback):
         line = training_line(run, scalars)
         if self._bar:
             self._bar.update(progress.TaskID(0), completed=run.step, numbers=line)
-        elif run.step % self.every_steps == 0 or run.complete or run.step == self._first or self._overdue():
-            compiled = run.recipe.training.compile and run.step == self._first  # so nothing is known yet
+        elif (
+            run.step % self.every_steps == 0
+            or run.complete
+            or run.step == self._first
+            or self._overdue()
+        ):
+            compiled = (
+                run.recipe.training.compile and run.step == self._first
+            )  # so nothing is known yet
             rest = "-:--:--" if compiled else left(run, scalars)
             console.say(f"step {run.step:>7}/{run.total_steps}  {line}  left {rest}")
             self._said = time.monotonic()
@@ -63,7 +70,12 @@ class Reporting(Callback):
 
 def _bar(run: Run) -> progress.Progress:
     times = (progress.TimeElapsedColumn(), "elapsed", progress.TimeRemainingColumn(), "left")
-    columns = (progress.MofNCompleteColumn(), progress.BarColumn(20), *times, "{task.fields[numbers]}")
+    columns = (
+        progress.MofNCompleteColumn(),
+        progress.BarColumn(20),
+        *times,
+        "{task.fields[numbers]}",
+    )
     bar = progress.Progress("training", *columns, console=console.out)
     bar.add_task("training", total=run.total_steps, completed=run.step, numbers="")
     return bar
@@ -73,7 +85,9 @@ def training_line(run: Run, scalars: Mapping[str, float]) -> str:
     """Format a training line with fields of fixed width."""
     peak = f"  {scalars['mfu']:>3.0%} peak" if "mfu" in scalars else ""
     speed = f"{scalars['images_per_second']:>6.1f} img/s{peak}"
-    norms = [value for name, value in scalars.items() if name.startswith("grad_norm")]  # of the turns, in their order
+    norms = [
+        value for name, value in scalars.items() if name.startswith("grad_norm")
+    ]  # of the turns, in their order
     norm = f"grad {norms[0]:.2f}  " if norms else ""
     return (
         f"epoch {run.epoch:>4}  loss {scalars['loss/train']:.4f}  {norm}"
@@ -87,7 +101,11 @@ def validation_line(run: Run, scalars: Mapping[str, float]) -> str:
         "psnr/x0": ("psnr", ".1f"), "psnr/image": ("psnr", ".1f"), "psnr/head": ("in the head", ".1f"),
         "ssim": ("ssim", ".3f"), "mse/lesion": ("lesion", ".4f"), "mse/outside": ("outside", ".4f"),
     }  # fmt: skip
-    rest = "".join(f"  {short} {scalars[name]:{how}}" for name, (short, how) in names.items() if name in scalars)
+    rest = "".join(
+        f"  {short} {scalars[name]:{how}}"
+        for name, (short, how) in names.items()
+        if name in scalars
+    )
     return f"valid {run.step:>6}/{run.total_steps}  epoch {run.epoch:>4}  loss {scalars['loss/val']:.4f}{rest}"
 
 

@@ -43,13 +43,17 @@ class Progressive(Callback):
             carry_over(child, run.dir / done[-1])
         if final:
             child.progress.limit_epochs(self.final_epochs)
-        say(f"{name}  batches of {recipe.training.batch_size}, at most {child.total_steps} steps, from {child.step}")
+        say(
+            f"{name}  batches of {recipe.training.batch_size}, at most {child.total_steps} steps, from {child.step}"
+        )
         run.fit(child)
         fired = plateau is not None and plateau.fired
         if not fired and (not child.complete or child.epoch_due):
             run.stop(child.stopping or "")
             return False
-        say(f"{name}  done at step {child.step}, epoch {child.epochs_ended}" + ": a plateau" * fired)
+        say(
+            f"{name}  done at step {child.step}, epoch {child.epochs_ended}" + ": a plateau" * fired
+        )
         done.append(name)
         self._save(run, done)
         return not run.stopping or final
@@ -81,12 +85,16 @@ class Progressive(Callback):
 
 
 def carry_over(child: TrainingRun, before: Path) -> None:
-    """Begin with the weights of the phase before, averaged ones if it has them; and its discriminator, if it fits."""
+    """Begin with the weights of the phase before, averaged ones if it has them; and its
+    discriminator, if it fits.
+    """
     state, source = folder.latest_state(before)
     child.start_from(checkpoint.load_weights(source), source)
     for name, turn in child.turns.items():
         new, old = own_state(turn, child.network), state["turns"][name]
-        if {key: each.shape for key, each in new.items()} != {key: each.shape for key, each in old.items()}:
+        if {key: each.shape for key, each in new.items()} != {
+            key: each.shape for key, each in old.items()
+        }:
             say(f"{child.dir.name}  the {name} begins anew: at this size it has another shape")
             continue
         with torch.no_grad():

@@ -18,9 +18,11 @@ from medgen.system.names import is_utf8
 
 
 class Writing(Callback):
-    """Opens the writer once the run's state is restored, so that what a crash left beyond it is dropped.
+    """Opens the writer once the run's state is restored, so that what a crash left beyond it is
+    dropped.
 
-    Where events cannot be written, training goes on without them, and they are tried again after each epoch.
+    Where events cannot be written, training goes on without them, and they are tried again after
+    each epoch.
     """
 
     def __init__(self) -> None:
@@ -35,7 +37,9 @@ class Writing(Callback):
         threading.excepthook = self._hear
         self._open(run)
         if run.step == 0:
-            text = "".join(f"    {line}\n" for line in public_toml(run.recipe).splitlines())  # a block in Markdown
+            text = "".join(
+                f"    {line}\n" for line in public_toml(run.recipe).splitlines()
+            )  # a block in Markdown
             with self._spared(run):
                 self.writer.add_text("recipe", text, 0)
 
@@ -74,13 +78,17 @@ class Writing(Callback):
         except OSError as error:
             self.writer = None
             what = f"cannot be written ({error.strerror or error})"
-            warn(f"{run.dir / 'tensorboard'}: {what}. Training goes on; metrics.jsonl has the numbers.")
+            warn(
+                f"{run.dir / 'tensorboard'}: {what}. Training goes on; metrics.jsonl has the numbers."
+            )
         finally:
             if isinstance(self.writer, _Nothing):
                 self.writer = None
 
     def _hear(self, failed: Any) -> None:
-        """What ends the writer's thread is raised by its next call; a traceback as well would be too much."""
+        """What ends the writer's thread is raised by its next call; a traceback as well would be
+        too much.
+        """
         if type(failed.thread).__name__ != "_AsyncWriterThread" and self._hook is not None:
             self._hook(failed)
 
@@ -93,7 +101,9 @@ class _Nothing:
 
 
 def _nameable(folder: Path) -> str:
-    """The folder by a name that TensorBoard can write as UTF-8: where its own is none, that of an open file."""
+    """The folder by a name that TensorBoard can write as UTF-8: where its own is none, that of an
+    open file.
+    """
     if is_utf8(str(folder)):
         return str(folder)
     folder.mkdir(parents=True, exist_ok=True)

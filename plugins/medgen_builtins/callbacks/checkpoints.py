@@ -15,13 +15,18 @@ class Checkpoints(CallbackSettings):
     """`latest.pt` and `prev.pt` for resuming, `best.pt` by a metric, `epoch_*.pt` now and then."""
 
     every_steps: int = field(
-        0, help="optimizer steps between saves of latest.pt; 0: by time and at epoch ends only", check=ge(0)
+        0,
+        help="optimizer steps between saves of latest.pt; 0: by time and at epoch ends only",
+        check=ge(0),
     )
-    every_minutes: float = field(10.0, help="minutes between saves of latest.pt, at most", check=ge(0))
+    every_minutes: float = field(
+        10.0, help="minutes between saves of latest.pt, at most", check=ge(0)
+    )
     every_epochs: int = field(0, help="epochs between files epoch_*.pt; 0: never", check=ge(0))
     keep: int = field(3, help="number of newest epoch_*.pt to keep", check=ge(1))
     metric: str = field(
-        "loss/val", help="what best.pt is best by: loss/val, or kid or obedience of the callback evaluation, and so on"
+        "loss/val",
+        help="what best.pt is best by: loss/val, or kid or obedience of the callback evaluation, and so on",
     )
     may_change = ("every_steps", "every_minutes", "every_epochs", "keep")
 

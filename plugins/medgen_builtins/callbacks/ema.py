@@ -14,10 +14,16 @@ medgen_api = 1
 
 @settings
 class Ema(CallbackSettings):
-    """An exponential moving average of the weights, in fp32. Validation, previews and `generate` use it."""
+    """An exponential moving average of the weights, in fp32. Validation, previews and `generate`
+    use it.
+    """
 
-    decay: float = field(0.9999, help="share of the average that each step keeps", check=between(0, 1))
-    warmup: int = field(10, help="steps of warm-up: step n keeps at most (1 + n) / (warmup + n)", check=ge(1))
+    decay: float = field(
+        0.9999, help="share of the average that each step keeps", check=between(0, 1)
+    )
+    warmup: int = field(
+        10, help="steps of warm-up: step n keeps at most (1 + n) / (warmup + n)", check=ge(1)
+    )
 
     def build(self, run: Run) -> Callback:
         from medgen_builtins.callbacks._ema import Averaging

@@ -19,11 +19,13 @@ KEY = "callbacks.evaluation"
 
 @settings
 class Evaluation(CallbackSettings):
-    """KID of a small sample of the same noise each time, and whether a segmenter finds the lesions where the masks say.
+    """KID of a small sample of the same noise each time, and whether a segmenter finds the lesions
+    where the masks say.
 
-    Samples are compared with the held-out slices, on features that are fitted on the slices to train on; their masks
-    are those of held-out slices. Both figures are in `metrics.jsonl` and TensorBoard, and
-    `callbacks.checkpoints.metric` may be `kid` (low is better) or `obedience` (high is better).
+    Samples are compared with the held-out slices, on features that are fitted on the slices to
+    train on; their masks are those of held-out slices. Both figures are in `metrics.jsonl` and
+    TensorBoard, and `callbacks.checkpoints.metric` may be `kid` (low is better) or `obedience`
+    (high is better).
     """
 
     every: int = field(5, help="validations between evaluations", check=gt(0))
@@ -33,7 +35,8 @@ class Evaluation(CallbackSettings):
         ("atlas",), help="extractors that KID is measured on; the first gives kid, others kid/NAME"
     )
     obedience: bool = field(
-        True, help="whether to teach a segmenter, once, and let it look for the lesions; only where there are masks"
+        True,
+        help="whether to teach a segmenter, once, and let it look for the lesions; only where there are masks",
     )
     may_change = ("every",)
 
@@ -59,7 +62,11 @@ class Evaluation(CallbackSettings):
         from medgen.training.lesion_masks import has_masks
 
         found: dict[str, Better] = {self.figure(name): "low" for name in self.features}
-        if self.obedience and recipe.mode is not None and has_masks(recipe.mode.build(), mask_names(recipe.data)):
+        if (
+            self.obedience
+            and recipe.mode is not None
+            and has_masks(recipe.mode.build(), mask_names(recipe.data))
+        ):
             found["obedience"] = "high"
         return found
 
@@ -82,7 +89,11 @@ class Evaluation(CallbackSettings):
 
     def _check_features(self) -> Iterator[Problem]:
         if not self.features:
-            yield Problem(f"{KEY}.features", "got [], expected at least one", "Name an extractor, such as atlas")
+            yield Problem(
+                f"{KEY}.features",
+                "got [], expected at least one",
+                "Name an extractor, such as atlas",
+            )
         known = Registry.load().names("features") if self.features else ()
         for number, name in enumerate(self.features):
             if name not in known:

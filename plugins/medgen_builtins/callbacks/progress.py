@@ -14,9 +14,13 @@ medgen_api = 1
 
 @settings
 class Progress(CallbackSettings):
-    """Step, epoch, loss, rate, throughput, memory and the time left; and a line for each validation."""
+    """Step, epoch, loss, rate, throughput, memory and the time left; and a line for each
+    validation.
+    """
 
-    every_steps: int = field(50, help="optimizer steps between lines; a line at least every half minute", check=gt(0))
+    every_steps: int = field(
+        50, help="optimizer steps between lines; a line at least every half minute", check=gt(0)
+    )
     may_change = ("every_steps",)
 
     def build(self, run: Run) -> Callback:

@@ -16,7 +16,9 @@ medgen_api = 1
 class TensorBoard(CallbackSettings):
     """Numbers, pictures and the resolved recipe, in the run's folder `tensorboard/`."""
 
-    every_steps: int = field(50, help="optimizer steps between readings of the losses, at most", check=gt(0))
+    every_steps: int = field(
+        50, help="optimizer steps between readings of the losses, at most", check=gt(0)
+    )
     may_change = ("every_steps",)
 
     def build(self, run: Run) -> Callback:

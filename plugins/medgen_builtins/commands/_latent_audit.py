@@ -30,7 +30,9 @@ def audit(recipe: str, overrides: Sequence[str], layers: Sequence[str], file: Pa
 
 
 def measure(recipe: Recipe) -> dict[str, Any]:
-    """Measure all figures of a recipe's autoencoder, as plain values; `verdict` is a sentence. Raises RecipeError."""
+    """Measure all figures of a recipe's autoencoder, as plain values; `verdict` is a sentence.
+    Raises RecipeError.
+    """
     device = default_device()
     parts = build(recipe, device)
     if not isinstance(parts.space, LatentSpace):
@@ -40,7 +42,9 @@ def measure(recipe: Recipe) -> dict[str, Any]:
     store = prepare_data(recipe, parts.mode)
     split = "val" if len(store.select("val")) else "train"
     if split == "train":
-        warn("no slices are held out: these are figures of the slices to train on, which the autoencoder may know.")
+        warn(
+            "no slices are held out: these are figures of the slices to train on, which the autoencoder may know."
+        )
     feed = Loader(store, parts.mode, split)
     try:
         return Audit(parts, feed, device).run()

@@ -1,4 +1,6 @@
-"""The figures of `latent-audit`: real held-out images against what comes back of a sample of their latents."""
+"""The figures of `latent-audit`: real held-out images against what comes back of a sample of their
+latents.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,9 @@ class Audit:
         image, condition = (part.to(self.device).float() for part in self.feed.read(samples))
         stored = self.space.prepare(image)
         self.moments.add(*stored.chunk(2, dim=1))
-        again = self.space.decode(self.space.encode(stored, self._draws(len(samples), int(samples[0])))).clamp(-1, 1)
+        again = self.space.decode(
+            self.space.encode(stored, self._draws(len(samples), int(samples[0])))
+        ).clamp(-1, 1)
         likeness, squared = ssim(again, image).mean(1), (again - image).square().mean(1)
         psnr = 10 * torch.log10(4 / squared.flatten(1).mean(1).clamp_min(1e-10))
         self.whole += list(zip(psnr.tolist(), likeness.flatten(1).mean(1).tolist(), strict=True))
@@ -83,17 +87,28 @@ class Audit:
         return Draws(torch.zeros(count, device=self.device), noise, noise)
 
     def _add_lesions(self, image: Tensor, again: Tensor, masks: Tensor) -> None:
-        """Add each lesion of each mask; its contrast is that in the channel where the real one is strongest."""
-        for real, made, marks in zip(*(each.cpu().numpy() for each in (image, again, masks)), strict=True):
+        """Add each lesion of each mask; its contrast is that in the channel where the real one is
+        strongest.
+        """
+        for real, made, marks in zip(
+            *(each.cpu().numpy() for each in (image, again, masks)), strict=True
+        ):
             outside = ~marks.any(0)
             for number, mark in enumerate(marks):
                 views = self._views(number, len(real))
                 for lesion, ring in parts_of(mark, outside):
-                    pairs = [(contrast(real[v], lesion, ring), contrast(made[v], lesion, ring)) for v in views]
-                    self.lesions.append((int(lesion.sum()), *max(pairs, key=lambda pair: abs(pair[0]))))
+                    pairs = [
+                        (contrast(real[v], lesion, ring), contrast(made[v], lesion, ring))
+                        for v in views
+                    ]
+                    self.lesions.append(
+                        (int(lesion.sum()), *max(pairs, key=lambda pair: abs(pair[0])))
+                    )
 
     def _views(self, number: int, channels: int) -> Sequence[int]:
-        """Choose the channels to see a mask's lesions in: the scans, or its own if nothing but masks is generated."""
+        """Choose the channels to see a mask's lesions in: the scans, or its own if nothing but
+        masks is generated.
+        """
         mode, names = self.parts.mode, self.feed.store.masks
         own = () if mode.pooled else mask_channels(mode.images, names)
         scans = [place for place in range(channels) if place not in own]
@@ -127,9 +142,11 @@ def contrast(image: np.ndarray, lesion: np.ndarray, ring: np.ndarray) -> float:
 
 
 def sizes(lesions: list[tuple[int, float, float]]) -> list[dict[str, Any]]:
-    """Return per bin of size: number of lesions, share of their contrast kept, share of lesions that survive.
+    """Return per bin of size: number of lesions, share of their contrast kept, share of lesions
+    that survive.
 
-    lesions: area, real contrast, contrast afterwards. kept: the slope through the origin of the one over the other.
+    lesions: area, real contrast, contrast afterwards. kept: the slope through the origin of the one
+    over the other.
     """
     edges = [0, *BINS, math.inf]
     rows = []
@@ -146,7 +163,9 @@ def sizes(lesions: list[tuple[int, float, float]]) -> list[dict[str, Any]]:
 
 
 def channels(moments: Moments) -> list[dict[str, Any]]:
-    """Return per latent channel: mean, standard deviation of a sample, share of noise, and True if it is dead."""
+    """Return per latent channel: mean, standard deviation of a sample, share of noise, and True if
+    it is dead.
+    """
     rows = []
     for mean, signal, noise in zip(*(each.tolist() for each in moments.read()), strict=True):
         share = noise / max(signal + noise, 1e-12)
@@ -162,14 +181,18 @@ def verdict(figures: Mapping[str, Any]) -> str:
     parts = [f"A {word} ceiling: {image['psnr']:.1f} dB, SSIM {image['ssim']:.3f}"]
     if figures["lesion"]:
         parts.append(f"inside lesions {figures['lesion']['psnr']:.1f} dB")
-    lost = [row for row in figures["sizes"] if row["survive"] is not None and row["survive"] < SURVIVES]
+    lost = [
+        row for row in figures["sizes"] if row["survive"] is not None and row["survive"] < SURVIVES
+    ]
     seen = any(row["survive"] is not None for row in figures["sizes"])
     if lost:
         parts.append(f"most lesions of {' and of '.join(map(span, lost))} px are lost")
     elif seen:
         parts.append("lesions of every size survive")
     if dead:
-        parts.append(f"{len(dead)} of {len(figures['channels'])} channels dead ({', '.join(map(str, dead))})")
+        parts.append(
+            f"{len(dead)} of {len(figures['channels'])} channels dead ({', '.join(map(str, dead))})"
+        )
     return "; ".join(parts) + "."
 
 
@@ -180,11 +203,15 @@ def span(row: Mapping[str, Any]) -> str:
 
 def tables(figures: Mapping[str, Any]) -> list[Table]:
     """Format the figures as tables."""
-    likeness = Table("held out", "PSNR, dB", "SSIM", title=f"encoded and decoded, {figures['slices']} slices")
+    likeness = Table(
+        "held out", "PSNR, dB", "SSIM", title=f"encoded and decoded, {figures['slices']} slices"
+    )
     for name, row in (("whole image", figures["image"]), ("inside lesions", figures["lesion"])):
         if row:
             likeness.add_row(name, f"{row['psnr']:.2f}", f"{row['ssim']:.4f}")
-    by_size = Table("lesion, px", "lesions", "visible", "contrast kept", "survive", title="lesions by size")
+    by_size = Table(
+        "lesion, px", "lesions", "visible", "contrast kept", "survive", title="lesions by size"
+    )
     for row in figures["sizes"]:
         shares = ["-" if row[key] is None else f"{row[key]:.0%}" for key in ("kept", "survive")]
         by_size.add_row(span(row), str(row["lesions"]), str(row["visible"]), *shares)

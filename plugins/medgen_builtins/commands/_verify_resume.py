@@ -35,11 +35,17 @@ CLOCKS = ("seconds", "journal", "versions")
 
 
 def verify(recipe: str, overrides: Sequence[str], layers: Sequence[str], steps: int) -> None:
-    """Raise NotIdenticalError if a run of `steps` steps that is resumed for as many differs from one without a stop."""
+    """Raise NotIdenticalError if a run of `steps` steps that is resumed for as many differs from
+    one without a stop.
+    """
     with tempfile.TemporaryDirectory() as temporary:
         whole, parts = Path(temporary, "whole"), Path(temporary, "parts")
         work: tuple[tuple[str, Callable[..., None], tuple[Any, ...]], ...] = (
-            (f"{2 * steps} steps without a stop", _start, (recipe, overrides, layers, whole, steps, None)),
+            (
+                f"{2 * steps} steps without a stop",
+                _start,
+                (recipe, overrides, layers, whole, steps, None),
+            ),
             (f"{steps} steps and a stop", _start, (recipe, overrides, layers, parts, steps, steps)),
             (f"the other {steps} steps", _resume, (parts,)),
         )
@@ -65,9 +71,17 @@ class NotIdenticalError(PluginError):
 
 
 def differences(one: Path, two: Path) -> list[str]:
-    """List the differences of two runs, or their child runs, in the order of their files, clock times excepted."""
-    names = {path.parent.relative_to(folder) for folder in (one, two) for path in folder.rglob("latest.pt")}
-    found = ((name, each) for name in sorted(names) for each in _differences(one / name, two / name))
+    """List the differences of two runs, or their child runs, in the order of their files, clock
+    times excepted.
+    """
+    names = {
+        path.parent.relative_to(folder)
+        for folder in (one, two)
+        for path in folder.rglob("latest.pt")
+    }
+    found = (
+        (name, each) for name in sorted(names) for each in _differences(one / name, two / name)
+    )
     return [each if name == Path() else f"{name}: {each}" for name, each in found]
 
 
@@ -90,15 +104,24 @@ def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def _difference(name: str, one: Any, two: Any) -> str:
     if not (isinstance(one, torch.Tensor) and isinstance(two, torch.Tensor)):
-        return "" if type(one) is type(two) and one == two else f"{name} differs: {one!r} and {two!r}"
+        return (
+            "" if type(one) is type(two) and one == two else f"{name} differs: {one!r} and {two!r}"
+        )
     if one.shape != two.shape or one.dtype != two.dtype:
         return f"{name} differs in shape or type"
-    return "" if torch.equal(one, two) else f"{name} differs by up to {(one - two).abs().max().item():.1e}"
+    return (
+        ""
+        if torch.equal(one, two)
+        else f"{name} differs by up to {(one - two).abs().max().item():.1e}"
+    )
 
 
 def _losses(folder: Path) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: each for key, each in line.items() if key in ("step", "epoch") or "loss" in key} for line in lines]
+    return [
+        {key: each for key, each in line.items() if key in ("step", "epoch") or "loss" in key}
+        for line in lines
+    ]
 
 
 def _in_a_process(what: str, function: Callable[..., None], given: tuple[Any, ...]) -> None:
@@ -108,42 +131,68 @@ def _in_a_process(what: str, function: Callable[..., None], given: tuple[Any, ..
         try:
             process.start()
         except OSError as error:
-            raise of_system(error, "verify-resume") or _not_started(what, error.strerror or str(error)) from error
+            raise of_system(error, "verify-resume") or _not_started(
+                what, error.strerror or str(error)
+            ) from error
         passed = False
         while process.is_alive():
             process.join(WAIT)
             if stop.reason and not passed:
                 passed = True
-                os.kill(process.pid, signal.SIGTERM)  # of whatever kind it was: our own exit code tells
-    code = process.exitcode
+                # of whatever kind it was: our own exit code tells
+                os.kill(process.pid, signal.SIGTERM)
     if stop.reason:
-        raise StoppedError(
-            Problem("verify-resume", f"stopped by {stop.reason}", "Give the same command again"),
-            exit_code=stop.exit_code,
-        )
+        said = Problem("verify-resume", f"stopped by {stop.reason}", "Give the same command again")
+        raise StoppedError(said, exit_code=stop.exit_code)
+    _require_done(what, process.exitcode)
+
+
+def _require_done(what: str, code: int) -> None:
+    """Raise what a process's exit code says."""
     if code == StoppedError().exit_code:
         raise StoppedError(Problem("verify-resume", "stopped", "Give the same command again"))
     if code < 0:
         name = signal.Signals(-code).name
         raise RankError(
-            Problem("verify-resume", f"the process of {what} was killed by {name}", "See that it has memory enough")
+            Problem(
+                "verify-resume",
+                f"the process of {what} was killed by {name}",
+                "See that it has memory enough",
+            )
         )
     if code not in CODES:  # of Python or the system, who have not always a word for it
-        raise _not_started(what, f"{os.fsdecode(get_executable() or 'Python')} ended with code {code}")
+        raise _not_started(
+            what, f"{os.fsdecode(get_executable() or 'Python')} ended with code {code}"
+        )
     if code:
         raise click.exceptions.Exit(code)
 
 
 def _not_started(what: str, reason: str) -> RankError:
     said = f"verify-resume: the process of {what} could not be started or did not come to work ({reason})"
-    return RankError(Problem("", said, "See that Python can be run and processes are left (ulimit -u), then try again"))
+    return RankError(
+        Problem(
+            "",
+            said,
+            "See that Python can be run and processes are left (ulimit -u), then try again",
+        )
+    )
 
 
 def _start(
-    recipe: str, overrides: Sequence[str], layers: Sequence[str], folder: Path, steps: int, until: int | None
+    recipe: str,
+    overrides: Sequence[str],
+    layers: Sequence[str],
+    folder: Path,
+    steps: int,
+    until: int | None,
 ) -> None:
     # an epoch ends between the stop and the end, so that validation takes part, on one batch
-    length = (f"training.steps={2 * steps}", "training.epochs=0", f"training.epoch_steps={steps + 1}")
+    length = (
+        f"training.steps={2 * steps}",
+        "training.epochs=0",
+        f"training.epoch_steps={steps + 1}",
+    )
     short = (*length, "training.val_batches=1", "training.time_limit=0", f"run.dir={folder}")
 
     def work() -> None:

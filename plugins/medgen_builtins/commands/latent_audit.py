@@ -15,13 +15,23 @@ medgen_api = 1
 @click.command("latent-audit")
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--with", "layers", multiple=True, metavar="FILE", help="Layer to apply over the recipe.")
-@click.option("--json", "file", type=click.Path(path_type=Path), metavar="FILE", help="Also write the figures as JSON.")
-def latent_audit(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...], file: Path | None) -> None:
+@click.option(
+    "--with", "layers", multiple=True, metavar="FILE", help="Layer to apply over the recipe."
+)
+@click.option(
+    "--json",
+    "file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Also write the figures as JSON.",
+)
+def latent_audit(
+    recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...], file: Path | None
+) -> None:
     """Measure the best quality that a model in the latents of RECIPE can reach.
 
-    Encodes and decodes the held-out slices: likeness of images and of lesions, whether small lesions survive, which
-    channels are dead, and how much of the latents is noise.
+    Encodes and decodes the held-out slices: likeness of images and of lesions, whether small
+    lesions survive, which channels are dead, and how much of the latents is noise.
     """
     from medgen_builtins.commands import _latent_audit
 

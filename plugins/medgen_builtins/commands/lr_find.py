@@ -16,10 +16,21 @@ NAME = "lr_find"
 @click.command("lr-find")
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--with", "layers", multiple=True, metavar="FILE", help="Layer to apply over the recipe.")
-@click.option("--min-lr", type=float, metavar="RATE", help="First learning rate; default: the recipe's, or 1e-6.")
-@click.option("--max-lr", type=float, metavar="RATE", help="Last learning rate; default: the recipe's, or 1.")
-@click.option("--steps", type=int, metavar="N", help="Number of rates; default: the recipe's, or 100.")
+@click.option(
+    "--with", "layers", multiple=True, metavar="FILE", help="Layer to apply over the recipe."
+)
+@click.option(
+    "--min-lr",
+    type=float,
+    metavar="RATE",
+    help="First learning rate; default: the recipe's, or 1e-6.",
+)
+@click.option(
+    "--max-lr", type=float, metavar="RATE", help="Last learning rate; default: the recipe's, or 1."
+)
+@click.option(
+    "--steps", type=int, metavar="N", help="Number of rates; default: the recipe's, or 100."
+)
 def lr_find(
     recipe: str,
     overrides: tuple[str, ...],
@@ -28,17 +39,22 @@ def lr_find(
     max_lr: float | None,
     steps: int | None,
 ) -> None:
-    """Find a learning rate for RECIPE: a few steps at rising rates, a picture of the loss, and a suggestion.
+    """Find a learning rate for RECIPE: a few steps at rising rates, a picture of the loss, and a
+    suggestion.
 
     Every rate trains on the next batch and is scored on one fixed probe. No checkpoint is written.
     """
     from medgen_builtins.commands import _lr_find
 
     given = {"min_lr": min_lr, "max_lr": max_lr, "steps": steps}
-    options = [f"callbacks.{NAME}.{key}={value}" for key, value in given.items() if value is not None]
+    options = [
+        f"callbacks.{NAME}.{key}={value}" for key, value in given.items() if value is not None
+    ]
     names = {f"callbacks.{NAME}.{key}": f"--{key.replace('_', '-')}" for key in given}
     with given_as(names):
-        resolved = _lr_find.load_alone(recipe, [*overrides, f"callbacks.{NAME}={{}}", *options], layers)
+        resolved = _lr_find.load_alone(
+            recipe, [*overrides, f"callbacks.{NAME}={{}}", *options], layers
+        )
     _lr_find.find(resolved)
 
 

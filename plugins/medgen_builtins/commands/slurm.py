@@ -39,7 +39,10 @@ OF_THE_CLUSTER = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_TIME_FO
 """Variables that may belong to another job."""
 
 
-_WORD = Check(lambda value: not value or _matches(r"[\w.,:@+-]+", value), "of letters, digits and . , : @ + - _")
+_WORD = Check(
+    lambda value: not value or _matches(r"[\w.,:@+-]+", value),
+    "of letters, digits and . , : @ + - _",
+)
 _MEMORY = Check(lambda value: not value or _matches(r"\d+[KMGT]?", value), "such as 64G")
 _OPTION = Check(
     lambda value: value.startswith("--") and value.isprintable() and _closed(value),
@@ -50,21 +53,39 @@ _LINE = Check(lambda value: value.isprintable(), "that is one line of shell")
 
 @settings
 class SlurmSettings(TableSettings):
-    """What a job asks Slurm for; `medgen slurm RECIPE` writes it. Devices of a node: `training.devices`."""
+    """What a job asks Slurm for; `medgen slurm RECIPE` writes it. Devices of a node:
+    `training.devices`.
+    """
 
     hours: float = field(
-        24.0, help="hours, time limit of a job; the next job continues the run", check=between(0.02, 8760)
+        24.0,
+        help="hours, time limit of a job; the next job continues the run",
+        check=between(0.02, 8760),
     )
     nodes: int = field(1, help="number of machines", check=between(1, 65536))
     cpus: int = field(8, help="CPU cores per device", check=between(1, 4096))
-    memory: str = field("", help="memory of a node, such as 64G; empty: the cluster's default", check=_MEMORY)
-    gpu: str = field("any", help="kind of GPU, such as a100; any: every kind; none: devices are CPUs", check=_WORD)
+    memory: str = field(
+        "", help="memory of a node, such as 64G; empty: the cluster's default", check=_MEMORY
+    )
+    gpu: str = field(
+        "any",
+        help="kind of GPU, such as a100; any: every kind; none: devices are CPUs",
+        check=_WORD,
+    )
     partition: str = field("", help="partition; empty: the cluster's default", check=_WORD)
     account: str = field("", help="account to charge; empty: the user's default", check=_WORD)
-    notice: int = field(120, help="seconds before the limit at which the run is told to save", check=between(1, 65535))
+    notice: int = field(
+        120,
+        help="seconds before the limit at which the run is told to save",
+        check=between(1, 65535),
+    )
     restarts: int = field(50, help="maximum number of requeues of a job", check=ge(0))
-    options: tuple[str, ...] = field((), help='further sbatch options: ["--constraint=ib"]', check=_OPTION)
-    setup: tuple[str, ...] = field((), help='shell lines to run first: ["module load cuda"]', check=_LINE)
+    options: tuple[str, ...] = field(
+        (), help='further sbatch options: ["--constraint=ib"]', check=_OPTION
+    )
+    setup: tuple[str, ...] = field(
+        (), help='shell lines to run first: ["module load cuda"]', check=_LINE
+    )
     may_change = (
         "hours", "nodes", "cpus", "memory", "gpu", "partition", "account", "notice", "restarts", "options", "setup"
     )  # fmt: skip
@@ -93,7 +114,9 @@ def slurm_table(recipe: Recipe) -> SlurmSettings:
 @click.command()
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--with", "layers", multiple=True, metavar="FILE", help="Layer to apply over the recipe.")
+@click.option(
+    "--with", "layers", multiple=True, metavar="FILE", help="Layer to apply over the recipe."
+)
 @click.option("--submit", is_flag=True, help="Submit the script to sbatch instead of printing it.")
 def slurm(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...], submit: bool) -> None:
     """Print the sbatch script that trains RECIPE, in as many jobs as it takes.
@@ -130,14 +153,23 @@ def minutes(recipe: Recipe) -> int:
 
 
 def script(recipe: Recipe, given: Sequence[str]) -> str:
-    """Write the whole script. given: the recipe and the words after it, as `medgen train` gets them.
+    """Write the whole script. given: the recipe and the words after it, as `medgen train` gets
+    them.
 
     Raises RecipeError if one of those words has a character that does not belong on a line.
     """
     for word in (word for word in (*given, str(run_dir(recipe))) if not word.isprintable()):
-        raise RecipeError(Problem(f"{word!r}", "has a character that cannot be printed", "Rename the file or folder"))
+        raise RecipeError(
+            Problem(
+                f"{word!r}", "has a character that cannot be printed", "Rename the file or folder"
+            )
+        )
     header = ["#!/bin/bash", *(f"#SBATCH {each}" for each in options(recipe, given[0]))]
-    values = [f"set -- {shlex.join(given)}", f"run_dir={run_dir(recipe)}", f"restarts={slurm_table(recipe).restarts}"]
+    values = [
+        f"set -- {shlex.join(given)}",
+        f"run_dir={run_dir(recipe)}",
+        f"restarts={slurm_table(recipe).restarts}",
+    ]
     return "\n".join([*header, "", *_setup(slurm_table(recipe).setup), *values, "", body()])
 
 
@@ -157,7 +189,11 @@ def options(recipe: Recipe, name: str) -> Iterator[str]:
     if wanted.gpu != "none":
         kind = f"{wanted.gpu}:" if wanted.gpu not in ("", "any") else ""
         yield f"--gpus-per-node={kind}{devices}"
-    for option, value in (("mem", wanted.memory), ("partition", wanted.partition), ("account", wanted.account)):
+    for option, value in (
+        ("mem", wanted.memory),
+        ("partition", wanted.partition),
+        ("account", wanted.account),
+    ):
         if value:
             yield f"--{option}={value}"
     yield "--output=%x-%j.out"
@@ -186,20 +222,32 @@ def run_dir(recipe: Recipe) -> str:
 def body() -> str:
     """Read the body of slurm/train.slurm, from a checkout or as installed by the wheel."""
     beside = Path(__file__).parents[3] / "slurm"
-    folder = beside if (beside / "train.slurm").is_file() else Path(sys.prefix, "share", "medgen", "slurm")
+    folder = (
+        beside
+        if (beside / "train.slurm").is_file()
+        else Path(sys.prefix, "share", "medgen", "slurm")
+    )
     text = (folder / "train.slurm").read_text(encoding="utf-8")
     return text[text.index(BODY) + 1 :]
 
 
 def _submit(text: str) -> str:
     try:
-        done = subprocess.run(["sbatch"], input=text, capture_output=True, text=True, env=_own_environment())
+        done = subprocess.run(
+            ["sbatch"], input=text, capture_output=True, text=True, env=_own_environment()
+        )
     except OSError as error:
-        raise RecipeError(Problem("sbatch", reason(error), "Submit on a machine that has Slurm")) from None
+        raise RecipeError(
+            Problem("sbatch", reason(error), "Submit on a machine that has Slurm")
+        ) from None
     if done.returncode:
         said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
         raise RecipeError(
-            Problem("sbatch", f"refused the job ({said.rstrip('.')})", "Change the recipe's table [slurm]")
+            Problem(
+                "sbatch",
+                f"refused the job ({said.rstrip('.')})",
+                "Change the recipe's table [slurm]",
+            )
         )
     return done.stdout
 
@@ -208,7 +256,11 @@ def _own_environment() -> dict[str, str]:
     """Return the environment without the variables of the job that `--submit` runs in."""
     own = dict(os.environ)
     if "SLURM_JOB_ID" in own:
-        own = {name: own[name] for name in own if not name.startswith("SLURM_") or name in OF_THE_CLUSTER}
+        own = {
+            name: own[name]
+            for name in own
+            if not name.startswith("SLURM_") or name in OF_THE_CLUSTER
+        }
     return own
 
 

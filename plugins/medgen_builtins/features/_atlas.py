@@ -11,9 +11,13 @@ from scipy.ndimage import gaussian_filter
 from medgen import Extractor
 
 AIR, RIM = -0.9, 1 / 64
-"""Below it a pixel is background, and where its surroundings are, blurred by this share of the width: noise in air."""
+"""Below it a pixel is background, and where its surroundings are, blurred by this share of the
+width: noise in air.
+"""
 SCALES = (1 / 128, 1 / 64, 1 / 32)
-"""Of the image's width, the standard deviation of the blur before heads are compared: fine and coarse anatomy."""
+"""Of the image's width, the standard deviation of the blur before heads are compared: fine and
+coarse anatomy.
+"""
 SEVERAL = 10
 """Nearest real slices that are averaged."""
 FEWEST = 12
@@ -45,8 +49,11 @@ class AtlasExtractor(Extractor):
         standard = (found - self._mean[height]) / self._spread[height]
         return np.asarray(standard.clip(-FARTHEST, FARTHEST), np.float32)
 
-    def _measured(self, images: np.ndarray, own: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """What is measured, `[n, 3 per scale and 1]`, and the height of the nearest real slice, `[n]`.
+    def _measured(
+        self, images: np.ndarray, own: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What is measured, `[n, 3 per scale and 1]`, and the height of the nearest real slice,
+        `[n]`.
 
         own: bool `[n, atlas]`, what an image is not compared with.
         """
@@ -59,12 +66,16 @@ class AtlasExtractor(Extractor):
             columns += [best[:, -1], best.mean(axis=1)]
             columns.append(np.concatenate([_symmetry(part) for part in _parts(plain)]))
             energies.append(np.log(energy + 1e-6))
-        return np.stack([*columns, energies[0] - energies[1]], axis=1), self._height[found.argmax(axis=1)]
+        return np.stack([*columns, energies[0] - energies[1]], axis=1), self._height[
+            found.argmax(axis=1)
+        ]
 
 
 def _by_height(found: np.ndarray, height: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean and spread of real slices, each `[heights, d]`; those of all where a height has too few."""
-    mean, spread = (np.repeat(each[None], count, axis=0) for each in (found.mean(axis=0), found.std(axis=0)))
+    mean, spread = (
+        np.repeat(each[None], count, axis=0) for each in (found.mean(axis=0), found.std(axis=0))
+    )
     for number in range(count):
         mine = found[height == number]
         if len(mine) >= FEWEST:
@@ -73,9 +84,11 @@ def _by_height(found: np.ndarray, height: np.ndarray, count: int) -> tuple[np.nd
 
 
 def _plain(images: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Heads `[n, c, h, w]`, blurred within their outline, of mean 0 there and of length 1, on as coarse a grid as does.
+    """Heads `[n, c, h, w]`, blurred within their outline, of mean 0 there and of length 1, on as
+    coarse a grid as does.
 
-    scale: of the blur, as a share of the width. The second: variance in the head before that, `[n]`.
+    scale: of the blur, as a share of the width. The second: variance in the head before that,
+    `[n]`.
     """
     sigma = scale * images.shape[-1]
     rim = RIM * images.shape[-1]
@@ -105,7 +118,9 @@ def _likeness(plain: np.ndarray, atlas: np.ndarray) -> np.ndarray:
 
 
 def _symmetry(plain: np.ndarray) -> np.ndarray:
-    """`[n]`: correlation with the mirror image at the best shift, as no head is quite in the middle."""
+    """`[n]`: correlation with the mirror image at the best shift, as no head is quite in the
+    middle.
+    """
     reach = plain.shape[2] // 12
     mirrored = [np.roll(plain[:, :, ::-1], shift, 2) for shift in range(-reach, reach + 1)]
     return np.asarray(np.max([(plain * each).sum((1, 2, 3)) for each in mirrored], axis=0))

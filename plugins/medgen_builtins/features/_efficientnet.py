@@ -19,7 +19,10 @@ SIDE = 128
 
 class EfficientNetExtractor(Extractor):
     def __init__(self, path: Path | None, device: torch.device):
-        self._network, self._device = EfficientNet(load(path, "features.efficientnet"), device), device
+        self._network, self._device = (
+            EfficientNet(load(path, "features.efficientnet"), device),
+            device,
+        )
         self.hash = digest(self._network.weights)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""What a slice is harmed by, in known strength, for a network to tell: its anatomy scrambled, blur, noise.
+"""What a slice is harmed by, in known strength, for a network to tell: its anatomy scrambled, blur,
+noise.
 
-Images are `[n, channel, height, width]` in [-1, 1], the background -1; strengths `[n]`. All randomness comes from the
-generator.
+Images are `[n, channel, height, width]` in [-1, 1], the background -1; strengths `[n]`. All
+randomness comes from the generator.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ AIR = -0.98
 
 
 def scrambled(x: Tensor, share: Tensor, scale: Tensor, generator: torch.Generator) -> Tensor:
-    """Return heads of the same outline, spectrum and energy, in which `share` (0..1) of what is finer is noise.
+    """Return heads of the same outline, spectrum and energy, in which `share` (0..1) of what is
+    finer is noise.
 
-    scale: standard deviation, px, of the Gaussian that divides fine from coarse. What is fine keeps its amplitudes
-    and gets random phases (Theiler et al. 1992), for it is phase that tells folds and ventricles from mottle.
+    scale: standard deviation, px, of the Gaussian that divides fine from coarse. What is fine keeps
+    its amplitudes and gets random phases (Theiler et al. 1992), for it is phase that tells folds
+    and ventricles from mottle.
     """
     head = (x > AIR).to(x.dtype)
     mean = (x * head).sum((2, 3), keepdim=True) / head.sum((2, 3), keepdim=True).clamp(min=1)
@@ -27,10 +30,15 @@ def scrambled(x: Tensor, share: Tensor, scale: Tensor, generator: torch.Generato
     coarse = blurred(filled, scale)
     fine = (filled - coarse) * head
     noise = torch.fft.fft2(torch.randn(x.shape, generator=generator))
-    noise = torch.fft.ifft2(torch.fft.fft2(fine).abs() * noise / noise.abs().clamp(min=1e-9)).real * head
+    noise = (
+        torch.fft.ifft2(torch.fft.fft2(fine).abs() * noise / noise.abs().clamp(min=1e-9)).real
+        * head
+    )
     noise = noise * (_energy(fine) / _energy(noise).clamp(min=1e-9)).sqrt()
     part = _each(share)
-    return torch.where(head > 0, (coarse + (1 - part).sqrt() * fine + part.sqrt() * noise).clamp(-1, 1), x)
+    return torch.where(
+        head > 0, (coarse + (1 - part).sqrt() * fine + part.sqrt() * noise).clamp(-1, 1), x
+    )
 
 
 def blurred(x: Tensor, sigma: Tensor) -> Tensor:

@@ -13,11 +13,15 @@ from medgen.evaluation.radiomics import NAMES, features_of
 FORMAT = 1
 """Raise it with any change of what a feature is."""
 LIMIT = 10.0
-"""Deviations at which a feature is cut off, as the higher moments of a spoilt image exceed all others."""
+"""Deviations at which a feature is cut off, as the higher moments of a spoilt image exceed all
+others.
+"""
 
 
 class RadiomicsExtractor(Extractor):
-    """Features in standard deviations of the real images, once `fit` has seen these; before, as they are."""
+    """Features in standard deviations of the real images, once `fit` has seen these; before, as
+    they are.
+    """
 
     def __init__(self, bin_width: float):
         self.bin_width = bin_width
@@ -37,7 +41,9 @@ class RadiomicsExtractor(Extractor):
         return scaled.clip(-self._limit, self._limit).astype(np.float32)
 
     def _raw(self, images: np.ndarray) -> np.ndarray:
-        """The features of heads; of the whole slice where there is none. 0 where all values are equal."""
+        """The features of heads; of the whole slice where there is none. 0 where all values are
+        equal.
+        """
         heads = heads_of(images)
         heads[~heads.any((1, 2))] = True
         return np.asarray(np.nan_to_num(features_of(images, heads, self.bin_width), nan=0.0))

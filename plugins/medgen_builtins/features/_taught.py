@@ -21,7 +21,9 @@ HARMED = 0.6
 SCALES = (1.0, 4.0)
 """px; what is scrambled is finer than a Gaussian of one in this range."""
 FLOOR = 0.1
-"""Of the spread of a feature, as a share of the median one: what hardly ever varies must not decide."""
+"""Of the spread of a feature, as a share of the median one: what hardly ever varies must not
+decide.
+"""
 FARTHEST = 5.0
 """Standard deviations at which a feature is cut, as the kernel takes the third power."""
 
@@ -50,7 +52,9 @@ class TaughtExtractor(Extractor):
         self.hash = digest(self._network.state_dict())
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        found: np.ndarray = ((self._pooled(images) - self._mean) / self._spread).clip(-FARTHEST, FARTHEST)
+        found: np.ndarray = ((self._pooled(images) - self._mean) / self._spread).clip(
+            -FARTHEST, FARTHEST
+        )
         return found
 
     def _pooled(self, images: np.ndarray) -> np.ndarray:
@@ -62,13 +66,22 @@ class TaughtExtractor(Extractor):
 class _Batches:
     """Draws slices and harms them; knows the answers."""
 
-    def __init__(self, harms: Harms, images: np.ndarray, position: np.ndarray, seed: int, device: torch.device):
+    def __init__(
+        self,
+        harms: Harms,
+        images: np.ndarray,
+        position: np.ndarray,
+        seed: int,
+        device: torch.device,
+    ):
         self._most, self._device = harms, device
         self._generator = torch.Generator().manual_seed(seed)
         self._images, self._position = torch.from_numpy(images), torch.from_numpy(position)
 
     def loss(self, network: Halvings) -> Tensor:
-        """Return a sum of losses: place and three strengths, squared and over their spread; up from down."""
+        """Return a sum of losses: place and three strengths, squared and over their spread; up from
+        down.
+        """
         rows = torch.randint(len(self._images), (self._most.batch_size,), generator=self._generator)
         x, down, harms = self._harmed(self._images[rows])
         place, turned, *told = network(x.to(self._device)).cpu().unbind(1)
@@ -86,4 +99,8 @@ class _Batches:
         share, blur, noise = (harm.strengths(count, HARMED, generator) for _ in range(3))
         scale = SCALES[0] + (SCALES[1] - SCALES[0]) * torch.rand(count, generator=generator)
         x = harm.blurred(harm.scrambled(x, share, scale, generator), blur * self._most.blur)
-        return harm.noisy(x, noise * self._most.noise, generator), down, torch.stack([share, blur, noise])
+        return (
+            harm.noisy(x, noise * self._most.noise, generator),
+            down,
+            torch.stack([share, blur, noise]),
+        )

@@ -43,7 +43,10 @@ class FileExtractor(Extractor):
         part = part if wanted.range == "-1..1" else (part + 1) / 2
         views, count = part, 1
         if wanted.channels and wanted.channels != part.shape[1]:
-            views, count = part.flatten(0, 1)[:, None].expand(-1, wanted.channels, -1, -1), part.shape[1]
+            views, count = (
+                part.flatten(0, 1)[:, None].expand(-1, wanted.channels, -1, -1),
+                part.shape[1],
+            )
         try:
             found = self._network(views)
             found = found.flatten(2).mean(2) if found.ndim > 2 else found
@@ -52,7 +55,9 @@ class FileExtractor(Extractor):
         except (RuntimeError, AttributeError, TypeError, IndexError, AssertionError) as error:
             what = f"does not turn images {list(views.shape)} into features ({_said(error)})"
             advice = "Set features.torch_file.channels and side"
-            raise RecipeError(Problem("features.torch_file.path", f"{wanted.path} {what}", advice)) from error
+            raise RecipeError(
+                Problem("features.torch_file.path", f"{wanted.path} {what}", advice)
+            ) from error
 
 
 def _load(path: Path) -> Callable[[Any], Any]:

@@ -1,7 +1,8 @@
-"""Likeness to the real heads of others: arrangement, where texture may be perfect and anatomy wrong.
+"""Likeness to the real heads of others: arrangement, where texture may be perfect and anatomy
+wrong.
 
-Networks that average over space are content with mottle of the right spectrum; an eye looks for ventricles and a
-midline where other heads have them. No weights, no training.
+Networks that average over space are content with mottle of the right spectrum; an eye looks for
+ventricles and a midline where other heads have them. No weights, no training.
 """
 
 from __future__ import annotations
@@ -18,9 +19,13 @@ medgen_api = 1
 
 @settings
 class Atlas(FeaturesSettings):
-    """How like a slice is to the nearest real ones and to its mirror image, as is usual at that height of the head."""
+    """How like a slice is to the nearest real ones and to its mirror image, as is usual at that
+    height of the head.
+    """
 
-    heights: int = field(12, help="parts that heads are divided into from bottom to top", check=ge(1))
+    heights: int = field(
+        12, help="parts that heads are divided into from bottom to top", check=ge(1)
+    )
     most: int = field(600, help="real slices to compare with, drawn at random", check=ge(12))
 
     anatomy = True

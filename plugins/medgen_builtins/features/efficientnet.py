@@ -1,4 +1,6 @@
-"""Features of a network that knows photographs (Tan and Le 2019): the same for every dataset, blind to anatomy."""
+"""Features of a network that knows photographs (Tan and Le 2019): the same for every dataset, blind
+to anatomy.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,13 @@ medgen_api = 1
 
 @settings
 class Efficientnet(FeaturesSettings):
-    """EfficientNet-lite0 up to its fifth stage, averaged over space; weights come with `medgen[perceptual]`."""
+    """EfficientNet-lite0 up to its fifth stage, averaged over space; weights come with
+    `medgen[perceptual]`.
+    """
 
-    path: Path | None = field(None, help="weights of an EfficientNet-lite0, instead of the installed package's")
+    path: Path | None = field(
+        None, help="weights of an EfficientNet-lite0, instead of the installed package's"
+    )
 
     def build(self, device: torch.device) -> Extractor:
         from medgen_builtins.features._efficientnet import EfficientNetExtractor

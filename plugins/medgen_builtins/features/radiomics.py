@@ -18,7 +18,9 @@ medgen_api = 1
 class Radiomics(FeaturesSettings):
     """46 features of first and second order of the head, standardised by the real images."""
 
-    bin_width: float = field(2 / 32, help="width of a bin of grey levels, of images from -1 to 1", check=gt(0))
+    bin_width: float = field(
+        2 / 32, help="width of a bin of grey levels, of images from -1 to 1", check=gt(0)
+    )
 
     def build(self, device: torch.device) -> Extractor:
         from medgen_builtins.features._radiomics import RadiomicsExtractor

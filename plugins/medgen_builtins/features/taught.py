@@ -1,4 +1,6 @@
-"""Features of a network taught on the spot from the real heads alone: what it knows is anatomy, not photographs."""
+"""Features of a network taught on the spot from the real heads alone: what it knows is anatomy, not
+photographs.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,15 @@ medgen_api = 1
 
 @settings
 class Taught(FeaturesSettings):
-    """Four halvings taught on real heads to tell a slice's place, up from down, scrambled anatomy, blur and noise."""
+    """Four halvings taught on real heads to tell a slice's place, up from down, scrambled anatomy,
+    blur and noise.
+    """
 
     steps: int = field(700, help="training steps", check=ge(1))
     batch_size: int = field(64, help="slices of a step", check=gt(0))
-    noise: float = field(0.3, help="largest standard deviation of the noise added, of a range of 2", check=gt(0))
+    noise: float = field(
+        0.3, help="largest standard deviation of the noise added, of a range of 2", check=gt(0)
+    )
     blur: float = field(1.5, help="largest standard deviation of the blur, px", check=gt(0))
 
     anatomy = True

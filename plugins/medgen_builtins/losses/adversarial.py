@@ -35,8 +35,12 @@ class LeastSquares(CriticLoss):
         return (prediction.logits.float() - 1).square().flatten(1).mean(1)
 
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Return the discriminator's loss for its logits of real and fake images, `[batch]`, fp32; 0.25 at chance."""
-        each = (real.float() - 1).square().flatten(1).mean(1) + fake.float().square().flatten(1).mean(1)
+        """Return the discriminator's loss for its logits of real and fake images, `[batch]`, fp32;
+        0.25 at chance.
+        """
+        each = (real.float() - 1).square().flatten(1).mean(1) + fake.float().square().flatten(
+            1
+        ).mean(1)
         return 0.5 * each
 
 
@@ -48,8 +52,12 @@ class Hinge(CriticLoss):
         return -prediction.logits.float().flatten(1).mean(1)
 
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Return the discriminator's loss for its logits of real and fake images, `[batch]`, fp32; 1 at chance."""
-        each = (1 - real.float()).relu().flatten(1).mean(1) + (1 + fake.float()).relu().flatten(1).mean(1)
+        """Return the discriminator's loss for its logits of real and fake images, `[batch]`, fp32;
+        1 at chance.
+        """
+        each = (1 - real.float()).relu().flatten(1).mean(1) + (1 + fake.float()).relu().flatten(
+            1
+        ).mean(1)
         return 0.5 * each
 
 

@@ -16,7 +16,9 @@ medgen_api = 1
 
 @settings
 class Bce(LossSettings):
-    """Binary cross-entropy of each pixel of a mask, where 2 x0 is the logit: 0 is undecided, as where masks are cut."""
+    """Binary cross-entropy of each pixel of a mask, where 2 x0 is the logit: 0 is undecided, as
+    where masks are cut.
+    """
 
     needs = ("x0",)
 

@@ -1,4 +1,6 @@
-"""The divergence of an autoencoder's posterior from a standard normal (Kingma and Welling 2014, appendix B)."""
+"""The divergence of an autoencoder's posterior from a standard normal (Kingma and Welling 2014,
+appendix B).
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,11 @@ medgen_api = 1
 
 @settings
 class Kl(LossSettings):
-    """KL divergence from a standard normal, in nats per latent value: the mean, so that no size changes its share.
+    """KL divergence from a standard normal, in nats per latent value: the mean, so that no size
+    changes its share.
 
-    The sum over a sample, which others weight with 1e-6, is this times the number of its latent values.
+    The sum over a sample, which others weight with 1e-6, is this times the number of its latent
+    values.
     """
 
     needs = ("mean", "logvar")

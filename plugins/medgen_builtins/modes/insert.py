@@ -1,4 +1,6 @@
-"""Lesions in given scans: a lesion and a margin around it are generated, given its mask and the rest of the scan."""
+"""Lesions in given scans: a lesion and a margin around it are generated, given its mask and the
+rest of the scan.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,13 @@ medgen_api = 1
 
 @settings
 class Insert(ModeSettings):
-    """Lesions in given scans, for `medgen insert`: only a lesion and a margin around it are generated."""
+    """Lesions in given scans, for `medgen insert`: only a lesion and a margin around it are
+    generated.
+    """
 
-    images: tuple[str, ...] = field(("bravo",), help="names of the images that lesions are painted into, together")
+    images: tuple[str, ...] = field(
+        ("bravo",), help="names of the images that lesions are painted into, together"
+    )
     mask: str = field("seg", help="name of the mask")
     margin: float = field(4.0, help="mm around a lesion that are generated with it", check=gt(0))
 

@@ -1,1 +1,3 @@
-"""Networks: what learns, called `network(x, t)`, or with `encode` and `decode` if it is an autoencoder."""
+"""Networks: what learns, called `network(x, t)`, or with `encode` and `decode` if it is an
+autoencoder.
+"""

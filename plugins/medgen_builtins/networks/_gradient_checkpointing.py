@@ -12,17 +12,20 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recompute(blocks: Iterable[nn.Module], draws: bool = False) -> None:
-    """Let each block keep only its input and recompute activations in the backward pass, in training.
+    """Let each block keep only its input and recompute activations in the backward pass, in
+    training.
 
-    draws: True if blocks draw from the global generators, whose state is then restored. Names of weights do not
-    change.
+    draws: True if blocks draw from the global generators, whose state is then restored. Names of
+    weights do not change.
     """
 
     def forward(block: nn.Module, *given: Any, **named: Any) -> object:
         plain: Any = type(block).forward
         if not (block.training and torch.is_grad_enabled()):
             return plain(block, *given, **named)
-        return checkpoint(plain, block, *given, use_reentrant=False, preserve_rng_state=draws, **named)
+        return checkpoint(
+            plain, block, *given, use_reentrant=False, preserve_rng_state=draws, **named
+        )
 
     for block in blocks:
         block.forward = MethodType(forward, block)  # a copy of the block has its own

@@ -1,4 +1,6 @@
-"""MONAI's autoencoder with the two functions that medgen calls an autoencoder by (see `Autoencoder`)."""
+"""MONAI's autoencoder with the two functions that medgen calls an autoencoder by (see
+`Autoencoder`).
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ class Convolutional(nn.Module):
         self.net, self.latent_channels, self.factor = net, latent_channels, factor
 
     def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance, `[batch, latent_channels, *space / factor]`, of images `[batch, channel, *space]`."""
+        """Mean and log-variance, `[batch, latent_channels, *space / factor]`, of images `[batch,
+        channel, *space]`.
+        """
         features = self.net.encoder(image)
         logvar = self.net.quant_conv_log_sigma(features).clamp(*LOGVAR)
         return self.net.quant_conv_mu(features), logvar
@@ -59,5 +63,6 @@ def make_autoencoder(
         use_flash_attention=True,  # without it a matrix of all positions by all positions is kept
     )
     if checkpointing:
-        recompute([each for each in made.modules() if isinstance(each, (AEKLResBlock, SpatialAttentionBlock))])
+        kinds = (AEKLResBlock, SpatialAttentionBlock)
+        recompute([each for each in made.modules() if isinstance(each, kinds)])
     return Convolutional(made, latent_channels, factor=2 ** (len(channels) - 1))

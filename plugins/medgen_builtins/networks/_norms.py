@@ -9,9 +9,13 @@ MOST, LEAST = 32, 4
 
 
 def count_groups(widths: Sequence[int]) -> int:
-    """Return the most groups, up to 32, that divide all widths, of at least 4 channels: a single one loses brightness.
+    """Return the most groups, up to 32, that divide all widths, of at least 4 channels: a single
+    one loses brightness.
 
-    An autoencoder with groups of one channel in its first level stays 5 dB behind for hundreds of steps.
+    An autoencoder with groups of one channel in its first level stays 5 dB behind for hundreds of
+    steps.
     """
     common, narrowest = math.gcd(*widths), min(widths)
-    return max(n for n in range(1, MOST + 1) if common % n == 0 and (n == 1 or narrowest >= LEAST * n))
+    return max(
+        n for n in range(1, MOST + 1) if common % n == 0 and (n == 1 or narrowest >= LEAST * n)
+    )

@@ -18,7 +18,9 @@ medgen_api = 1
 
 @settings
 class Autoencoder(NetworkSettings):
-    """Residual blocks, each level but the last halving, around latents of few channels (MONAI's AutoencoderKL)."""
+    """Residual blocks, each level but the last halving, around latents of few channels (MONAI's
+    AutoencoderKL).
+    """
 
     channels: tuple[int, ...] = field(
         (64, 128, 256),
@@ -34,7 +36,8 @@ class Autoencoder(NetworkSettings):
         check=between(1, 1024),
     )
     checkpointing: bool = field(
-        False, help="recompute activations: at most half the memory of a step, a third more time, same result"
+        False,
+        help="recompute activations: at most half the memory of a step, a third more time, same result",
     )
     may_change = ("checkpointing",)
 

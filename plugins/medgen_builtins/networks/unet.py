@@ -29,16 +29,23 @@ class Unet(NetworkSettings):
         check=between(1, 10**6),
     )
     num_res_blocks: int = field(2, help="residual blocks per level", check=between(1, 100))
-    attention: tuple[bool, ...] | None = field(None, help="true for each level with attention; default: the deepest")
+    attention: tuple[bool, ...] | None = field(
+        None, help="true for each level with attention; default: the deepest"
+    )
     norm_groups: int | None = field(
         None, help="groups of the norms; default: as many as fit, up to 32", check=between(1, 1024)
     )
     head_channels: int | None = field(
-        None, help="channels of an attention head; default: the most that fits, up to 64", check=between(1, 65536)
+        None,
+        help="channels of an attention head; default: the most that fits, up to 64",
+        check=between(1, 65536),
     )
-    dropout: float = field(0.0, help="share of features to drop in each residual block", check=between(0, 0.9))
+    dropout: float = field(
+        0.0, help="share of features to drop in each residual block", check=between(0, 0.9)
+    )
     checkpointing: bool = field(
-        False, help="recompute activations: at most half the memory of a step, a third more time, same result"
+        False,
+        help="recompute activations: at most half the memory of a step, a third more time, same result",
     )
     may_change = ("checkpointing",)
 
@@ -73,7 +80,11 @@ class Unet(NetworkSettings):
 
     def _attention(self) -> tuple[bool, ...]:
         levels = len(self.channels)
-        return tuple(level == levels - 1 for level in range(levels)) if self.attention is None else self.attention
+        return (
+            tuple(level == levels - 1 for level in range(levels))
+            if self.attention is None
+            else self.attention
+        )
 
     def _norm_groups(self) -> int:
         return self.norm_groups or _largest_divisor(math.gcd(*self.channels), _MAX_GROUPS)
@@ -88,7 +99,9 @@ class Unet(NetworkSettings):
             got = f"got {size}, which is {' x '.join(map(str, inside))} in the space"
             levels = f"as {len(self.channels)} levels halve it {halvings} times"
             what = f"{got}, expected a multiple of {2**halvings} there, {levels}"
-            yield Problem("data.image_size", what, "Choose another size, or fewer network.unet.channels")
+            yield Problem(
+                "data.image_size", what, "Choose another size, or fewer network.unet.channels"
+            )
 
     def _check_widths(self) -> Iterator[Problem]:
         groups = self._norm_groups()

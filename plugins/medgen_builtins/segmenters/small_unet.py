@@ -1,4 +1,6 @@
-"""A small U-Net (Ronneberger et al. 2015) that is trained on the spot to find lesions (MONAI's UNet)."""
+"""A small U-Net (Ronneberger et al. 2015) that is trained on the spot to find lesions (MONAI's
+UNet).
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,16 @@ class SmallUnet(SegmenterSettings):
     """A U-Net small enough to be trained on a laptop within a minute; no match for nnU-Net."""
 
     channels: tuple[int, ...] = field(
-        (16, 16, 32, 64), help="width of each level; the first is at full size, each other halves", check=gt(0)
+        (16, 16, 32, 64),
+        help="width of each level; the first is at full size, each other halves",
+        check=gt(0),
     )
     units: int = field(0, help="residual units per level; 0 is one plain convolution", check=ge(0))
 
     def build(self, in_channels: int) -> nn.Module:
-        """`network(x)`: x `[n, in_channels, h, w]`, sides that divide by 2^(levels - 2), to logits `[n, 1, h, w]`."""
+        """`network(x)`: x `[n, in_channels, h, w]`, sides that divide by 2^(levels - 2), to logits
+        `[n, 1, h, w]`.
+        """
         from monai.networks.nets import UNet
 
         return UNet(  # type: ignore[no-any-return]
@@ -30,7 +36,10 @@ class SmallUnet(SegmenterSettings):
             in_channels=in_channels,
             out_channels=1,
             channels=self.channels,
-            strides=(1, *(2,) * (len(self.channels) - 2)),  # a first level that halves loses lesions of few pixels
+            strides=(
+                1,
+                *(2,) * (len(self.channels) - 2),
+            ),  # a first level that halves loses lesions of few pixels
             num_res_units=self.units,
         )
 

@@ -16,15 +16,25 @@ from medgen_builtins.spaces.space_to_depth import fold
 
 
 class LatentSpace(Space):
-    """See `StoringSpace`. What is stored are means and log-variances, `[batch, 2 * channels, *space]`.
+    """See `StoringSpace`. What is stored are means and log-variances, `[batch, 2 * channels,
+    *space]`.
 
-    The autoencoders are read from the recipe's files when they are first needed, unless `load_state_dict` brought them.
+    The autoencoders are read from the recipe's files when they are first needed, unless
+    `load_state_dict` brought them.
     """
 
     def __init__(
-        self, mode: Mode, factor: int, axes: int, checkpoint: Path, mask_checkpoint: Path | None, device: torch.device
+        self,
+        mode: Mode,
+        factor: int,
+        axes: int,
+        checkpoint: Path,
+        mask_checkpoint: Path | None,
+        device: torch.device,
     ):
-        """mask_checkpoint: encodes the masks; None: they are folded. axes: spatial ones of a sample."""
+        """mask_checkpoint: encodes the masks; None: they are folded. axes: spatial ones of a
+        sample.
+        """
         self.mode, self.factor, self.axes, self.device = mode, factor, axes, device
         self.checkpoint, self.mask_checkpoint = checkpoint, mask_checkpoint
         self._images: Codec | None = None
@@ -34,7 +44,9 @@ class LatentSpace(Space):
     def images(self) -> Codec:
         """The autoencoder of the images."""
         if self._images is None:
-            self._images = self._read(self.checkpoint, "checkpoint", self.mode.images, self.mode.channels)
+            self._images = self._read(
+                self.checkpoint, "checkpoint", self.mode.images, self.mode.channels
+            )
         return self._images
 
     @property
@@ -72,7 +84,9 @@ class LatentSpace(Space):
         return self.images.normalise(mean + (0.5 * logvar).exp() * cast("Tensor", draws.latent))
 
     def condition(self, condition: Tensor) -> Tensor:
-        """Bring masks to the latent grid: folded into channels, or encoded to the mean by the masks' autoencoder."""
+        """Bring masks to the latent grid: folded into channels, or encoded to the mean by the
+        masks' autoencoder.
+        """
         if self.masks is None:
             return fold(condition, self.factor)
         with torch.no_grad():
@@ -106,7 +120,9 @@ class LatentSpace(Space):
             self._masks = self._restore(state["mask_autoencoder"], names, len(names))
 
     def _read(self, path: Path, key: str, names: Sequence[str], count: int) -> Codec:
-        return _latent_autoencoder.read(path, f"space.latent.{key}", names, count, self.factor, self.device)
+        return _latent_autoencoder.read(
+            path, f"space.latent.{key}", names, count, self.factor, self.device
+        )
 
     def _restore(self, state: Mapping[str, Any], names: Sequence[str], count: int) -> Codec:
         return _latent_autoencoder.restore(state, names, count, self.factor, self.device)

@@ -29,21 +29,27 @@ LEAST_SCALE = 1e-6
 
 
 class Codec:
-    """Images `[batch, channel, *space]` to means and log-variances of latents, and normalised latents to images.
+    """Images `[batch, channel, *space]` to means and log-variances of latents, and normalised
+    latents to images.
 
-    An autoencoder of one channel encodes each channel by itself. digest: sha256 of the recipe and the weights.
-    shift, scale: `[channel]`, of the latents over the whole training set.
+    An autoencoder of one channel encodes each channel by itself. digest: sha256 of the recipe and
+    the weights. shift, scale: `[channel]`, of the latents over the whole training set.
     """
 
     def __init__(self, text: str, module: nn.Module, count: int, width: int, device: torch.device):
-        """text: the autoencoder's recipe. count: channels of an image. width: channels that the module takes."""
+        """text: the autoencoder's recipe. count: channels of an image. width: channels that the
+        module takes.
+        """
         self.text = text
         self.digest = _digest(text, module.state_dict())
         self.module = module.to(device).eval().requires_grad_(False)
         self.autoencoder = cast("Autoencoder", module)
         self.groups = count // width
         self.channels = self.groups * self.autoencoder.latent_channels
-        self.shift, self.scale = torch.zeros(self.channels, device=device), torch.ones(self.channels, device=device)
+        self.shift, self.scale = (
+            torch.zeros(self.channels, device=device),
+            torch.ones(self.channels, device=device),
+        )
 
     def moments(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return means and log-variances, each `[batch, channels, *space / factor]`."""
@@ -62,7 +68,12 @@ class Codec:
     def state_dict(self) -> dict[str, Any]:
         """Return everything that `restore` needs."""
         scaling = {"shift": self.shift, "scale": self.scale}
-        return {"recipe": self.text, "digest": self.digest, "weights": self.module.state_dict(), **scaling}
+        return {
+            "recipe": self.text,
+            "digest": self.digest,
+            "weights": self.module.state_dict(),
+            **scaling,
+        }
 
     def _split(self, x: Tensor) -> Tensor:
         return x.reshape(len(x) * self.groups, x.shape[1] // self.groups, *x.shape[2:])
@@ -83,37 +94,50 @@ class Moments:
 
     def add(self, mean: Tensor, logvar: Tensor) -> None:
         """Add means and log-variances, each `[batch, channel, *space]`."""
-        mean, noise = mean.double().transpose(0, 1).flatten(1), logvar.double().exp().transpose(0, 1).flatten(1)
+        mean, noise = (
+            mean.double().transpose(0, 1).flatten(1),
+            logvar.double().exp().transpose(0, 1).flatten(1),
+        )
         sums = torch.stack([mean.sum(1), mean.square().sum(1), noise.sum(1)])
         self.sums = sums if self.sums is None else self.sums + sums
         self.count += mean.shape[1]
 
     def read(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return per channel: the mean, the variance of the means, and the mean variance of the noise."""
+        """Return per channel: the mean, the variance of the means, and the mean variance of the
+        noise.
+        """
         assert self.sums is not None
         mean, square, noise = self.sums / self.count
         return mean, (square - mean.square()).clamp_min(0), noise
 
     def shift_and_scale(self) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation of a sample; its variance is that of the means plus that of the noise."""
+        """Return mean and standard deviation of a sample; its variance is that of the means plus
+        that of the noise.
+        """
         mean, signal, noise = self.read()
         return mean.float(), (signal + noise).sqrt().clamp_min(LEAST_SCALE).float()
 
 
-def read(path: Path, key: str, names: Sequence[str], count: int, factor: int, device: torch.device) -> Codec:
+def read(
+    path: Path, key: str, names: Sequence[str], count: int, factor: int, device: torch.device
+) -> Codec:
     """Load the autoencoder from a file or a run's folder, with averaged weights if there are any.
 
-    key: the setting that names it. names, count: the channels that it is for. Raises CheckpointError or RecipeError.
+    key: the setting that names it. names, count: the channels that it is for. Raises
+    CheckpointError or RecipeError.
     """
     if path == Path():
-        raise RecipeError(Problem(key, 'got "", expected a checkpoint of an autoencoder', "Give one"))
+        raise RecipeError(
+            Problem(key, 'got "", expected a checkpoint of an autoencoder', "Give one")
+        )
     found = next((path / name for name in NEWEST if (path / name).is_file()), path)
     if found.is_dir():
-        raise CheckpointError(
-            Problem(found, f"has none of {', '.join(NEWEST)}", f"Give {key} a checkpoint of an autoencoder")
-        )
+        fix = f"Give {key} a checkpoint of an autoencoder"
+        raise CheckpointError(Problem(found, f"has none of {', '.join(NEWEST)}", fix))
     state = checkpoint.load(found)
-    codec = _build(state["recipe"], state["averaged"] or state["network"], found, names, count, device)
+    codec = _build(
+        state["recipe"], state["averaged"] or state["network"], found, names, count, device
+    )
     if codec.autoencoder.factor != factor:
         fits = codec.autoencoder.factor
         raise RecipeError(
@@ -126,7 +150,9 @@ def read(path: Path, key: str, names: Sequence[str], count: int, factor: int, de
     return codec
 
 
-def restore(state: Mapping[str, Any], names: Sequence[str], count: int, factor: int, device: torch.device) -> Codec:
+def restore(
+    state: Mapping[str, Any], names: Sequence[str], count: int, factor: int, device: torch.device
+) -> Codec:
     """Rebuild a codec from `Codec.state_dict`."""
     codec = _build(state["recipe"], state["weights"], Path("autoencoder"), names, count, device)
     if codec.digest != state["digest"] or codec.autoencoder.factor != factor:
@@ -137,7 +163,12 @@ def restore(state: Mapping[str, Any], names: Sequence[str], count: int, factor: 
 
 
 def _build(
-    text: str, weights: Mapping[str, Any], source: Path, names: Sequence[str], count: int, device: torch.device
+    text: str,
+    weights: Mapping[str, Any],
+    source: Path,
+    names: Sequence[str],
+    count: int,
+    device: torch.device,
 ) -> Codec:
     recipe = _recipe(text, source)
     mode = recipe.mode.build()
@@ -147,7 +178,9 @@ def _build(
     module = recipe.network.build(mode.channels, mode.channels, recipe.data.axes)
     if not all(hasattr(module, name) for name in CONTRACT):
         what = f"network.{recipe.names['network']} is no autoencoder"
-        raise CheckpointError(Problem(source, what, "Use a checkpoint of one, such as strategy.vae trains"))
+        raise CheckpointError(
+            Problem(source, what, "Use a checkpoint of one, such as strategy.vae trains")
+        )
     load_into(module, weights, source)
     return Codec(text, module, count, mode.channels, device)
 
@@ -156,7 +189,9 @@ def _recipe(text: str, source: Path) -> Recipe:
     try:
         return from_toml(text)
     except RecipeError as error:
-        raise CheckpointError(*(each._replace(where=f"{source}: {each.where}") for each in error.problems)) from error
+        raise CheckpointError(
+            *(each._replace(where=f"{source}: {each.where}") for each in error.problems)
+        ) from error
 
 
 def _fits(mode: Mode, names: Sequence[str]) -> bool:
@@ -168,5 +203,7 @@ def _digest(text: str, weights: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256(text.encode())
     for name, value in weights.items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(
+            value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        )
     return digest.hexdigest()

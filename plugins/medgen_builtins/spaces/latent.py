@@ -21,13 +21,17 @@ class Latent(SpaceSettings):
     """Latents of an autoencoder, encoded once; its weights are in every checkpoint."""
 
     checkpoint: Path = field(help="checkpoint of an autoencoder, or the folder of its run")
-    factor: int = field(4, help="pixels per latent pixel and side; must be that of the autoencoder", check=ge(1))
+    factor: int = field(
+        4, help="pixels per latent pixel and side; must be that of the autoencoder", check=ge(1)
+    )
     masks: Literal["resample", "encode"] = field(
         "resample",
         help="encoding of masks. resample: blocks of factor x factor pixels become channels of one latent pixel, "
         "so no lesion is lost; encode: by the autoencoder mask_checkpoint",
     )
-    mask_checkpoint: Path | None = field(None, help="checkpoint of an autoencoder of masks, for masks = encode")
+    mask_checkpoint: Path | None = field(
+        None, help="checkpoint of an autoencoder of masks, for masks = encode"
+    )
 
     def spatial(self, size: Sequence[int]) -> tuple[int, ...]:
         """Return the spatial size of an encoded sample, for the checks of a recipe."""

@@ -18,7 +18,9 @@ medgen_api = 1
 
 @settings
 class SpaceToDepth(SpaceSettings):
-    """Blocks of pixels as channels of one pixel: lossless, and factor^2 times fewer positions to compute."""
+    """Blocks of pixels as channels of one pixel: lossless, and factor^2 times fewer positions to
+    compute.
+    """
 
     factor: int = field(2, help="px, edge of a block", check=ge(1))
 

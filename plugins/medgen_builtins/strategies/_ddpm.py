@@ -7,7 +7,16 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from medgen import TIME_SCALE, DiffusionStrategy, Draws, LossFunction, Mode, Noisy, Prediction, Space
+from medgen import (
+    TIME_SCALE,
+    DiffusionStrategy,
+    Draws,
+    LossFunction,
+    Mode,
+    Noisy,
+    Prediction,
+    Space,
+)
 from medgen.api.values import DrawNoise, Predict
 from medgen.training.objective import Objective
 from medgen_builtins.strategies import _samplers, _schedules
@@ -27,7 +36,12 @@ class DdpmStrategy(DiffusionStrategy):
         self._levels = self._exact_levels.float()
 
     def turns(
-        self, mode: Mode, space: Space, network: nn.Module, losses: Mapping[str, LossFunction], device: torch.device
+        self,
+        mode: Mode,
+        space: Space,
+        network: nn.Module,
+        losses: Mapping[str, LossFunction],
+        device: torch.device,
     ) -> Sequence[Objective]:
         """Return one turn, the network's."""
         self._levels = self._levels.to(device)  # here, so that no step copies it
@@ -46,7 +60,14 @@ class DdpmStrategy(DiffusionStrategy):
         alpha, sigma = self._at(draws.t, x0.ndim)
         target = self._target(x0, noise, alpha, sigma)
         snr = (alpha / sigma.clamp(min=1e-6)) ** 2  # finite at t = 0 too
-        return Noisy(alpha * x0 + sigma * noise, draws.t, target, x0, snr.flatten(), self._gain(alpha, sigma).flatten())
+        return Noisy(
+            alpha * x0 + sigma * noise,
+            draws.t,
+            target,
+            x0,
+            snr.flatten(),
+            self._gain(alpha, sigma).flatten(),
+        )
 
     def read(self, output: Tensor, xt: Tensor, t: Tensor) -> Prediction:
         """Read the network's output as the prediction of the target, and compute x0 from it and xt."""

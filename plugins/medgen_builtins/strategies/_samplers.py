@@ -1,8 +1,8 @@
 """Samplers: noise to x0, written as the papers write them.
 
-`times` falls from noise to 0, on the network's scale of 0..1000; each sampler takes len(times) - 1 steps. They read the
-clean sample alone from a prediction, so they work for whatever the network puts out. `level(t)` is alpha and sigma
-of xt = alpha x0 + sigma epsilon.
+`times` falls from noise to 0, on the network's scale of 0..1000; each sampler takes len(times) - 1
+steps. They read the clean sample alone from a prediction, so they work for whatever the network
+puts out. `level(t)` is alpha and sigma of xt = alpha x0 + sigma epsilon.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ Level = Callable[[float], tuple[float, float]]
 
 
 def euler(predict: Predict, x: Tensor, times: Sequence[float]) -> Tensor:
-    """Euler's method for dx/dt = epsilon - x0 = (xt - x0)/t (Liu et al. 2023, eq. 1). One evaluation per step."""
+    """Euler's method for dx/dt = epsilon - x0 = (xt - x0)/t (Liu et al. 2023, eq. 1). One
+    evaluation per step.
+    """
     for t, s in pairwise(times):
         x = x + (s - t) * (x - predict(x, t).x0) / t
     return x
@@ -66,7 +68,9 @@ def dpm_solver(predict: Predict, x: Tensor, times: Sequence[float], level: Level
     return x
 
 
-def ancestral(predict: Predict, x: Tensor, times: Sequence[float], level: Level, draw: DrawNoise) -> Tensor:
+def ancestral(
+    predict: Predict, x: Tensor, times: Sequence[float], level: Level, draw: DrawNoise
+) -> Tensor:
     """DDPM, Ho et al. 2020, eq. 7 with the posterior's variance, between any two times.
 
     One evaluation per step, and fresh noise for each but the last.

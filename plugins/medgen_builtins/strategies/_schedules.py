@@ -14,12 +14,16 @@ from torch import Tensor
 MAX_BETA = 0.999
 """Nichol & Dhariwal 2021, section 3.2: a beta of 1 would leave nothing of x0 to predict."""
 MAX_RATIO = math.exp(5.1)
-"""sigma/alpha beyond which nothing is to be seen of x0, and an error of epsilon would be blown up as many times
-(Lu et al. 2022a, section 6, end the cosine schedule there; the linear one ends there by itself)."""
+"""sigma/alpha beyond which nothing is to be seen of x0, and an error of epsilon would be blown up
+as many times (Lu et al. 2022a, section 6, end the cosine schedule there; the linear one ends there
+by itself).
+"""
 
 
 def linear_betas(timesteps: int, start: float, end: float) -> Tensor:
-    """`[timesteps]`, Ho et al. 2020, section 4. start, end: as for 1000 timesteps, scaled for other numbers."""
+    """`[timesteps]`, Ho et al. 2020, section 4. start, end: as for 1000 timesteps, scaled for other
+    numbers.
+    """
     betas = torch.linspace(start, end, timesteps, dtype=torch.float64)
     return (betas * 1000 / timesteps).clamp(max=MAX_BETA)
 
@@ -40,18 +44,20 @@ def levels(betas: Tensor) -> Tensor:
 def balanced_ratios(steps: int) -> Tensor:
     """`[steps + 1]` ratios sigma/alpha from 0 to infinity, for first-order samplers and Heun's.
 
-    For Gaussian data of standard deviation s, one Euler step from ratio a to b loses (a - b)^2 s^2 / 2(s^2 + a^2)^2 of
-    it. So what counts for features of size s is how dense the steps are in log(sigma/alpha) around log(s). This spread
-    is densest near 0.2, with a long tail for the large features that noise hides last: 50 Euler steps lose 3 to 4 %
-    for s from 0.1 to 1 (no spread can lose less than 2.5 % at any one s). Even steps in rectified flow's t lose 9 %
-    at 0.1.
+    For Gaussian data of standard deviation s, one Euler step from ratio a to b loses (a - b)^2 s^2
+    / 2(s^2 + a^2)^2 of it. So what counts for features of size s is how dense the steps are in
+    log(sigma/alpha) around log(s). This spread is densest near 0.2, with a long tail for the large
+    features that noise hides last: 50 Euler steps lose 3 to 4 % for s from 0.1 to 1 (no spread can
+    lose less than 2.5 % at any one s). Even steps in rectified flow's t lose 9 % at 0.1.
     """
     tau = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     return tau / (5 * (1 - tau) ** 1.6)
 
 
 def even_ratios(smallest: float, largest: float, steps: int) -> Tensor:
-    """`[steps + 1]` ratios sigma/alpha, even in the log-SNR but for the first, which is 0 (Lu et al. 2022b)."""
+    """`[steps + 1]` ratios sigma/alpha, even in the log-SNR but for the first, which is 0 (Lu et
+    al. 2022b).
+    """
     largest = min(largest, MAX_RATIO)
     ratios = torch.linspace(math.log(smallest), math.log(largest), steps, dtype=torch.float64).exp()
     return torch.cat([ratios.new_zeros(1), ratios])
@@ -60,7 +66,8 @@ def even_ratios(smallest: float, largest: float, steps: int) -> Tensor:
 def positions(ratios: Tensor, wanted: Tensor) -> list[int]:
     """The positions nearest to the wanted ratios, from the last to 0, no two the same.
 
-    ratios: `[last + 1]`, rising, of a schedule. wanted: `[steps + 1]`, rising, steps <= last; its ends are ignored.
+    ratios: `[last + 1]`, rising, of a schedule. wanted: `[steps + 1]`, rising, steps <= last; its
+    ends are ignored.
     """
     last, steps = len(ratios) - 1, len(wanted) - 1
     index = torch.arange(steps + 1)

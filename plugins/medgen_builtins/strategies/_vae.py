@@ -8,9 +8,23 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from medgen import Autoencoder, CriticLoss, LossFunction, Mode, Problem, RecipeError, Space, Strategy, Turn
+from medgen import (
+    Autoencoder,
+    CriticLoss,
+    LossFunction,
+    Mode,
+    Problem,
+    RecipeError,
+    Space,
+    Strategy,
+    Turn,
+)
 from medgen_builtins.strategies._discriminator import Discriminator
-from medgen_builtins.strategies._vae_turns import AutoencoderTurn, DiscriminatorTurn, make_discriminator
+from medgen_builtins.strategies._vae_turns import (
+    AutoencoderTurn,
+    DiscriminatorTurn,
+    make_discriminator,
+)
 
 
 class VaeStrategy(Strategy):
@@ -22,13 +36,24 @@ class VaeStrategy(Strategy):
         self.options = discriminator
 
     def turns(
-        self, mode: Mode, space: Space, network: nn.Module, losses: Mapping[str, LossFunction], device: torch.device
+        self,
+        mode: Mode,
+        space: Space,
+        network: nn.Module,
+        losses: Mapping[str, LossFunction],
+        device: torch.device,
     ) -> Sequence[Turn]:
-        """Return the autoencoder's turn and, if there is a loss with a `critic`, the discriminator's."""
+        """Return the autoencoder's turn and, if there is a loss with a `critic`, the
+        discriminator's.
+        """
         critics = {name: each for name, each in losses.items() if isinstance(each, CriticLoss)}
         if len(critics) > 1:
             raise RecipeError(
-                Problem("losses", f"{' and '.join(critics)} each train a discriminator, there is one", "Remove one")
+                Problem(
+                    "losses",
+                    f"{' and '.join(critics)} each train a discriminator, there is one",
+                    "Remove one",
+                )
             )
         autoencoder = cast("Autoencoder", network)  # a recipe of another network is refused
         first = AutoencoderTurn(mode, autoencoder, losses, self.options.start_step)

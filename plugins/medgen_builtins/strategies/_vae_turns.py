@@ -23,12 +23,15 @@ HEAD = -0.95
 DEAD = 0.01
 """Nats per value below which a latent channel counts as dead."""
 WON, WORSE, WINDOWS = 0.02, 1.1, 3
-"""The discriminator has won if its loss is below WON and the reconstruction's above WORSE times its best, in WINDOWS
-consecutive windows."""
+"""The discriminator has won if its loss is below WON and the reconstruction's above WORSE times its
+best, in WINDOWS consecutive windows.
+"""
 
 
 class VaeDraws(NamedTuple):
-    """Random numbers of a step. noise: `[batch, *latent]`. joined: `[batch]`, 1 once the discriminator takes part."""
+    """Random numbers of a step. noise: `[batch, *latent]`. joined: `[batch]`, 1 once the
+    discriminator takes part.
+    """
 
     noise: Tensor
     joined: Tensor
@@ -39,10 +42,14 @@ class AutoencoderTurn(nn.Module, Turn):
 
     name = "autoencoder"
 
-    def __init__(self, mode: Mode, network: Autoencoder, losses: Mapping[str, LossFunction], start_step: int):
+    def __init__(
+        self, mode: Mode, network: Autoencoder, losses: Mapping[str, LossFunction], start_step: int
+    ):
         super().__init__()
         self.network, self.start_step = network, start_step
-        self.losses = dict(cast("Mapping[str, AutoencoderLoss]", losses))  # what else a recipe is refused for
+        self.losses = dict(
+            cast("Mapping[str, AutoencoderLoss]", losses)
+        )  # what else a recipe is refused for
         self.makes_masks = not mode.condition and not mode.pooled
         self._asked: tuple[nn.Module, ...] = ()
         # not in checkpoints: means are taken wherever a run stops, and a stop must change nothing there
@@ -53,13 +60,21 @@ class AutoencoderTurn(nn.Module, Turn):
         self._asked = (discriminator,)
 
     def draw(self, generator: torch.Generator, batch: Batch) -> VaeDraws:
-        """Draw noise of the latents' shape; the discriminator's participation depends on the step alone."""
+        """Draw noise of the latents' shape; the discriminator's participation depends on the step
+        alone.
+        """
         size, *space = batch.image.shape[0], *batch.image.shape[2:]
-        shape = (size, self.network.latent_channels, *(length // self.network.factor for length in space))
+        shape = (
+            size,
+            self.network.latent_channels,
+            *(length // self.network.factor for length in space),
+        )
         noise = torch.randn(shape, generator=generator, device=generator.device)
         return VaeDraws(noise, joined(size, self.step >= self.start_step, noise.device))
 
-    def forward(self, batch: Batch, draws: VaeDraws, before: TurnOutput | None = None) -> TurnOutput:
+    def forward(
+        self, batch: Batch, draws: VaeDraws, before: TurnOutput | None = None
+    ) -> TurnOutput:
         """Return losses by name, each `[batch]`, for images in [-1, 1]."""
         mean, logvar = (each.float() for each in self.network.encode(batch.image))
         made = self.network.decode(mean + (0.5 * logvar).exp() * draws.noise).float()
@@ -67,7 +82,9 @@ class AutoencoderTurn(nn.Module, Turn):
         original = Clean(batch.image.float())
         losses = {name: loss(prediction, original) for name, loss in self.losses.items()}
         critics = [name for name, loss in self.losses.items() if isinstance(loss, CriticLoss)]
-        return TurnOutput(losses | {name: draws.joined * losses[name] for name in critics}, prediction, original)
+        return TurnOutput(
+            losses | {name: draws.joined * losses[name] for name in critics}, prediction, original
+        )
 
     def _logits(self, image: Tensor) -> Tensor:
         """Return logits whose gradients reach the image, not the discriminator's weights."""
@@ -82,7 +99,10 @@ class AutoencoderTurn(nn.Module, Turn):
         """Return the likeness of a sampled reconstruction, and statistics of its latents."""
         made = output.prediction.x0.clamp(-1, 1)
         error, head = made - truth, (truth > HEAD).any(1, keepdim=True).expand_as(truth)
-        rows = [("psnr/image", psnr(error.square().flatten(1).mean(1))), ("ssim", ssim(made, truth).flatten(1).mean(1))]
+        rows = [
+            ("psnr/image", psnr(error.square().flatten(1).mean(1))),
+            ("ssim", ssim(made, truth).flatten(1).mean(1)),
+        ]
         rows += self._inside("psnr/head", error, head)
         if lesion is not None:
             lesion = lesion.expand(len(truth), *truth.shape[2:])
@@ -100,7 +120,9 @@ class AutoencoderTurn(nn.Module, Turn):
 
     def summarise(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Derive statistics of each latent channel from the means over the validation set."""
-        kept = {name: value for name, value in metrics.items() if not name.startswith("latent/square_")}
+        kept = {
+            name: value for name, value in metrics.items() if not name.startswith("latent/square_")
+        }
         for name in metrics:
             if name.startswith("latent/square_"):
                 mean = kept.pop(name.replace("square", "mean"))
@@ -109,9 +131,20 @@ class AutoencoderTurn(nn.Module, Turn):
         return kept | {"latent/dead": float(sum(each < DEAD for each in kl))}
 
     def warning(self, step: int, means: Mapping[str, float]) -> str | None:
-        """Return a sentence, once, when the discriminator has won. means: over the steps since the last call."""
-        parts = [name for name, loss in self.losses.items() if name != "kl" and not isinstance(loss, CriticLoss)]
-        if not self._asked or step <= self.start_step or not parts or "loss/discriminator" not in means:
+        """Return a sentence, once, when the discriminator has won. means: over the steps since the
+        last call.
+        """
+        parts = [
+            name
+            for name, loss in self.losses.items()
+            if name != "kl" and not isinstance(loss, CriticLoss)
+        ]
+        if (
+            not self._asked
+            or step <= self.start_step
+            or not parts
+            or "loss/discriminator" not in means
+        ):
             return None
         error, critic = sum(means[f"loss/{name}"] for name in parts), means["loss/discriminator"]
         self._best = min(self._best, error)
@@ -133,18 +166,32 @@ class DiscriminatorTurn(nn.Module, Turn):
     def __init__(self, discriminator: nn.Module, loss: CriticLoss, options: Discriminator):
         super().__init__()
         self.discriminator, self.loss = discriminator, loss
-        self.betas, self.rate, self.start_step = options.betas, options.learning_rate, options.start_step
+        self.betas, self.rate, self.start_step = (
+            options.betas,
+            options.learning_rate,
+            options.start_step,
+        )
 
     def draw(self, generator: torch.Generator, batch: Batch) -> VaeDraws:
         """Return only whether the discriminator takes part."""
         size, device = batch.image.shape[0], generator.device
-        return VaeDraws(torch.zeros(size, 0, device=device), joined(size, self.step >= self.start_step, device))
+        return VaeDraws(
+            torch.zeros(size, 0, device=device), joined(size, self.step >= self.start_step, device)
+        )
 
-    def forward(self, batch: Batch, draws: VaeDraws, before: TurnOutput | None = None) -> TurnOutput:
+    def forward(
+        self, batch: Batch, draws: VaeDraws, before: TurnOutput | None = None
+    ) -> TurnOutput:
         """Return the discriminator's loss; `before` is the autoencoder's output."""
         assert before is not None
-        real, fake = (self.discriminator(each).float() for each in (batch.image.float(), before.prediction.x0))
-        return TurnOutput({self.name: draws.joined * self.loss.critic(real, fake)}, before.prediction, before.noisy)
+        real, fake = (
+            self.discriminator(each).float() for each in (batch.image.float(), before.prediction.x0)
+        )
+        return TurnOutput(
+            {self.name: draws.joined * self.loss.critic(real, fake)},
+            before.prediction,
+            before.noisy,
+        )
 
     def validation_metrics(
         self, output: TurnOutput, total: Tensor, truth: Tensor, lesion: Tensor | None
@@ -192,7 +239,9 @@ def overlap(one: Tensor, two: Tensor) -> Tensor:
 
 
 def latents(prediction: AutoencoderPrediction) -> list[tuple[str, Tensor]]:
-    """Return mean, mean square and KL of each channel's samples; `conclude` makes scales of the first two."""
+    """Return mean, mean square and KL of each channel's samples; `conclude` makes scales of the
+    first two.
+    """
     mean, logvar, rows = prediction.mean, prediction.logvar, []
     kl, square = divergence(mean, logvar), mean.square() + logvar.exp()
     for channel in range(mean.shape[1]):

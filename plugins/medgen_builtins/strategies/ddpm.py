@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from medgen import Recipe, Strategy, StrategySettings, between, diffusion_metrics, field, gt, hookimpl, settings
+from medgen import (
+    Recipe,
+    Strategy,
+    StrategySettings,
+    between,
+    diffusion_metrics,
+    field,
+    gt,
+    hookimpl,
+    settings,
+)
 from medgen.api.values import Better
 
 medgen_api = 1
@@ -14,13 +24,25 @@ medgen_api = 1
 class Ddpm(StrategySettings):
     """Denoising diffusion on a discrete, variance-preserving schedule (Ho et al. 2020)."""
 
-    schedule: Literal["linear", "cosine"] = field("cosine", help="shape of alpha_bar over the timesteps")
-    prediction: Literal["epsilon", "x0", "velocity"] = field("velocity", help="quantity that the network predicts")
+    schedule: Literal["linear", "cosine"] = field(
+        "cosine", help="shape of alpha_bar over the timesteps"
+    )
+    prediction: Literal["epsilon", "x0", "velocity"] = field(
+        "velocity", help="quantity that the network predicts"
+    )
     timesteps: int = field(1000, help="timesteps of the schedule", check=between(2, 10**6))
-    beta_start: float = field(1e-4, help="first beta of the linear schedule, as for 1000 timesteps", check=gt(0))
-    beta_end: float = field(0.02, help="last beta of the linear schedule, as for 1000 timesteps", check=gt(0))
-    sampler: Literal["ddim", "dpm_solver", "ancestral"] = field("dpm_solver", help="sampling method")
-    sampling_steps: int = field(50, help="sampling steps, at most timesteps", check=between(1, 10**6))
+    beta_start: float = field(
+        1e-4, help="first beta of the linear schedule, as for 1000 timesteps", check=gt(0)
+    )
+    beta_end: float = field(
+        0.02, help="last beta of the linear schedule, as for 1000 timesteps", check=gt(0)
+    )
+    sampler: Literal["ddim", "dpm_solver", "ancestral"] = field(
+        "dpm_solver", help="sampling method"
+    )
+    sampling_steps: int = field(
+        50, help="sampling steps, at most timesteps", check=between(1, 10**6)
+    )
 
     def metrics(self, recipe: Recipe) -> dict[str, Better]:
         return diffusion_metrics()
@@ -30,7 +52,9 @@ class Ddpm(StrategySettings):
 
         linear = self.schedule == "linear"
         steps = self.timesteps
-        betas = linear_betas(steps, self.beta_start, self.beta_end) if linear else cosine_betas(steps)
+        betas = (
+            linear_betas(steps, self.beta_start, self.beta_end) if linear else cosine_betas(steps)
+        )
         return DdpmStrategy(betas, self.prediction, self.sampler, self.sampling_steps)
 
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from medgen import Recipe, Strategy, StrategySettings, between, diffusion_metrics, field, gt, hookimpl, settings
+from medgen import (
+    Recipe,
+    Strategy,
+    StrategySettings,
+    between,
+    diffusion_metrics,
+    field,
+    gt,
+    hookimpl,
+    settings,
+)
 from medgen.api.values import Better
 
 medgen_api = 1
@@ -12,13 +22,17 @@ medgen_api = 1
 
 @settings
 class Rflow(StrategySettings):
-    """Rectified flow: straight lines from data to noise (Liu et al. 2023), the loss on their velocity."""
+    """Rectified flow: straight lines from data to noise (Liu et al. 2023), the loss on their
+    velocity.
+    """
 
     time: Literal["uniform", "logit-normal", "shifted"] = field(
         "logit-normal", help="distribution of t in 0..1 in training"
     )
     logit_mean: float = field(0.0, help="mean of logit(t) for logit-normal; above 0: more noise")
-    logit_std: float = field(1.0, help="standard deviation of logit(t) for logit-normal", check=gt(0))
+    logit_std: float = field(
+        1.0, help="standard deviation of logit(t) for logit-normal", check=gt(0)
+    )
     shift: float = field(3.0, help="factor of sigma/alpha of a uniform t, for shifted", check=gt(0))
     prediction: Literal["velocity", "x0"] = field(
         "velocity", help="output of the network; x0 learns faster, velocity is better in the end"

@@ -13,9 +13,13 @@ medgen_api = 1
 
 @settings
 class Vae(StrategySettings):
-    """An autoencoder with normal latents; a loss such as `adversarial` adds a discriminator as the second turn."""
+    """An autoencoder with normal latents; a loss such as `adversarial` adds a discriminator as the
+    second turn.
+    """
 
-    discriminator: Discriminator = field(Discriminator(), help="settings of the discriminator, the second turn")
+    discriminator: Discriminator = field(
+        Discriminator(), help="settings of the discriminator, the second turn"
+    )
 
     gives = ("x0", "mean", "logvar", "logits")
     unconditional = True
@@ -27,14 +31,18 @@ class Vae(StrategySettings):
         size, layers = recipe.data.image_size, self.discriminator.layers
         if layers and size // 2**layers < 4:
             what = f"got {layers}, expected fewer for images of {size} px"
-            yield Problem("strategy.vae.discriminator.layers", what, "Leave it out, or use larger images")
+            yield Problem(
+                "strategy.vae.discriminator.layers", what, "Leave it out, or use larger images"
+            )
         network = recipe.network
         if network is not None and not network.latent_channels:
             what = "is no autoencoder, as strategy.vae needs one"
             yield Problem(f"network.{recipe.names['network']}", what, "Use [network.autoencoder]")
 
     def metrics(self, recipe: Recipe) -> dict[str, Better]:
-        gains: dict[str, Better] = dict.fromkeys(("psnr/image", "psnr/head", "ssim", "dice"), "high")
+        gains: dict[str, Better] = dict.fromkeys(
+            ("psnr/image", "psnr/head", "ssim", "dice"), "high"
+        )
         errors: dict[str, Better] = dict.fromkeys(
             ("loss/val/discriminator", "l1/lesion", "l1/outside", "latent/dead"), "low"
         )

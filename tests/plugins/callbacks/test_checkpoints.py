@@ -43,26 +43,51 @@ def end_epochs(saving, run, values, name="loss/val"):
 
 
 def test_best_is_the_lowest_and_neither_nan_nor_nothing_is(saving):
-    assert end_epochs(*saving(), [3.0, 2.0, float("nan"), 2.5, None, 0.0]) == [True, True, False, False, False, True]
+    assert end_epochs(*saving(), [3.0, 2.0, float("nan"), 2.5, None, 0.0]) == [
+        True,
+        True,
+        False,
+        False,
+        False,
+        True,
+    ]
 
 
 def test_a_minus_makes_the_highest_best(saving):
-    assert end_epochs(*saving(metric='"-psnr/x0"'), [20.0, 25.0, 24.0], "psnr/x0") == [True, True, False]
+    assert end_epochs(*saving(metric='"-psnr/x0"'), [20.0, 25.0, 24.0], "psnr/x0") == [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_the_highest_of_a_gain_is_best_without_a_minus_too(saving):
-    assert end_epochs(*saving(metric="psnr/x0"), [20.0, 25.0, 24.0], "psnr/x0") == [True, True, False]
+    assert end_epochs(*saving(metric="psnr/x0"), [20.0, 25.0, 24.0], "psnr/x0") == [
+        True,
+        True,
+        False,
+    ]
 
 
-@pytest.mark.parametrize("metric", ["loss/val", "loss/val/mse", "loss/val/t_800_1000", "mse/lesion", "-psnr/x0"])
+@pytest.mark.parametrize(
+    "metric", ["loss/val", "loss/val/mse", "loss/val/t_800_1000", "mse/lesion", "-psnr/x0"]
+)
 def test_whatever_validation_gives_may_be_what_is_best(metric):
-    assert load("bravo_rflow", [f'callbacks.checkpoints.metric="{metric}"']).callbacks["checkpoints"].metric == metric
+    assert (
+        load("bravo_rflow", [f'callbacks.checkpoints.metric="{metric}"'])
+        .callbacks["checkpoints"]
+        .metric
+        == metric
+    )
 
 
 @pytest.mark.parametrize(
     ("metric", "said"),
     [
-        ("loss/val/l1", 'got "loss/val/l1", which no loss, strategy or callback of this recipe gives'),
+        (
+            "loss/val/l1",
+            'got "loss/val/l1", which no loss, strategy or callback of this recipe gives',
+        ),
         ("psnr", "Did you mean psnr/x0"),
         ("kid", "Choose one of loss/val, "),
         ("-loss/val", "but loss/val is better where it is low. Leave the minus out"),
@@ -73,7 +98,9 @@ def test_a_metric_that_nothing_gives_is_told_before_training(metric, said):
         load("bravo_rflow", [f'callbacks.checkpoints.metric="{metric}"'])
 
 
-@pytest.mark.parametrize(("name", "more"), [("bravo_rflow", ()), ("vae_bravo", (*SMALL, *AUTOENCODER))])
+@pytest.mark.parametrize(
+    ("name", "more"), [("bravo_rflow", ()), ("vae_bravo", (*SMALL, *AUTOENCODER))]
+)
 def test_no_figure_of_validation_is_refused(name, more, tiny, tmp_path):
     """But for those of latent channels, which nothing is best by."""
     recipe = load(name, [*tiny, *more, "training.steps=1", "callbacks.previews=false"])
@@ -85,7 +112,10 @@ def test_no_figure_of_validation_is_refused(name, more, tiny, tmp_path):
 
 def test_the_metrics_of_a_strategy_that_does_not_say_are_not_checked(monkeypatch):
     monkeypatch.setattr(Rflow, "metrics", StrategySettings.metrics)
-    assert load("bravo_rflow", ["callbacks.checkpoints.metric=own"]).callbacks["checkpoints"].metric == "own"
+    assert (
+        load("bravo_rflow", ["callbacks.checkpoints.metric=own"]).callbacks["checkpoints"].metric
+        == "own"
+    )
 
 
 def test_the_newest_epochs_are_kept_and_nothing_else_is_touched(saving, tmp_path):

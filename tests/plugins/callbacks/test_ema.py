@@ -10,7 +10,9 @@ from medgen.training.validation import validate
 
 @pytest.fixture
 def run(tiny, tmp_path):
-    run = assemble(load("bravo_rflow", [*tiny, "training.steps=1", "callbacks.previews=false"]), tmp_path)
+    run = assemble(
+        load("bravo_rflow", [*tiny, "training.steps=1", "callbacks.previews=false"]), tmp_path
+    )
     yield run
     run.train.close()
 
@@ -23,7 +25,9 @@ def test_an_update_is_the_closed_form(run):
     run.progress.step = 1
     run.callbacks["ema"].medgen_step_end(run)
     decay = min(0.9999, 2 / 11)
-    for old, new, live in zip(before, run.averaged.parameters(), run.network.parameters(), strict=True):
+    for old, new, live in zip(
+        before, run.averaged.parameters(), run.network.parameters(), strict=True
+    ):
         torch.testing.assert_close(new, decay * old + (1 - decay) * live)
         assert new.dtype == torch.float32
 
@@ -34,7 +38,9 @@ def test_validation_sees_the_average_and_the_weights_come_back(run):
             each.add_(torch.randn_like(each))
     live = [each.clone() for each in run.network.parameters()]
     averaged = validate(run)
-    assert all(torch.equal(one, two) for one, two in zip(live, run.network.parameters(), strict=True))
+    assert all(
+        torch.equal(one, two) for one, two in zip(live, run.network.parameters(), strict=True)
+    )
     with torch.no_grad():
         torch._foreach_copy_(list(run.network.parameters()), list(run.averaged.parameters()))
     assert validate(run) == averaged

@@ -27,7 +27,11 @@ SHORT = (
     "training.epoch_steps=3",
     "data.val_fraction=0.3",
 )
-MEASURED = ("callbacks.evaluation.every=1", "callbacks.evaluation.count=20", "callbacks.evaluation.steps=2")
+MEASURED = (
+    "callbacks.evaluation.every=1",
+    "callbacks.evaluation.count=20",
+    "callbacks.evaluation.steps=2",
+)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +71,9 @@ def measured(folder):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     names = ("kid", "obedience")
     return {
-        line["step"]: {name: line[name] for name in line if name.startswith(names)} for line in lines if "kid" in line
+        line["step"]: {name: line[name] for name in line if name.startswith(names)}
+        for line in lines
+        if "kid" in line
     }
 
 
@@ -80,21 +86,32 @@ def test_the_figures_are_in_the_journal_and_decide_which_is_best(short, medgen, 
     assert all(each.keys() == {"kid", "obedience", "obedience/real"} for each in found.values())
     assert len({each["obedience/real"] for each in found.values()}) == 1
     state = checkpoint.load(tmp_path / "r/best.pt")
-    assert state["callbacks"]["checkpoints"]["best_step"] == min(found, key=lambda step: found[step]["kid"])
+    assert state["callbacks"]["checkpoints"]["best_step"] == min(
+        found, key=lambda step: found[step]["kid"]
+    )
 
 
 def test_a_run_that_is_measured_trains_as_one_that_is_not(short, medgen, tmp_path):
     """Samples and what they are measured with take nothing from the streams of the training; dropout is one."""
     for name, more in (("with", MEASURED), ("without", ())):
-        assert medgen("train", *short, *more, "network.unet.dropout=0.2", f"run.dir={tmp_path}/{name}").code == 0
+        assert (
+            medgen(
+                "train", *short, *more, "network.unet.dropout=0.2", f"run.dir={tmp_path}/{name}"
+            ).code
+            == 0
+        )
     assert measured(tmp_path / "with")
     assert differences(tmp_path / "with", tmp_path / "without") == []
 
 
 def test_a_run_that_was_stopped_and_resumed_has_the_same_figures(short, tmp_path):
     server, folder = Server(tmp_path), tmp_path / "r"
-    whole = server.run("train", *short, *MEASURED, f"run.dir={tmp_path}/whole", hook=teach_little, given=(0,))
-    stopped = server.run("train", *short, *MEASURED, f"run.dir={folder}", hook=teach_little, given=(0, 5))
+    whole = server.run(
+        "train", *short, *MEASURED, f"run.dir={tmp_path}/whole", hook=teach_little, given=(0,)
+    )
+    stopped = server.run(
+        "train", *short, *MEASURED, f"run.dir={folder}", hook=teach_little, given=(0, 5)
+    )
     resumed = server.run("train", "--resume", folder, hook=teach_little, given=(0,))
     assert (whole.code, stopped.code, resumed.code) == (0, 75, 0), resumed.err
     assert measured(folder) == measured(tmp_path / "whole")
@@ -104,24 +121,44 @@ def test_a_run_that_was_stopped_and_resumed_has_the_same_figures(short, tmp_path
 @pytest.mark.parametrize("count", [2, 4])
 def test_ranks_measure_together_what_one_process_measures(count, short, medgen, tmp_path):
     """With two blocks of samples, each of two ranks makes one; of four, two have none. The weights stay as they are."""
-    common = (*short, *MEASURED, "training.steps=3", "training.learning_rate=1e-30", "callbacks.ema=false")
+    common = (
+        *short,
+        *MEASURED,
+        "training.steps=3",
+        "training.learning_rate=1e-30",
+        "callbacks.ema=false",
+    )
     assert medgen("train", *common, f"run.dir={tmp_path}/one").code == 0
-    ended = ranks.run(Server(tmp_path), "train", *common, f"run.dir={tmp_path}/r", count=count, hook=teach_little)
+    ended = ranks.run(
+        Server(tmp_path), "train", *common, f"run.dir={tmp_path}/r", count=count, hook=teach_little
+    )
     assert [each.code for each in ended] == [0] * count, ended[0].err
     assert measured(tmp_path / "r") == measured(tmp_path / "one")
 
 
 def test_without_masks_there_is_no_obedience_and_it_cannot_be_what_is_best(short, medgen, tmp_path):
-    bare = ("mode=images", "mode.images.images=['bravo']", "mode.images.condition=[]", "data.lesion_only=false")
+    bare = (
+        "mode=images",
+        "mode.images.images=['bravo']",
+        "mode.images.condition=[]",
+        "data.lesion_only=false",
+    )
     result = medgen("train", *short, *bare, *MEASURED, f"run.dir={tmp_path}/r")
     assert result.code == 0, result.err
     assert {name for each in measured(tmp_path / "r").values() for name in each} == {"kid"}
-    with pytest.raises(RecipeError, match=r"metric: got \"obedience\", which no loss, strategy or callback"):
-        load("bravo_rflow", [*short[1:], *bare, *MEASURED, "callbacks.checkpoints.metric=obedience"])
+    with pytest.raises(
+        RecipeError, match=r"metric: got \"obedience\", which no loss, strategy or callback"
+    ):
+        load(
+            "bravo_rflow", [*short[1:], *bare, *MEASURED, "callbacks.checkpoints.metric=obedience"]
+        )
 
 
 def test_several_features_have_a_figure_each(short, medgen, tmp_path):
-    more = ("callbacks.evaluation.features=['radiomics','atlas']", "callbacks.evaluation.obedience=false")
+    more = (
+        "callbacks.evaluation.features=['radiomics','atlas']",
+        "callbacks.evaluation.obedience=false",
+    )
     result = medgen("train", *short, *MEASURED, *more, "training.steps=3", f"run.dir={tmp_path}/r")
     assert result.code == 0, result.err
     assert [*measured(tmp_path / "r")[3]] == ["kid", "kid/atlas"]
@@ -159,6 +196,11 @@ def test_a_mistake_is_told_before_training(override):
 
 
 def test_with_one_person_held_out_the_run_does_not_begin(tiny, medgen, tmp_path):
-    result = medgen("train", "bravo_rflow", *tiny, "training.steps=1", *MEASURED, f"run.dir={tmp_path}/r")
+    result = medgen(
+        "train", "bravo_rflow", *tiny, "training.steps=1", *MEASURED, f"run.dir={tmp_path}/r"
+    )
     assert result.code == 3
-    assert "callbacks.evaluation: persons held out with slices to compare with: 1, expected at least 2" in result.err
+    assert (
+        "callbacks.evaluation: persons held out with slices to compare with: 1, expected at least 2"
+        in result.err
+    )

@@ -57,7 +57,9 @@ def falling(centre=-3.0, turn=-2.0):
 
 
 @pytest.mark.parametrize("centre", [-4.0, -3.0])
-def test_the_suggestion_is_half_of_where_the_loss_falls_no_more_but_not_below_its_fastest_fall(centre):
+def test_the_suggestion_is_half_of_where_the_loss_falls_no_more_but_not_below_its_fastest_fall(
+    centre,
+):
     found = judge(RATES, falling(centre))
     assert 10**centre / 1.3 < found.steepest < 10**centre * 1.5
     assert 2 * found.steepest < found.bound <= 10**-1.9
@@ -126,7 +128,9 @@ def test_the_seed_alone_decides_the_curve(run, tiny, tmp_path):
     finder = Finder(LrFind(min_lr=1e-4, max_lr=1e-2, steps=10))
     first, again = finder.find(run), finder.find(run)
     assert first == again
-    other = assemble(load("bravo_rflow", [*tiny, *QUIET, "training.steps=20", "run.seed=1"]), tmp_path)
+    other = assemble(
+        load("bravo_rflow", [*tiny, *QUIET, "training.steps=20", "run.seed=1"]), tmp_path
+    )
     assert finder.find(other).scores != first.scores
     other.train.close()
 
@@ -139,7 +143,10 @@ def test_a_sweep_ends_where_the_loss_is_lost(run):
 
 
 def test_the_times_of_the_probe_are_spread_evenly(tiny, tmp_path):
-    run = assemble(load("bravo_rflow", [*tiny, *QUIET, "training.steps=1", "strategy.rflow.time=uniform"]), tmp_path)
+    run = assemble(
+        load("bravo_rflow", [*tiny, *QUIET, "training.steps=1", "strategy.rflow.time=uniform"]),
+        tmp_path,
+    )
     counts = torch.histc(Probe(run).draws.t, 16, 0, 1000)
     assert counts.sum() == 64
     assert counts.min() >= 2  # for times drawn one by one this has a chance of 1 in 1,000
@@ -167,13 +174,21 @@ class Chasing(torch.nn.Module, Turn):
 
 def test_every_turn_is_driven_at_the_rate_and_the_first_one_is_scored(tiny, tmp_path, monkeypatch):
     one = RflowStrategy.turns
-    monkeypatch.setattr(RflowStrategy, "turns", lambda self, *given: [*one(self, *given), Chasing()])
+    monkeypatch.setattr(
+        RflowStrategy, "turns", lambda self, *given: [*one(self, *given), Chasing()]
+    )
     run = assemble(load("bravo_rflow", [*tiny, *QUIET, "training.steps=20"]), tmp_path)
     seen, update = [], Trainer._update
 
     def noted(self, name, turn, record):
         update(self, name, turn, record)
-        seen.append((name, self.run.optimizers[name].param_groups[0]["lr"], run.turns["chasing"].place.item()))
+        seen.append(
+            (
+                name,
+                self.run.optimizers[name].param_groups[0]["lr"],
+                run.turns["chasing"].place.item(),
+            )
+        )
 
     monkeypatch.setattr(Trainer, "_update", noted)
     settings, before = LrFind(min_lr=1e-4, max_lr=1e-2, steps=10), state(run)
@@ -192,14 +207,24 @@ def test_every_turn_is_driven_at_the_rate_and_the_first_one_is_scored(tiny, tmp_
 
 def test_a_run_goes_on_as_if_nothing_had_been_measured(medgen, tiny, tmp_path):
     for name, more in (("with", ["callbacks.lr_find.steps=12"]), ("without", [])):
-        options = [*tiny, *more, "training.steps=3", "callbacks.previews=false", f"run.dir={tmp_path / name}"]
+        options = [
+            *tiny,
+            *more,
+            "training.steps=3",
+            "callbacks.previews=false",
+            f"run.dir={tmp_path / name}",
+        ]
         assert medgen("train", "bravo_rflow", *options).code == 0
     assert differences(tmp_path / "with", tmp_path / "without") == []
-    assert {each.name for each in (tmp_path / "with").glob("lr_finder*")} == {"lr_finder.png", "lr_finder.json"}
+    assert {each.name for each in (tmp_path / "with").glob("lr_finder*")} == {
+        "lr_finder.png",
+        "lr_finder.json",
+    }
 
 
 @pytest.mark.parametrize(
-    ("place", "word"), [("steepest", "fastest fall"), ("suggestion", "suggested"), ("bound", "safe")]
+    ("place", "word"),
+    [("steepest", "fastest fall"), ("suggestion", "suggested"), ("bound", "safe")],
 )
 def test_the_picture_has_a_mark_at_what_was_found(place, word):
     found = judge(RATES, falling())._replace(suggestion=2 * judge(RATES, falling()).steepest)

@@ -59,7 +59,10 @@ def test_a_curve_that_rises_fires_as_a_flat_one_does():
 
 
 def test_progress_in_steps_smaller_than_the_least_improvement_adds_up():
-    assert fired_at([0.999**epoch for epoch in range(500)], min_improvement=0.5, window=1, patience=6) is None
+    assert (
+        fired_at([0.999**epoch for epoch in range(500)], min_improvement=0.5, window=1, patience=6)
+        is None
+    )
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -161,14 +164,20 @@ KILLS = [
     (f"{PLUGIN}:Progressive._save", 1, True),  # it is noted, and the second has not begun
     (f"{PLUGIN}:carry_over", 1, True),  # it has its weights, and nothing is saved
     ("medgen.training.trainer:Trainer.step", 3, True),  # in the second
-    ("medgen_builtins.callbacks._plateau:Plateau.add", 1, True),  # its plateau is seen and not saved
+    (
+        "medgen_builtins.callbacks._plateau:Plateau.add",
+        1,
+        True,
+    ),  # its plateau is seen and not saved
     (f"{PLUGIN}:Progressive._save", 1, False),
     ("medgen.training.trainer:Trainer.step", 3, False),  # in the last
     (f"{PLUGIN}:Progressive._finish", 1, False),
 ]
 
 
-def test_killed_in_each_phase_and_between_phases_it_ends_as_if_never_killed(autoencoder, tmp_path, cache):
+def test_killed_in_each_phase_and_between_phases_it_ends_as_if_never_killed(
+    autoencoder, tmp_path, cache
+):
     server = Server(tmp_path)
     whole = server.run("train", "vae_progressive", *autoencoder, f"run.dir={tmp_path}/whole")
     assert whole.code == 0, whole.err
@@ -205,7 +214,9 @@ def test_a_signal_in_a_phase_saves_it_and_resuming_goes_on_there(call, stopped, 
     ended = medgen("train", "--resume", folder)
     assert ended.code == 0, ended.err
     assert f"{name}  batches of" in ended.out
-    assert all(f"{earlier}  batches of" not in ended.out for earlier in PHASES[: PHASES.index(name)])
+    assert all(
+        f"{earlier}  batches of" not in ended.out for earlier in PHASES[: PHASES.index(name)]
+    )
     assert json.loads((folder / "metadata.json").read_text())["status"] == "complete"
 
 
@@ -216,7 +227,9 @@ def test_a_phase_begins_with_the_averaged_weights_of_the_one_before_and_new_opti
     before, after = (checkpoint.load(folder / name / "latest.pt") for name in PHASES[:2])
     assert after["position"]["step"] == 0
     for kept in ("network", "averaged"):
-        assert all(torch.equal(after[kept][name], value) for name, value in before["averaged"].items())
+        assert all(
+            torch.equal(after[kept][name], value) for name, value in before["averaged"].items()
+        )
     assert after["optimizers"]["network"]["state"] == {}
     assert "plateau" in after["callbacks"]
 
@@ -229,7 +242,9 @@ def test_a_discriminator_goes_along_where_it_fits_and_else_begins_anew_with_a_wo
     real, seen = _progressive.carry_over, []
 
     def carry_over(child, before):
-        fresh = {name: each.clone() for name, each in child.turns["discriminator"].state_dict().items()}
+        fresh = {
+            name: each.clone() for name, each in child.turns["discriminator"].state_dict().items()
+        }
         real(child, before)
         old = checkpoint.load(before / "latest.pt")["turns"]["discriminator"]
         now = child.turns["discriminator"].state_dict()
@@ -256,7 +271,9 @@ def test_a_time_limit_that_no_step_fits_into_is_a_mistake_and_resuming_without_i
     folder = tmp_path / "r"
     has_built = "medgen.data.store.cache_folder.has_built"
     monkeypatch.setattr(has_built, lambda began: False)  # time for that is no mistake
-    ended = medgen("train", "bravo_rflow", *growing, f"run.dir={folder}", "training.time_limit=1e-6")
+    ended = medgen(
+        "train", "bravo_rflow", *growing, f"run.dir={folder}", "training.time_limit=1e-6"
+    )
     assert (ended.code, "no step fits into what is left" in ended.err) == (2, True)
     assert medgen("train", "--resume", folder, "training.time_limit=1e-6").code == 2
     assert medgen("train", "--resume", folder, "training.time_limit=0").code == 0
@@ -265,7 +282,13 @@ def test_a_time_limit_that_no_step_fits_into_is_a_mistake_and_resuming_without_i
 def test_auto_goes_on_with_the_run_and_not_with_a_phase_and_says_when_it_is_complete(
     medgen, growing, tmp_path, monkeypatch
 ):
-    given = ("train", "bravo_rflow", *growing, f"run.root={tmp_path}/runs", "run.folder=p/{timestamp}")
+    given = (
+        "train",
+        "bravo_rflow",
+        *growing,
+        f"run.root={tmp_path}/runs",
+        "run.folder=p/{timestamp}",
+    )
     with monkeypatch.context() as patch:
         signal_at(patch, Trainer, "step", 6)
         assert medgen(*given).code == 75
@@ -279,7 +302,9 @@ def test_auto_goes_on_with_the_run_and_not_with_a_phase_and_says_when_it_is_comp
     assert medgen("train", "bravo_rflow", *growing, f"run.dir={folder}").code == 2
 
 
-def test_the_final_model_is_a_checkpoint_of_the_last_size_that_needs_nothing_else(medgen, growing, tmp_path):
+def test_the_final_model_is_a_checkpoint_of_the_last_size_that_needs_nothing_else(
+    medgen, growing, tmp_path
+):
     from medgen.config.recipe import from_toml
 
     assert medgen("train", "bravo_rflow", *growing, f"run.dir={tmp_path}/r").code == 0
@@ -303,7 +328,9 @@ def test_a_dry_run_describes_every_phase(medgen, growing):
 
 
 def test_a_metric_that_nobody_measures_is_told_with_those_that_there_are(medgen, growing, tmp_path):
-    ended = medgen("train", "bravo_rflow", *growing, f"run.dir={tmp_path}/r", f"{KEY}.metric=loss/vall")
+    ended = medgen(
+        "train", "bravo_rflow", *growing, f"run.dir={tmp_path}/r", f"{KEY}.metric=loss/vall"
+    )
     assert ended.code == 2
     assert "got 'loss/vall', expected one of loss/val," in ended.err
 
@@ -314,7 +341,10 @@ def test_a_metric_that_nobody_measures_is_told_with_those_that_there_are(medgen,
         ((f"{KEY}.batch_sizes=[4,2]",), f"{KEY}.batch_sizes: got 2 values, expected 3"),
         ((f"{KEY}.sizes=[16,64,32]",), f"{KEY}.sizes: got [16, 64, 32], expected rising sizes"),
         ((f"{KEY}.sizes=[16,16,32]",), f"{KEY}.sizes: got [16, 16, 32], expected rising sizes"),
-        ((f"{KEY}.sizes=[]", f"{KEY}.batch_sizes=[]"), f"{KEY}.sizes: got [], expected at least one"),
+        (
+            (f"{KEY}.sizes=[]", f"{KEY}.batch_sizes=[]"),
+            f"{KEY}.sizes: got [], expected at least one",
+        ),
         ((f"{KEY}.sizes=[16,33,64]",), f"{KEY}.sizes[1]: got 33, which is 33 x 33 in the space"),
         (
             ("training.accumulate=2", f"{KEY}.batch_sizes=[4,2,1]"),
@@ -343,6 +373,8 @@ def test_verify_resume_compares_every_phase(medgen, growing, monkeypatch, tmp_pa
             (tmp_path / name / phase).mkdir(parents=True)
             (tmp_path / name / phase / "metrics.jsonl").touch()
             value = float((name, phase) == ("two", "phase_32"))
-            checkpoint.save({"network": {"w": torch.tensor([value])}}, tmp_path / name / phase / "latest.pt")
+            checkpoint.save(
+                {"network": {"w": torch.tensor([value])}}, tmp_path / name / phase / "latest.pt"
+            )
     found = verify_resume.differences(tmp_path / "one", tmp_path / "two")
     assert found == ["phase_32: network/w differs by up to 1.0e+00"]

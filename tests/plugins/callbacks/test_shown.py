@@ -69,8 +69,19 @@ def test_tensorboard_has_the_numbers_of_the_journal_the_pictures_and_the_recipe(
     events = EventAccumulator(str(folder / "tensorboard")).Reload()
     journal = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     validated = {line["step"]: line["loss/val"] for line in journal if "loss/val" in line}
-    assert {event.step: pytest.approx(event.value) for event in events.Scalars("loss/val")} == validated
-    names = {"learning_rate", "grad_norm", "images_per_second", "data_wait", "flops", "mfu", "memory_gb", "loss/train"}
+    assert {
+        event.step: pytest.approx(event.value) for event in events.Scalars("loss/val")
+    } == validated
+    names = {
+        "learning_rate",
+        "grad_norm",
+        "images_per_second",
+        "data_wait",
+        "flops",
+        "mfu",
+        "memory_gb",
+        "loss/train",
+    }
     assert names <= set(events.Tags()["scalars"])
     assert {"previews/samples", "previews/trajectory"} <= set(events.Tags()["images"])
     assert "recipe/text_summary" in events.Tags()["tensors"]
@@ -102,13 +113,22 @@ def failing_events(patch, after):
 
 
 @pytest.mark.parametrize("after", [0, 5])
-def test_events_that_cannot_be_written_are_told_and_training_goes_on(after, medgen, tiny, tmp_path, monkeypatch):
+def test_events_that_cannot_be_written_are_told_and_training_goes_on(
+    after, medgen, tiny, tmp_path, monkeypatch
+):
     """Point 14: the thread that writes them neither ends the run nor prints a traceback."""
     failing_events(monkeypatch, after)
-    options = ("callbacks.previews=false", "training.steps=4", "training.epoch_steps=4", "training.validate_every=0")
+    options = (
+        "callbacks.previews=false",
+        "training.steps=4",
+        "training.epoch_steps=4",
+        "training.validate_every=0",
+    )
     result = medgen("train", "bravo_rflow", *tiny, *options, f"run.dir={tmp_path / 'run'}")
     assert (result.code, "Traceback" in result.err) == (0, False), result.err
-    assert "tensorboard: cannot be written (No space left on device). Training goes on" in result.err
+    assert (
+        "tensorboard: cannot be written (No space left on device). Training goes on" in result.err
+    )
     assert len((tmp_path / "run/metrics.jsonl").read_text().splitlines()) == 4
 
 

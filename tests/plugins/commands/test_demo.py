@@ -24,14 +24,20 @@ from scipy import ndimage
 
 from medgen.errors import RecipeError
 
-needs_nilearn = pytest.mark.skipif(find_spec("nilearn") is None, reason="nilearn is not installed (the extra `demo`)")
+needs_nilearn = pytest.mark.skipif(
+    find_spec("nilearn") is None, reason="nilearn is not installed (the extra `demo`)"
+)
 COARSE = 6.0
 NAMES = {"bravo", "t1_pre", "t1_gd", "flair", "seg"}
 
 
 def contents(root: Path) -> dict[str, bytes]:
     """Every file below `root` by its path."""
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +60,9 @@ def test_the_bytes_do_not_depend_on_when_or_by_how_many_processes_they_are_writt
 ) -> None:
     """Two workers later write what one did, and each patient is reported once."""
     done: list[int] = []
-    folders = make_demo(tmp_path / "b", 3, seed=5, workers=2, spacing=COARSE, advance=lambda: done.append(1))
+    folders = make_demo(
+        tmp_path / "b", 3, seed=5, workers=2, spacing=COARSE, advance=lambda: done.append(1)
+    )
     assert contents(tmp_path / "b") == contents(cohort)
     assert [folder.name for folder in folders] == ["Mets_001", "Mets_002", "Mets_003"]
     assert len(done) == 3
@@ -91,11 +99,15 @@ def test_files_are_int16_images_and_a_01_mask_in_ras_with_millimetres_and_no_tra
         assert image.header.get_zooms() == (COARSE, COARSE, COARSE)
         assert image.header.get_xyzt_units()[0] == "mm"
         assert image.header["descrip"].item() == b""
-        assert len(gzip.decompress(raw)) == 352 + image.dataobj.dtype.itemsize * np.prod(image.shape)
+        assert len(gzip.decompress(raw)) == 352 + image.dataobj.dtype.itemsize * np.prod(
+            image.shape
+        )
 
 
 @needs_nilearn
-def test_every_patient_has_lesions_and_they_lie_within_the_brain(patients: list[dict[str, np.ndarray]]) -> None:
+def test_every_patient_has_lesions_and_they_lie_within_the_brain(
+    patients: list[dict[str, np.ndarray]],
+) -> None:
     """The mask is 0/1, not empty, small beside the brain, and 0 wherever the images are background."""
     for patient in patients:
         mask, brain = patient["seg"] > 0, patient["t1_pre"] > 0
@@ -120,10 +132,15 @@ def test_lesions_are_brighter_than_what_surrounds_them_only_after_contrast(
     for patient in patients:
         mask = patient["seg"] > 0
         ring = ndimage.binary_dilation(mask, iterations=2) & ~mask & (patient["bravo"] > 0)
-        ratio = {name: patient[name][mask].mean() / patient[name][ring].mean() for name in NAMES - {"seg"}}
+        ratio = {
+            name: patient[name][mask].mean() / patient[name][ring].mean()
+            for name in NAMES - {"seg"}
+        }
         assert min(ratio["bravo"], ratio["t1_gd"]) > 1.3
         assert ratio["t1_gd"] > 1.4 * ratio["t1_pre"]
-        assert patient["t1_pre"][mask].mean() < 0.9 * np.percentile(patient["t1_pre"][patient["t1_pre"] > 0], 90)
+        assert patient["t1_pre"][mask].mean() < 0.9 * np.percentile(
+            patient["t1_pre"][patient["t1_pre"] > 0], 90
+        )
 
 
 @needs_nilearn
@@ -135,12 +152,20 @@ def test_tissues_have_the_contrast_of_their_sequence() -> None:
     means = {}
     for name, contrast in CONTRASTS.items():
         image = render(rng, grid, contrast, tissue, healthy, np.zeros(grid.shape, np.float32))
-        means[name] = [image[(part > 0.9) & tissue.brain].mean() for part in (tissue.csf, tissue.grey, tissue.white)]
-    assert all(csf < grey < white for csf, grey, white in (means[name] for name in ("bravo", "t1_pre", "t1_gd")))
+        means[name] = [
+            image[(part > 0.9) & tissue.brain].mean()
+            for part in (tissue.csf, tissue.grey, tissue.white)
+        ]
+    assert all(
+        csf < grey < white
+        for csf, grey, white in (means[name] for name in ("bravo", "t1_pre", "t1_gd"))
+    )
     assert means["flair"][0] < means["flair"][2] < means["flair"][1]
 
 
-def test_without_nilearn_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_nilearn_one_line_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And nothing is written."""
     monkeypatch.setattr("medgen_builtins.commands.demo.atlas.find_spec", lambda name: None)
     with pytest.raises(RecipeError, match=r"pip install 'medgen\[demo\]'") as caught:

@@ -24,7 +24,12 @@ def audited(tmp_path, monkeypatch, medgen, tiny):
 
     def run(recipe, mode, *overrides, given=()):
         path = latents.write_autoencoder(tmp_path / "ae.pt", mode, *overrides)
-        options = ("space=latent", f"space.latent.checkpoint={path}", "network.unet.attention=[false,false]", *given)
+        options = (
+            "space=latent",
+            f"space.latent.checkpoint={path}",
+            "network.unet.attention=[false,false]",
+            *given,
+        )
         result = medgen("latent-audit", recipe, *tiny, *options, "--json", tmp_path / "audit.json")
         assert result.code == 0, result.err
         return json.loads((tmp_path / "audit.json").read_text()), result.out
@@ -77,7 +82,10 @@ def test_a_scan_that_is_given_is_no_lesion_to_audit(audited):
 
 def test_a_recipe_that_is_not_in_latents_is_a_mistake(medgen, tiny):
     result = medgen("latent-audit", "bravo_rflow", *tiny)
-    assert (result.code, "space.pixel: has no latents, expected [space.latent]" in result.err) == (2, True), result
+    assert (result.code, "space.pixel: has no latents, expected [space.latent]" in result.err) == (
+        2,
+        True,
+    ), result
 
 
 def test_ssim_is_monais_away_from_the_border():
@@ -98,7 +106,11 @@ def test_lesions_are_counted_by_size_with_the_contrast_that_they_keep():
     made[4:6, 4:6] = 0.25
     found = list(_latent_figures.parts_of(mask, ~mask))
     lesions = [
-        (int(lesion.sum()), _latent_figures.contrast(real, lesion, ring), _latent_figures.contrast(made, lesion, ring))
+        (
+            int(lesion.sum()),
+            _latent_figures.contrast(real, lesion, ring),
+            _latent_figures.contrast(made, lesion, ring),
+        )
         for lesion, ring in found
     ]
     rows = {row["from"]: row for row in _latent_figures.sizes(lesions)}
@@ -111,7 +123,9 @@ def test_moments_are_those_of_all_parts_together():
     mean, logvar = torch.randn(2, 40, 3, 4, 4)
     parts = Moments()
     for start in (0, 7):
-        parts.add(mean[start : start + 33 if start else 7], logvar[start : start + 33 if start else 7])
+        parts.add(
+            mean[start : start + 33 if start else 7], logvar[start : start + 33 if start else 7]
+        )
     shift, signal, noise = parts.read()
     torch.testing.assert_close(shift.float(), mean.mean((0, 2, 3)))
     torch.testing.assert_close(signal.float(), mean.var((0, 2, 3), correction=0))

@@ -22,7 +22,9 @@ def find(medgen, tiny, tmp_path):
     return run
 
 
-def test_a_suggestion_can_be_pasted_and_only_the_picture_and_the_numbers_are_left(find, tmp_path, tiny):
+def test_a_suggestion_can_be_pasted_and_only_the_picture_and_the_numbers_are_left(
+    find, tmp_path, tiny
+):
     result, folder = find("--min-lr", "1e-5", "--max-lr", "1", "--steps", "30")
     assert result.code == 0, result.err
     assert folder.parent == tmp_path / "lr_finder/diffusion_2d"
@@ -59,7 +61,10 @@ def test_the_recipe_says_how_to_sweep_unless_the_command_does(find):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (("--min-lr", "1e-2", "--max-lr", "1e-3"), "--max-lr: got 0.001, expected more than min_lr = 0.01"),
+        (
+            ("--min-lr", "1e-2", "--max-lr", "1e-3"),
+            "--max-lr: got 0.001, expected more than min_lr = 0.01",
+        ),
         (("--steps", "2"), "--steps: got 2, expected an integer from 10 to 1000000"),
         (("--min-lr", "0"), "--min-lr: got 0.0, expected a number greater than 0"),
     ],

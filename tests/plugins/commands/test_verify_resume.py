@@ -12,7 +12,15 @@ import pytest
 from faults.forkserver import Server
 from medgen_builtins.commands import _verify_resume as verify_resume
 
-from medgen.errors import MedgenError, OutOfMemoryError, PluginError, Problem, RankError, StoppedError, StorageError
+from medgen.errors import (
+    MedgenError,
+    OutOfMemoryError,
+    PluginError,
+    Problem,
+    RankError,
+    StoppedError,
+    StorageError,
+)
 from medgen.run import checkpoint
 
 
@@ -32,7 +40,11 @@ def signals(pid: int, number: int) -> None:
 def stopped() -> None:
     def work() -> None:
         raise StoppedError(
-            Problem("/tmp/xyz", "stopped by SIGTERM at step 1, saved", "Continue: medgen train --resume /tmp/xyz")
+            Problem(
+                "/tmp/xyz",
+                "stopped by SIGTERM at step 1, saved",
+                "Continue: medgen train --resume /tmp/xyz",
+            )
         )
 
     verify_resume._guarded(work)
@@ -42,15 +54,23 @@ def killed() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
-def test_a_signal_ends_what_trains_too_and_the_command_with_the_code_of_a_stop(number: int, code: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)]
+)
+def test_a_signal_ends_what_trains_too_and_the_command_with_the_code_of_a_stop(
+    number: int, code: int
+) -> None:
     """Point 27: what trains was left to itself, or its stop was taken for the one in the middle."""
-    with pytest.raises(StoppedError, match=r"verify-resume: stopped by .* Give the same command again") as ended:
+    with pytest.raises(
+        StoppedError, match=r"verify-resume: stopped by .* Give the same command again"
+    ) as ended:
         verify_resume._in_a_process("1/3", signals, (os.getpid(), number))
     assert ended.value.exit_code == code
 
 
-def test_a_stop_of_what_trains_is_a_stop_and_names_no_temporary_folder(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_stop_of_what_trains_is_a_stop_and_names_no_temporary_folder(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     """Point 27."""
     with pytest.raises(StoppedError) as ended:
         verify_resume._in_a_process("1/3", stopped, ())
@@ -68,20 +88,28 @@ def unheard() -> None:
 
 
 def test_what_trains_and_ends_with_a_code_of_the_system_is_told() -> None:
-    with pytest.raises(RankError, match=r"the process of 1/3 could not be started .* ended with code 255\)\. See that"):
+    with pytest.raises(
+        RankError,
+        match=r"the process of 1/3 could not be started .* ended with code 255\)\. See that",
+    ):
         verify_resume._in_a_process("1/3", unheard, ())
 
 
-def test_a_python_that_cannot_be_run_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_python_that_cannot_be_run_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """As on a node where the environment is not mounted: the exit code was 255, without a word."""
     monkeypatch.setattr(verify_resume, "START", "spawn")
     monkeypatch.setattr("multiprocessing.spawn._python_exe", os.fsencode(tmp_path / "python"))
-    with pytest.raises(RankError, match=r"the process of 1/3 could not be started .*/python.* ended with code 255"):
+    with pytest.raises(
+        RankError, match=r"the process of 1/3 could not be started .*/python.* ended with code 255"
+    ):
         verify_resume._in_a_process("1/3", print, ())
 
 
 @pytest.mark.parametrize(
-    ("number", "kind"), [(errno.EAGAIN, RankError), (errno.ENOMEM, OutOfMemoryError), (errno.EMFILE, StorageError)]
+    ("number", "kind"),
+    [(errno.EAGAIN, RankError), (errno.ENOMEM, OutOfMemoryError), (errno.EMFILE, StorageError)],
 )
 def test_a_process_that_the_system_refuses_to_start_is_told(
     number: int, kind: type[MedgenError], monkeypatch: pytest.MonkeyPatch
@@ -105,5 +133,9 @@ def test_a_line_that_one_run_lacks_is_a_difference(tmp_path: Path) -> None:
     for name, lines in (("one", 3), ("two", 2)):
         (tmp_path / name).mkdir()
         checkpoint.save({"position": {"step": 3}}, tmp_path / name / "latest.pt")
-        (tmp_path / name / "metrics.jsonl").write_text('{"step": 1, "epoch": 1, "loss/train": 1.0}\n' * lines)
-    assert verify_resume.differences(tmp_path / "one", tmp_path / "two") == ["loss of line 3 differs"]
+        (tmp_path / name / "metrics.jsonl").write_text(
+            '{"step": 1, "epoch": 1, "loss/train": 1.0}\n' * lines
+        )
+    assert verify_resume.differences(tmp_path / "one", tmp_path / "two") == [
+        "loss of line 3 differs"
+    ]

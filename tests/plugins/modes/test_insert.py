@@ -25,9 +25,15 @@ def test_it_paints_images_by_a_mask_within_a_margin():
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ("data.crop=none", 'data.crop: got "none", expected "lesions", which mode.insert learns from.'),
+        (
+            "data.crop=none",
+            'data.crop: got "none", expected "lesions", which mode.insert learns from.',
+        ),
         ("mode.insert.images=[]", "mode.insert.images: got [], expected at least one image"),
-        ("mode.insert.mask=bravo", 'mode.insert.images: got ["bravo"], expected at least one image, each once, and'),
+        (
+            "mode.insert.mask=bravo",
+            'mode.insert.images: got ["bravo"], expected at least one image, each once, and',
+        ),
         ('mode.insert.images=["a", "a"]', 'mode.insert.images: got ["a", "a"], expected'),
         ("mode.insert.margin=0", "mode.insert.margin: got 0"),
     ],
@@ -40,10 +46,14 @@ def test_a_recipe_that_cannot_learn_to_paint_is_refused(override, told):
 
 
 def test_a_latent_which_mixes_a_lesion_with_its_surroundings_is_refused():
-    with pytest.raises(RecipeError, match=r"space\.latent: a latent mixes a lesion with what lies around it"):
+    with pytest.raises(
+        RecipeError, match=r"space\.latent: a latent mixes a lesion with what lies around it"
+    ):
         load(RECIPE, ("space=latent", "space.latent.checkpoint=x"))
 
 
 def test_an_autoencoder_which_is_given_no_mask_is_refused():
-    with pytest.raises(RecipeError, match=r"strategy\.vae: is given no mask, which mode.insert paints by"):
+    with pytest.raises(
+        RecipeError, match=r"strategy\.vae: is given no mask, which mode.insert paints by"
+    ):
         load(RECIPES / "vae_bravo.toml", ("mode=insert", "data.crop=lesions", "data.image_size=64"))

@@ -47,7 +47,11 @@ def test_any_images() -> None:
 
 @pytest.mark.parametrize(
     ("images", "condition", "key"),
-    [((), (), "mode.images.images: "), (("a", "a"), (), "mode.images: "), (("a",), ("a",), "mode.images: ")],
+    [
+        ((), (), "mode.images.images: "),
+        (("a", "a"), (), "mode.images: "),
+        (("a",), ("a",), "mode.images: "),
+    ],
 )
 def test_impossible_images(images: tuple[str, ...], condition: tuple[str, ...], key: str) -> None:
     """No image, or a name given twice, is a mistake of the recipe."""

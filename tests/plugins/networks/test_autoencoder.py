@@ -31,7 +31,8 @@ def test_shapes_are_those_of_the_contract(network):
 
 def test_attention_adds_weights_and_keeps_shapes():
     plain, attending = (
-        Autoencoder(channels=(8, 8), num_res_blocks=1, attention=flag).build(1, 1) for flag in (False, True)
+        Autoencoder(channels=(8, 8), num_res_blocks=1, attention=flag).build(1, 1)
+        for flag in (False, True)
     )
     assert len(attending.state_dict()) > len(plain.state_dict())
     assert attending.encode(torch.randn(1, 1, 8, 8))[0].shape == (1, 4, 4, 4)
@@ -39,7 +40,8 @@ def test_attention_adds_weights_and_keeps_shapes():
 
 
 @pytest.mark.parametrize(
-    ("widths", "groups"), [((64, 128, 256), 16), ((32, 64), 8), ((256,), 32), ((48, 96), 12), ((3,), 1)]
+    ("widths", "groups"),
+    [((64, 128, 256), 16), ((32, 64), 8), ((256,), 32), ((48, 96), 12), ((3,), 1)],
 )
 def test_groups_divide_every_width_and_hold_four_channels(widths, groups):
     assert count_groups(widths) == groups
@@ -49,17 +51,23 @@ def test_checkpointing_changes_no_output_no_gradient_and_no_name_and_keeps_less(
     results, kept = [], []
     for checkpointing in (False, True):
         torch.manual_seed(0)
-        made = Autoencoder(channels=(8, 16), num_res_blocks=1, checkpointing=checkpointing).build(1, 1)
+        made = Autoencoder(channels=(8, 16), num_res_blocks=1, checkpointing=checkpointing).build(
+            1, 1
+        )
         sizes = []
         with torch.autograd.graph.saved_tensors_hooks(
             lambda each, to=sizes: to.append(each.numel()) or each, lambda x: x
         ):
             output = made.decode(made.encode(torch.randn(2, 1, 16, 16))[0])
         output.square().mean().backward()
-        results.append({"output": output, **{name: weight.grad for name, weight in made.named_parameters()}})
+        results.append(
+            {"output": output, **{name: weight.grad for name, weight in made.named_parameters()}}
+        )
         kept.append(sum(sizes))
     assert results[0].keys() == results[1].keys()
-    assert all(torch.equal(each, results[1][name]) for name, each in results[0].items() if each is not None)
+    assert all(
+        torch.equal(each, results[1][name]) for name, each in results[0].items() if each is not None
+    )
     assert kept[1] < 0.5 * kept[0]
 
 

@@ -82,21 +82,43 @@ def test_what_passes_the_check_runs(options: dict[str, Any], size: int, space: A
 
 
 IMPOSSIBLE: list[tuple[dict[str, Any], int, Any, str]] = [
-    ({"channels": (8, 8, 8)}, 14, Pixel(), "data.image_size: got 14, which is 14 x 14 in the space, expected a multip"),
-    ({"channels": (8, 8, 8)}, 20, SpaceToDepth(), "data.image_size: got 20, which is 10 x 10 in the space, expected "),
-    ({"channels": (8, 12), "norm_groups": 8}, 8, Pixel(), "network.unet.channels[1]: got 12, expected a multiple of "),
+    (
+        {"channels": (8, 8, 8)},
+        14,
+        Pixel(),
+        "data.image_size: got 14, which is 14 x 14 in the space, expected a multip",
+    ),
+    (
+        {"channels": (8, 8, 8)},
+        20,
+        SpaceToDepth(),
+        "data.image_size: got 20, which is 10 x 10 in the space, expected ",
+    ),
+    (
+        {"channels": (8, 12), "norm_groups": 8},
+        8,
+        Pixel(),
+        "network.unet.channels[1]: got 12, expected a multiple of ",
+    ),
     (
         {"channels": (8, 12), "head_channels": 8},
         8,
         Pixel(),
         "network.unet.head_channels: got 8, expected a divisor of ",
     ),
-    ({"channels": (8, 8), "attention": (True,)}, 8, Pixel(), "network.unet.attention: got 1 values, expected 2"),
+    (
+        {"channels": (8, 8), "attention": (True,)},
+        8,
+        Pixel(),
+        "network.unet.attention: got 1 values, expected 2",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("options", "size", "space", "start"), IMPOSSIBLE)
-def test_what_cannot_run_is_reported(options: dict[str, Any], size: int, space: Any, start: str) -> None:
+def test_what_cannot_run_is_reported(
+    options: dict[str, Any], size: int, space: Any, start: str
+) -> None:
     """What the network would fail on is one line with its key, and the network does fail on it."""
     settings = Unet(num_res_blocks=1, **options)
     [message] = settings.check(recipe(size, space))
@@ -139,7 +161,9 @@ def test_checks_import_neither_torch_nor_monai() -> None:
 
 def test_dropout_acts_in_training_only() -> None:
     """Dropout changes outputs in training, none in evaluation, and no name of a weight."""
-    plain, dropping = (Unet(channels=(8, 16), num_res_blocks=1, dropout=share).build(2, 1) for share in (0.0, 0.5))
+    plain, dropping = (
+        Unet(channels=(8, 16), num_res_blocks=1, dropout=share).build(2, 1) for share in (0.0, 0.5)
+    )
     assert list(plain.state_dict()) == list(dropping.state_dict())
     wake(plain)
     wake(dropping)
@@ -171,7 +195,9 @@ def test_checkpointing_compiles_as_one_graph_with_the_same_gradients() -> None:
     for compiled in (False, True):
         network = Unet(channels=(8,), num_res_blocks=1, checkpointing=True).build(2, 1)
         wake(network)
-        called: Any = torch.compile(network, backend="aot_eager", fullgraph=True) if compiled else network
+        called: Any = (
+            torch.compile(network, backend="aot_eager", fullgraph=True) if compiled else network
+        )
         run(called).square().mean().backward()
         gradients.append([weight.grad for weight in network.parameters()])
     assert all(torch.allclose(*pair, rtol=1e-4, atol=1e-6) for pair in zip(*gradients, strict=True))
@@ -194,7 +220,9 @@ def kept(network: nn.Module) -> int:
 
 def test_checkpointing_keeps_less_than_half() -> None:
     """In training; without gradients, or in evaluation, nothing is computed twice."""
-    plain, sparing = (Unet(channels=(8, 16), checkpointing=each).build(2, 1) for each in (False, True))
+    plain, sparing = (
+        Unet(channels=(8, 16), checkpointing=each).build(2, 1) for each in (False, True)
+    )
     assert kept(sparing.train()) < 0.5 * kept(plain.train())
     assert kept(sparing.eval()) == kept(plain.eval())
 
@@ -204,4 +232,6 @@ def test_learns() -> None:
     network = Unet(channels=(8, 16), num_res_blocks=1).build(2, 1)
     wake(network)
     run(network).square().mean().backward()
-    assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in network.parameters())
+    assert all(
+        weight.grad is not None and weight.grad.abs().sum() > 0 for weight in network.parameters()
+    )

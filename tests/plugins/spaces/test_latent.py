@@ -58,12 +58,23 @@ def draws(space: LatentSpace, count: int, side: int = 16, scale: float = 0.0) ->
 
 @pytest.mark.parametrize(
     ("autoencoder", "mode", "channels"),
-    [("bravo", BRAVO, 16), ("dual", DUAL, 16), ("images", DUAL, 32), ("seg", Mode(images=("seg",)), 16)],
+    [
+        ("bravo", BRAVO, 16),
+        ("dual", DUAL, 16),
+        ("images", DUAL, 32),
+        ("seg", Mode(images=("seg",)), 16),
+    ],
 )
-def test_decoding_inverts_encoding_up_to_what_the_autoencoder_loses(autoencoder, mode, channels, tmp_path):
+def test_decoding_inverts_encoding_up_to_what_the_autoencoder_loses(
+    autoencoder, mode, channels, tmp_path
+):
     """For one channel, for several together, and for several that a pooled autoencoder takes one by one."""
     pooled = ('mode.images.images=["t1_pre","flair","t1_gd"]', "mode.images.pooled=true")
-    more = pooled if autoencoder == "images" else ("network.patches.latent_channels=32",) * (autoencoder == "dual")
+    more = (
+        pooled
+        if autoencoder == "images"
+        else ("network.patches.latent_channels=32",) * (autoencoder == "dual")
+    )
     space = space_of(latents.write_autoencoder(tmp_path / "ae.pt", autoencoder, *more), mode)
     image = torch.rand(3, mode.channels, 16, 16) * 2 - 1
     space.calibrate([Batch(space.prepare(image), torch.ones(3, len(mode.condition), 16, 16))])
@@ -96,7 +107,9 @@ def test_no_pixel_of_a_mask_is_lost_on_the_latent_grid(bravo):
 
 
 def test_masks_may_come_from_an_autoencoder_of_their_own(bravo, tmp_path):
-    own = latents.write_autoencoder(tmp_path / "masks.pt", "seg", "network.patches.latent_channels=5")
+    own = latents.write_autoencoder(
+        tmp_path / "masks.pt", "seg", "network.patches.latent_channels=5"
+    )
     space = space_of(bravo, masks="encode", mask_checkpoint=own)
     assert (space.channels, space.condition_channels) == (16, 5)
     again = Latent(checkpoint=Path(), masks="encode", mask_checkpoint=Path()).build(BRAVO, CPU)
@@ -130,8 +143,17 @@ def test_a_checkpoint_alone_goes_on_and_generates_after_the_autoencoder_is_gone(
     result = medgen("train", "--resume", tmp_path / "r")
     assert result.code == 0, result.err
     assert differences(tmp_path / "whole", tmp_path / "r") == []
-    assert torch.equal(checkpoint.load(tmp_path / "r/latest.pt")["space"]["autoencoder"]["scale"], scale)
-    given = ("--image-model", tmp_path / "r/latest.pt", "--seg-model", cohort, "--output-dir", tmp_path / "out")
+    assert torch.equal(
+        checkpoint.load(tmp_path / "r/latest.pt")["space"]["autoencoder"]["scale"], scale
+    )
+    given = (
+        "--image-model",
+        tmp_path / "r/latest.pt",
+        "--seg-model",
+        cohort,
+        "--output-dir",
+        tmp_path / "out",
+    )
     result = medgen("generate", *given, "--num-images", 2, "--steps", 2, "--inside", "off")
     assert result.code == 0, result.err
     assert (tmp_path / "out/train/syn_00001/bravo.nii.gz").exists()
@@ -147,12 +169,24 @@ def test_masks_are_generated_in_latents_too(medgen, short, tmp_path, monkeypatch
         return decoded[-1]
 
     own = latents.write_autoencoder(tmp_path / "masks.pt", "seg")
-    trained = medgen("train", "seg_rflow", *short, f"space.latent.checkpoint={own}", f"run.dir={tmp_path}/r")
+    trained = medgen(
+        "train", "seg_rflow", *short, f"space.latent.checkpoint={own}", f"run.dir={tmp_path}/r"
+    )
     assert trained.code == 0, trained.err
-    given = ("--seg-model", tmp_path / "r/latest.pt", "--output-dir", tmp_path / "out", "--max-area", 1)
+    given = (
+        "--seg-model",
+        tmp_path / "r/latest.pt",
+        "--output-dir",
+        tmp_path / "out",
+        "--max-area",
+        1,
+    )
     monkeypatch.setattr(LatentSpace, "decode", decoding)
     assert medgen("generate", *given, "--num-images", 2, "--steps", 2).code == 0
-    areas = [int(nib.load(tmp_path / f"out/train/syn_0000{n}/seg.nii.gz").get_fdata().sum()) for n in range(2)]
+    areas = [
+        int(nib.load(tmp_path / f"out/train/syn_0000{n}/seg.nii.gz").get_fdata().sum())
+        for n in range(2)
+    ]
     assert areas == [int((each > 0).sum()) for each in decoded[-1][:2]]
     assert all(50 < each <= 128 for each in areas)  # of 256, and half are above the median
 
@@ -174,17 +208,23 @@ def test_a_resumed_run_keeps_its_scale_though_its_data_give_another(short, tmp_p
 def test_the_optimizer_steps_the_network_alone(short, tmp_path):
     run = assemble(load("bravo_rflow", short), tmp_path)
     turn = run.turns["network"]
-    assert {id(each) for each in turn.parameters()} == {id(each) for each in run.network.parameters()}
+    assert {id(each) for each in turn.parameters()} == {
+        id(each) for each in run.network.parameters()
+    }
     assert not any(each.requires_grad for each in run.space.images.module.parameters())
     run.train.close()
 
 
-def test_validation_compares_with_the_image_and_not_with_what_comes_back_of_it(short, bravo, tmp_path):
+def test_validation_compares_with_the_image_and_not_with_what_comes_back_of_it(
+    short, bravo, tmp_path
+):
     """An autoencoder that loses much bounds the PSNR, however well its latents are predicted."""
     from medgen.api.values import Prediction, TurnOutput
     from medgen.training.validation import Validation
 
-    poor = latents.write_autoencoder(tmp_path / "poor.pt", "bravo", "network.patches.latent_channels=1")
+    poor = latents.write_autoencoder(
+        tmp_path / "poor.pt", "bravo", "network.patches.latent_channels=1"
+    )
     run = assemble(load("bravo_rflow", [*short, f"space.latent.checkpoint={poor}"]), tmp_path)
     samples = np.arange(4)
     batch, truth = run.to_device(run.val.stored(samples)), run.val.read(samples).image.float()
@@ -201,17 +241,26 @@ def test_validation_compares_with_the_image_and_not_with_what_comes_back_of_it(s
 
 def refused(medgen, recipe, *options):
     result = medgen("train", recipe, *options)
-    lines = [line for line in result.err.splitlines() if line.startswith("medgen: ") and "warning" not in line]
+    lines = [
+        line
+        for line in result.err.splitlines()
+        if line.startswith("medgen: ") and "warning" not in line
+    ]
     assert len(lines) == 1, result.err
     return result.code, lines[0]
 
 
 @pytest.mark.row("T3")
 def test_a_missing_autoencoder_ends_with_4_at_start_in_one_line(medgen, short, tmp_path):
-    for where, says in (("none.pt", "no such checkpoint"), ("", "has none of final_model.pt, best.pt, latest.pt")):
+    for where, says in (
+        ("none.pt", "no such checkpoint"),
+        ("", "has none of final_model.pt, best.pt, latest.pt"),
+    ):
         (tmp_path / "empty").mkdir(exist_ok=True)
         path = f"space.latent.checkpoint={tmp_path / 'empty' / where}"
-        code, line = refused(medgen, "bravo_rflow", *short, path, f"run.dir={tmp_path / ('r' + where)}")
+        code, line = refused(
+            medgen, "bravo_rflow", *short, path, f"run.dir={tmp_path / ('r' + where)}"
+        )
         assert (code, says in line) == (4, True), line
 
 
@@ -246,7 +295,11 @@ def test_a_state_that_was_changed_is_refused(bravo):
 def test_the_checkpoint_names_no_path(medgen, short, bravo, tmp_path):
     assert medgen("train", "bravo_rflow", *short, f"run.dir={tmp_path}/r").code == 0
     data = (tmp_path / "r/latest.pt").read_bytes()
-    assert [each for each in (str(bravo), bravo.parent.name.join("//"), str(tmp_path)) if each.encode() in data] == []
+    assert [
+        each
+        for each in (str(bravo), bravo.parent.name.join("//"), str(tmp_path))
+        if each.encode() in data
+    ] == []
 
 
 def test_a_compiled_step_gives_the_same(short, tmp_path):
@@ -256,5 +309,7 @@ def test_a_compiled_step_gives_the_same(short, tmp_path):
     turn = run.turns["network"]
     given = turn.draw(torch.Generator().manual_seed(0), batch)
     compiled = torch.compile(turn, backend="eager", fullgraph=True)
-    assert torch.equal(compiled(batch, given, None).losses["mse"], turn(batch, given, None).losses["mse"])
+    assert torch.equal(
+        compiled(batch, given, None).losses["mse"], turn(batch, given, None).losses["mse"]
+    )
     run.train.close()

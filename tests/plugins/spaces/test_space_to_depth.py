@@ -16,10 +16,14 @@ DRAWS = Draws(torch.zeros(2), torch.zeros(2))
 
 
 def build(axes: int = 2, **options: Any) -> SpaceToDepthSpace:
-    return SpaceToDepth(**options).build(Mode(images=("a", "b"), condition=("seg",)), torch.device("cpu"), axes)
+    return SpaceToDepth(**options).build(
+        Mode(images=("a", "b"), condition=("seg",)), torch.device("cpu"), axes
+    )
 
 
-@pytest.mark.parametrize(("factor", "size"), [(1, (3, 5)), (2, (8, 4)), (3, (6, 9)), (2, (4, 6, 8)), (4, (8, 4, 12))])
+@pytest.mark.parametrize(
+    ("factor", "size"), [(1, (3, 5)), (2, (8, 4)), (3, (6, 9)), (2, (4, 6, 8)), (4, (8, 4, 12))]
+)
 def test_loses_nothing(factor: int, size: tuple[int, ...]) -> None:
     """An image of two or three axes comes back exactly, and its samples have the shape that the space says."""
     space = build(len(size), factor=factor)

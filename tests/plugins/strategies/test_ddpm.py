@@ -39,7 +39,9 @@ def test_linear_alpha_bar() -> None:
     alpha_bar = 1.0
     for k in range(1000):
         alpha_bar *= 1 - (1e-4 + (0.02 - 1e-4) * k / 999)
-        assert strategy.level(k + 1) == pytest.approx((math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)), rel=1e-9)
+        assert strategy.level(k + 1) == pytest.approx(
+            (math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)), rel=1e-9
+        )
 
 
 def test_cosine_alpha_bar() -> None:
@@ -71,7 +73,9 @@ def test_forward_process(schedule: Any, prediction: Any) -> None:
     noisy = strategy.corrupt(x0, draws)
     alpha, sigma = alpha_sigma(strategy, draws.t)
     assert torch.allclose(noisy.x, alpha * x0 + sigma * draws.noise, atol=1e-6)
-    assert torch.allclose(noisy.target, by_target(prediction, x0, draws.noise, alpha, sigma), atol=1e-6)
+    assert torch.allclose(
+        noisy.target, by_target(prediction, x0, draws.noise, alpha, sigma), atol=1e-6
+    )
     assert torch.allclose(noisy.snr, ((alpha / sigma) ** 2).flatten(), rtol=1e-5)
     assert torch.equal(noisy.t, draws.t)
     assert torch.equal(noisy.x0, x0)
@@ -144,7 +148,9 @@ def test_compiles_as_one_graph(prediction: Any) -> None:
 
     def step(x0: Tensor, draws: Draws) -> Tensor:
         noisy = strategy.corrupt(x0, draws)
-        return strategy.read(noisy.target, noisy.x, noisy.t).x0 + (noisy.snr * noisy.gain).view(-1, 1, 1, 1)
+        return strategy.read(noisy.target, noisy.x, noisy.t).x0 + (noisy.snr * noisy.gain).view(
+            -1, 1, 1, 1
+        )
 
     counter = CompileCounter()
     compiled = torch.compile(step, fullgraph=True, backend=counter)

@@ -36,7 +36,9 @@ def test_snr() -> None:
     """The SNR is ((1 - t)/t)^2."""
     x0, draws = samples([1, 100, 500, 900, 1000])
     assert torch.allclose(
-        Rflow().build().corrupt(x0, draws).snr, torch.tensor([999.0**2, 81.0, 1.0, 1 / 81, 0.0]), rtol=1e-4
+        Rflow().build().corrupt(x0, draws).snr,
+        torch.tensor([999.0**2, 81.0, 1.0, 1 / 81, 0.0]),
+        rtol=1e-4,
     )
 
 
@@ -68,7 +70,9 @@ def test_gain_is_the_slope_of_x0(prediction: Any) -> None:
     output = x0 if prediction == "x0" else noisy.target
     right, wrong = (strategy.read(output + error, noisy.x, noisy.t) for error in (0, 0.5))
     slope = (wrong.x0 - right.x0) / (wrong.target - right.target)
-    assert torch.allclose(noisy.gain.view(-1, 1, 1, 1).expand_as(slope), slope**2, rtol=1e-2, atol=1e-9)
+    assert torch.allclose(
+        noisy.gain.view(-1, 1, 1, 1).expand_as(slope), slope**2, rtol=1e-2, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("prediction", OUTPUTS)
@@ -126,7 +130,9 @@ def test_compiles_as_one_graph(prediction: Any) -> None:
 
     def step(x0: Tensor, draws: Draws) -> Tensor:
         noisy = strategy.corrupt(x0, draws)
-        return strategy.read(noisy.target, noisy.x, noisy.t).x0 + (noisy.snr * noisy.gain).view(-1, 1, 1, 1)
+        return strategy.read(noisy.target, noisy.x, noisy.t).x0 + (noisy.snr * noisy.gain).view(
+            -1, 1, 1, 1
+        )
 
     counter = CompileCounter()
     compiled = torch.compile(step, fullgraph=True, backend=counter)

@@ -79,7 +79,9 @@ def test_ddpm_samples_a_gaussian(sampler: Any, schedule: Any, prediction: Any, s
 def test_ancestral_samples_a_gaussian(schedule: Any, steps: int) -> None:
     """Ancestral sampling is right at all 1000 steps, and strided loses no more than its order allows."""
     strategy = Ddpm(sampler="ancestral", schedule=schedule).build()
-    assert sampled_sd(strategy, steps, 20_000) == pytest.approx(SD, abs=ANCESTRAL.get(steps, WITHIN))
+    assert sampled_sd(strategy, steps, 20_000) == pytest.approx(
+        SD, abs=ANCESTRAL.get(steps, WITHIN)
+    )
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "x0", "velocity"])
@@ -101,7 +103,13 @@ def test_rflow_samples_a_gaussian(sampler: Any, prediction: Any, steps: int) -> 
 
 @pytest.mark.parametrize(
     "strategy",
-    [Ddpm(sampler="ddim"), Ddpm(sampler="dpm_solver"), Ddpm(sampler="ancestral"), Rflow(), Rflow(sampler="heun")],
+    [
+        Ddpm(sampler="ddim"),
+        Ddpm(sampler="dpm_solver"),
+        Ddpm(sampler="ancestral"),
+        Rflow(),
+        Rflow(sampler="heun"),
+    ],
     ids=["ddim", "dpm_solver", "ancestral", "euler", "heun"],
 )
 def test_through_space_to_depth(strategy: Any) -> None:
@@ -158,7 +166,10 @@ SOLVERS: dict[str, tuple[int, Callable[[Tensor, int], Tensor]]] = {
     "euler": (1, lambda x, n: _samplers.euler(mixture(straight), x, even_times(n))),
     "heun": (2, lambda x, n: _samplers.heun(mixture(straight), x, even_times(n))),
     "ddim": (1, lambda x, n: _samplers.ddim(mixture(circle), x, even_log_snr_times(n), circle)),
-    "dpm_solver": (2, lambda x, n: _samplers.dpm_solver(mixture(circle), x, even_log_snr_times(n), circle)),
+    "dpm_solver": (
+        2,
+        lambda x, n: _samplers.dpm_solver(mixture(circle), x, even_log_snr_times(n), circle),
+    ),
 }
 
 
@@ -196,7 +207,9 @@ def reference(name: str, x: Tensor) -> Tensor:
 def cumulated(x: Tensor, alpha: float, sigma: float) -> Tensor:
     """The cumulative distribution of the mixture, alpha x0 + sigma epsilon."""
     sd = math.hypot(0.2 * alpha, sigma)
-    return (torch.special.ndtr((x - 0.5 * alpha) / sd) + torch.special.ndtr((x + 0.5 * alpha) / sd)) / 2
+    return (
+        torch.special.ndtr((x - 0.5 * alpha) / sd) + torch.special.ndtr((x + 0.5 * alpha) / sd)
+    ) / 2
 
 
 @pytest.mark.parametrize("timesteps", [20, 1000])

@@ -71,9 +71,13 @@ def test_each_turn_has_its_own_weights_and_gives_gradients_to_no_other():
     assert all(each.grad is None for each in second.parameters())
     assert any(each.grad.abs().sum() > 0 for each in first.parameters() if each.grad is not None)
     given = [None if each.grad is None else each.grad.clone() for each in first.parameters()]
-    second(images, second.draw(generator, images), detach(step)).losses["discriminator"].sum().backward()
+    second(images, second.draw(generator, images), detach(step)).losses[
+        "discriminator"
+    ].sum().backward()
     assert all(each.grad is not None for each in second.parameters())
-    assert all(a is None or torch.equal(a, b.grad) for a, b in zip(given, first.parameters(), strict=True))
+    assert all(
+        a is None or torch.equal(a, b.grad) for a, b in zip(given, first.parameters(), strict=True)
+    )
 
 
 def test_what_is_decoded_is_the_mean_and_the_noise_that_was_drawn_and_nothing_else_is_drawn():
@@ -106,16 +110,26 @@ def test_the_depth_of_the_discriminator_follows_the_size_of_the_images(size, dep
 def noticed(curve):
     """The steps at which a sentence came. curve: pairs of the losses of reconstruction and discriminator."""
     _, (first, _) = turns()
-    said = [first.warning(n + 1, {"loss/l1": l1, "loss/discriminator": d}) for n, (l1, d) in enumerate(curve)]
+    said = [
+        first.warning(n + 1, {"loss/l1": l1, "loss/discriminator": d})
+        for n, (l1, d) in enumerate(curve)
+    ]
     return [n + 1 for n, each in enumerate(said) if each]
 
 
 def test_a_discriminator_that_has_won_is_noticed_once():
-    assert noticed([(0.1, 0.2), (0.12, 0.01), (0.13, 0.0), (0.15, 0.0), (0.2, 0.0), (0.3, 0.0)]) == [4]
+    assert noticed(
+        [(0.1, 0.2), (0.12, 0.01), (0.13, 0.0), (0.15, 0.0), (0.2, 0.0), (0.3, 0.0)]
+    ) == [4]
 
 
 @pytest.mark.parametrize(
-    "curve", [[(0.1, 0.2)] * 9, [(0.1 / n, 0.0) for n in range(1, 9)], [(0.1 * n, 0.2) for n in range(1, 9)]]
+    "curve",
+    [
+        [(0.1, 0.2)] * 9,
+        [(0.1 / n, 0.0) for n in range(1, 9)],
+        [(0.1 * n, 0.2) for n in range(1, 9)],
+    ],
 )
 def test_a_balanced_one_or_one_beside_which_all_gets_better_is_not(curve):
     assert noticed(curve) == []
@@ -156,23 +170,36 @@ def trained(small, medgen, tmp_path):
     return tmp_path / "r"
 
 
-def test_two_turns_under_accumulation_and_clipping_log_each_loss_once_and_clip_each_by_itself(small, medgen, tmp_path):
-    options = ("training.accumulate=2", "training.clip=0.5", "strategy.vae.discriminator.start_step=0")
+def test_two_turns_under_accumulation_and_clipping_log_each_loss_once_and_clip_each_by_itself(
+    small, medgen, tmp_path
+):
+    options = (
+        "training.accumulate=2",
+        "training.clip=0.5",
+        "strategy.vae.discriminator.start_step=0",
+    )
     found = []
     for number, more in enumerate((options, options[1:])):
         assert medgen("train", "vae_bravo", *small, *more, f"run.dir={tmp_path}/{number}").code == 0
-        lines = [json.loads(line) for line in (tmp_path / str(number) / "metrics.jsonl").read_text().splitlines()]
+        lines = [
+            json.loads(line)
+            for line in (tmp_path / str(number) / "metrics.jsonl").read_text().splitlines()
+        ]
         found.append([line for line in lines if "loss/train" in line])
     for one, two in zip(*found, strict=True):
         assert one["loss/train"] == pytest.approx(
             one["loss/l1"] + 1e-3 * one["loss/kl"] + 1e-2 * one["loss/adversarial"], rel=1e-5
         )
-        assert {"loss/discriminator", "grad_norm/autoencoder", "grad_norm/discriminator"} <= set(one)
+        assert {"loss/discriminator", "grad_norm/autoencoder", "grad_norm/discriminator"} <= set(
+            one
+        )
         assert one["loss/discriminator"] == pytest.approx(two["loss/discriminator"], rel=0.05)
 
 
 @pytest.mark.row("R2")
-def test_a_discriminator_that_is_not_in_the_checkpoint_or_does_not_fit_makes_resuming_fail(trained, medgen):
+def test_a_discriminator_that_is_not_in_the_checkpoint_or_does_not_fit_makes_resuming_fail(
+    trained, medgen
+):
     """Strictly: nothing of it may begin anew."""
     state = checkpoint.load(trained / "latest.pt")
     names = list(state["turns"]["discriminator"])
@@ -184,12 +211,15 @@ def test_a_discriminator_that_is_not_in_the_checkpoint_or_does_not_fit_makes_res
             del turn[names[0]]
         if change == "shape":
             turn[names[0]] = torch.zeros(3)
-        kept = {"autoencoder": {}} if change == "all" else {"autoencoder": {}, "discriminator": turn}
+        kept = (
+            {"autoencoder": {}} if change == "all" else {"autoencoder": {}, "discriminator": turn}
+        )
         folder = trained.with_name(change)
         shutil.copytree(trained, folder)
         (folder / "prev.pt").unlink()
         checkpoint.save(
-            {**{k: v for k, v in state.items() if k not in ("keys", "format")}, "turns": kept}, folder / "latest.pt"
+            {**{k: v for k, v in state.items() if k not in ("keys", "format")}, "turns": kept},
+            folder / "latest.pt",
         )
         result = medgen("train", "--resume", folder, "training.steps=5")
         assert result.code == 4, (change, result)
@@ -199,7 +229,14 @@ def test_a_discriminator_that_is_not_in_the_checkpoint_or_does_not_fit_makes_res
 
 def test_generate_says_that_an_autoencoder_generates_nothing(trained, medgen, tmp_path):
     options = ("--num-images", 1, "--output-dir", tmp_path / "out")
-    result = medgen("generate", "--seg-model", trained / "latest.pt", "--image-model", trained / "latest.pt", *options)
+    result = medgen(
+        "generate",
+        "--seg-model",
+        trained / "latest.pt",
+        "--image-model",
+        trained / "latest.pt",
+        *options,
+    )
     assert result.code == 4
     assert "holds an autoencoder (strategy.vae), which generates nothing by itself" in result.err
     assert len(result.err.strip().splitlines()) == 1
@@ -207,7 +244,14 @@ def test_generate_says_that_an_autoencoder_generates_nothing(trained, medgen, tm
 
 def test_the_runs_folder_is_that_of_autoencoders(small, medgen, tmp_path):
     assert (
-        medgen("train", "vae_bravo", *small, f"run.root={tmp_path}", "run.name=a_", "callbacks.previews=false").code
+        medgen(
+            "train",
+            "vae_bravo",
+            *small,
+            f"run.root={tmp_path}",
+            "run.name=a_",
+            "callbacks.previews=false",
+        ).code
         == 0
     )
     [folder] = (tmp_path / "vae_2d/bravo").iterdir()
@@ -230,12 +274,16 @@ def test_what_does_not_fit_is_a_mistake_of_the_recipe(change):
 
 
 def test_only_a_strategy_that_gives_logits_takes_the_adversarial_loss():
-    with pytest.raises(RecipeError, match=r"losses.adversarial: reads logits, but strategy.rflow gives only"):
+    with pytest.raises(
+        RecipeError, match=r"losses.adversarial: reads logits, but strategy.rflow gives only"
+    ):
         load("bravo_rflow", ["losses.adversarial.weight=1"])
 
 
 def test_two_losses_of_a_discriminator_are_one_too_many():
-    with pytest.raises(RecipeError, match=r"^losses: adversarial and other each train a discriminator"):
+    with pytest.raises(
+        RecipeError, match=r"^losses: adversarial and other each train a discriminator"
+    ):
         turns(l1=L1(), adversarial=Adversarial(), other=Adversarial())
 
 
@@ -245,14 +293,28 @@ def test_an_autoencoder_of_a_third_party_trains_and_is_diffused_in(
 ):
     """From a plugin of one file: its reconstruction gets better, and a latent run shows samples made with it."""
     latents.install(tmp_path, monkeypatch, name)
-    given = (*small, f"network={name}", "training.steps=40", "training.learning_rate=5e-3", "losses.kl=false")
+    given = (
+        *small,
+        f"network={name}",
+        "training.steps=40",
+        "training.learning_rate=5e-3",
+        "losses.kl=false",
+    )
     given = (*(each for each in given if "autoencoder." not in each), "callbacks.previews=false")
     assert medgen("train", "vae_bravo", *given, f"run.dir={tmp_path}/ae").code == 0
     lines = [json.loads(line) for line in (tmp_path / "ae/metrics.jsonl").read_text().splitlines()]
     l1 = [line["loss/l1"] for line in lines if "loss/l1" in line]
     assert sum(l1[-4:]) < 0.8 * sum(l1[:4])
-    latent = ("space=latent", f"space.latent.checkpoint={tmp_path}/ae", f"space.latent.factor={factor}")
-    sized = ("data.image_size=32", "network.unet.channels=[8,8]", "network.unet.attention=[false,false]")
+    latent = (
+        "space=latent",
+        f"space.latent.checkpoint={tmp_path}/ae",
+        f"space.latent.factor={factor}",
+    )
+    sized = (
+        "data.image_size=32",
+        "network.unet.channels=[8,8]",
+        "network.unet.attention=[false,false]",
+    )
     common = ("callbacks.tensorboard=false", "training.steps=2", f"run.dir={tmp_path}/run")
     done = medgen("train", "bravo_rflow", *tiny, *sized, *latent, *common)
     assert done.code == 0, done.err

@@ -1,4 +1,6 @@
-"""Which file holds which modality of which patient, and which patients are for training and which for validation."""
+"""Which file holds which modality of which patient, and which patients are for training and which
+for validation.
+"""
 
 from medgen.data.scans.layouts.people import person, persons
 from medgen.data.scans.layouts.sources import mask, mask_names, source

@@ -28,7 +28,9 @@ def absent(root: Path, patients: Iterable[Patient]) -> tuple[frozenset[Path], li
 def _lines(root: Path, groups: dict[tuple[str, str], dict[Path, str]]) -> Iterator[Problem]:
     for (what, fix), paths in groups.items():
         if len(paths) <= FEW:
-            yield from (Problem(path, f"is {what}", fix, patient) for path, patient in paths.items())
+            yield from (
+                Problem(path, f"is {what}", fix, patient) for path, patient in paths.items()
+            )
         else:
             first = next(iter(paths)).relative_to(root).as_posix()
             yield Problem(root, f"{len(paths):,} of its files are each {what}, first {first}", fix)

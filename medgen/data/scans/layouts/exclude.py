@@ -27,8 +27,15 @@ def without_excluded(
 
 def _names(root: Path, scans: Scans) -> set[str]:
     """All that a patient goes by: the id, the person, the folders and the files."""
-    places = [composed(path.relative_to(root).as_posix()) for path in (scans.folder, *scans.names.values())]
-    above = [parent.as_posix() for place in (places[0], scans.id) for parent in PurePosixPath(place).parents]
+    places = [
+        composed(path.relative_to(root).as_posix())
+        for path in (scans.folder, *scans.names.values())
+    ]
+    above = [
+        parent.as_posix()
+        for place in (places[0], scans.id)
+        for parent in PurePosixPath(place).parents
+    ]
     names = {scans.id, scans.person, *places, *above} - {"."}
     return names | {printable(name) for name in names}  # a recipe cannot hold what is not UTF-8
 

@@ -29,7 +29,9 @@ def id_faults(root: Path, cohort: Iterable[Scans]) -> Iterator[Problem]:
             yield Problem(root, what, "Rename one, or leave it out if it is the same patient")
 
 
-def file_faults(root: Path, cohort: Sequence[Scans], patterns: Iterable[Pattern]) -> Iterator[Problem]:
+def file_faults(
+    root: Path, cohort: Sequence[Scans], patterns: Iterable[Pattern]
+) -> Iterator[Problem]:
     """Files that are missing, and those of which there are several."""
     for pattern in patterns:
         matches = [pattern.matches(scans) for scans in cohort]
@@ -41,8 +43,12 @@ def file_faults(root: Path, cohort: Sequence[Scans], patterns: Iterable[Pattern]
         yield from _missing(pattern, pairs)
 
 
-def unread(cohort: Iterable[Scans], patterns: Sequence[Pattern], named: Iterable[Pattern]) -> Iterator[Problem]:
-    """Imaging files that are of no source. named: patterns of the recipe, whether or not its mode reads them."""
+def unread(
+    cohort: Iterable[Scans], patterns: Sequence[Pattern], named: Iterable[Pattern]
+) -> Iterator[Problem]:
+    """Imaging files that are of no source. named: patterns of the recipe, whether or not its mode
+    reads them.
+    """
     named = [*named]
     for scans in cohort:
         read = {name for pattern in patterns for name in pattern.matches(scans)}
@@ -51,7 +57,9 @@ def unread(cohort: Iterable[Scans], patterns: Sequence[Pattern], named: Iterable
         read |= {name for pattern in named for name in pattern.matches(scans)}
         for name in sorted(scans.names.keys() - read):
             what = f"is of no channel ({_starred(scans, name)})"
-            yield Problem(scans.names[name], what, "Name it in data.files if it is to be read", scans.id)
+            yield Problem(
+                scans.names[name], what, "Name it in data.files if it is to be read", scans.id
+            )
 
 
 def tissue(root: Path, cohort: Sequence[Scans], patterns: Sequence[Pattern]) -> Iterator[Problem]:
@@ -61,7 +69,9 @@ def tissue(root: Path, cohort: Sequence[Scans], patterns: Sequence[Pattern]) -> 
     if found := [scans.names[name] for scans in cohort for name in sorted(scans.tissue)]:
         first = found[0].relative_to(root).as_posix()
         what = f"has {len(found):,} segmentations of tissue classes, which are not read as lesions: {first}"
-        yield Problem(root, what, f"Set data.files.{DEFAULT_MASK} to the masks of lesions, if there are any")
+        yield Problem(
+            root, what, f"Set data.files.{DEFAULT_MASK} to the masks of lesions, if there are any"
+        )
 
 
 def _missing(pattern: Pattern, pairs: Pairs) -> Iterator[Problem]:
@@ -73,7 +83,11 @@ def _missing(pattern: Pattern, pairs: Pairs) -> Iterator[Problem]:
     for place in bare:
         what = f"none of its {len(places[place])} patients has a file for {pattern.source} ({pattern.shown})"
         others = [each for each in places if each not in bare]
-        fix = f"Add them, or set data.root to {others[0]}" if len(others) == 1 else "Add them, or leave them out"
+        fix = (
+            f"Add them, or set data.root to {others[0]}"
+            if len(others) == 1
+            else "Add them, or leave them out"
+        )
         yield Problem(place, what, fix)
     for scans, names in pairs:
         if not names and scans.place not in bare:
@@ -82,13 +96,19 @@ def _missing(pattern: Pattern, pairs: Pairs) -> Iterator[Problem]:
 
 
 def _several(root: Path, pattern: Pattern, pairs: Pairs) -> Iterator[Problem]:
-    """A line per patient; one for all if most have several, as then it is the pattern that is too wide."""
+    """A line per patient; one for all if most have several, as then it is the pattern that is too
+    wide.
+    """
     found = [(scans, names) for scans, names in pairs if len(names) > 1]
     if len(found) > 2 and len(found) > len(pairs) / 2:
         scans, names = found[0]
         what = f"{len(found)} patients have several files for {pattern.source} ({pattern.shown}), {scans.id} has "
         likely = _starred(scans, names[0].rsplit("/", 1)[-1])
-        yield Problem(root, what + listed(names), f'Set {pattern.key} to one of them, such as "*{likely.lstrip("*")}"')
+        yield Problem(
+            root,
+            what + listed(names),
+            f'Set {pattern.key} to one of them, such as "*{likely.lstrip("*")}"',
+        )
         return
     for scans, names in found:
         what = f"has {len(names)} files for {pattern.source} ({pattern.shown}): {listed(names)}"
@@ -112,13 +132,21 @@ def _all(scans: Scans) -> str:
 
 
 def _likely(scans: Scans, source: str) -> str | None:
-    """The pattern of the one file whose name has a word that others use for a modality, or of the only scan."""
+    """The pattern of the one file whose name has a word that others use for a modality, or of the
+    only scan.
+    """
     words = {source, *SPELLINGS.get(source, source).split("|")}
     names = [name for name in scans.names if words & set(re.split("[^a-z0-9]+", name.lower()))]
     if not names:
         hint = HINTS["mask" if source == DEFAULT_MASK else "scan"]
-        names = [name for name in scans.names if name not in scans.tissue and re.search(hint, name, re.IGNORECASE)]
-    alike = len({re.sub(r"_\d{4}\.", ".", name) for name in names})  # channels of a scan are a choice of one
+        names = [
+            name
+            for name in scans.names
+            if name not in scans.tissue and re.search(hint, name, re.IGNORECASE)
+        ]
+    alike = len(
+        {re.sub(r"_\d{4}\.", ".", name) for name in names}
+    )  # channels of a scan are a choice of one
     return _starred(scans, names[0]) if alike == 1 else None
 
 

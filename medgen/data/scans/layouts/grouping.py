@@ -1,4 +1,6 @@
-"""From folders with scans to patients: a folder may be a patient's, or one with many patients' in it, or flat files."""
+"""From folders with scans to patients: a folder may be a patient's, or one with many patients' in
+it, or flat files.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ _SCANS = re.compile(f"{IMAGE_WORDS}|{every_spelling()}", re.IGNORECASE)
 
 
 def spread(scans: Scans, patterns: Sequence[Pattern]) -> list[Scans]:
-    """The patients in a folder: itself, or, where it has several files of a kind, those below it, at any depth."""
+    """The patients in a folder: itself, or, where it has several files of a kind, those below it,
+    at any depth.
+    """
     if by_modality(scans.names):
         return gather(scans)
     repeated = [each for each in patterns if len(each.matches(scans)) > 1]
@@ -35,7 +39,9 @@ def spread(scans: Scans, patterns: Sequence[Pattern]) -> list[Scans]:
 
 
 def side_by_side(scans: Scans, patterns: Iterable[Pattern]) -> list[Scans]:
-    """Patients whose files lie in one folder, told apart by what is before the modality: `P00_t1c`, `P00_seg`."""
+    """Patients whose files lie in one folder, told apart by what is before the modality: `P00_t1c`,
+    `P00_seg`.
+    """
     names = [name for name in scans.names if "/" not in name]
     keys = {name: _key(name, patterns) for name in names}
     known = {key for key in keys.values() if key}
@@ -48,7 +54,9 @@ def side_by_side(scans: Scans, patterns: Iterable[Pattern]) -> list[Scans]:
 
 
 def by_modality(names: Iterable[str]) -> bool:
-    """Whether files lie in a folder for scans and one for masks, or in a folder per modality, of many patients."""
+    """Whether files lie in a folder for scans and one for masks, or in a folder per modality, of
+    many patients.
+    """
     names = list(names)
     tops = {name.split("/")[0] for name in names if "/" in name}
     masks = {top for top in tops if _MASKS.fullmatch(top)}
@@ -56,11 +64,14 @@ def by_modality(names: Iterable[str]) -> bool:
     if not scans or len(masks | scans) < 2 or len(masks | scans) < len(tops):
         return False
     keys = [_keys(names, top) for top in sorted(masks | scans)]
-    return max(map(len, keys)) > 1 and any(len(one & two) > 1 for one in keys for two in keys if one is not two)
+    return max(map(len, keys)) > 1 and any(
+        len(one & two) > 1 for one in keys for two in keys if one is not two
+    )
 
 
 def modal(parts: Sequence[Scans]) -> bool:
-    """Whether all folders have a folder per modality of many patients; below splits, a patient or a kind may be alone.
+    """Whether all folders have a folder per modality of many patients; below splits, a patient or a
+    kind may be alone.
 
     `train/images`, `train/masks`, `val/images`, `val/masks`, `test/images`.
     """
@@ -69,11 +80,15 @@ def modal(parts: Sequence[Scans]) -> bool:
         return bool(parts) and all(by_modality(each.names) for each in parts)
     tops = [{name.split("/")[0] for name in each.names if "/" in name} for each in parts]
     kinds = [{bool(_MASKS.fullmatch(top)) for top in each} for each in tops]
-    return any(len(each) == 2 for each in kinds) and all(each and all(map(is_modality, each)) for each in tops)
+    return any(len(each) == 2 for each in kinds) and all(
+        each and all(map(is_modality, each)) for each in tops
+    )
 
 
 def by_split(scans: Scans) -> list[Scans]:
-    """The folders of splits that a folder consists of, `siteA/train` and `siteA/val`; without them itself."""
+    """The folders of splits that a folder consists of, `siteA/train` and `siteA/val`; without them
+    itself.
+    """
     inner = [*_children(scans)] if all("/" in name for name in scans.names) else []
     if not inner or not all(split_of(each.folder.name) for each in inner):
         return [scans]
@@ -86,7 +101,9 @@ def is_modality(name: str) -> bool:
 
 
 def gather(scans: Scans) -> list[Scans]:
-    """The patients whose files lie in a folder per modality: `images/P00.nii.gz`, `masks/P00_seg.nii.gz`."""
+    """The patients whose files lie in a folder per modality: `images/P00.nii.gz`,
+    `masks/P00_seg.nii.gz`.
+    """
     groups: dict[tuple[str, str], dict[str, Path]] = {}
     stems = {top: _stems(scans.names, top) for top in {name.split("/")[0] for name in scans.names}}
     for name, path in scans.names.items():
@@ -123,13 +140,17 @@ def _children(scans: Scans) -> Iterator[Scans]:
 
 
 def _fits(pattern: Pattern, inner: Iterable[Scans], scans: Scans) -> bool:
-    """Whether the files that a pattern finds in a folder are those that it finds in the folders below it."""
+    """Whether the files that a pattern finds in a folder are those that it finds in the folders
+    below it.
+    """
     below = {child.names[name] for child in inner for name in pattern.matches(child)}
     return below >= {scans.names[name] for name in pattern.matches(scans)}
 
 
 def _key(name: str, patterns: Iterable[Pattern]) -> str:
-    """What a file's name has before its modality; by the recipe's own patterns, what stands for their first star."""
+    """What a file's name has before its modality; by the recipe's own patterns, what stands for
+    their first star.
+    """
     for each in patterns:
         if each.own and "*" in each.shown and each.regex.fullmatch(name):
             head, tail = each.shown.split("*")[0], each.shown.split("*")[-1]
@@ -148,7 +169,9 @@ def _keys(names: Iterable[str], top: str) -> set[str]:
     inner = [name.split("/")[1:] for name in names if name.startswith(f"{top}/")]
     inner = [each[1:] if len(each) > 1 and split_of(each[0]) else each for each in inner]
     folders = {each[0] for each in inner if len(each) > 1}
-    return folders.union(*({stem(each[0]), _plain(stem(each[0]))} for each in inner if len(each) == 1))
+    return folders.union(
+        *({stem(each[0]), _plain(stem(each[0]))} for each in inner if len(each) == 1)
+    )
 
 
 def _shared(name: str, others: set[str]) -> str:

@@ -32,8 +32,14 @@ KINDS = {
         "Rename {them} as BIDS wants, or set data.layout",
     ),
     "empty": ("{count} {are} empty and {are} left out", "Copy the scans again, or remove {them}"),
-    "broken": ("{count} {lead} nowhere and {are} left out", "Copy what {they} should lead to, or remove {them}"),
-    "twice": ("{count} {lead} to the files of another patient and {are} left out", "Remove {them} if that is meant"),
+    "broken": (
+        "{count} {lead} nowhere and {are} left out",
+        "Copy what {they} should lead to, or remove {them}",
+    ),
+    "twice": (
+        "{count} {lead} to the files of another patient and {are} left out",
+        "Remove {them} if that is meant",
+    ),
 }
 NOUNS = {"broken": "link", "twice": "link", "loose": "scan"}
 
@@ -52,7 +58,11 @@ def _line(root: Path, kind: str, found: list[Left]) -> Problem:
     if kind == "empty" and ((root / ".gitmodules").exists() or (root / ".datalad").exists()):
         fix = "Fetch what lies in {them} with `datalad get`, or `git submodule update --init`"
     first = found[0].path.relative_to(root).as_posix() if found[0].path != root else "."
-    shown = ("first " if len(found) > 1 else "") + first + (f" ({listed([*found[0].holds])})" if found[0].holds else "")
+    shown = (
+        ("first " if len(found) > 1 else "")
+        + first
+        + (f" ({listed([*found[0].holds])})" if found[0].holds else "")
+    )
     usual = "folder" if kind in KINDS or found[0].holds else "file"
     words = _words(len(found), NOUNS.get(kind, usual))
     return Problem(root, f"{what.format(**words)}: {shown}", fix.format(**words))
@@ -71,7 +81,14 @@ def _foreign(kind: str, whole: bool) -> tuple[str, str]:
 def _words(count: int, noun: str) -> dict[str, str]:
     """Nouns and verbs for one thing, or for several."""
     one = count == 1
-    verbs = {"lie": "lies", "lead": "leads", "hold": "holds", "are": "is", "them": "it", "they": "it"}
+    verbs = {
+        "lie": "lies",
+        "lead": "leads",
+        "hold": "holds",
+        "are": "is",
+        "them": "it",
+        "they": "it",
+    }
     return {word: each if one else word for word, each in verbs.items()} | {
         "count": f"{count:,} {noun}{'' if one else 's'}"
     }

@@ -1,4 +1,6 @@
-"""The patients of a folder with a folder each, or with groups of them: sites, grades, visits, a folder per modality."""
+"""The patients of a folder with a folder each, or with groups of them: sites, grades, visits, a
+folder per modality.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from medgen.data.scans.layouts.grouping import by_split, gather, is_modality, modal, side_by_side, spread
+from medgen.data.scans.layouts.grouping import (
+    by_split,
+    gather,
+    is_modality,
+    modal,
+    side_by_side,
+    spread,
+)
 from medgen.data.scans.layouts.patterns import Pattern
 from medgen.data.scans.layouts.split_kinds import by_split_and_kind
 from medgen.data.scans.layouts.types import Left, Listing, Scans, Split, listed
@@ -23,7 +32,9 @@ Patterns = Callable[[str, Sequence[Scans]], list[Pattern]]
 
 
 class _Place(NamedTuple):
-    """A folder in which the patients of a split lie. found: what its folders hold. loose: the scans beside them."""
+    """A folder in which the patients of a split lie. found: what its folders hold. loose: the scans
+    beside them.
+    """
 
     folder: Path
     split: Split | None
@@ -32,7 +43,9 @@ class _Place(NamedTuple):
 
     def whole(self) -> Scans:
         """All of it, as if it were a patient's."""
-        names = {composed(path.relative_to(self.folder).as_posix()): path for path in self._images()}
+        names = {
+            composed(path.relative_to(self.folder).as_posix()): path for path in self._images()
+        }
         return Scans("", self.split, self.folder, names, self.folder)
 
     def units(self) -> list[Scans]:
@@ -61,8 +74,14 @@ def by_folder(root: Path, patterns: Patterns) -> tuple[str, Listing]:
     units = [unit for place in places for unit in place.units()]
     parts = [part for unit in units for part in by_split(unit)]
     if modal(parts):
-        return "modalities", Listing(_without_test([each for part in parts for each in gather(part)]), left)
-    flat = [place.whole()._replace(names=place.loose) for place in places if not place.units() and place.loose]
+        return "modalities", Listing(
+            _without_test([each for part in parts for each in gather(part)]), left
+        )
+    flat = [
+        place.whole()._replace(names=place.loose)
+        for place in places
+        if not place.units() and place.loose
+    ]
     own = patterns("auto", units + flat)
     scans = [each for unit in units for each in spread(unit, own)]
     for whole in flat:
@@ -102,7 +121,9 @@ def leave(folder: Path, contents: Contents) -> Iterator[Left]:
 
 
 def _places(root: Path) -> tuple[list[_Place], list[Left]]:
-    """Where patients are: in folders named after splits, if there are any, else in the folder itself."""
+    """Where patients are: in folders named after splits, if there are any, else in the folder
+    itself.
+    """
     marked = {folder: split for folder in folders(root) if (split := _split(folder))}
     by_hand = {split for split in marked.values() if split != "test"}
     here, left = _place(root, None, [each for each in folders(root) if each not in marked])
@@ -112,7 +133,9 @@ def _places(root: Path) -> tuple[list[_Place], list[Left]]:
     else:
         left = [each for each in left if each.kind == "broken"]
         left += [
-            Left("beside", folder, (*contents.images,)) for folder, contents in here.found.items() if contents.images
+            Left("beside", folder, (*contents.images,))
+            for folder, contents in here.found.items()
+            if contents.images
         ]
         left += [Left("beside", path) for path in here.loose.values()]
     for folder, split in marked.items():
@@ -137,7 +160,9 @@ def _place(folder: Path, split: Split | None, inner: Sequence[Path]) -> tuple[_P
 
 
 def _split(folder: Path) -> Split | None:
-    """The split that a folder is named after; a patient's own folder, with scans in it, may be called as it likes."""
+    """The split that a folder is named after; a patient's own folder, with scans in it, may be
+    called as it likes.
+    """
     split = split_of(folder.name)
     own = re.search(r"\d$", folder.name) and any(is_nifti(path.name) for path in direct(folder))
     return None if own else split
@@ -151,11 +176,17 @@ def _flat(root: Path, whole: Scans, patterns: Sequence[Pattern], alone: bool) ->
     what = f"holds scans that lie side by side ({listed([*whole.names])})"
     above = f"data.root to the folder above, {root.resolve().parent}"
     if is_modality(root.resolve().name):
-        raise DataError(Problem(root, what, f"Set {above}, if the other files of these patients lie beside it"))
+        raise DataError(
+            Problem(root, what, f"Set {above}, if the other files of these patients lie beside it")
+        )
     one = [each for each in patterns if each.matches(whole)]
     if one and all(len(each.matches(whole)) == 1 for each in one):
         if not found or found[0].id == root.resolve().name:
-            raise DataError(Problem(root, f"is the folder of one patient ({listed([*whole.names])})", f"Set {above}"))
+            raise DataError(
+                Problem(
+                    root, f"is the folder of one patient ({listed([*whole.names])})", f"Set {above}"
+                )
+            )
         fix = f"Give each patient a folder, or set {above}, if they are one patient's"
     else:
         fix = 'Give each patient a folder, or set data.files to patterns, such as data.files.seg="*_seg.nii.gz"'
@@ -165,7 +196,9 @@ def _flat(root: Path, whole: Scans, patterns: Sequence[Pattern], alone: bool) ->
 def _without_test(scans: Sequence[Scans]) -> list[Scans]:
     """A split below a group, `site/train`, means nothing unless there is a `val` too."""
     by_hand = any(each.split == "val" for each in scans)
-    return [each if by_hand or each.split != "train" else each._replace(split=None) for each in scans]
+    return [
+        each if by_hand or each.split != "train" else each._replace(split=None) for each in scans
+    ]
 
 
 def _others(contents: Contents) -> tuple[Path, ...]:

@@ -14,7 +14,9 @@ DEPTH = 2
 
 
 def misplaced(root: Path, layout: str) -> Problem | None:
-    """One line, if the folder is a part of a dataset of a known layout, or one or several of them lie in it."""
+    """One line, if the folder is a part of a dataset of a known layout, or one or several of them
+    lie in it.
+    """
     if layout != "auto":
         return None
     if above := _above(root):
@@ -23,8 +25,14 @@ def misplaced(root: Path, layout: str) -> Problem | None:
     if not found or any(split_of(each.name) for each in found):
         return None
     names = ", ".join(each.relative_to(root).as_posix() for each in found)
-    what = f"holds the dataset {names}" if len(found) == 1 else f"holds {len(found)} datasets ({names})"
-    return Problem(root, what, f"Set data.root to {'it' if len(found) == 1 else 'one of them'}, {found[0]}")
+    what = (
+        f"holds the dataset {names}"
+        if len(found) == 1
+        else f"holds {len(found)} datasets ({names})"
+    )
+    return Problem(
+        root, what, f"Set data.root to {'it' if len(found) == 1 else 'one of them'}, {found[0]}"
+    )
 
 
 def no_patients(root: Path, excluded: bool) -> Problem:
@@ -32,7 +40,11 @@ def no_patients(root: Path, excluded: bool) -> Problem:
     if excluded:
         return Problem(root, "has no patients but those that data.exclude leaves out", "Shorten it")
     held_out = [each.name for each in folders(root) if split_of(each.name) == "test"]
-    what = f"has patients in none but {held_out[0]}, which is never trained on" if held_out else "has no patients"
+    what = (
+        f"has patients in none but {held_out[0]}, which is never trained on"
+        if held_out
+        else "has no patients"
+    )
     return Problem(root, what, "Make it a folder with a folder of .nii.gz files per patient")
 
 
@@ -42,13 +54,19 @@ def _above(root: Path) -> Path | None:
     if re.fullmatch("(images|labels)(Tr|Ts|Va|Val)", place.name):
         return place.parent
     for each in (place, *list(place.parents)[:DEPTH]):
-        if each.name.startswith("sub-") and any(is_nifti(path.name) or path.is_dir() for path in each.iterdir()):
+        if each.name.startswith("sub-") and any(
+            is_nifti(path.name) or path.is_dir() for path in each.iterdir()
+        ):
             return each.parent
     return None
 
 
 def _below(place: Path, depth: int) -> list[Path]:
-    if (place / "imagesTr").is_dir() or folders(place, "sub-*/anat") or folders(place, "sub-*/ses-*/anat"):
+    if (
+        (place / "imagesTr").is_dir()
+        or folders(place, "sub-*/anat")
+        or folders(place, "sub-*/ses-*/anat")
+    ):
         return [place]
     if not depth or any(is_nifti(path.name) for path in direct(place)):
         return []

@@ -40,7 +40,9 @@ class Pattern(NamedTuple):
     own: bool = False
 
     def matches(self, scans: Scans) -> list[str]:
-        """The names that fit, as near to the patient's folder as any do; a file with two names counts once."""
+        """The names that fit, as near to the patient's folder as any do; a file with two names
+        counts once.
+        """
         names = [name for name in scans.names if self.own or name not in scans.tissue]
         for depth in range(1 + max((name.count("/") for name in names), default=0)):
             found = [name for name in names if self.regex.fullmatch(_tail(name, depth))]
@@ -55,7 +57,9 @@ def in_bids(patterns: Iterable[Pattern]) -> list[Pattern]:
 
 
 class _Nearest(Pattern):
-    """Of several files, those as scanned: none among the derivatives, none in another space, none worked on."""
+    """Of several files, those as scanned: none among the derivatives, none in another space, none
+    worked on.
+    """
 
     __slots__ = ()
 
@@ -72,13 +76,17 @@ class _Nearest(Pattern):
 
 
 def pattern(settings: DataSettings, layout: str, root: Path, source: str) -> Pattern:
-    """How the files of a source are recognised. Raises `DataError` where nnU-Net's dataset.json does not say."""
+    """How the files of a source are recognised. Raises `DataError` where nnU-Net's dataset.json
+    does not say.
+    """
     own = settings.files.get(source) or (source if "*" in source or ".nii" in source else None)
     if own:
         key = f"data.files.{source}" if source in settings.files else "data.masks"
         return Pattern(source, key, own, re.compile(translate(composed(native(own)))), True)
     body, shown = _body(layout, root, source)
-    return Pattern(source, f"data.files.{source}", shown, re.compile(f"({body}){_ENDING}", re.IGNORECASE))
+    return Pattern(
+        source, f"data.files.{source}", shown, re.compile(f"({body}){_ENDING}", re.IGNORECASE)
+    )
 
 
 def found_patterns(
@@ -94,7 +102,9 @@ def found_patterns(
             yield each
 
 
-def possible(settings: DataSettings, layout: str, root: Path, sources: Iterable[str]) -> list[Pattern]:
+def possible(
+    settings: DataSettings, layout: str, root: Path, sources: Iterable[str]
+) -> list[Pattern]:
     """Those of the sources that this layout can name."""
     found = []
     for source in sources:
@@ -124,17 +134,25 @@ def _body(layout: str, root: Path, source: str) -> tuple[str, str]:
 
 
 def channel_number(root: Path, source: str) -> str:
-    """`_` and the four digits of a modality in the file names, from `dataset.json`; nothing if it is the only one."""
+    """`_` and the four digits of a modality in the file names, from `dataset.json`; nothing if it
+    is the only one.
+    """
     path = root / "dataset.json"
-    scans = sorted(each.name for each in (root / "imagesTr").glob("*.nii*") if not each.name.startswith("."))
-    likely = re.sub(r".*?(_\d{4})?(\.nii(\.gz)?)$", r"*\1\2", scans[0]) if scans else "*_0000.nii.gz"
+    scans = sorted(
+        each.name for each in (root / "imagesTr").glob("*.nii*") if not each.name.startswith(".")
+    )
+    likely = (
+        re.sub(r".*?(_\d{4})?(\.nii(\.gz)?)$", r"*\1\2", scans[0]) if scans else "*_0000.nii.gz"
+    )
     advice = f'Set data.files.{source} to its channel, such as "imagesTr/{likely}"'
     channels = _channels(path, advice)
     for number, name in channels.items():
         plain = re.sub(r"[^a-z0-9]", "", name.lower())
         if re.fullmatch(f"{source.replace('_', '')}|{spellings(source)}", plain):
             return "" if len(channels) == 1 and "_" not in likely else f"_{number:0>4}"
-    raise DataError(Problem(path, f"has no channel {source}, it names {', '.join(channels.values())}", advice))
+    raise DataError(
+        Problem(path, f"has no channel {source}, it names {', '.join(channels.values())}", advice)
+    )
 
 
 def _channels(path: Path, advice: str) -> dict[str, str]:
@@ -144,7 +162,9 @@ def _channels(path: Path, advice: str) -> dict[str, str]:
         pairs = found.items() if isinstance(found, dict) else enumerate(found)
         return {str(number): str(name) for number, name in pairs}
     except FileNotFoundError:
-        raise DataError(Problem(path, "does not exist, so channels have no names", advice)) from None
+        raise DataError(
+            Problem(path, "does not exist, so channels have no names", advice)
+        ) from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise DataError(Problem(path, "has no channel_names", advice)) from None
 

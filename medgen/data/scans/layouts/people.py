@@ -13,7 +13,9 @@ _YEAR, _MONTH, _DAY = r"(19|20)\d\d", "(0[1-9]|1[0-2])", r"(0[1-9]|[12]\d|3[01])
 _DATE = rf"({_YEAR}[-_.]?{_MONTH}[-_.]?{_DAY}|\d?\d[-.]\d?\d[-.]{_YEAR})([T_-]?\d{{4,6}})?"
 _NAME = "(jan|feb|mar|apr|may|june?|july?|aug|sept?|oct|nov|dec)"
 _NAME += "((?<=jan|feb)uary|(?<=mar)ch|(?<=apr)il|(?<=aug)ust|(?<=sept)ember|(?<=oct)ober|(?<=nov|dec)ember)?"
-_NAMED = rf"(\d?\d[-_. ]?)?{_NAME}[-_. ]?((\d?\d)[-_. ])?{_YEAR}|{_YEAR}[-_. ]?{_NAME}([-_. ]?\d?\d)?"
+_NAMED = (
+    rf"(\d?\d[-_. ]?)?{_NAME}[-_. ]?((\d?\d)[-_. ])?{_YEAR}|{_YEAR}[-_. ]?{_NAME}([-_. ]?\d?\d)?"
+)
 """A date with the month's name."""
 _WORD = (
     "ses|sess|session|visits?|vis|weeks?|wk|months?|mon|mo|days?|years?|yr|tp|time|times|time[-_ ]?points?|"
@@ -45,14 +47,18 @@ _SHORT = (
     rf"c\d{{1,2}}[-_ ]?[dw]\d{{1,3}}|"
     rf"({_DAY}{_MONTH}|{_MONTH}{_DAY}|{_DAY}_{_MONTH}_|{_MONTH}_{_DAY}_){_YEAR}|{_YEAR}-{_MONTH}"
 )
-"""What is a visit only beside a number that is a person's: `P01_3M`, not `HC_45M`; `P01_C1D1`, `P01_04032019`."""
+"""What is a visit only beside a number that is a person's: `P01_3M`, not `HC_45M`; `P01_C1D1`,
+`P01_04032019`.
+"""
 _WORKED_ON = (
     "([-_ ](reg|registered|coreg|coregistered|brain|bet|skullstripped|stripped|preproc|preprocessed|proc|processed|n4|"
     "mni|norm|normali[sz]ed|resampled))*"
 )
 """What may follow a visit: what was done to its scans."""
 _TAIL = re.compile(rf"(?P<rest>.*?[^-_/. ])[-_/. ]+({_VISIT}){_WORKED_ON}", re.IGNORECASE)
-_TAIL_SHORT = re.compile(rf"(?P<rest>.*?\d(.*?[^-_/. ])?)[-_/. ]+({_SHORT}){_WORKED_ON}", re.IGNORECASE)
+_TAIL_SHORT = re.compile(
+    rf"(?P<rest>.*?\d(.*?[^-_/. ])?)[-_/. ]+({_SHORT}){_WORKED_ON}", re.IGNORECASE
+)
 _JOINED = re.compile(
     r"(?P<rest>.*\d)((visit|ses|session|time[-_ ]?point|tp|month|week|wk|fu|follow[-_ ]?up|scan)\d+|"
     r"baseline|bl|fu|follow[-_ ]?up|(pre|post)[-_ ]?(op)?|re[-_ ]?scan|re[-_ ]?test)",
@@ -91,14 +97,18 @@ MOST_VISITS = 10
 
 
 def person(id: str) -> str:
-    """The same for all sessions and time points of a patient: `sub-01/ses-02`, `BraTS-MET-00001-002`, `P1_week-10`."""
+    """The same for all sessions and time points of a patient: `sub-01/ses-02`,
+    `BraTS-MET-00001-002`, `P1_week-10`.
+    """
     while (rest := _without_visit(id)) is not None:
         id = rest
     return id
 
 
 def by_regex(regex: str, id: str) -> str | None:
-    """What the expression finds in an id: its first group that took part, or the whole match; None if nothing."""
+    """What the expression finds in an id: its first group that took part, or the whole match; None
+    if nothing.
+    """
     found = re.search(native(regex), id)
     if not found:
         return None
@@ -126,7 +136,10 @@ def with_persons(everyone: Sequence[Scans], regex: str) -> list[Scans]:
 
 def persons(ids: Sequence[str], regex: str) -> list[str]:
     """The person that each id is of, as splits are drawn by."""
-    return [each.person for each in with_persons([Scans(id, None, Path(), {}, Path()) for id in ids], regex)]
+    return [
+        each.person
+        for each in with_persons([Scans(id, None, Path(), {}, Path()) for id in ids], regex)
+    ]
 
 
 def unmatched(everyone: Iterable[Scans], regex: str) -> list[Scans]:
@@ -145,14 +158,18 @@ def _without_visit(id: str) -> str | None:
 
 
 def _nobody(persons: dict[str, str]) -> set[str]:
-    """Names that are no person's, as too many would be one: `Mets` of `Mets_20200101`, `site1` of `site1_scan7`."""
+    """Names that are no person's, as too many would be one: `Mets` of `Mets_20200101`, `site1` of
+    `site1_scan7`.
+    """
     found = set(persons.values())
     alone = len(found) == 1 and len(persons) > 2 and not re.search(r"\d", next(iter(found)))
     return found if alone or len(found) * MOST_VISITS < len(persons) else set()
 
 
 def _visit_folders(ids: Sequence[str]) -> set[str]:
-    """Ids below folders that share the names in them, `P1/a`, `P1/b`, where there are more folders than names."""
+    """Ids below folders that share the names in them, `P1/a`, `P1/b`, where there are more folders
+    than names.
+    """
     inner: dict[str, set[str]] = {}
     for id in ids:
         above, _, name = id.rpartition("/")

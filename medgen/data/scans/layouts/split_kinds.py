@@ -20,7 +20,8 @@ _SPLITS: dict[Split, str] = {
 _SPLIT = rf"(?P<split>{'|'.join(_SPLITS.values())})([-_ .]?(data|set|dataset))?"
 _KIND = f"(?P<kind>{MASK_WORDS}|{IMAGE_WORDS}|{every_spelling()})"
 _BOTH = [
-    re.compile(rf"(.*[-_ .])?{one}[-_ .]?{other}", re.IGNORECASE) for one, other in ((_SPLIT, _KIND), (_KIND, _SPLIT))
+    re.compile(rf"(.*[-_ .])?{one}[-_ .]?{other}", re.IGNORECASE)
+    for one, other in ((_SPLIT, _KIND), (_KIND, _SPLIT))
 ]
 _MASKS = re.compile(MASK_WORDS, re.IGNORECASE)
 
@@ -49,7 +50,10 @@ def by_split_and_kind(root: Path) -> Listing | None:
     held = {folder: look(folder) for folder in folders(root)}
     beside = {folder: each for folder, each in held.items() if folder not in named and each.images}
     left = [Left("beside", folder, (*each.images,)) for folder, each in beside.items()]
-    groups = [_group(root, split, named, held) for split in dict.fromkeys(each.split for each in named.values())]
+    groups = [
+        _group(root, split, named, held)
+        for split in dict.fromkeys(each.split for each in named.values())
+    ]
     return Listing([each for group in groups for each in gather(group)], left)
 
 
@@ -65,10 +69,14 @@ def _named(name: str) -> _Named | None:
 
 
 def _split(word: str) -> Split:
-    return next(split for split, words in _SPLITS.items() if re.fullmatch(words, word, re.IGNORECASE))
+    return next(
+        split for split, words in _SPLITS.items() if re.fullmatch(words, word, re.IGNORECASE)
+    )
 
 
-def _group(root: Path, split: Split | None, named: dict[Path, _Named], held: dict[Path, Contents]) -> Scans:
+def _group(
+    root: Path, split: Split | None, named: dict[Path, _Named], held: dict[Path, Contents]
+) -> Scans:
     """The folders of a split, as if they were one folder with a folder per kind."""
     mine = [folder for folder, each in named.items() if each.split == split]
     names = dict(_names((named[folder].kind, held[folder]) for folder in mine))

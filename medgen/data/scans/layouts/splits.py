@@ -15,7 +15,9 @@ ORDER = (None, "train", "val", "test")
 
 def drawn_for_val(cohort: Sequence[Scans], fraction: float) -> set[str]:
     """Where folders do not decide: the share of the persons whose id's sha256 is least."""
-    people = sorted({each.person for each in cohort}, key=lambda person: hashlib.sha256(key(person)).digest())
+    people = sorted(
+        {each.person for each in cohort}, key=lambda person: hashlib.sha256(key(person)).digest()
+    )
     count = min(max(1, round(fraction * len(people))), len(people) - 1) if fraction > 0 else 0
     return set(people[:count])
 
@@ -51,4 +53,6 @@ def _overlap(root: Path, person: str, visits: Sequence[Scans]) -> Problem:
     if {each.id for each in visits} == {person}:
         return Problem(root, f"{person} is in {' and '.join(ids)}", fix)
     where = " and ".join(f"{place} ({listed(names)})" for place, names in ids.items())
-    return Problem(root, f"{person} is in {where}", f"{fix}, or set data.person if these are not one person")
+    return Problem(
+        root, f"{person} is in {where}", f"{fix}, or set data.person if these are not one person"
+    )

@@ -19,28 +19,51 @@ TISSUE = re.compile(
     r"aslprep|xcp_?d\w*|nibabies|infant\w*|micapipe|dldirect|hippunfold|braincharts|petprep\w*",
     re.IGNORECASE,
 )
-"""Pipelines whose segmentations are of tissue classes and regions, as their folders below `derivatives` begin."""
+"""Pipelines whose segmentations are of tissue classes and regions, as their folders below
+`derivatives` begin.
+"""
 PARTS = ("Tr", "Va", "Val", "Ts")
-NOT_PATIENTS = ("derivatives", "sourcedata", "code", "stimuli", "phenotype", "rawdata", "work", "logs")
+NOT_PATIENTS = (
+    "derivatives",
+    "sourcedata",
+    "code",
+    "stimuli",
+    "phenotype",
+    "rawdata",
+    "work",
+    "logs",
+)
 """Folders beside the subjects of BIDS."""
 
 
 def by_subject(root: Path) -> Listing:
-    """BIDS: a subject's or session's files lie in its own folder, and in that of the same name below `derivatives`."""
+    """BIDS: a subject's or session's files lie in its own folder, and in that of the same name
+    below `derivatives`.
+    """
     pipelines = [root, *_pipelines(root / "derivatives")]
     scans: list[Scans] = []
     left: list[Left] = []
     for subject in folders(root, "sub-*"):
         for folder in folders(subject, "ses-*") or [subject]:
             id = composed(folder.relative_to(root).as_posix())
-            places = {pipeline: _below(pipeline, folder.relative_to(root)) for pipeline in pipelines}
-            found = {pipeline: look(place, pipeline) for pipeline, place in places.items() if place.is_dir()}
+            places = {
+                pipeline: _below(pipeline, folder.relative_to(root)) for pipeline in pipelines
+            }
+            found = {
+                pipeline: look(place, pipeline)
+                for pipeline, place in places.items()
+                if place.is_dir()
+            }
             if any(contents.images for contents in found.values()):
                 scans.append(_subject(root, id, folder, found))
             if not found[root].images:
                 left += leave(folder, found[root])
     for folder in folders(root):
-        if not folder.name.startswith("sub-") and folder.name not in NOT_PATIENTS and (images := look(folder).images):
+        if (
+            not folder.name.startswith("sub-")
+            and folder.name not in NOT_PATIENTS
+            and (images := look(folder).images)
+        ):
             left.append(Left("no subject", folder, tuple(images)))
     return Listing(scans, left)
 
@@ -52,7 +75,9 @@ def by_case(root: Path) -> Listing:
     left: list[Left] = []
     for part in PARTS:
         names = {folder: look(root / folder, root) for folder in (f"images{part}", f"labels{part}")}
-        labels, images = ({stem(name) for name in names[f"{kind}{part}"].images} for kind in ("labels", "images"))
+        labels, images = (
+            {stem(name) for name in names[f"{kind}{part}"].images} for kind in ("labels", "images")
+        )
         if part == "Tr":
             _refuse_4d(root, names[f"images{part}"], images & labels)
         for folder, contents in names.items():
@@ -62,9 +87,18 @@ def by_case(root: Path) -> Listing:
                 if folder.startswith("images") and case not in labels:
                     case = re.sub(r"_\d{4}$", "", case)
                 cases.setdefault((part, case), {})[name] = path
-    splits: dict[str, Split | None] = {"Tr": "train" if by_hand else None, "Ts": "test", "Va": "val", "Val": "val"}
+    splits: dict[str, Split | None] = {
+        "Tr": "train" if by_hand else None,
+        "Ts": "test",
+        "Va": "val",
+        "Val": "val",
+    }
     return Listing(
-        [Scans(case, splits[part], root, names, root / f"images{part}") for (part, case), names in cases.items()], left
+        [
+            Scans(case, splits[part], root, names, root / f"images{part}")
+            for (part, case), names in cases.items()
+        ],
+        left,
     )
 
 
@@ -72,10 +106,14 @@ def by_file(root: Path) -> Listing:
     """Each file is a patient: masks alone, side by side."""
     found = look(root)
     scans = [
-        Scans(re.sub(r"\.nii(\.gz)?$", "", name, flags=re.IGNORECASE), None, root, {name: path}, root)
+        Scans(
+            re.sub(r"\.nii(\.gz)?$", "", name, flags=re.IGNORECASE), None, root, {name: path}, root
+        )
         for name, path in found.images.items()
     ]
-    return Listing(scans, [Left(kind, path) for kind, paths in found.others.items() for path in paths])
+    return Listing(
+        scans, [Left(kind, path) for kind, paths in found.others.items() for path in paths]
+    )
 
 
 def _below(pipeline: Path, inner: Path) -> Path:
@@ -103,7 +141,9 @@ def _subject(root: Path, id: str, folder: Path, found: dict[Path, Contents]) -> 
             names[unique] = path
             if _is_tissue(root, pipeline, name, contents):
                 tissue.add(unique)
-    others = tuple(path for contents in found.values() for paths in contents.others.values() for path in paths)
+    others = tuple(
+        path for contents in found.values() for paths in contents.others.values() for path in paths
+    )
     return Scans(id, None, folder, names, root, others=others, tissue=frozenset(tissue))
 
 
@@ -114,7 +154,10 @@ def _is_tissue(root: Path, pipeline: Path, name: str, contents: Contents) -> boo
     if pipeline != root and (TISSUE.match(pipeline.name) or TISSUE.search(_generated_by(pipeline))):
         return True
     beside = name.rpartition("/")[0]
-    maps = re.compile(re.escape(beside) + r"/[^/]*(label-(GM|WM|CSF)|desc-(aseg|aparcaseg))_(probseg|dseg|mask)\..*")
+    maps = re.compile(
+        re.escape(beside)
+        + r"/[^/]*(label-(GM|WM|CSF)|desc-(aseg|aparcaseg))_(probseg|dseg|mask)\..*"
+    )
     return any(maps.fullmatch(other) for other in contents.images)
 
 
@@ -127,7 +170,9 @@ def _generated_by(pipeline: Path) -> str:
 
 
 def _refuse_4d(root: Path, contents: Contents, cases: set[str]) -> None:
-    """The Medical Segmentation Decathlon keeps the channels of a case in one file. Raises `DataError` for that."""
+    """The Medical Segmentation Decathlon keeps the channels of a case in one file. Raises
+    `DataError` for that.
+    """
     first = next((path for name, path in contents.images.items() if stem(name) in cases), None)
     if first and "4-D" in (told := " ".join(fault.what for fault in inspect(first).faults)):
         what = f"holds {len(cases)} scans whose channels are their fourth dimension ({first.name} {told})"

@@ -23,15 +23,21 @@ from medgen.errors import DataError, Problem
 from medgen.system.names import key
 
 Tell = Callable[[str], None]
-_STANDARDS: dict[str, Callable[[Path], Listing]] = {"bids": by_subject, "nnunet": by_case, "files": by_file}
+_STANDARDS: dict[str, Callable[[Path], Listing]] = {
+    "bids": by_subject,
+    "nnunet": by_case,
+    "files": by_file,
+}
 
 
-def find(settings: DataSettings, channels: Sequence[str], tell: Tell | None = None) -> list[Patient]:
+def find(
+    settings: DataSettings, channels: Sequence[str], tell: Tell | None = None
+) -> list[Patient]:
     """All patients but those for test, ordered by id, with a file for every channel.
 
-    Patients are in the split whose folder (`train`, `val`) they lie in; where there is no `val`, the hash of a
-    person's id decides. tell: called with a line per kind of thing that is left out. Raises `DataError` with a line per
-    problem.
+    Patients are in the split whose folder (`train`, `val`) they lie in; where there is no `val`,
+    the hash of a person's id decides. tell: called with a line per kind of thing that is left out.
+    Raises `DataError` with a line per problem.
     """
     found = survey(settings, [source(settings, channel) for channel in channels])
     for fault in found.left_out if tell else ():
@@ -42,7 +48,8 @@ def find(settings: DataSettings, channels: Sequence[str], tell: Tell | None = No
 
 
 def survey(settings: DataSettings, required: Iterable[str], optional: Iterable[str] = ()) -> Survey:
-    """What there is of the sources that every patient must have, and of those that count if any patient has them.
+    """What there is of the sources that every patient must have, and of those that count if any
+    patient has them.
 
     Raises `DataError` where there is nothing to look at.
     """
@@ -68,15 +75,22 @@ def _survey(settings: DataSettings, root: Path, required: list[str], optional: l
         raise DataError(*(left if left and not excluded else [no_patients(root, excluded)]))
     patterns = [pattern(settings, layout, root, source) for source in required]
     patterns = in_bids(patterns) if layout == "bids" else patterns
-    patterns += found_patterns(settings, layout, root, kept, [each for each in optional if each not in required])
-    wrong += [*faults.id_faults(root, kept), *split_faults(root, kept, settings.allow_patient_overlap)]
+    patterns += found_patterns(
+        settings, layout, root, kept, [each for each in optional if each not in required]
+    )
+    wrong += [
+        *faults.id_faults(root, kept),
+        *split_faults(root, kept, settings.allow_patient_overlap),
+    ]
     wrong += faults.file_faults(root, cohort, patterns)
     patients = _patients(kept, cohort, patterns, settings.val_fraction)
     gone, lost = absent(root, patients)
     left += [*faults.tissue(root, kept, patterns), *_unmatched(root, kept, settings.person)]
     sources = [pattern.source for pattern in patterns]
     named = possible(settings, layout, root, settings.files)
-    return Survey(root, patients, wrong + lost, sources, [*faults.unread(kept, patterns, named)], left, gone)
+    return Survey(
+        root, patients, wrong + lost, sources, [*faults.unread(kept, patterns, named)], left, gone
+    )
 
 
 def _list(settings: DataSettings, root: Path, sources: Sequence[str]) -> tuple[str, Listing]:
@@ -104,7 +118,11 @@ def _patients(
 ) -> list[Patient]:
     val = drawn_for_val(cohort, fraction)
     return [
-        Patient(each.id, each.split or ("val" if each.person in val else "train"), _files(each, patterns))
+        Patient(
+            each.id,
+            each.split or ("val" if each.person in val else "train"),
+            _files(each, patterns),
+        )
         for each in kept
     ]
 
@@ -132,4 +150,6 @@ def _looks_like_brats(units: Iterable[Scans], sources: Iterable[str]) -> bool:
     names = [name.rsplit("/", 1)[-1].lower() for scans in units for name in scans.names]
     if any(name in (f"{source}.nii.gz", f"{source}.nii") for name in names for source in sources):
         return False
-    return any(re.fullmatch(r".*[-_. ](t1n|t1c|t1ce|t2f|flair|seg)\.nii(\.gz)?", name) for name in names)
+    return any(
+        re.fullmatch(r".*[-_. ](t1n|t1c|t1ce|t2f|flair|seg)\.nii(\.gz)?", name) for name in names
+    )

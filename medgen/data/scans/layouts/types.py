@@ -16,7 +16,9 @@ SHOWN = 6
 
 
 class Patient(NamedTuple):
-    """A patient's scans. id: the folder's name (BIDS: with the session's). files: by modality or segmentation."""
+    """A patient's scans. id: the folder's name (BIDS: with the session's). files: by modality or
+    segmentation.
+    """
 
     id: str
     split: Split
@@ -24,11 +26,12 @@ class Patient(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """Everything that lies in a dataset. files: by source. faults: of the arrangement, not of what is in the files.
+    """Everything that lies in a dataset. files: by source. faults: of the arrangement, not of what
+    is in the files.
 
-    patients: also those in `test`, with the files that there are. sources: what `files` may hold. unread: imaging
-    files that are none of them. left_out: a line per kind of thing that is not read. absent: files that are listed, but
-    whose content is elsewhere; there is a fault for them.
+    patients: also those in `test`, with the files that there are. sources: what `files` may hold.
+    unread: imaging files that are none of them. left_out: a line per kind of thing that is not
+    read. absent: files that are listed, but whose content is elsewhere; there is a fault for them.
     """
 
     root: Path
@@ -43,8 +46,9 @@ class Survey(NamedTuple):
 class Scans(NamedTuple):
     """Every imaging file of a patient, by its path relative to `folder`.
 
-    split: None where medgen decides. person: the same for all visits of one person. others: the files in formats that
-    are not read. tissue: names of files that hold tissue classes. place: the folder of the split, for messages.
+    split: None where medgen decides. person: the same for all visits of one person. others: the
+    files in formats that are not read. tissue: names of files that hold tissue classes. place: the
+    folder of the split, for messages.
     """
 
     id: str
@@ -79,4 +83,6 @@ def expand(path: Path) -> Path:
 
 def listed(names: list[str]) -> str:
     """The first few names."""
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return ", ".join(names[:SHOWN]) + (
+        f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    )

@@ -37,7 +37,8 @@ PEEKED = 3
 class Contents(NamedTuple):
     """What lies below a folder. images: by relative path in one form of accents, ordered.
 
-    others: by format. broken: links to nothing. nameless: files that may be DICOM. files: how many there are.
+    others: by format. broken: links to nothing. nameless: files that may be DICOM. files: how many
+    there are.
     """
 
     images: dict[str, Path]
@@ -47,7 +48,9 @@ class Contents(NamedTuple):
     files: int
 
     def foreign(self) -> dict[str, list[Path]]:
-        """The files that may be scans in a format that is not read, by format; DICOM is known without a name too."""
+        """The files that may be scans in a format that is not read, by format; DICOM is known
+        without a name too.
+        """
         found = dict(self.others)
         if "DICOM files" not in found and any(_is_dicom(path) for path in self.nameless[:PEEKED]):
             found["DICOM files"] = self.nameless
@@ -55,7 +58,9 @@ class Contents(NamedTuple):
 
 
 def look(folder: Path, relative_to: Path | None = None) -> Contents:
-    """Everything at any depth below a folder, each folder once, by the shortest way without links if there is one."""
+    """Everything at any depth below a folder, each folder once, by the shortest way without links
+    if there is one.
+    """
     found = Contents({}, {}, [], [], 0)
     files, links = 0, [folder]
     seen = {
@@ -65,7 +70,9 @@ def look(folder: Path, relative_to: Path | None = None) -> Contents:
         for path in _walk(links.pop(0), seen, links, found.broken):
             files += 1
             _sort(path, path.relative_to(relative_to or folder).as_posix(), found)
-    return found._replace(images={name: found.images[name] for name in sorted(found.images, key=key)}, files=files)
+    return found._replace(
+        images={name: found.images[name] for name in sorted(found.images, key=key)}, files=files
+    )
 
 
 def folders(place: Path, pattern: str = "*") -> list[Path]:
@@ -89,11 +96,16 @@ def is_nifti(name: str) -> bool:
 
 def format_of(name: str) -> str | None:
     """The format that is not read which a file's name ends like."""
-    return next((kind for kind, ends in FORMATS.items() if re.search(f"({ends})$", name, re.IGNORECASE)), None)
+    return next(
+        (kind for kind, ends in FORMATS.items() if re.search(f"({ends})$", name, re.IGNORECASE)),
+        None,
+    )
 
 
 def _walk(top: Path, seen: set[Identity], links: list[Path], broken: list[Path]) -> Iterator[Path]:
-    """Files below a folder, but for links to folders, which are put off until all else has been seen."""
+    """Files below a folder, but for links to folders, which are put off until all else has been
+    seen.
+    """
     for place, inner, names in os.walk(top, onerror=_refuse if top.is_dir() else None):
         identity = _identity(Path(place))
         if identity in seen:
@@ -116,7 +128,9 @@ def _sort(path: Path, name: str, found: Contents) -> None:
         found.images[name if composed(name) in found.images else composed(name)] = path
     elif kind := format_of(path.name):
         found.others.setdefault(kind, []).append(path)
-    elif re.fullmatch(r"[\d.]*|.*[^a-zA-Z]\w{0,2}\d+|[^.]*", path.name):  # 1.2.840.113..., IM_0001, I10
+    elif re.fullmatch(
+        r"[\d.]*|.*[^a-zA-Z]\w{0,2}\d+|[^.]*", path.name
+    ):  # 1.2.840.113..., IM_0001, I10
         found.nameless.append(path)
 
 

@@ -25,7 +25,15 @@ IMAGE_WORDS = (
     "imagesval"
 )
 """What folders of scans are called."""
-JUNK = ("__macosx", "@eadir", "#recycle", "#snapshot", "$recycle.bin", "lost+found", "system volume information")
+JUNK = (
+    "__macosx",
+    "@eadir",
+    "#recycle",
+    "#snapshot",
+    "$recycle.bin",
+    "lost+found",
+    "system volume information",
+)
 """Folders that operating systems and storage make."""
 
 _SETS = r"[-_ .]?(data|dataset|datas|set|sets|split|cases|scans|images|patients|subjects|cohort)?$"
@@ -37,7 +45,9 @@ _ENDS: dict[Split, str] = {
 
 
 def split_of(name: str) -> Split | None:
-    """The split that a folder is named after: `Train`, `validation`, `test_new`, `BraTS2020_TrainingData`."""
+    """The split that a folder is named after: `Train`, `validation`, `test_new`,
+    `BraTS2020_TrainingData`.
+    """
     for split, words in _ENDS.items():
         if re.search(rf"(^|[-_ .\d]){words}{_SETS}", name, re.IGNORECASE):
             return split
@@ -56,7 +66,9 @@ def spellings(source: str) -> str:
 
 def every_spelling() -> str:
     """A regular expression of the names of all modalities."""
-    return "|".join(dict.fromkeys([*SPELLINGS, *"|".join(SPELLINGS.values()).split("|"), "dwi", "adc", "swi"]))
+    return "|".join(
+        dict.fromkeys([*SPELLINGS, *"|".join(SPELLINGS.values()).split("|"), "dwi", "adc", "swi"])
+    )
 
 
 def stem(name: str) -> str:

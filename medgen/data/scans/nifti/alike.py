@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from medgen.errors import Problem
 
 FEW, SHARE = 3, 0.25
-"""Faults of a kind that are told one by one: up to so many, or in less than this share of the patients."""
+"""Faults of a kind that are told one by one: up to so many, or in less than this share of the
+patients.
+"""
 _VALUE = re.compile(r"\S*[\d/]\S*")
 _VALUES = re.compile(r"#([ ,x]|to|and)*(?=#)")
 
@@ -30,4 +32,6 @@ def _kind(text: str) -> str:
 
 def _counted(alike: list[Problem]) -> Problem:
     first, *others = alike
-    return first._replace(what=f"{first.what}, and {len(others):,} other files likewise", patient="")
+    return first._replace(
+        what=f"{first.what}, and {len(others):,} other files likewise", patient=""
+    )

@@ -21,9 +21,29 @@ from medgen.data.scans.nifti.header import (
     slope_and_inter,
     type_problems,
 )
-from medgen.data.scans.nifti.problems import Defect, Limits, NanPolicy, Refused, as_faults, naming, refuse_fatal
-from medgen.data.scans.nifti.stream import GZIP_MAX_RATIO, NIFTI2, inflated_pieces, is_zipped, open_scan
-from medgen.data.scans.nifti.voxels import content, label_counts, read_stored, scale_values, voxel_problems
+from medgen.data.scans.nifti.problems import (
+    Defect,
+    Limits,
+    NanPolicy,
+    Refused,
+    as_faults,
+    naming,
+    refuse_fatal,
+)
+from medgen.data.scans.nifti.stream import (
+    GZIP_MAX_RATIO,
+    NIFTI2,
+    inflated_pieces,
+    is_zipped,
+    open_scan,
+)
+from medgen.data.scans.nifti.voxels import (
+    content,
+    label_counts,
+    read_stored,
+    scale_values,
+    voxel_problems,
+)
 from medgen.data.store import nifti_writer
 from medgen.errors import Problem
 
@@ -32,11 +52,12 @@ MAX_VOXELS = 512**3
 
 
 class Volume(NamedTuple):
-    """A scan in canonical orientation (RAS): its axes run to the right, to the front and to the top of the head.
+    """A scan in canonical orientation (RAS): its axes run to the right, to the front and to the top
+    of the head.
 
-    data: float32 `[x, y, z]`, scale factors applied, in Fortran order: an axial slice `data[:, :, k]` is one block.
-    spacing: mm between voxels along each axis. affine: float64 `[4, 4]`, from voxel indices to mm. written: medgen
-    wrote it, from 0 to `output.WHITE`.
+    data: float32 `[x, y, z]`, scale factors applied, in Fortran order: an axial slice `data[:, :,
+    k]` is one block. spacing: mm between voxels along each axis. affine: float64 `[4, 4]`, from
+    voxel indices to mm. written: medgen wrote it, from 0 to `output.WHITE`.
     """
 
     data: np.ndarray
@@ -46,7 +67,9 @@ class Volume(NamedTuple):
 
 
 class Raw(NamedTuple):
-    """A file as it is, for what is written with the same header and type. voxels: `[x, y, z]` as stored, writable."""
+    """A file as it is, for what is written with the same header and type. voxels: `[x, y, z]` as
+    stored, writable.
+    """
 
     header: nib.Nifti1Header
     voxels: np.ndarray
@@ -56,9 +79,10 @@ class Raw(NamedTuple):
 class Report(NamedTuple):
     """What the gate found. Where there are faults, nothing else but warnings is filled in.
 
-    shape, spacing: along the canonical axes. orientation: as stored, such as `LPS`. content: sha256 of shape and voxels
-    in canonical orientation, the same for one image however it was saved. labels: voxels per label, where all voxels
-    are whole numbers up to 255 (for a mask, up to 65,535).
+    shape, spacing: along the canonical axes. orientation: as stored, such as `LPS`. content: sha256
+    of shape and voxels in canonical orientation, the same for one image however it was saved.
+    labels: voxels per label, where all voxels are whole numbers up to 255 (for a mask, up to
+    65,535).
     """
 
     path: Path
@@ -77,11 +101,13 @@ class Passed(NamedTuple):
     warnings: list[Defect]
 
 
-def read(path: Path, max_voxels: int = MAX_VOXELS, *, nan: NanPolicy = "error", mask: bool = False) -> Volume:
+def read(
+    path: Path, max_voxels: int = MAX_VOXELS, *, nan: NanPolicy = "error", mask: bool = False
+) -> Volume:
     """The volume in a .nii or .nii.gz file, through the gate. Raises `DataError`, a line per fault.
 
-    nan: voxels that are NaN or infinite are a fault, or become 0. mask: it must hold labels, which are whole numbers
-    from 0, and it may be constant, as an empty mask is.
+    nan: voxels that are NaN or infinite are a fault, or become 0. mask: it must hold labels, which
+    are whole numbers from 0, and it may be constant, as an empty mask is.
     """
     with naming(path):
         return _pass(path, Limits(max_voxels, nan, mask)).volume
@@ -95,7 +121,9 @@ def read_raw(path: Path, max_voxels: int = MAX_VOXELS, *, nan: NanPolicy = "erro
         return Raw(header, stored, canonical_order(stored, header, limits, problems).volume)
 
 
-def inspect(path: Path, max_voxels: int = MAX_VOXELS, nan: NanPolicy = "error", *, mask: bool = False) -> Report:
+def inspect(
+    path: Path, max_voxels: int = MAX_VOXELS, nan: NanPolicy = "error", *, mask: bool = False
+) -> Report:
     """All that the gate finds in a file, faults or not; the arguments are those of `read`."""
     return examine(path, max_voxels, nan, mask=mask)[0]
 
@@ -107,19 +135,31 @@ def examine(
     try:
         volume, orientation, problems = _pass(path, Limits(max_voxels, nan, mask))
     except Refused as refused:
-        return Report(path, as_faults(path, refused.problems), as_faults(path, refused.problems, fatal=False)), None
+        return Report(
+            path, as_faults(path, refused.problems), as_faults(path, refused.problems, fatal=False)
+        ), None
     data, warnings = volume.data, as_faults(path, problems, fatal=False)
     counts = label_counts(data, 2**16 - 1 if mask else 255)
-    return Report(path, [], warnings, data.shape, volume.spacing, orientation, content(data), counts), volume
+    return Report(
+        path, [], warnings, data.shape, volume.spacing, orientation, content(data), counts
+    ), volume
 
 
 def place(path: Path) -> Grid:
-    """Read where a file's voxels lie, along canonical axes, from its header alone. Raises `DataError`."""
+    """Read where a file's voxels lie, along canonical axes, from its header alone. Raises
+    `DataError`.
+    """
     with naming(path), open_scan(path) as file:
         start = file.read(NIFTI2)
         file.seek(0)
         header = parse_header(next(inflated_pieces(file, is_zipped(path.name.lower(), start))))
-        refuse_fatal([*shape_problems(header, sys.maxsize), *type_problems(header), *geometry_problems(header)])
+        refuse_fatal(
+            [
+                *shape_problems(header, sys.maxsize),
+                *type_problems(header),
+                *geometry_problems(header),
+            ]
+        )
     affine, stored = best_affine(header), shape_of(header)
     orientation = nib.orientations.io_orientation(affine)
     affine = affine @ nib.orientations.inv_ornt_aff(orientation, stored)
@@ -147,10 +187,14 @@ def _stored(path: Path, limits: Limits) -> tuple[nib.Nifti1Header, np.ndarray, l
         return header, read_stored(header, itertools.chain([first], pieces)), problems
 
 
-def canonical_order(stored: np.ndarray, header: nib.Nifti1Header, limits: Limits, problems: list[Defect]) -> Passed:
+def canonical_order(
+    stored: np.ndarray, header: nib.Nifti1Header, limits: Limits, problems: list[Defect]
+) -> Passed:
     affine = best_affine(header)
     orientation = nib.orientations.io_orientation(affine)
-    data = scale_values(nib.orientations.apply_orientation(stored, orientation), *slope_and_inter(header))
+    data = scale_values(
+        nib.orientations.apply_orientation(stored, orientation), *slope_and_inter(header)
+    )
     problems += voxel_problems(data, orientation, limits)
     refuse_fatal(problems)
     canonical = affine @ nib.orientations.inv_ornt_aff(orientation, stored.shape)

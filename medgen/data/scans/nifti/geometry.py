@@ -71,15 +71,21 @@ def _axes_problems(header: nib.Nifti1Header) -> Iterator[Defect]:
     shear = math.degrees(math.asin(min(1.0, np.abs(np.triu(cosines.T @ cosines, 1)).max())))
     oblique = math.degrees(math.acos(min(1.0, np.abs(cosines).max(axis=0).min())))
     if shear > MAX_SHEAR:
-        yield Defect(f"has axes {shear:.1f} degrees off square (shear)", "Resample it to a regular grid")
+        yield Defect(
+            f"has axes {shear:.1f} degrees off square (shear)", "Resample it to a regular grid"
+        )
     if oblique > MAX_OBLIQUE:
-        yield Defect(f"is oblique by {oblique:.1f} degrees", "Resample it if others are not", fatal=False)
+        yield Defect(
+            f"is oblique by {oblique:.1f} degrees", "Resample it if others are not", fatal=False
+        )
     if sizes.min() < 0.1 or sizes.max() > 20:
         yield Defect(f"has voxels of {_times(sizes)} mm", "Check its unit and slices", fatal=False)
     yield from _agreement_problems(header, affine, sizes)
 
 
-def _agreement_problems(header: nib.Nifti1Header, affine: np.ndarray, sizes: np.ndarray) -> Iterator[Defect]:
+def _agreement_problems(
+    header: nib.Nifti1Header, affine: np.ndarray, sizes: np.ndarray
+) -> Iterator[Defect]:
     has_sform, has_qform = header["sform_code"] > 0, header["qform_code"] > 0
     pixdim = np.asarray(header["pixdim"][1:4], np.float64)
     if not has_sform and not has_qform:
@@ -92,7 +98,9 @@ def _agreement_problems(header: nib.Nifti1Header, affine: np.ndarray, sizes: np.
         yield Defect(what, "Check which is right", fatal=False)
 
 
-def _form_agreement_problems(sform: np.ndarray, qform: np.ndarray, shape: tuple[int, ...]) -> Iterator[Defect]:
+def _form_agreement_problems(
+    sform: np.ndarray, qform: np.ndarray, shape: tuple[int, ...]
+) -> Iterator[Defect]:
     corners = np.array([*itertools.product(*((0, size - 1) for size in shape), (1,))], np.float64).T
     apart = float(np.linalg.norm((sform - qform) @ corners, axis=0).max())
     if axis_names(sform) != axis_names(qform):

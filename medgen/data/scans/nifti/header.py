@@ -16,7 +16,18 @@ MAX_EXTENSIONS = 16 << 20
 """Bytes between header and voxels: more than extensions in use take (DICOM, CIFTI)."""
 
 
-TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
+TYPES = {
+    2: "u1",
+    4: "i2",
+    8: "i4",
+    16: "f4",
+    64: "f8",
+    256: "i1",
+    512: "u2",
+    768: "u4",
+    1024: "i8",
+    1280: "u8",
+}
 
 
 COMPLEX_TYPES = {32, 1792, 2048}
@@ -32,7 +43,9 @@ def parse_header(start: bytes) -> nib.Nifti1Header:
     size, order = found
     if len(start) < size:
         raise refusal(f"is cut off in its header, after {len(start)} of {size} bytes", COPY)
-    header = (nib.Nifti1Header if size == NIFTI1 else nib.Nifti2Header)(start[:size], order, check=False)
+    header = (nib.Nifti1Header if size == NIFTI1 else nib.Nifti2Header)(
+        start[:size], order, check=False
+    )
     magic = header["magic"].item()
     if magic.startswith((b"ni1", b"ni2")):
         raise refusal("is one half of a .hdr/.img pair", "Convert it to a single .nii.gz")
@@ -44,7 +57,9 @@ def parse_header(start: bytes) -> nib.Nifti1Header:
 
 
 def layout_problems(header: nib.Nifti1Header, max_voxels: int, most: int) -> list[Defect]:
-    """Whether shape, type, place and scale of the voxels make sense, in a file that holds `most` bytes at most."""
+    """Whether shape, type, place and scale of the voxels make sense, in a file that holds `most`
+    bytes at most.
+    """
     unsized = [*shape_problems(header, max_voxels), *type_problems(header)]
     return [*(unsized or _length_problems(header, most)), *_scale_problems(header)]
 
@@ -58,7 +73,10 @@ def shape_problems(header: nib.Nifti1Header, max_voxels: int) -> Iterator[Defect
     elif min(dims) < 1:
         yield Defect(f"has an impossible shape, {shown}", REWRITE)
     elif max(dims[3:], default=1) > 1:
-        yield Defect(f"is {ndim}-D ({shown}), {math.prod(dims[3:]):,} volumes", "Keep one 3-D volume per file")
+        yield Defect(
+            f"is {ndim}-D ({shown}), {math.prod(dims[3:]):,} volumes",
+            "Keep one 3-D volume per file",
+        )
     elif ndim < 3:
         yield Defect(f"is {ndim}-D ({shown})", "Stack its slices into a 3-D volume")
     elif voxels > max_voxels:
@@ -83,15 +101,22 @@ def _length_problems(header: nib.Nifti1Header, most: int) -> Iterator[Defect]:
     if not (offset == 0 or (first <= offset <= first + MAX_EXTENSIONS and offset.is_integer())):
         yield Defect(f"has its voxels at byte {offset:.10g} by its header", REWRITE)
     elif (total := total_bytes(header)) > most:
-        yield Defect(f"is cut off, it can hold {most:,} bytes and its header announces {total:,}", COPY)
+        yield Defect(
+            f"is cut off, it can hold {most:,} bytes and its header announces {total:,}", COPY
+        )
 
 
 def _scale_problems(header: nib.Nifti1Header) -> Iterator[Defect]:
     slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
     if np.isnan(slope):
-        yield Defect("has scl_slope nan and is read as not scaled", "Check its intensities", fatal=False)
+        yield Defect(
+            "has scl_slope nan and is read as not scaled", "Check its intensities", fatal=False
+        )
     elif slope and not np.isfinite([slope, inter]).all():
-        yield Defect(f"has a scale factor that is not finite (scl_slope {slope:g}, scl_inter {inter:g})", REWRITE)
+        yield Defect(
+            f"has a scale factor that is not finite (scl_slope {slope:g}, scl_inter {inter:g})",
+            REWRITE,
+        )
 
 
 def shape_of(header: nib.Nifti1Header) -> tuple[int, int, int]:

@@ -52,7 +52,9 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def as_faults(path: Path, problems: Iterable[Defect], *, fatal: bool = True) -> list[Problem]:
-    return [Problem(path, problem.what, problem.fix) for problem in problems if problem.fatal is fatal]
+    return [
+        Problem(path, problem.what, problem.fix) for problem in problems if problem.fatal is fatal
+    ]
 
 
 def refusal(what: str, fix: str) -> Refused:

@@ -1,4 +1,6 @@
-"""A file's bytes: opened, inflated with every checksum checked, never more than its header announces."""
+"""A file's bytes: opened, inflated with every checksum checked, never more than its header
+announces.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def digest(path: Path) -> str:
 
 
 def stand_in(start: bytes) -> tuple[str, str] | None:
-    """What a file, by its first bytes, or a link, by where it leads, is instead of a scan, and how to get that."""
+    """What a file, by its first bytes, or a link, by where it leads, is instead of a scan, and how
+    to get that.
+    """
     if start.startswith(b"version https://git-lfs"):
         return "a git-lfs pointer, not the scan", "Fetch it with `git lfs pull`"
     if start.startswith(b"/annex/objects/"):
@@ -67,9 +71,13 @@ def open_scan(path: Path) -> Iterator[BinaryIO]:
         found = stand_in(os.fsencode(os.readlink(path))) if path.is_symlink() else None
         if isinstance(error, FileNotFoundError) and found:
             raise refusal(f"is {found[0]}", found[1]) from None
-        raise refusal(f"cannot be read ({error.strerror})", "Check its path, its permissions and the disk") from None
+        raise refusal(
+            f"cannot be read ({error.strerror})", "Check its path, its permissions and the disk"
+        ) from None
     except MemoryError:
-        raise refusal("needs more memory than there is", "Crop it, or give the job more memory") from None
+        raise refusal(
+            "needs more memory than there is", "Crop it, or give the job more memory"
+        ) from None
 
 
 def is_zipped(name: str, start: bytes) -> bool:
@@ -110,7 +118,9 @@ def inflated_pieces(file: BinaryIO, zipped: bool) -> Iterator[bytes]:
 
 
 def _inflated(file: BinaryIO) -> Iterator[bytes]:
-    """The members of a gzip file, each checked against its checksum and length, and nothing else after them."""
+    """The members of a gzip file, each checked against its checksum and length, and nothing else
+    after them.
+    """
     member, data = isal_zlib.decompressobj(wbits=31), file.read(ZIPPED_CHUNK)
     while True:
         piece = _inflate(member, data)

@@ -29,7 +29,9 @@ def content(data: np.ndarray) -> str:
 
 
 def labels(data: np.ndarray, path: Path | str = "mask") -> np.ndarray:
-    """The nearest whole numbers, int32. Raises `DataError` for `path` if one is negative or farther away than 1e-3."""
+    """The nearest whole numbers, int32. Raises `DataError` for `path` if one is negative or farther
+    away than 1e-3.
+    """
     faults = as_faults(Path(path), _label_problems(data))
     if faults:
         raise DataError(*faults)
@@ -47,7 +49,9 @@ def read_stored(header: nib.Nifti1Header, pieces: Iterable[bytes]) -> np.ndarray
             raise refusal(f"goes on after the {total:,} bytes that its header announces", COPY)
         buffer[start:end] = np.frombuffer(piece, np.uint8)
     if end < total:
-        raise refusal(f"is cut off after {end:,} of the {total:,} bytes that its header announces", COPY)
+        raise refusal(
+            f"is cut off after {end:,} of the {total:,} bytes that its header announces", COPY
+        )
     return buffer[data_offset(header) :].view(dtype_of(header)).reshape(shape_of(header), order="F")
 
 
@@ -72,13 +76,17 @@ def voxel_problems(data: np.ndarray, orientation: np.ndarray, limits: Limits) ->
         bad = ~np.isfinite(data)
         fatal = limits.nan == "error"
         what = f"has {int(bad.sum()):,} voxels that are NaN or infinite, the first at [{_first(bad, orientation)}]"
-        yield Defect(what, 'Repair it, or set data.nan = "zero"' if fatal else "They were set to 0", fatal)
+        yield Defect(
+            what, 'Repair it, or set data.nan = "zero"' if fatal else "They were set to 0", fatal
+        )
         if fatal:
             return
         data[bad] = 0
     low, high = float(data.min()), float(data.max())
     if max(-low, high) > MAX_ABS:
-        yield Defect(f"has values from {low:.4g} to {high:.4g}, beyond {MAX_ABS:,.0f}", "Rescale it")
+        yield Defect(
+            f"has values from {low:.4g} to {high:.4g}, beyond {MAX_ABS:,.0f}", "Rescale it"
+        )
     if limits.mask:
         yield from _label_problems(data)
     elif low == high:
@@ -89,7 +97,9 @@ def _first(bad: np.ndarray, orientation: np.ndarray) -> str:
     """The indices of the first bad voxel as the file counts them."""
     axes, directions = orientation.T.astype(int)
     stored = bad.transpose(axes)[tuple(slice(None, None, direction) for direction in directions)]
-    return ", ".join(str(int(index)) for index in np.unravel_index(int(stored.argmax()), stored.shape))
+    return ", ".join(
+        str(int(index)) for index in np.unravel_index(int(stored.argmax()), stored.shape)
+    )
 
 
 def _label_problems(data: np.ndarray) -> Iterator[Defect]:
@@ -99,13 +109,22 @@ def _label_problems(data: np.ndarray) -> Iterator[Defect]:
     np.abs(distance, out=distance)
     worst = np.unravel_index(int(distance.argmax()), data.shape)
     if not distance[worst] <= LABEL_TOLERANCE:  # NaN too
-        yield Defect(f"is not a label image, it holds {data[worst]:.6g}", "Give a mask of whole numbers from 0")
+        yield Defect(
+            f"is not a label image, it holds {data[worst]:.6g}",
+            "Give a mask of whole numbers from 0",
+        )
     elif (low := float(data.min())) < -LABEL_TOLERANCE:
-        yield Defect(f"is not a label image, it holds {low:.6g}", "Give a mask of whole numbers from 0")
+        yield Defect(
+            f"is not a label image, it holds {low:.6g}", "Give a mask of whole numbers from 0"
+        )
 
 
 def label_counts(data: np.ndarray, most: int) -> dict[int, int]:
-    if data.min() < -LABEL_TOLERANCE or data.max() > most + LABEL_TOLERANCE or any(_label_problems(data)):
+    if (
+        data.min() < -LABEL_TOLERANCE
+        or data.max() > most + LABEL_TOLERANCE
+        or any(_label_problems(data))
+    ):
         return {}
     counts = np.bincount(np.rint(data).astype(np.uint16).ravel("K"))
     return {label: int(counts[label]) for label in np.flatnonzero(counts).tolist()}

@@ -20,7 +20,9 @@ Mask = NDArray[np.bool_]
 Rng = np.random.Generator
 Box = tuple[slice, ...]
 FIELD_OF_VIEW = (192.0, 216.0, 188.0)
-"""Right-left, posterior-anterior and inferior-superior, mm: the largest warped brain and a few mm of air."""
+"""Right-left, posterior-anterior and inferior-superior, mm: the largest warped brain and a few mm
+of air.
+"""
 CENTRE = (0.0, -17.0, 7.0)
 """Of the field of view in MNI coordinates, mm: the middle of the template's brain."""
 TEMPLATE_CSF, TEMPLATE_GREY, TEMPLATE_WHITE = 0.28, 0.38, 0.60
@@ -55,19 +57,30 @@ class Atlas(NamedTuple):
 
 
 def atlas_files() -> list[Path]:
-    """T1, grey and white matter of the template, found without importing nilearn, which takes seconds."""
+    """T1, grey and white matter of the template, found without importing nilearn, which takes
+    seconds.
+    """
     spec = find_spec("nilearn")
     if spec is None or spec.origin is None:
         raise RecipeError(
             Problem(
-                "data demo", "nilearn, which carries the brain template, is missing", "Run pip install 'medgen[demo]'"
+                "data demo",
+                "nilearn, which carries the brain template, is missing",
+                "Run pip install 'medgen[demo]'",
             )
         )
     folder = Path(spec.origin).parent / "datasets" / "data"
-    files = [folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz" for name in ("t1", "gm", "wm")]
+    files = [
+        folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
+        for name in ("t1", "gm", "wm")
+    ]
     if lost := [file for file in files if not file.is_file()]:
         raise RecipeError(
-            Problem(lost[0], "is not in the nilearn that is installed", "Run pip install 'nilearn==0.14.1'")
+            Problem(
+                lost[0],
+                "is not in the nilearn that is installed",
+                "Run pip install 'nilearn==0.14.1'",
+            )
         )
     return files
 
@@ -83,7 +96,9 @@ def load_atlas() -> Atlas:
 
 
 def smooth_noise(rng: Rng, extent: Sequence[float], pitch: float, shape: Sequence[int]) -> Volume:
-    """Noise of unit variance that varies over `pitch` mm, in a box of `extent` mm; the same at every resolution."""
+    """Noise of unit variance that varies over `pitch` mm, in a box of `extent` mm; the same at
+    every resolution.
+    """
     weights = [_spline_weights(length / pitch, n) for length, n in zip(extent, shape, strict=True)]
     field = rng.standard_normal([each.shape[1] for each in weights], dtype=np.float32)
     for each in weights:
@@ -92,7 +107,9 @@ def smooth_noise(rng: Rng, extent: Sequence[float], pitch: float, shape: Sequenc
 
 
 def _spline_weights(knots: float, points: int) -> Volume:
-    """Cubic B-spline weights `[points, knots]` at evenly spaced points, scaled to keep the variance of white noise."""
+    """Cubic B-spline weights `[points, knots]` at evenly spaced points, scaled to keep the variance
+    of white noise.
+    """
     at = (np.arange(points, dtype=np.float32)[:, None] + 0.5) / points * knots
     d = np.abs(at + 1 - np.arange(int(np.ceil(knots)) + 3))
     weights = np.where(d < 1, (4 - 6 * d**2 + 3 * d**3), (2 - d).clip(0, None) ** 3)
@@ -116,7 +133,9 @@ def rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def warp(rng: Rng, grid: Grid) -> NDArray[np.float64]:
-    """Where in MNI space each voxel takes its tissue from, mm, `[3, *shape]`: head pose and size, then local shape."""
+    """Where in MNI space each voxel takes its tissue from, mm, `[3, *shape]`: head pose and size,
+    then local shape.
+    """
     linear = rotation(rng.normal(0, np.deg2rad([4, 2.5, 3]))) / rng.uniform(0.92, 1.03, 3)
     middle = (np.array(grid.shape).reshape(3, 1, 1, 1) - 1) / 2
     points = _linear(linear * grid.spacing, np.indices(grid.shape) - middle)

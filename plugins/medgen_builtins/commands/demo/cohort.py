@@ -22,17 +22,21 @@ def make_demo(
     spacing: float = 2.0,
     advance: Callable[[], None] | None = None,
 ) -> list[Path]:
-    """Write `out/Mets_001/{bravo,t1_pre,t1_gd,flair,seg}.nii.gz` and so on, and return the patients' folders.
+    """Write `out/Mets_001/{bravo,t1_pre,t1_gd,flair,seg}.nii.gz` and so on, and return the
+    patients' folders.
 
-    Patient i is a function of (seed, i, spacing) alone, byte for byte. spacing: mm. advance: called after each patient.
-    Raises RecipeError without nilearn, for fewer than one patient, or if `out` is not empty.
+    Patient i is a function of (seed, i, spacing) alone, byte for byte. spacing: mm. advance: called
+    after each patient. Raises RecipeError without nilearn, for fewer than one patient, or if `out`
+    is not empty.
     """
     _check(out, patients, seed)
     atlas_files()
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageError(Problem(out, f"cannot be made ({error.strerror})", "Name another folder")) from error
+        raise StorageError(
+            Problem(out, f"cannot be made ({error.strerror})", "Name another folder")
+        ) from error
     folders = [out / f"Mets_{i:03d}" for i in range(1, patients + 1)]
     jobs = [(folder, seed, i, spacing) for i, folder in enumerate(folders, start=1)]
     _write_all(jobs, min(workers or os.cpu_count() or 1, patients), advance or (lambda: None))
@@ -41,21 +45,31 @@ def make_demo(
 
 def _check(out: Path, patients: int, seed: int) -> None:
     if patients < 1:
-        raise RecipeError(Problem("patients", f"{patients} is not a number of patients", "Ask for 1 or more"))
+        raise RecipeError(
+            Problem("patients", f"{patients} is not a number of patients", "Ask for 1 or more")
+        )
     if seed < 0:
         raise RecipeError(Problem("seed", f"{seed} is negative", "Give 0 or more"))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RecipeError(Problem(out, "already exists and is not an empty folder", "Name a new one, or delete it"))
+        raise RecipeError(
+            Problem(
+                out, "already exists and is not an empty folder", "Name a new one, or delete it"
+            )
+        )
 
 
-def _write_all(jobs: list[tuple[Path, int, int, float]], workers: int, advance: Callable[[], None]) -> None:
+def _write_all(
+    jobs: list[tuple[Path, int, int, float]], workers: int, advance: Callable[[], None]
+) -> None:
     if workers == 1:
         for job in jobs:
             write_patient(*job)
             advance()
         return
     # Not forked: the caller may draw its progress bar in a thread.
-    with ProcessPoolExecutor(workers, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+    with ProcessPoolExecutor(
+        workers, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)
+    ) as pool:
         try:
             for done in as_completed([pool.submit(write_patient, *job) for job in jobs]):
                 done.result()

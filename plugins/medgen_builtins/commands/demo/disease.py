@@ -8,7 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medgen_builtins.commands.demo.atlas import Box, Grid, Mask, Rng, Volume, _linear, rotation, smooth_noise
+from medgen_builtins.commands.demo.atlas import (
+    Box,
+    Grid,
+    Mask,
+    Rng,
+    Volume,
+    _linear,
+    rotation,
+    smooth_noise,
+)
 from medgen_builtins.commands.demo.tissue import Tissue, _distance_to
 
 MAX_LESIONS = 8
@@ -22,7 +31,9 @@ class Lesion(NamedTuple):
 
 
 class Disease(NamedTuple):
-    """All metastases of a patient as fractions of each voxel; `mask` is what enhances, with its core."""
+    """All metastases of a patient as fractions of each voxel; `mask` is what enhances, with its
+    core.
+    """
 
     rim: Volume
     core: Volume
@@ -34,7 +45,9 @@ def draw_lesions(rng: Rng, grid: Grid, tissue: Tissue) -> list[Lesion]:
     """1 to 8 metastases, mostly small, near the junction of grey and white matter."""
     count = min(int(rng.geometric(0.23)), MAX_LESIONS)
     diameters = [rng.uniform(12, 29), *(4.3 * 5 ** rng.uniform(0, 1, count - 1) ** 1.5)]
-    junction = np.where(tissue.brain & (tissue.csf < 0.3), (4 * tissue.grey * tissue.white) ** 2 + 0.03, 0)
+    junction = np.where(
+        tissue.brain & (tissue.csf < 0.3), (4 * tissue.grey * tissue.white) ** 2 + 0.03, 0
+    )
     depth = _distance_to(~tissue.brain, grid)
     away = _distance_to((tissue.csf > 0.6) & (depth > 20), grid)
     lesions: list[Lesion] = []
@@ -50,13 +63,18 @@ def draw_lesions(rng: Rng, grid: Grid, tissue: Tissue) -> list[Lesion]:
 
 def _distance(grid: Grid, centre: NDArray[np.intp]) -> Volume:
     """From each voxel to the centre, mm."""
-    x, y, z = (grid.spacing * (np.arange(n, dtype=np.float32) - c) for n, c in zip(grid.shape, centre, strict=True))
+    x, y, z = (
+        grid.spacing * (np.arange(n, dtype=np.float32) - c)
+        for n, c in zip(grid.shape, centre, strict=True)
+    )
     distance: Volume = np.sqrt(x[:, None, None] ** 2 + y[:, None] ** 2 + z**2)
     return distance
 
 
 def grow(rng: Rng, grid: Grid, tissue: Tissue, lesions: list[Lesion]) -> Disease:
-    """Give metastases irregular outlines, the larger ones a necrotic core, and oedema that keeps to white matter."""
+    """Give metastases irregular outlines, the larger ones a necrotic core, and oedema that keeps to
+    white matter.
+    """
     rim, core, oedema = (np.zeros(grid.shape, np.float32) for _ in range(3))
     mask = np.zeros(grid.shape, bool)
     for lesion in lesions:
@@ -69,14 +87,18 @@ def grow(rng: Rng, grid: Grid, tissue: Tissue, lesions: list[Lesion]) -> Disease
         oedema[box] = np.maximum(oedema[box], around)
     spread = ndimage.gaussian_filter(tissue.white, 1.5 / grid.spacing)
     oedema *= (0.1 + 1.2 * spread).clip(0, 1) * (1 - tissue.csf)
-    return Disease(rim * tissue.brain, core * tissue.brain, oedema * tissue.brain, mask & tissue.brain)
+    return Disease(
+        rim * tissue.brain, core * tissue.brain, oedema * tissue.brain, mask & tissue.brain
+    )
 
 
 def _enhancing(rng: Rng, grid: Grid, lesion: Lesion) -> tuple[Box, Volume, Volume]:
     """The fractions of voxels in a box that are lesion, and that are its necrotic core."""
     box, rho = _ellipsoid(rng, grid, lesion, reach=1.5 * lesion.radius + 3, parts=3)
     extent = tuple(n * grid.spacing / 3 for n in rho.shape)
-    coarse, fine = (smooth_noise(rng, extent, pitch * lesion.radius, rho.shape) for pitch in (1.1, 0.5))
+    coarse, fine = (
+        smooth_noise(rng, extent, pitch * lesion.radius, rho.shape) for pitch in (1.1, 0.5)
+    )
     rho *= 1 + 0.15 * coarse + 0.07 * fine
     rim = max(rng.uniform(0.36, 0.48), 2.6 / lesion.radius)
     necrotic = lesion.radius > 5 and rng.uniform() < 0.8
@@ -94,13 +116,19 @@ def _oedema(rng: Rng, grid: Grid, lesion: Lesion) -> tuple[Box, Volume]:
     return box, around
 
 
-def _ellipsoid(rng: Rng, grid: Grid, lesion: Lesion, reach: float, parts: int) -> tuple[Box, Volume]:
-    """The box within `reach` mm of a lesion, and the distance from its centre there, 1 on the surface of an ellipsoid.
+def _ellipsoid(
+    rng: Rng, grid: Grid, lesion: Lesion, reach: float, parts: int
+) -> tuple[Box, Volume]:
+    """The box within `reach` mm of a lesion, and the distance from its centre there, 1 on the
+    surface of an ellipsoid.
 
     Each voxel of the box is divided into `parts` along each axis.
     """
     steps = int(np.ceil(reach / grid.spacing))
-    low, high = np.maximum(lesion.centre - steps, 0), np.minimum(lesion.centre + steps + 1, grid.shape)
+    low, high = (
+        np.maximum(lesion.centre - steps, 0),
+        np.minimum(lesion.centre + steps + 1, grid.shape),
+    )
     axes = [
         grid.spacing * ((np.arange(parts * (b - a)) + 0.5) / parts - 0.5 + a - c).astype(np.float32)
         for a, b, c in zip(low, high, lesion.centre, strict=True)

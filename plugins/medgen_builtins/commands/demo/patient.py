@@ -33,7 +33,9 @@ from medgen_builtins.commands.demo.tissue import Tissue, make_tissue
 def render(
     rng: Rng, grid: Grid, contrast: Contrast, tissue: Tissue, disease: Disease, texture: Volume
 ) -> NDArray[np.int16]:
-    """One sequence in a scanner's units, 0 outside the brain: signal, point spread, receive field, Rician noise."""
+    """One sequence in a scanner's units, 0 outside the brain: signal, point spread, receive field,
+    Rician noise.
+    """
     csf, grey = (level * rng.uniform(0.95, 1.05) for level in (contrast.csf, contrast.grey))
     signal = csf * tissue.csf + grey * tissue.grey + tissue.white
     signal += (1 - grey) / (TEMPLATE_WHITE - TEMPLATE_GREY) * tissue.detail * (1 - tissue.csf)
@@ -58,14 +60,20 @@ def make_patient(seed: int, index: int, grid: Grid) -> dict[str, NDArray[Any]]:
     tissue = make_tissue(rng, grid, sample(load_atlas(), warp(rng, grid)))
     disease = grow(rng, grid, tissue, draw_lesions(rng, grid, tissue))
     texture = noise_field(rng, grid, 5)
-    images = {name: render(rng, grid, contrast, tissue, disease, texture) for name, contrast in CONTRASTS.items()}
+    images = {
+        name: render(rng, grid, contrast, tissue, disease, texture)
+        for name, contrast in CONTRASTS.items()
+    }
     return images | {"seg": disease.mask.astype(np.uint8)}
 
 
 def write_patient(folder: Path, seed: int, index: int, spacing: float) -> None:
     """Make patient `index` and write it: the folder appears once it is complete."""
     grid = Grid.of(spacing)
-    content = {f"{name}.nii.gz": encode(volume, grid) for name, volume in make_patient(seed, index, grid).items()}
+    content = {
+        f"{name}.nii.gz": encode(volume, grid)
+        for name, volume in make_patient(seed, index, grid).items()
+    }
     partial = folder.with_name(f".{folder.name}.partial")
     try:
         partial.mkdir()
@@ -74,7 +82,9 @@ def write_patient(folder: Path, seed: int, index: int, spacing: float) -> None:
         files.move_folder(partial, folder)
     except OSError as error:
         raise StorageError(
-            Problem(folder, f"cannot be written ({error.strerror})", "Free the place or name another")
+            Problem(
+                folder, f"cannot be written ({error.strerror})", "Free the place or name another"
+            )
         ) from error
 
 

@@ -11,7 +11,9 @@ from medgen_builtins.commands.demo.atlas import Grid, Mask, Rng, Volume, noise_f
 
 
 class Tissue(NamedTuple):
-    """A patient's healthy anatomy: fractions in 0..1 that sum to 1 in the brain, and T1 detail around 0."""
+    """A patient's healthy anatomy: fractions in 0..1 that sum to 1 in the brain, and T1 detail
+    around 0.
+    """
 
     csf: Volume
     grey: Volume
@@ -22,14 +24,22 @@ class Tissue(NamedTuple):
 
 
 def make_tissue(rng: Rng, grid: Grid, maps: Volume) -> Tissue:
-    """Sharpen the average brain to one brain, with sulci and ventricles as wide as they are at some random age."""
+    """Sharpen the average brain to one brain, with sulci and ventricles as wide as they are at some
+    random age.
+    """
     grey, white, detail, brain = maps
     csf = (1 - grey - white).clip(0.004, 1)
     depth = _distance_to(brain < 0.5, grid)
-    ventricles = ndimage.gaussian_filter(((csf > 0.5) & (depth > 18)).astype(np.float32), 3.5 / grid.spacing)
+    ventricles = ndimage.gaussian_filter(
+        ((csf > 0.5) & (depth > 18)).astype(np.float32), 3.5 / grid.spacing
+    )
     age = rng.uniform(0, 1)
-    sulci = (0.8 + 1.4 * age) * np.exp(0.45 * noise_field(rng, grid, 25) + 0.4 * noise_field(rng, grid, 8))
-    fractions = np.stack([csf * sulci + 1.6 * age * ventricles, grey.clip(0, 1), white.clip(0, 1)]) ** 1.8
+    sulci = (0.8 + 1.4 * age) * np.exp(
+        0.45 * noise_field(rng, grid, 25) + 0.4 * noise_field(rng, grid, 8)
+    )
+    fractions = (
+        np.stack([csf * sulci + 1.6 * age * ventricles, grey.clip(0, 1), white.clip(0, 1)]) ** 1.8
+    )
     fractions /= fractions.sum(0)
     vessels = _vessels(rng, grid, fractions[0] * brain * (1 - 2 * ventricles).clip(0, 1))
     csf, grey, white = fractions
@@ -51,5 +61,7 @@ def _skull_stripped(brain: Volume, grid: Grid, closing: float = 9.0, margin: flo
 
 def _distance_to(target: Mask, grid: Grid) -> Volume:
     """From each voxel to the nearest one of `target`, mm."""
-    distance: Volume = ndimage.distance_transform_edt(~target, sampling=grid.spacing).astype(np.float32)
+    distance: Volume = ndimage.distance_transform_edt(~target, sampling=grid.spacing).astype(
+        np.float32
+    )
     return distance
