@@ -57,4 +57,4 @@ def test_sizes_that_do_not_fold_are_mistakes(size: int, mistakes: int) -> None:
     recipe: Any = SimpleNamespace(data=SimpleNamespace(image_size=size))
     found = list(SpaceToDepth().check(recipe))
     assert len(found) == mistakes
-    assert all(each.startswith(f"data.image_size: got {size}, ") for each in found)
+    assert all(str(each).startswith(f"data.image_size: got {size}, ") for each in found)
