@@ -17,6 +17,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	rm -rf $(DEMO)
 	$(BIN)/medgen data demo $(DEMO)/data --patients 30
+	$(BIN)/medgen insert --hosts $(DEMO)/data --image-model paste --num-images 12 --output-dir $(DEMO)/inserted
 	$(BIN)/medgen train recipes/demo_seg.toml data.root=$(DEMO)/data run.dir=$(DEMO)/seg
 	$(BIN)/medgen train recipes/demo_bravo.toml data.root=$(DEMO)/data run.dir=$(DEMO)/bravo
 	$(BIN)/medgen generate --seg-model $(DEMO)/seg/latest.pt --image-model $(DEMO)/bravo/latest.pt \
