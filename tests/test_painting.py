@@ -124,7 +124,7 @@ def test_whole_images_are_made_as_before():
 def test_volumes_are_painted_as_slices_are():
     image, condition = torch.rand(2, 2, 8, 8, 8) * 2 - 1, torch.full((2, 1, 8, 8, 8), -1.0)
     condition[:, :, 2:5, 2:5, 2:5] = 0
-    space = SpaceToDepth(factor=2, spatial_dims=3).build(INSERT, CPU)
+    space = SpaceToDepth(factor=2).build(INSERT, CPU, 3)
     region = painting.region(INSERT, space, condition)
     assert (space.decode(region.float()) == (condition > -0.5).float().expand_as(image)).all()
 

@@ -16,14 +16,20 @@ AXES = {
 
 
 @pytest.mark.parametrize("table", AXES)
-def test_slices_have_two_axes(table, medgen):
-    """Point 23."""
+def test_the_number_of_axes_follows_from_the_data(table, medgen):
+    """A recipe, or the one in a checkpoint, that still gives the right one loads, and shows none."""
     recipe, *more = AXES[table]
-    load(recipe, more)
+    assert load(recipe, [*more, f"{table}.spatial_dims=2"]) == load(recipe, more)
     result = medgen("train", recipe, *more, f"{table}.spatial_dims=3", "--dry-run")
     assert result.code == 2
     [line] = result.err.splitlines()
-    assert f"{table}.spatial_dims: got 3, expected 2, as the data are slices. Leave it out." in line
+    assert f"{table}.spatial_dims: got 3, but the data have 2 axes, from which it follows. Leave it out." in line
+
+
+def test_a_table_of_another_kind_never_had_a_number_of_axes(medgen):
+    result = medgen("train", "bravo_rflow", "strategy.rflow.spatial_dims=2", "--dry-run")
+    assert result.code == 2
+    assert "strategy.rflow.spatial_dims: no such key" in result.err
 
 
 @pytest.mark.parametrize("setting", ["network.unet.dropout", "training.learning_rate", "strategy.rflow.logit_mean"])

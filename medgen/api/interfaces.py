@@ -166,8 +166,8 @@ class CriticLoss(Contract):
 class Strategy(Contract):
     """How a model is trained and sampled."""
 
-    image_size: int = 0
-    """Pixels of a side; the core sets it to that of the recipe before `turns` is called."""
+    shape: tuple[int, ...] = ()
+    """Points of an image along each spatial axis; the core sets it before `turns` is called."""
 
     def turns(
         self, mode: Mode, space: Space, network: nn.Module, losses: Mapping[str, LossFunction], device: torch.device

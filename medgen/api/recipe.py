@@ -57,29 +57,27 @@ class StrategySettings(Settings):
 class SpaceSettings(Settings):
     """Where samples are diffused."""
 
-    spatial_dims: int = 2
-    """Spatial axes of a sample. A field of this name, if it has one, must be what the data have."""
-
     def spatial(self, size: Sequence[int]) -> tuple[int, ...]:
         """Return the spatial size of an encoded sample, for the checks of a recipe."""
         return tuple(size)
 
-    def build(self, mode: Mode, device: torch.device) -> Space:
-        """Return the space."""
+    def build(self, mode: Mode, device: torch.device, axes: int = 2) -> Space:
+        """Return the space. axes: spatial ones of a sample, 2 for slices and 3 for volumes."""
 
 
 class NetworkSettings(Settings):
     """What learns."""
 
-    spatial_dims: int = 2
-    """Spatial axes of a sample. A field of this name, if it has one, must be what the data have."""
     checkpointing: bool = True
     """A field of this name, if it has one, saves memory by computing activations again; True: nothing more to save."""
     latent_channels: int = 0
     """Channels of the latents of an autoencoder; 0: the network is none."""
 
-    def build(self, in_channels: int, out_channels: int) -> nn.Module:
-        """Return a module `network(x, t)` with t in 0..1000; an autoencoder: one with `encode` and `decode`."""
+    def build(self, in_channels: int, out_channels: int, axes: int = 2) -> nn.Module:
+        """Return a module `network(x, t)` with t in 0..1000; an autoencoder: one with `encode` and `decode`.
+
+        axes: spatial ones of a sample, 2 for slices and 3 for volumes.
+        """
 
 
 class LossSettings(Settings):

@@ -175,3 +175,8 @@ class DataSettings:
     def shape(self) -> tuple[int, ...]:
         """Return the points of a sample along each axis."""
         return (self.image_size, self.image_size)
+
+    @property
+    def axes(self) -> int:
+        """Return the number of spatial axes of a sample: 2 for slices, 3 for volumes."""
+        return len(self.shape)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from medgen.api.messages import KeyPath, as_toml, did_you_mean, unknown_key
-from medgen.api.recipe import NetworkSettings, Recipe, SpaceSettings
+from medgen.api.recipe import Recipe
+from medgen.api.settings import fields
 from medgen.api.structure import structure
 from medgen.api.tables import DataSettings, DistributedSettings, RunSettings, TrainingSettings
 from medgen.api.values import KINDS, SEVERAL, SINGLE
@@ -24,6 +25,8 @@ CORE: dict[str, type] = {
     "distributed": DistributedSettings,
 }
 """The tables of the core."""
+GONE = "spatial_dims"
+"""A key of spaces and networks in older recipes and checkpoints: the number of axes follows from the data."""
 
 
 class Resolver:
@@ -43,6 +46,7 @@ class Resolver:
         for kind, name in self.layers.removed:
             self._require_known(kind, name)
         core: dict[str, Any] = {name: self._structure(cls, tables.get(name, {}), name) for name, cls in CORE.items()}
+        self._axes = core["data"].axes if core["data"] else DataSettings().axes
         single: dict[str, tuple[str, Any]] = {kind: self._single(kind) for kind in SINGLE}
         names = {kind: name for kind, (name, _) in single.items()}
         parts: dict[str, Any] = {kind: made for kind, (_, made) in single.items()}
@@ -94,10 +98,21 @@ class Resolver:
         if entry and not isinstance(table, dict):
             self._report(advice.not_a_table(kind, name, table))
             return None
+        if entry and kind in ("space", "network"):
+            table = self._without_gone(entry.settings_class, table, KeyPath((kind, name, GONE)))
         if entry:
             return self._structure(entry.settings_class, table, name if kind == "tables" else f"{kind}.{name}")
         self._require_known(kind, name)
         return None
+
+    def _without_gone(self, cls: type, table: dict[str, Any], path: KeyPath) -> dict[str, Any]:
+        """Leave out the number of axes, unless the plugin has a key of that name. It must be that of the data."""
+        if GONE not in table or GONE in {each.name for each in fields(cls)}:
+            return table
+        if table[GONE] != self._axes:
+            what = f"got {as_toml(table[GONE])}, but the data have {self._axes} axes, from which it follows"
+            self._report(Problem(path, what, "Leave it out"))
+        return {key: value for key, value in table.items() if key != GONE}
 
     def _require_known(self, kind: str, name: str) -> None:
         names = self.registry.names(kind)
@@ -123,7 +138,7 @@ class Resolver:
 
     def _check(self, recipe: Recipe) -> None:
         found = [problem for where, check in checks(recipe) for problem in self._ask(where, check, recipe)]
-        for problem in [*found, *_not_slices(recipe)]:
+        for problem in found:
             if not any(_mentions(problem, key) for key in self._keys):  # else it may only follow from that mistake
                 self.problems.append(self._placed(problem))
 
@@ -150,15 +165,6 @@ class Resolver:
 
     def _origin(self, path: KeyPath) -> str:
         return self.layers.origin(path) or self.source
-
-
-def _not_slices(recipe: Recipe) -> Iterator[Problem]:
-    """Find plugins set to volumes; the data are slices."""
-    parts: dict[str, NetworkSettings | SpaceSettings | None] = {"space": recipe.space, "network": recipe.network}
-    for kind, part in parts.items():
-        if part and part.spatial_dims != 2:
-            what = f"got {part.spatial_dims}, expected 2, as the data are slices"
-            yield Problem(f"{kind}.{recipe.names[kind]}.spatial_dims", what, "Leave it out")
 
 
 def path_of(problem: Problem) -> KeyPath:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -9,10 +10,11 @@ from typing import NamedTuple
 import attrs
 import numpy as np
 
+from medgen.api.tables import DataSettings, MaskSettings
 from medgen.data.scans import layouts
 from medgen.data.store.nifti_writer import WHITE
 from medgen.data.store.spacing import SAME
-from medgen.data.store.store import open_store
+from medgen.data.store.store import SliceStore, open_store
 from medgen.errors import DataError, Problem
 from medgen.evaluation import slice_file
 from medgen.evaluation.manifest_lines import Entry, listed
@@ -87,16 +89,22 @@ def read_real(source: Source, split: str, like: Samples | None = None, lesions_o
             Problem(source.name, f"no slice with a lesion is for {split}", "Choose another split, or add patients")
         )
     where = f"{source.name}, {split}, slices{' with a lesion' if lesions_only else ''}"
+    return _slices(store, rows, images, source.masks, where, data.axis)
+
+
+def _slices(
+    store: SliceStore, rows: np.ndarray, images: Sequence[str], masks: Sequence[str], where: str, axis: str
+) -> Samples:
     return Samples(
         images=store.read(rows, images).astype(np.float32),
-        masks=np.any(store.read(rows, source.masks) > 0, axis=1),
+        masks=np.any(store.read(rows, masks) > 0, axis=1),
         people=store.person[store.patient[rows]],
         position=store.place()[rows],
         names=tuple(f"patient {store.patient[row]}, slice {store.position[row]}" for row in rows),
         channels=tuple(images),
         spacing=store.grid.spacing[0],
         where=where,
-        axis=data.axis,
+        axis=axis,
     )
 
 
@@ -111,7 +119,12 @@ class _Slice(NamedTuple):
 
 
 def read_pairs(folder: Path, limit: int | None = None) -> Samples:
-    """Read the pairs that `manifest.jsonl` lists, or the first `limit` of them. Raises DataError."""
+    """Read the pairs that `manifest.jsonl` lists, or the first `limit` of them. Raises DataError.
+
+    Of scans with new lesions: each slice that shows one, with all lesions in it; slices of one scan are of one person.
+    """
+    if images := _inserted(folder):
+        return _read_inserted(folder, images, limit)
     rows = _lines(folder, limit)
     if not rows:
         raise DataError(Problem(folder / "manifest.jsonl", "lists no pair", ADVICE))
@@ -138,6 +151,25 @@ def read_pairs(folder: Path, limit: int | None = None) -> Samples:
         where=f"{folder.name}, {len(pairs)} pairs",
         axis=first[channels[0]].axis,
     )
+
+
+def _inserted(folder: Path) -> tuple[str, ...]:
+    """The images of what `medgen insert` wrote; none if it is something else."""
+    with listed(folder) as lines:
+        header = lines.header or {}
+        return tuple(map(str, header["images"])) if header.get("insert") and any(True for _ in lines.made()) else ()
+
+
+def _read_inserted(folder: Path, images: tuple[str, ...], limit: int | None) -> Samples:
+    masks = {"seg": MaskSettings(file="seg"), "new": MaskSettings(file="seg_new")}
+    data = DataSettings(root=folder, layout="folders", masks=masks, lesion_only=True, val_fraction=0.0)
+    with progress("slice store", unit="scans") as bar:
+        store = open_store(data, (*images, *masks), frozenset(masks), bar.update)
+    rows = store.select("train")
+    rows = rows[[bool(store.read(rows[at : at + 1], ["new"]).max() > 0) for at in range(len(rows))]][:limit]
+    if not len(rows):
+        raise DataError(Problem(folder, "no slice shows a new lesion", "Make more outputs"))
+    return _slices(store, rows, images, ("seg",), f"{folder.name}, {len(rows)} slices with a new lesion", data.axis)
 
 
 def _lines(folder: Path, limit: int | None) -> list[Entry]:

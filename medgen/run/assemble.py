@@ -59,18 +59,18 @@ def build(recipe: Recipe, device: torch.device, saved: Saved | None = None) -> P
     with building(f"mode.{names['mode']}"):
         mode = recipe.mode.build()
     with building(f"space.{names['space']}"):
-        space = recipe.space.build(mode, device)
+        space = recipe.space.build(mode, device, recipe.data.axes)
     if saved is not None:
         _restore_space(space, saved)
     channels = space.channels
     given = 0 if recipe.strategy.unconditional else space.condition_channels
     seeds.seed_globals(recipe.run.seed, "init")
     with building(f"network.{names['network']}"):
-        network = recipe.network.build(channels + given, channels)
+        network = recipe.network.build(channels + given, channels, recipe.data.axes)
         require(f"network.{names['network']}", network, nn.Module)
     with building(f"strategy.{names['strategy']}"):
         strategy = recipe.strategy.build()
-    strategy.image_size = recipe.data.image_size
+    strategy.shape = recipe.data.shape
     return Parts(mode, space, strategy, network.to(device))
 
 

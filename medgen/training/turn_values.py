@@ -23,4 +23,6 @@ def _detached(values: Values) -> Values:
 
 def cut(values: Values, rows: slice | Tensor) -> Values:
     """The rows of every tensor in a NamedTuple."""
+    if not values:  # of a turn that draws nothing, which may say so by ()
+        return values
     return values._make(each[rows] if isinstance(each, Tensor) else each for each in values)

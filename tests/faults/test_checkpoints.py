@@ -400,7 +400,10 @@ def test_a_full_shared_memory_is_told(medgen, common, tmp_path, monkeypatch):
 
 @pytest.mark.row("K8")
 def test_only_epochs_that_the_run_wrote_are_deleted_and_only_once_a_newer_one_is_there(tmp_path):
-    from medgen_builtins.callbacks.checkpoints import Checkpoints
+    from medgen_builtins.callbacks._checkpoints import Saving, Times
+
+    def saving(keep):
+        return Saving(Times(every_steps=0, every_minutes=0.0, every_epochs=1), keep, metric="loss/val", gain=False)
 
     chance = random.Random(0)
     for number in range(300):
@@ -410,13 +413,13 @@ def test_only_epochs_that_the_run_wrote_are_deleted_and_only_once_a_newer_one_is
         for name in foreign:
             (folder / name).write_text("")
         keep, last = chance.randint(1, 4), chance.randint(1, 9)
-        saver = Checkpoints(every_epochs=1, keep=keep).build(None)
+        saver = saving(keep)
         sequence = Fake(folder)
         for epoch in range(1, last + 1):
             sequence.epochs_ended = epoch
             saver._save_epoch(sequence)
             if chance.random() < 0.3:  # killed, and resumed with the state of a moment ago
-                state, saver = saver.state_dict(), Checkpoints(every_epochs=1, keep=keep).build(None)
+                state, saver = saver.state_dict(), saving(keep)
                 saver.load_state_dict(state)
         written = {f"epoch_{epoch:05d}.pt" for epoch in range(max(1, last - keep + 1), last + 1)}
         assert {path.name for path in folder.iterdir()} == foreign | written

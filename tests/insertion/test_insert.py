@@ -20,6 +20,8 @@ import pytest
 from faults.forkserver import HANG, Server
 from insertion.made_up import AFFINE, write_heads
 
+from medgen.evaluation.samples import read_pairs
+
 Run = Callable[..., Any]
 
 
@@ -107,6 +109,20 @@ def test_kills_and_resumes_end_with_the_files_of_an_undisturbed_run(patients: Pa
         assert server.run(*command(patients, folder, "--num-images", count)).code == 0
     assert files(out) == files(tmp_path / "whole")
     assert made(out) == count
+
+
+def test_what_was_inserted_is_read_as_slices_that_show_a_new_lesion(
+    medgen: Run, patients: Path, tmp_path: Path
+) -> None:
+    assert medgen(*command(patients, tmp_path / "out", "--num-images", 2)).code == 0
+    pairs = read_pairs(tmp_path / "out")
+    new = [np.asarray(nib.load(path).dataobj) > 0 for path in sorted((tmp_path / "out").glob("train/*/seg_new.nii.gz"))]
+    shown = sum(int(each.any((0, 1)).sum()) for each in new)
+    assert shown - 4 <= len(pairs) <= shown  # the tip of a lesion may be lost on the grid of the slices
+    assert pairs.channels == ("flair",)
+    assert pairs.masks.any((1, 2)).all()
+    assert len(pairs.persons) == 2
+    assert len(read_pairs(tmp_path / "out", 3)) == 3
 
 
 def made(out: Path) -> int:

@@ -32,7 +32,7 @@ class Fsq(NetworkSettings):
             what = f"got {recipe.data.image_size}, expected a multiple of {2**self.halvings}"
             yield Problem("data.image_size", what, "Choose another size")
 
-    def build(self, in_channels: int, out_channels: int) -> nn.Module:
+    def build(self, in_channels: int, out_channels: int, axes: int = 2) -> nn.Module:
         import torch
         from torch import nn
 

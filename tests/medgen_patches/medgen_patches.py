@@ -20,7 +20,7 @@ class Patches(NetworkSettings):
     latent_channels: int = field(16, help="values kept of a patch", check=ge(1))
     logvar: float = field(-6.0, help="log-variance of every latent")
 
-    def build(self, in_channels: int, out_channels: int) -> nn.Module:
+    def build(self, in_channels: int, out_channels: int, axes: int = 2) -> nn.Module:
         import torch
 
         settings = self

@@ -33,7 +33,6 @@ class Autoencoder(NetworkSettings):
         help="groups of the norms; default: as many as fit, up to 32, of at least 4 channels",
         check=between(1, 1024),
     )
-    spatial_dims: int = field(2, help="number of spatial axes", check=between(2, 3))
     checkpointing: bool = field(
         False, help="recompute activations: at most half the memory of a step, a third more time, same result"
     )
@@ -57,12 +56,12 @@ class Autoencoder(NetworkSettings):
                 fix = "Choose one, or leave norm_groups out"
                 yield Problem(f"network.autoencoder.channels[{level}]", what, fix)
 
-    def build(self, in_channels: int, out_channels: int) -> nn.Module:
+    def build(self, in_channels: int, out_channels: int, axes: int = 2) -> nn.Module:
         """Return the network, see `medgen.Autoencoder`."""
         from medgen_builtins.networks._monai_autoencoder import make_autoencoder
 
         return make_autoencoder(
-            spatial_dims=self.spatial_dims,
+            spatial_dims=axes,
             in_channels=in_channels,
             out_channels=out_channels,
             num_res_blocks=self.num_res_blocks,

@@ -37,7 +37,6 @@ class Unet(NetworkSettings):
         None, help="channels of an attention head; default: the most that fits, up to 64", check=between(1, 65536)
     )
     dropout: float = field(0.0, help="share of features to drop in each residual block", check=between(0, 0.9))
-    spatial_dims: int = field(2, help="number of spatial axes", check=between(2, 3))
     checkpointing: bool = field(
         False, help="recompute activations: at most half the memory of a step, a third more time, same result"
     )
@@ -55,12 +54,12 @@ class Unet(NetworkSettings):
             what = f"got {len(self._attention())} values, expected {expected}"
             yield Problem("network.unet.attention", what, "Give one per level")
 
-    def build(self, in_channels: int, out_channels: int) -> nn.Module:
+    def build(self, in_channels: int, out_channels: int, axes: int = 2) -> nn.Module:
         """Return `network(x, t)`: x `[batch, in_channels, *space]`, t `[batch]` in 0..1000."""
         from medgen_builtins.networks._unet import make_unet
 
         return make_unet(
-            spatial_dims=self.spatial_dims,
+            spatial_dims=axes,
             in_channels=in_channels,
             out_channels=out_channels,
             num_res_blocks=self.num_res_blocks,
@@ -84,7 +83,7 @@ class Unet(NetworkSettings):
 
     def _check_size(self, recipe: Recipe) -> Iterator[Problem]:
         size, halvings = recipe.data.image_size, len(self.channels) - 1
-        inside = recipe.space.spatial((size,) * self.spatial_dims)
+        inside = recipe.space.spatial(recipe.data.shape)
         if any(length % 2**halvings for length in inside):
             got = f"got {size}, which is {' x '.join(map(str, inside))} in the space"
             levels = f"as {len(self.channels)} levels halve it {halvings} times"

@@ -144,7 +144,7 @@ def _build(
     if not _fits(mode, names):
         what = f"an autoencoder of {', '.join(mode.images)}, but the recipe's mode has {', '.join(names)}"
         raise CheckpointError(Problem(source, what, "Use one of these, or one that pools them"))
-    module = recipe.network.build(mode.channels, mode.channels)
+    module = recipe.network.build(mode.channels, mode.channels, recipe.data.axes)
     if not all(hasattr(module, name) for name in CONTRACT):
         what = f"network.{recipe.names['network']} is no autoencoder"
         raise CheckpointError(Problem(source, what, "Use a checkpoint of one, such as strategy.vae trains"))

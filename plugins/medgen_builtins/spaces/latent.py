@@ -28,7 +28,6 @@ class Latent(SpaceSettings):
         "so no lesion is lost; encode: by the autoencoder mask_checkpoint",
     )
     mask_checkpoint: Path | None = field(None, help="checkpoint of an autoencoder of masks, for masks = encode")
-    spatial_dims: int = field(2, help="number of spatial axes", check=ge(1))
 
     def spatial(self, size: Sequence[int]) -> tuple[int, ...]:
         """Return the spatial size of an encoded sample, for the checks of a recipe."""
@@ -47,11 +46,11 @@ class Latent(SpaceSettings):
             fix = "Remove it, or set space.latent.masks to encode"
             yield Problem("space.latent.mask_checkpoint", what, fix)
 
-    def build(self, mode: Mode, device: torch.device) -> Space:
+    def build(self, mode: Mode, device: torch.device, axes: int = 2) -> Space:
         from medgen_builtins.spaces._latent import LatentSpace
 
         masks = (self.mask_checkpoint or Path()) if self.masks == "encode" else None
-        return LatentSpace(mode, self.factor, self.spatial_dims, self.checkpoint, masks, device)
+        return LatentSpace(mode, self.factor, axes, self.checkpoint, masks, device)
 
 
 @hookimpl

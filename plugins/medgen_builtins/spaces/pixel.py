@@ -22,7 +22,7 @@ class Pixel(SpaceSettings):
         """Return the spatial size of an encoded sample, for the checks of a recipe."""
         return tuple(size)
 
-    def build(self, mode: Mode, device: torch.device) -> PixelSpace:
+    def build(self, mode: Mode, device: torch.device, axes: int = 2) -> PixelSpace:
         return PixelSpace(mode)
 
 

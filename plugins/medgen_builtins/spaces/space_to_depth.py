@@ -21,7 +21,6 @@ class SpaceToDepth(SpaceSettings):
     """Blocks of pixels as channels of one pixel: lossless, and factor^2 times fewer positions to compute."""
 
     factor: int = field(2, help="px, edge of a block", check=ge(1))
-    spatial_dims: int = field(2, help="number of spatial axes", check=ge(1))
 
     def spatial(self, size: Sequence[int]) -> tuple[int, ...]:
         """Return the spatial size of an encoded sample, for the checks of a recipe."""
@@ -33,16 +32,16 @@ class SpaceToDepth(SpaceSettings):
             what = f"got {size}, expected a multiple of space.space_to_depth.factor = {self.factor}"
             yield Problem("data.image_size", what, "Change one of them")
 
-    def build(self, mode: Mode, device: torch.device) -> SpaceToDepthSpace:
-        return SpaceToDepthSpace(mode, self)
+    def build(self, mode: Mode, device: torch.device, axes: int = 2) -> SpaceToDepthSpace:
+        return SpaceToDepthSpace(mode, self, axes)
 
 
 class SpaceToDepthSpace(Space):
     """See `Space`. Channel c of the image becomes channels c factor^axes and on."""
 
-    def __init__(self, mode: Mode, options: SpaceToDepth):
+    def __init__(self, mode: Mode, options: SpaceToDepth, axes: int):
         self.options, self.factor = options, options.factor
-        block = options.factor**options.spatial_dims
+        block = options.factor**axes
         self.channels, self.condition_channels = mode.channels * block, len(mode.condition) * block
 
     def shape(self, size: Sequence[int]) -> tuple[int, ...]:

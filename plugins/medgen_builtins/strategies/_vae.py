@@ -16,8 +16,7 @@ from medgen_builtins.strategies._vae_turns import AutoencoderTurn, Discriminator
 class VaeStrategy(Strategy):
     """See `Strategy`. Generates nothing by itself."""
 
-    image_size = 128
-    """Side of an image, px; the core sets it before `turns`."""
+    shape = (128, 128)
 
     def __init__(self, discriminator: Discriminator):
         self.options = discriminator
@@ -36,7 +35,7 @@ class VaeStrategy(Strategy):
         if not critics:
             return [first]
         options = self.options
-        critic = make_discriminator(options, mode.channels, self.image_size).to(device)
+        critic = make_discriminator(options, mode.channels, self.shape).to(device)
         first.ask(critic)
         return [first, DiscriminatorTurn(critic, next(iter(critics.values())), options)]
 

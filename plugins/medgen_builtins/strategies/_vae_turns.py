@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -153,7 +153,7 @@ class DiscriminatorTurn(nn.Module, Turn):
         return []
 
 
-def make_discriminator(options: Discriminator, channels: int, image_size: int) -> nn.Module:
+def make_discriminator(options: Discriminator, channels: int, shape: Sequence[int]) -> nn.Module:
     """Build MONAI's PatchDiscriminator as a module that returns only its logits."""
     norms = {
         "group": ("group", {"num_groups": count_groups([options.channels])}),
@@ -166,10 +166,10 @@ def make_discriminator(options: Discriminator, channels: int, image_size: int) -
             return logits
 
     return Logits(
-        spatial_dims=2,
+        spatial_dims=len(shape),
         in_channels=channels,
         channels=options.channels,
-        num_layers_d=options.depth(image_size),
+        num_layers_d=options.depth(min(shape)),
         norm=norms[options.norm],
     )
 

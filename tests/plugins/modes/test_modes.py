@@ -53,4 +53,4 @@ def test_impossible_images(images: tuple[str, ...], condition: tuple[str, ...], 
     """No image, or a name given twice, is a mistake of the recipe."""
     recipe: Any = SimpleNamespace()
     [message] = Images(images=images, condition=condition).check(recipe)
-    assert message.startswith(key)
+    assert str(message).startswith(key)

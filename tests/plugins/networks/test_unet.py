@@ -15,9 +15,11 @@ from medgen_builtins.spaces.pixel import Pixel
 from medgen_builtins.spaces.space_to_depth import SpaceToDepth
 from torch import Tensor, nn
 
+from medgen.api.tables import DataSettings
+
 
 def recipe(image_size: int = 16, space: Any = None) -> Any:
-    return SimpleNamespace(data=SimpleNamespace(image_size=image_size), space=space or Pixel())
+    return SimpleNamespace(data=DataSettings(image_size=image_size), space=space or Pixel())
 
 
 def run(network: nn.Module, size: int = 16, channels: int = 2, axes: int = 2) -> Tensor:
@@ -37,7 +39,7 @@ def wake(network: nn.Module) -> None:
 @pytest.mark.parametrize("axes", [2, 3])
 def test_gives_what_it_is_asked_for(axes: int) -> None:
     """In and out channels are the caller's, over two or three axes, and the output starts at zero."""
-    network = Unet(channels=(8, 16), num_res_blocks=1, spatial_dims=axes).build(3, 2)
+    network = Unet(channels=(8, 16), num_res_blocks=1).build(3, 2, axes)
     output = run(network, size=8, channels=3, axes=axes)
     assert output.shape == (2, 2, *(8,) * axes)
     assert torch.count_nonzero(output) == 0
@@ -98,7 +100,7 @@ def test_what_cannot_run_is_reported(options: dict[str, Any], size: int, space: 
     """What the network would fail on is one line with its key, and the network does fail on it."""
     settings = Unet(num_res_blocks=1, **options)
     [message] = settings.check(recipe(size, space))
-    assert message.startswith(start)
+    assert str(message).startswith(start)
     with pytest.raises((ValueError, RuntimeError)):
         run(settings.build(2, 1), space.spatial((size, size))[0])
 
@@ -106,7 +108,7 @@ def test_what_cannot_run_is_reported(options: dict[str, Any], size: int, space: 
 def test_all_mistakes_at_once() -> None:
     """Size, groups, heads and attention are reported together."""
     settings = Unet(channels=(8, 12, 20), norm_groups=8, head_channels=16, attention=(True,))
-    keys = [message.split(":")[0] for message in settings.check(recipe(10))]
+    keys = [str(message).split(":")[0] for message in settings.check(recipe(10))]
     assert keys == [
         "data.image_size",
         "network.unet.head_channels",
@@ -120,7 +122,7 @@ def test_all_mistakes_at_once() -> None:
 def test_no_levels() -> None:
     """Empty channels are a mistake of their own."""
     [message] = Unet(channels=()).check(recipe())
-    assert message.startswith("network.unet.channels: got [], ")
+    assert str(message).startswith("network.unet.channels: got [], ")
 
 
 def test_checks_import_neither_torch_nor_monai() -> None:
@@ -128,8 +130,8 @@ def test_checks_import_neither_torch_nor_monai() -> None:
     code = (
         "import sys; from types import SimpleNamespace as S; from medgen_builtins.networks.unet import Unet; "
         "from medgen_builtins.strategies import ddpm, rflow; from medgen_builtins.losses import mse, min_snr; "
-        "from medgen_builtins.spaces import pixel, space_to_depth as s; "
-        "list(Unet().check(S(data=S(image_size=10), space=s.SpaceToDepth()))); "
+        "from medgen_builtins.spaces import pixel, space_to_depth as s; from medgen.api.tables import DataSettings; "
+        "list(Unet().check(S(data=DataSettings(image_size=10), space=s.SpaceToDepth()))); "
         "sys.exit(bool({'torch', 'monai'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

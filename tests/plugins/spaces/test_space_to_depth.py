@@ -15,14 +15,14 @@ from medgen.api.values import Draws, Mode
 DRAWS = Draws(torch.zeros(2), torch.zeros(2))
 
 
-def build(**options: Any) -> SpaceToDepthSpace:
-    return SpaceToDepth(**options).build(Mode(images=("a", "b"), condition=("seg",)), torch.device("cpu"))
+def build(axes: int = 2, **options: Any) -> SpaceToDepthSpace:
+    return SpaceToDepth(**options).build(Mode(images=("a", "b"), condition=("seg",)), torch.device("cpu"), axes)
 
 
 @pytest.mark.parametrize(("factor", "size"), [(1, (3, 5)), (2, (8, 4)), (3, (6, 9)), (2, (4, 6, 8)), (4, (8, 4, 12))])
 def test_loses_nothing(factor: int, size: tuple[int, ...]) -> None:
     """An image of two or three axes comes back exactly, and its samples have the shape that the space says."""
-    space = build(factor=factor, spatial_dims=len(size))
+    space = build(len(size), factor=factor)
     image = torch.randn(2, 2, *size)
     z = space.encode(space.prepare(image), DRAWS)
     assert tuple(z.shape[1:]) == space.shape(size)
@@ -57,4 +57,4 @@ def test_sizes_that_do_not_fold_are_mistakes(size: int, mistakes: int) -> None:
     recipe: Any = SimpleNamespace(data=SimpleNamespace(image_size=size))
     found = list(SpaceToDepth().check(recipe))
     assert len(found) == mistakes
-    assert all(each.startswith(f"data.image_size: got {size}, ") for each in found)
+    assert all(str(each).startswith(f"data.image_size: got {size}, ") for each in found)

@@ -47,7 +47,7 @@ def turns(start_step=0, **losses):
     torch.manual_seed(0)
     network = Autoencoder(channels=(8, 8), num_res_blocks=1).build(1, 1)
     options = Vae(discriminator=Discriminator(channels=8, start_step=start_step)).build()
-    options.image_size = 16
+    options.shape = (16, 16)
     losses = losses or {"l1": L1(), "kl": Kl(), "adversarial": Adversarial()}
     built = {name: each.build(CPU) for name, each in losses.items()}
     return network, options.turns(Mode(("bravo",)), None, network, built, CPU)
