@@ -11,6 +11,7 @@ import click
 
 from medgen.api.messages import did_you_mean
 from medgen.config import registration
+from medgen.config.recipe import load
 from medgen.config.registry import Registry, ambiguous
 from medgen.errors import PluginError, Problem, RecipeError
 
@@ -92,8 +93,6 @@ def registry() -> Registry:
 
 def load_recipe(name: str | Path, overrides: Sequence[str] = (), layers: Sequence[str] = ()) -> Recipe:
     """Load a recipe from a file or by name, with the installed plugins. Raises RecipeError with every mistake."""
-    from medgen.config.recipe import load
-
     return load(name, overrides, layers, registry())
 
 

@@ -166,12 +166,7 @@ def open_store(
     if the cache cannot be written, `RecipeError` if lesions are asked for where no channel is a mask.
     """
     channels = tuple(dict.fromkeys(channels))
-    if settings.lesion_only and not masks & set(channels):
-        what = f"is true, but no mask is among the channels ({', '.join(channels)})"
-        raise RecipeError(Problem("data.lesion_only", what, "Set it to false, or use a mode with a mask"))
-    if settings.crop != "none" and not masks & set(channels):
-        what = f'is "{settings.crop}", but no mask is among the channels ({", ".join(channels)})'
-        raise RecipeError(Problem("data.crop", what, 'Set it to "none", or use a mode with a mask'))
+    _require_masks(settings, channels, masks)
     cache = cache or cache_root()
     patients = layouts.find(settings, channels, warn)
     jobs = [sources(settings, patient, channels, masks) for patient in patients]
@@ -190,6 +185,20 @@ def open_store(
     store.use([patient.split for patient in patients], settings)
     _warn(store, settings, [files_of(*each) for each in zip(jobs, sought, strict=True)])
     return store
+
+
+def _require_masks(settings: DataSettings, channels: Sequence[str], masks: frozenset[str]) -> None:
+    """Raise RecipeError if lesions are asked for where no channel is a mask."""
+    if masks & set(channels):
+        return
+    listed = f"but no mask is among the channels ({', '.join(channels)})"
+    if settings.lesion_only:
+        raise RecipeError(
+            Problem("data.lesion_only", f"is true, {listed}", "Set it to false, or use a mode with a mask")
+        )
+    if settings.crop != "none":
+        what = f'is "{settings.crop}", {listed}'
+        raise RecipeError(Problem("data.crop", what, 'Set it to "none", or use a mode with a mask'))
 
 
 def _warn(store: SliceStore, settings: DataSettings, files: Sequence[concerns.Files]) -> None:
