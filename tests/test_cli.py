@@ -378,7 +378,7 @@ def test_a_bug_is_one_line_too_unless_debug_is_given(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr("medgen.config.recipe.load", broken)
+    monkeypatch.setattr("medgen.cli.options.load", broken)
     ended = medgen("recipe", "show", "seg_rflow")
     assert ended.code == 1
     [line] = ended.err.splitlines()

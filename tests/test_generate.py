@@ -1,6 +1,7 @@
 """Masks and images to files: the same bytes, whatever ran before.
 
-Covers: medgen.generation.generator, medgen.generation.manifest, medgen.generation.masks, medgen.generation.model,
+Covers: medgen.cli.generate_options,
+medgen.generation.generator, medgen.generation.manifest, medgen.generation.masks, medgen.generation.model,
 medgen.generation.pairs.
 """
 

@@ -76,13 +76,19 @@ class Raising(CallbackSettings):
         raise TypeError("no")
 
 
+@settings
+class Telling(CallbackSettings):
+    def check(self, recipe: Recipe) -> Iterator[Problem]:
+        yield "callbacks.telling: wrong"  # type: ignore[misc]
+
+
 KNOWN: dict[str, dict[str, type]] = {
     "mode": {"seg": Plain, "dual": Plain},
     "strategy": {"rflow": Plain, "ddpm": Other},
     "space": {"pixel": Anywhere},
     "network": {"careful": Careful},
     "losses": {"mse": Weighed, "greedy": Greedy},
-    "callbacks": {"ema": Plain, "progress": Other, "raising": Raising},
+    "callbacks": {"ema": Plain, "progress": Other, "raising": Raising, "telling": Telling},
 }
 ENTRIES = [
     Entry(kind, name, cls, "made-up", "1.0")
@@ -206,7 +212,8 @@ def test_several_merge_and_false_takes_one_away(write: Write) -> None:
 
 def test_taking_away_what_nobody_knows_is_a_mistake(write: Write) -> None:
     assert problems(write(SOUND), "callbacks.emma=false") == [
-        "command line: callbacks.emma: no such plugin, expected one of ema, progress, raising. Did you mean ema?"
+        "command line: callbacks.emma: no such plugin, expected one of ema, progress, raising, telling. "
+        "Did you mean ema?"
     ]
 
 
@@ -303,6 +310,14 @@ def test_a_plugin_whose_check_fails_is_named(write: Write) -> None:
         PluginError, match=r"callbacks.raising: its check\(recipe\) failed: TypeError: no"
     ):
         load(write(SOUND + "[callbacks.raising]"), registry=REGISTRY)
+
+
+def test_a_plugin_whose_check_yields_text_is_named_with_what_is_expected(write: Write) -> None:
+    with pytest.raises(
+        PluginError,
+        match=r"callbacks.telling: its check\(recipe\) yielded .* medgen.Problem\(where, what",
+    ):
+        load(write(SOUND + "[callbacks.telling]"), registry=REGISTRY)
 
 
 @pytest.mark.parametrize("folder", ["../{name}", "/a/{name}", "{nme}", "{name", "{}"])

@@ -56,9 +56,7 @@ class Space(Contract):
         return stored
 
     def condition(self, condition: Tensor) -> Tensor:
-        """Bring condition channels to the grid of the encoded samples; zero channels stay zero
-        channels.
-        """
+        """Bring condition channels to the grid of the encoded samples; none stay none."""
         return condition
 
     def decode(self, z: Tensor) -> Tensor:
@@ -158,9 +156,7 @@ AutoencoderLoss = Callable[[AutoencoderPrediction, Clean], "Tensor"]
 
 
 LossFunction = DiffusionLoss | AutoencoderLoss
-"""What a loss's `build` gives. A recipe is refused whose loss reads what its strategy does not
-give.
-"""
+"""What a loss's `build` gives. Losses that read what the strategy does not give are refused."""
 
 
 class CriticLoss(Contract):
@@ -223,9 +219,7 @@ class Extractor(Contract):
     """Turns images into the features by which sets of them are compared."""
 
     hash: str
-    """Of what decides the features, such as weights; figures of another hash are of another
-    measure.
-    """
+    """Of what decides the features, such as weights; another hash is another measure."""
 
     def fit(self, images: np.ndarray, people: np.ndarray, position: np.ndarray, seed: int) -> None:
         """Learn from real images only; called before each use, with those of persons that are then

@@ -66,7 +66,10 @@ class SpaceSettings(Settings):
         return tuple(size)
 
     def build(self, mode: Mode, device: torch.device, axes: int = 2) -> Space:
-        """Return the space. axes: spatial ones of a sample, 2 for slices and 3 for volumes."""
+        """Return the space.
+
+        axes: spatial ones of a sample, given for volumes only; a plugin of slices may leave it out.
+        """
 
 
 class NetworkSettings(Settings):
@@ -83,7 +86,7 @@ class NetworkSettings(Settings):
         """Return a module `network(x, t)` with t in 0..1000; an autoencoder: one with `encode` and
         `decode`.
 
-        axes: spatial ones of a sample, 2 for slices and 3 for volumes.
+        axes: spatial ones of a sample, given for volumes only; a plugin of slices may leave it out.
         """
 
 

@@ -11,6 +11,7 @@ import click
 
 from medgen.api.messages import did_you_mean
 from medgen.config import registration
+from medgen.config.recipe import load
 from medgen.config.registry import Registry, ambiguous
 from medgen.errors import PluginError, Problem, RecipeError
 
@@ -105,8 +106,6 @@ def load_recipe(
     """Load a recipe from a file or by name, with the installed plugins. Raises RecipeError with
     every mistake.
     """
-    from medgen.config.recipe import load
-
     return load(name, overrides, layers, registry())
 
 

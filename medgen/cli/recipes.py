@@ -6,6 +6,7 @@ import click
 
 from medgen.cli import options
 from medgen.cli.options import load_recipe, overrides_argument, with_option
+from medgen.config.recipe import shipped, to_toml
 
 
 @click.group(cls=options.Group)
@@ -16,8 +17,6 @@ def recipe() -> None:
 @recipe.command("list")
 def recipe_list() -> None:
     """List the recipes that come with medgen."""
-    from medgen.config.recipe import shipped
-
     for name, summary in shipped():
         click.echo(f"{name:<24} {summary}")
 
@@ -31,8 +30,6 @@ def recipe_show(
     recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...], only: str | None
 ) -> None:
     """Print the resolved recipe with all defaults, as TOML that loads again."""
-    from medgen.config.recipe import to_toml
-
     text = to_toml(load_recipe(recipe, overrides, layers), only)
     click.echo(
         "".join(

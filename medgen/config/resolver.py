@@ -179,7 +179,13 @@ class Resolver:
 
     def _ask(self, where: str, check: Check, recipe: Recipe) -> list[Problem]:
         try:
-            return list(check(recipe))
+            found = list(check(recipe))
+            if any(not isinstance(each, Problem) for each in found):
+                what = (
+                    "its check(recipe) yielded something else than medgen.Problem(where, what, fix)"
+                )
+                raise PluginError(Problem(where, what, "Report it to its authors"))
+            return found
         except Exception as error:
             if self.problems or self.broken:  # it may have met with what could not be made
                 return []

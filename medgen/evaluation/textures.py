@@ -68,9 +68,7 @@ def _percentiles(flat: np.ndarray, inside: np.ndarray) -> Features:
 
 
 def _quantile(ordered: np.ndarray, count: np.ndarray, share: float) -> np.ndarray:
-    """The quantile of the first `count` values of each row, by linear interpolation; NaN without
-    any.
-    """
+    """Quantile of the first `count` values of each row, linearly interpolated; NaN without any."""
     place = np.maximum(count - 1, 0) * share
     before = np.floor(place).astype(np.int64)
     after = np.minimum(before + 1, np.maximum(count - 1, 0))

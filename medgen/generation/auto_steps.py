@@ -117,9 +117,7 @@ def try_steps(
 
 
 def fewest(trials: Sequence[Trial]) -> int:
-    """Return the fewest steps with no figure above the upper end of the best one's interval; if
-    none, the most.
-    """
+    """Return the fewest steps with no figure above the best one's interval; else the most."""
     ends: dict[str, float] = {}
     for name in dict.fromkeys(name for trial in trials for name in trial.figures):
         known = [trial.figures[name] for trial in trials if name in trial.figures]
@@ -168,9 +166,7 @@ def _first(make: Generator, out: Path, stop: Stop) -> list[Pair]:
 
 
 def _sizes_apart(made: Samples, real: Samples, draws: int, rng: np.random.Generator) -> Interval:
-    """How far the sizes of lesions are from real ones: the 1-Wasserstein distance, in standard
-    deviations.
-    """
+    """Return the 1-Wasserstein distance of lesion sizes from real ones, in deviations."""
     one, two = _sizes(made), _sizes(real)
     distance = Wasserstein(one.values, two.values)
     value = distance.mean(np.arange(len(one.values)), np.arange(len(two.values)))
@@ -218,9 +214,7 @@ def before(out: Path, make: Make) -> int | None:
 
 
 def note(out: Path, make: Generator, trials: Sequence[Trial]) -> None:
-    """Begin the manifest, with what was measured; seconds are left out, so that it is the same each
-    time.
-    """
+    """Begin the manifest, with what was measured but for seconds, which differ each time."""
     table = [{"steps": each.steps, "pairs": each.pairs, **_listed(each.figures)} for each in trials]
     notes = {STEPS_AUTO: {"features": FEATURES, "sample": SAMPLE, "tried": table}}
     with Manifest.open(out, make.identity(), make.made_with(), notes):

@@ -26,7 +26,10 @@ def checkpoint(pairs: Path, given: Path | None, real: str) -> Path | None:
     folder `real`. Raises RecipeError if `given` made other pairs.
     """
     with listed(pairs) as lines:
-        digest = (lines.header or {}).get("image_model")
+        header = lines.header or {}
+    digest = (
+        header.get("image_model") if "batch_size" in header else None
+    )  # insertions have no noise of a whole image
     if given is not None:
         path = given / "latest.pt" if given.is_dir() else given
         if (found := sha256(path)) != digest or digest is None:

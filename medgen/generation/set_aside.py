@@ -40,9 +40,7 @@ Rows = dict[int, Entry]
 
 @attrs.frozen
 class Audited:
-    """What the lines of a folder say. rows: of the pairs that were compared, by index. copies:
-    those set aside.
-    """
+    """What a folder's lines say. rows: of pairs compared, by index. copies: those set aside."""
 
     rows: Rows
     copies: Rows
@@ -54,9 +52,7 @@ class Audited:
 
 
 def waiting(out: Path, key: str, wanted: Container[int]) -> Rows:
-    """The pairs of some indices that have not been compared with these training slices. Raises
-    DataError.
-    """
+    """Return the pairs not yet compared with these training slices. Raises DataError."""
     with listed(out) as lines:
         rows = {index: lines[index] for index in lines.made() if index in wanted}
     return {
@@ -164,9 +160,7 @@ def audited(out: Path, key: str) -> Audited:
 
 
 def first_pair(out: Path) -> Samples:
-    """The first pair that is there, for its size, channels and mm per pixel. Raises DataError if
-    there is none.
-    """
+    """Return the first pair, for size, channels and mm per pixel. Raises DataError for none."""
     with listed(out) as lines:
         row = next(
             (row for index in lines.made() if files.exists(place(out, row := lines[index]))), None

@@ -59,19 +59,26 @@ def build(recipe: Recipe, device: torch.device, saved: Saved | None = None) -> P
     with building(f"mode.{names['mode']}"):
         mode = recipe.mode.build()
     with building(f"space.{names['space']}"):
-        space = recipe.space.build(mode, device, recipe.data.axes)
+        space = recipe.space.build(mode, device, *_axes(recipe))
     if saved is not None:
         _restore_space(space, saved)
     channels = space.channels
     given = 0 if recipe.strategy.unconditional else space.condition_channels
     seeds.seed_globals(recipe.run.seed, "init")
     with building(f"network.{names['network']}"):
-        network = recipe.network.build(channels + given, channels, recipe.data.axes)
+        network = recipe.network.build(channels + given, channels, *_axes(recipe))
         require(f"network.{names['network']}", network, nn.Module)
     with building(f"strategy.{names['strategy']}"):
         strategy = recipe.strategy.build()
     strategy.shape = recipe.data.shape
     return Parts(mode, space, strategy, network.to(device))
+
+
+def _axes(recipe: Recipe) -> tuple[int, ...]:
+    """What `build` gets of the number of axes: nothing for slices, so that a plugin of slices need
+    not name it.
+    """
+    return () if recipe.data.axes == 2 else (recipe.data.axes,)
 
 
 def assemble(

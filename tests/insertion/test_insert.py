@@ -169,6 +169,17 @@ def test_other_settings_in_the_same_folder_are_refused(
     assert "seed: 0 -> 2" in result.err
 
 
+def test_patients_for_validation_are_no_hosts_and_that_is_told(
+    medgen: Run, patients: Path, tmp_path: Path
+) -> None:
+    result = medgen(
+        *command(patients, tmp_path / "out", "--num-images", 5, "data.val_fraction=0.4")
+    )
+    assert result.code == 0
+    assert "2 of 5 patients are for validation" in result.err
+    assert len({line["host"]["id"] for line in lines(tmp_path / "out")[1:]}) == 3
+
+
 # Refused, each in one line
 
 

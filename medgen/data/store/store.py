@@ -189,18 +189,6 @@ class SliceStore:
         return cache_folder.mapped(path, kind, shape)
 
 
-def _require_mask(settings: DataSettings, channels: Sequence[str], masks: frozenset[str]) -> None:
-    """Raise RecipeError if lesions are asked for where no channel is a mask."""
-    if settings.lesion_only and not masks & set(channels):
-        what = f"is true, but no mask is among the channels ({', '.join(channels)})"
-        raise RecipeError(
-            Problem("data.lesion_only", what, "Set it to false, or use a mode with a mask")
-        )
-    if settings.crop != "none" and not masks & set(channels):
-        what = f'is "{settings.crop}", but no mask is among the channels ({", ".join(channels)})'
-        raise RecipeError(Problem("data.crop", what, 'Set it to "none", or use a mode with a mask'))
-
-
 def open_store(
     settings: DataSettings,
     channels: Sequence[str],
@@ -216,8 +204,9 @@ def open_store(
     line per problem, `StorageError` if the cache cannot be written, `RecipeError` if lesions are
     asked for where no channel is a mask.
     """
-    channels, cache = tuple(dict.fromkeys(channels)), cache or cache_root()
-    _require_mask(settings, channels, masks)
+    channels = tuple(dict.fromkeys(channels))
+    _require_masks(settings, channels, masks)
+    cache = cache or cache_root()
     patients = layouts.find(settings, channels, warn)
     jobs = [sources(settings, patient, channels, masks) for patient in patients]
     sought = heads.seek(settings, patients, [job[0].path for job in jobs])
@@ -235,6 +224,24 @@ def open_store(
     store.use([patient.split for patient in patients], settings)
     _warn(store, settings, [files_of(*each) for each in zip(jobs, sought, strict=True)])
     return store
+
+
+def _require_masks(settings: DataSettings, channels: Sequence[str], masks: frozenset[str]) -> None:
+    """Raise RecipeError if lesions are asked for where no channel is a mask."""
+    if masks & set(channels):
+        return
+    listed = f"but no mask is among the channels ({', '.join(channels)})"
+    if settings.lesion_only:
+        raise RecipeError(
+            Problem(
+                "data.lesion_only",
+                f"is true, {listed}",
+                "Set it to false, or use a mode with a mask",
+            )
+        )
+    if settings.crop != "none":
+        what = f'is "{settings.crop}", {listed}'
+        raise RecipeError(Problem("data.crop", what, 'Set it to "none", or use a mode with a mask'))
 
 
 def _warn(store: SliceStore, settings: DataSettings, files: Sequence[concerns.Files]) -> None:

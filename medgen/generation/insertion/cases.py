@@ -4,7 +4,7 @@ reads them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,11 +67,13 @@ def find(
     images: Sequence[str] | None,
     masked: bool,
     masks: Sequence[str] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> list[Files]:
     """Find the patients to train on, ordered by id. Raises DataError with a line per problem.
 
     images: the names that each must have; None: those that each has. masked: each must have its
-    masks too. masks: which, None for all.
+    masks too. masks: which, None for all. tell: called with a line if there are others than those
+    to train on.
     """
     names = sorted(masks or layouts.mask_names(data))
     sources = [layouts.source(data, name) for name in names]
@@ -81,6 +83,12 @@ def find(
     if found.faults:
         raise DataError(*found.faults)
     patients = [each for each in found.patients if each.split == "train"]
+    if tell and len(patients) < len(found.patients):
+        apart = len(found.patients) - len(patients)
+        what = f"{apart} of {len(found.patients)} patients are for validation or test, and are left out"
+        tell(
+            f"{data.root}: {what}. Set data.val_fraction=0 to use those that no folder sets apart."
+        )
     if images is None:
         images = [
             name

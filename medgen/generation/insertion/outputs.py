@@ -41,7 +41,7 @@ def insert(
     StorageError.
     """
     try:
-        with Manifest.open(out, identity(make), made_with()) as manifest:
+        with Manifest.open(out, identity(make), made_with(make)) as manifest:
             pairs.sweep(manifest, 1)
             _make_missing(make, manifest, indices, stop or Stop(), advance)
             with manifest.locked():
@@ -60,14 +60,18 @@ def identity(make: Inserter) -> dict[str, Any]:
     return {"insert": True, "shareable": False, "seed": make.seed, **make.made_from}
 
 
-def made_with() -> dict[str, Any]:
-    """What may change the last bits."""
-    kind = (
-        torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else torch.backends.cpu.get_cpu_capability()
-    )
-    return {"versions": versions(), "device": kind}
+def made_with(make: Inserter) -> dict[str, Any]:
+    """What may change the last bits: software, and for a model the device, and the number of
+    threads on a CPU.
+    """
+    if make.painter.size is None:  # nothing is computed by torch
+        return {"versions": versions()}
+    on_gpu = torch.cuda.is_available()
+    kind = torch.cuda.get_device_name() if on_gpu else torch.backends.cpu.get_cpu_capability()
+    return {
+        "versions": versions(),
+        "device": kind if on_gpu else f"{kind}, threads: {torch.get_num_threads()}",
+    }
 
 
 def _make_missing(

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from attrs import frozen
+from scipy import ndimage
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -56,8 +57,6 @@ def grown(mask: Array, spacing: Sequence[float], margin: float) -> Array:
     """Dilate a mask, bool `[*size]`, by all voxels whose centres are at most `margin` mm from one
     of it.
     """
-    from scipy import ndimage
-
     made = np.zeros_like(mask)
     for box in ndimage.find_objects(mask.astype(np.uint8)):
         wide = tuple(

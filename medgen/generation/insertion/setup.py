@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from medgen.system import console
 
 MAX_AREA = 0.2
 """Share of a slice that a drawn mask covers at most: more is no lesion, of whichever kind."""
+Tell = Callable[[str], None] | None
 Masks = Sequence[str] | None
 """Names of the masks that lesions are read from; None: all."""
 
@@ -94,17 +95,27 @@ def _masks(
 
 
 def _hosts(
-    scans: Scans, data: DataSettings, images: Sequence[str] | None, masks: Masks = None
+    scans: Scans,
+    data: DataSettings,
+    images: Sequence[str] | None,
+    masks: Masks = None,
+    tell: Tell = None,
 ) -> list[Files]:
-    return cases.find(attrs.evolve(data, root=scans.hosts), images, False, masks)
+    return cases.find(attrs.evolve(data, root=scans.hosts), images, False, masks, tell)
 
 
 def _donors(
-    scans: Scans, data: DataSettings, images: Sequence[str] | None, masks: Masks = None
+    scans: Scans,
+    data: DataSettings,
+    images: Sequence[str] | None,
+    masks: Masks = None,
+    tell: Tell = None,
 ) -> list[Files]:
     """Those with masks. Raises DataError if there are none."""
     own = scans.donors is None
-    found = cases.find(attrs.evolve(data, root=scans.donors or scans.hosts), images, not own, masks)
+    found = cases.find(
+        attrs.evolve(data, root=scans.donors or scans.hosts), images, not own, masks, tell
+    )
     if donors := [each for each in found if each.masks]:
         return donors
     what = "none of its patients has masks of lesions, and no donors are given"
@@ -120,7 +131,8 @@ def _inserter(
     seed: int,
     drawn: MaskSource | None = None,
 ) -> Inserter:
-    hosts, donors = (each(scans, data, painter.channels, masks) for each in (_hosts, _donors))
+    hosts = _hosts(scans, data, painter.channels, masks, console.warn)
+    donors = _donors(scans, data, painter.channels, masks, console.warn if scans.donors else None)
     theirs = attrs.evolve(data, root=scans.donors or scans.hosts)
     with console.progress("donors", len(donors), "read") as bar:
         library = lesions.collect(donors, theirs, bar.advance)

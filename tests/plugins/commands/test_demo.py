@@ -1,6 +1,7 @@
 """The demo cohort: the same bytes every time, and lesions that are where their masks are.
 
 Covers: medgen_builtins.commands.demo.atlas, medgen_builtins.commands.demo.cohort,
+medgen_builtins.commands.demo.command,
 medgen_builtins.commands.demo.contrasts, medgen_builtins.commands.demo.disease,
 medgen_builtins.commands.demo.patient, medgen_builtins.commands.demo.tissue.
 """

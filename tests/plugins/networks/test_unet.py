@@ -63,7 +63,7 @@ def test_what_follows_from_the_widths() -> None:
 
 
 POSSIBLE: list[tuple[dict[str, Any], int, Any]] = [
-    ({"channels": (8,)}, 7, Pixel()),
+    ({"channels": (8,)}, 9, Pixel()),
     ({"channels": (8, 8, 8)}, 12, Pixel()),
     ({"channels": (6, 10)}, 8, Pixel()),
     ({"channels": (8, 16), "attention": (True, False), "head_channels": 8}, 8, Pixel()),
