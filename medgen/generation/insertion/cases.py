@@ -100,8 +100,12 @@ def _files(
     return Files(patient.id, person, files, tuple(channels))
 
 
-def read(files: Files, data: DataSettings) -> Case:
-    """Read a patient. Raises DataError if a file is faulty, or two are not of one grid."""
+def read(files: Files, data: DataSettings, tissue: bool = False) -> Case:
+    """Read a patient. Raises DataError if a file is faulty, or two are not of one grid.
+
+    tissue: take the percentiles of what is no lesion, so that heads with many and with few have one scale; training,
+    which a model has to follow, takes those of the whole head.
+    """
     raws = [gate.read_raw(path, data.max_voxels, nan=data.nan) for path in files.images.values()]
     first = raws[0].volume
     places = [
@@ -116,7 +120,8 @@ def read(files: Files, data: DataSettings) -> Case:
     for mask in files.masks:
         lesion |= binary(masks[mask.path].data, mask.labels or ())
     inside = [foreground(raw.volume.data) for raw in raws]
-    windows = [_window(*each, data) for each in zip(files.images.values(), raws, inside, strict=True)]
+    counted = [each & ~lesion if tissue else each for each in inside]
+    windows = [_window(*each, data) for each in zip(files.images.values(), raws, counted, strict=True)]
     images = [_scaled(*each) for each in zip(raws, inside, windows, strict=True)]
     head = large_parts(inside[0])
     return Case(files, np.stack(images), head, lesion, tuple(windows), tuple(raws), first.spacing, places[0])
