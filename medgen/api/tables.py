@@ -15,12 +15,8 @@ LARGEST_SIZE = 4096
 FOLDER_FIELDS = ("mode", "name", "strategy", "size", "timestamp")
 
 
-_FOLDER = Check(
-    lambda pattern: _is_folder_pattern(pattern),
-    "made of {" + "}, {".join(FOLDER_FIELDS) + "} and text",
-)
-
-
+_FIELDS = "made of {" + "}, {".join(FOLDER_FIELDS) + "} and text"
+_FOLDER = Check(lambda pattern: _is_folder_pattern(pattern), _FIELDS)
 _NAME = Check(
     lambda name: "/" not in name and name.isprintable() and name != "..", "without a slash"
 )
@@ -136,7 +132,6 @@ def _is_folder_pattern(pattern: str) -> bool:
 
 
 LAYOUTS = ("auto", "folders", "brats", "modalities", "nnunet", "bids", "files")
-
 
 AXES = ("sagittal", "coronal", "axial")
 """The axes of a canonical (RAS) volume, in order."""

@@ -195,3 +195,20 @@ def test_a_wanted_size_is_kept_or_the_next_there_is(donors: Path) -> None:
         )
     assert library.near(1e7) == [library.lesions[-1]]
     assert library.near(1e7, [library.lesions[-1]]) == [library.lesions[-2]]
+
+
+def test_the_scale_of_tissue_does_not_depend_on_how_much_of_a_head_is_lesion(
+    tmp_path: Path,
+) -> None:
+    host_of(
+        tmp_path / "many",
+        [(x, y, 0) for x in (-BESIDE, BESIDE, 40, -40) for y in (-30, -12, 12, 30)],
+    )
+    host_of(tmp_path / "none", [])
+    tops = []
+    for name in ("many", "none"):
+        data = DataSettings(root=tmp_path / name)
+        (files,) = cases.find(data, ["flair"], masked=False)
+        tops.append([cases.read(files, data, tissue).windows[0][1] for tissue in (True, False)])
+    assert tops[0][0] == pytest.approx(tops[1][0], rel=0.02)
+    assert tops[0][1] > 1.2 * tops[1][1]

@@ -196,8 +196,7 @@ def open_store(
     progress: Progress | None = None,
     cache: Path | None = None,
 ) -> SliceStore:
-    """The slices of a cohort, from the cache or, the first time, made from the scans by several
-    processes.
+    """Open the slices of a cohort, made from the scans by several processes the first time.
 
     progress: called with the steps done and their number, two for each patient. cache: the folder
     for stores, `$MEDGEN_CACHE` or the user's cache folder if not given. Raises `DataError` with a

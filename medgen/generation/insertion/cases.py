@@ -84,17 +84,9 @@ def find(
         raise DataError(*found.faults)
     patients = [each for each in found.patients if each.split == "train"]
     if tell and len(patients) < len(found.patients):
-        apart = len(found.patients) - len(patients)
-        what = f"{apart} of {len(found.patients)} patients are for validation or test, and are left out"
-        tell(
-            f"{data.root}: {what}. Set data.val_fraction=0 to use those that no folder sets apart."
-        )
+        tell(_apart(data, len(found.patients), len(patients)))
     if images is None:
-        images = [
-            name
-            for name in sought
-            if name not in sources and all(name in each.files for each in patients)
-        ]
+        images = _shared([name for name in sought if name not in sources], patients)
     if not images:
         what = "its patients have no image in common that medgen knows"
         fix = "Set data.files.NAME to a pattern of the image's files"
@@ -104,6 +96,16 @@ def find(
         _files(each, person, images, names, data)
         for each, person in zip(patients, persons, strict=True)
     ]
+
+
+def _apart(data: DataSettings, count: int, kept: int) -> str:
+    what = f"{count - kept} of {count} patients are for validation or test, and are left out"
+    return f"{data.root}: {what}. Set data.val_fraction=0 to use those that no folder sets apart."
+
+
+def _shared(names: Sequence[str], patients: Sequence[layouts.Patient]) -> list[str]:
+    """List the names that each patient has a file of."""
+    return [name for name in names if all(name in each.files for each in patients)]
 
 
 def _files(
@@ -120,8 +122,12 @@ def _files(
     return Files(patient.id, person, files, tuple(channels))
 
 
-def read(files: Files, data: DataSettings) -> Case:
-    """Read a patient. Raises DataError if a file is faulty, or two are not of one grid."""
+def read(files: Files, data: DataSettings, tissue: bool = False) -> Case:
+    """Read a patient. Raises DataError if a file is faulty, or two are not of one grid.
+
+    tissue: take the percentiles of what is no lesion, so that heads with many and with few have one scale; training,
+    which a model has to follow, takes those of the whole head.
+    """
     raws = [gate.read_raw(path, data.max_voxels, nan=data.nan) for path in files.images.values()]
     first = raws[0].volume
     places = [
@@ -139,8 +145,9 @@ def read(files: Files, data: DataSettings) -> Case:
     for mask in files.masks:
         lesion |= binary(masks[mask.path].data, mask.labels or ())
     inside = [foreground(raw.volume.data) for raw in raws]
+    counted = [each & ~lesion if tissue else each for each in inside]
     windows = [
-        _window(*each, data) for each in zip(files.images.values(), raws, inside, strict=True)
+        _window(*each, data) for each in zip(files.images.values(), raws, counted, strict=True)
     ]
     images = [_scaled(*each) for each in zip(raws, inside, windows, strict=True)]
     head = large_parts(inside[0])

@@ -18,7 +18,7 @@ from medgen.generation.insertion import cases, lesions, shapes
 from medgen.generation.insertion.cases import Case, Files
 from medgen.generation.insertion.lesions import Lesion, Library
 from medgen.generation.insertion.mask_sources import MaskSource
-from medgen.generation.insertion.painter import Painter, grown
+from medgen.generation.insertion.painter import Painter, grown, learns_nothing
 from medgen.generation.insertion.painting import Placed, fits, paint
 from medgen.generation.insertion.places import SPREAD, Ground
 
@@ -110,7 +110,7 @@ class Inserter:
         return Inserted(case, images, changed, new, notes, missed)
 
     def _read_host(self, number: int) -> Case:
-        return cases.read(self.hosts[number], self.data)
+        return cases.read(self.hosts[number], self.data, learns_nothing(self.painter))
 
     def _chosen(
         self, case: Case, index: int, rng: np.random.Generator

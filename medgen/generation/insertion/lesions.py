@@ -74,10 +74,11 @@ class Donor(NamedTuple):
 
 
 class Job(NamedTuple):
-    """A patient to read, for a worker process."""
+    """A patient to read, for a worker process; the arguments of `cases.read`."""
 
     files: Files
     data: DataSettings
+    tissue: bool
 
 
 @attrs.frozen(eq=False)
@@ -114,9 +115,11 @@ class Library:
         ]
 
 
-def collect(found: Sequence[Files], data: DataSettings, advance: Callable[[int], None]) -> Library:
-    """Read all donors, by several processes. Raises DataError if none has a lesion."""
-    jobs = [Job(files, data) for files in found]
+def collect(
+    found: Sequence[Files], data: DataSettings, advance: Callable[[int], None], tissue: bool = False
+) -> Library:
+    """Read all donors, by several processes, `tissue` as in `cases.read`. Raises DataError if none has a lesion."""
+    jobs = [Job(files, data, tissue) for files in found]
     workers = processes.count_workers(
         (path for files in found for path in files.paths), len(jobs), data.workers
     )

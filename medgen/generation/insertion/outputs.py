@@ -17,6 +17,7 @@ from medgen.generation import pairs
 from medgen.generation.insertion import insertions_picture
 from medgen.generation.insertion.host_files import image_bytes, mask_bytes
 from medgen.generation.insertion.inserter import Inserted, Inserter
+from medgen.generation.insertion.painter import learns_nothing
 from medgen.generation.manifest import Manifest, name_of, sha256
 from medgen.run.versions import versions
 from medgen.system.signals import Stop
@@ -61,10 +62,8 @@ def identity(make: Inserter) -> dict[str, Any]:
 
 
 def made_with(make: Inserter) -> dict[str, Any]:
-    """What may change the last bits: software, and for a model the device, and the number of
-    threads on a CPU.
-    """
-    if make.painter.size is None:  # nothing is computed by torch
+    """What may change the last bits: software, and for a model the device, and the number of threads on a CPU."""
+    if learns_nothing(make.painter):  # nothing is computed by torch
         return {"versions": versions()}
     on_gpu = torch.cuda.is_available()
     kind = torch.cuda.get_device_name() if on_gpu else torch.backends.cpu.get_cpu_capability()

@@ -53,6 +53,11 @@ class Painter(Protocol):
         """
 
 
+def learns_nothing(painter: Painter) -> bool:
+    """Whether a painter takes crops of any size, as none does that was trained."""
+    return painter.size is None
+
+
 def grown(mask: Array, spacing: Sequence[float], margin: float) -> Array:
     """Dilate a mask, bool `[*size]`, by all voxels whose centres are at most `margin` mm from one
     of it.

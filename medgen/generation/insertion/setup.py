@@ -23,7 +23,7 @@ from medgen.generation.insertion.cases import Files
 from medgen.generation.insertion.inserter import Inserter
 from medgen.generation.insertion.mask_sources import DRAWS, FolderShapes, MaskSource, ModelShapes
 from medgen.generation.insertion.model_painter import ModelPainter
-from medgen.generation.insertion.painter import Painter
+from medgen.generation.insertion.painter import Painter, learns_nothing
 from medgen.generation.insertion.paste import NAME, Paste
 from medgen.generation.masks import ModelMasks
 from medgen.generation.model import load_model
@@ -135,7 +135,7 @@ def _inserter(
     donors = _donors(scans, data, painter.channels, masks, console.warn if scans.donors else None)
     theirs = attrs.evolve(data, root=scans.donors or scans.hosts)
     with console.progress("donors", len(donors), "read") as bar:
-        library = lesions.collect(donors, theirs, bar.advance)
+        library = lesions.collect(donors, theirs, bar.advance, learns_nothing(painter))
     for person in {each.person for each in hosts}:
         library.others(person)
     read = {
