@@ -185,7 +185,18 @@ def test_a_run_that_ended_within_an_epoch_and_goes_on_validates_at_its_new_end(
     assert validated == [2, 4, 5, 7]
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "bravo_rflow",
+        "vae_bravo",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in VARIANTS
+            if name not in ("bravo_rflow", "vae_bravo")
+        ),
+    ],
+)
 @pytest.mark.row("R2")
 def test_every_key_that_is_gone_makes_resuming_fail_and_is_named(
     name, medgen, tiny, autoencoder, tmp_path

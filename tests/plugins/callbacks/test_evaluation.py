@@ -118,7 +118,7 @@ def test_a_run_that_was_stopped_and_resumed_has_the_same_figures(short, tmp_path
     assert differences(folder, tmp_path / "whole") == []
 
 
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_ranks_measure_together_what_one_process_measures(count, short, medgen, tmp_path):
     """With two blocks of samples, each of two ranks makes one; of four, two have none. The weights stay as they are."""
     common = (
