@@ -145,7 +145,7 @@ def read(files: Files, data: DataSettings, tissue: bool = False) -> Case:
     for mask in files.masks:
         lesion |= binary(masks[mask.path].data, mask.labels or ())
     inside = [foreground(raw.volume.data) for raw in raws]
-    counted = [each & ~lesion if tissue else each for each in inside]
+    counted = [_tissue(each, lesion) if tissue else each for each in inside]
     windows = [
         _window(*each, data) for each in zip(files.images.values(), raws, counted, strict=True)
     ]
@@ -154,6 +154,12 @@ def read(files: Files, data: DataSettings, tissue: bool = False) -> Case:
     return Case(
         files, np.stack(images), head, lesion, tuple(windows), tuple(raws), first.spacing, places[0]
     )
+
+
+def _tissue(inside: Array, lesion: Array) -> Array:
+    """Take the lesion out of what a window is taken from, unless nothing would be left."""
+    left: Array = inside & ~lesion
+    return left if left.any() else inside
 
 
 def _mask_paths(files: Files) -> list[Path]:

@@ -35,7 +35,10 @@ def save_one(made: Inserted, out: Path, index: int) -> None:
     shown = [_square(each) for each in (before, after, mask)]
     tiles = [pictures.tile(shown[0], side=SIDE), pictures.tile(shown[1], side=SIDE)]
     tiles.append(pictures.tile(shown[1], [shown[2]], SIDE))
-    pictures.save(np.concatenate(tiles, axis=1), out / FOLDER / f"{name_of(index)}.png")
+    path = out / FOLDER / f"{name_of(index)}.png"
+    for stale in path.parent.glob(f".tmp-*-{path.name}"):  # of a killed process: the index is ours
+        stale.unlink(missing_ok=True)
+    pictures.save(np.concatenate(tiles, axis=1), path)
 
 
 def save_all(out: Path) -> None:
