@@ -121,6 +121,17 @@ def test_kills_and_resumes_end_with_the_files_of_an_undisturbed_run(
     assert made(out) == count
 
 
+@pytest.mark.row("G1")
+def test_a_picture_that_a_kill_left_half_written_is_swept(
+    medgen: Run, patients: Path, tmp_path: Path
+) -> None:
+    pictures = tmp_path / "out/pictures"
+    pictures.mkdir(parents=True)
+    (pictures / ".tmp-99-00000000-syn_00000.png").write_bytes(b"")
+    assert medgen(*command(patients, tmp_path / "out", "--num-images", 1)).code == 0
+    assert [path.name for path in pictures.iterdir()] == ["syn_00000.png"]
+
+
 def test_what_was_inserted_is_read_as_slices_that_show_a_new_lesion(
     medgen: Run, patients: Path, tmp_path: Path
 ) -> None:
