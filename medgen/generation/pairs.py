@@ -100,12 +100,20 @@ def generate(
 def with_advice(out: Path, batch_size: int) -> Iterator[None]:
     """Turn errors of the device's memory and of the disk into lines that say what to do."""
     try:
-        yield
+        with storing(out):
+            yield
     except torch.OutOfMemoryError as error:
         what = f"blocks of {batch_size} take more memory than the device has"
         raise OutOfMemoryError(
             Problem("--batch-size", what, "Give a smaller one and another --output-dir")
         ) from error
+
+
+@contextmanager
+def storing(out: Path) -> Iterator[None]:
+    """Turn an error of the disk into StorageError with a line that says what to do."""
+    try:
+        yield
     except OSError as error:
         raise StorageError(
             Problem(out, reason(error), "Free space or choose another --output-dir")

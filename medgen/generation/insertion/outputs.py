@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from medgen.errors import Problem, StorageError, reason
 from medgen.evaluation.lesion_scores import components
 from medgen.evaluation.manifest_lines import Entry
 from medgen.generation import pairs
@@ -41,23 +40,16 @@ def insert(
     holds outputs of other settings, StoppedError between two outputs once `stop` has a reason, and
     StorageError.
     """
-    try:
-        with Manifest.open(out, identity(make), made_with(make)) as manifest:
-            pairs.sweep(manifest, 1)
-            _make_missing(make, manifest, indices, stop or Stop(), advance)
-            with manifest.locked():
-                manifest.sort()
-                insertions_picture.save_all(out)
-    except OSError as error:
-        raise StorageError(
-            Problem(out, reason(error), "Free space or choose another --output-dir")
-        ) from error
+    with pairs.storing(out), Manifest.open(out, identity(make), made_with(make)) as manifest:
+        pairs.sweep(manifest, 1)
+        _make_missing(make, manifest, indices, stop or Stop(), advance)
+        with manifest.locked():
+            manifest.sort()
+            insertions_picture.save_all(out)
 
 
 def identity(make: Inserter) -> dict[str, Any]:
-    """Everything that decides the bytes of an output besides its index. An output shows a real
-    head.
-    """
+    """Return what decides the bytes of an output besides its index, and that it may not be shared."""
     return {"insert": True, "shareable": False, "seed": make.seed, **make.made_from}
 
 
