@@ -119,7 +119,7 @@ def measures(samples: Samples, axis: int) -> Iterator[tuple[str, np.ndarray]]:
     heads = heads_of(images)
     boxes = boxes_of(heads)
     view = _standardised(boxed(images, boxes, GRID), heads, images)
-    yield "head area", heads.sum((1, 2))[:, None] * samples.spacing**2 / 100
+    yield "head area", heads.sum((1, 2))[:, None] * samples.grid.cell / 100
     yield "head shape", _shape(heads, boxes)
     yield "mirror symmetry", _symmetry(view, axis)
     yield "middle of the head", _middle(view)

@@ -146,7 +146,7 @@ def run(given: Comparison, arm: Arm, repeat: int) -> dict[str, Any]:
 
 def scores_of(found: Array, test: Samples) -> dict[str, list[float | None]]:
     """Scores of each test person, ascending, by name; None where there is nothing to score."""
-    lesions = lesion_scores(found, test.masks, test.spacing)
+    lesions = lesion_scores(found, test.masks, test.grid.spacing[0])
     rows = [np.flatnonzero(test.people == person) for person in test.persons]
     each = [_scores(lesions.take(mine), found[mine], test.masks[mine]) for mine in rows]
     return {name: [_plain(one[name]) for one in each] for name in each[0]}

@@ -112,7 +112,7 @@ def thinned(samples: Samples, limit: int, seed: int, number: int) -> Samples:
 def fingerprint(samples: Samples) -> str:
     """Return the sha256 of the slices, their lesions and whose they are, the first 16 digits."""
     found = hashlib.sha256(
-        repr((samples.channels, round(samples.spacing, 6), samples.images.shape)).encode()
+        repr((samples.channels, round(samples.grid.spacing[0], 6), samples.images.shape)).encode()
     )
     for each in (samples.images, samples.masks, samples.people):
         found.update(np.ascontiguousarray(each).tobytes())

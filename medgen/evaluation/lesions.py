@@ -65,7 +65,7 @@ def lesions_of(samples: Samples) -> Lesions:
     low, high = boxes.low[sample], boxes.high[sample]
     return Lesions(
         sample=sample,
-        size=pixels * samples.spacing**2,
+        size=pixels * samples.grid.cell,
         centre=(where + 0.5 - low) / (high - low),
         depth=depth,
         outside=outside,

@@ -68,7 +68,7 @@ def fit(
     """Train the segmenters that judge obedience, on real slices with lesions of at least two
     persons.
     """
-    sizes = [len(part) * real.spacing**2 for mask in real.masks for part in parts_of(mask)]
+    sizes = [len(part) * real.grid.cell for mask in real.masks for part in parts_of(mask)]
     limits = np.quantile(sizes, [1 / 3, 2 / 3])
     return Judges(
         fit_folds(settings, real, folds, steps, seed), real, (float(limits[0]), float(limits[1]))
@@ -191,7 +191,7 @@ def _hits(
         for part in parts_of(mask)
     ]
     hit, pixels, people = np.array(rows, np.float64).reshape(-1, 3).T
-    return hit, pixels * samples.spacing**2, people.astype(np.int64)
+    return hit, pixels * samples.grid.cell, people.astype(np.int64)
 
 
 def _of_size(
