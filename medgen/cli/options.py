@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from medgen.api.recipe import Recipe
 
 
+Command = TypeVar("Command", bound=Callable[..., Any])
 FOLDER = click.Path(path_type=Path)
 LIMIT = 0.01
 """Share of copies among pairs that is tolerated: as many may be false alarms."""
@@ -30,6 +31,18 @@ with_option = click.option(
 
 
 overrides_argument = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+
+
+def seed_option(what: str) -> Callable[[Command], Command]:
+    """Return the option `--seed`. what: stays the same with the seed."""
+    help = f"Same seed, same {what}."
+    return click.option("--seed", type=int, default=0, show_default=True, help=help)
+
+
+def real_and_pairs(command: Command) -> Command:
+    """Add the arguments of commands that hold pairs against real scans."""
+    command = click.argument("pairs", type=FOLDER, metavar="PAIRS")(overrides_argument(command))
+    return click.argument("real", metavar="REAL")(command)
 
 
 class Group(click.Group):
