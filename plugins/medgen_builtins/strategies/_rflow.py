@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from medgen import (
-    TIME_SCALE,
-    DiffusionStrategy,
-    Draws,
-    LossFunction,
-    Mode,
-    Noisy,
-    Prediction,
-    Space,
-)
+from medgen import TIME_SCALE, Draws, Noisy, Prediction
 from medgen.api.values import DrawNoise, Predict
-from medgen.training.objective import Objective
 from medgen_builtins.strategies import _samplers, _schedules
+from medgen_builtins.strategies._diffusion import Diffusion
 
 
 class Times(NamedTuple):
@@ -32,7 +23,7 @@ class Times(NamedTuple):
     shift: float
 
 
-class RflowStrategy(DiffusionStrategy):
+class RflowStrategy(Diffusion):
     """See `DiffusionStrategy`. xt = (1 - t) x0 + t epsilon with t in 0..1, a thousandth of the
     network's t.
     """
@@ -42,17 +33,6 @@ class RflowStrategy(DiffusionStrategy):
     ):
         self.distribution, self.prediction, self.t_min = times, prediction, t_min
         self.sampler, self.sampling_steps = sampler, sampling_steps
-
-    def turns(
-        self,
-        mode: Mode,
-        space: Space,
-        network: nn.Module,
-        losses: Mapping[str, LossFunction],
-        device: torch.device,
-    ) -> Sequence[Objective]:
-        """Return one turn, the network's."""
-        return [Objective(mode, space, self, network, losses)]
 
     def draw(self, generator: torch.Generator, batch_size: int, shape: Sequence[int]) -> Draws:
         """Draw times from the recipe's distribution, and noise."""
