@@ -110,5 +110,6 @@ def _describe(attribute: attrs.Attribute[Any]) -> Field:
     )
 
 
-def _validate(check: Check, _: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+def _validate(check: Check, owner: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    attributes(type(owner))  # until then attribute.type is a string, which names no expectation
     require(check, value, expectation(attribute.type, check), (attribute.name,))
