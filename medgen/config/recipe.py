@@ -18,7 +18,8 @@ from medgen.api.settings import unstructure
 from medgen.api.structure import structure
 from medgen.api.tables import DataSettings
 from medgen.api.values import SEVERAL
-from medgen.config.overlay import WITH, Layers, find, not_alone, parse, recipes_dir
+from medgen.config.overlay import Layers
+from medgen.config.recipe_files import WITH, find, not_alone, parse, recipes_dir
 from medgen.config.registry import Registry
 from medgen.config.resolver import CORE, Resolver
 from medgen.errors import Problem, RecipeError
