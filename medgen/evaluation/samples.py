@@ -84,7 +84,9 @@ def read_real(
     data = attrs.evolve(source.data, lesion_only=lesions_only, crop="none")
     if like is not None:
         grid = like.grid
-        data = attrs.evolve(data, image_size=grid.shape[0], spacing=grid.spacing[0], axis=grid.axis or data.axis)
+        data = attrs.evolve(
+            data, image_size=grid.shape[0], spacing=grid.spacing[0], axis=grid.axis or data.axis
+        )
     images = source.images if like is None else like.channels
     with progress("slice store", unit="patients") as bar:
         masks = layouts.mask_names(data)
