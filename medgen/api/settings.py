@@ -68,9 +68,7 @@ class Field(NamedTuple):
 
 
 def fields(cls: type) -> list[Field]:
-    """Describe the fields of a settings class. Raises NameError for an annotation that names
-    nothing.
-    """
+    """Describe the fields of a settings class. Raises NameError for an unknown annotation."""
     return [_describe(attribute) for attribute in attributes(cls)]
 
 

@@ -20,9 +20,7 @@ def try_out(recipe: Recipe) -> None:
 
 
 def train(arguments: list[str], recipe: Recipe, resume: str | None) -> int:
-    """Train in this process, or start one for each device. resume: a folder, or `auto`. Returns the
-    exit code.
-    """
+    """Train in this process or one per device; return the exit code. resume: a folder, or `auto`."""
     if recipe.training.devices > 1 and place.place() is None:
         return launcher.supervise(arguments, recipe)
     with process_group.member(recipe):

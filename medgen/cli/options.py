@@ -75,9 +75,7 @@ class OpenGroup(Group):
         return sorted({*super().list_commands(ctx), *(name for name, _ in self._added())})
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """Return the command. If several have this name, return one that raises; `--help` asks for
-        each.
-        """
+        """Return the command. If several share the name, return one that raises when it runs."""
         own, added = (
             super().get_command(ctx, name),
             [command for each, command in self._added() if each == name],
@@ -116,9 +114,7 @@ def registry() -> Registry:
 def load_recipe(
     name: str | Path, overrides: Sequence[str] = (), layers: Sequence[str] = ()
 ) -> Recipe:
-    """Load a recipe from a file or by name, with the installed plugins. Raises RecipeError with
-    every mistake.
-    """
+    """Load a recipe by file or name, with installed plugins. Raises RecipeError with all mistakes."""
     return load(name, overrides, layers, registry())
 
 

@@ -67,8 +67,7 @@ def prove(
     persons: int | None, times: float, steps: int, repeats: int, seed: int, test_share: float, segmenter: str,
     processes: int,
 ) -> None:  # fmt: skip
-    """Say whether PAIRS help to train a segmenter of lesions, and how many real patients they are
-    worth.
+    """Say whether PAIRS help to train a segmenter of lesions, and how many patients they are worth.
 
     REAL is a recipe, a run's folder, a checkpoint, or a folder of patients; its patients for
     validation are tested on, as the pairs' generator has not seen them. The same small segmenter is

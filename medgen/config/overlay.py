@@ -51,9 +51,7 @@ class Layers:
         )
 
     def lay_file(self, file: Path, below: tuple[Path, ...] = ()) -> None:
-        """Merge a file after the files that it extends; a file extended several times is merged
-        once.
-        """
+        """Merge a file after the files that it extends, each of them once."""
         identity = file.resolve()
         if identity in below:
             raise RecipeError(

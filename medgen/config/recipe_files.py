@@ -21,8 +21,7 @@ DEEPEST = 50
 
 
 def find(given: str | Path, folders: Sequence[Path] = (Path(),), where: str = "") -> Path:
-    """Find a recipe's file, with or without `.toml`, below one of the folders or among medgen's
-    recipes.
+    """Find a recipe's file, with or without `.toml`, in one of the folders or in medgen's.
 
     where: start of the error message. Raises RecipeError.
     """

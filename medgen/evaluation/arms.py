@@ -51,9 +51,7 @@ FEWER = "real, fewer steps"
 
 
 def numbers_of(pool: int, base: int) -> list[int]:
-    """Numbers of real persons on the learning curve: doubling from 2, with `base` and the whole
-    pool.
-    """
+    """Return the numbers of real persons on the learning curve: doubling from 2, `base`, and all."""
     doubling = itertools.takewhile(
         lambda number: number < pool, (FEWEST * 2**power for power in range(40))
     )

@@ -77,9 +77,8 @@ def arrange(
 ) -> Comparison:
     """Deal the real persons out, as the seed says.
 
-    Persons who show no slice in `real` teach. Where they are fewer than half of those who do,
-    persons of one fold teach for the other. Raises DataError with fewer than four persons in
-    `real`.
+    Persons with no slice in `real` teach. Where these are fewer than half of the others, persons of
+    one fold teach for the other. Raises DataError for fewer than four persons in `real`.
     """
     persons = real.persons
     if len(persons) < FEWEST:

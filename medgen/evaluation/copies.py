@@ -67,9 +67,7 @@ class Verdict:
 
     @property
     def excess(self) -> float:
-        """How far it is beyond its limits, as a share of what is left to 1; the worst come first by
-        this.
-        """
+        """Return how far a copy is beyond its limits, as a share of what is left to 1."""
         slices = (self.alike - self.limit) / (1 - self.limit)
         return max(
             slices, (self.lesion_alike - self.lesion_limit) / max(1 - self.lesion_limit, 1e-6)

@@ -119,9 +119,7 @@ def _turned(patch: _Patch, rng: np.random.Generator) -> _Patch:
 
 
 def _free(head: Array, mask: Array, patch: _Patch, spacing: float) -> Array:
-    """Centres, bool `[h, w]`, at which the patch lies in the brain and apart from the host's
-    lesions.
-    """
+    """Return centres, bool `[h, w]`, where the patch lies in the brain, apart from other lesions."""
     within = np.pad(head, 1)  # the edge of the slice is an edge of the head
     depth = ndimage.distance_transform_edt(within)[1:-1, 1:-1] * spacing
     allowed = (depth > DEPTH) & ~ndimage.binary_dilation(mask, iterations=2)

@@ -30,8 +30,7 @@ class Beat(NamedTuple):
 
 
 class Heartbeat:
-    """Rewrite the file `.rank-N` in the run's folder every `TICK` seconds, and watch the files of
-    other ranks.
+    """Rewrite `.rank-N` in the run's folder every `TICK` seconds, and watch other ranks' files.
 
     A stopped or lost process writes nothing. A rank that is `working`, not `waiting` for others
     nor `busy` with a long operation, must make progress within `timeout` seconds; otherwise
@@ -74,8 +73,8 @@ class Heartbeat:
     def leave(self, state: str) -> None:
         """Write this rank's final state.
 
-        `failed`: reports the error. `lost`: lost other ranks, and may have to report. `left`:
-        exits silently.
+        `failed`: reports the error. `lost`: lost others, may have to report. `left`: exits
+        silently.
         """
         self._ended.set()
         self.state = state

@@ -53,8 +53,7 @@ def leave(state: str) -> None:
 
 
 def lost(count: int) -> Problem | None:
-    """Report the ranks, of `count`, whose heartbeat stopped, after this rank lost the connection
-    to others.
+    """Report ranks, of `count`, whose heartbeat stopped after this rank lost its connection.
 
     Takes `LOOK` seconds. None: a failed rank has reported, or another rank that lost the
     connection will report.
@@ -124,9 +123,7 @@ def _doing(state: str) -> Iterator[None]:
 
 
 def gone(folder: Path, number: int, what: str, options: str = "") -> Problem:
-    """Describe the end of a rank that could not report itself, with the command that continues the
-    run.
-    """
+    """Describe the end of a rank that could not report, with the command that continues the run."""
     beat, first = read_beat(folder, number), read_beat(folder, 0)
     who = f"rank {number}" + (f" (pid {beat.pid})" if beat else "")
     at = (

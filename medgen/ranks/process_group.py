@@ -39,9 +39,7 @@ rank that waits.
 
 
 def _check_apart() -> None:
-    """Raise RecipeError, on all ranks, if two ranks would use the same GPU; NCCL would print forty
-    lines.
-    """
+    """Raise RecipeError on all ranks if two would use one GPU; NCCL would print forty lines."""
     if not torch.cuda.is_available():
         return
     mine = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)

@@ -31,9 +31,7 @@ class ModelPainter:
         self.grid: Grid | None = model.grid
 
     def paint(self, crops: Sequence[Crop], seeds: Sequence[int]) -> list[Array]:
-        """Give float32 `[channel, *size]` in [0, 1] for each crop, a function of the crop and its
-        seed alone.
-        """
+        """Paint float32 `[channel, *size]` in [0, 1] for each crop, by the crop and its seed alone."""
         return [self._paint(crop, seed) for crop, seed in zip(crops, seeds, strict=True)]
 
     def _paint(self, crop: Crop, seed: int) -> Array:

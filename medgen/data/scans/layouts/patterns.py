@@ -40,8 +40,8 @@ class Pattern(NamedTuple):
     own: bool = False
 
     def matches(self, scans: Scans) -> list[str]:
-        """The names that fit, as near to the patient's folder as any do; a file with two names
-        counts once.
+        """Return the names that fit, nearest to the patient's folder; files of two names count
+        once.
         """
         names = [name for name in scans.names if self.own or name not in scans.tissue]
         for depth in range(1 + max((name.count("/") for name in names), default=0)):
@@ -57,9 +57,7 @@ def in_bids(patterns: Iterable[Pattern]) -> list[Pattern]:
 
 
 class _Nearest(Pattern):
-    """Of several files, those as scanned: none among the derivatives, none in another space, none
-    worked on.
-    """
+    """The files as scanned: no derivatives, none in another space, none worked on."""
 
     __slots__ = ()
 
