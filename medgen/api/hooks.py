@@ -35,8 +35,7 @@ class Registration:
 
     @hookspec
     def medgen_networks(self) -> Mapping[str, type]:
-        """Settings classes of networks by name; `build(in_channels, out_channels)`: `network(x,
-        t)`.
+        """Settings classes of networks by name; `build(in_channels, out_channels)` gives a module.
 
         An autoencoder gives one with `encode` and `decode` instead; see `Autoencoder`.
         """

@@ -131,8 +131,7 @@ def mirror_axis(real: Samples) -> int:
 def quantiles(images: np.ndarray, heads: np.ndarray) -> np.ndarray:
     """Return `[sample, channel * 19]`: quantiles of the head's values. Without a head, -1.
 
-    W1 of two histograms is the mean distance of their quantiles; each slice's histogram counts
-    once.
+    W1 of two histograms is the mean distance of their quantiles; a slice's histogram counts once.
     """
     rows = [
         np.quantile(image[:, head], QUANTILES, axis=1).T.ravel()

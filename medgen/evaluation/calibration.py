@@ -25,9 +25,7 @@ mixed in.
 
 
 class Held(NamedTuple):
-    """Likeness, -1 to 1, of real things to the most alike of other persons, with size (px) and
-    person.
-    """
+    """Likeness, -1 to 1, of real things to the most alike of other persons; size (px) and person."""
 
     score: Array
     size: Array

@@ -50,8 +50,7 @@ class Kernels(NamedTuple):
         )
 
     def kid(self, wx: np.ndarray | None = None, wy: np.ndarray | None = None) -> float:
-        """Return the unbiased squared MMD (Gretton et al. 2012, eq. 3), KID of Binkowski et al.
-        2018.
+        """Return the unbiased squared MMD (Gretton et al. 2012, eq. 3; KID: Binkowski et al. 2018).
 
         wx `[n]`, wy `[m]`: times that each row was drawn, by default once. NaN with fewer than two
         persons in a set.

@@ -43,9 +43,7 @@ class Wasserstein:
         self._steps = np.nan_to_num(np.diff(ordered, axis=0), nan=0.0) / _spread(second)
 
     def __call__(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """Return `[column]`, NaN for a set without values. first, second: row numbers, also
-        repeated.
-        """
+        """Return `[column]`, NaN for a set without values. first, second: rows, also repeated."""
         lost, gained = self._shares(first, 0), self._shares(second, 1)
         difference = np.take_along_axis(np.concatenate([lost, -gained]), self._order, 0)
         distances = (np.abs(np.cumsum(difference, axis=0)[:-1]) * self._steps).sum(0)

@@ -86,8 +86,7 @@ def _views(images: Array) -> Views:
 
 
 def _levels(small: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale slices to background 0 and bright tissue 1, with the head's weight; both `[n, 1, SIDE,
-    SIDE]`.
+    """Scale slices to background 0, bright tissue 1; also the head's weight. `[n, 1, SIDE, SIDE]`.
 
     The weight saturates early, so that gamma and contrast hardly move the pose.
     """

@@ -52,8 +52,8 @@ class LesionScores:
     """A row per lesion and a row per false positive.
 
     sample: `[lesion]`, index of the sample. diameter: `[lesion]`, mm, of the disc (three axes:
-    ball) of equal size. dice: `[lesion]`, 0 if missed. false_sample, false_diameter: `[false
-    positive]`.
+    ball) of equal size. dice: `[lesion]`, 0 if missed. false_sample, false_diameter: of false
+    positives.
     """
 
     sample: Array

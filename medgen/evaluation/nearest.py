@@ -87,8 +87,8 @@ class Finder:
         return Nearest(rows, likeness(moving, reference, at), at)
 
     def _sign(self, slices: Views) -> Tensor:
-        """Return magnitudes of profiles, whitened, of unit norm, the same for turned or flipped
-        slices.
+        """Return whitened magnitudes of profiles, of unit norm; turned or flipped slices have the
+        same.
         """
         return F.normalize((slices.profile.abs().flatten(1) - self._mean) @ self._basis, dim=1)
 

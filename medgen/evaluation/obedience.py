@@ -35,18 +35,14 @@ SIZES = ("small", "medium", "large")
 
 @attrs.frozen(eq=False)
 class Judges:
-    """Segmenters cross-fitted on real persons. limits: mm2, between small, medium and large
-    lesions.
-    """
+    """Segmenters cross-fitted on real persons. limits: mm2, between small, medium and large."""
 
     fitted: list[Fold]
     real: Samples
     limits: tuple[float, float]
 
     def per_pair(self, pairs: Samples) -> np.ndarray:
-        """Return float64 `[pair]` in [0, 1]: the segmenters' mean Dice of what is found and the
-        mask.
-        """
+        """Return float64 `[pair]` in [0, 1]: the segmenters' mean Dice of found and given masks."""
         return np.asarray(
             np.mean([dice(found, pairs.masks) for found in self.found(pairs)], axis=0)
         )

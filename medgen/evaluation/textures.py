@@ -1,8 +1,7 @@
 """Radiomics of a region: first order, co-occurrence (GLCM) and size zones of grey levels (GLSZM).
 
 Names and definitions are PyRadiomics' (van Griethuysen et al. 2017; Zwanenburg et al. 2020), in two
-dimensions, with bins of fixed width. Slices are worked on together; `rois` are the pixels that
-count.
+dimensions, with bins of fixed width. Slices are worked on together; `rois` are their pixels.
 """
 
 from __future__ import annotations

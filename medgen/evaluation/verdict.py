@@ -23,9 +23,7 @@ WORST = ("bad", "they are very far from real; do not train on them")
 
 @attrs.frozen
 class Verdict:
-    """word: how good pairs are. text: a sentence. by: whose features. times, low, high: see
-    `WORDS`.
-    """
+    """word: how good pairs are. text: a sentence. by: whose features. low, high, times: `WORDS`."""
 
     word: str
     text: str

@@ -84,9 +84,7 @@ def progress(total: int) -> Iterator[Callable[[int], None]]:
 
 
 def _append(path: Path, count: int) -> None:
-    """Extend the file by a byte per pair, as holes that take no space, so that its size is the
-    count.
-    """
+    """Extend the file by a byte per pair, as holes that take no space: its size is the count."""
     with open(path, "ab") as file:
         file.truncate(file.tell() + count)
 

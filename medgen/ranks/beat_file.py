@@ -73,8 +73,7 @@ class Heartbeat:
     def leave(self, state: str) -> None:
         """Write this rank's final state.
 
-        `failed`: reports the error. `lost`: lost others, may have to report. `left`: exits
-        silently.
+        `failed`: reports the error. `lost`: lost others, may report it. `left`: exits silently.
         """
         self._ended.set()
         self.state = state

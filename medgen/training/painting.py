@@ -1,5 +1,4 @@
-"""Images of which only a region is generated, around the lesions of the condition; all else of them
-is given.
+"""Generate a region of images, around the lesions of the condition; all else is given.
 
 Noise lies in the region alone, and so does what the loss counts: the network sees the rest as it
 is, at every time.
@@ -60,9 +59,7 @@ EVERYWHERE = Everywhere()
 
 
 class Given(NamedTuple):
-    """What is known of samples, `[batch, channel, *space]` of the space: all of `z` but the
-    `region`.
-    """
+    """What is known of samples `[batch, channel, *space]` of the space: `z` outside of `region`."""
 
     z: Tensor
     region: Tensor
@@ -88,8 +85,6 @@ def _inside(mode: Mode, space: Space, condition: Tensor) -> Tensor:
 
 
 def _into(space: Space, image: Tensor) -> Tensor:
-    """Bring images into a space that only reorders their pixels, so that no random number is
-    needed.
-    """
+    """Bring images into a space that only reorders pixels, and so needs no random number."""
     none = image.new_empty(0)
     return space.encode(space.prepare(image), Draws(none, none))

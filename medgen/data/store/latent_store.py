@@ -48,9 +48,7 @@ class LatentStore:
         self._samples = cache_folder.mapped(path, np.float16, (count, *self._shape))
 
     def read(self, rows: np.ndarray, view: np.ndarray) -> Tensor:
-        """Return `[sample, ...]` float16 for rows of the slice store and the image's number in
-        each.
-        """
+        """Return `[sample, ...]` float16 for rows of the slice store and numbers of their images."""
         places = np.searchsorted(self._rows, rows) * self.views + view
         out = np.empty((len(places), *self._shape), np.float16)
         for place, source in enumerate(

@@ -40,9 +40,7 @@ def count_cores() -> int:
 
 
 def count_workers(paths: Iterable[Path], jobs: int, asked: int) -> int:
-    """Return how many processes pay for files of this size, or those asked for; one per job at
-    most.
-    """
+    """Return how many processes pay for files of this size, or those asked for; one a job at most."""
     size = sum(path.stat().st_size for path in paths if path.is_file())
     return max(1, min(jobs, asked or min(count_cores(), 1 + size // BYTES_PER_WORKER)))
 

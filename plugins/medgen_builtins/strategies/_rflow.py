@@ -24,9 +24,7 @@ class Times(NamedTuple):
 
 
 class RflowStrategy(Diffusion):
-    """See `DiffusionStrategy`. xt = (1 - t) x0 + t epsilon with t in 0..1, a thousandth of the
-    network's t.
-    """
+    """See `DiffusionStrategy`. xt = (1 - t) x0 + t epsilon, t in 0..1 (the network's over 1000)."""
 
     def __init__(
         self, times: Times, prediction: str, t_min: float, sampler: str, sampling_steps: int
@@ -41,9 +39,7 @@ class RflowStrategy(Diffusion):
         return Draws(t * TIME_SCALE, noise)
 
     def corrupt(self, x0: Tensor, draws: Draws) -> Noisy:
-        """Return xt on the line from x0 to the noise, and the line's velocity x0 - epsilon as the
-        target.
-        """
+        """Return xt on the line from x0 to the noise; the target is its velocity, x0 - epsilon."""
         x0, noise = x0.float(), draws.noise.float()
         t, divisor = self._at(draws.t, x0.ndim)
         xt = (1 - t) * x0 + t * noise
@@ -53,9 +49,7 @@ class RflowStrategy(Diffusion):
         return Noisy(xt, draws.t, target, x0, snr.flatten(), (divisor**2).flatten())
 
     def read(self, output: Tensor, xt: Tensor, t: Tensor) -> Prediction:
-        """Return the predicted velocity and x0 = xt + t velocity, from whichever of the two the
-        network predicts.
-        """
+        """Return the velocity and x0 = xt + t velocity, from whichever of the two is predicted."""
         output, xt = output.float(), xt.float()
         _, divisor = self._at(t, xt.ndim)
         if self.prediction == "velocity":
@@ -74,9 +68,7 @@ class RflowStrategy(Diffusion):
         return times
 
     def _at(self, t: Tensor, ndim: int) -> tuple[Tensor, Tensor]:
-        """Return t in 0..1 and dx0/dvelocity, t except below `t_min`; each `[batch, 1, ...]` with
-        `ndim` axes.
-        """
+        """Return t in 0..1, and dx0/dvelocity, t except below `t_min`; each `[batch, 1, ...]`."""
         t = (t.float() / TIME_SCALE).view(-1, *(1,) * (ndim - 1))
         return t, t if self.prediction == "velocity" else t.clamp(min=self.t_min)
 

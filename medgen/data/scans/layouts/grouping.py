@@ -82,9 +82,7 @@ def modal(parts: Sequence[Scans]) -> bool:
 
 
 def by_split(scans: Scans) -> list[Scans]:
-    """Return the folders of splits, `siteA/train` and `siteA/val`, or without them the folder
-    itself.
-    """
+    """Return the folders of splits, `siteA/train` and `siteA/val`; without them the folder itself."""
     inner = [*_children(scans)] if all("/" in name for name in scans.names) else []
     if not inner or not all(split_of(each.folder.name) for each in inner):
         return [scans]

@@ -40,9 +40,7 @@ class Pattern(NamedTuple):
     own: bool = False
 
     def matches(self, scans: Scans) -> list[str]:
-        """Return the names that fit, nearest to the patient's folder; files of two names count
-        once.
-        """
+        """Return the fitting names nearest to the patient's folder, a file of two names once."""
         names = [name for name in scans.names if self.own or name not in scans.tissue]
         for depth in range(1 + max((name.count("/") for name in names), default=0)):
             found = [name for name in names if self.regex.fullmatch(_tail(name, depth))]
