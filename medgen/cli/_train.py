@@ -24,14 +24,8 @@ def train(arguments: list[str], recipe: Recipe, resume: str | None) -> int:
     if recipe.training.devices > 1 and place.place() is None:
         return launcher.supervise(arguments, recipe)
     with process_group.member(recipe):
-        say_result(_train(recipe, resume))
+        if resume == "auto":
+            resume = collectives.on_rank_zero(lambda: str(folder.find_unfinished(recipe) or ""))
+        where = session.resume_with(recipe, Path(resume)) if resume else session.start(recipe)
+        say_result(where)
     return 0
-
-
-def _train(recipe: Recipe, resume: str | None) -> Path:
-    found = (
-        collectives.on_rank_zero(lambda: str(folder.find_unfinished(recipe) or ""))
-        if resume == "auto"
-        else resume
-    )
-    return session.resume_with(recipe, Path(found)) if found else session.start(recipe)
