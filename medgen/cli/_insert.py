@@ -59,7 +59,7 @@ def insert(asked: Asked, overrides: Sequence[str], arguments: list[str]) -> int:
 def _indices(
     num_images: int | None, only: tuple[int, ...], shard: tuple[int, int]
 ) -> Sequence[int]:
-    """The outputs to make: those named, or this part of all of them."""
+    """Return the outputs to make: those named, or this part of all of them."""
     if (num_images is None) != bool(only):
         what = "give one of them"
         raise RecipeError(

@@ -128,7 +128,7 @@ class _Forward(io.TextIOBase):
 
 
 def _own_stderr() -> Any:
-    """A stream to stderr that a plugin may close, and keep for its log."""
+    """Return a stream to stderr that a plugin may close, and keep for its log."""
     try:
         handle = os.dup(sys.stderr.fileno())
     except (AttributeError, OSError, ValueError):  # none, or none of the system's
@@ -142,7 +142,7 @@ def _is_closed(stream: object) -> bool:
 
 
 def _opened(stream: Any, number: int) -> Any:
-    """The stream, with a new one inside where a plugin closed it."""
+    """Return the stream, with a new one inside where a plugin closed it."""
     inner = stream.stream if isinstance(stream, Steady) else stream
     if not _is_closed(inner):
         return stream

@@ -81,8 +81,8 @@ def _read(distribution: Distribution) -> Found:
 
 
 def _points(distribution: Distribution) -> tuple[EntryPoint, ...]:
-    """The entry points of medgen. Raises ValueError, or what importlib does, if some seem meant but
-    cannot be read.
+    """Return the entry points of medgen. Raises ValueError, or what importlib does, if some seem
+    meant but cannot be read.
     """
     text = distribution.read_text("entry_points.txt")
     if text is None:

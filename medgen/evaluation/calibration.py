@@ -45,16 +45,18 @@ class Limit(NamedTuple):
 
     @property
     def calibrated(self) -> bool:
-        """Whether the limits come from held-out persons."""
+        """Return whether the limits come from held-out persons."""
         return bool(len(self.alarms))
 
     def at(self, size: Array) -> Array:
-        """The limits for some sizes, px."""
+        """Return the limits for some sizes, px."""
         return np.interp(np.log(np.maximum(size, 1)), STEPS, self.levels)
 
 
 def limit(held: Held, ceiling: float) -> Limit:
-    """The limits that held-out persons give, at most `ceiling`, beyond which anything is a copy."""
+    """Return the limits that held-out persons give, at most `ceiling`, beyond which anything is a
+    copy.
+    """
     people = np.unique(held.people)
     if len(people) < 2:
         return Limit(np.full(len(STEPS), ceiling), np.zeros(0), np.zeros(0))
@@ -81,8 +83,8 @@ def fisher(score: Array) -> Array:
 
 
 def _levels(moments: Array, ceiling: float) -> Array:
-    """Mean plus `DEVIATIONS` from weighted moments `[3, step]`; steps with little weight lean on
-    all of them.
+    """Return the mean plus `DEVIATIONS` from weighted moments `[3, step]`; steps with little weight
+    lean on all of them.
     """
     everything = moments.sum(1, keepdims=True)
     lent = np.clip(ENOUGH - moments[0], 0.0, None) / max(float(everything[0, 0]), 1e-9)

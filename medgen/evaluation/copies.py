@@ -141,7 +141,7 @@ class Judge:
         return float(alarms.mean()), low, high
 
     def _held(self, work: Work, advance: Callable[[int], None]) -> Held:
-        """How near each person's slices come to the others'."""
+        """Return how near each person's slices come to the others'."""
         people, views = self.finder.people, self.finder.references
         if len(np.unique(people.numpy())) < 2:
             return Held(np.zeros(0), np.zeros(0), np.zeros(0))
@@ -177,7 +177,7 @@ class Judge:
 
 
 def identify(training: Samples) -> str:
-    """What an audit depends on: the training slices and how they are compared."""
+    """Return what an audit depends on: the training slices and how they are compared."""
     digest = hashlib.sha256(
         f"{FORMAT} {training.images.shape} {training.grid.spacing[0]:.6g}".encode()
     )

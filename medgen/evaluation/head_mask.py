@@ -51,7 +51,8 @@ def outside(images: Array, mask: Array) -> float:
 
 
 def beyond(images: Array, mask: Array) -> Array:
-    """The pixels of a lesion, bool `[h, w]`, that lie outside of the head; all if there is no head.
+    """Return the pixels of a lesion, bool `[h, w]`, that lie outside of the head; all if there is
+    no head.
 
     images: the slice, `[channel, h, w]` in [-1, 1].
     """
@@ -82,7 +83,7 @@ class _Outline(NamedTuple):
 
 
 def _tissue(image: Array, known: Array) -> Array:
-    """The head in what is known of a slice `[h, w]`, bool: bright parts without specks."""
+    """Return the head in what is known of a slice `[h, w]`, bool: bright parts without specks."""
     if not known.any():
         return np.zeros_like(known)
     seen = np.where(known, image, image[known].min()).astype(np.float32)
@@ -99,7 +100,9 @@ def _tissue(image: Array, known: Array) -> Array:
 
 
 def _outline(rest: Array, hidden: Array) -> _Outline:
-    """The convex hull of a head, and in which directions a lesion lies where its rim would be."""
+    """Return the convex hull of a head, and in which directions a lesion lies where its rim would
+    be.
+    """
     places = np.argwhere(rest & ~ndimage.binary_erosion(rest))
     corners = (
         places[:, None] + np.array([(-0.5, -0.5), (-0.5, 0.5), (0.5, -0.5), (0.5, 0.5)])
@@ -117,8 +120,8 @@ def _outline(rest: Array, hidden: Array) -> _Outline:
 
 
 def _reach(outline: _Outline) -> Array:
-    """How far the head may reach in each direction, px: the outline, drawn on where it is lost, and
-    what that may miss.
+    """Return how far the head may reach in each direction, px: the outline, drawn on where it is
+    lost, and what that may miss.
 
     A circle about the middle is drawn on as a circle: the radius is interpolated, not the chord.
     """
@@ -165,7 +168,7 @@ def _directions() -> Array:
 
 
 def _polar(places: Array, centre: Array) -> tuple[Array, Array]:
-    """Distance, px, and number of the direction of places `[n, 2]`."""
+    """Return the distance, px, and number of the direction of places `[n, 2]`."""
     down, across = (places - centre).T
     turn = np.arctan2(across, down) / (2 * np.pi) * BEARINGS
     return np.hypot(down, across), np.rint(turn).astype(np.int64) % BEARINGS

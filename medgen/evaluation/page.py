@@ -62,7 +62,7 @@ def _facts(card: Card) -> dict[str, Any]:
 
 
 def _picture(comparison: Comparison, side: str) -> str:
-    """A PNG, as a data URI, of slices drawn at random, lesions outlined."""
+    """Return a PNG, as a data URI, of slices drawn at random, lesions outlined."""
     samples: Samples = getattr(comparison, side)
     rows = np.sort(comparison.rng(f"pictures/{side}").permutation(len(samples))[:SHOWN])
     tiles = [pictures.tile(samples.images[row, 0], [samples.masks[row]], 160) for row in rows]
@@ -73,7 +73,7 @@ def _picture(comparison: Comparison, side: str) -> str:
 
 
 def _plot(figures: Sequence[Figure]) -> Markup:
-    """An SVG: of each figure both intervals, from the least to the largest of the four ends."""
+    """Return an SVG: of each figure both intervals, from the least to the largest of the four ends."""
     with matplotlib.rc_context({"svg.hashsalt": "medgen", "svg.fonttype": "none", "font.size": 9}):
         canvas = Canvas(figsize=(6.4, 0.42 * len(figures) + 0.15))
         axes = canvas.add_axes((0.3, 0.02, 0.68, 0.96))

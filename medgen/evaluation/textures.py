@@ -89,7 +89,7 @@ def _histogram(bins: np.ndarray) -> Features:
 
 
 def _counts(values: np.ndarray) -> np.ndarray:
-    """How often each whole number is in each row, `[row, number]`."""
+    """Return how often each whole number is in each row, `[row, number]`."""
     levels = int(values.max(initial=0)) + 1
     keys = values + levels * np.arange(len(values))[:, None]
     return np.bincount(keys.ravel(), minlength=levels * len(values)).reshape(len(values), levels)
@@ -109,7 +109,7 @@ def co_occurrence(bins: np.ndarray) -> Features:
 
 
 def _pairs(bins: np.ndarray, down: int, across: int) -> np.ndarray:
-    """The symmetric matrix of neighbours at one offset, `[sample, bin, bin]`."""
+    """Return the symmetric matrix of neighbours at one offset, `[sample, bin, bin]`."""
     levels = max(int(bins.max(initial=0)), 1)
     height, width = bins.shape[1:]
     here = bins[:, : height - down, max(0, -across) : width - max(0, across)]
@@ -158,7 +158,7 @@ def _of_differences(gap: np.ndarray) -> Features:
 
 
 def _diagonals(p: np.ndarray, which: np.ndarray) -> np.ndarray:
-    """The sums of p over the places of equal `which`, `[..., number]`."""
+    """Return the sums of p over the places of equal `which`, `[..., number]`."""
     numbers = which.astype(np.int64).ravel()
     member = np.zeros((numbers.size, numbers.max() + 1))
     member[np.arange(numbers.size), numbers] = 1
@@ -197,7 +197,7 @@ def size_zones(bins: np.ndarray) -> Features:
 
 
 def _zones(bins: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The sample, the bin and the number of pixels of each zone; bins and pixels as floats."""
+    """Return the sample, the bin and the number of pixels of each zone; bins and pixels as floats."""
     found = []
     for level in range(1, int(bins.max(initial=0)) + 1):
         parts, count = ndimage.label(bins == level, IN_PLANE)
@@ -240,5 +240,5 @@ def _or_nan(counts: np.ndarray) -> np.ndarray:
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """The quotient; NaN where all values are equal."""
+    """Return the quotient; NaN where all values are equal."""
     return np.asarray(above / np.where(below > 0, below, np.nan))

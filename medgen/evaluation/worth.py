@@ -43,7 +43,7 @@ class Scores:
     by_arm: Mapping[str, Array]
 
     def draws(self, arms: Sequence[str], seed: int, count: int = DRAWS) -> tuple[Array, Array]:
-        """Mean scores of some arms, `[arm]`, and bootstrap draws of them, `[draw, arm]`."""
+        """Return the mean scores of some arms, `[arm]`, and bootstrap draws of them, `[draw, arm]`."""
         table = np.stack([self.by_arm[arm] for arm in arms])
         table = table[:, :, ~np.isnan(table).all(1).any(0)]  # persons with a score in every arm
         value = np.nanmean(table, (1, 2))
@@ -76,7 +76,7 @@ def difference(scores: Scores, arm: str, other: str, seed: int) -> Interval:
 
 
 def mean(scores: Scores, arm: str, seed: int) -> Interval:
-    """Mean score of an arm."""
+    """Return the mean score of an arm."""
     value, draws = scores.draws([arm], seed)
     return Interval(float(value[0]), *_ends(draws[:, 0]))
 

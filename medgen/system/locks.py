@@ -121,7 +121,7 @@ def _is_held(path: Path) -> bool:
 
 
 def lives(owner: Owner | None) -> bool:
-    """Whether an owner is a process of this machine that has not ended."""
+    """Return whether an owner is a process of this machine that has not ended."""
     if owner is None or _is_elsewhere(owner):
         return False
     try:
@@ -134,7 +134,7 @@ def lives(owner: Owner | None) -> bool:
 
 
 def is_mine(path: Path) -> bool:
-    """Whether an owner file names this very process."""
+    """Return whether an owner file names this very process."""
     owner, me = read(path), _me()
     return owner is not None and all(owner.get(key) == me[key] for key in ("pid", "node", "born"))
 

@@ -76,7 +76,7 @@ class Steady:
                     other.flush()
 
     def line(self) -> str:
-        """What happened to it."""
+        """Return what happened to it."""
         error = self.error
         return f"{self.name}: cannot be written ({error.strerror or error if error else 'lost'})."
 
@@ -146,7 +146,7 @@ def cut_result() -> Problem | None:
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether a stream, if there is one, is a terminal."""
+    """Return whether a stream, if there is one, is a terminal."""
     try:
         return stream is not None and bool(stream.isatty())
     except (OSError, ValueError):

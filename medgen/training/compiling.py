@@ -49,8 +49,8 @@ class Fault(NamedTuple):
 
 
 def settle(run: TrainingRun, compiled: Callable[[], None], eager: Callable[[], None]) -> bool:
-    """Whether to compile, as tried once a process. Collective. Raises RecipeError if it fails and
-    has to work.
+    """Return whether to compile, as tried once a process. Collective. Raises RecipeError if it
+    fails and has to work.
 
     compiled, eager: compute what a step does, but for its updates.
     """
@@ -81,7 +81,7 @@ class _Trial:
 
 
 def is_underway() -> bool:
-    """Whether the compiler is being tried, which takes minutes and has nothing to lose."""
+    """Return whether the compiler is being tried, which takes minutes and has nothing to lose."""
     return _Trial.underway
 
 
@@ -129,7 +129,7 @@ def _probe(device: torch.device) -> None:
 
 
 def error(fault: Fault, run: TrainingRun) -> RecipeError:
-    """The one line for a run that cannot be compiled but has to be."""
+    """Return the one line for a run that cannot be compiled but has to be."""
     began = f", and {run.dir} has been compiled up to step {run.step}" if run.step else ""
     return RecipeError(
         Problem(
@@ -141,12 +141,14 @@ def error(fault: Fault, run: TrainingRun) -> RecipeError:
 
 
 def is_failure(caught: BaseException, run: TrainingRun) -> bool:
-    """Whether an error is one of torch's compiler, which may compile in the midst of a run, too."""
+    """Return whether an error is one of torch's compiler, which may compile in the midst of a run,
+    too.
+    """
     return run.compiles and isinstance(caught, torch_private.compiler_errors())
 
 
 def read(caught: BaseException) -> Fault:
-    """What an error of the compiler, of many lines, says in one, and what it asks for."""
+    """Return what an error of the compiler, of many lines, says in one, and what it asks for."""
     text = f"{type(caught).__name__}: {caught}"
     lines = [line.strip() for line in str(caught).splitlines() if line.strip()] or [text]
     said = next(

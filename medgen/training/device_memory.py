@@ -23,7 +23,9 @@ and file cache.
 
 
 def peak(device: torch.device) -> float:
-    """The most bytes in use since `forget`: allocated on the GPU, or resident in this process."""
+    """Return the most bytes in use since `forget`: allocated on the GPU, or resident in this
+    process.
+    """
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
     most = _number(PROCESS / "status", "VmHWM")
@@ -54,8 +56,8 @@ def room(device: torch.device) -> float | None:
 
 
 def _left_by_limits() -> Iterator[float]:
-    """What each limit on this process's control group and those above it leaves; Slurm and Docker
-    set such limits.
+    """Yield what each limit on this process's control group and those above it leaves; Slurm and
+    Docker set such limits.
     """
     with suppress(OSError):
         for line in (PROCESS / "cgroup").read_text().splitlines():

@@ -52,7 +52,9 @@ def _too_large(work: TrainingRun | PhasedRun, text: str, kept: bool) -> Problem:
 
 
 def _smaller(run: TrainingRun) -> tuple[str, str]:
-    """A change that needs less memory and changes no result, if there is one, and the advice."""
+    """Return a change that needs less memory and changes no result, if there is one, and the
+    advice.
+    """
     if run.trial and run.trial.what != "training":
         change = run.trial.smaller
         return (

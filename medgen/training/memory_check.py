@@ -53,7 +53,7 @@ def untouched(run: TrainingRun) -> Iterator[None]:
 
 
 def _moments(run: TrainingRun) -> list[torch.Tensor]:
-    """What AdamW will hold from the first update on."""
+    """Return what AdamW will hold from the first update on."""
     new = [
         p
         for name, each in run.turns.items()

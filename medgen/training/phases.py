@@ -36,7 +36,7 @@ def owner(recipe: Recipe) -> PhasedSettings | None:
 
 
 def recipes(recipe: Recipe) -> list[Recipe]:
-    """What is trained: the recipe itself, or those of its child runs."""
+    """Return what is trained: the recipe itself, or those of its child runs."""
     owning = owner(recipe)
     return list(owning.phases(recipe).values()) if owning else [recipe]
 
@@ -89,8 +89,8 @@ class PhasedRun:
     def child(
         self, recipe: Recipe, name: str, callbacks: Mapping[str, Callback] | None = None
     ) -> tuple[TrainingRun, bool]:
-        """A run in the folder `name` below this one's, and whether it is new; else it goes on where
-        it was saved.
+        """Return a run in the folder `name` below this one's, and whether it is new; else it goes
+        on where it was saved.
 
         callbacks: more of them, by name; their state is in the child's checkpoints.
         """
@@ -135,7 +135,7 @@ class PhasedRun:
 
 
 def stopped(where: Path, reason: str | None, at: str) -> StoppedError:
-    """The error that ends the process after everything is saved."""
+    """Return the error that ends the process after everything is saved."""
     return StoppedError(
         Problem(
             where, f"stopped by {reason} {at}, saved", "Continue", command=continue_command(where)

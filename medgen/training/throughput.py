@@ -112,8 +112,8 @@ class Throughput:
 
 
 def flops_per_image(run: TrainingRun) -> float:
-    """FLOPs of the products and convolutions that an image takes on its way through all turns,
-    forward and backward.
+    """Return FLOPs of the products and convolutions that an image takes on its way through all
+    turns, forward and backward.
 
     What gradient checkpointing computes again is not counted. One image is sent through in
     evaluation mode, so that no weight, gradient, buffer or generator changes.
@@ -129,7 +129,7 @@ def flops_per_image(run: TrainingRun) -> float:
 
 
 def _pass(run: TrainingRun, turn: Turn, batch: Batch, before: TurnOutput | None) -> TurnOutput:
-    """A turn's result without a graph, after a backward pass whose gradients are dropped."""
+    """Return a turn's result without a graph, after a backward pass whose gradients are dropped."""
     draws = turn.draw(seeds.stream(run.recipe.run.seed, "flops", device=run.device), batch)
     with autocast(run.device, run.recipe.training.precision):
         result = turn(batch, draws, before)
@@ -183,7 +183,7 @@ class Recompiles:
 
     @property
     def count(self) -> int:
-        """How many so far."""
+        """Return how many so far."""
         return 0 if self._before is None else count_graphs() - self._before
 
     def notice(self) -> str | None:

@@ -64,14 +64,14 @@ class Report(NamedTuple):
 
     @property
     def exclude(self) -> list[str]:
-        """Patients to leave out, so that what is left has fewer faults, or none."""
+        """Return patients to leave out, so that what is left has fewer faults, or none."""
         return sorted({fault.patient for fault in self.faults if fault.patient})
 
 
 def _odd(
     good: list[File], scans: list[File], masks: list[File], settings: DataSettings
 ) -> Iterator[Problem]:
-    """What is legal but odd about files."""
+    """Yield what is legal but odd about files."""
     yield from (*same_voxels(good), *other_orientations(good), *without_background(scans))
     yield from odd_labels(masks, settings)
 
@@ -171,7 +171,7 @@ def _separate(files: Iterable[File]) -> tuple[list[File], list[File]]:
 
 
 def _lesions(files: Iterable[File]) -> dict[str, Lesions]:
-    """Of every mask, in the order of names."""
+    """Return these values of every mask, in the order of names."""
     found: dict[str, Lesions] = {}
     for name in sorted({name for file in files for name in file.masks}):
         volumes, patients, specks = [], 0, 0

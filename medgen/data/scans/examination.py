@@ -51,7 +51,7 @@ def examine(job: Job) -> Finding:
 
 
 def _contrast(job: Job, volume: Volume, inside: np.ndarray) -> Iterator[Problem]:
-    """What is wrong with a head without contrast, unless medgen wrote it."""
+    """Yield what is wrong with a head without contrast, unless medgen wrote it."""
     lower, upper = job.settings.lower, job.settings.upper
     low, high = window(volume.data, inside, lower, upper)
     if not (volume.written or low < high):

@@ -137,15 +137,15 @@ def find_levels(rim: Rim, lower: float = 10) -> Levels | None:
 
 
 def _reference(values: np.ndarray, fill: float) -> float:
-    """What no signal at all has: the fill, or 0 where it is negative and the picture is not, as in
-    sums of squares.
+    """Return what no signal at all has: the fill, or 0 where it is negative and the picture is not,
+    as in sums of squares.
     """
     return 0.0 if fill < 0 <= values.min() else fill
 
 
 def is_apart(rim: Rim, levels: Levels) -> bool:
-    """True if what is beneath the fills is far too even for tissue, on both sides, beside its
-    distance to the head.
+    """Return True if what is beneath the fills is far too even for tissue, on both sides, beside
+    its distance to the head.
     """
     even = np.percentile(rim.beneath, 75) - levels.air < 3 * levels.spread
     return bool(even and levels.head - levels.air > APART * levels.spread)
@@ -159,7 +159,9 @@ def _is_darker(values: np.ndarray, levels: Levels) -> bool:
 
 
 def _least_air(levels: Levels, fill: float) -> float:
-    """The share of the picture that air has at least, by how likely its brightness is that of air."""
+    """Return the share of the picture that air has at least, by how likely its brightness is that
+    of air.
+    """
     air, spread, head_level = levels
     level = (air - fill) / (head_level - fill) if head_level != fill else 1.0
     if 0.4 < level <= 1:

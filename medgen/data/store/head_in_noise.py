@@ -22,7 +22,9 @@ signal of 4 noises.
 
 
 def without_rim(inside: np.ndarray) -> np.ndarray:
-    """The voxels that touch none outside, not even with a corner; where the volume ends is no rim."""
+    """Return the voxels that touch none outside, not even with a corner; where the volume ends is
+    no rim.
+    """
     for axis in range(3):
         inner = inside.copy(order="K")
         within, kept = np.moveaxis(inside, axis, 0), np.moveaxis(inner, axis, 0)
@@ -33,7 +35,7 @@ def without_rim(inside: np.ndarray) -> np.ndarray:
 
 
 def head(data: np.ndarray) -> np.ndarray:
-    """The large bright parts, with all that they enclose."""
+    """Return the large bright parts, with all that they enclose."""
     dark = float(data.min())
     return large_parts(data > dark + DIM * (otsu(data) - dark))
 
@@ -52,8 +54,8 @@ def large_parts(bright: np.ndarray) -> np.ndarray:
 
 
 def _corners(gaps: np.ndarray) -> np.ndarray:
-    """The gaps at the corners of a volume, or else at its edges: others that meet its faces are cut
-    through by them.
+    """Return the gaps at the corners of a volume, or else at its edges: others that meet its faces
+    are cut through by them.
     """
     corners = np.array([gaps[place] for place in product((0, -1), repeat=3)])
     return corners if corners.any() else np.concatenate([*edges(gaps)])

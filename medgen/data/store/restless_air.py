@@ -57,7 +57,7 @@ def _step_variance(picture: np.ndarray) -> float:
 
 
 def _around(data: np.ndarray) -> np.ndarray:
-    """The mean over a voxel and those that touch it; in a slab over those in its slice."""
+    """Return the mean over a voxel and those that touch it; in a slab over those in its slice."""
     return np.asarray(
         ndimage.uniform_filter(
             data, [3 if 4 * side >= max(data.shape) else 1 for side in data.shape]

@@ -50,7 +50,7 @@ class ModelPainter:
 
 
 def marked(crop: Crop) -> Tensor:
-    """The mask of a crop as the model knows masks, `[1, 1, *size]`; see `Mode.margin`."""
+    """Return the mask of a crop as the model knows masks, `[1, 1, *size]`; see `Mode.margin`."""
     values = np.where(crop.mask, 1, np.where(crop.region, 0, -1))
     return torch.from_numpy(values.astype(np.float32))[None, None]
 

@@ -63,7 +63,7 @@ def smooth(scores: Sequence[float]) -> list[float]:
 
 
 def diverged(smoothed: Sequence[float]) -> bool:
-    """True if the last score is more than DIVERGED times the best."""
+    """Return True if the last score is more than DIVERGED times the best."""
     return smoothed[-1] > DIVERGED * min(smoothed)
 
 

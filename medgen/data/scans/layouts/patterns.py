@@ -50,7 +50,7 @@ class Pattern(NamedTuple):
 
 
 def in_bids(patterns: Iterable[Pattern]) -> list[Pattern]:
-    """The same for BIDS, where what is as scanned goes before what was made of it."""
+    """Return the same for BIDS, where what is as scanned goes before what was made of it."""
     return [each if each.own else _Nearest(*each) for each in patterns]
 
 
@@ -72,8 +72,8 @@ class _Nearest(Pattern):
 
 
 def pattern(settings: DataSettings, layout: str, root: Path, source: str) -> Pattern:
-    """How the files of a source are recognised. Raises `DataError` where nnU-Net's dataset.json
-    does not say.
+    """Return how the files of a source are recognised. Raises `DataError` where nnU-Net's
+    dataset.json does not say.
     """
     own = settings.files.get(source) or (source if "*" in source or ".nii" in source else None)
     if own:
@@ -88,7 +88,7 @@ def pattern(settings: DataSettings, layout: str, root: Path, source: str) -> Pat
 def found_patterns(
     settings: DataSettings, layout: str, root: Path, cohort: Iterable[Scans], sources: Iterable[str]
 ) -> Iterator[Pattern]:
-    """Of sources that need not be there, those that are; a file is claimed once."""
+    """Yield those of the optional sources that exist; a file is claimed once."""
     claimed: set[Path] = set()
     cohort = list(cohort)
     for each in possible(settings, layout, root, sources):
@@ -101,7 +101,7 @@ def found_patterns(
 def possible(
     settings: DataSettings, layout: str, root: Path, sources: Iterable[str]
 ) -> list[Pattern]:
-    """Those of the sources that this layout can name."""
+    """Return those of the sources that this layout can name."""
     found = []
     for source in sources:
         try:
@@ -166,7 +166,7 @@ def _channels(path: Path, advice: str) -> dict[str, str]:
 
 
 def _tail(name: str, depth: int) -> str:
-    """A path without its first folders; nothing if it has fewer."""
+    """Return a path without its first folders; nothing if it has fewer."""
     parts = name.split("/", depth)
     return parts[depth] if len(parts) > depth else ""
 

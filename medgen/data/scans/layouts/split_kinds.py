@@ -77,7 +77,7 @@ def _split(word: str) -> Split:
 def _group(
     root: Path, split: Split | None, named: dict[Path, _Named], held: dict[Path, Contents]
 ) -> Scans:
-    """The folders of a split, as if they were one folder with a folder per kind."""
+    """Return the folders of a split, as if they were one folder with a folder per kind."""
     mine = [folder for folder, each in named.items() if each.split == split]
     names = dict(_names((named[folder].kind, held[folder]) for folder in mine))
     return Scans("", split, root, names, mine[0])

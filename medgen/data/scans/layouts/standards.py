@@ -115,7 +115,7 @@ def by_file(root: Path) -> Listing:
 
 
 def _below(pipeline: Path, inner: Path) -> Path:
-    """A subject's folder in a pipeline, in whichever form its name has accents."""
+    """Return a subject's folder in a pipeline, in whichever form its name has accents."""
     place = pipeline
     for part in () if (pipeline / inner).is_dir() else inner.parts:
         place = next((each for each in folders(place) if key(each.name) == key(part)), place / part)
@@ -123,7 +123,7 @@ def _below(pipeline: Path, inner: Path) -> Path:
 
 
 def _pipelines(derivatives: Path) -> Iterator[Path]:
-    """The folders of pipelines; without them the folder itself."""
+    """Yield the folders of pipelines; without them the folder itself."""
     inner = folders(derivatives)
     if any(each.name.startswith("sub-") for each in inner):
         yield derivatives
@@ -146,7 +146,9 @@ def _subject(root: Path, id: str, folder: Path, found: dict[Path, Contents]) -> 
 
 
 def _is_tissue(root: Path, pipeline: Path, name: str, contents: Contents) -> bool:
-    """Whether a `dseg` is of tissue classes: by its pipeline, or by maps of the classes beside it."""
+    """Return whether a `dseg` is of tissue classes: by its pipeline, or by maps of the classes
+    beside it.
+    """
     if not re.search(r"_dseg\.nii", name) or re.search("lesion|tumou?r", name, re.IGNORECASE):
         return False
     if pipeline != root and (TISSUE.match(pipeline.name) or TISSUE.search(_generated_by(pipeline))):

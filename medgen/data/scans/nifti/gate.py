@@ -101,7 +101,8 @@ class Passed(NamedTuple):
 def read(
     path: Path, max_voxels: int = MAX_VOXELS, *, nan: NanPolicy = "error", mask: bool = False
 ) -> Volume:
-    """The volume in a .nii or .nii.gz file, through the gate. Raises `DataError`, a line per fault.
+    """Return the volume in a .nii or .nii.gz file, through the gate. Raises `DataError`, a line per
+    fault.
 
     nan: voxels that are NaN or infinite are a fault, or become 0. mask: it must hold labels, which
     are whole numbers from 0, and it may be constant, as an empty mask is.
@@ -169,7 +170,7 @@ def _pass(path: Path, limits: Limits) -> Passed:
 
 
 def _stored(path: Path, limits: Limits) -> tuple[nib.Nifti1Header, np.ndarray, list[Defect]]:
-    """The header and the voxels as they are stored, and what is odd about the header."""
+    """Return the header and the voxels as they are stored, and what is odd about the header."""
     with open_scan(path) as file:
         start = file.read(NIFTI2)
         file.seek(0)

@@ -36,7 +36,7 @@ NIFTI1, NIFTI2 = 348, 540
 
 
 def digest(path: Path) -> str:
-    """sha256 of the file's bytes. Raises `DataError` if it cannot be read."""
+    """Return sha256 of the file's bytes. Raises `DataError` if it cannot be read."""
     sha = hashlib.sha256()
     with naming(path), open_scan(path) as file:
         while chunk := file.read(CHUNK):
@@ -79,7 +79,7 @@ def open_scan(path: Path) -> Iterator[BinaryIO]:
 
 
 def is_zipped(name: str, start: bytes) -> bool:
-    """Whether the file is gzip, which its name and its first bytes must both say."""
+    """Return whether the file is gzip, which its name and its first bytes must both say."""
     if not name.endswith((".nii", ".nii.gz")):
         raise refusal("is not named .nii or .nii.gz", "Convert it to NIfTI")
     zipped = start.startswith(GZIP_MAGIC)
@@ -106,7 +106,7 @@ def foreign_format(wanted: str, start: bytes) -> Refused:
 
 
 def inflated_pieces(file: BinaryIO, zipped: bool) -> Iterator[bytes]:
-    """The file's bytes, inflated, a chunk at a time, the whole header within the first."""
+    """Yield the file's bytes, inflated, a chunk at a time, the whole header within the first."""
     pieces = _inflated(file) if zipped else iter(lambda: file.read(CHUNK), b"")
     first = b""
     while len(first) < NIFTI2 and (piece := next(pieces, None)) is not None:

@@ -37,7 +37,7 @@ class Grid(NamedTuple):
 
     @classmethod
     def of(cls, spacing: float) -> Grid:
-        """The grid that covers the field of view at `spacing` mm."""
+        """Return the grid that covers the field of view at `spacing` mm."""
         x, y, z = (round(length / spacing) for length in FIELD_OF_VIEW)
         return cls((x, y, z), spacing)
 
@@ -133,8 +133,8 @@ def rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def warp(rng: Rng, grid: Grid) -> NDArray[np.float64]:
-    """Where in MNI space each voxel takes its tissue from, mm, `[3, *shape]`: head pose and size,
-    then local shape.
+    """Return where in MNI space each voxel takes its tissue from, mm, `[3, *shape]`: head pose and
+    size, then local shape.
     """
     linear = rotation(rng.normal(0, np.deg2rad([4, 2.5, 3]))) / rng.uniform(0.92, 1.03, 3)
     middle = (np.array(grid.shape).reshape(3, 1, 1, 1) - 1) / 2
@@ -155,7 +155,7 @@ def _linear(matrix: NDArray[Any], points: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def sample(atlas: Atlas, points: NDArray[np.float64]) -> Volume:
-    """The template's maps `[4, x, y, z]` at `points` in MNI space, mm."""
+    """Return the template's maps `[4, x, y, z]` at `points` in MNI space, mm."""
     inverse = np.linalg.inv(atlas.affine)
     voxels = _linear(inverse[:3, :3], points) + inverse[:3, 3].reshape(3, 1, 1, 1)
     return np.stack([ndimage.map_coordinates(each, voxels, order=1) for each in atlas.maps])
