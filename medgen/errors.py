@@ -188,7 +188,7 @@ def reason(error: OSError) -> str:
 
 
 def of_system(error: OSError, where: object, again: str = AGAIN) -> MedgenError | None:
-    """The line about what the system refused, or None if it is a mistake in a program.
+    """Return the line about what the system refused; None for a mistake in a program.
 
     where: what is named if the error names no file. again: the end of the advice.
     """

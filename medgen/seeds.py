@@ -8,9 +8,7 @@ import torch
 
 
 def derive(seed: int, purpose: str, *index: int) -> int:
-    """Return a 63-bit seed for one purpose at one position; different arguments give unrelated
-    seeds.
-    """
+    """Return a 63-bit seed for a purpose and a position; others give unrelated seeds."""
     text = "/".join([str(seed), purpose, *map(str, index)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
@@ -18,9 +16,7 @@ def derive(seed: int, purpose: str, *index: int) -> int:
 def stream(
     seed: int, purpose: str, *index: int, device: torch.device | str = "cpu"
 ) -> torch.Generator:
-    """Return a generator of its own for one purpose at one position, such as `stream(0, "draws",
-    step)`.
-    """
+    """Return a generator for one purpose and position, such as `stream(0, "draws", step)`."""
     return torch.Generator(device).manual_seed(derive(seed, purpose, *index))
 
 

@@ -77,7 +77,7 @@ def _imports() -> Iterator[None]:
 
 
 def _failure(finder: Any) -> BaseException | None:
-    """What a finder raises when it is asked for a module that nobody has."""
+    """Return what a finder raises when it is asked for a module that nobody has."""
     try:
         finder.find_spec("medgen_asks_for_no_module", None, None)
     except BaseException as error:  # also SystemExit, which would end every later import
@@ -137,7 +137,7 @@ def _own_stderr() -> Any:
 
 
 def _is_closed(stream: object) -> bool:
-    """False for what is no file: a stream that another program put in the place of one."""
+    """Return True if a stream is closed; False for what is no file but another program's stream."""
     return isinstance(stream, io.IOBase) and stream.closed
 
 

@@ -35,8 +35,7 @@ class Found(NamedTuple):
 
 
 def found() -> list[Found]:
-    """Read each distribution that has medgen's entry points, or whose damaged metadata may hide
-    some.
+    """Read distributions that have medgen's entry points, or whose damaged metadata may hide some.
 
     Distributions of the same name are adjacent, in the order in which to try them.
     """

@@ -181,9 +181,7 @@ def _within(values: np.ndarray, heads: np.ndarray) -> np.ndarray:
 
 
 def _standardised(view: np.ndarray, heads: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Stretched heads with a mean of 0 and a deviation of 1 inside of the head, so that only
-    anatomy is left.
-    """
+    """Standardise stretched heads to mean 0 and deviation 1, so that only anatomy is left."""
     mean = _within(images, heads)[..., None, None]
     deviation = np.sqrt(_within((images - mean) ** 2, heads))[..., None, None]
     return np.asarray((view - mean) / np.maximum(deviation, 1e-2))

@@ -52,7 +52,7 @@ class Results:
         return self.folder / f"{re.sub('[^a-z0-9]+', '_', arm.name)}-{repeat}.json"
 
     def read(self, arm: Arm, repeat: int) -> Result | None:
-        """A result that is there and whole; None has to be made, again where a file is damaged."""
+        """Read a whole result; None has to be made, again where a file is damaged."""
         result = _read(self.path(arm, repeat))
         return (
             result

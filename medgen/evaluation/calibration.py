@@ -54,9 +54,7 @@ class Limit(NamedTuple):
 
 
 def limit(held: Held, ceiling: float) -> Limit:
-    """Return the limits that held-out persons give, at most `ceiling`, beyond which anything is a
-    copy.
-    """
+    """Return the limits by held-out persons, at most `ceiling`, beyond which anything is a copy."""
     people = np.unique(held.people)
     if len(people) < 2:
         return Limit(np.full(len(STEPS), ceiling), np.zeros(0), np.zeros(0))
@@ -78,7 +76,7 @@ def limit(held: Held, ceiling: float) -> Limit:
 
 
 def fisher(score: Array) -> Array:
-    """Fisher's transform of correlations, whose spread does not shrink towards 1."""
+    """Apply Fisher's transform to correlations, whose spread then does not shrink towards 1."""
     return np.asarray(np.arctanh(np.clip(score, 0.0, 0.99999)))
 
 

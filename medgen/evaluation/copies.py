@@ -55,12 +55,12 @@ class Verdict:
 
     @property
     def distance(self) -> float:
-        """1 - correlation to the nearest training slice."""
+        """Return 1 - correlation to the nearest training slice."""
         return 1 - self.alike
 
     @property
     def why(self) -> str:
-        """`slice` or `lesion` for a copy, nothing for a new pair."""
+        """Return `slice` or `lesion` for a copy, nothing for a new pair."""
         if self.alike > self.limit:
             return "slice"
         return "lesion" if self.lesion_alike > self.lesion_limit else ""
@@ -131,9 +131,7 @@ class Judge:
                 yield from verdicts
 
     def false_alarms(self, rng: np.random.Generator) -> tuple[float, float, float]:
-        """Expected share of new slices that are called copies, with its 95 % interval over persons;
-        NaN if unknown.
-        """
+        """Return the expected share of new slices called copies, with its 95 % interval; or NaN."""
         if not self.limit.calibrated:
             return np.nan, np.nan, np.nan
         alarms, people = self.limit.alarms, self.limit.people

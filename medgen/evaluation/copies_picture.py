@@ -61,9 +61,7 @@ def _laid(judge: Judge, block: Block) -> Array:
 
 
 def _less(one: Array, other: Array) -> Array:
-    """Return the difference, grey where there is none, after the mean and the contrast are made
-    equal.
-    """
+    """Return the difference, grey where none, once mean and contrast are made equal."""
     inside = other > -0.9
     scale = other[inside].std() / max(float(one[inside].std()), 1e-6) if inside.any() else 1.0
     shift = (other[inside] - one[inside] * scale).mean() if inside.any() else 0.0

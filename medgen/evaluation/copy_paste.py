@@ -43,12 +43,12 @@ class _Patch(NamedTuple):
 
     @property
     def around(self) -> Array:
-        """Intensity around the lesion, `[channel]`."""
+        """Return the intensity around the lesion, `[channel]`."""
         return _level(self.image, self.rim)
 
     @property
     def rim(self) -> Array:
-        """Bool `[h, w]`: the margin, without the lesion."""
+        """Return bool `[h, w]`: the margin, without the lesion."""
         return (self.alpha > 0) & ~self.lesion
 
 
@@ -138,9 +138,7 @@ def _fits(shape: tuple[int, ...], window: tuple[int, ...]) -> Array:
 def _place(
     image: Array, patch: _Patch, free: Array, rng: np.random.Generator
 ) -> tuple[slice, slice]:
-    """Return the window, of a few that are drawn, whose surroundings are most like the lesion's
-    own.
-    """
+    """Draw a few windows; return the one whose surroundings are most like the lesion's own."""
     centres = np.argwhere(free)
     drawn = centres[rng.integers(len(centres), size=PLACES)]
     windows = [_window(centre, patch.lesion.shape) for centre in drawn]

@@ -110,9 +110,7 @@ def _lines(
 
 
 def _mean(found: list[np.ndarray]) -> np.ndarray:
-    """Return the mean over sets; without those of which so few persons were drawn that they tell
-    nothing.
-    """
+    """Average over sets, without those of too few persons to tell anything."""
     together = np.array(found)
     told = ~np.isnan(together)
     count = told.sum(axis=0)

@@ -51,8 +51,7 @@ def outside(images: Array, mask: Array) -> float:
 
 
 def beyond(images: Array, mask: Array) -> Array:
-    """Return the pixels of a lesion, bool `[h, w]`, that lie outside of the head; all if there is
-    no head.
+    """Return the pixels of a lesion, bool `[h, w]`, outside of the head; all without a head.
 
     images: the slice, `[channel, h, w]` in [-1, 1].
     """
@@ -100,9 +99,7 @@ def _tissue(image: Array, known: Array) -> Array:
 
 
 def _outline(rest: Array, hidden: Array) -> _Outline:
-    """Return the convex hull of a head, and in which directions a lesion lies where its rim would
-    be.
-    """
+    """Return a head's convex hull, and the directions in which a lesion lies on its rim."""
     places = np.argwhere(rest & ~ndimage.binary_erosion(rest))
     corners = (
         places[:, None] + np.array([(-0.5, -0.5), (-0.5, 0.5), (0.5, -0.5), (0.5, 0.5)])
@@ -135,9 +132,7 @@ def _reach(outline: _Outline) -> Array:
 
 
 def _widths(lost: Array) -> Array:
-    """For each direction, how many in a row around it are lost, `[BEARINGS]`; the last and the
-    first are neighbours.
-    """
+    """Count for each direction the lost ones in a row around it, `[BEARINGS]`, as in a ring."""
     start = int(np.flatnonzero(~lost)[0])
     runs, count = ndimage.label(np.roll(lost, -start))
     sizes = np.bincount(runs, minlength=count + 1)
@@ -162,7 +157,7 @@ def _furthest(centre: Array, *masks: Array) -> list[Array]:
 
 
 def _directions() -> Array:
-    """Unit vectors `[BEARINGS, 2]` along the axes of a slice."""
+    """Return unit vectors `[BEARINGS, 2]` along the axes of a slice."""
     angle = np.arange(BEARINGS) * 2 * np.pi / BEARINGS
     return np.stack([np.cos(angle), np.sin(angle)], 1)
 

@@ -101,7 +101,7 @@ def _levels(small: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _pose(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Centre of mass and rms radius of the head, px."""
+    """Return centre of mass and rms radius of the head, px."""
     at = _places(SIDE).double()
     weight = weight.double()
     total = weight.sum((1, 2)).clamp_min(1e-6)
@@ -143,14 +143,12 @@ def _profile(low: Tensor, centre: Tensor, radius: Tensor) -> Tensor:
 
 
 def twice() -> Tensor:
-    """Return how often each kept frequency counts in a sum over the whole spectrum of a real
-    signal.
-    """
+    """Return how often each kept frequency counts in a sum over a real signal's whole spectrum."""
     return torch.tensor([1.0] + [2.0] * FREQUENCIES)
 
 
 def blurred(images: Tensor, sigma: float) -> Tensor:
-    """Gaussian filter of square images `[n, 1, side, side]`, sigma in px; edges are repeated."""
+    """Filter square images `[n, 1, side, side]` by a Gaussian, sigma in px; edges are repeated."""
     kernel = _gaussian(images.shape[-1], sigma)
     return kernel @ images @ kernel.T
 

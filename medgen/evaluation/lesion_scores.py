@@ -63,9 +63,7 @@ class LesionScores:
     false_diameter: Array
 
     def take(self, samples: Array) -> LesionScores:
-        """Return lesions and false positives of some samples, each as often as `samples` names its
-        sample.
-        """
+        """Return lesions and false positives of samples, each as often as `samples` names it."""
         lesion, false = _rows(self.sample, samples), _rows(self.false_sample, samples)
         mine = (self.sample[lesion], self.diameter[lesion], self.dice[lesion])
         return LesionScores(*mine, self.false_sample[false], self.false_diameter[false])
@@ -77,7 +75,9 @@ class LesionScores:
         return LesionScores(*mine, self.false_sample[false], self.false_diameter[false])
 
     def mean_dice(self) -> float:
-        """Lesion-wise Dice in [0, 1]: sum over lesions by lesions and false positives; NaN without."""
+        """Return lesion-wise Dice in [0, 1] or NaN: sum over lesions by lesions and false
+        positives.
+        """
         count = len(self.dice) + len(self.false_sample)
         return float(self.dice.sum() / count) if count else float("nan")
 
@@ -201,9 +201,7 @@ def _within(diameter: Array, size: SizeClass) -> Array:
 
 
 def _rows(owner: Array, samples: Array) -> Array:
-    """Return the rows that belong to samples, in the order of `samples`, repeated as `samples`
-    repeats.
-    """
+    """Return the rows of samples, in the order of `samples`, repeated as they are there."""
     order = np.argsort(owner, kind="stable")
     first, last = (np.searchsorted(owner[order], samples, side) for side in ("left", "right"))
     parts = [order[a:b] for a, b in zip(first, last, strict=True)]

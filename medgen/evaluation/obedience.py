@@ -152,9 +152,7 @@ def _dice_of(found: Sequence[np.ndarray], samples: Samples) -> Measured:
 def _sensitivities(
     maker: FigureMaker, judges: Judges, *sides: tuple[Sequence[np.ndarray], Samples]
 ) -> list[Figure]:
-    """Return the share of lesions of which the segmenters find any pixel, as BraTS counts them, by
-    size.
-    """
+    """Return by size the share of lesions in which segmenters find any pixel, as BraTS counts."""
     hits = [_hits(found, samples) for found, samples in sides]
     figures = []
     for number, size in enumerate(SIZES):

@@ -98,7 +98,7 @@ def _plot(figures: Sequence[Figure]) -> Markup:
 def _interval(
     axes: Any, y: float, figure: Figure, values: tuple[float, float, float], colour: str
 ) -> None:
-    """A line from low to high with a dot at the value, if they are known."""
+    """Draw a line from low to high with a dot at the value, if they are known."""
     ends = (
         figure.low,
         figure.high,

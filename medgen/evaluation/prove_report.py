@@ -32,7 +32,7 @@ CAVEAT = (
 
 
 def sentences(proof: Proof) -> list[str]:
-    """Verdict, worth and what they do not say."""
+    """Return verdict, worth and what they do not say."""
     gain, to_real = proof.verdict.gain, proof.verdict.to_real
     said = [
         f"{proof.verdict.word}: {MIXED} scores {_signed(gain)} lesion Dice beside {proof.verdict.against}."

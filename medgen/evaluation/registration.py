@@ -135,9 +135,7 @@ def warped(moving: Tensor, at: Placement) -> Tensor:
 
 
 def likeness(moving: Views, reference: Views, at: Placement, level: str = "fine") -> Tensor:
-    """Correlation of the details inside both heads, `[n]`, -1 to 1; -1 where they hardly overlap or
-    zoom too much.
-    """
+    """Correlate details inside both heads, `[n]`, -1 to 1; -1 for little overlap or too much zoom."""
     detail = getattr(reference, level).float()
     scale = reference.inside.shape[-1] / detail.shape[-1]
     inside = (
@@ -162,7 +160,7 @@ def likeness(moving: Views, reference: Views, at: Placement, level: str = "fine"
 
 
 def _correlation(one: Tensor, other: Tensor, weight: Tensor) -> Tensor:
-    """Pearson's correlation with weights, each `[n, px]`."""
+    """Return Pearson's correlation with weights, each `[n, px]`."""
     total = weight.sum(1, keepdim=True).clamp_min(1e-6)
     one = one - (one * weight).sum(1, keepdim=True) / total
     other = other - (other * weight).sum(1, keepdim=True) / total
@@ -171,7 +169,7 @@ def _correlation(one: Tensor, other: Tensor, weight: Tensor) -> Tensor:
 
 
 def _square(side: int) -> tuple[Tensor, Tensor]:
-    """Row and column of each px from the middle, `[side, side]` each."""
+    """Return row and column of each px from the middle, `[side, side]` each."""
     at = torch.arange(side).float() - (side - 1) / 2
     row, column = torch.meshgrid(at, at, indexing="ij")
     return row, column

@@ -66,7 +66,7 @@ def _percentiles(flat: np.ndarray, inside: np.ndarray) -> Features:
 
 
 def _quantile(ordered: np.ndarray, count: np.ndarray, share: float) -> np.ndarray:
-    """Quantile of the first `count` values of each row, linearly interpolated; NaN without any."""
+    """Return a quantile of each row's first `count` values, linearly interpolated; or NaN."""
     place = np.maximum(count - 1, 0) * share
     before = np.floor(place).astype(np.int64)
     after = np.minimum(before + 1, np.maximum(count - 1, 0))
@@ -122,7 +122,7 @@ def _pairs(bins: np.ndarray, down: int, across: int) -> np.ndarray:
 
 
 def _of_matrix(p: np.ndarray) -> Features:
-    """Features of symmetric matrices p `[..., i, j]` that sum to 1; i and j count from 1."""
+    """Yield features of symmetric matrices p `[..., i, j]` that sum to 1; i and j count from 1."""
     level = np.arange(1, p.shape[-1] + 1, dtype=np.float64)
     i, j = level[:, None], level[None]
     marginal = p.sum(-1)

@@ -70,7 +70,7 @@ def _deviations(values: Array, rng: np.random.Generator, count: int) -> Array:
 
 
 def difference(scores: Scores, arm: str, other: str, seed: int) -> Interval:
-    """Paired difference of two arms' mean scores."""
+    """Return the paired difference of two arms' mean scores."""
     value, draws = scores.draws([arm, other], seed)
     return Interval(float(value[0] - value[1]), *_ends(draws[:, 0] - draws[:, 1]))
 

@@ -105,9 +105,7 @@ def recover(folder: Path) -> None:
 
 
 def current(path: Path) -> Path:
-    """Return the file, or where it was put aside, if a process was killed before `recover` gave it
-    back.
-    """
+    """Return the file, or where it lies if a process was killed before `recover` gave it back."""
     aside = path.with_name(f"{ASIDE}{path.name}")
     return aside if not exists(path) and exists(aside) else path
 
@@ -168,7 +166,7 @@ def unreadable(path: Path, error: OSError) -> StorageError:
 
 
 def free_space(folder: Path) -> int | None:
-    """Bytes, or None where the file system does not say."""
+    """Return bytes, or None where the file system does not say."""
     try:
         usage = shutil.disk_usage(folder)
     except OSError:

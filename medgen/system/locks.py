@@ -140,7 +140,7 @@ def is_mine(path: Path) -> bool:
 
 
 def read(path: Path) -> Owner | None:
-    """The owner that a file names."""
+    """Read the owner that a file names."""
     try:
         owner = json.loads(path.read_text())
     except (FileNotFoundError, ValueError):
@@ -158,7 +158,7 @@ def born(pid: int) -> str:
 
 
 def describe(owner: Owner) -> str:
-    """`pid 4711 on node gpu-06 since 12:03 (SLURM 24160)`"""
+    """Return `pid 4711 on node gpu-06 since 12:03 (SLURM 24160)`."""
     job = f" (SLURM {owner['job']})" if owner.get("job") else ""
     return f"pid {owner.get('pid')} on node {owner.get('node')} since {owner.get('since')}{job}"
 

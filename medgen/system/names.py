@@ -15,7 +15,7 @@ def raw(name: str) -> bytes:
 
 
 def native(text: str) -> str:
-    """Text from a recipe as the name of a file, which the locale's encoding may be too small for."""
+    """Return text from a recipe as a file's name, for which the locale's encoding may be too small."""
     return os.fsdecode(raw(text))
 
 

@@ -95,7 +95,7 @@ def _trying() -> Iterator[None]:
 
 
 def _fault(run: TrainingRun, work: Callable[[], None]) -> Fault | None:
-    """What is wrong, as the first rank has it for which something is."""
+    """Return what is wrong, as the first rank has it for which something is."""
     mine = None
     with heartbeat.busy(), memory_check.untouched(run):
         try:
@@ -141,9 +141,7 @@ def error(fault: Fault, run: TrainingRun) -> RecipeError:
 
 
 def is_failure(caught: BaseException, run: TrainingRun) -> bool:
-    """Return whether an error is one of torch's compiler, which may compile in the midst of a run,
-    too.
-    """
+    """Return whether an error is one of torch's compiler, which may also compile during a run."""
     return run.compiles and isinstance(caught, torch_private.compiler_errors())
 
 

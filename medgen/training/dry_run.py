@@ -31,8 +31,7 @@ class Measured(NamedTuple):
 
 
 def lines(run: TrainingRun) -> Iterator[str]:
-    """Yield FLOPs of an image, a step, its memory, the whole run, and the batch size that would
-    fit.
+    """Yield lines: FLOPs of an image, a step, its memory, the whole run, the fitting batch size.
 
     The run is used up. Of several devices, what one of them will have to do is measured.
     """
@@ -97,7 +96,7 @@ def measure(run: TrainingRun, images: int) -> Measured:
 
 
 def _measure_more(run: TrainingRun, images: int) -> Measured | None:
-    """None if so many do not fit."""
+    """Measure so many; None if they do not fit."""
     try:
         return measure(run, images)
     except torch.OutOfMemoryError:

@@ -16,9 +16,7 @@ from medgen.run.run import TrainingRun
 
 
 def due(run: TrainingRun) -> bool:
-    """Only where memory is a fixed budget that tells when it is used up; a CPU's is not, and a step
-    there is slow.
-    """
+    """Return True where memory is a fixed budget; a CPU's is not, and its steps are slow."""
     return run.device.type == "cuda" and not run.complete
 
 
@@ -39,7 +37,7 @@ def check(run: TrainingRun, passes: Callable[[], None]) -> None:
 
 @contextmanager
 def untouched(run: TrainingRun) -> Iterator[None]:
-    """While something is tried out: generators, buffers and gradients are as before afterwards."""
+    """Leave generators, buffers and gradients as they were before the block."""
     turns = [cast(nn.Module, turn) for turn in run.turns.values()]
     buffers = [(each, each.clone()) for turn in turns for each in turn.buffers()]
     cuda = [run.device] if run.device.type == "cuda" else []

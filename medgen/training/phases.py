@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def owner(recipe: Recipe) -> PhasedSettings | None:
-    """The callback's settings, if any, that make a run of this recipe one of child runs."""
+    """Return the settings of the callback, if any, that splits a run into child runs."""
     return next(
         (each for each in recipe.callbacks.values() if isinstance(each, PhasedSettings)), None
     )
@@ -117,7 +117,7 @@ class PhasedRun:
         gc.collect()  # a run and its callbacks hold each other, and the next child needs the memory
 
     def _keep(self, child: Recipe) -> None:
-        """What was chosen for one child holds for all further ones, wherever this run goes on."""
+        """Keep what was chosen for one child for all further ones, wherever this run goes on."""
         filled = choices.fill(self.recipe, choices.of(child))
         if filled is not self.recipe:
             self.recipe = filled
@@ -126,7 +126,7 @@ class PhasedRun:
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """A slice store may take many minutes to fill, longer than a signal leaves."""
+        """Let signals interrupt, as a slice store may take longer to fill than a signal leaves."""
         self._preparing = True
         try:
             yield

@@ -47,7 +47,7 @@ def dry_run(recipe: Recipe) -> None:
 
 @contextmanager
 def rehearsal(recipe: Recipe) -> Iterator[TrainingRun]:
-    """A run in a temporary folder, of which nothing stays."""
+    """Begin a run in a temporary folder, of which nothing stays."""
     with tempfile.TemporaryDirectory() as where:
         run = begin(recipe, Path(where))
         try:

@@ -125,7 +125,7 @@ def _backgrounds(scans: Iterable[File]) -> list[Background]:
 
 
 def _owned(survey: Survey, faults: Iterable[Problem]) -> list[Problem]:
-    """Faults with the patients whose files they are about."""
+    """Return faults with the patients whose files they are about."""
     owners = {path: patient.id for patient in survey.patients for path in patient.files.values()}
     return [
         _below(survey.root, fault._replace(patient=owners.get(_file(fault), "")))

@@ -109,7 +109,7 @@ def _overlap(first: Scan, scan: Scan, what: str) -> Problem:
 
 
 def _near(scans: Iterable[Scan]) -> Iterator[tuple[Scan, Scan, float]]:
-    """Scans of two splits that are nearly equal, the one to train on first."""
+    """Yield scans of two splits that are nearly equal, the one to train on first."""
     splits: dict[str, list[tuple[Scan, Likeness]]] = {}
     for scan in scans:
         if scan.likeness:
@@ -123,9 +123,7 @@ def _near(scans: Iterable[Scan]) -> Iterator[tuple[Scan, Scan, float]]:
 
 
 def across_thick(spacings: Sequence[Sequence[float]], axis: str) -> tuple[str, str] | None:
-    """What is wrong with slices along an axis that cut across the thick slices of the scans, and
-    what to do.
-    """
+    """Return what is wrong with slices that cut across the scans' thick slices, and what to do."""
     cut: dict[str, list[Sequence[float]]] = {}
     for spacing in spacings:
         sides = [size for name, size in zip(AXES, spacing, strict=True) if name != axis]

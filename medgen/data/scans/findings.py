@@ -101,9 +101,7 @@ def _masks_of(settings: DataSettings, source: str) -> dict[str, tuple[int, ...]]
 
 
 def _examined(jobs: Sequence[Job], cache: Path, progress: Advance) -> dict[Path, Finding]:
-    """Return what is in each file, read only where it is not remembered; only files without faults
-    are.
-    """
+    """Return what is in each file, from memory if remembered; only files without faults are."""
     memory = Memory(cache / "checked.json")
     known = {job.path: _remembered(memory.recall(job.path, _question(job))) for job in jobs}
     unknown = [job for job in jobs if known[job.path] is None]

@@ -62,7 +62,7 @@ def packed(scan: Likeness | None) -> np.ndarray:
 
 
 def unpacked(row: np.ndarray) -> Likeness | None:
-    """The likeness that `packed` made bytes of."""
+    """Return the likeness that `packed` made bytes of."""
     if not row.any():
         return None
     x, y, z = np.frombuffer(row[:12].tobytes(), "<i4").tolist()
@@ -76,7 +76,7 @@ def to_text(scan: Likeness | None) -> str:
 
 
 def from_text(text: str) -> Likeness | None:
-    """The likeness that `to_text` made text of."""
+    """Return the likeness that `to_text` made text of."""
     return unpacked(np.frombuffer(base64.b64decode(text), np.uint8)) if text else None
 
 
@@ -100,7 +100,7 @@ def sketch(data: np.ndarray, inside: np.ndarray, affine: np.ndarray) -> Likeness
 
 
 def alike(ones: Sequence[Likeness], others: Sequence[Likeness]) -> Iterator[tuple[int, int, float]]:
-    """Pairs, one of each, that are of one scan, and how far they agree."""
+    """Yield pairs, one of each, that are of one scan, and how far they agree."""
     for start in range(0, len(ones), BLOCK):
         for begin in range(0, len(others), BLOCK):
             some, more = ones[start : start + BLOCK], others[begin : begin + BLOCK]

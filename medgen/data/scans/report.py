@@ -20,7 +20,7 @@ PERCENTILES = (5, 50, 95)
 
 
 def show(report: Report, console: Console) -> None:
-    """One table of faults and warnings, then what there is, then the counts."""
+    """Print a table of faults and warnings, then what there is, then the counts."""
     rows = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("", "file", "what", "what to do"):
         rows.add_column(title, overflow="fold", no_wrap=not title)

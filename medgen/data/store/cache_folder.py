@@ -98,9 +98,7 @@ def _unwritable(folder: Path, what: str, error: OSError) -> StorageError:
 
 @contextlib.contextmanager
 def building(folder: Path) -> Iterator[Path]:
-    """An empty folder that takes its final place at the end; if another process was faster, its
-    folder stays there.
-    """
+    """Make an empty folder that is then put in its place, unless another process was faster."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     _sweep(folder.parent)
     with beside(folder) as temporary:
@@ -144,9 +142,7 @@ def checksum(path: Path) -> int:
 
 
 def mapped(path: Path, kind: type[np.generic], shape: tuple[int, ...]) -> Array:
-    """Return an array in a file, never to be written to; read into memory where the file system
-    maps none.
-    """
+    """Map an array in a file read-only; read it into memory where the file system maps none."""
     try:
         return np.memmap(path, kind, "r", shape=shape).view(np.ndarray)
     except OSError as error:

@@ -35,7 +35,7 @@ def cache_root() -> Path:
 
 
 def _of_user() -> Path | None:
-    """The user's own, if it can be written."""
+    """Return the user's own, if it can be written."""
     try:
         wanted = platformdirs.user_cache_path("medgen")
     except RuntimeError:  # there is no home

@@ -69,9 +69,7 @@ def detect(data: np.ndarray) -> Foreground:
 
 
 def _noise(inside: np.ndarray) -> Foreground:
-    """Return the head in noise, unless it is most of all rim, as where the noise is as bright as
-    the head.
-    """
+    """Return the head in noise, unless it is mostly rim, as where noise is as bright as the head."""
     count = np.count_nonzero(inside)
     ragged = count >= LARGE and np.count_nonzero(without_rim(inside)) < RAGGED * count
     return _named(inside, NONE if ragged else NOISE)

@@ -54,9 +54,7 @@ def _without_specks(inside: np.ndarray) -> np.ndarray:
 
 
 def _filled(solid: np.ndarray) -> np.ndarray:
-    """Return the head with all that lies between its parts along two axes, such as a cavity at the
-    rim.
-    """
+    """Return the head with all between its parts along two axes, such as a cavity at the rim."""
     between = [_between(solid, axis) for axis in range(3)]
     return np.asarray(
         solid | (between[0] & between[1]) | (between[0] & between[2]) | (between[1] & between[2])

@@ -22,9 +22,7 @@ signal of 4 noises.
 
 
 def without_rim(inside: np.ndarray) -> np.ndarray:
-    """Return the voxels that touch none outside, not even with a corner; where the volume ends is
-    no rim.
-    """
+    """Return voxels that touch none outside, also by corners; the volume's end is no rim."""
     for axis in range(3):
         inner = inside.copy(order="K")
         within, kept = np.moveaxis(inside, axis, 0), np.moveaxis(inner, axis, 0)
@@ -41,7 +39,7 @@ def head(data: np.ndarray) -> np.ndarray:
 
 
 def large_parts(bright: np.ndarray) -> np.ndarray:
-    """Parts that are large enough for a head, with all that they enclose."""
+    """Return parts that are large enough for a head, with all that they enclose."""
     parts, count = ndimage.label(bright)
     sizes = np.bincount(parts.ravel(), minlength=count + 1)
     sizes[0] = 0

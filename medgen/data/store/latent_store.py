@@ -85,9 +85,7 @@ def open_latent_store(
 
 
 def _key(store: SliceStore, mode: Mode, space: Space) -> str:
-    """Return everything that decides what is kept: the slices, which channels of them, and the
-    space.
-    """
+    """Return what decides the content: the slices, which of their channels, and the space."""
     parts = [FORMAT, store.fingerprint, mode.images, mode.pooled, space.key]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 

@@ -191,7 +191,7 @@ class Watch:
 
 
 def _guilt(process: BaseProcess) -> int:
-    """0 if a signal of others than the pool killed it, 1 if it ended by itself, else 2."""
+    """Return 0 if a signal not of the pool killed it, 1 if it ended by itself, else 2."""
     code = process.exitcode
     return 2 if code in (None, -signal.SIGTERM) else int(code >= 0)
 
@@ -208,7 +208,7 @@ def _start() -> None:
 
 
 def _end_with_parent() -> None:
-    """A parent that was killed leaves its workers waiting for jobs for ever."""
+    """End this worker with its parent, which, if killed, would leave it waiting for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

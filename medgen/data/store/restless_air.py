@@ -21,8 +21,7 @@ of it is noise, and two thirds of the next one's.
 
 
 def head_in_restless_air(data: np.ndarray, fills: Sequence[float]) -> np.ndarray | None:
-    """The head where the air has every value that the head has, as in ratios of images; None where
-    it has not.
+    """Return the head where air has every value of heads, as in ratios of images; else None.
 
     The uniform image of MP2RAGE is one (Marques et al. 2010, equation 3). Tissue is what varies
     least around a voxel.

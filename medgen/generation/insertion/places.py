@@ -126,7 +126,7 @@ class Ground:
         return np.asarray(unlike + np.abs(self._at(centres, around) - wanted).mean((0, 2)))
 
     def _around(self, patch: Patch) -> Array:
-        """Some offsets of a lesion's surroundings."""
+        """Return some offsets of a lesion's surroundings."""
         ring = ~patch.mask & (
             ndimage.distance_transform_edt(~patch.mask, self.case.spacing) <= RING
         )
@@ -161,13 +161,13 @@ def _offsets(mask: Array) -> Array:
 
 
 def _some(offsets: Array, most: int) -> Array:
-    """At most so many of them, evenly."""
+    """Return at most so many of them, evenly."""
     if len(offsets) <= most:
         return offsets
     return offsets[np.linspace(0, len(offsets) - 1, most).astype(np.int64)]
 
 
 def _chunks(starts: Array, each: int) -> list[Array]:
-    """Places in groups that need no more than CHUNK voxels."""
+    """Return places in groups that need no more than CHUNK voxels."""
     count = max(1, CHUNK // max(1, each))
     return [starts[begin : begin + count] for begin in range(0, len(starts), count)]

@@ -40,8 +40,7 @@ def levels(betas: Tensor) -> Tensor:
 
 
 def balanced_ratios(steps: int) -> Tensor:
-    """Return `[steps + 1]` ratios sigma/alpha from 0 to infinity, for first-order samplers and
-    Heun's.
+    """Return `[steps + 1]` ratios sigma/alpha, 0 to infinity, for Heun's and first-order samplers.
 
     For Gaussian data of standard deviation s, one Euler step from ratio a to b loses (a - b)^2 s^2
     / 2(s^2 + a^2)^2 of it. So what counts for features of size s is how dense the steps are in

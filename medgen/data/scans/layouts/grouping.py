@@ -119,9 +119,7 @@ def _part(scans: Scans, name: str, names: dict[str, Path]) -> Scans:
 
 
 def _children(scans: Scans) -> Iterator[Scans]:
-    """Yield the folders in a folder, each as if it were a patient's; one named after a split is in
-    it.
-    """
+    """Yield the folders in a folder, each as if a patient's; one named after a split is in it."""
     groups: dict[str, dict[str, Path]] = {}
     for name, path in scans.names.items():
         top, _, rest = name.partition("/")

@@ -69,9 +69,7 @@ def _line(root: Path, kind: str, found: list[Left]) -> Problem:
 
 
 def _foreign(kind: str, whole: bool) -> tuple[str, str]:
-    """Return what is said of files in a format that is not read. whole: of folders that hold
-    nothing else.
-    """
+    """Describe files in a format that is not read. whole: of folders that hold nothing else."""
     fix = f"Convert {{them}} to .nii.gz {CONVERT.get(kind, '')}".rstrip()
     if kind == UNFINISHED:
         fix = "Download {them} again, or remove {them}"
@@ -81,7 +79,7 @@ def _foreign(kind: str, whole: bool) -> tuple[str, str]:
 
 
 def _words(count: int, noun: str) -> dict[str, str]:
-    """Nouns and verbs for one thing, or for several."""
+    """Return nouns and verbs for one thing, or for several."""
     one = count == 1
     verbs = {
         "lie": "lies",

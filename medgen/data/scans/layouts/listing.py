@@ -156,18 +156,14 @@ def _place(folder: Path, split: Split | None, inner: Sequence[Path]) -> tuple[_P
 
 
 def _split(folder: Path) -> Split | None:
-    """The split that a folder is named after; a patient's own folder, with scans in it, may be
-    called as it likes.
-    """
+    """Return the split that a folder is named after; a patient's own folder may have any name."""
     split = split_of(folder.name)
     own = re.search(r"\d$", folder.name) and any(is_nifti(path.name) for path in direct(folder))
     return None if own else split
 
 
 def _flat(root: Path, whole: Scans, patterns: Sequence[Pattern], alone: bool) -> list[Scans]:
-    """Return patients whose files lie side by side. Raises `DataError` where they cannot be told
-    apart.
-    """
+    """Return patients whose files lie side by side. Raises DataError if they cannot be told apart."""
     found = side_by_side(whole, patterns)
     if len(found) > 1 or (found and not alone):
         return found

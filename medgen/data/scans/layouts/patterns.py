@@ -130,9 +130,7 @@ def _body(layout: str, root: Path, source: str) -> tuple[str, str]:
 
 
 def channel_number(root: Path, source: str) -> str:
-    """`_` and the four digits of a modality in the file names, from `dataset.json`; nothing if it
-    is the only one.
-    """
+    """Return `_` and a modality's four digits from `dataset.json`; nothing for the only one."""
     path = root / "dataset.json"
     scans = sorted(
         each.name for each in (root / "imagesTr").glob("*.nii*") if not each.name.startswith(".")
@@ -172,7 +170,7 @@ def _tail(name: str, depth: int) -> str:
 
 
 def _once(names: list[str], scans: Scans) -> list[str]:
-    """Without second names of a file."""
+    """Leave out second names of a file."""
     files: dict[str, str] = {}
     for name in sorted(names, key=lambda name: scans.names[name].is_symlink()):
         files.setdefault(os.path.realpath(scans.names[name]), name)

@@ -34,7 +34,7 @@ class _Named(NamedTuple):
 
 
 def by_split_and_kind(root: Path) -> Listing | None:
-    """The patients of such folders, paired within a split; None where no split has scans and masks."""
+    """Return patients, paired within a split; None where no split has scans and masks."""
     named = {folder: each for folder in folders(root) if (each := _named(folder.name))}
     if not any(each.split for each in named.values()):
         return None

@@ -94,7 +94,7 @@ def is_nifti(name: str) -> bool:
 
 
 def format_of(name: str) -> str | None:
-    """The format that is not read which a file's name ends like."""
+    """Return the format, of those not read, which a file's name ends like."""
     return next(
         (kind for kind, ends in FORMATS.items() if re.search(f"({ends})$", name, re.IGNORECASE)),
         None,
@@ -148,5 +148,5 @@ def _identity(place: Path) -> Identity:
 
 
 def _refuse(error: OSError) -> NoReturn:
-    """Without this `os.walk` takes a folder that it may not read for an empty one."""
+    """Raise, as `os.walk` would take a folder that it may not read for an empty one."""
     raise error

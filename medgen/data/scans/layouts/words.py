@@ -53,7 +53,7 @@ def split_of(name: str) -> Split | None:
 
 
 def is_junk(name: str) -> bool:
-    """Hidden files, the halves that macOS leaves beside files, and what servers and systems keep."""
+    """Return True for hidden files, macOS's halves of files, and what servers and systems keep."""
     return name.startswith(".") or name.lower() in JUNK
 
 

@@ -138,8 +138,6 @@ def total_bytes(header: nib.Nifti1Header) -> int:
 
 
 def slope_and_inter(header: nib.Nifti1Header) -> tuple[float, float]:
-    """Return the standard's rule: slope 0 means that nothing is scaled (some tools write NaN for
-    it).
-    """
+    """Apply the standard's rule: slope 0 means no scaling (some tools write NaN for it)."""
     slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
     return (1.0, 0.0) if slope == 0 or np.isnan(slope) else (slope, inter)

@@ -45,9 +45,7 @@ def digest(path: Path) -> str:
 
 
 def stand_in(start: bytes) -> tuple[str, str] | None:
-    """What a file, by its first bytes, or a link, by where it leads, is instead of a scan, and how
-    to get that.
-    """
+    """Return what a file (by its first bytes) or link is instead of a scan, and how to get one."""
     if start.startswith(b"version https://git-lfs"):
         return "a git-lfs pointer, not the scan", "Fetch it with `git lfs pull`"
     if start.startswith(b"/annex/objects/"):
@@ -59,7 +57,7 @@ def stand_in(start: bytes) -> tuple[str, str] | None:
 
 @contextlib.contextmanager
 def open_scan(path: Path) -> Iterator[BinaryIO]:
-    """The file; what the system says against it, then or while it is read, is a problem."""
+    """Open a file; what the system says against it, then or while it is read, is a problem."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
             raise refusal("is not a file", "Give a .nii or .nii.gz file")
@@ -93,7 +91,7 @@ def is_zipped(name: str, start: bytes) -> bool:
 
 
 def foreign_format(wanted: str, start: bytes) -> Refused:
-    """Says what a file that is not what it should be most likely is."""
+    """Say what a file that is not what it should be most likely is."""
     if not start:
         return refusal("is empty", COPY)
     if not start.strip(b"\0"):
@@ -143,7 +141,7 @@ def _inflate(member: Any, data: bytes) -> bytes:
 
 
 def size_and_byte_order(start: bytes) -> tuple[int, str] | None:
-    """The header's length by its own first four bytes, and the byte order in which they say so."""
+    """Return the header's length and byte order, by its own first four bytes."""
     for order in "<>":
         size = int(np.frombuffer(start[:4].ljust(4, b"\0"), f"{order}i4")[0])
         if size in (NIFTI1, NIFTI2):

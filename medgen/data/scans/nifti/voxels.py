@@ -40,9 +40,7 @@ def labels(data: np.ndarray, path: Path | str = "mask") -> np.ndarray:
 
 
 def read_stored(header: nib.Nifti1Header, pieces: Iterable[bytes]) -> np.ndarray:
-    """Return the voxels as stored, `[x, y, z]`, once the bytes have ended exactly where the header
-    says.
-    """
+    """Read voxels as stored, `[x, y, z]`; the bytes must end exactly where the header says."""
     total, end = total_bytes(header), 0
     buffer = np.empty(total, np.uint8)
     for piece in pieces:
@@ -58,7 +56,7 @@ def read_stored(header: nib.Nifti1Header, pieces: Iterable[bytes]) -> np.ndarray
 
 
 def scale_values(stored: np.ndarray, slope: float, inter: float) -> np.ndarray:
-    """`slope * stored + inter` as float32, computed in float64 a slice at a time."""
+    """Return `slope * stored + inter` as float32, computed in float64 a slice at a time."""
     data = np.empty(stored.shape, np.float32, order="F")
     try:
         with np.errstate(over="raise", invalid="ignore"):
@@ -73,9 +71,7 @@ def scale_values(stored: np.ndarray, slope: float, inter: float) -> np.ndarray:
 
 
 def voxel_problems(data: np.ndarray, orientation: np.ndarray, limits: Limits) -> Iterator[Defect]:
-    """Yield what is wrong with the values; under the policy `zero`, sets those that are not finite
-    to 0.
-    """
+    """Yield what is wrong with values; under the policy `zero`, set those that are not finite to 0."""
     if not np.isfinite([data.min(), data.max()]).all():
         bad = ~np.isfinite(data)
         fatal = limits.nan == "error"

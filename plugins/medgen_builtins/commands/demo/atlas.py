@@ -43,7 +43,7 @@ class Grid(NamedTuple):
 
     @property
     def affine(self) -> NDArray[np.float64]:
-        """Voxel indices to mm."""
+        """Map voxel indices to mm."""
         affine = np.diag([self.spacing] * 3 + [1.0])
         affine[:3, 3] = np.array(CENTRE) - self.spacing * (np.array(self.shape) - 1) / 2
         return affine
@@ -57,9 +57,7 @@ class Atlas(NamedTuple):
 
 
 def atlas_files() -> list[Path]:
-    """T1, grey and white matter of the template, found without importing nilearn, which takes
-    seconds.
-    """
+    """Find T1, grey and white matter of the template without importing nilearn, which is slow."""
     spec = find_spec("nilearn")
     if spec is None or spec.origin is None:
         raise RecipeError(
@@ -96,9 +94,7 @@ def load_atlas() -> Atlas:
 
 
 def smooth_noise(rng: Rng, extent: Sequence[float], pitch: float, shape: Sequence[int]) -> Volume:
-    """Noise of unit variance that varies over `pitch` mm, in a box of `extent` mm; the same at
-    every resolution.
-    """
+    """Draw noise of unit variance over `pitch` mm in `extent` mm, the same at any resolution."""
     weights = [_spline_weights(length / pitch, n) for length, n in zip(extent, shape, strict=True)]
     field = rng.standard_normal([each.shape[1] for each in weights], dtype=np.float32)
     for each in weights:
@@ -118,12 +114,12 @@ def _spline_weights(knots: float, points: int) -> Volume:
 
 
 def noise_field(rng: Rng, grid: Grid, pitch: float) -> Volume:
-    """`smooth_noise` over the whole field of view."""
+    """Draw `smooth_noise` over the whole field of view."""
     return smooth_noise(rng, FIELD_OF_VIEW, pitch, grid.shape)
 
 
 def rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
-    """About x, then y, then z, in radians."""
+    """Rotate about x, then y, then z, in radians."""
     (cx, cy, cz), (sx, sy, sz) = np.cos(angles), np.sin(angles)
     x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
     y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
@@ -148,7 +144,7 @@ def warp(rng: Rng, grid: Grid) -> NDArray[np.float64]:
 
 
 def _linear(matrix: NDArray[Any], points: NDArray[Any]) -> NDArray[np.float64]:
-    """`matrix @ points[:, i]` for every i."""
+    """Return `matrix @ points[:, i]` for every i."""
     # einsum, since the last bits of a BLAS product may depend on the number of threads.
     product: NDArray[np.float64] = np.einsum("ij,j...->i...", matrix, points)
     return product
