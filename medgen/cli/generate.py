@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from medgen.cli.generate_options import Asked, Steps, outputs_in_parts
+from medgen.cli.generate_types import Asked, Steps, outputs_in_parts
 from medgen.cli.options import FOLDER
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from medgen.config.registration import BrokenPluginError
+from medgen.config.plugin_hooks import BrokenPluginError
 from medgen.system.streams import Steady
 
 

@@ -19,7 +19,7 @@ import torch
 from medgen.errors import DataError, Problem
 from medgen.evaluation import pair_files
 from medgen.evaluation.bootstrap import interval
-from medgen.evaluation.calibration import Held, limit
+from medgen.evaluation.copy_limit import Held, limit
 from medgen.evaluation.head_views import Views, concatenated, views
 from medgen.evaluation.lesion_patches import Patches, most_alike, patches
 from medgen.evaluation.nearest import Finder

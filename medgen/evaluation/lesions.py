@@ -11,8 +11,8 @@ from scipy.spatial import ConvexHull
 
 from medgen.evaluation.distributions import DRAWS, FigureMaker, Measured, known_mean
 from medgen.evaluation.figures import Figure
-from medgen.evaluation.head_mask import OUTSIDE, beyond
 from medgen.evaluation.heads import boxes_of, heads_of
+from medgen.evaluation.lesion_outside_head import OUTSIDE, beyond
 from medgen.evaluation.samples import Samples
 
 SECTION = "lesions"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from medgen.api.interfaces import DiffusionLoss, DiffusionStrategy, LossFunction, Space, Turn
 from medgen.api.values import BINS, TIME_SCALE, Batch, Draws, Mode, Noisy, TurnOutput
-from medgen.training import painting
+from medgen.training import lesion_region
 
 
 class Objective(nn.Module, Turn):
@@ -47,7 +47,9 @@ class Objective(nn.Module, Turn):
     def forward(self, batch: Batch, draws: Draws, before: TurnOutput | None = None) -> TurnOutput:
         """Losses by name, each `[batch]`, for images and conditions in [-1, 1]."""
         image, condition = batch  # no condition: zero channels
-        region = painting.region(self.mode, self.space, condition)  # everywhere: nothing is given
+        region = lesion_region.region(
+            self.mode, self.space, condition
+        )  # everywhere: nothing is given
         x0 = self.space.encode(image, draws)
         noisy = region.noise_inside(self.strategy.corrupt(x0, draws))
         output = self.network(torch.cat([noisy.x, self.space.condition(condition)], dim=1), noisy.t)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from medgen.api.interfaces import DiffusionStrategy, Space
 from medgen.api.values import DrawNoise, Predict, Prediction
-from medgen.training.painting import Given
+from medgen.training.lesion_region import Given
 
 Watch = Callable[[float, Tensor], None]
 """Is told the time (1000 to 0) and the estimate of x0 in the space, at every evaluation of the

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from medgen.data.scans.nifti import gate
-from medgen.data.store.foreground import foreground
+from medgen.data.store.foreground.detect import foreground
 from medgen.data.store.head import Head
 
 STEP, FINE = 2, 48

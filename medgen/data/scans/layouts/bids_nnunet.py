@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from medgen.data.scans.layouts.listing import leave
+from medgen.data.scans.layouts.by_folders import leave
 from medgen.data.scans.layouts.types import Left, Listing, Scans, Split
 from medgen.data.scans.layouts.walk import Contents, folders, look
 from medgen.data.scans.layouts.words import stem

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 from scipy import ndimage
 
-from medgen.data.store.fills import edges
+from medgen.data.store.foreground.fills import edges
 
 NOT_NOISE = 0.01
 """The least share of all bright voxels that a connected part of a head has."""

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from medgen.data.store.fills import SAMPLE, edges, is_fill
-from medgen.data.store.head_in_noise import RAGGED, large_parts, without_rim
+from medgen.data.store.foreground.fills import SAMPLE, edges, is_fill
+from medgen.data.store.foreground.head_in_noise import RAGGED, large_parts, without_rim
 
 LOUD, LEAST_QUIET = 0.03, 0.02
 """Variance of noise of the full range, as a share of the range squared (1/12 if all values are

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from medgen.data.store.fills import SAMPLE, is_fill
+from medgen.data.store.foreground.fills import SAMPLE, is_fill
 
 DEPTH = 3
 """Voxels beneath a rim that are free of what interpolation does to it."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from medgen.data.store.beneath_fills import (
+from medgen.data.store.foreground.air import (
     DEPTH,
     SPECKS,
     Rim,
@@ -21,9 +21,9 @@ from medgen.data.store.beneath_fills import (
     is_apart,
     look_beneath,
 )
-from medgen.data.store.fills import MAX_FILLS, SAMPLE, edges, find_fills, is_fill
-from medgen.data.store.head_in_noise import RAGGED, head, without_rim
-from medgen.data.store.restless_air import head_in_restless_air
+from medgen.data.store.foreground.fills import MAX_FILLS, SAMPLE, edges, find_fills, is_fill
+from medgen.data.store.foreground.head_in_noise import RAGGED, head, without_rim
+from medgen.data.store.foreground.restless_air import head_in_restless_air
 
 CONSTANT, CONSTANTS = "constant", "several constants"
 NOISE, BORDERED, NONE = "noise", "noise inside a border", "none"
