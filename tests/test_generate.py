@@ -21,6 +21,7 @@ from medgen.data.grid import Grid
 from medgen.errors import StoppedError
 from medgen.evaluation.manifest_lines import Lines
 from medgen.generation import pair_writer, workers
+from medgen.generation.indices import Indices
 from medgen.generation.manifest import Manifest, name_of
 from medgen.run import checkpoint
 from medgen.system.signals import Stop
@@ -329,7 +330,7 @@ def test_a_billion_pairs_take_no_more_memory_than_a_block(tmp_path, monkeypatch)
     """Issue 10, point 17: lists and sets of their indices took 6 GB before the first was made."""
     monkeypatch.setattr(pair_writer, "picture", lambda *_: None)
     stop = Stop("medgen generate")
-    indices = pair_writer.shard(10**9, Stub.batch_size, 1, 1)
+    indices = Indices(10**9, Stub.batch_size, 1, 1)
 
     def begin():
         with pytest.raises(StoppedError):
@@ -340,7 +341,7 @@ def test_a_billion_pairs_take_no_more_memory_than_a_block(tmp_path, monkeypatch)
     assert peak(begin) < 4 << 20
     assert len(list((tmp_path / "train").iterdir())) == 48
     stop.reason = None
-    pair_writer.generate(Stub(stop), pair_writer.shard(48, 16, 1, 1), tmp_path, stop)
+    pair_writer.generate(Stub(stop), Indices(48, 16, 1, 1), tmp_path, stop)
     assert (stop.reason, len(Lines(tmp_path / "manifest.jsonl"))) == (None, 48)
 
 
@@ -361,7 +362,7 @@ def test_a_manifest_is_read_and_ordered_in_a_few_bytes_for_each_pair(tmp_path):
         with Manifest.open(tmp_path, {"seed": 0}, {}) as manifest:
             assert list(manifest.entries) == list(range(count))
             assert manifest.entries[9] == lines[9]
-        found = pair_writer.outcome(tmp_path, pair_writer.shard(10**9, 16, 1, 1))
+        found = pair_writer.outcome(tmp_path, Indices(10**9, 16, 1, 1))
         assert found == (1, [7], {"empty": 3}, False)
 
     assert peak(read) < 200_000 + 150 * count
@@ -375,7 +376,7 @@ def test_indices_by_arithmetic_are_those_of_whole_blocks(total, size, parts):
     """Issue 10, point 17."""
     for part in range(1, parts + 1):
         expected = [index for index in range(total) if index // size % parts == part - 1]
-        indices = pair_writer.shard(total, size, part, parts)
+        indices = Indices(total, size, part, parts)
         assert (list(indices), len(indices), bool(indices)) == (
             expected,
             len(expected),

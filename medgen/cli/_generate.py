@@ -13,7 +13,7 @@ from medgen.cli.options import say_result
 from medgen.errors import IncompleteError, PrivacyError, Problem, RecipeError
 from medgen.generation import pair_writer as work
 from medgen.generation import workers
-from medgen.generation.indices import Indices
+from medgen.generation.indices import Indices, wanted
 from medgen.generation.pair_writer import Outcome
 from medgen.system import streams
 from medgen.system.console import say
@@ -27,7 +27,7 @@ def generate(asked: Asked, arguments: list[str]) -> int:
     least = _least(asked)
     streams.only_log()
     shard = workers.share(*asked.shard)
-    indices = _indices(asked.num_images, asked.only, asked.batch_size, shard)
+    indices = wanted(asked.num_images, asked.only, asked.batch_size, shard)
     if not indices:
         _say_nothing(asked.num_images or 0, asked.batch_size, shard)
         return 0
@@ -80,23 +80,6 @@ def _make(asked: Asked, indices: Sequence[int], command: str) -> None:
             )
         with workers.progress(len(indices)) as advance:
             work.generate(make(steps), indices, asked.output_dir, stop, advance)
-
-
-def _indices(
-    num_images: int | None, only: tuple[int, ...], batch_size: int, shard: tuple[int, int]
-) -> Sequence[int]:
-    """The pairs to make: those named, or this part of all of them."""
-    if (num_images is None) != bool(only):
-        raise RecipeError(
-            Problem(
-                "--num-images, --only",
-                "give one of them",
-                "Say how many pairs there shall be, or which to make",
-            )
-        )
-    if only:
-        return sorted({*only}) if shard[0] == 1 else []
-    return work.shard(num_images or 0, batch_size, *shard)
 
 
 def _audit(

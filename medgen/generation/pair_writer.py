@@ -30,7 +30,6 @@ from medgen.errors import (
 )
 from medgen.evaluation.manifest_lines import Entry, Lines, has_pairs, names
 from medgen.generation.generator import DRAWN_AGAIN, Generator, Pair
-from medgen.generation.indices import Indices
 from medgen.generation.manifest import Manifest, name_of, sha256
 from medgen.generation.masks import ModelMasks
 from medgen.generation.model import Model, load_model
@@ -39,13 +38,8 @@ from medgen.generation.pairs_picture import picture
 from medgen.system import files
 from medgen.system.signals import Stop
 
-__all__ = ["Generator", "Model", "ModelMasks", "Pair", "generate", "load_model", "outcome", "shard"]
+__all__ = ["Generator", "Model", "ModelMasks", "Pair", "generate", "load_model", "outcome"]
 Array = np.ndarray[Any, np.dtype[Any]]
-
-
-def shard(count: int, batch_size: int, part: int, parts: int) -> Indices:
-    """Return the indices below `count` of one part, 1..`parts`."""
-    return Indices(count, batch_size, part, parts)
 
 
 class Outcome(NamedTuple):

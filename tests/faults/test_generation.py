@@ -22,6 +22,7 @@ from faults.forkserver import HANG, Child, Server
 
 from medgen.data.store.nifti_writer import packed
 from medgen.generation import generator, pair_writer
+from medgen.generation.indices import Indices
 from medgen.generation.manifest import Manifest
 from medgen.run import checkpoint
 
@@ -264,7 +265,7 @@ def test_parts_may_run_at_once_and_be_killed(
 
 @pytest.mark.row("G4")
 def test_parts_are_whole_blocks_disjoint_and_complete() -> None:
-    parts = [pair_writer.shard(100, 7, part, 8) for part in range(1, 9)]
+    parts = [Indices(100, 7, part, 8) for part in range(1, 9)]
     assert sorted(index for part in parts for index in part) == list(range(100))
     blocks = [{index // 7 for index in part} for part in parts]
     assert sum(map(len, blocks)) == len(set.union(*blocks)) == 15
