@@ -150,7 +150,7 @@ def test_what_are_no_pairs_is_refused(tmp_path, patients, medgen):
 def test_pairs_in_which_no_segmenter_finds_the_lesion_are_set_aside(out):
     class Judges:
         def per_pair(self, pairs):
-            return np.array([0.1 if name == "syn_00002" else 0.8 for name in pair_writer.names])
+            return np.array([0.1 if name == "syn_00002" else 0.8 for name in pairs.names])
 
     with pair_audit.held(out, alone=True) as locks:
         pair_audit.obey(out, locks, Judges, 0.5, range(4))
