@@ -21,8 +21,7 @@ def due(run: TrainingRun) -> bool:
 
 
 def check(run: TrainingRun, passes: Callable[[], None]) -> None:
-    """Train a step without its update, then all that callbacks rehearse, as to
-    `medgen_memory_check`. Changes nothing.
+    """Run a step without its update, then each callback's `medgen_memory_check`; change nothing.
 
     passes: every turn's forward and backward pass, at the size of a real step.
     """

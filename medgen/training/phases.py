@@ -42,9 +42,7 @@ def recipes(recipe: Recipe) -> list[Recipe]:
 
 
 class PhasedRun:
-    """What holds child runs together. It has no network, no data and no callback but the one that
-    owns the fit.
-    """
+    """Holds child runs together, without network or data; its one callback owns the fit."""
 
     has_advanced = False
     """True once this process has finished a step of a child, or an epoch's end."""
@@ -77,9 +75,7 @@ class PhasedRun:
         self.complete = True
 
     def stop(self, reason: str) -> None:
-        """End the fit of the child before its next step; where none is trained, at once or before
-        the next one is.
-        """
+        """End the child's fit before its next step; without a child, at once or before the next."""
         self.stopping = self.stopping or reason
         if self.current is not None:
             self.current.stop(reason)
@@ -89,8 +85,7 @@ class PhasedRun:
     def child(
         self, recipe: Recipe, name: str, callbacks: Mapping[str, Callback] | None = None
     ) -> tuple[TrainingRun, bool]:
-        """Return a run in the folder `name` below this one's, and whether it is new; else it goes
-        on where it was saved.
+        """Return the child run in the folder `name`, restored or new, and whether it is new.
 
         callbacks: more of them, by name; their state is in the child's checkpoints.
         """
