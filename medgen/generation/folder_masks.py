@@ -36,6 +36,8 @@ class FolderMasks:
     They are read with the data settings of the image model, on the grid of its images.
     """
 
+    numbers = None
+
     def __init__(self, folder: Path, model: Model, seed: int):
         require_image_model(model, with_masks=True)
         self.names, self.seed, self.grid = model.parts.mode.condition, seed, model.grid
@@ -58,9 +60,9 @@ class FolderMasks:
         ]
         return Masks(torch.from_numpy(self.slices.read(self.rows[chosen])), [[""] for _ in indices])
 
-    def again(self, index: int, attempt: int) -> tuple[torch.Tensor, str]:
+    def again(self, index: int, attempt: int) -> Masks:
         """The same mask: it is the user's, and only the image is drawn again."""
-        return self.block([index]).values[0], ""
+        return self.block([index])
 
     def identity(self) -> Mapping[str, Any]:
         """Return a hash of the masks' content."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from medgen.api.interfaces import DiffusionLoss, DiffusionStrategy, LossFunction, Space, Turn
 from medgen.api.values import BINS, TIME_SCALE, Batch, Draws, Mode, Noisy, TurnOutput
 from medgen.training import painting
+from medgen.training.number_channels import conditions
 
 
 class Objective(nn.Module, Turn):
@@ -48,13 +49,14 @@ class Objective(nn.Module, Turn):
 
     def forward(self, batch: Batch, draws: Draws, before: TurnOutput | None = None) -> TurnOutput:
         """Losses by name, each `[batch]`, for images and conditions in [-1, 1]."""
-        image, condition = batch  # no condition: zero channels
+        image, condition, numbers = batch  # no condition: zero channels
         region = painting.region(
             self.mode, self.space, condition
         )  # None: all of the image is generated
         noisy = self.strategy.corrupt(self.space.encode(image, draws), draws)
         noisy = painting.noise_within(region, noisy)
-        output = self.network(torch.cat([noisy.x, self.space.condition(condition)], dim=1), noisy.t)
+        given = conditions(self.space, condition, numbers)
+        output = self.network(torch.cat([noisy.x, given], dim=1), noisy.t)
         prediction = self.strategy.read(
             output, noisy.x, noisy.t
         )  # fp32: in the target's units, and x0
