@@ -34,8 +34,9 @@ NUMBERS = {
         lambda value: math.log2(value) / 2,
     ),
     "contrast": Number(
-        "mean of the lesions less that of the rest of the head in the first image, 0 without a lesion",
-        lambda value: value,
+        "mean of the lesions less that of the rest of the head in the first image, which is in [-1, 1];"
+        " 0 without a lesion",
+        lambda value: value / 2,
     ),
 }
 """Every number by its name in a mode's `numbers`."""

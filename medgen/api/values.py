@@ -107,7 +107,8 @@ class Batch(NamedTuple):
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """Return what `change` makes of every tensor."""
-        return Batch(*(each if isinstance(each, tuple) else change(each) for each in self))
+        numbers = self.numbers if isinstance(self.numbers, tuple) else change(self.numbers)
+        return Batch(change(self.image), change(self.condition), numbers)
 
 
 class Draws(NamedTuple):

@@ -72,8 +72,8 @@ def without_mask(
         ]
         empty = torch.full((len(some), len(model.parts.mode.condition), *model.grid.shape), -1.0)
         numbers = [{**row.get(NUMBERS, {}), "lesion_size": 0.0} for row in some]
-        made = draw_samples(model, empty, generators, header["steps"], numbers)
-        images.append(made.numpy())
+        drawn = draw_samples(model, empty, generators, header["steps"], numbers)
+        images.append(drawn.numpy())
         advance(len(some))
     chosen = made.take(np.array([number[row["id"]] for row in rows], np.int64))
     return attrs.evolve(chosen, images=np.concatenate(images).astype(np.float32))

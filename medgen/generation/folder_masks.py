@@ -20,6 +20,7 @@ from medgen.errors import DataError, Problem
 from medgen.generation.combination import require_image_model
 from medgen.generation.masks import Masks
 from medgen.generation.model import Model
+from medgen.generation.numbers import Table
 from medgen.system import console
 from medgen.system.console import warn
 
@@ -36,7 +37,7 @@ class FolderMasks:
     They are read with the data settings of the image model, on the grid of its images.
     """
 
-    numbers = None
+    numbers: Table | None = None
 
     def __init__(self, folder: Path, model: Model, seed: int):
         require_image_model(model, with_masks=True)

@@ -91,7 +91,7 @@ def test_size_spacing_and_contrast_are_those_of_the_slices(cohort):
         ("position", {0: -1, 0.5: 0, 1: 1}),
         ("lesion_size", {0: -1, 10_000: 1}),
         ("spacing", {0.25: -1, 1: 0, 4: 1}),
-        ("contrast", {-1: -1, 0: 0, 1: 1}),
+        ("contrast", {-2: -1, 0: 0, 2: 1}),
     ],
 )
 def test_scales_are_fixed_and_reach_from_minus_one_to_one(name, values):

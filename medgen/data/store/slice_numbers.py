@@ -23,7 +23,8 @@ def scaled(store: SliceStore, names: Sequence[str]) -> np.ndarray:
     columns = [
         [NUMBERS[name].scale(value) for value in measured(store, name).tolist()] for name in names
     ]
-    return np.array(columns, np.float32).reshape(len(names), len(store)).T.copy()
+    scaled = np.array(columns, np.float32).reshape(len(names), len(store))
+    return np.ascontiguousarray(scaled.T)
 
 
 def measured(store: SliceStore, name: str) -> np.ndarray:
@@ -66,7 +67,7 @@ def _lesion_size(store: SliceStore) -> np.ndarray:
 def _spacing(store: SliceStore) -> np.ndarray:
     assert store.grid.axis is not None
     sides = np.delete(store.voxel, AXES.index(store.grid.axis), axis=1)
-    return np.sqrt(sides.prod(axis=1))[store.patient]
+    return np.asarray(np.sqrt(sides.prod(axis=1))[store.patient])
 
 
 def _contrast(store: SliceStore) -> np.ndarray:
@@ -81,7 +82,7 @@ def _contrast(store: SliceStore) -> np.ndarray:
 
 
 def _contrasts(images: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    lesion, head = masks.any(1), images > -1
+    lesion, head = np.asarray(masks.any(1)), np.asarray(images > -1)
     return np.array(
         [
             each[inside].mean() - each[shown & ~inside].mean()
