@@ -8,7 +8,7 @@ from medgen_builtins.losses.mse import Mse
 from medgen_builtins.spaces.pixel import Pixel
 from medgen_builtins.spaces.space_to_depth import SpaceToDepth
 from medgen_builtins.strategies.rflow import Rflow
-from test_painting import CPU, Recorder
+from test_lesion_region import CPU, Recorder
 
 from medgen.api.values import Batch, Mode
 from medgen.training import sampling

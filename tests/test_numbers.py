@@ -17,7 +17,7 @@ from test_control import NoMasks
 from medgen import seeds
 from medgen.errors import CheckpointError, RecipeError
 from medgen.evaluation.samples import read_pairs
-from medgen.generation import control, numbers, pairs
+from medgen.generation import control, numbers, pair_writer
 from medgen.generation.model import draw_samples
 from medgen.generation.numbers import Table
 from medgen.run import checkpoint
@@ -82,7 +82,7 @@ def test_a_checkpoint_keeps_the_numbers_of_its_training_slices_and_no_other_has_
     data = checkpoint.load(trained / "bravo/latest.pt")["data"]
     assert sorted(data["numbers"]) == ["lesion_size", "position", "spacing"]
     assert {len(each) for each in data["numbers"].values()} == {data["samples"]["train"]}
-    table = pairs.load_model(trained / "bravo/latest.pt").numbers
+    table = pair_writer.load_model(trained / "bravo/latest.pt").numbers
     assert table.names == ("position", "spacing", "lesion_size")
     assert 0 <= table.positions[0] < table.positions[1] <= 1
 
@@ -103,7 +103,7 @@ def test_a_checkpoint_without_them_is_refused(trained, tmp_path, damage):
     state.pop("format")
     checkpoint.save(state, tmp_path / "bad.pt")
     with pytest.raises(CheckpointError, match=r"bad\.pt: the numbers of its training slices"):
-        pairs.load_model(tmp_path / "bad.pt")
+        pair_writer.load_model(tmp_path / "bad.pt")
 
 
 # What is drawn
@@ -143,7 +143,7 @@ def test_a_mask_is_measured_in_mm2_of_all_its_channels():
 
 def test_every_line_has_the_numbers_and_the_image_that_of_its_mask(trained, made):
     rows = lines(made)
-    tables = [pairs.load_model(trained / mode / "latest.pt").numbers for mode in GIVEN]
+    tables = [pair_writer.load_model(trained / mode / "latest.pt").numbers for mode in GIVEN]
     asked = [(row["numbers"]["position"], row["numbers"]["lesion_size"]) for row in rows]
     drawn = {*zip(tables[0].values["position"], tables[0].values["lesion_size"], strict=True)}
     assert {*asked} <= drawn
@@ -152,9 +152,9 @@ def test_every_line_has_the_numbers_and_the_image_that_of_its_mask(trained, made
 
 
 def test_the_image_is_what_the_model_makes_of_the_numbers_in_its_line(trained):
-    seg, bravo = (pairs.load_model(trained / mode / "latest.pt") for mode in GIVEN)
-    masks = pairs.ModelMasks(seg, 0, 2, 1.0, 1, bravo)
-    made = [*pairs.Generator(bravo, masks, seed=0, steps=2, batch_size=3).block(0)]
+    seg, bravo = (pair_writer.load_model(trained / mode / "latest.pt") for mode in GIVEN)
+    masks = pair_writer.ModelMasks(seg, 0, 2, 1.0, 1, bravo)
+    made = [*pair_writer.Generator(bravo, masks, seed=0, steps=2, batch_size=3).block(0)]
     values = masks.block(range(3)).values
     size = [numbers.lesion_size(each, bravo.grid.cell) for each in values]
     given = [{**pair.numbers, "lesion_size": each} for pair, each in zip(made, size, strict=True)]
@@ -170,9 +170,9 @@ def draw(model, condition, given):
 
 
 def test_a_pair_that_is_drawn_again_has_numbers_of_its_own(trained, monkeypatch):
-    seg, bravo = (pairs.load_model(trained / mode / "latest.pt") for mode in GIVEN)
-    masks = pairs.ModelMasks(seg, 0, 2, 1.0, 4, bravo)
-    make = pairs.Generator(bravo, masks, seed=0, steps=2, batch_size=2, inside=4)
+    seg, bravo = (pair_writer.load_model(trained / mode / "latest.pt") for mode in GIVEN)
+    masks = pair_writer.ModelMasks(seg, 0, 2, 1.0, 4, bravo)
+    make = pair_writer.Generator(bravo, masks, seed=0, steps=2, batch_size=2, inside=4)
     shares = iter([1.0, 1.0, 0.0])
     monkeypatch.setattr(make, "outside", lambda channels: next(shares))
     first = next(make.block(0))
@@ -193,7 +193,7 @@ def test_the_control_without_masks_is_given_the_same_numbers_but_no_lesion(
         return torch.zeros(len(condition), 1, 16, 16)
 
     monkeypatch.setattr(control, "draw_samples", drawn)
-    model = pairs.load_model(trained / "bravo/latest.pt")
+    model = pair_writer.load_model(trained / "bravo/latest.pt")
     control.without_mask(read_pairs(made), made, model, most=5)
     assert given == [row["numbers"] | {"lesion_size": 0.0} for row in lines(made)]
 
@@ -204,7 +204,7 @@ def test_masks_of_a_folder_get_positions_of_slices_with_such_lesions(
     models = ("--seg-model", cohort, "--image-model", trained / "bravo")
     limits = ("--steps", 2, "--inside", "off", "--no-audit", "--num-images", 3)
     assert medgen("generate", *models, *limits, "--output-dir", tmp_path / "out").code == 0
-    model = pairs.load_model(trained / "bravo/latest.pt")
+    model = pair_writer.load_model(trained / "bravo/latest.pt")
     sizes = model.numbers.values["lesion_size"]
     for row in lines(tmp_path / "out"):
         size, place = row["lesions"]["mm2"], row["numbers"]["position"]
@@ -236,9 +236,9 @@ def test_positions_that_are_asked_for_are_those_of_the_pairs(trained, medgen, tm
 
 
 def test_positions_are_refused_where_no_model_is_given_one(trained):
-    plain = pairs.load_model(trained / "bravo/latest.pt")._replace(numbers=None)
+    plain = pair_writer.load_model(trained / "bravo/latest.pt")._replace(numbers=None)
     with pytest.raises(RecipeError, match=r"--position: is given, but no model here is given"):
-        pairs.Generator(plain, NoMasks(plain.grid), 0, 2, 4, within=(0.3, 0.6))
+        pair_writer.Generator(plain, NoMasks(plain.grid), 0, 2, 4, within=(0.3, 0.6))
 
 
 @pytest.mark.parametrize("value", ["0.5", "0.6..0.3", "0..1.5", "-1..1", "a..b"])

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from medgen.cli import _auto_steps, generators
 from medgen.cli._audit import after_generate
-from medgen.cli.generate_options import Asked
+from medgen.cli.generate_types import Asked
 from medgen.cli.options import say_result
 from medgen.errors import IncompleteError, PrivacyError, Problem, RecipeError
-from medgen.generation import pairs as work
+from medgen.generation import pair_writer as work
 from medgen.generation import workers
-from medgen.generation.blocks import Indices
-from medgen.generation.pairs import Outcome
+from medgen.generation.indices import Indices
+from medgen.generation.pair_writer import Outcome
 from medgen.system import streams
 from medgen.system.console import say
 from medgen.system.signals import asked_to_stop

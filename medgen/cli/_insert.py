@@ -10,8 +10,8 @@ from typing import NamedTuple
 from medgen.cli import options
 from medgen.cli.options import in_run, say_result
 from medgen.errors import IncompleteError, Problem, RecipeError
-from medgen.generation import pairs, workers
-from medgen.generation.blocks import Indices
+from medgen.generation import pair_writer, workers
+from medgen.generation.indices import Indices
 from medgen.generation.insertion import outputs, setup
 from medgen.generation.insertion.inserter import Inserter
 from medgen.generation.insertion.model_painter import open_painter
@@ -71,7 +71,7 @@ def _indices(
         )
     if only:
         return sorted({*only}) if shard[0] == 1 else []
-    return pairs.shard(num_images or 0, 1, *shard)
+    return pair_writer.shard(num_images or 0, 1, *shard)
 
 
 def _inserter(asked: Asked, overrides: Sequence[str]) -> Inserter:
@@ -90,7 +90,7 @@ def _inserter(asked: Asked, overrides: Sequence[str]) -> Inserter:
 
 def _conclude(out: Path, indices: Sequence[int]) -> None:
     """Print the result's path. Raises IncompleteError if hosts were left out."""
-    found = pairs.outcome(out, indices)
+    found = pair_writer.outcome(out, indices)
     picture = out / "insertions.png"
     say_result(picture if picture.exists() else out)
     if found.failed:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from medgen.cli import options
 from medgen.errors import Problem, RecipeError
-from medgen.generation import pairs as work
+from medgen.generation import pair_writer as work
 from medgen.generation.auto_steps import Make
 from medgen.generation.combination import require_image_model, require_mask_model
 from medgen.generation.folder_masks import FolderMasks

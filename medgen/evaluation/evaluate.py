@@ -13,10 +13,10 @@ from medgen.api.tables import DataSettings
 from medgen.evaluation import comparison as persons
 from medgen.evaluation import fidelity
 from medgen.evaluation.card import Card
+from medgen.evaluation.card_sections import SECTIONS
 from medgen.evaluation.comparison import Comparison
 from medgen.evaluation.figures import Figure
 from medgen.evaluation.samples import Samples, read_pairs, read_real
-from medgen.evaluation.sections import SECTIONS
 from medgen.evaluation.sources import Source
 from medgen.evaluation.verdict import judge
 from medgen.run.assemble import default_device
@@ -103,11 +103,10 @@ def _about(samples: Samples) -> dict[str, Any]:
 
 def _selection(comparison: Comparison, source: Source, asked: Asked) -> dict[str, Any]:
     made, data = comparison.made, source.data
-    grid = f"{made.images.shape[-1]} px of {made.spacing:g} mm, {made.axis}"
     return {
         "channels": ", ".join(made.channels),
         "masks": ", ".join(source.masks),
-        "grid": grid,
+        "grid": f"{made.grid}, {made.grid.axis}",
         "split": asked.split,
         "slices": f"with a lesion, at least {data.min_foreground:g} head",
         "seed": asked.seed,

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
 from medgen import pictures
-from medgen.evaluation import tables
+from medgen.evaluation import card_tables
 from medgen.evaluation.card import Card
 from medgen.evaluation.comparison import Comparison
 from medgen.evaluation.figures import Figure
@@ -44,9 +44,9 @@ def render(card: Card, comparison: Comparison) -> str:
         plots={name: _plot(figures) for name, figures in sections.items()},
         pictures={"real": _picture(comparison, "real"), "made": _picture(comparison, "made")},
         facts=_facts(card),
-        number=tables.number,
-        span=tables.span,
-        said=tables.said,
+        number=card_tables.number,
+        span=card_tables.span,
+        said=card_tables.said,
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from medgen import seeds
 from medgen.errors import Problem, RecipeError
-from medgen.evaluation.head_mask import OUTSIDE, outside
+from medgen.evaluation.lesion_outside_head import OUTSIDE, outside
 from medgen.generation.combination import require_image_model, require_same_masks
 from medgen.generation.masks import Masks, MaskSource
 from medgen.generation.model import Model, draw_samples

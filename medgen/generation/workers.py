@@ -17,11 +17,11 @@ from typing import Any
 import torch
 
 from medgen.errors import MedgenError, Problem, RankError, StoppedError
-from medgen.generation import pairs
-from medgen.generation.blocks import Indices
+from medgen.generation import pair_writer
+from medgen.generation.indices import Indices
 from medgen.ranks import place, process_group
-from medgen.ranks.launcher import Supervisor, surroundings
 from medgen.ranks.place import NOTES, Place
+from medgen.ranks.supervisor import Supervisor, surroundings
 from medgen.system import console
 from medgen.system.signals import NAMES, Stop
 
@@ -39,9 +39,7 @@ def share(part: int, parts: int) -> tuple[int, int]:
 
 
 def processes(devices: int, indices: Indices) -> int:
-    """Return the number of processes to start: at most one per block; 1 if a launcher started
-    several.
-    """
+    """Return the processes to start: at most one per block; 1 if a launcher started several."""
     return 1 if place.place() else min(devices, len(indices.blocks))
 
 
@@ -86,9 +84,7 @@ def progress(total: int) -> Iterator[Callable[[int], None]]:
 
 
 def _append(path: Path, count: int) -> None:
-    """Extend the file by a byte per pair, as holes, so that its size is the count and takes no
-    space.
-    """
+    """Extend the file by a byte per pair, as holes that take no space: its size is the count."""
     with open(path, "ab") as file:
         file.truncate(file.tell() + count)
 
@@ -166,4 +162,4 @@ class GenerateWorkers(Supervisor):
     def _stopped(self, number: int) -> MedgenError:
         stop = Stop(self.command)
         stop.reason = NAMES[signal.Signals(number)]
-        return pairs.stopped(self.out, stop)
+        return pair_writer.stopped(self.out, stop)

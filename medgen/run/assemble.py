@@ -23,7 +23,7 @@ from medgen.data.store.loader import Loader
 from medgen.data.store.store import SliceStore, open_store
 from medgen.errors import CheckpointError, Problem
 from medgen.ranks import collectives
-from medgen.run import choices
+from medgen.run import auto_settings
 from medgen.run.metrics_file import MetricsFile
 from medgen.run.run import TrainingRun
 from medgen.system.console import progress
@@ -94,7 +94,7 @@ def assemble(
     saved: checkpoint that the caller loads next. callbacks: additional ones, by name.
     """
     device = device or default_device()
-    recipe = choices.settle(recipe, device)
+    recipe = auto_settings.settle(recipe, device)
     parts = build(recipe, device, saved)
     with collectives.first_on_node():
         store = prepare_data(recipe, parts.mode)

@@ -14,7 +14,7 @@ import torch
 
 from medgen.errors import MedgenError, Problem, RecipeError, StoppedError
 from medgen.ranks import collectives, heartbeat
-from medgen.run import choices
+from medgen.run import auto_settings
 from medgen.run.run import TrainingRun
 from medgen.system import torch_private
 from medgen.system.console import warn
@@ -66,7 +66,7 @@ def settle(run: TrainingRun, compiled: Callable[[], None], eager: Callable[[], N
     run.settle_compile(fault is None)
     if fault is None:
         return True
-    if wanted != choices.AUTO:
+    if wanted != auto_settings.AUTO:
         with heartbeat.busy(), memory_check.untouched(run):
             eager()  # if this fails too, that is the fault
         raise error(fault, run)
@@ -165,8 +165,7 @@ def _on_cache(lines: list[str], advice: str) -> str:
     """Advise on a file in the cache that a killed process or a full disk left in part, and that is
     never made again.
 
-    Of the library that says what the processor can, all that is seen are errors in code that was
-    made before.
+    A missing library for the processor's features shows only as errors in code made before.
     """
     cache = torch_private.compiler_cache()
     if any(

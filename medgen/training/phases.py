@@ -19,7 +19,7 @@ from medgen.api.recipe import PhasedSettings, Recipe
 from medgen.config.blame import building
 from medgen.errors import Problem, StoppedError, continue_command
 from medgen.ranks import collectives
-from medgen.run import choices, folder
+from medgen.run import auto_settings, folder
 from medgen.run.open import begin, restore
 from medgen.system.signals import exit_code_for
 from medgen.training import trainer
@@ -100,7 +100,7 @@ class PhasedRun:
             folder.sweep(where)
         new = not collectives.on_rank_zero(lambda: folder.has_checkpoint(where))
         with self._interruptible():
-            recipe = choices.fill(recipe, choices.of(self.recipe))
+            recipe = auto_settings.fill(recipe, auto_settings.of(self.recipe))
             run = begin(recipe, where, callbacks) if new else restore(recipe, where, callbacks)
         run.limit(self.deadline, self.until)
         return run, new
@@ -118,7 +118,7 @@ class PhasedRun:
 
     def _keep(self, child: Recipe) -> None:
         """What was chosen for one child holds for all further ones, wherever this run goes on."""
-        filled = choices.fill(self.recipe, choices.of(child))
+        filled = auto_settings.fill(self.recipe, auto_settings.of(child))
         if filled is not self.recipe:
             self.recipe = filled
             if collectives.is_rank_zero():

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from medgen.api.interfaces import DiffusionStrategy, Space
 from medgen.api.values import DrawNoise, Predict, Prediction
+from medgen.training.lesion_region import Given
 from medgen.training.number_channels import conditions
-from medgen.training.painting import Given
 
 Watch = Callable[[float, Tensor], None]
 """Is told the time (1000 to 0) and the estimate of x0 in the space, at every evaluation of the

@@ -9,9 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from medgen.api.tables import DataSettings
-from medgen.data.scans import audit, layouts
+from medgen.data.scans import layouts, mask_check
 from medgen.data.scans.consistency import Place, mismatches, overlaps
-from medgen.data.scans.findings import Advance, File, read_files, survey_all
 from medgen.data.scans.layouts import Patient, Survey
 from medgen.data.scans.oddities import (
     cut_across,
@@ -24,6 +23,7 @@ from medgen.data.scans.oddities import (
     without_masks,
     without_validation,
 )
+from medgen.data.scans.read_findings import Advance, File, read_files, survey_all
 from medgen.data.store.file_memo import cache_root
 from medgen.errors import DataError, Problem
 
@@ -39,9 +39,7 @@ class Lesions(NamedTuple):
 
 
 class Background(NamedTuple):
-    """What lies around the head in a scan, a word of `foreground`. path: below the dataset's
-    folder.
-    """
+    """What lies around the head, a word of `foreground.detect`. path: below the dataset's folder."""
 
     path: Path
     patient: str
@@ -50,8 +48,7 @@ class Background(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What `check` found. Paths in faults and warnings are below the folder, except the folder's
-    own.
+    """What `check` found. Paths are below the folder, except the folder's own.
 
     spacing: mm per pixel of the slices that a recipe is trained on.
     """
@@ -104,7 +101,7 @@ def check(
     warnings += [*cut_across(survey, good, settings), *without_validation(survey)]
     warnings += without_masks(survey, settings) if channels is None else []
     sound, where = _sound(survey, faults), cache or cache_root()
-    audited = audit.audit(sound, settings, where, survey.root, channels is not None)
+    audited = mask_check.audit(sound, settings, where, survey.root, channels is not None)
     faults += _owned(survey, audited.faults)
     found = [*_owned(survey, audited.warnings), *filling_head(survey, masks, audited.heads)]
     warnings += [fault for fault in found if fault.where not in {each.where for each in sizes}]

@@ -14,7 +14,7 @@ from medgen.data.scans import likeness
 from medgen.data.scans.finding import Finding, Job
 from medgen.data.scans.nifti import gate
 from medgen.data.scans.nifti.gate import Volume
-from medgen.data.store.foreground import detect
+from medgen.data.store.foreground.detect import detect
 from medgen.data.store.preprocess import binary, flat, window
 from medgen.errors import Problem
 

@@ -13,8 +13,8 @@ import torch
 from medgen import seeds
 from medgen.api.values import Batch, Mode, SliceFacts
 from medgen.data.store import slice_numbers
+from medgen.data.store.crop_targets import mark
 from medgen.data.store.latent_store import LatentStore
-from medgen.data.store.painted import mark
 from medgen.data.store.store import SliceStore
 
 

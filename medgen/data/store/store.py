@@ -21,11 +21,11 @@ from medgen.data.grid import Grid
 from medgen.data.scans import consistency, layouts
 from medgen.data.scans.layouts import SPLITS, Patient
 from medgen.data.scans.likeness import unpacked
-from medgen.data.store import cache_folder, concerns, crops, heads
+from medgen.data.store import cache_folder, concerns, crops, patient_heads
 from medgen.data.store.concerns import Figures
 from medgen.data.store.file_memo import cache_root
 from medgen.data.store.head import Head
-from medgen.data.store.heads import Sought
+from medgen.data.store.patient_heads import Sought
 from medgen.data.store.preprocess import Channel
 from medgen.data.store.store_building import Progress, build
 from medgen.data.store.store_index import read_index
@@ -49,7 +49,7 @@ class SliceStore:
     of each row's patient. position: of each row along the axis, voxels. lesion_area: by mask, px of
     each row. content: `[patient, channel]`, sha256 of the voxels as ASCII, empty for a constant
     volume. voxel: `[patient, 3]`, mm. likeness: of the first image of each patient, packed.
-    background: `[patient, channel]`, a word of `foreground` as ASCII, empty for a mask. figures:
+    background: `[patient, channel]`, a word of `foreground.detect` as ASCII, empty for a mask. figures:
     what there is to warn of. person: int64 `[patient]`, whose visit each is. corner, extent: of
     crops, `place` and `extent` of `Index`; None of slices. spare: px by which a crop may be moved
     to each side; 0 of slices. find_heads: gives the head of each patient. numbers: what
@@ -213,7 +213,7 @@ def open_store(
     cache = cache or cache_root()
     patients = layouts.find(settings, channels, warn)
     jobs = [sources(settings, patient, channels, masks) for patient in patients]
-    sought = heads.seek(settings, patients, [job[0].path for job in jobs])
+    sought = patient_heads.seek(settings, patients, [job[0].path for job in jobs])
     key = _key(settings, channels, jobs, sought, cache)
     folder = cache / f"slices-{key}"
     store = cache_folder.open_or_make(
@@ -225,7 +225,7 @@ def open_store(
     _refuse_overlap(patients, jobs, store, settings)
     persons = layouts.persons([patient.id for patient in patients], settings.person)
     store.person = np.unique(persons, return_inverse=True)[1].astype(np.int64)
-    store.find_heads = functools.partial(heads.find, sought, cache)
+    store.find_heads = functools.partial(patient_heads.find, sought, cache)
     store.use([patient.split for patient in patients], settings)
     _warn(store, settings, [files_of(*each) for each in zip(jobs, sought, strict=True)])
     return store

@@ -12,7 +12,7 @@ from medgen.data.scans.layouts import Patient
 from medgen.data.scans.nifti import stream
 from medgen.data.store import concerns, processes
 from medgen.data.store.file_memo import Memory
-from medgen.data.store.heads import Sought
+from medgen.data.store.patient_heads import Sought
 from medgen.data.store.preprocess import Channel
 from medgen.errors import DataError, Problem
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from medgen import Batch, Callback, DiffusionStrategy, Run, hookimpl, pictures, seeds
 from medgen.ranks import collectives
-from medgen.training import painting, sampling
+from medgen.training import lesion_region, sampling
 from medgen.training.lesion_masks import mask_channels
 
 FOLLOWED, TIMES = 3, 8
@@ -98,7 +98,7 @@ class Previewing(Callback):
         rows, seen = self._rows(), list[Tensor]()
         examples = self._examples(run, rows).map(lambda part: part.to(run.device).float())
         image, condition, numbers = examples
-        given = painting.given(run.mode, run.space, image, condition)
+        given = lesion_region.given(run.mode, run.space, image, condition)
         generators = [seeds.stream(run.recipe.run.seed, "preview", row) for row in rows]
         draw = sampling.noise(generators, run.space.shape(condition.shape[2:]), run.device)
         with (

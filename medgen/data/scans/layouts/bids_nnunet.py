@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from medgen.data.scans.layouts.listing import leave
+from medgen.data.scans.layouts.by_folders import leave
 from medgen.data.scans.layouts.types import Left, Listing, Scans, Split
 from medgen.data.scans.layouts.walk import Contents, folders, look
 from medgen.data.scans.layouts.words import stem
@@ -37,9 +37,7 @@ NOT_PATIENTS = (
 
 
 def by_subject(root: Path) -> Listing:
-    """BIDS: a subject's or session's files lie in its own folder, and in that of the same name
-    below `derivatives`.
-    """
+    """BIDS: a session's files lie in its own folder, and in its namesake below `derivatives`."""
     pipelines = [root, *_pipelines(root / "derivatives")]
     scans: list[Scans] = []
     left: list[Left] = []

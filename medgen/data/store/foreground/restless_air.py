@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from medgen.data.store.fills import SAMPLE, edges, is_fill
-from medgen.data.store.head_in_noise import RAGGED, large_parts, without_rim
+from medgen.data.store.foreground.fills import SAMPLE, edges, is_fill
+from medgen.data.store.foreground.head_in_noise import RAGGED, large_parts, without_rim
 
 LOUD, LEAST_QUIET = 0.03, 0.02
 """Variance of noise of the full range, as a share of the range squared (1/12 if all values are
@@ -51,9 +51,7 @@ def head_in_restless_air(data: np.ndarray, fills: Sequence[float]) -> np.ndarray
 
 
 def _step_variance(picture: np.ndarray) -> float:
-    """The variance of noise at a volume's edges, by the median step between neighbours, which few
-    edges change.
-    """
+    """Return the variance of noise at a volume's edges, by the median step between neighbours."""
     steps = np.concatenate([np.abs(np.diff(line)) for line in edges(picture)])
     return float(np.median(steps) ** 2) if steps.size else 0.0
 

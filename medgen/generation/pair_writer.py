@@ -29,12 +29,12 @@ from medgen.errors import (
     reason,
 )
 from medgen.evaluation.manifest_lines import Entry, Lines, has_pairs, names
-from medgen.generation.blocks import Indices
 from medgen.generation.generator import DRAWN_AGAIN, NUMBERS, Generator, Pair
+from medgen.generation.indices import Indices
 from medgen.generation.manifest import Manifest, name_of, sha256
 from medgen.generation.masks import ModelMasks
 from medgen.generation.model import Model, load_model
-from medgen.generation.pair_figures import lesion_figures
+from medgen.generation.pair_line import lesion_figures
 from medgen.generation.pairs_picture import picture
 from medgen.system import files
 from medgen.system.signals import Stop
