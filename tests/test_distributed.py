@@ -37,7 +37,11 @@ SMALL = (
 )
 VARIANTS = {
     "bravo_rflow": ("training.accumulate=2", "callbacks.ema.decay=0.9"),
-    "seg_ddpm": ("losses.mse=false", "losses.min_snr.gamma=5"),
+    "seg_ddpm": (
+        "losses.mse=false",
+        "losses.min_snr.gamma=5",
+        'mode.seg.numbers=["position"]',
+    ),
     "vae_bravo": (
         "network=autoencoder",
         "network.autoencoder.channels=[8,8]",

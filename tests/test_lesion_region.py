@@ -113,7 +113,7 @@ def test_a_crop_without_a_region_has_no_loss_and_no_gradient():
 @pytest.mark.parametrize("space", SPACES)
 def test_sampling_leaves_what_is_given_bit_for_bit_and_shows_it_without_noise(space, strategy):
     turn, batch_ = objective(space, strategy), batch()
-    given = lesion_region.given(INSERT, turn.space, *batch_)
+    given = lesion_region.given(INSERT, turn.space, batch_.image, batch_.condition)
     draw = sampling.noise(
         [torch.Generator().manual_seed(n) for n in range(3)], turn.space.shape((16, 16)), CPU
     )
@@ -133,7 +133,7 @@ def test_whole_images_are_made_as_before():
     draws = turn.draw(torch.Generator().manual_seed(1), given)
     output = turn(given, draws)
     assert (output.noisy.x == turn.strategy.corrupt(given.image, draws).x).all()
-    assert lesion_region.given(WHOLE, turn.space, *given) is None
+    assert lesion_region.given(WHOLE, turn.space, given.image, given.condition) is None
 
 
 def test_volumes_are_painted_as_slices_are():

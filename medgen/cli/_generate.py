@@ -72,6 +72,7 @@ def _make(asked: Asked, indices: Sequence[int], command: str) -> None:
             asked.max_area,
             asked.max_attempts,
             attempts,
+            asked.position,
         )
         steps = asked.steps
         if isinstance(steps, str):

@@ -29,7 +29,7 @@ from medgen.errors import (
     reason,
 )
 from medgen.evaluation.manifest_lines import Entry, Lines, has_pairs, names
-from medgen.generation.generator import DRAWN_AGAIN, Generator, Pair
+from medgen.generation.generator import DRAWN_AGAIN, NUMBERS, Generator, Pair
 from medgen.generation.manifest import Manifest, name_of, sha256
 from medgen.generation.masks import ModelMasks
 from medgen.generation.model import Model, load_model
@@ -154,6 +154,7 @@ def write_pair(pair: Pair, manifest: Manifest, make: Generator) -> None:
             write_slice(folder / f"{name}.nii.gz", values, name in pair.masks, make.grid)
 
     entry |= {DRAWN_AGAIN: pair.drawn_again} if pair.drawn_again else {}
+    entry |= {NUMBERS: dict(pair.numbers)} if pair.numbers else {}
     figures = lesion_figures(pair.channels, pair.masks, make.grid)
     write_folder(manifest, entry | figures, tuple(pair.channels), write)
 

@@ -8,9 +8,10 @@ order of `layouts.find`. Which slices are used is decided when it is opened.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from medgen.data.scans.likeness import unpacked
 from medgen.data.store import cache_folder, concerns, crops, patient_heads
 from medgen.data.store.concerns import Figures
 from medgen.data.store.file_memo import cache_root
+from medgen.data.store.head import Head
 from medgen.data.store.patient_heads import Sought
 from medgen.data.store.preprocess import Channel
 from medgen.data.store.store_building import Progress, build
@@ -50,7 +52,8 @@ class SliceStore:
     background: `[patient, channel]`, a word of `foreground.detect` as ASCII, empty for a mask. figures:
     what there is to warn of. person: int64 `[patient]`, whose visit each is. corner, extent: of
     crops, `place` and `extent` of `Index`; None of slices. spare: px by which a crop may be moved
-    to each side; 0 of slices.
+    to each side; 0 of slices. find_heads: gives the head of each patient. numbers: what
+    `slice_numbers` has measured.
     """
 
     def __init__(
@@ -84,6 +87,8 @@ class SliceStore:
             for number, channel in enumerate(self.channels)
         }
         self.person = np.arange(len(self.voxel))
+        self.find_heads: Callable[[], Sequence[Head]] = list
+        self.numbers: dict[str, np.ndarray] = {}
         self._key = key
         self._rows: dict[str, np.ndarray] = dict.fromkeys(SPLITS, np.arange(len(self)))
 
@@ -220,6 +225,7 @@ def open_store(
     _refuse_overlap(patients, jobs, store, settings)
     persons = layouts.persons([patient.id for patient in patients], settings.person)
     store.person = np.unique(persons, return_inverse=True)[1].astype(np.int64)
+    store.find_heads = functools.partial(patient_heads.find, sought, cache)
     store.use([patient.split for patient in patients], settings)
     _warn(store, settings, [files_of(*each) for each in zip(jobs, sought, strict=True)])
     return store
