@@ -243,8 +243,8 @@ def test_a_shift_alone_moves_whole_pixels_and_blurs_nothing():
 def spots(rng: np.random.Generator, count: int = 6) -> np.ndarray:
     """Lesions of 1 to 25 px that do not touch, bool `[1, SIZE, SIZE]`."""
     mask = np.zeros((SIZE, SIZE), bool)
-    for place in rng.permutation(16)[:count].tolist():
-        side, row, column = int(rng.integers(1, 6)), 4 + 7 * (place // 4), 4 + 7 * (place % 4)
+    for place in rng.permutation(9)[:count].tolist():
+        side, row, column = int(rng.integers(1, 6)), 8 + 8 * (place // 3), 8 + 8 * (place % 3)
         mask[row - side // 2 :, column - side // 2 :][:side, :side] = True
     return mask[None]
 

@@ -71,7 +71,9 @@ def place(
         own = cover(part, rows[:, window[0]], columns[:, window[1]])
         return own and (own, count_pixels(np.count_nonzero(part), ratio))
 
-    return Placed(lay(masks, grid.shape, covered), _beyond(masks.any(0), spacing, grid, middle))
+    return Placed(
+        lay(masks, grid.shape, covered), _beyond(np.asarray(masks.any(0)), spacing, grid, middle)
+    )
 
 
 def lay(
