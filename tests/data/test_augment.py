@@ -20,7 +20,7 @@ from medgen.api.tables import DataSettings
 from medgen.api.values import Mode
 from medgen.data.grid import Grid
 from medgen.data.scans.layouts import mask_names
-from medgen.data.store.augment import Augmentation, Change, Way, moved
+from medgen.data.store.augment import Affine, Augmentation, Change, moved
 from medgen.data.store.loader import Loader
 from medgen.data.store.store import SliceStore, open_store
 
@@ -208,10 +208,10 @@ def head(rng: np.random.Generator) -> np.ndarray:
 def test_images_are_what_scipy_makes_of_them(change):
     image = head(np.random.default_rng(0))
     cos, sin = math.cos(change.angle), math.sin(change.angle)
-    there = (
+    matrix = (
         change.scale * np.array([[cos, -sin], [sin, cos]]) @ np.diag([1 - 2 * change.flipped, 1])
     )
-    back, middle = np.linalg.inv(there), np.full(2, (SIZE - 1) / 2)
+    back, middle = np.linalg.inv(matrix), np.full(2, (SIZE - 1) / 2)
     offset = middle - back @ (middle + change.shift)
     expected = ndimage.affine_transform(
         image + 1, back, offset, order=1, mode="grid-constant", cval=0.0
@@ -253,7 +253,7 @@ def spots(rng: np.random.Generator, count: int = 6) -> np.ndarray:
 def test_every_lesion_keeps_its_area_when_it_is_turned(angle):
     for seed in range(10):
         mask = spots(np.random.default_rng(seed))
-        made = moved(mask, Way.of(Change(True, angle), 0, (SIZE, SIZE)))
+        made = moved(mask, Affine.of(Change(True, angle), 0, (SIZE, SIZE)))
         before, after = (sizes(each[0]) for each in (mask, made))
         assert before == after
 
@@ -267,7 +267,7 @@ def test_the_area_grows_as_the_slice_does():
     mask = np.zeros((1, SIZE, SIZE), bool)
     mask[0, 10:20, 12:18] = True
     for scale in (0.8, 1.2):
-        made = moved(mask, Way.of(Change(False, 0.1, scale), 0, (SIZE, SIZE)))
+        made = moved(mask, Affine.of(Change(False, 0.1, scale), 0, (SIZE, SIZE)))
         assert made.sum() == int(60 * scale**2 + 0.5)
 
 
@@ -287,10 +287,10 @@ def test_a_lesion_lies_where_its_image_does():
 def test_what_leaves_the_slice_takes_no_area_from_what_stays():
     mask = np.zeros((1, SIZE, SIZE), bool)
     mask[0, 0:6, 10:20] = True
-    made = moved(mask, Way.of(Change(False, 0.0, 1.0, (-4, 0)), 0, (SIZE, SIZE)))
+    made = moved(mask, Affine.of(Change(False, 0.0, 1.0, (-4, 0)), 0, (SIZE, SIZE)))
     assert made.sum() == 2 * 10
     assert made[0, :2, 10:20].all()
-    gone = moved(mask, Way.of(Change(False, 0.0, 1.0, (-8, 0)), 0, (SIZE, SIZE)))
+    gone = moved(mask, Affine.of(Change(False, 0.0, 1.0, (-8, 0)), 0, (SIZE, SIZE)))
     assert not gone.any()
 
 
@@ -298,8 +298,8 @@ def test_a_core_stays_inside_of_its_lesion():
     lesion, core = np.zeros((2, SIZE, SIZE), bool)
     lesion[8:18, 9:20], core[11:15, 12:16] = True, True
     for seed in range(10):
-        way = Way.of(Augmentation(AFFINE, seed, GRID).draw(0), 0, (SIZE, SIZE))
-        made = moved(np.stack([lesion, core]), way)
+        affine = Affine.of(Augmentation(AFFINE, seed, GRID).draw(0), 0, (SIZE, SIZE))
+        made = moved(np.stack([lesion, core]), affine)
         assert made[1].any()
         assert not (made[1] & ~made[0]).any()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,35 +73,35 @@ class Augmentation:
         change = self.draw(place)
         if not self.settings.affine:
             return np.flip(slices, 1 + (self.side or 0)) if change.flipped else slices
-        way = Way.of(change, self.side, self.grid.shape)
+        affine = Affine.of(change, self.side, self.grid.shape)
         out, is_mask = np.empty_like(slices), np.asarray(masks, bool)
         images = torch.from_numpy(slices[~is_mask].astype(np.float32)) - AIR
         rows, columns = (slice(0, count) for count in self.grid.shape)
-        out[~is_mask] = (_at(images, way.sources(rows, columns)) + AIR).numpy()
-        out[is_mask] = np.where(moved(slices[is_mask] > 0, way), 1.0, AIR)
+        out[~is_mask] = (_at(images, affine.sources(rows, columns)) + AIR).numpy()
+        out[is_mask] = np.where(moved(slices[is_mask] > 0, affine), 1.0, AIR)
         return out
 
 
-class Way(NamedTuple):
-    """From px of a slice to px of what becomes of it, and back; both count from the first px's middle.
+class Affine(NamedTuple):
+    """Maps px of a slice to px of the changed slice, and back; 0 is the middle of the first px.
 
-    there: float64 `[2, 2]`, about the middle. shift: px. shape: of the slice. ratio: by which areas
-    grow.
+    matrix: float64 `[2, 2]`, about the middle. shift: px, afterwards. shape: of the slice. ratio: by
+    which areas grow.
     """
 
-    there: Array
+    matrix: Array
     shift: Array
     shape: tuple[int, ...]
     ratio: float
 
     @classmethod
-    def of(cls, change: Change, side: int | None, shape: tuple[int, ...]) -> Way:
-        """Return the way of a change. side: axis that a flip is along."""
+    def of(cls, change: Change, side: int | None, shape: tuple[int, ...]) -> Affine:
+        """Return the map of a change. side: axis that a flip is along."""
         cos, sin = math.cos(change.angle), math.sin(change.angle)
-        there = change.scale * np.array([[cos, -sin], [sin, cos]])
+        matrix = change.scale * np.array([[cos, -sin], [sin, cos]])
         if change.flipped:
-            there[:, side] *= -1
-        return cls(there, np.array(change.shift, np.float64), shape, change.scale**2)
+            matrix[:, side] *= -1
+        return cls(matrix, np.array(change.shift, np.float64), shape, change.scale**2)
 
     @property
     def middle(self) -> Array:
@@ -109,11 +110,11 @@ class Way(NamedTuple):
 
     def targets(self, at: Array) -> Array:
         """Tell where points `[point, axis]` of a slice come to lie."""
-        return (at - self.middle) @ self.there.T + self.middle + self.shift
+        return (at - self.middle) @ self.matrix.T + self.middle + self.shift
 
     def sources(self, rows: slice, columns: slice) -> list[Array]:
         """Tell where the px of a window come from, per axis `[row, column]`."""
-        back, middle = np.linalg.inv(self.there), self.middle
+        back, middle = np.linalg.inv(self.matrix), self.middle
         row, column = (
             each - centre - by
             for each, centre, by in zip(
@@ -126,30 +127,31 @@ class Way(NamedTuple):
         ]
 
 
-def moved(masks: Array, way: Way) -> Array:
-    """Move masks, bool `[mask, *shape]`, each lesion with its area times `way.ratio`.
+def moved(masks: Array, affine: Affine) -> Array:
+    """Move masks, bool `[mask, *shape]`, each lesion with its area times `affine.ratio`.
 
     A lesion of which a part leaves the slice keeps the area of the rest.
     """
+    return lay(masks, affine.shape, partial(_cover, affine))
 
-    def covered(part: Array, window: Window) -> tuple[Cover, int] | None:
-        starts = np.array([each.start for each in window])
-        targets = way.targets(np.argwhere(part) + starts)
-        inside = ((targets > -0.5) & (targets < np.array(way.shape) - 0.5)).all(1)
-        if not inside.any():
-            return None
-        reach = math.sqrt(way.ratio) * math.sqrt(2)
-        rows, columns = (
-            slice(max(0, math.floor(low - reach)), min(count, math.ceil(high + reach) + 1))
-            for low, high, count in zip(targets.min(0), targets.max(0), way.shape, strict=True)
-        )
-        sources = way.sources(rows, columns)
-        away = [each - start for each, start in zip(sources, starts.tolist(), strict=True)]
-        share = _at(torch.from_numpy(part.astype(np.float32))[None], away)[0].numpy()
-        count = count_pixels(np.count_nonzero(inside), way.ratio)
-        return Cover(rows, columns, np.round(share, DIGITS)), count
 
-    return lay(masks, way.shape, covered)
+def _cover(affine: Affine, part: Array, window: Window) -> tuple[Cover, int] | None:
+    """Return what a lesion, bool in its window, covers when it is moved, and how many px it becomes."""
+    starts, shape = [each.start for each in window], affine.shape
+    targets = affine.targets(np.argwhere(part) + starts)
+    inside = np.all((targets > -0.5) & (targets < np.array(shape) - 0.5), axis=1)
+    if not inside.any():
+        return None
+    reach = math.sqrt(2 * affine.ratio)  # of linear interpolation, along a diagonal
+    ends = zip(targets.min(0) - reach, targets.max(0) + reach, shape, strict=True)
+    rows, columns = (
+        slice(max(0, math.floor(low)), min(count, math.ceil(high) + 1)) for low, high, count in ends
+    )
+    points = zip(affine.sources(rows, columns), starts, strict=True)
+    values = torch.from_numpy(part.astype(np.float32))[None]
+    share = _at(values, [each - start for each, start in points])[0].numpy()
+    count = count_pixels(np.count_nonzero(inside), affine.ratio)
+    return Cover(rows, columns, np.round(share, DIGITS)), count
 
 
 def _at(values: torch.Tensor, points: Sequence[Array]) -> torch.Tensor:
