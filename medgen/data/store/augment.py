@@ -110,7 +110,7 @@ class Affine(NamedTuple):
 
     def targets(self, at: Array) -> Array:
         """Tell where points `[point, axis]` of a slice come to lie."""
-        return (at - self.middle) @ self.matrix.T + self.middle + self.shift
+        return np.asarray((at - self.middle) @ self.matrix.T + self.middle + self.shift)
 
     def sources(self, rows: slice, columns: slice) -> list[Array]:
         """Tell where the px of a window come from, per axis `[row, column]`."""
