@@ -18,7 +18,7 @@ from test_generate import files
 from medgen.config.recipe import load
 from medgen.data.store.nifti_writer import read_slice
 from medgen.evaluation import obedience
-from medgen.generation import auto_steps, pairs
+from medgen.generation import auto_steps, pair_writer
 from medgen.generation.masks import JointMasks
 
 Run = Callable[..., Any]
@@ -53,8 +53,8 @@ def run(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(run: Path) -> pairs.Model:
-    return pairs.load_model(run / "latest.pt")
+def model(run: Path) -> pair_writer.Model:
+    return pair_writer.load_model(run / "latest.pt")
 
 
 def generate(medgen: Run, run: Path, out: Path, *more: object, count: int | None = 5) -> Any:
@@ -67,8 +67,8 @@ def entries(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
 
 
-def maker(model: pairs.Model, masks: JointMasks, inside: int = 0) -> pairs.Generator:
-    return pairs.Generator(model, masks, 0, STEPS, BATCH, inside)
+def maker(model: pair_writer.Model, masks: JointMasks, inside: int = 0) -> pair_writer.Generator:
+    return pair_writer.Generator(model, masks, 0, STEPS, BATCH, inside)
 
 
 # Trained
@@ -165,7 +165,7 @@ def test_a_lesion_outside_its_head_is_drawn_again_with_the_head(model, monkeypat
     make = maker(model, JointMasks(model, 0, STEPS, 1.0, 4), inside=4)
     (first, second) = make.block(0)
     judged = iter([1.0, 1.0, 0.0])
-    monkeypatch.setattr(pairs.Generator, "outside", lambda *_: next(judged))
+    monkeypatch.setattr(pair_writer.Generator, "outside", lambda *_: next(judged))
     settled = make.settled(second)
     assert settled.faults == ["outside_head", "outside_head", ""]
     assert settled.drawn_again == 2
