@@ -55,7 +55,7 @@ def _masks(
 ) -> Masks:
     if seg_model is None and image is not None and makes_pairs(image):
         require_image_model(image, with_masks=False)
-        return lambda steps: JointMasks(image, seed, steps, max_area, max_attempts)
+        return lambda steps: JointMasks(image, seed, steps, max_area, max_attempts, within)
     if seg_model is None:
         return lambda steps: None
     if seg_model.is_dir():
