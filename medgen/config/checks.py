@@ -18,6 +18,7 @@ Check = Callable[[Recipe], Iterable[Problem]]
 def checks(recipe: Recipe) -> Iterator[tuple[str, Check]]:
     """List every check with the table that it belongs to."""
     yield "data", check_data
+    yield "data", check_augment
     yield "mode", check_numbers
     yield "training", check_training
     for kind, name in recipe.names.items():
@@ -54,6 +55,17 @@ def check_data(recipe: Recipe) -> Iterator[Problem]:
         yield Problem(
             "data.masks", what, likely or f'Add masks.{DEFAULT_MASK} = {{ file = "..." }}'
         )
+
+
+def check_augment(recipe: Recipe) -> Iterator[Problem]:
+    """Find changes of slices that would make them something else."""
+    data = recipe.data
+    if data.augment.flip and data.axis == "sagittal":
+        what = f"got {data.augment.flip:g}, but sagittal slices (data.axis) have no left and right"
+        yield Problem("data.augment.flip", what, "Remove it")
+    if data.augment.on and data.crop != "none":
+        what = f'is on, but changes whole slices, and data.crop = "{data.crop}" moves crops itself'
+        yield Problem("data.augment", what, "Remove it")
 
 
 def check_training(recipe: Recipe) -> Iterator[Problem]:

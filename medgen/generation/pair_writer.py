@@ -46,7 +46,7 @@ class Outcome(NamedTuple):
     """Counts of written and left-out pairs.
 
     failed: number left out; first: the first of their indices. rejected: number of invalid masks by
-    `ModelMasks.fault`, or `outside_head`. empty: True if the folder has no pair.
+    `DrawnMasks.fault`, or `outside_head`. empty: True if the folder has no pair.
     """
 
     failed: int

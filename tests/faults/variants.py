@@ -30,6 +30,12 @@ VARIANTS = {
         'mode.dual.numbers=["position", "lesion_size", "spacing", "contrast"]',
     ),
     "vae_bravo": AUTOENCODER,
+    "joint_rflow": (
+        "data.augment.flip=0.5",
+        "data.augment.rotate=10",
+        "data.augment.shift=2",
+        "training.accumulate=2",
+    ),
     "insert_rflow": (
         "data.axis=coronal",
         "training.batch_size=2",

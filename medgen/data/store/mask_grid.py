@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
 
 from medgen.data.grid import Grid
-from medgen.data.store.lesion_pixels import Array, count_pixels, cover, most_covered
+from medgen.data.store.lesion_pixels import Array, Cover, count_pixels, cover, most_covered
 from medgen.data.store.resample import weights
 
 SAME = 1e-3
@@ -18,6 +18,8 @@ SAME = 1e-3
 MOST = 4.0
 """How many times larger or smaller slices may be: beyond it most likely a unit is wrong."""
 TOUCHING = np.ones((3, 3))
+Window = tuple[slice, slice]
+"""Rows and columns of a slice."""
 
 
 class Placed(NamedTuple):
@@ -57,7 +59,6 @@ def place(
     middle = [count / 2 for count in sides] if middle is None else middle
     if is_same(sides, spacing, grid) and np.allclose(middle, np.array(grid.shape) / 2):
         return Placed(masks, outside=False)
-    labels = np.tensordot(1 << np.arange(len(masks)), masks.astype(np.int64), 1)
     rows, columns = (
         weights(count, mm, extent, size, centre).toarray()
         for count, mm, extent, size, centre in zip(
@@ -65,21 +66,39 @@ def place(
         )
     )
     ratio = math.prod(spacing) / grid.cell
-    placed = np.zeros(grid.shape, np.int64)
-    smallest_first = sorted(_lesions(labels), key=lambda lesion: np.count_nonzero(lesion[1]))
-    for label, part, (height, width) in smallest_first:
-        own = cover(part, rows[:, height], columns[:, width])
-        if own is not None:
-            window = placed[own.rows, own.columns]
-            count = count_pixels(np.count_nonzero(part), ratio)
-            window[most_covered(own.share * (window == 0), count)] = label
+
+    def covered(part: Array, window: Window) -> tuple[Cover, int] | None:
+        own = cover(part, rows[:, window[0]], columns[:, window[1]])
+        return own and (own, count_pixels(np.count_nonzero(part), ratio))
+
     return Placed(
-        (placed >> np.arange(len(masks))[:, None, None] & 1).astype(bool),
-        _beyond(labels, spacing, grid, middle),
+        lay(masks, grid.shape, covered), _beyond(np.asarray(masks.any(0)), spacing, grid, middle)
     )
 
 
-def _lesions(labels: Array) -> Iterator[tuple[int, Array, tuple[slice, slice]]]:
+def lay(
+    masks: Array,
+    shape: tuple[int, ...],
+    covered: Callable[[Array, Window], tuple[Cover, int] | None],
+) -> Array:
+    """Lay masks, bool `[mask, row, column]`, on a grid of another shape: each lesion becomes the
+    pixels that it covers most, smaller ones first.
+
+    covered: gives what a lesion, bool in its window, covers, and how many pixels it becomes; None if
+    off the grid.
+    """
+    labels = np.tensordot(1 << np.arange(len(masks)), masks.astype(np.int64), 1)
+    laid = np.zeros(shape, np.int64)
+    smallest_first = sorted(_lesions(labels), key=lambda lesion: np.count_nonzero(lesion[1]))
+    for label, part, window in smallest_first:
+        if own := covered(part, window):
+            found, count = own
+            there = laid[found.rows, found.columns]
+            there[most_covered(found.share * (there == 0), count)] = label
+    return np.asarray(laid >> np.arange(len(masks))[:, None, None] & 1).astype(bool)
+
+
+def _lesions(labels: Array) -> Iterator[tuple[int, Array, Window]]:
     """Each connected part of each label: the label, the part in its window, and the window."""
     for label in np.unique(labels[labels > 0]).tolist():
         parts, _ = ndimage.label(labels == label, TOUCHING)
@@ -87,11 +106,11 @@ def _lesions(labels: Array) -> Iterator[tuple[int, Array, tuple[slice, slice]]]:
             yield label, parts[window] == number, window
 
 
-def _beyond(labels: Array, spacing: Sequence[float], grid: Grid, middle: Sequence[float]) -> bool:
+def _beyond(lesion: Array, spacing: Sequence[float], grid: Grid, middle: Sequence[float]) -> bool:
     """Whether the middle of any pixel of a lesion lies outside the grid."""
     away = (
         np.abs(np.arange(count) + 0.5 - centre) * mm
-        for count, mm, centre in zip(labels.shape, spacing, middle, strict=True)
+        for count, mm, centre in zip(lesion.shape, spacing, middle, strict=True)
     )
     rows, columns = (each > extent / 2 for each, extent in zip(away, grid.extent, strict=True))
-    return bool(labels[rows].any() or labels[:, columns].any())
+    return bool(lesion[rows].any() or lesion[:, columns].any())
