@@ -23,7 +23,7 @@ class Images(ModeSettings):
     pooled: bool = field(False, help="treat every image as a sample of its own with one channel")
 
     def check(self, recipe: Recipe) -> Iterator[Problem]:
-        from medgen.evaluation.manifest_lines import (
+        from medgen.data.scans.manifest_lines import (
             is_file_name,
         )  # NumPy is nothing for `medgen --help`
 
