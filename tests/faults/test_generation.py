@@ -1,6 +1,6 @@
 """Generation goes on: whatever ends it, the same command leads to the same bytes.
 
-Covers: medgen.generation.indices, medgen.evaluation.manifest_lines, medgen.run.versions.
+Covers: medgen.generation.indices, medgen.data.scans.manifest_lines, medgen.run.versions.
 """
 
 from __future__ import annotations

@@ -164,7 +164,8 @@ class Loader:
             middles = np.full((len(rows), 2), self.store.size // 2) - (
                 0 if moved is None else moved
             )
-            masks = mark(masks, middles, self.mode.margin, self.store.grid.spacing)
+            images = self.store.read(rows, self.mode.images, moved)
+            masks = mark(masks, images, middles, self.mode.margin, self.store.grid.spacing)
         return torch.from_numpy(masks)
 
     def _numbers_of(self, rows: np.ndarray) -> torch.Tensor | tuple[()]:
