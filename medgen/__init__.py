@@ -1,6 +1,5 @@
 """Labelled synthetic brain MRI. What authors of plugins import: complete, typed, and without torch."""
 
-from medgen.api.conditions import Check, between, ge, gt, le, one_of
 from medgen.api.hooks import hookimpl
 from medgen.api.interfaces import (
     Autoencoder,
@@ -31,6 +30,7 @@ from medgen.api.recipe import (
 )
 from medgen.api.run_state import Slices
 from medgen.api.settings import field, settings
+from medgen.api.value_checks import Check, between, ge, gt, le, one_of
 from medgen.api.values import (
     TIME_SCALE,
     AutoencoderPrediction,

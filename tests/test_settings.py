@@ -1,6 +1,6 @@
 """A table becomes a settings object strictly, or every mistake in it is told.
 
-Covers: medgen.api.conditions, medgen.api.field_types, medgen.api.messages, medgen.api.structure.
+Covers: medgen.api.value_checks, medgen.api.field_types, medgen.api.messages, medgen.api.structure.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 import pytest
 
-from medgen.api.conditions import Check, between, ge, gt, le, one_of
 from medgen.api.messages import as_toml, did_you_mean
 from medgen.api.settings import field, fields, settings, unstructure
 from medgen.api.structure import structure
+from medgen.api.value_checks import Check, between, ge, gt, le, one_of
 
 
 @settings

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from medgen.api.conditions import between
 from medgen.api.settings import field, settings
+from medgen.api.value_checks import between
 
 
 @settings

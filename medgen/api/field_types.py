@@ -6,8 +6,8 @@ import types
 from pathlib import Path
 from typing import Literal, Union, get_args, get_origin
 
-from medgen.api.conditions import Check
 from medgen.api.messages import as_toml
+from medgen.api.value_checks import Check
 
 NOUNS = {
     bool: ("true or false", "true or false"),

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 import attrs
 
-from medgen.api.conditions import Check, require
 from medgen.api.field_types import expectation
 from medgen.api.messages import Plain
+from medgen.api.value_checks import Check, require
 from medgen.system.names import portable
 
 if TYPE_CHECKING:

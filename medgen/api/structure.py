@@ -25,7 +25,6 @@ from cattrs.errors import (
 )
 from cattrs.gen import make_dict_structure_fn, make_mapping_structure_fn, override
 
-from medgen.api.conditions import Check, Mismatch, require
 from medgen.api.field_types import (
     NOUNS,
     expectation,
@@ -37,6 +36,7 @@ from medgen.api.field_types import (
 )
 from medgen.api.messages import KeyPath, unknown_key
 from medgen.api.settings import attributes
+from medgen.api.value_checks import Check, Mismatch, require
 from medgen.errors import Problem
 from medgen.system.names import native
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from medgen.api.augment import AugmentSettings
-from medgen.api.conditions import Check, between, ge, gt, one_of
 from medgen.api.settings import field, settings
+from medgen.api.value_checks import Check, between, ge, gt, one_of
 
 LARGEST_SIZE = 4096
 """Maximum side of a training image, px."""

@@ -14,7 +14,6 @@ from typing import Any
 
 import attrs
 
-from medgen.api.conditions import ge
 from medgen.api.measures import FeaturesSettings, SegmenterSettings
 from medgen.api.recipe import (
     CallbackSettings,
@@ -27,6 +26,7 @@ from medgen.api.recipe import (
     TableSettings,
 )
 from medgen.api.settings import field, fields, settings
+from medgen.api.value_checks import ge
 from medgen.config import installed, plugin_hooks
 from medgen.config.containment import contained
 from medgen.config.entries import Entry, Given, Plugin

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import click
 
 from medgen import hookimpl
-from medgen.api.conditions import Check, between, ge
 from medgen.api.recipe import TableSettings
 from medgen.api.settings import field, settings
+from medgen.api.value_checks import Check, between, ge
 from medgen.config.checks import require_equal_shares
 from medgen.errors import Problem, RecipeError, reason
 
