@@ -48,9 +48,7 @@ class Objective(nn.Module, Turn):
     def forward(self, batch: Batch, draws: Draws, before: TurnOutput | None = None) -> TurnOutput:
         """Losses by name, each `[batch]`, for images and conditions in [-1, 1]."""
         image, condition, numbers = batch  # no condition: zero channels
-        region = lesion_region.region(
-            self.mode, self.space, condition
-        )  # everywhere: nothing is given
+        region = lesion_region.region(self.mode, self.space, condition)
         x0 = self.space.encode(image, draws)
         noisy = region.noise_inside(self.strategy.corrupt(x0, draws))
         given = conditions(self.space, condition, numbers)
