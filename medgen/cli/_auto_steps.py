@@ -25,9 +25,7 @@ OTHERWISE = "Give --steps N"
 def settle(
     make: Make, folder: Path, image_model: Path | None, against: str | None, seed: int, stop: Stop
 ) -> int | None:
-    """Return the number of steps of the pairs in a folder, measured first if there is none. Raises
-    RecipeError.
-    """
+    """Return a folder's number of steps, measured if it has none. Raises RecipeError."""
     before = auto_steps.before(folder, make)
     ruler = _ruler(make, image_model, against, seed) if before is None else None
     if ruler is not None:

@@ -75,7 +75,7 @@ class LesionScores:
         return LesionScores(*mine, self.false_sample[false], self.false_diameter[false])
 
     def mean_dice(self) -> float:
-        """Return lesion-wise Dice in [0, 1] or NaN: sum over lesions by lesions and false
+        """Return lesion-wise Dice, 0 to 1 or NaN: the sum over lesions, by them and false
         positives.
         """
         count = len(self.dice) + len(self.false_sample)

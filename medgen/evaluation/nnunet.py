@@ -166,9 +166,7 @@ def _case(name: str) -> str:
 def _write(
     made: Path, samples: Samples, cases: Sequence[Case], advance: Callable[[], None]
 ) -> None:
-    """Images and labels, with a third axis of 1 whatever axis they were cut along: nnU-Net wants
-    it.
-    """
+    """Write images and labels with a third axis of 1, which nnU-Net wants, whatever axis it was."""
     grid = Grid.of_slices(samples.images.shape[-1], samples.grid.spacing[0], "axial")
     for case, image, mask in zip(cases, samples.images, samples.masks, strict=True):
         for number, channel in enumerate(image):

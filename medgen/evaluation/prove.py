@@ -62,9 +62,7 @@ def read(
 
 
 def require_usable(given: Comparison) -> None:
-    """Raise DataError or RecipeError unless there are persons enough; warn where little can be
-    told.
-    """
+    """Raise DataError or RecipeError for too few persons; warn where little can be told."""
     pool, test = len(given.pool.persons), len(given.test.persons)
     if set(given.pool.persons.tolist()) & set(given.test.persons.tolist()):
         raise DataError(
@@ -98,9 +96,7 @@ def prove(
     workers: int,
     stop: Stop | None = None,
 ) -> Proof:
-    """Train what is missing in OUT/results and judge all. Raises StoppedError once `stop` has a
-    reason.
-    """
+    """Train what OUT/results lacks and judge all. Raises StoppedError once `stop` has a reason."""
     require_usable(given)
     planned = arms.arms_of(len(given.pool.persons), given.base)
     made_with = arm_results.identity(given, segmenter)
@@ -117,9 +113,7 @@ class _Job(NamedTuple):
 
 
 def _work(job: _Job) -> str:
-    """In a worker: the result is kept at once, so that nothing but the arms in hand is lost with a
-    kill.
-    """
+    """Train arms in a worker, keeping each result at once, so that a kill loses only those in hand."""
     arm_results.write(job.path, arms.run(job.given, job.arm, job.repeat))
     return job.arm.name
 

@@ -1,6 +1,4 @@
-"""Slices to compare: real ones through the slice store, pairs from their folder, both on the pairs'
-grid.
-"""
+"""Slices to compare: real ones through the slice store, pairs from their folder, on one grid."""
 
 from __future__ import annotations
 

@@ -55,8 +55,7 @@ def without_mask(
     most: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Samples:
-    """Make the images of the first `most` of some pairs again, of the same noise and given an empty
-    mask.
+    """Make images of the first `most` pairs again, of the same noise and an empty mask.
 
     The masks that come along are those of the pairs, which the images were not given.
     """

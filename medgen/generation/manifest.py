@@ -51,25 +51,20 @@ def sha256(path: Path) -> str | None:
 
 
 class Begun(NamedTuple):
-    """A manifest that is there. header: the first line. has_pairs: whether later pairs must be made
-    likewise.
-    """
+    """A manifest that exists. header: the first line. has_pairs: whether it binds later pairs."""
 
     header: Entry
     has_pairs: bool
 
 
 def begun(out: Path) -> Begun | None:
-    """Read the settings of pairs that were begun in a folder. Raises CheckpointError for a damaged
-    manifest.
-    """
+    """Read the settings of pairs begun in a folder. Raises CheckpointError for a damaged manifest."""
     with closing(Lines(out / "manifest.jsonl")) as lines:
         return None if lines.header is None else Begun(lines.header, has_pairs(out, lines))
 
 
 class Manifest:
-    """`manifest.jsonl`: a header with the settings, then a line per pair; sorted when all are
-    written.
+    """`manifest.jsonl`: a header with the settings, then a line per pair; sorted at the end.
 
     identity: everything besides the index that decides a pair's bytes; once a pair exists, any
     other is refused. made_with: versions and device, which may change the last bits; differences
@@ -114,9 +109,7 @@ class Manifest:
         made_with: Mapping[str, Any],
         notes: Mapping[str, Any] = MappingProxyType({}),
     ) -> Iterator[Manifest]:
-        """Open the manifest, or begin a new one. Raises CheckpointError if it is damaged or of
-        other pairs.
-        """
+        """Open or begin the manifest. Raises CheckpointError if it is damaged or of other pairs."""
         out.mkdir(parents=True, exist_ok=True)
         with closing(Locks(out / ".lock")) as locks:
             manifest = cls(out, locks, identity, made_with, notes)

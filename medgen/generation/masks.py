@@ -60,9 +60,7 @@ class MaskSource(Protocol):
 
 
 class DrawnMasks(ABC):
-    """Masks drawn from noise. Invalid masks are drawn again: empty, larger than `max_area` (share),
-    or outside.
-    """
+    """Masks drawn from noise, and again if empty, larger than `max_area` (share), or outside."""
 
     names: tuple[str, ...]
     grid: Grid

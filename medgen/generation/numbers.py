@@ -108,9 +108,7 @@ def restricted(found: Table, option: str, *ranges: Range) -> Table:
 
 
 def of_image(found: Table, known: Row, seed: int, index: int, attempt: int) -> dict[str, float]:
-    """Draw what an image model is given: what is known of the pair, and the rest of a slice like
-    it.
-    """
+    """Draw numbers for an image model: known ones of the pair, the others of a slice like it."""
     drawn = found.near(known).drawn(seed, "image numbers", index, attempt)
     return drawn | {name: value for name, value in known.items() if name in drawn}
 

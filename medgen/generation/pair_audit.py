@@ -1,5 +1,4 @@
-"""Audit the pairs of a folder: what each is most like goes to its line, and copies go to
-`set_aside/`.
+"""Audit a folder's pairs: note what each is most like, and move copies to `set_aside/`.
 
 A line is written before its folder is moved, so that a process that is killed in between leaves no
 copy unmarked; the next audit moves what is marked. Nothing is deleted, and `generate` does not make
@@ -213,8 +212,7 @@ def held(out: Path, alone: bool) -> Iterator[Locks]:
     """Work in a folder of pairs, beside others or alone. Raises RunInUseError if pairs are being
     made in it.
 
-    There is one set of locks at a time in a process: closing another handle of the file would end
-    them all.
+    A process has one set of locks: closing another handle of the file would end them all.
     """
     with listed(out):
         pass

@@ -75,9 +75,8 @@ def generate(
 ) -> None:
     """Write pairs below `out/train`, skipping whole existing ones.
 
-    Other processes may write other indices into the same folder. Raises CheckpointError if `out`
-    holds pairs with other settings, StoppedError between two blocks once `stop` has a reason, and
-    StorageError.
+    Other processes may write other indices into the folder. Raises CheckpointError for pairs of
+    other settings, StorageError, and StoppedError between two blocks once `stop` has a reason.
     """
     with (
         with_advice(out, blocks_too_large(make.batch_size)),
@@ -160,8 +159,8 @@ def write_pair(pair: Pair, manifest: Manifest, make: Generator) -> None:
 def write_folder(
     manifest: Manifest, entry: Entry, names: Sequence[str], write: Callable[[Path], None]
 ) -> None:
-    """Let `write` put NAME.nii.gz into a temporary folder, note it, and rename it, so that all
-    appear together.
+    """Let `write` fill a temporary folder with NAME.nii.gz, and rename it, so that all appear at
+    once.
     """
     folder = manifest.out / "train" / name_of(entry["index"])
     temporary = folder.with_name(f".tmp-{folder.name}")
@@ -178,9 +177,7 @@ def write_folder(
 
 
 def _place(temporary: Path, folder: Path) -> None:
-    """Rename the folder; to repair a pair, rename file by file, as users may have added files to
-    it.
-    """
+    """Rename the folder; to repair a pair, file by file, as users may have added files."""
     if folder.is_symlink():
         raise StorageError(
             Problem(folder, "is a link, and a pair has to be written there", "Remove it")

@@ -41,3 +41,12 @@ def composed(name: str) -> str:
 def is_utf8(text: str) -> bool:
     """Return whether a recipe, which is UTF-8, can hold a text."""
     return not any("\udc80" <= each <= "\udcff" for each in text)
+
+
+def is_file_name(name: object) -> bool:
+    """Return True if a channel can name a file: one that stays in its folder and is not hidden."""
+    if not isinstance(name, str) or not name.isprintable():
+        return False
+    return (
+        0 < len(name) <= 100 and not name.startswith(".") and "/" not in name and "\\" not in name
+    )

@@ -15,9 +15,7 @@ from medgen.training.number_channels import conditions
 
 
 class Objective(nn.Module, Turn):
-    """The one turn of a diffusion strategy. It owns the network's parameters and draws nothing
-    itself.
-    """
+    """A diffusion strategy's one turn. Owns the network's parameters and draws nothing itself."""
 
     name = "network"
 
@@ -48,9 +46,7 @@ class Objective(nn.Module, Turn):
     def forward(self, batch: Batch, draws: Draws, before: TurnOutput | None = None) -> TurnOutput:
         """Losses by name, each `[batch]`, for images and conditions in [-1, 1]."""
         image, condition, numbers = batch  # no condition: zero channels
-        region = lesion_region.region(
-            self.mode, self.space, condition
-        )  # everywhere: nothing is given
+        region = lesion_region.region(self.mode, self.space, condition)
         x0 = self.space.encode(image, draws)
         noisy = region.noise_inside(self.strategy.corrupt(x0, draws))
         given = conditions(self.space, condition, numbers)
@@ -63,8 +59,7 @@ class Objective(nn.Module, Turn):
     def validation_metrics(
         self, output: TurnOutput, total: Tensor, truth: Tensor, lesion: Tensor | None
     ) -> list[tuple[str, Tensor]]:
-        """Return the loss by time, and PSNR and error inside lesions of the one-step estimate of
-        x0.
+        """Return the loss by time, and PSNR and error in lesions of the one-step estimate of x0.
 
         What is given of an image counts as right, so that there is no error outside lesions where
         only these are made.

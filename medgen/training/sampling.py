@@ -1,6 +1,4 @@
-"""Noise to images, for previews and for `generate`: the same few lines for every strategy and
-space.
-"""
+"""Turn noise into images, for previews and `generate`, for every strategy and space."""
 
 from __future__ import annotations
 
@@ -56,8 +54,7 @@ def predictor(
     watch: Watch | None,
     given: Given | None = None,
 ) -> Predict:
-    """`predict(xt, t)` through the same `read` as training. condition: in the space, `[batch,
-    channel, *space]`.
+    """Return `predict(xt, t)`, which reads as training does. condition: `[batch, channel, *space]`.
 
     The network sees what is given without noise, as in training, whatever the sampler makes of it.
     """

@@ -1,6 +1,4 @@
-"""The loop. One step: a batch, its draws, each turn's losses and gradients, an update; no sync with
-the device.
-"""
+"""The loop. A step: a batch, its draws, each turn's losses, gradients and update; never a sync."""
 
 from __future__ import annotations
 
@@ -28,9 +26,7 @@ from medgen.training.validation import register_validation, validate
 
 
 def fit(run: TrainingRun) -> None:
-    """Train until every step is done or someone stops the run; callbacks hear of the end either
-    way.
-    """
+    """Train until every step is done or the run is stopped; callbacks hear of the end either way."""
     error: BaseException | None = None
     try:
         run.hooks.medgen_run_start(run=run)
@@ -58,9 +54,7 @@ class Trainer:
     """The core's own fit."""
 
     def __init__(self, run: TrainingRun, rate: Rate | None = None, batch_size: int | None = None):
-        """rate: learning rate by step, else the recipe's. batch_size: samples of a step, else the
-        recipe's.
-        """
+        """rate, batch_size: learning rate by step and samples of a step; by default the recipe's."""
         self.run, self.rate, self.batch_size = run, rate or run.learning_rate, batch_size
         self.training = self._settings()
         register_validation(run)
@@ -188,8 +182,7 @@ class Trainer:
         )
 
     def _descend(self, name: str, result: TurnOutput, record: dict[str, Tensor]) -> None:
-        """Add the gradients of this part of the batch, and note its share of the means over the
-        batch.
+        """Add this part's gradients, and note its share of the means over the batch.
 
         `loss/train` is what the first turn minimises; the others' losses have names of their own
         and no weights.

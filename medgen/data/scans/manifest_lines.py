@@ -14,19 +14,11 @@ import numpy as np
 
 from medgen.errors import CheckpointError, DataError, Problem
 from medgen.system import files
+from medgen.system.names import is_file_name
 
 Entry = dict[str, Any]
 MOST = 1 << 61
 """Upper bound of indices, so that each block has a byte to lock."""
-
-
-def is_file_name(name: object) -> bool:
-    """Return True if a channel can name a file: one that stays in its folder and is not hidden."""
-    if not isinstance(name, str) or not name.isprintable():
-        return False
-    return (
-        0 < len(name) <= 100 and not name.startswith(".") and "/" not in name and "\\" not in name
-    )
 
 
 class Lines(Mapping[int, Entry]):

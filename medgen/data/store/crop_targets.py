@@ -56,9 +56,7 @@ def region(mask: Array, head: Array, margin: float, spacing: Sequence[float]) ->
 
 
 def grown(mask: Array, spacing: Sequence[float], margin: float) -> Array:
-    """Dilate a mask, bool `[*size]`, by all voxels whose centres are at most `margin` mm from one
-    of it.
-    """
+    """Dilate a mask, bool `[*size]`, by all voxels with centres at most `margin` mm from one of it."""
     made = np.zeros_like(mask)
     for box in ndimage.find_objects(mask.astype(np.uint8)):
         wide = tuple(

@@ -17,9 +17,7 @@ PART = 256
 
 
 def scaled(store: SliceStore, names: Sequence[str]) -> np.ndarray:
-    """Return float32 `[row, number]` as models see them, about in [-1, 1], of every row of a
-    store.
-    """
+    """Return float32 `[row, number]` of a store as models see them, about in [-1, 1]."""
     columns = [
         [NUMBERS[name].scale(value) for value in measured(store, name).tolist()] for name in names
     ]

@@ -73,11 +73,8 @@ class SliceStore:
         self.figures = Figures(
             self.grid, **{name: getattr(index, name) for name in Figures._fields[1:]}
         )
-        self.patient, self.position, self.foreground = (
-            index.patient,
-            index.position,
-            index.foreground,
-        )
+        self.patient, self.position = index.patient, index.position
+        self.foreground = index.foreground
         self.content, self.background = index.content, index.background
         self.voxel, self.likeness = index.voxel, index.likeness
         names = [channel for channel in self.channels if channel in self.masks]
@@ -223,8 +220,7 @@ def open_store(
         lambda: build([*zip(jobs, sought, strict=True)], settings, folder, progress),
     )
     _refuse_overlap(patients, jobs, store, settings)
-    persons = [patient.person for patient in patients]
-    store.person = np.unique(persons, return_inverse=True)[1].astype(np.int64)
+    store.person = np.unique([each.person for each in patients], return_inverse=True)[1]
     store.find_heads = functools.partial(patient_heads.find, sought, cache)
     store.use([patient.split for patient in patients], settings)
     _warn(store, settings, [files_of(*each) for each in zip(jobs, sought, strict=True)])

@@ -1,6 +1,4 @@
-"""Patients whose scans lesions are taken from or put into: found in any layout, read as training
-reads them.
-"""
+"""Patients to take lesions from or put them into: of any layout, read as training reads."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ HELD = 2
 
 
 class Chosen(NamedTuple):
-    """A lesion for a host. scale: of its diameter. unlike: as in `places.Found`. wanted: as in
+    """A lesion for a host. scale: of its diameter. unlike: see `places.Found`. wanted: see
     `Wanted`.
     """
 
@@ -184,9 +184,7 @@ class Inserter:
     def _fitting(
         self, pool: Sequence[Lesion], scale: float, ground: Ground, rng: np.random.Generator
     ) -> Chosen | str:
-        """Of a few lesions that fit somewhere, the one that is most at home there; or why there is
-        none.
-        """
+        """Return the lesion, of a few that fit, most at home in its place; or why there is none."""
         found: list[Chosen] = []
         why = TOO_LARGE
         for attempt in range(ATTEMPTS):

@@ -1,6 +1,4 @@
-"""Real lesions: each cut out with what surrounds it, and how many, how large and where they are in
-their heads.
-"""
+"""Real lesions with their surroundings, and their number, size and place in their heads."""
 
 from __future__ import annotations
 
@@ -66,9 +64,7 @@ class Lesion:
 
 
 class Donor(NamedTuple):
-    """What a patient gives. surroundings: `[channel, bin]`, the histogram around all lesions, sums
-    to 1.
-    """
+    """A patient's lesions. surroundings: `[channel, bin]`, histogram around them, sums to 1."""
 
     files: Files
     lesions: list[Lesion]
@@ -85,8 +81,7 @@ class Job(NamedTuple):
 
 @attrs.frozen(eq=False)
 class Library:
-    """The lesions of all donors. lesions: ascending by size. sizes: mm3 of each donor's lesions, by
-    person.
+    """All donors' lesions. lesions: ascending by size. sizes: mm3 of each donor's, by person.
 
     unlikely: `[channel, bin]`, minus the logarithm of how often surroundings have an intensity.
     """

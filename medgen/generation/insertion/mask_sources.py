@@ -153,8 +153,7 @@ def _apart(one: Array, other: Array) -> float:
 
 
 def rounded(plane: Array) -> Array:
-    """Make a lesion of a slice, bool `[x, y]`, as high as it is wide, `[x, y, z]`: of a disc a
-    ball.
+    """Make a slice's lesion, bool `[x, y]`, as high as wide, `[x, y, z]`: of a disc a ball.
 
     A pixel at a distance d from the edge is as high as the ball of the largest distance R is there:
     sqrt(R^2 - (R - d)^2) to either side.

@@ -46,8 +46,7 @@ class Painter(Protocol):
     margin: float
 
     def paint(self, crops: Sequence[Crop], seeds: Sequence[int]) -> list[Array]:
-        """Give float32 `[channel, *size]` in [0, 1] for each crop, a function of the crop and its
-        seed alone.
+        """Paint float32 `[channel, *size]` in [0, 1] for each crop, by the crop and its seed alone.
 
         Only what is in the region is used, and faded into the scan at its edge.
         """

@@ -22,9 +22,7 @@ Box = tuple[slice, ...]
 
 @attrs.frozen(eq=False)
 class Placed:
-    """A lesion at its place in a host. centre: int64 `[3]`, the voxel where the middle of the patch
-    lies.
-    """
+    """A lesion at its place in a host. centre: int64 `[3]`, the voxel of the patch's middle."""
 
     patch: Patch
     centre: Array
@@ -54,9 +52,7 @@ class Host(NamedTuple):
 
 
 def fits(painter: Painter, mask: Array, spacing: Sequence[float]) -> bool:
-    """Whether a lesion, its centre in the middle, and what may change around it lie within the
-    painter's crops.
-    """
+    """Return True if a centred lesion and what may change around it lie within the painter's crops."""
     if painter.grid is None:
         return True
     reach = np.abs(np.argwhere(mask) - np.array(mask.shape) // 2).max(0) * spacing + painter.margin
@@ -139,9 +135,7 @@ def _donor(placed: Placed, at: Array, mask: Array, mm: tuple[float, ...]) -> Cro
 def _grid(
     piece: Box, spacing: Sequence[float], placed: Placed, painter: Painter
 ) -> tuple[Array, tuple[float, ...]]:
-    """Voxels of the host, `[3, *crop]`, at which a crop is sampled, and the crop's mm along each
-    axis.
-    """
+    """Return the host's voxels, `[3, *crop]`, that a crop samples, and its mm along each axis."""
     points = [np.arange(part.start, part.stop, dtype=np.float64) for part in piece]
     if painter.grid is None:
         return np.stack(np.meshgrid(*points, indexing="ij")), tuple(spacing)

@@ -49,8 +49,7 @@ class Patch:
 
 
 class _Map(NamedTuple):
-    """Where the voxels of a grid lie in a lesion's crop: `centre + matrix @ (offset +
-    warp(offset))`.
+    """Where a grid's voxels lie in a lesion's crop: `centre + matrix @ (offset + warp(offset))`.
 
     centre: `[axes]`, voxels of the crop. matrix: from mm of the host to voxels of the crop.
     control: `[axes, *grid]`, displacements in mm on a coarse grid with a step of `step` mm, its
@@ -77,11 +76,9 @@ class _Map(NamedTuple):
 
 @attrs.frozen(eq=False)
 class Moved:
-    """A lesion that was turned and warped. mask: bool, on the host's grid, its centre in the
-    middle.
+    """A turned and warped lesion. mask: bool, on the host's grid, its centre in the middle.
 
-    What surrounds it takes longer to sample, and is only sampled once there is a place for it, by
-    `patch`.
+    Its surroundings take longer to sample: `patch` does it once there is a place for the lesion.
     """
 
     mask: Array
@@ -193,9 +190,7 @@ def _offsets(half: Array, mm: Array) -> Array:
 
 
 def _largest(share: Array, count: int) -> Array:
-    """The voxels that are most of all lesion, so many of them, but none that hardly are; at least
-    one.
-    """
+    """Return so many voxels, those that are most lesion, at least one; none that hardly are."""
     order = np.argsort(-share, axis=None, kind="stable")[:count]
     mask = np.zeros(share.size, bool)
     mask[order] = share.ravel()[order] >= FAINT

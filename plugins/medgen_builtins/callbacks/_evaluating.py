@@ -1,6 +1,4 @@
-"""Generates a small sample in validation and measures it; what it is measured with is made again in
-each process.
-"""
+"""Measure a small sample in validation, by what is taught again in each process."""
 
 from __future__ import annotations
 
@@ -31,9 +29,7 @@ FEWEST = 2
 
 
 class Wanted(NamedTuple):
-    """What is to be measured, and when; see the settings `Evaluation`. features: extractors by
-    their figures.
-    """
+    """What to measure, and when; see the settings `Evaluation`. features: extractors by figures."""
 
     every: int
     samples: int
@@ -57,8 +53,7 @@ class Judges(NamedTuple):
 class Evaluating(Callback):
     """Takes part in validation, so that averaged weights are used where there are any.
 
-    Nothing is kept in checkpoints: noise, slices and what is taught depend on the seed and the data
-    alone.
+    Checkpoints keep none of it: noise, slices and what is taught depend on seed and data.
     """
 
     def __init__(self, wanted: Wanted, run: Run):
@@ -93,9 +88,7 @@ class Evaluating(Callback):
                 self._block(run, self._blocks()[0], steps=1)
 
     def _blocks(self) -> list[np.ndarray]:
-        """The samples of each block, of the same size; the last ones may be more than are asked
-        for.
-        """
+        """Return samples of each block, of equal size; the last may exceed what is asked for."""
         size = -(-self.wanted.samples // -(-self.wanted.samples // BLOCK))
         return [np.arange(start, start + size) for start in range(0, self.wanted.samples, size)]
 

@@ -1,6 +1,4 @@
-"""The figures of `latent-audit`: real held-out images against what comes back of a sample of their
-latents.
-"""
+"""Figures of `latent-audit`: real held-out images against reconstructions of their latents."""
 
 from __future__ import annotations
 
@@ -87,9 +85,7 @@ class Audit:
         return Draws(torch.zeros(count, device=self.device), noise, noise)
 
     def _add_lesions(self, image: Tensor, again: Tensor, masks: Tensor) -> None:
-        """Add each lesion of each mask; its contrast is that in the channel where the real one is
-        strongest.
-        """
+        """Add each mask's lesions, their contrast in the channel where the real one is strongest."""
         for real, made, marks in zip(
             *(each.cpu().numpy() for each in (image, again, masks)), strict=True
         ):
@@ -142,8 +138,7 @@ def contrast(image: np.ndarray, lesion: np.ndarray, ring: np.ndarray) -> float:
 
 
 def sizes(lesions: list[tuple[int, float, float]]) -> list[dict[str, Any]]:
-    """Return per bin of size: number of lesions, share of their contrast kept, share of lesions
-    that survive.
+    """Return per bin of size the lesions' number, contrast kept (share), and share that survives.
 
     lesions: area, real contrast, contrast afterwards. kept: the slope through the origin of the one
     over the other.

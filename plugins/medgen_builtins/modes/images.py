@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from medgen import Mode, ModeSettings, Problem, field, hookimpl, settings
 from medgen.api.messages import as_toml
+from medgen.system.names import is_file_name
 
 if TYPE_CHECKING:
     from medgen.api.recipe import Recipe
@@ -26,10 +27,6 @@ class Images(ModeSettings):
     )
 
     def check(self, recipe: Recipe) -> Iterator[Problem]:
-        from medgen.data.scans.manifest_lines import (
-            is_file_name,
-        )  # NumPy is nothing for `medgen --help`
-
         if not self.images:
             what = "got [], expected at least one name"
             yield Problem("mode.images.images", what, "Name the images to generate")

@@ -1,6 +1,4 @@
-"""Which file holds which modality of which patient, and which patients are for training and which
-for validation.
-"""
+"""Find which file holds which modality of which patient, and which split a patient is in."""
 
 from medgen.data.scans.layouts.insertions import NEW_LESIONS, shown_persons
 from medgen.data.scans.layouts.people import person

@@ -47,9 +47,7 @@ def file_faults(
 def unread(
     cohort: Iterable[Scans], patterns: Sequence[Pattern], named: Iterable[Pattern]
 ) -> Iterator[Problem]:
-    """Imaging files that are of no source. named: patterns of the recipe, whether or not its mode
-    reads them.
-    """
+    """Report images of no source. named: patterns of the recipe, of channels that are read or not."""
     named = [*named]
     for scans in cohort:
         read = {name for pattern in patterns for name in pattern.matches(scans)}
@@ -134,9 +132,7 @@ def _all(scans: Scans) -> str:
 
 
 def _likely(scans: Scans, source: str) -> str | None:
-    """The pattern of the one file whose name has a word that others use for a modality, or of the
-    only scan.
-    """
+    """Suggest a pattern: of the one file named by a word for a modality, or of the only scan."""
     words = {source, *SPELLINGS.get(source, source).split("|")}
     names = [name for name in scans.names if words & set(re.split("[^a-z0-9]+", name.lower()))]
     if not names:

@@ -54,9 +54,7 @@ def none_for_validation(root: Path, kept: Iterable[Scans], fraction: float) -> l
 
 
 def _read(out: Path) -> dict[str, _Whose]:
-    """Read the manifest in a folder, by the names of the outputs; empty if there is none of
-    `medgen insert`.
-    """
+    """Read a folder's manifest, by names of outputs; empty if `medgen insert` wrote none."""
     if not _is_of_insertions(out / "manifest.jsonl"):
         return {}
     with listed(out) as lines:
@@ -64,9 +62,7 @@ def _read(out: Path) -> dict[str, _Whose]:
 
 
 def _is_of_insertions(path: Path) -> bool:
-    """True if the first line of a file is what `medgen insert` writes; others may have files of
-    that name.
-    """
+    """Return True if a file's first line is one of `medgen insert`; others may have such names."""
     try:
         with open(path, "rb") as file:
             header = json.loads(file.readline())
@@ -81,7 +77,5 @@ def _whose(row: Entry) -> _Whose:
 
 
 def _person(row: Entry, id: str) -> str:
-    """Return the person in a row, empty for a lesion that is a mask alone; manifests of before name
-    the patient.
-    """
+    """Return a row's person, in old manifests the patient; empty for a lesion from a mask alone."""
     return str(row.get("person", row[id]))

@@ -96,18 +96,14 @@ MOST_VISITS = 10
 
 
 def person(id: str) -> str:
-    """The same for all sessions and time points of a patient: `sub-01/ses-02`,
-    `BraTS-MET-00001-002`, `P1_week-10`.
-    """
+    """Return one name for a patient's sessions, `sub-01/ses-02`, `BraTS-MET-00001-002` or `P1_w10`."""
     while (rest := _without_visit(id)) is not None:
         id = rest
     return id
 
 
 def by_regex(regex: str, id: str) -> str | None:
-    """What the expression finds in an id: its first group that took part, or the whole match; None
-    if nothing.
-    """
+    """Return what the expression finds in an id: its first group that took part, or all; or None."""
     found = re.search(native(regex), id)
     if not found:
         return None
@@ -149,18 +145,14 @@ def _without_visit(id: str) -> str | None:
 
 
 def _nobody(persons: dict[str, str]) -> set[str]:
-    """Names that are no person's, as too many would be one: `Mets` of `Mets_20200101`, `site1` of
-    `site1_scan7`.
-    """
+    """Return names that are no person's: `Mets` of `Mets_20200101`, `site1` of `site1_scan7`."""
     found = set(persons.values())
     alone = len(found) == 1 and len(persons) > 2 and not re.search(r"\d", next(iter(found)))
     return found if alone or len(found) * MOST_VISITS < len(persons) else set()
 
 
 def _visit_folders(ids: Sequence[str]) -> set[str]:
-    """Ids below folders that share the names in them, `P1/a`, `P1/b`, where there are more folders
-    than names.
-    """
+    """Return ids below folders that share names, `P1/a`, `P1/b`, if folders outnumber the names."""
     inner: dict[str, set[str]] = {}
     for id in ids:
         above, _, name = id.rpartition("/")

@@ -66,9 +66,7 @@ def _lines(data: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _steps(line: np.ndarray, fills: Sequence[float]) -> tuple[np.ndarray, int, int]:
-    """Return values `DEPTH` voxels from a fill, and counts of steps into the picture, all and
-    short.
-    """
+    """Return values `DEPTH` voxels from a fill; counts of all and of short steps into the picture."""
     count = len(line) - DEPTH
     if count < 1:
         return line[:0].ravel(), 0, 0
