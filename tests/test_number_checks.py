@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from medgen.config.recipe import load
+from medgen.api.tables import DataSettings
+from medgen.config.recipe import load, public_toml
 from medgen.errors import RecipeError
 
 KEY = "mode.bravo.numbers"
@@ -32,7 +33,7 @@ KEY = "mode.bravo.numbers"
         (
             "bravo_rflow",
             [f'{KEY}=["position"]', "data.crop=lesions"],
-            f'{KEY}: got ["position"], which are known of whole slices, and the samples are crops.',
+            f'{KEY}: got ["position"], which are known of whole slices alone, not of crops and',
         ),
         (
             "bravo_rflow",
@@ -65,9 +66,13 @@ def test_numbers_that_a_mode_cannot_be_given_are_told(recipe, overrides, told):
     assert told in line
 
 
-def test_numbers_stay_in_the_recipe_and_without_them_its_text_is_as_before():
-    from medgen.config.recipe import public_toml
+def test_numbers_of_volumes_are_refused(monkeypatch):
+    monkeypatch.setattr(DataSettings, "axes", 3)
+    with pytest.raises(RecipeError, match=r"which are known of whole slices alone, not of crops"):
+        load("bravo_rflow", [f'{KEY}=["position"]'])
 
+
+def test_numbers_stay_in_the_recipe_and_without_them_its_text_is_as_before():
     given = load("bravo_rflow", [f'{KEY}=["position", "lesion_size"]'])
     assert given.mode.build().numbers == ("position", "lesion_size")
     assert '"position"' in public_toml(given)

@@ -42,8 +42,8 @@ def _use(recipe: Recipe, mode: Mode, key: str) -> Iterator[Problem]:
     if recipe.strategy is not None and recipe.strategy.unconditional:
         what = f"got {given}, but strategy.{recipe.names['strategy']} is given no condition"
         yield Problem(key, what, "Leave the key out")
-    if mode.margin or recipe.data.crop != "none":
-        what = f"got {given}, which are known of whole slices, and the samples are crops"
+    if mode.margin or recipe.data.crop != "none" or recipe.data.axes > 2:
+        what = f"got {given}, which are known of whole slices alone, not of crops and volumes"
         yield Problem(key, what, "Leave the key out")
 
 

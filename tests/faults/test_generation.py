@@ -126,6 +126,19 @@ def test_kills_of_a_model_of_image_and_mask_end_with_the_same_bytes_too(
     kill_twenty_times(server, joint, tmp_path)
 
 
+@pytest.mark.slow
+@pytest.mark.row("G1")
+def test_kills_of_models_that_are_given_numbers_end_with_the_same_bytes_too(
+    server: Server, tiny: tuple[str, ...], tmp_path: Path
+) -> None:
+    folder = tmp_path / "trained"
+    for mode in ("seg", "bravo"):
+        numbers = f'mode.{mode}.numbers=["position", "lesion_size"]'
+        given = ("train", f"{mode}_rflow", *tiny, *SMALL, numbers, "training.steps=4")
+        assert server.run(*given, f"run.dir={folder / mode}").code == 0
+    kill_twenty_times(server, folder, tmp_path)
+
+
 def kill_twenty_times(server: Server, trained: Path, tmp_path: Path) -> None:
     out, chance, count = tmp_path / "out", random.Random(1), 66
     for _ in range(20):
