@@ -27,7 +27,7 @@ class Bright:
     """Paints white."""
 
     channels = ("flair",)
-    axis, size, spacing, margin = "axial", None, None, 4.0
+    grid, margin = None, 4.0
 
     def paint(self, crops, seeds):
         return [np.ones_like(crop.image) for crop in crops]
