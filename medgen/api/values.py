@@ -76,8 +76,8 @@ class Mode(NamedTuple):
     """mm around the lesions of the condition's masks within which the images are generated; all
     else of them is given.
 
-    Such a mask is 1 in lesions, 0 in the margin around them, and -1 elsewhere. 0: images are
-    generated as a whole.
+    Such a mask is 1 in lesions, 0 in the margin around them within the head, and -1 elsewhere. 0:
+    images are generated as a whole.
     """
     numbers: tuple[str, ...] = ()
     """What is known of a slice besides its channels, names in `medgen.api.numbers`."""

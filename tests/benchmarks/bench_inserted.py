@@ -100,7 +100,7 @@ def _options() -> argparse.Namespace:
         "--widest", type=float, default=SIDE, help="mm of lesions of which crops are compared"
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def _real(asked: argparse.Namespace) -> dict[str, list[Lesion]]:

@@ -21,13 +21,14 @@ from medgen.generation.insertion import cases, lesions
 from medgen.generation.insertion.frame import Frame
 from medgen.generation.insertion.inserter import Inserter
 from medgen.generation.insertion.mask_sources import FolderShapes, ModelShapes, rounded
+from medgen.generation.masks import Masks
 
 
 class Bright:
     """Paints white."""
 
     channels = ("flair",)
-    axis, size, spacing, margin = "axial", None, None, 4.0
+    grid, margin = None, 4.0
 
     def paint(self, crops, seeds):
         return [np.ones_like(crop.image) for crop in crops]
@@ -41,7 +42,7 @@ class Drawn:
     def again(self, index, attempt):
         x, y = np.indices((32, 32)) - 15.5
         disc = np.hypot(x - 5, y + 2) < 1.8
-        return torch.from_numpy(np.where(disc, 1.0, -1.0))[None], ""
+        return Masks(torch.from_numpy(np.where(disc, 1.0, -1.0))[None, None], [[""]])
 
     def identity(self):
         return {"seg_model": "0"}

@@ -26,7 +26,9 @@ class Insert(ModeSettings):
         ("bravo",), help="names of the images that lesions are painted into, together"
     )
     mask: str = field("seg", help="name of the mask")
-    margin: float = field(4.0, help="mm around a lesion that are generated with it", check=gt(0))
+    margin: float = field(
+        4.0, help="mm around a lesion, within the head, that are generated with it", check=gt(0)
+    )
 
     def check(self, recipe: Recipe) -> Iterator[Problem]:
         if not self.images or self.mask in self.images or len(set(self.images)) < len(self.images):
