@@ -31,6 +31,7 @@ VARIANTS = {
     ),
     "vae_bravo": AUTOENCODER,
     "joint_rflow": (
+        "data.lesion_only=false",
         "data.augment.flip=0.5",
         "data.augment.rotate=10",
         "data.augment.shift=2",
