@@ -17,7 +17,6 @@ SAME = 1e-3
 """How far two voxel sizes may be apart, as a share, that mean to be one."""
 MOST = 4.0
 """How many times larger or smaller slices may be: beyond it most likely a unit is wrong."""
-TOUCHING = np.ones((3, 3))
 
 
 class Placed(NamedTuple):
@@ -30,14 +29,16 @@ class Placed(NamedTuple):
 
 
 def is_same(shape: Sequence[int], spacing: Sequence[float], grid: Grid) -> bool:
-    """Tell whether a slice lies on the grid as it is."""
+    """Tell whether a slice or volume lies on the grid as it is."""
     return tuple(shape) == grid.shape and bool(
         np.allclose(spacing, grid.spacing, rtol=SAME, atol=0)
     )
 
 
 def is_absurd(shape: Sequence[int], spacing: Sequence[float], grid: Grid) -> bool:
-    """Tell whether neither the pixels nor the sides of a slice are about as large as the grid's."""
+    """Tell whether neither the pixels nor the sides of a slice or volume are about as large as the
+    grid's.
+    """
     extent = max(count * mm for count, mm in zip(shape, spacing, strict=True))
     factors = (extent / max(grid.extent), max(spacing) / max(grid.spacing))
     return all(factor > MOST for factor in factors) or all(factor < 1 / MOST for factor in factors)
@@ -46,7 +47,7 @@ def is_absurd(shape: Sequence[int], spacing: Sequence[float], grid: Grid) -> boo
 def place(
     masks: Array, spacing: Sequence[float], grid: Grid, middle: Sequence[float] | None = None
 ) -> Placed:
-    """Bring masks of a slice, bool `[mask, row, column]` with pixels of `spacing` mm, to a grid.
+    """Bring masks of a slice or volume, bool `[mask, *size]` with pixels of `spacing` mm, to a grid.
 
     middle: where the grid's middle lies, pixels from the slice's first edges; the slice's own
     middle if None. Each lesion becomes the pixels that it covers most, as in the slice store, but
@@ -58,31 +59,30 @@ def place(
     if is_same(sides, spacing, grid) and np.allclose(middle, np.array(grid.shape) / 2):
         return Placed(masks, outside=False)
     labels = np.tensordot(1 << np.arange(len(masks)), masks.astype(np.int64), 1)
-    rows, columns = (
+    along = [
         weights(count, mm, extent, size, centre).toarray()
         for count, mm, extent, size, centre in zip(
             sides, spacing, grid.extent, grid.shape, middle, strict=True
         )
-    )
+    ]
     ratio = math.prod(spacing) / grid.cell
     placed = np.zeros(grid.shape, np.int64)
     smallest_first = sorted(_lesions(labels), key=lambda lesion: np.count_nonzero(lesion[1]))
-    for label, part, (height, width) in smallest_first:
-        own = cover(part, rows[:, height], columns[:, width])
+    for label, part, where in smallest_first:
+        own = cover(part, [each[:, side] for each, side in zip(along, where, strict=True)])
         if own is not None:
-            window = placed[own.rows, own.columns]
+            window = placed[own.window]
             count = count_pixels(np.count_nonzero(part), ratio)
             window[most_covered(own.share * (window == 0), count)] = label
-    return Placed(
-        (placed >> np.arange(len(masks))[:, None, None] & 1).astype(bool),
-        _beyond(labels, spacing, grid, middle),
-    )
+    bits = np.arange(len(masks)).reshape(-1, *(1,) * placed.ndim)
+    return Placed((placed >> bits & 1).astype(bool), _beyond(labels, spacing, grid, middle))
 
 
-def _lesions(labels: Array) -> Iterator[tuple[int, Array, tuple[slice, slice]]]:
+def _lesions(labels: Array) -> Iterator[tuple[int, Array, tuple[slice, ...]]]:
     """Each connected part of each label: the label, the part in its window, and the window."""
+    touching = np.ones((3,) * labels.ndim)
     for label in np.unique(labels[labels > 0]).tolist():
-        parts, _ = ndimage.label(labels == label, TOUCHING)
+        parts, _ = ndimage.label(labels == label, touching)
         for number, window in enumerate(ndimage.find_objects(parts), 1):
             yield label, parts[window] == number, window
 
@@ -93,5 +93,5 @@ def _beyond(labels: Array, spacing: Sequence[float], grid: Grid, middle: Sequenc
         np.abs(np.arange(count) + 0.5 - centre) * mm
         for count, mm, centre in zip(labels.shape, spacing, middle, strict=True)
     )
-    rows, columns = (each > extent / 2 for each, extent in zip(away, grid.extent, strict=True))
-    return bool(labels[rows].any() or labels[:, columns].any())
+    beyond = [each > extent / 2 for each, extent in zip(away, grid.extent, strict=True)]
+    return any(labels.compress(each, axis).any() for axis, each in enumerate(beyond))
