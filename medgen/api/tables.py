@@ -12,7 +12,7 @@ from medgen.api.settings import field, settings
 
 LARGEST_SIZE = 4096
 """Maximum side of a training image, px."""
-FOLDER_FIELDS = ("mode", "name", "strategy", "size", "timestamp")
+FOLDER_FIELDS = ("mode", "name", "strategy", "size", "timestamp", "dimensions")
 
 
 _FIELDS = "made of {" + "}, {".join(FOLDER_FIELDS) + "} and text"
@@ -98,7 +98,7 @@ class RunSettings:
     root: Path = field(Path("runs"), help="folder of all runs")
     dir: Path | None = field(None, help="folder of the run, instead of one below root")
     folder: str = field(
-        "diffusion_2d/{mode}/{name}{strategy}_{size}_{timestamp}",
+        "diffusion_{dimensions}d/{mode}/{name}{strategy}_{size}_{timestamp}",
         help="pattern of the run's folder below root",
         check=_FOLDER,
     )

@@ -14,6 +14,7 @@ from medgen.errors import IncompleteError, PrivacyError, Problem, RecipeError
 from medgen.generation import pairs as work
 from medgen.generation import workers
 from medgen.generation.blocks import Indices
+from medgen.generation.generator import UNJUDGED
 from medgen.generation.pairs import Outcome
 from medgen.system import streams
 from medgen.system.console import say
@@ -75,11 +76,23 @@ def _make(asked: Asked, indices: Sequence[int], command: str) -> None:
         )
         steps = asked.steps
         if isinstance(steps, str):
+            _refuse_volumes(make(None), "--steps auto", "Give --steps N")
             steps = _auto_steps.settle(
                 make, asked.output_dir, asked.image_model, asked.audit_against, asked.seed, stop
             )
+        generator = make(steps)
+        if _least(asked) is not None:
+            _refuse_volumes(generator, "--obedience", "Leave it out, and --min-obedience")
+        if generator.makes_volumes and attempts:
+            say(f"--inside head: {UNJUDGED}")
         with workers.progress(len(indices)) as advance:
-            work.generate(make(steps), indices, asked.output_dir, stop, advance)
+            work.generate(generator, indices, asked.output_dir, stop, advance)
+
+
+def _refuse_volumes(make: work.Generator, option: str, fix: str) -> None:
+    """Raise RecipeError for an option that looks at slices."""
+    if make.makes_volumes:
+        raise RecipeError(Problem(option, "looks at slices, and these models make volumes", fix))
 
 
 def _indices(

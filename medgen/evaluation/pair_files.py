@@ -13,6 +13,7 @@ import numpy as np
 from medgen.data.store.nifti_writer import WHITE
 from medgen.errors import DataError, Problem
 from medgen.evaluation import slice_file
+from medgen.evaluation.manifest_lines import listed
 from medgen.evaluation.samples import Samples
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -38,6 +39,12 @@ class Block(NamedTuple):
         unknown = np.full(count, np.nan, np.float32)
         about = (self.channels, self.spacing, where, self.axis)
         return Samples(self.images, self.masks, np.arange(count), unknown, tuple(names), *about)
+
+
+def are_volumes(out: Path) -> bool:
+    """Tell whether the pairs in a folder are volumes. Raises DataError if it holds no pairs."""
+    with listed(out) as lines:
+        return (lines.header or {}).get("dimensions") == 3
 
 
 def read(folders: Sequence[Path], names: Iterable[str]) -> Block:

@@ -23,11 +23,13 @@ OUTSIDE_HEAD = "outside_head"
 """The fault of a mask whose lesion lies outside the head that was drawn for it."""
 DRAWN_AGAIN = "drawn_again"
 """Key of a manifest's line: how often its image was drawn again, if it was."""
+UNJUDGED = "not judged, as pairs are volumes and heads are judged in slices"
+"""What a manifest says of `inside` where pairs are volumes."""
 
 
 class Pair(NamedTuple):
-    """One sample to write. channels: `[x, y]` by name, in [-1, 1]; masks are those named in
-    `masks`.
+    """One sample to write. channels: `[x, y]`, or `[x, y, z]`, by name, in [-1, 1]; masks are those
+    named in `masks`.
 
     faults: of the mask at each attempt. No channels: every attempt was invalid.
     """
@@ -47,7 +49,7 @@ class Generator:
     """Generates pairs by block: masks only without an image model, images only without masks.
 
     inside: how often a pair is drawn until its lesion lies inside its own head; 0: wherever it
-    lies.
+    lies, as always in volumes.
     """
 
     def __init__(
@@ -66,10 +68,15 @@ class Generator:
             steps,
             batch_size,
         )
-        self.inside = inside if image and masks else 0
         self._check()
         source = image or masks
         self.grid = source.grid  # type: ignore[union-attr]  # _check saw one of them
+        self.inside = inside if image and masks and not self.makes_volumes else 0
+
+    @property
+    def makes_volumes(self) -> bool:
+        """True if a pair is a volume, and no slice."""
+        return len(self.grid.shape) == 3
 
     def identity(self) -> dict[str, Any]:
         """Return everything that decides the bytes of a pair besides its index."""
@@ -79,6 +86,7 @@ class Generator:
             "image_model": self.image.digest if self.image else None,
             **(self.masks.identity() if self.masks else {}),
             **({"inside": "head", "max_attempts": self.inside} if self.inside else {}),
+            **({"dimensions": 3, "inside": UNJUDGED} if self.makes_volumes else {}),
         }
 
     def made_with(self) -> dict[str, Any]:

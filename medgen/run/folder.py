@@ -181,6 +181,7 @@ def _fresh(recipe: Recipe) -> Path:
         "strategy": recipe.names["strategy"],
         "name": recipe.run.name,
         "size": size_text(recipe.data.image_size),
+        "dimensions": recipe.data.axes,
         "timestamp": datetime.now().strftime("%Y%m%d-%H%M%S"),
     }
     wanted = recipe.run.root / recipe.run.folder.format(**names)

@@ -40,7 +40,10 @@ class Plane(NamedTuple):
         if settings.crop != "none":
             return cls._whole(volume, settings)
         within, shape = settings.within, settings.shape
-        counts, spacing = [volume.data.shape[i] for i in within], [volume.spacing[i] for i in within]
+        counts, spacing = (
+            [volume.data.shape[i] for i in within],
+            [volume.spacing[i] for i in within],
+        )
         pixel = settings.spacing or max(
             count * mm / size for count, mm, size in zip(counts, spacing, shape, strict=True)
         )
@@ -70,7 +73,10 @@ class Plane(NamedTuple):
     def _whole(cls, volume: Volume, settings: DataSettings) -> Plane:
         """The least square of pixels of `data.spacing` mm that holds the whole slice."""
         within, pixel = settings.within, settings.spacing
-        counts, spacing = [volume.data.shape[i] for i in within], [volume.spacing[i] for i in within]
+        counts, spacing = (
+            [volume.data.shape[i] for i in within],
+            [volume.spacing[i] for i in within],
+        )
         spacing = _snapped(spacing, pixel)
         size = (
             math.ceil(

@@ -146,7 +146,9 @@ class SliceStore:
         if not self.spare:
             return out
         shape = self.grid.shape
-        starts = np.full((len(out), len(shape)), self.spare) if moved is None else self.spare + moved
+        starts = (
+            np.full((len(out), len(shape)), self.spare) if moved is None else self.spare + moved
+        )
         cuts = [
             each[(slice(None), *map(slice, start, np.add(start, shape)))]
             for each, start in zip(out, starts.tolist(), strict=True)

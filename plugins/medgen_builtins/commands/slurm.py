@@ -213,6 +213,7 @@ def run_dir(recipe: Recipe) -> str:
         "strategy": recipe.names["strategy"],
         "name": recipe.run.name,
         "size": size_text(recipe.data.image_size),
+        "dimensions": recipe.data.axes,
         "timestamp": "\0",
     }
     folder = str(recipe.run.root / recipe.run.folder.format(**names))

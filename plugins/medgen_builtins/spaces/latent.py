@@ -42,9 +42,13 @@ class Latent(SpaceSettings):
     def check(self, recipe: Recipe) -> Iterator[Problem]:
         size, wanted = recipe.data.image_size, self.masks == "encode"
         if any(side % self.factor for side in sides(size)):
-            what = f"got {size_text(size)}, expected a multiple of space.latent.factor = {self.factor}"
+            what = (
+                f"got {size_text(size)}, expected a multiple of space.latent.factor = {self.factor}"
+            )
             yield Problem("data.image_size", what, "Change one of them")
-        yield from slices_only(recipe, "space.latent", "Use [space.pixel] or [space.space_to_depth]")
+        yield from slices_only(
+            recipe, "space.latent", "Use [space.pixel] or [space.space_to_depth]"
+        )
         if wanted and self.mask_checkpoint is None:
             what = "missing, expected a path, as space.latent.masks is encode"
             yield Problem("space.latent.mask_checkpoint", what, "Give one")
