@@ -38,6 +38,7 @@ SMALL = (
 VARIANTS = {
     "bravo_rflow": ("training.accumulate=2", "callbacks.ema.decay=0.9"),
     "seg_ddpm": ("losses.mse=false", "losses.min_snr.gamma=5"),
+    "bravo_rflow_3d": ("training.accumulate=2",),
     "vae_bravo": (
         "network=autoencoder",
         "network.autoencoder.channels=[8,8]",

@@ -24,6 +24,7 @@ VARIANTS = {
     "bravo_rflow": ("training.accumulate=2", "callbacks.ema.decay=0.9"),
     "seg_ddpm": ("losses.mse=false", "losses.min_snr.gamma=5", "data.lesion_only=false"),
     "dual_rflow": ("space=space_to_depth", "data.image_size=32", "network.unet.dropout=0.2"),
+    "bravo_rflow_3d": ("training.batch_size=2", "network.unet.dropout=0.2"),
     "vae_bravo": AUTOENCODER,
     "insert_rflow": (
         "data.axis=coronal",
