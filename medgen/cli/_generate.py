@@ -84,7 +84,7 @@ def _make(asked: Asked, indices: Sequence[int], command: str) -> None:
         generator = make(steps)
         if _least(asked) is not None:
             _refuse_volumes(generator, "--obedience", "Leave it out, and --min-obedience")
-        if generator.makes_volumes and attempts:
+        if generator.is_unjudged and attempts:
             say(f"--inside head: {UNJUDGED}")
         with workers.progress(len(indices)) as advance:
             work.generate(generator, indices, asked.output_dir, stop, advance)

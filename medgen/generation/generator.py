@@ -78,6 +78,11 @@ class Generator:
         """True if a pair is a volume, and no slice."""
         return len(self.grid.shape) == 3
 
+    @property
+    def is_unjudged(self) -> bool:
+        """True if pairs have lesions and heads, but as volumes."""
+        return self.makes_volumes and None not in (self.image, self.masks)
+
     def identity(self) -> dict[str, Any]:
         """Return everything that decides the bytes of a pair besides its index."""
         mine = {"seed": self.seed, "steps": self.steps, "batch_size": self.batch_size}
@@ -86,7 +91,8 @@ class Generator:
             "image_model": self.image.digest if self.image else None,
             **(self.masks.identity() if self.masks else {}),
             **({"inside": "head", "max_attempts": self.inside} if self.inside else {}),
-            **({"dimensions": 3, "inside": UNJUDGED} if self.makes_volumes else {}),
+            **({"dimensions": 3} if self.makes_volumes else {}),
+            **({"inside": UNJUDGED} if self.is_unjudged else {}),
         }
 
     def made_with(self) -> dict[str, Any]:
