@@ -272,6 +272,15 @@ def sides(image_size: int | tuple[int, ...]) -> tuple[int, ...]:
     return (image_size,) if isinstance(image_size, int) else tuple(image_size)
 
 
+def image_size(sides: tuple[int, ...]) -> int | tuple[int, int, int]:
+    """Return what `data.image_size` is for these numbers: one, or three."""
+    one, *others = sides
+    if not others:
+        return one
+    two, three = others
+    return one, two, three
+
+
 def size_text(image_size: int | tuple[int, ...]) -> str:
     """Return `data.image_size` in one word, for messages and the names of folders."""
     return "x".join(map(str, sides(image_size)))

@@ -86,9 +86,9 @@ def require_same_slices(masks: Model, image: Model) -> None:
         what = f"makes {one} masks, the image model (--image-model) makes {other} images"
         raise RecipeError(Problem("--seg-model", what, f"Train both with the same {key}"))
     if is_absurd(masks.grid.shape, masks.grid.spacing, image.grid):
-        one = f"{masks.recipe.data.noun} of {masks.grid}"
+        own = f"{masks.recipe.data.noun} of {masks.grid}"
         what = (
-            f"has {one}, the image model (--image-model) of {image.grid}, over {MOST:g} times apart"
+            f"has {own}, the image model (--image-model) of {image.grid}, over {MOST:g} times apart"
         )
         raise RecipeError(
             Problem("--seg-model", what, "Check the unit of the scans, and train one of them anew")

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import attrs
 import numpy as np
 
-from medgen.api.tables import AXES, DataSettings
+from medgen.api.tables import AXES, DataSettings, image_size
 from medgen.data.grid import Grid
 from medgen.data.scans import layouts
 from medgen.data.scans.consistency import Place, mismatches
@@ -89,8 +89,8 @@ def open_masks(
     `StorageError`.
     """
     cache, masks = cache_root(), frozenset(names)
-    size = grid.shape[0] if settings.axes == 2 else grid.shape
-    settings = attrs.evolve(settings, spacing=grid.spacing[0], image_size=size)
+    size = grid.shape[:1] if settings.axes == 2 else grid.shape
+    settings = attrs.evolve(settings, spacing=grid.spacing[0], image_size=image_size(size))
     patients = [each for each in layouts.find(settings, names, warn) if each.split == "train"]
     wanted = [sources(settings, patient, names, masks) for patient in patients]
     sought = heads.seek(settings, patients, [each[0].path for each in wanted])
@@ -107,8 +107,8 @@ def open_masks(
         )
         for job in jobs
     ]
-    where = [settings.axis, size] if settings.axes == 2 else [grid.shape]
-    how = [FORMAT, *where, grid.spacing[0], settings.nan, list(names)]
+    where = [settings.axis] if settings.axes == 2 else ["volumes"]
+    how = [FORMAT, *where, *size, grid.spacing[0], settings.nan, list(names)]
     key = hashlib.sha256(json.dumps([how, what]).encode()).hexdigest()[:32]
     folder = cache / f"masks-{key}"
     return cache_folder.open_or_make(

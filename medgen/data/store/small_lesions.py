@@ -84,7 +84,8 @@ def shrink(
             continue
         on_grid = [each[where] for each, where in zip(within, part.window, strict=True)]
         held = np.count_nonzero(part.inside[np.ix_(*on_grid)])
-        window = out[(shown[part.position], *own.window)]
+        place = (shown[part.position], *own.window)
+        window = out[place]
         window |= most_covered(own.share * ~window, max(1, count_pixels(held, ratio)))
         if own.share.max() > 0.5:
             seen.add(part.lesion)

@@ -149,11 +149,11 @@ class SliceStore:
         starts = (
             np.full((len(out), len(shape)), self.spare) if moved is None else self.spare + moved
         )
-        cuts = [
-            each[(slice(None), *map(slice, start, np.add(start, shape)))]
-            for each, start in zip(out, starts.tolist(), strict=True)
-        ]
-        return np.stack(cuts) if cuts else out[(..., *map(slice, shape))]
+        framed = np.empty((*out.shape[:2], *shape), out.dtype)
+        for each, cut, start in zip(framed, out, starts.tolist(), strict=True):
+            where = (slice(None), *map(slice, start, np.add(start, shape)))
+            each[:] = cut[where]
+        return framed
 
     def use(self, splits: Sequence[str], settings: DataSettings) -> None:
         """Decide which rows are used. splits: of each patient. Raises `DataError` if too few are

@@ -170,7 +170,7 @@ class Previewing(Callback):
         self, run: Run, images: np.ndarray, masks: np.ndarray, outlined: bool = True
     ) -> list[np.ndarray]:
         """Return the tiles of images `[channel, *space]`, of volumes where most of the lesion is."""
-        shown, drawn = self._shown(run, images, masks), masks if outlined else ()
+        shown, drawn = self._shown(run, images, masks), [*masks] if outlined else []
         return [tile for each in images for tile in pictures.tiles(each, drawn, shown)]
 
 
