@@ -81,9 +81,9 @@ def require_same_masks(given: Sequence[str], image: Model) -> None:
 def require_same_slices(masks: Model, image: Model) -> None:
     """Refuse masks of another axis or unit; warn of masks made from other labels."""
     if masks.grid.axis != image.grid.axis:
-        one, other = (each.grid.axis or "volumes of" for each in (masks, image))
+        makes, needed = (each.grid.axis or "volumes of" for each in (masks, image))
         key = "data.axis" if masks.grid.axis and image.grid.axis else "data.dimensions"
-        what = f"makes {one} masks, the image model (--image-model) makes {other} images"
+        what = f"makes {makes} masks, the image model (--image-model) makes {needed} images"
         raise RecipeError(Problem("--seg-model", what, f"Train both with the same {key}"))
     if is_absurd(masks.grid.shape, masks.grid.spacing, image.grid):
         own = f"{masks.recipe.data.noun} of {masks.grid}"
