@@ -134,9 +134,7 @@ class IncompleteError(MedgenError):
 
 
 class StoppedError(MedgenError):
-    """A signal or a time limit ended the run; everything is saved and the command in the message
-    continues it.
-    """
+    """A signal or time limit ended the run; all is saved, and the message says how to continue."""
 
     def __init__(self, *problems: Problem, exit_code: int = 75):
         super().__init__(*problems)
@@ -204,9 +202,7 @@ def of_system(error: OSError, where: object, again: str = AGAIN) -> MedgenError 
 
 
 def is_of_machine(error: BaseException) -> bool:
-    """Whether an error is about memory or storage running out or failing, whatever program meets
-    with it.
-    """
+    """Return whether an error says that memory or storage ran out or failed, in any program."""
     if exit_code_of(error) == OutOfMemoryError.exit_code:
         return True
     return isinstance(error, OSError) and error.errno in STORAGE.keys() - {

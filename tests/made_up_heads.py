@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
+from medgen.data.grid import Grid
 from medgen.evaluation.samples import Samples
 
 SIDE = 64
@@ -42,7 +43,8 @@ def cohort(numbers: range, slices: int = 10) -> Samples:
     names = tuple(f"patient {who}, slice {n % slices}" for n, who in enumerate(people))
     images, masks = (np.concatenate(each) for each in zip(*made, strict=True))
     unknown = np.full(len(people), np.nan, np.float32)
-    return Samples(images[:, None], masks, people, unknown, names, ("bravo",), 1.0, "made up")
+    about = names, ("bravo",), Grid.of_slices(SIDE, 1.0, "axial"), "made up"
+    return Samples(images[:, None], masks, people, unknown, *about)
 
 
 def write_patients(root: Path, samples: Samples) -> Path:

@@ -8,6 +8,7 @@ import torch
 from conftest import TINY
 from faults.variants import SMALL
 
+from medgen.data.grid import Grid
 from medgen.errors import CheckpointError, RecipeError
 from medgen.generation.combination import require_image_model
 from medgen.generation.insertion.model_painter import open_painter
@@ -52,7 +53,7 @@ def crop(seed: int) -> Crop:
 
 def test_it_says_what_crops_it_takes(painter):
     assert painter.channels == ("bravo", "flair")
-    assert (painter.size, painter.spacing, painter.margin) == ((16, 16), (1.0, 1.0), 4.0)
+    assert (painter.grid, painter.margin) == (Grid.of_slices(16, 1.0, "axial"), 4.0)
 
 
 def test_a_crop_is_painted_in_its_region_alone(painter):

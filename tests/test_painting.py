@@ -82,7 +82,7 @@ def test_the_loss_is_the_mean_over_the_region(space, strategy):
     noisy, region = output.noisy, painting.region(INSERT, turn.space, given.condition)
     own = turn.strategy.read(turn.network(noisy.x, noisy.t), noisy.x, noisy.t)
     errors = (own.target - noisy.target).square()
-    wanted = [error[where].mean() for error, where in zip(errors, region, strict=True)]
+    wanted = [error[where].mean() for error, where in zip(errors, region.inside, strict=True)]
     assert torch.allclose(output.losses["mse"], torch.stack(wanted), rtol=1e-5)
 
 
@@ -141,12 +141,15 @@ def test_volumes_are_painted_as_slices_are():
     condition[:, :, 2:5, 2:5, 2:5] = 0
     space = SpaceToDepth(factor=2).build(INSERT, CPU, 3)
     region = painting.region(INSERT, space, condition)
-    assert (space.decode(region.float()) == (condition > -0.5).float().expand_as(image)).all()
+    assert (
+        space.decode(region.inside.float()) == (condition > -0.5).float().expand_as(image)
+    ).all()
 
 
+@pytest.mark.parametrize("mode", [INSERT, WHOLE])
 @pytest.mark.parametrize("space", SPACES)
-def test_painting_is_one_graph_for_the_compiler(space):
-    turn, given = objective(space), batch()
+def test_painting_is_one_graph_for_the_compiler(space, mode):
+    turn, given = objective(space, mode=mode), batch()
     draws = turn.draw(torch.Generator().manual_seed(1), given)
     compiled = torch.compile(turn, backend="eager", fullgraph=True)
     assert torch.equal(compiled(given, draws).losses["mse"], turn(given, draws).losses["mse"])

@@ -1,7 +1,7 @@
 """Files, layers and overrides become a recipe, and back; every mistake is told at once.
 
 Covers: medgen.api.recipe, medgen.config.advice, medgen.config.checks, medgen.config.overlay, medgen.config.recipe,
-medgen.config.resolver, medgen.errors.
+medgen.config.recipe_files, medgen.config.resolver, medgen.errors.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from medgen import (
 )
 from medgen.api.recipe import Recipe
 from medgen.config.entries import Entry, Plugin
-from medgen.config.overlay import recipes_dir
 from medgen.config.recipe import from_toml, load, public_toml, shipped, to_toml
+from medgen.config.recipe_files import recipes_dir
 from medgen.config.registry import Registry
 from medgen.errors import MedgenError, PluginError, Problem, RecipeError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from medgen.api.messages import Key, as_toml, did_you_mean
+from medgen.api.messages import Key, KeyPath, as_toml, did_you_mean
 
 
 class Check(NamedTuple):
@@ -59,7 +59,8 @@ class Mismatch(ValueError):
             f"got {as_toml(value)}, expected {expected}",
             did_you_mean(value, options),
         )
-        super().__init__(f"{self.what}. {self.fix}".rstrip())
+        where = f"{KeyPath(path)}: " if path else ""
+        super().__init__(f"{where}{self.what}. {self.fix}".rstrip())
         self.path, self.expected, self.options = path, expected, tuple(options)
 
 

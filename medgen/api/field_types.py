@@ -41,9 +41,7 @@ def noun(kind: object, plural: bool = False) -> str:
 
 
 def fixed_length(kind: object) -> int | None:
-    """Return the length that `tuple[X, X]` demands; None for `tuple[X, ...]` and `list[X]`, which
-    have any.
-    """
+    """Return the length that `tuple[X, X]` demands; None for `tuple[X, ...]` and `list[X]`."""
     members = get_args(kind)
     return len(members) if origin_of(kind) is tuple and Ellipsis not in members else None
 

@@ -27,9 +27,7 @@ class Registration:
 
     @hookspec
     def medgen_strategies(self) -> Mapping[str, type]:
-        """Settings classes of strategies by name; `build()` gives a `Strategy` or
-        `DiffusionStrategy`.
-        """
+        """Settings classes of strategies by name; `build()` gives a (diffusion) strategy."""
 
     @hookspec
     def medgen_spaces(self) -> Mapping[str, type]:
@@ -37,8 +35,7 @@ class Registration:
 
     @hookspec
     def medgen_networks(self) -> Mapping[str, type]:
-        """Settings classes of networks by name; `build(in_channels, out_channels)` gives a module
-        `network(x, t)`.
+        """Settings classes of networks by name; `build(in_channels, out_channels)` gives a module.
 
         An autoencoder gives one with `encode` and `decode` instead; see `Autoencoder`.
         """
@@ -57,9 +54,7 @@ class Registration:
 
     @hookspec
     def medgen_segmenters(self) -> Mapping[str, type]:
-        """Settings classes of networks that find lesions; `build(in_channels)` gives a module
-        `network(x)`.
-        """
+        """Settings classes of networks that find lesions; `build(in_channels)` gives `network(x)`."""
 
     @hookspec
     def medgen_tables(self) -> Mapping[str, type]:
@@ -84,8 +79,7 @@ class Lifecycle:
     def medgen_fit(self, run: Run) -> bool | None:
         """Return True to own the whole fit; the core's loop is then not entered.
 
-        For a callback with `PhasedSettings`, whose run consists of child runs, run is a
-        `PhasedRun`.
+        For a callback with `PhasedSettings`, run is a `PhasedRun`, which consists of child runs.
         """
 
     @hookspec

@@ -1,5 +1,4 @@
-"""What the objects derive from that a plugin's `build` gives to the core. Tensors are `[batch,
-channel, *space]`.
+"""Base classes of what a plugin's `build` gives. Tensors are `[batch, channel, *space]`.
 
 A member without a default must be written. Importing this module imports no torch.
 """
@@ -97,8 +96,7 @@ class Autoencoder(Protocol):
 
 
 class Turn(Contract):
-    """One optimizer's part of a training step; the class is an `nn.Module` too: `class
-    Mine(nn.Module, Turn)`.
+    """One optimizer's part of a training step; also a module: `class Mine(nn.Module, Turn)`.
 
     It owns exactly the parameters that its optimizer steps. Parameters and buffers of it that are
     not `run.network`'s are kept in checkpoints.
@@ -199,17 +197,13 @@ class DiffusionStrategy(Strategy):
     """Steps that it samples with if no other number is given."""
 
     def draw(self, generator: torch.Generator, batch_size: int, shape: Sequence[int]) -> Draws:
-        """Return timesteps and noise for `batch_size` samples of `shape`, on the generator's
-        device.
-        """
+        """Return times and noise for `batch_size` samples of `shape`, on the generator's device."""
 
     def corrupt(self, x0: Tensor, draws: Draws) -> Noisy:
         """Apply the forward process."""
 
     def read(self, output: Tensor, xt: Tensor, t: Tensor) -> Prediction:
-        """Bring the output for xt at t `[batch]` in 0..1000 to fp32, in the units of the target and
-        as x0.
-        """
+        """Read the output for xt at t `[batch]` in 0..1000 as the target and as x0, both fp32."""
 
     def sample(self, predict: Predict, noise: Tensor, steps: int, draw: DrawNoise) -> Tensor:
         """Turn noise `[batch, channel, *space]` into x0 in `steps` sampling steps."""
@@ -222,12 +216,10 @@ class Extractor(Contract):
     """Of what decides the features, such as weights; another hash is another measure."""
 
     def fit(self, images: np.ndarray, people: np.ndarray, position: np.ndarray, seed: int) -> None:
-        """Learn from real images only; called before each use, with those of persons that are then
-        not compared.
+        """Learn from real images only; called before each use, with persons that are not compared.
 
         images: float32 `[n, channel, height, width]` in [-1, 1]. people: int64 `[n]`. position:
-        float32 `[n]`, 0 bottom to 1 top of the head, NaN where it is not known. Same seed, same
-        features.
+        float32 `[n]`, 0 bottom to 1 top of the head, NaN if unknown. Same seed, same features.
         """
 
     def __call__(self, images: np.ndarray) -> np.ndarray:

@@ -27,9 +27,7 @@ class Settings(Contract):
     """Names of the keys that a resumed run may alter; all others are refused."""
 
     def check(self, recipe: Recipe) -> Iterable[Problem]:
-        """Find mistakes that only several keys or tables together can tell, each with its key path
-        as `where`.
-        """
+        """Find mistakes that involve several keys or tables, each with its key path as `where`."""
         return ()
 
 
@@ -49,9 +47,7 @@ class StrategySettings(Settings):
     """Names of what its predictions have, for losses to read."""
 
     def metrics(self, recipe: Recipe) -> Mapping[str, Better] | None:
-        """Return the names of what validation gives besides `loss/val` and its terms; None: not
-        known yet.
-        """
+        """Return the names of metrics besides `loss/val` and its terms; None if not known yet."""
         return None
 
     def build(self) -> Strategy:
@@ -83,8 +79,7 @@ class NetworkSettings(Settings):
     """Channels of the latents of an autoencoder; 0: the network is none."""
 
     def build(self, in_channels: int, out_channels: int, axes: int = 2) -> nn.Module:
-        """Return a module `network(x, t)` with t in 0..1000; an autoencoder: one with `encode` and
-        `decode`.
+        """Return a module `network(x, t)`, t in 0..1000; an autoencoder has `encode` and `decode`.
 
         axes: spatial ones of a sample, given for volumes only; a plugin of slices may leave it out.
         """
@@ -116,9 +111,7 @@ class CallbackSettings(Settings):
 
 
 class PhasedSettings(Settings):
-    """A callback that owns the fit with `medgen_fit`: its run, a `PhasedRun`, consists of child
-    runs.
-    """
+    """A callback that owns the fit with `medgen_fit`; its run is a `PhasedRun` of child runs."""
 
     def phases(self, recipe: Recipe) -> Mapping[str, Recipe]:
         """Return the recipe of each child run by the name of its folder, in order."""
@@ -160,9 +153,7 @@ class Recipe:
 
 
 class Run(RunState, Protocol):
-    """Everything that trains, and how far it is; what callbacks see. For all its members see
-    `RunState`, too.
-    """
+    """A run as callbacks see it: what trains, and how far it is. See `RunState` for more members."""
 
     @property
     def recipe(self) -> Recipe:

@@ -68,9 +68,7 @@ class Field(NamedTuple):
 
 
 def fields(cls: type) -> list[Field]:
-    """Describe the fields of a settings class. Raises NameError for an annotation that names
-    nothing.
-    """
+    """Describe the fields of a settings class. Raises NameError for an unknown annotation."""
     return [_describe(attribute) for attribute in attributes(cls)]
 
 
@@ -110,5 +108,6 @@ def _describe(attribute: attrs.Attribute[Any]) -> Field:
     )
 
 
-def _validate(check: Check, _: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+def _validate(check: Check, owner: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    attributes(type(owner))  # until then attribute.type is a string, which names no expectation
     require(check, value, expectation(attribute.type, check), (attribute.name,))

@@ -20,20 +20,12 @@ def try_out(recipe: Recipe) -> None:
 
 
 def train(arguments: list[str], recipe: Recipe, resume: str | None) -> int:
-    """Train in this process, or start one for each device. resume: a folder, or `auto`. Returns the
-    exit code.
-    """
+    """Train in this process or one per device; return the exit code. resume: a folder, or `auto`."""
     if recipe.training.devices > 1 and place.place() is None:
         return launcher.supervise(arguments, recipe)
     with process_group.member(recipe):
-        say_result(_train(recipe, resume))
+        if resume == "auto":
+            resume = collectives.on_rank_zero(lambda: str(folder.find_unfinished(recipe) or ""))
+        where = session.resume_with(recipe, Path(resume)) if resume else session.start(recipe)
+        say_result(where)
     return 0
-
-
-def _train(recipe: Recipe, resume: str | None) -> Path:
-    found = (
-        collectives.on_rank_zero(lambda: str(folder.find_unfinished(recipe) or ""))
-        if resume == "auto"
-        else resume
-    )
-    return session.resume_with(recipe, Path(found)) if found else session.start(recipe)

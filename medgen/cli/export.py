@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from medgen.cli.options import FOLDER, overrides_argument
+from medgen.cli.options import FOLDER, overrides_argument, seed_option
 
 
 @click.command()
@@ -42,7 +42,7 @@ from medgen.cli.options import FOLDER, overrides_argument
     help="The dataset's number.",
 )
 @click.option("--name", default="Medgen", show_default=True, help="The dataset's name.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same folds.")
+@seed_option("folds")
 def export(
     pairs: Path,
     overrides: tuple[str, ...],

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from medgen.cli.generate_options import MOST_PAIRS, Asked, Shard, Steps
+from medgen.cli.generate_options import Asked, Steps, outputs_in_parts
 from medgen.cli.options import FOLDER
 
 
@@ -23,42 +23,19 @@ from medgen.cli.options import FOLDER
     metavar="CKPT|DIR",
     help="Checkpoint or run folder of the mask model, or a folder of mask files or patients.",
 )
-@click.option("--num-images", type=click.IntRange(1, MOST_PAIRS), help="Number of pairs.")
-@click.option(
-    "--only",
-    type=click.IntRange(0, MOST_PAIRS - 1),
-    multiple=True,
-    metavar="INDEX",
-    help="Make just this pair.",
-)
-@click.option(
-    "--output-dir",
-    type=FOLDER,
-    required=True,
-    metavar="OUT",
-    help="Folder for OUT/train/syn_00000/... and pairs.png.",
-)
+@outputs_in_parts("pair")
 @click.option(
     "--steps",
     type=Steps(),
     metavar="N|auto",
     help="Sampling steps; default: those of each model's recipe. auto: the fewest that measure no worse than more.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same pairs.")
 @click.option(
     "--batch-size",
     type=click.IntRange(1, 10**6),
     default=16,
     show_default=True,
     help="Pairs per batch; changes the result in the last bits.",
-)
-@click.option("--shard", type=Shard(), default="1/1", help="Make part I of N, as one of N jobs.")
-@click.option(
-    "--devices",
-    type=click.IntRange(1, 1024),
-    default=1,
-    metavar="N",
-    help="Number of devices to share the work.",
 )
 @click.option(
     "--max-area",

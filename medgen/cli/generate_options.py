@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 from typing import NamedTuple
 
 import click
+
+from medgen.cli.options import FOLDER, Command, seed_option
 
 MOST_PAIRS = 10**18
 """Most pairs whose blocks have a byte each to lock; see `manifest`."""
@@ -36,6 +40,32 @@ class Steps(click.ParamType):  # type: ignore[type-arg]  # generic since click 8
     ) -> int | str:
         number = click.IntRange(1, 10**6)
         return "auto" if value == "auto" else int(number(value, param, ctx))
+
+
+def outputs_in_parts(noun: str) -> Callable[[Command], Command]:
+    """Return a decorator that adds the options of writing any number of outputs, also in parts.
+    noun: of one output.
+    """
+    most, index = click.IntRange(1, MOST_PAIRS), click.IntRange(0, MOST_PAIRS - 1)
+    options = (
+        click.option("--num-images", type=most, help=f"Number of {noun}s."),
+        click.option(
+            "--only", type=index, multiple=True, metavar="INDEX", help=f"Make just this {noun}."
+        ),
+        click.option(
+            "--output-dir", type=FOLDER, required=True, metavar="OUT",
+            help="Folder for OUT/train/syn_00000/... and a picture of the first.",
+        ),
+        seed_option(f"{noun}s"),
+        click.option(
+            "--shard", type=Shard(), default="1/1", help="Make part I of N, as one of N jobs."
+        ),
+        click.option(
+            "--devices", type=click.IntRange(1, 1024), default=1, metavar="N",
+            help="Number of devices to share the work, one process on each.",
+        ),
+    )  # fmt: skip
+    return lambda command: reduce(lambda made, option: option(made), reversed(options), command)
 
 
 class Asked(NamedTuple):

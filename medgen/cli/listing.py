@@ -21,9 +21,7 @@ _ORDER = (*KINDS, *MEASURES, "tables")
 
 
 def table(registry: Registry) -> None:
-    """Print a row per plugin: kind, name, distribution and purpose; for broken ones the reason and
-    the file.
-    """
+    """Print a row per plugin: kind, name, distribution and purpose, or why it is broken."""
     rows = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("kind", "name", "from", "what"):
         rows.add_column(title, overflow="fold", no_wrap=title != "what")
@@ -63,9 +61,7 @@ def _core() -> Collection[str]:
 
 
 def page(registry: Registry, name: str) -> None:
-    """Print a block with defaults to paste for each plugin of this name, and the help of each
-    command.
-    """
+    """Print for each plugin of this name its defaults, to paste, and for each command its help."""
     found = [entry for entry in registry.entries if entry.name == name]
     given = [each for each in registry.given if each.command.name == name]
     if not found and not given:

@@ -1,6 +1,4 @@
-"""Run the command line. A command imports torch only when it runs, so that `medgen --help` answers
-at once.
-"""
+"""Run the command line. Commands import torch when they run, so that `--help` answers at once."""
 
 from __future__ import annotations
 
@@ -51,9 +49,7 @@ class Commands(options.OpenGroup):
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(__version__, prog_name="medgen")
 def cli(debug: bool) -> None:
-    """Labelled synthetic brain MRI: from a folder of scans with lesion masks to image and mask
-    pairs.
-    """
+    """Labelled synthetic brain MRI: from scans with lesion masks to image and mask pairs."""
 
 
 for each in (train, generate, insert, evaluate, audit, prove, export, plugins, recipe, data):
@@ -75,9 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(given: list[str]) -> Any:
-    """Run the command. Options of medgen itself, such as --debug, are also accepted after the
-    command.
-    """
+    """Run the command. Options of medgen, such as --debug, may also follow the command."""
     try:
         return cli.main(list(given), prog_name="medgen", standalone_mode=False, obj=given)
     except click.NoSuchOption as error:
@@ -100,9 +94,7 @@ def _usage(error: click.ClickException) -> Problem:
 
 
 def guarded(work: Callable[[], Any], debug: bool) -> int:
-    """Run `work` and return its exit code, or that of what it raises. A log that cannot be written
-    changes nothing.
-    """
+    """Run `work` and return its exit code or its error's, even if the log cannot be written."""
     with streams.steady():
         code = _outcome(work, debug)
         cut = None if code else streams.cut_result()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from medgen.api.recipe import Recipe
 
 
+Command = TypeVar("Command", bound=Callable[..., Any])
 FOLDER = click.Path(path_type=Path)
 LIMIT = 0.01
 """Share of copies among pairs that is tolerated: as many may be false alarms."""
@@ -30,6 +31,18 @@ with_option = click.option(
 
 
 overrides_argument = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+
+
+def seed_option(what: str) -> Callable[[Command], Command]:
+    """Return the option `--seed`. what: stays the same with the seed."""
+    help = f"Same seed, same {what}."
+    return click.option("--seed", type=int, default=0, show_default=True, help=help)
+
+
+def real_and_pairs(command: Command) -> Command:
+    """Add the arguments of commands that hold pairs against real scans."""
+    command = click.argument("pairs", type=FOLDER, metavar="PAIRS")(overrides_argument(command))
+    return click.argument("real", metavar="REAL")(command)
 
 
 class Group(click.Group):
@@ -62,9 +75,7 @@ class OpenGroup(Group):
         return sorted({*super().list_commands(ctx), *(name for name, _ in self._added())})
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """Return the command. If several have this name, return one that raises; `--help` asks for
-        each.
-        """
+        """Return the command. If several share the name, return one that raises when it runs."""
         own, added = (
             super().get_command(ctx, name),
             [command for each, command in self._added() if each == name],
@@ -103,9 +114,7 @@ def registry() -> Registry:
 def load_recipe(
     name: str | Path, overrides: Sequence[str] = (), layers: Sequence[str] = ()
 ) -> Recipe:
-    """Load a recipe from a file or by name, with the installed plugins. Raises RecipeError with
-    every mistake.
-    """
+    """Load a recipe by file or name, with installed plugins. Raises RecipeError with all mistakes."""
     return load(name, overrides, layers, registry())
 
 

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import click
 
-from medgen.cli.options import FOLDER, overrides_argument
+from medgen.cli.options import FOLDER, real_and_pairs, seed_option
 
 
 @click.command()
-@click.argument("real", metavar="REAL")
-@click.argument("pairs", type=FOLDER, metavar="PAIRS")
-@overrides_argument
+@real_and_pairs
 @click.option(
     "--output-dir",
     type=FOLDER,
@@ -47,7 +45,7 @@ from medgen.cli.options import FOLDER, overrides_argument
     show_default=True,
     help="Repeats of each arm.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same answer.")
+@seed_option("answer")
 @click.option(
     "--test-share",
     type=click.FloatRange(0, 0.9),
@@ -69,8 +67,7 @@ def prove(
     persons: int | None, times: float, steps: int, repeats: int, seed: int, test_share: float, segmenter: str,
     processes: int,
 ) -> None:  # fmt: skip
-    """Say whether PAIRS help to train a segmenter of lesions, and how many real patients they are
-    worth.
+    """Say whether PAIRS help to train a segmenter of lesions, and how many patients they are worth.
 
     REAL is a recipe, a run's folder, a checkpoint, or a folder of patients; its patients for
     validation are tested on, as the pairs' generator has not seen them. The same small segmenter is

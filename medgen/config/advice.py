@@ -12,9 +12,7 @@ from medgen.errors import Problem
 
 
 def not_tables(kind: str, given: object, names: Sequence[str]) -> Problem:
-    """Describe a value in place of a kind's tables, such as `losses=mse`. names: those of its
-    plugins.
-    """
+    """Describe a value in place of a kind's tables, such as `losses=mse`. names: of plugins."""
     near = dict.fromkeys(
         name for word in _words(given) for name in difflib.get_close_matches(word, names, 1)
     )

@@ -12,9 +12,7 @@ from medgen.errors import MedgenError, PluginError, Problem, is_of_machine
 
 @contextmanager
 def building(where: str) -> Iterator[None]:
-    """Turn what the `build` of a plugin raises into PluginError. where: its table, such as
-    `losses.huber`.
-    """
+    """Turn what a plugin's `build` raises into PluginError. where: its table, as `losses.huber`."""
     try:
         yield
     except MedgenError:

@@ -53,9 +53,7 @@ def _allowed(key: str, old: Setting | None, new: Setting | None) -> bool:
 
 
 def _settings(recipe: Recipe) -> Iterator[tuple[str, Setting]]:
-    """List every key with its value, paths emptied. Each table is a key too, so that an empty table
-    counts.
-    """
+    """List every key and value, with paths emptied. Tables are keys, so that empty ones count."""
     for table, part in _tables(recipe):
         names = [each.name for each in attrs.fields(type(part))]
         free = part.may_change

@@ -1,6 +1,4 @@
-"""What a plugin does to the process as it is imported, undone, so that all others find it as it
-was.
-"""
+"""Import plugins so that whatever one does to the process is undone before the next."""
 
 from __future__ import annotations
 
@@ -19,8 +17,7 @@ from medgen.system.streams import Steady
 
 @contextmanager
 def contained() -> Iterator[None]:
-    """Keep what is printed from stdout, and leave streams, folder, logging and the import system as
-    they were.
+    """Keep prints off stdout; restore streams, folder, logging and the import system afterwards.
 
     Raises BrokenPluginError if no module could be imported afterwards.
     """
@@ -90,9 +87,7 @@ def _failure(finder: Any) -> BaseException | None:
 
 @contextmanager
 def _streams() -> Iterator[None]:
-    """Let stdout and stderr be a stream of the plugin's own to stderr, also for what C and other
-    programs print.
-    """
+    """Send stdout and stderr to a stream of their own, also what C and other programs print."""
     before = (sys.stdout, sys.stderr)
     for each in before:
         with suppress(AttributeError, OSError, ValueError):

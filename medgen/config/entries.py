@@ -42,9 +42,7 @@ class Plugin(NamedTuple):
 
 
 def describe(plugin: Plugin) -> str:
-    """Describe a broken plugin's fault and origin: `ModuleNotFoundError: nosuch (bad-import 1.0),
-    see FILE`.
-    """
+    """Describe a broken plugin: `ModuleNotFoundError: nosuch (bad-import 1.0), see FILE`."""
     return f"{plugin.error} ({plugin.distribution} {plugin.version})" + (
         f", see {plugin.file}" if plugin.file else ""
     )

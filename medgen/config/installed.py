@@ -1,8 +1,7 @@
 """Find entry points of the group `medgen` in installed distributions, damaged ones included.
 
 `importlib.metadata.entry_points` is not used: one unreadable file hides the entry points of all
-packages, and of two distributions of the same name, such as an old one left behind, it reads only
-the first.
+packages, and of two distributions of the same name, such as a leftover, it reads only the first.
 """
 
 from __future__ import annotations
@@ -36,8 +35,8 @@ class Found(NamedTuple):
 
 
 def found() -> list[Found]:
-    """Read every distribution that has entry points of medgen, or whose damaged metadata may have
-    hidden some.
+    """Read each distribution that has medgen's entry points, or whose damaged metadata may hide
+    some.
 
     Distributions of the same name are adjacent, in the order in which to try them.
     """

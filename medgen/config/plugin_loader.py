@@ -61,9 +61,7 @@ _LONGEST = 500
 
 
 class Loader:
-    """Imports entry points. Of distributions with the same name, the first that works provides each
-    entry point.
-    """
+    """Imports entry points. Of distributions with one name, the first that works provides each."""
 
     def __init__(self) -> None:
         self.rows: list[Plugin] = []

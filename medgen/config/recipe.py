@@ -1,5 +1,4 @@
-"""Load a `Recipe` from TOML files, layers and overrides, and write it. Every mistake is reported at
-once.
+"""Load a `Recipe` from TOML files, layers and overrides, reporting every mistake, and write it.
 
 Nothing here imports torch.
 """
@@ -18,7 +17,8 @@ from medgen.api.settings import unstructure
 from medgen.api.structure import structure
 from medgen.api.tables import DataSettings
 from medgen.api.values import SEVERAL
-from medgen.config.overlay import WITH, Layers, find, not_alone, parse, recipes_dir
+from medgen.config.overlay import Layers
+from medgen.config.recipe_files import WITH, find, not_alone, parse, recipes_dir
 from medgen.config.registry import Registry
 from medgen.config.resolver import CORE, Resolver
 from medgen.errors import Problem, RecipeError
@@ -30,8 +30,7 @@ def load(
     layers: Sequence[str | Path] = (),
     registry: Registry | None = None,
 ) -> Recipe:
-    """Load a recipe from a file or by name. Precedence, rising: extended files, the file, layers,
-    overrides.
+    """Load a recipe by file or name. Precedence, rising: extended files, file, layers, overrides.
 
     overrides: `KEY=VALUE`, such as `training.epochs=3`. layers: further recipes, as after `--with`.
     Raises RecipeError with every mistake, or PluginError if only plugins are at fault.
@@ -52,9 +51,7 @@ def from_toml(
     source: str = "recipe",
     overrides: Sequence[str] = (),
 ) -> Recipe:
-    """Load a recipe from a text, such as a checkpoint's. source: its name in messages. overrides:
-    `KEY=VALUE`.
-    """
+    """Load a recipe from a text. source: its name in messages. overrides: `KEY=VALUE`."""
     laid = Layers()
     laid.lay(parse(text, source), source)
     wrong = [problem for each in overrides for problem in laid.lay_override(each)]
@@ -62,9 +59,7 @@ def from_toml(
 
 
 def data_settings(overrides: Sequence[str]) -> DataSettings:
-    """The table [data] that `KEY=VALUE` alone make, for a folder without a recipe. Raises
-    RecipeError.
-    """
+    """Make a table [data] from `KEY=VALUE`, for a folder without a recipe. Raises RecipeError."""
     laid = Layers()
     wrong = [problem for each in overrides for problem in laid.lay_override(each)]
     wrong += [unknown_key(KeyPath((name,)), ["data"]) for name in laid.tables.keys() - {"data"}]

@@ -20,9 +20,7 @@ SUSPECTS = 5
 
 
 class Registry:
-    """Installed plugins. `plugins`: one per entry point, broken ones included; `entries`: their
-    settings classes.
-    """
+    """Installed plugins. `plugins`: one per entry point, also broken. `entries`: settings classes."""
 
     def __init__(
         self, plugins: Sequence[Plugin], entries: Sequence[Entry], given: Sequence[Given] = ()
@@ -72,9 +70,7 @@ class Registry:
         return entry
 
     def suspects(self) -> str:
-        """Advice if there are broken plugins, one of which may give what no other does; else an
-        empty string.
-        """
+        """Return advice if a broken plugin may be what was looked for; else an empty string."""
         broken = dict.fromkeys(
             f"{each.distribution} {each.version}" for each in self.plugins if each.error
         )

@@ -32,9 +32,7 @@ the data.
 
 
 class Resolver:
-    """Builds settings objects from tables, and collects mistakes of the recipe and faults of
-    plugins.
-    """
+    """Builds settings objects, and collects mistakes of the recipe and faults of plugins."""
 
     def __init__(
         self, layers: Layers, source: str, registry: Registry, problems: Iterable[Problem] = ()

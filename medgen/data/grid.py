@@ -64,6 +64,11 @@ class Grid:
         """Return the area of a pixel in mm2, the volume of a voxel in mm3."""
         return math.prod(self.spacing)
 
+    def matches(self, other: Grid, tolerance: float) -> bool:
+        """Compare shape, axis and spacing; tolerance: of the spacing, relative."""
+        same = (self.shape, self.axis) == (other.shape, other.axis)
+        return same and np.allclose(self.spacing, other.spacing, rtol=tolerance, atol=0)
+
     def as_volume(self) -> Grid:
         """Return the grid of a volume. A slice becomes a volume of one slice, as thick as its
         pixels are wide.
@@ -84,4 +89,4 @@ class Grid:
     def __str__(self) -> str:
         shape = self.shape[:1] if len(set(self.shape)) == 1 else self.shape
         spacing = self.spacing[:1] if len(set(self.spacing)) == 1 else self.spacing
-        return f"{' x '.join(map(str, shape))} px of {' x '.join(f'{mm:.4g}' for mm in spacing)} mm"
+        return f"{' x '.join(map(str, shape))} px of {' x '.join(f'{mm:g}' for mm in spacing)} mm"

@@ -1,8 +1,6 @@
-"""Anatomy and intensity: figures that need no weights, each a distance between generated and real
-slices.
+"""Figures of anatomy and intensity without weights: distances of generated from real slices.
 
-Every slice is measured by itself; the distributions of what is measured are compared
-(`distributions.Wasserstein`).
+Every slice is measured by itself; `distributions.Wasserstein` compares the distributions.
 """
 
 from __future__ import annotations
@@ -35,9 +33,7 @@ SMALL = 1e-6
 def figures_of(
     real: Samples, other: Samples, synthetic: Samples, *, draws: int = DRAWS, seed: int = 0
 ) -> list[Figure]:
-    """Return the figures of anatomy and intensity. other: real slices of persons who are not in
-    `real`.
-    """
+    """Return figures of anatomy and intensity. other: real slices of persons not in `real`."""
     maker = FigureMaker(SECTION, draws, seed)
     axis = mirror_axis(real)
     measured = [dict(measures(samples, axis)) for samples in (real, other, synthetic)]
@@ -52,8 +48,7 @@ def figures_of(
 
 
 def _unexplained(maker: FigureMaker, real: Samples, other: Samples, synthetic: Samples) -> Figure:
-    """The share of a brain's variance that is no mixture of real brains: "distance from face
-    space".
+    """Return the share of a brain's variance that no mixture of real brains explains.
 
     Turk and Pentland (1991, section 2.3), of brains brought to one size and blurred. Mottled
     textures are not in the space of real brains, a smooth but plausible one nearly is.
@@ -87,16 +82,12 @@ def _brains(samples: Samples) -> np.ndarray:
 
 
 def _brain(view: np.ndarray) -> np.ndarray:
-    """The pixels of the brain, `[sample, channel, pixel]`, blurred by one, as noise is told by
-    other figures.
-    """
+    """Return the brain's pixels, `[sample, channel, pixel]`, blurred by one to leave out noise."""
     return np.asarray(ndimage.gaussian_filter(view, (0, 0, 1, 1))[..., _radius() < BRAIN])
 
 
 def _radius() -> np.ndarray:
-    """The distance of each pixel of the stretched box from its middle; 1 at the middle of its
-    sides.
-    """
+    """Return each pixel's distance from the middle of the stretched box, 1 at mid-side."""
     place = (np.arange(GRID) + 0.5) / GRID * 2 - 1
     return np.hypot(place[:, None], place[None])
 
@@ -119,7 +110,7 @@ def measures(samples: Samples, axis: int) -> Iterator[tuple[str, np.ndarray]]:
     heads = heads_of(images)
     boxes = boxes_of(heads)
     view = _standardised(boxed(images, boxes, GRID), heads, images)
-    yield "head area", heads.sum((1, 2))[:, None] * samples.spacing**2 / 100
+    yield "head area", heads.sum((1, 2))[:, None] * samples.grid.cell / 100
     yield "head shape", _shape(heads, boxes)
     yield "mirror symmetry", _symmetry(view, axis)
     yield "middle of the head", _middle(view)
@@ -140,8 +131,7 @@ def mirror_axis(real: Samples) -> int:
 def quantiles(images: np.ndarray, heads: np.ndarray) -> np.ndarray:
     """Return `[sample, channel * 19]`: quantiles of the head's values. Without a head, -1.
 
-    W1 of two histograms is the mean distance of their quantiles; here each slice's histogram is one
-    observation.
+    W1 of two histograms is the mean distance of their quantiles; a slice's histogram counts once.
     """
     rows = [
         np.quantile(image[:, head], QUANTILES, axis=1).T.ravel()
@@ -153,9 +143,7 @@ def quantiles(images: np.ndarray, heads: np.ndarray) -> np.ndarray:
 
 
 def spectrum(images: np.ndarray) -> np.ndarray:
-    """Return `[sample, channel * band]`: log10 of the mean power in rings of the 2D Fourier
-    transform.
-    """
+    """Return `[sample, channel * band]`: log10 of mean power in rings of the 2D Fourier transform."""
     power = np.abs(np.fft.fft2(images + 1.0)) ** 2 / np.prod(images.shape[2:])
     down, across = (np.fft.fftfreq(side) for side in images.shape[2:])
     ring = (np.hypot(down[:, None], across[None]) * 2 * BANDS).astype(np.int64)
@@ -167,9 +155,7 @@ def spectrum(images: np.ndarray) -> np.ndarray:
 
 
 def sharpness(images: np.ndarray, heads: np.ndarray) -> np.ndarray:
-    """Return `[sample, channel]`: mean length of the gradient inside of the head, in deviations of
-    its values.
-    """
+    """Return `[sample, channel]`: mean gradient inside the head, in deviations of its values."""
     inner = ndimage.binary_erosion(heads, np.ones((1, 3, 3)))
     down, across = np.gradient(images, axis=(2, 3))
     deviation = np.sqrt(_within((images - _within(images, heads)[..., None, None]) ** 2, heads))
@@ -210,9 +196,7 @@ def _shape(heads: np.ndarray, boxes: Boxes) -> np.ndarray:
 
 
 def _symmetry(view: np.ndarray, axis: int) -> np.ndarray:
-    """The correlation of the brain with its mirror image, `[sample, channel]`; 0 where the brain is
-    flat.
-    """
+    """Correlate the brain with its mirror image, `[sample, channel]`; 0 for a flat brain."""
     one, two = (
         each - each.mean(2, keepdims=True)
         for each in (_brain(view), _brain(np.flip(view, 2 + axis)))
@@ -222,9 +206,7 @@ def _symmetry(view: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _middle(view: np.ndarray) -> np.ndarray:
-    """What is in the middle of the head: its mean against the ring's around it, its deviation, its
-    darkest tenth.
-    """
+    """Measure the head's middle: mean against the ring around it, deviation, darkest tenth."""
     radius = _radius()
     inner, ring = view[..., radius < INNER], view[..., (radius > RING[0]) & (radius < RING[1])]
     return np.concatenate(

@@ -93,7 +93,9 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def _digest(samples: Samples) -> str:
     parts = (samples.images, samples.masks, samples.people)
-    digest = hashlib.sha256(repr([part.shape for part in parts] + [samples.spacing]).encode())
+    digest = hashlib.sha256(
+        repr([part.shape for part in parts] + [samples.grid.spacing[0]]).encode()
+    )
     for part in parts:
         digest.update(np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()[:16]

@@ -51,9 +51,7 @@ FEWER = "real, fewer steps"
 
 
 def numbers_of(pool: int, base: int) -> list[int]:
-    """Numbers of real persons on the learning curve: doubling from 2, with `base` and the whole
-    pool.
-    """
+    """Return the numbers of real persons on the learning curve: doubling from 2, `base`, and all."""
     doubling = itertools.takewhile(
         lambda number: number < pool, (FEWEST * 2**power for power in range(40))
     )
@@ -146,7 +144,7 @@ def run(given: Comparison, arm: Arm, repeat: int) -> dict[str, Any]:
 
 def scores_of(found: Array, test: Samples) -> dict[str, list[float | None]]:
     """Scores of each test person, ascending, by name; None where there is nothing to score."""
-    lesions = lesion_scores(found, test.masks, test.spacing)
+    lesions = lesion_scores(found, test.masks, test.grid.spacing[0])
     rows = [np.flatnonzero(test.people == person) for person in test.persons]
     each = [_scores(lesions.take(mine), found[mine], test.masks[mine]) for mine in rows]
     return {name: [_plain(one[name]) for one in each] for name in each[0]}

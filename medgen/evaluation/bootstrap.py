@@ -1,6 +1,4 @@
-"""Intervals by the bootstrap over persons: the slices of one person come and go together (Efron
-1979).
-"""
+"""Intervals by the bootstrap over persons, whose slices come and go together (Efron 1979)."""
 
 from __future__ import annotations
 
@@ -41,9 +39,7 @@ def intervals(
     rng: np.random.Generator,
     level: float = 0.95,
 ) -> np.ndarray:
-    """Return `[3, k]`: value, low and high of each of k statistics of the same draws; see
-    `interval`.
-    """
+    """Return `[3, k]`: value, low and high of k statistics of the same draws; see `interval`."""
     persons = [_Persons(each) for each in people]
     value = np.asarray(statistics(*(np.arange(len(each)) for each in people)), float)
     unknown = np.full_like(value, np.nan)

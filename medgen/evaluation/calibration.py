@@ -25,9 +25,7 @@ mixed in.
 
 
 class Held(NamedTuple):
-    """Likeness of real things to the most alike of other persons', -1 to 1, with their size (px)
-    and person.
-    """
+    """Likeness, -1 to 1, of real things to the most alike of other persons; size (px) and person."""
 
     score: Array
     size: Array
@@ -37,9 +35,8 @@ class Held(NamedTuple):
 class Limit(NamedTuple):
     """At which likeness something of a size is a copy.
 
-    levels: limits at `STEPS`. alarms: expected share of false alarms, for each person from the
-    limits that the other persons give; empty if fewer than two persons were there and the limit is
-    the ceiling.
+    levels: limits at `STEPS`. alarms: expected share of false alarms of each person, by the limits
+    of the others; empty with fewer than two persons if the limit is the ceiling.
     """
 
     levels: Array

@@ -1,6 +1,4 @@
-"""The card: every figure on a set of pairs, what it was measured with, and in words how good the
-pairs are.
-"""
+"""The card: every figure on a set of pairs, how it was measured, and a verdict in words."""
 
 from __future__ import annotations
 
@@ -73,9 +71,7 @@ def read(path: Path) -> Card:
 
 
 def require_comparable(one: tuple[str, Card], two: tuple[str, Card]) -> None:
-    """Raise RecipeError, in one line, if two cards (each with a name) were not measured in the same
-    way.
-    """
+    """Raise RecipeError unless two named cards were measured in the same way."""
     differ = []
     for part in SAME:
         a, b = getattr(one[1], part), getattr(two[1], part)

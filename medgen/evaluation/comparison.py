@@ -77,9 +77,8 @@ def arrange(
 ) -> Comparison:
     """Deal the real persons out, as the seed says.
 
-    Persons who show no slice in `real` teach. Where they are fewer than half of those who do,
-    persons of one fold teach for the other. Raises DataError with fewer than four persons in
-    `real`.
+    Persons with no slice in `real` teach. Where these are fewer than half of the others, persons of
+    one fold teach for the other. Raises DataError for fewer than four persons in `real`.
     """
     persons = real.persons
     if len(persons) < FEWEST:
@@ -112,7 +111,7 @@ def thinned(samples: Samples, limit: int, seed: int, number: int) -> Samples:
 def fingerprint(samples: Samples) -> str:
     """Return the sha256 of the slices, their lesions and whose they are, the first 16 digits."""
     found = hashlib.sha256(
-        repr((samples.channels, round(samples.spacing, 6), samples.images.shape)).encode()
+        repr((samples.channels, round(samples.grid.spacing[0], 6), samples.images.shape)).encode()
     )
     for each in (samples.images, samples.masks, samples.people):
         found.update(np.ascontiguousarray(each).tobytes())

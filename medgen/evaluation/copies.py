@@ -67,9 +67,7 @@ class Verdict:
 
     @property
     def excess(self) -> float:
-        """How far it is beyond its limits, as a share of what is left to 1; the worst come first by
-        this.
-        """
+        """Return how far a copy is beyond its limits, as a share of what is left to 1."""
         slices = (self.alike - self.limit) / (1 - self.limit)
         return max(
             slices, (self.lesion_alike - self.lesion_limit) / max(1 - self.lesion_limit, 1e-6)
@@ -168,21 +166,21 @@ class Judge:
 
     def _require_like(self, block: pair_files.Block) -> None:
         """Raise DataError for pairs of another grid than the training slices were brought to."""
-        expected = (self.training.images.shape[-1], self.training.axis, self.training.channels)
-        found = (block.images.shape[-1], block.axis, block.channels)
-        if found != expected or not np.isclose(block.spacing, self.training.spacing, rtol=1e-3):
-            raise DataError(
-                Problem(
-                    "",
-                    f"the pairs are {found}, others of them {expected}",
-                    "Audit the pairs of one model at a time",
-                )
+        wanted = self.training
+        if block.channels != wanted.channels or not block.grid.matches(wanted.grid, 1e-3):
+            found, expected = (
+                f"{', '.join(each.channels)}, {each.grid}, {each.grid.axis}"
+                for each in (block, wanted)
             )
+            what = f"these pairs are {found}; those before are {expected}"
+            raise DataError(Problem("", what, "Audit the pairs of one model at a time"))
 
 
 def identify(training: Samples) -> str:
     """What an audit depends on: the training slices and how they are compared."""
-    digest = hashlib.sha256(f"{FORMAT} {training.images.shape} {training.spacing:.6g}".encode())
+    digest = hashlib.sha256(
+        f"{FORMAT} {training.images.shape} {training.grid.spacing[0]:.6g}".encode()
+    )
     digest.update(np.ascontiguousarray(training.images[:: max(1, len(training) // 64)]).tobytes())
     digest.update(training.people.astype("<i8").tobytes())
     return digest.hexdigest()[:16]

@@ -1,6 +1,4 @@
-"""`audit.png`: pairs beside the training slices that they are most like, and what is left when one
-is subtracted.
-"""
+"""`audit.png`: pairs beside the training slices they are most like, and the difference of both."""
 
 from __future__ import annotations
 
@@ -21,9 +19,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def save(judge: Judge, blocks: Sequence[Block], path: Path) -> Path:
-    """Write a row for each pair: as it is, as it lies on its training slice, that slice, and the
-    difference.
-    """
+    """Write a row per pair: as it is, as it lies on its training slice, that slice, the difference."""
     return pictures.save(pictures.grid([_row(judge, block) for block in blocks]), path)
 
 

@@ -87,7 +87,7 @@ def _made(
     for _ in range(ATTEMPTS if others else 0):
         row, lesion = others[rng.integers(len(others))]
         patch = _turned(_patch(samples, row, lesion), rng)
-        free = _free(heads[host], mask, patch, samples.spacing)
+        free = _free(heads[host], mask, patch, samples.grid.spacing[0])
         if free.any():
             return host, *_pasted(image, mask, patch, _place(image, patch, free, rng))
     return host, image, mask
@@ -96,7 +96,7 @@ def _made(
 def _patch(samples: Samples, row: int, number: int) -> _Patch:
     """Cut out a lesion with its margin, an odd number of pixels wide and high."""
     lesion = components(samples.masks[row])[0] == number
-    reach = max(2, round(MARGIN / samples.spacing))
+    reach = max(2, round(MARGIN / samples.grid.spacing[0]))
     (box,) = ndimage.find_objects(lesion.astype(np.uint8))
     wide = [(reach, reach + 1 - (part.stop - part.start) % 2) for part in box]
     window = tuple(
@@ -119,9 +119,7 @@ def _turned(patch: _Patch, rng: np.random.Generator) -> _Patch:
 
 
 def _free(head: Array, mask: Array, patch: _Patch, spacing: float) -> Array:
-    """Centres, bool `[h, w]`, at which the patch lies in the brain and apart from the host's
-    lesions.
-    """
+    """Return centres, bool `[h, w]`, where the patch lies in the brain, apart from other lesions."""
     within = np.pad(head, 1)  # the edge of the slice is an edge of the head
     depth = ndimage.distance_transform_edt(within)[1:-1, 1:-1] * spacing
     allowed = (depth > DEPTH) & ~ndimage.binary_dilation(mask, iterations=2)

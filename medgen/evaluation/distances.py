@@ -1,5 +1,4 @@
-"""How far two sets of feature vectors, or the images of one set from each other, are apart. Arrays
-only, float64.
+"""Distances between sets of feature vectors, and within a set. Arrays only, float64.
 
 Features are `[n, d]`. A weight per row says how often the row was drawn, so that a bootstrap needs
 the products of rows only once.
@@ -51,11 +50,10 @@ class Kernels(NamedTuple):
         )
 
     def kid(self, wx: np.ndarray | None = None, wy: np.ndarray | None = None) -> float:
-        """Return the squared MMD without bias (Gretton et al. 2012, eq. 3; KID of Binkowski et al.
-        2018).
+        """Return the unbiased squared MMD (Gretton et al. 2012, eq. 3; KID: Binkowski et al. 2018).
 
-        wx `[n]`, wy `[m]`: how often each row was drawn, once if not given. NaN where a set has no
-        two persons.
+        wx `[n]`, wy `[m]`: times that each row was drawn, by default once. NaN with fewer than two
+        persons in a set.
         """
         wx = np.ones(len(self.xx)) if wx is None else np.asarray(wx, np.float64)
         wy = np.ones(len(self.yy)) if wy is None else np.asarray(wy, np.float64)

@@ -43,9 +43,7 @@ class Wasserstein:
         self._steps = np.nan_to_num(np.diff(ordered, axis=0), nan=0.0) / _spread(second)
 
     def __call__(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """Return `[column]`, NaN where a set has no value. first, second: row numbers, with
-        repetitions.
-        """
+        """Return `[column]`, NaN for a set without values. first, second: rows, also repeated."""
         lost, gained = self._shares(first, 0), self._shares(second, 1)
         difference = np.take_along_axis(np.concatenate([lost, -gained]), self._order, 0)
         distances = (np.abs(np.cumsum(difference, axis=0)[:-1]) * self._steps).sum(0)
@@ -58,9 +56,7 @@ class Wasserstein:
         return float(known.mean()) if known.size else float("nan")
 
     def _shares(self, rows: np.ndarray, which: int) -> np.ndarray:
-        """The share of its set's known values that each row stands for, `[row, column]`; NaN
-        without any.
-        """
+        """Return each row's share of its set's known values, `[row, column]`; NaN without any."""
         counts = np.bincount(rows, minlength=self._counts[which]).astype(np.float64)
         known = self._known[: self._counts[0]] if which == 0 else self._known[self._counts[0] :]
         weights = counts[:, None] * known

@@ -1,6 +1,4 @@
-"""How alike the samples of a set are to each other: MS-SSIM, high where a generator repeats itself
-(Odena 2017).
-"""
+"""Likeness within a set by MS-SSIM, high where a generator repeats itself (Odena 2017)."""
 
 from __future__ import annotations
 

@@ -103,11 +103,10 @@ def _about(samples: Samples) -> dict[str, Any]:
 
 def _selection(comparison: Comparison, source: Source, asked: Asked) -> dict[str, Any]:
     made, data = comparison.made, source.data
-    grid = f"{made.images.shape[-1]} px of {made.spacing:g} mm, {made.axis}"
     return {
         "channels": ", ".join(made.channels),
         "masks": ", ".join(source.masks),
-        "grid": grid,
+        "grid": f"{made.grid}, {made.grid.axis}",
         "split": asked.split,
         "slices": f"with a lesion, at least {data.min_foreground:g} head",
         "seed": asked.seed,

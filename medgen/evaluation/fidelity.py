@@ -1,6 +1,4 @@
-"""How far the generated are from the real in the features of an extractor, beside real against
-real.
-"""
+"""Distances of generated from real slices in an extractor's features, beside real from real."""
 
 from __future__ import annotations
 
@@ -130,9 +128,7 @@ def _kernels(real: _Side, made: _Side) -> Kernels:
 
 
 def _kept(comparison: Comparison, name: str) -> list[np.ndarray]:
-    """Bool masks of equally many rows, drawn at random, of each set of real slices and, last, of
-    the pairs.
-    """
+    """Draw bool masks of equally many rows of each set of real slices and, last, of the pairs."""
     rng, sets = comparison.rng(f"kept/{name}"), (*comparison.sides, comparison.made)
     count = min(MOST, *map(len, sets))
     kept = []

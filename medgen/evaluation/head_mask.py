@@ -143,9 +143,7 @@ def _widths(lost: Array) -> Array:
 
 
 def _furthest(centre: Array, *masks: Array) -> list[Array]:
-    """Distance of the last pixel of each mask in each direction, px, `[BEARINGS]`; -1 where there
-    is none.
-    """
+    """Return the distance of each mask's last pixel, px, `[BEARINGS]`; -1 where there is none."""
     shape = masks[0].shape
     steps = np.arange(0, np.hypot(*shape), STEP)
     down, across = np.rint(centre[:, None, None] + _directions().T[..., None] * steps).astype(

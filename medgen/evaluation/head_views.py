@@ -1,5 +1,4 @@
-"""Slices as the search for copies sees them: the head's pose, its rotation-invariant profile, and
-its detail.
+"""Slices as the search for copies sees them: the head's pose, rotation-invariant profile, detail.
 
 All filters are products with matrices: at 64 px that is ten times as fast as a convolution.
 """
@@ -87,8 +86,7 @@ def _views(images: Array) -> Views:
 
 
 def _levels(small: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale slices to background 0 and bright tissue 1; the weight of head, 0 to 1, both `[n, 1,
-    SIDE, SIDE]`.
+    """Scale slices to background 0, bright tissue 1; also the head's weight. `[n, 1, SIDE, SIDE]`.
 
     The weight saturates early, so that gamma and contrast hardly move the pose.
     """
@@ -114,8 +112,7 @@ def _pose(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _detail(level: Tensor, weight: Tensor, narrow: float, wide: float) -> Tensor:
-    """Band-passed slices (difference of Gaussians, px), divided by their local contrast, so that
-    gamma cancels.
+    """Band-pass slices (difference of Gaussians, px), over local contrast, so that gamma cancels.
 
     The averages are over the head alone (normalised convolution, Knutsson and Westin, CVPR 1993):
     the edge between tissue and air, which all heads have, leaves nothing.
@@ -130,9 +127,7 @@ def _detail(level: Tensor, weight: Tensor, narrow: float, wide: float) -> Tensor
 
 
 def _profile(low: Tensor, centre: Tensor, radius: Tensor) -> Tensor:
-    """The angular spectrum of a slice around its centre: a rotation is a phase, a flip the
-    conjugate.
-    """
+    """Return the angular spectrum around the centre: a rotation is a phase, a flip the conjugate."""
     angle = torch.arange(ANGLES) * (2 * math.pi / ANGLES)
     shares = torch.linspace(INNERMOST, OUTERMOST, RADII)
     away = radius.view(-1, 1, 1) * shares.view(1, -1, 1)
@@ -160,9 +155,7 @@ def blurred(images: Tensor, sigma: float) -> Tensor:
 
 @lru_cache
 def _gaussian(side: int, sigma: float) -> Tensor:
-    """`[side, side]`: each row the Gaussian around its own px, what falls beyond an edge added to
-    the edge.
-    """
+    """Return `[side, side]`: rows of Gaussians around each px, what falls off added to the edge."""
     reach = math.ceil(4 * sigma) + side
     weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1).double() / sigma) ** 2)
     rows = torch.zeros(side, side, dtype=torch.float64)

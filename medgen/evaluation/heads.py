@@ -12,8 +12,7 @@ DARK = -0.9
 
 
 def heads_of(images: np.ndarray) -> np.ndarray:
-    """Return bool `[sample, height, width]`: the largest bright part of each slice, with what it
-    encloses.
+    """Return bool `[sample, height, width]`: each slice's largest bright part, holes filled.
 
     images: `[sample, channel, height, width]`; a pixel is bright if any channel is, also after a
     blur of 0.7 px, which removes single pixels of noise. Empty where nothing is bright.
@@ -56,9 +55,7 @@ def boxes_of(heads: np.ndarray) -> Boxes:
 
 
 def boxed(images: np.ndarray, boxes: Boxes, size: int) -> np.ndarray:
-    """Return float32 `[sample, channel, size, size]`: each head's box, stretched, by bilinear
-    interpolation.
-    """
+    """Return float32 `[sample, channel, size, size]`: each head's box, stretched bilinearly."""
     steps = (np.arange(size) + 0.5) / size
     places = boxes.low[:, :, None] + (boxes.high - boxes.low)[:, :, None] * steps - 0.5
     limits = np.array(images.shape[2:])[None, :, None] - 1

@@ -35,11 +35,9 @@ class Curve:
         return np.asarray(a - b * count**-c)
 
     def persons(self, score: Array, most: float) -> Array:
-        """How many persons give a score, from 0 to `most`: `[draw]`; `most` at or above the ceiling
-        a.
+        """Return how many persons give a score, 0 to `most`: `[draw]`; `most` at the ceiling a.
 
-        A flat curve gives 0 below its level and `most` at or above it: any number explains the
-        score.
+        A flat curve gives 0 below its level, `most` from it on: any number explains the score.
         """
         gap = self.a - score
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):

@@ -1,6 +1,4 @@
-"""Lesions on their own, for copies of one in another head: each as a small patch of what its mask
-covers.
-"""
+"""Lesions as small patches of what their masks cover, to find copies of one in another head."""
 
 from __future__ import annotations
 

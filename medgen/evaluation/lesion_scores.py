@@ -52,8 +52,8 @@ class LesionScores:
     """A row per lesion and a row per false positive.
 
     sample: `[lesion]`, index of the sample. diameter: `[lesion]`, mm, of the disc (three axes:
-    ball) of equal size. dice: `[lesion]`, 0 where missed. false_sample, false_diameter: `[false
-    positive]`.
+    ball) of equal size. dice: `[lesion]`, 0 if missed. false_sample, false_diameter: of false
+    positives.
     """
 
     sample: Array
@@ -75,9 +75,7 @@ class LesionScores:
         return LesionScores(*mine, self.false_sample[false], self.false_diameter[false])
 
     def mean_dice(self) -> float:
-        """Lesion-wise Dice in [0, 1]: sum over lesions by lesions and false positives; NaN with
-        none.
-        """
+        """Lesion-wise Dice in [0, 1]: sum over lesions by lesions and false positives; NaN without."""
         count = len(self.dice) + len(self.false_sample)
         return float(self.dice.sum() / count) if count else float("nan")
 
@@ -166,9 +164,7 @@ def _matched(prediction: Array, truth: Array) -> _Sample:
 
 
 def components(mask: Array) -> tuple[Array, int]:
-    """Number the connected components from 1, corners included: `[*space]` int32, and how many
-    there are.
-    """
+    """Number connected components from 1, corners included: `[*space]` int32, and their count."""
     labels, count = ndimage.label(mask, np.ones((3,) * mask.ndim, bool))
     return labels, int(count)
 

@@ -1,6 +1,4 @@
-"""Lesions one by one: how many, how large, where in the head, of which shape, and how they stand
-out.
-"""
+"""Lesions one by one: number, size, place in the head, shape, and how they stand out."""
 
 from __future__ import annotations
 
@@ -65,7 +63,7 @@ def lesions_of(samples: Samples) -> Lesions:
     low, high = boxes.low[sample], boxes.high[sample]
     return Lesions(
         sample=sample,
-        size=pixels * samples.spacing**2,
+        size=pixels * samples.grid.cell,
         centre=(where + 0.5 - low) / (high - low),
         depth=depth,
         outside=outside,
@@ -198,9 +196,7 @@ def _contrast(
 
 
 def _depths(heads: np.ndarray) -> np.ndarray:
-    """Distance from the head's edge, positive inside, in the largest inside; NaN where there is no
-    head.
-    """
+    """Return distances from the head's edge, positive inside, over the largest; NaN without a head."""
     depths = np.full(heads.shape, np.nan)
     for depth, head in zip(depths, heads, strict=True):
         if head.any():

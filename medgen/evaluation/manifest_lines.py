@@ -1,6 +1,4 @@
-"""The lines of a `manifest.jsonl`: 17 bytes of memory per pair, the rest is read from the file on
-demand.
-"""
+"""The lines of a `manifest.jsonl`: 17 bytes of memory per pair, the rest read on demand."""
 
 from __future__ import annotations
 
@@ -32,8 +30,7 @@ def is_file_name(name: object) -> bool:
 
 
 class Lines(Mapping[int, Entry]):
-    """The lines of a manifest when it was opened, by index; of two lines with the same index the
-    later counts.
+    """A manifest's lines at opening, by index; of two with one index the later counts.
 
     header: the first line. The file may be replaced meanwhile; the open one stays readable until
     `close`. Raises CheckpointError for a line that medgen did not write.
@@ -116,9 +113,7 @@ def _opened(path: Path) -> BinaryIO | None:
 
 @contextmanager
 def listed(out: Path) -> Iterator[Lines]:
-    """Open the lines of a folder of pairs. Raises DataError if there are none, or medgen did not
-    write them.
-    """
+    """Open the lines of a folder of pairs. Raises DataError if there are none or not medgen's."""
     try:
         lines = Lines(out / "manifest.jsonl")
     except CheckpointError as error:

@@ -1,6 +1,4 @@
-"""The nearest training slice of each slice, whatever was done to it: candidates by profile, then
-registration.
-"""
+"""Find the nearest training slice of each slice: candidates by profile, then registration."""
 
 from __future__ import annotations
 
@@ -89,8 +87,8 @@ class Finder:
         return Nearest(rows, likeness(moving, reference, at), at)
 
     def _sign(self, slices: Views) -> Tensor:
-        """Magnitudes of the profiles, whitened, of unit norm: the same for a slice that is turned
-        or flipped.
+        """Return whitened magnitudes of profiles, of unit norm; turned or flipped slices have the
+        same.
         """
         return F.normalize((slices.profile.abs().flatten(1) - self._mean) @ self._basis, dim=1)
 

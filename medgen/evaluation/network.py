@@ -1,6 +1,4 @@
-"""The small network that is taught on the spot, by seed, without a trace in torch's global
-generators.
-"""
+"""A small network taught on the spot, by seed, leaving torch's global generators alone."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ def _write(
     """Images and labels, with a third axis of 1 whatever axis they were cut along: nnU-Net wants
     it.
     """
-    grid = Grid.of_slices(samples.images.shape[-1], samples.spacing, "axial")
+    grid = Grid.of_slices(samples.images.shape[-1], samples.grid.spacing[0], "axial")
     for case, image, mask in zip(cases, samples.images, samples.masks, strict=True):
         for number, channel in enumerate(image):
             path = made / "imagesTr" / f"{case.name}_{number:04d}.nii.gz"

@@ -1,5 +1,4 @@
-"""Do images obey their masks: does a segmenter taught on real persons find the lesion where the
-mask says?
+"""Obedience: whether a segmenter taught on real persons finds the lesion where the mask is.
 
 Two scores stand beside it: that of real persons held out, which is the most to expect, and that of
 the same images with masks of other pairs, which is what an image that ignores its mask gets.
@@ -36,18 +35,14 @@ SIZES = ("small", "medium", "large")
 
 @attrs.frozen(eq=False)
 class Judges:
-    """Segmenters cross-fitted on real persons. limits: areas, mm2, between small, medium and large
-    lesions.
-    """
+    """Segmenters cross-fitted on real persons. limits: mm2, between small, medium and large."""
 
     fitted: list[Fold]
     real: Samples
     limits: tuple[float, float]
 
     def per_pair(self, pairs: Samples) -> np.ndarray:
-        """Return float64 `[pair]` in [0, 1]: the Dice of what is found and the mask, the mean over
-        the segmenters.
-        """
+        """Return float64 `[pair]` in [0, 1]: the segmenters' mean Dice of found and given masks."""
         return np.asarray(
             np.mean([dice(found, pairs.masks) for found in self.found(pairs)], axis=0)
         )
@@ -65,10 +60,8 @@ def fit(
     steps: int = STEPS,
     seed: int = 0,
 ) -> Judges:
-    """Train the segmenters that judge obedience, on real slices with lesions of at least two
-    persons.
-    """
-    sizes = [len(part) * real.spacing**2 for mask in real.masks for part in parts_of(mask)]
+    """Train the segmenters that judge obedience on real slices with lesions of two or more persons."""
+    sizes = [len(part) * real.grid.cell for mask in real.masks for part in parts_of(mask)]
     limits = np.quantile(sizes, [1 / 3, 2 / 3])
     return Judges(
         fit_folds(settings, real, folds, steps, seed), real, (float(limits[0]), float(limits[1]))
@@ -84,9 +77,7 @@ def per_pair(
     steps: int = STEPS,
     seed: int = 0,
 ) -> np.ndarray:
-    """Return the obedience of each pair, float64 `[pair]` in [0, 1]. For several sets of pairs,
-    `fit` once.
-    """
+    """Return the obedience of each pair, float64 `[pair]` in [0, 1]. For several sets, `fit` once."""
     return fit(settings, real, folds=folds, steps=steps, seed=seed).per_pair(pairs)
 
 
@@ -128,8 +119,7 @@ def dice(found: np.ndarray, masks: np.ndarray) -> np.ndarray:
 
 
 def shuffled(samples: Samples, seed: int) -> np.ndarray:
-    """Return int64 `[n]`: for each slice one of another person, the next in an order that the seed
-    draws.
+    """Return int64 `[n]`: for each slice one of another person, in an order that the seed draws.
 
     A person's own slices show nearly the same lesion, so they are no control.
     """
@@ -191,7 +181,7 @@ def _hits(
         for part in parts_of(mask)
     ]
     hit, pixels, people = np.array(rows, np.float64).reshape(-1, 3).T
-    return hit, pixels * samples.spacing**2, people.astype(np.int64)
+    return hit, pixels * samples.grid.cell, people.astype(np.int64)
 
 
 def _of_size(

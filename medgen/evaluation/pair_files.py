@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from medgen.data.grid import Grid
 from medgen.data.store.nifti_writer import WHITE
 from medgen.errors import DataError, Problem
 from medgen.evaluation import slice_file
@@ -23,22 +24,20 @@ class Block(NamedTuple):
     """Some pairs. images: float32 `[n, channel, h, w]` in [-1, 1]. masks: bool `[n, h, w]`, empty
     where there is none.
 
-    channels: of the images. spacing: mm per px. axis: across the slices.
+    channels: of the images. grid: of the slices.
     """
 
     images: Array
     masks: Array
     channels: tuple[str, ...]
-    spacing: float
-    axis: str
+    grid: Grid
 
     def samples(self, *names: str) -> Samples:
         """The same as samples, each a person of its own."""
         count = len(self.images)
-        where = ", ".join(names[:1])
         unknown = np.full(count, np.nan, np.float32)
-        about = (self.channels, self.spacing, where, self.axis)
-        return Samples(self.images, self.masks, np.arange(count), unknown, tuple(names), *about)
+        about = names, self.channels, self.grid, ", ".join(names[:1])
+        return Samples(self.images, self.masks, np.arange(count), unknown, *about)
 
 
 def are_volumes(out: Path) -> bool:
@@ -71,7 +70,5 @@ def read(folders: Sequence[Path], names: Iterable[str]) -> Block:
     masks = [np.any([pair[name].values > 0 for name in names if pair[name].is_mask] or [np.zeros(shape, bool)], axis=0)
              for pair in pairs]  # fmt: skip
     images = np.stack([np.stack([pair[name].values for name in channels]) for pair in pairs])
-    one = first[channels[0]]
-    return Block(
-        images * np.float32(2 / WHITE) - 1, np.stack(masks), channels, one.spacing, one.axis
-    )
+    grid = first[channels[0]].grid
+    return Block(images * np.float32(2 / WHITE) - 1, np.stack(masks), channels, grid)

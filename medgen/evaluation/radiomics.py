@@ -1,6 +1,4 @@
-"""Radiomics of the head and of the lesion, and how far those of generated slices are from the real
-ones'.
-"""
+"""Radiomics of head and lesion, and how far generated slices are from real ones in them."""
 
 from __future__ import annotations
 

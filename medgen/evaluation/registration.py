@@ -1,5 +1,4 @@
-"""Bring one slice onto another: rotation, flip, zoom and shift, from their profiles and then from
-their detail.
+"""Register slices: rotation, flip, zoom and shift, by their profiles and then by their detail.
 
 Transforms are `(matrix [n, 2, 2], offset [n, 2])`: a place of the reference, px from its middle as
 (row, column), to one of the moving slice. Refinement is the inverse compositional algorithm of
@@ -90,9 +89,7 @@ def refine(
 
 
 def _composed(matrix: Tensor, offset: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
-    """The transform after the inverse of a step `[n, (zoom, angle, row, column)]`, which is kept
-    small.
-    """
+    """Return the transform after the inverse of a small step `[n, (zoom, angle, row, column)]`."""
     zoom, angle, shift = (
         step[:, 0].clamp(-0.05, 0.05),
         step[:, 1].clamp(-0.1, 0.1),

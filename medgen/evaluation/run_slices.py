@@ -10,6 +10,7 @@ from medgen import seeds
 from medgen.api.recipe import Run
 from medgen.api.run_state import Slices
 from medgen.api.values import Batch
+from medgen.data.grid import Grid
 from medgen.evaluation.samples import Samples
 from medgen.training.lesion_masks import has_masks, lesion_masks, mask_channels
 
@@ -68,7 +69,6 @@ def _samples(
         position=position,
         names=tuple(f"{where} {number}" for number in range(len(image))),
         channels=tuple(run.mode.images[channel] for channel in scans),
-        spacing=slices.spacing,
+        grid=Grid.of_slices(image.shape[-1], slices.spacing, run.recipe.data.axis),
         where=where,
-        axis=run.recipe.data.axis,
     )

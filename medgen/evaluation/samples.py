@@ -7,12 +7,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 import attrs
 import numpy as np
 
 from medgen.api.tables import DataSettings, MaskSettings
+from medgen.data.grid import Grid
 from medgen.data.scans import layouts
 from medgen.data.store.nifti_writer import WHITE
 from medgen.data.store.spacing import SAME
@@ -20,7 +20,7 @@ from medgen.data.store.store import SliceStore, open_store
 from medgen.errors import DataError, Problem
 from medgen.evaluation import slice_file
 from medgen.evaluation.manifest_lines import Entry, listed
-from medgen.evaluation.slice_file import ADVICE
+from medgen.evaluation.slice_file import ADVICE, SliceFile
 from medgen.evaluation.sources import Source
 from medgen.system.console import progress
 
@@ -36,7 +36,7 @@ class Samples:
     `[sample, height, width]`, the lesion, all masks together. people: int64 `[sample]`; each pair
     is a person of its own. position: float32 `[sample]`, 0 bottom to 1 top of the head, NaN where
     it is not known. names: what a report calls each, without names of people. channels: of the
-    images. spacing: mm per pixel. where: what was read. axis: of the slices.
+    images. grid: of the slices. where: what was read.
     """
 
     images: np.ndarray
@@ -45,9 +45,8 @@ class Samples:
     position: np.ndarray
     names: tuple[str, ...]
     channels: tuple[str, ...]
-    spacing: float
+    grid: Grid
     where: str
-    axis: str = "axial"
 
     def __len__(self) -> int:
         return len(self.images)
@@ -79,13 +78,14 @@ def read_real(
 ) -> Samples:
     """Read the slices of a split (`train`, `val`, or `all` for both) through the slice store.
 
-    like: pairs whose channels, size, axis and mm per pixel are taken; without it, those of the
-    source. lesions_only: those that show a lesion, as all pairs do. Raises DataError.
+    like: pairs whose channels and grid are taken; without it, those of the source. lesions_only:
+    those that show a lesion, as all pairs do. Raises DataError.
     """
     data = attrs.evolve(source.data, lesion_only=lesions_only, crop="none")
     if like is not None:
+        grid = like.grid
         data = attrs.evolve(
-            data, image_size=like.images.shape[-1], spacing=like.spacing, axis=like.axis
+            data, image_size=grid.shape[0], spacing=grid.spacing[0], axis=grid.axis or data.axis
         )
     images = source.images if like is None else like.channels
     with progress("slice store", unit="patients") as bar:
@@ -102,7 +102,7 @@ def read_real(
             )
         )
     where = f"{source.name}, {split}, slices{' with a lesion' if lesions_only else ''}"
-    return _slices(store, rows, images, source.masks, where, data.axis)
+    return _slices(store, rows, images, source.masks, where)
 
 
 def _slices(
@@ -111,7 +111,6 @@ def _slices(
     images: Sequence[str],
     masks: Sequence[str],
     where: str,
-    axis: str,
 ) -> Samples:
     return Samples(
         images=store.read(rows, images).astype(np.float32),
@@ -120,23 +119,15 @@ def _slices(
         position=store.place()[rows],
         names=tuple(f"patient {store.patient[row]}, slice {store.position[row]}" for row in rows),
         channels=tuple(images),
-        spacing=store.grid.spacing[0],
+        grid=store.grid,
         where=where,
-        axis=axis,
     )
 
 
 # Pairs
 
 
-class _Slice(NamedTuple):
-    values: np.ndarray
-    spacing: float
-    axis: str
-    is_mask: bool
-
-
-def _read_rows(folder: Path, rows: list[Entry]) -> list[dict[str, _Slice]]:
+def _read_rows(folder: Path, rows: list[Entry]) -> list[dict[str, SliceFile]]:
     pairs = []
     with progress("pairs", len(rows), unit="read") as bar:
         for row in rows:
@@ -175,9 +166,8 @@ def read_pairs(folder: Path, limit: int | None = None) -> Samples:
         position=np.full(len(pairs), np.nan, np.float32),
         names=tuple(row["id"] for row in rows),
         channels=channels,
-        spacing=first[channels[0]].spacing,
+        grid=first[channels[0]].grid,
         where=f"{folder.name}, {len(pairs)} pairs",
-        axis=first[channels[0]].axis,
     )
 
 
@@ -205,14 +195,8 @@ def _read_inserted(folder: Path, images: tuple[str, ...], limit: int | None) -> 
     ][:limit]
     if not len(rows):
         raise DataError(Problem(folder, "no slice shows a new lesion", "Make more outputs"))
-    return _slices(
-        store,
-        rows,
-        images,
-        ("seg",),
-        f"{folder.name}, {len(rows)} slices with a new lesion",
-        data.axis,
-    )
+    where = f"{folder.name}, {len(rows)} slices with a new lesion"
+    return _slices(store, rows, images, ("seg",), where)
 
 
 def _lines(folder: Path, limit: int | None) -> list[Entry]:
@@ -222,26 +206,24 @@ def _lines(folder: Path, limit: int | None) -> list[Entry]:
         return list(islice((row for row in rows if not row.get("set_aside")), limit))
 
 
-def _read(path: Path) -> _Slice:
+def _read(path: Path) -> SliceFile:
     """Read a file of a pair, scaled to [-1, 1]. Raises DataError if it is missing or no slice."""
-    plane, is_mask, spacing, axis = slice_file.read(path)
-    return _Slice(plane * 2 - 1 if is_mask else plane * 2 / WHITE - 1, spacing, axis, is_mask)
+    file = slice_file.read(path)
+    values = file.values * 2 - 1 if file.is_mask else file.values * 2 / WHITE - 1
+    return file._replace(values=values)
 
 
 def _require_alike(
-    folder: Path, id: str, first: dict[str, _Slice], pair: dict[str, _Slice]
+    folder: Path, id: str, first: dict[str, SliceFile], pair: dict[str, SliceFile]
 ) -> None:
-    """Raise DataError unless a pair is of the first one's channels, size, axis and mm per pixel."""
-    one = next(iter(first.values()))
+    """Raise DataError unless a pair has the channels and the grid of the first one."""
+    grid = next(iter(first.values())).grid
     if pair.keys() != first.keys():
         raise DataError(
             Problem(folder, f"{id} is {', '.join(pair)}, the first pair {', '.join(first)}", ADVICE)
         )
     for name, each in pair.items():
-        same = each.values.shape == one.values.shape and each.axis == one.axis
-        if not same or not np.isclose(each.spacing, one.spacing, rtol=SAME, atol=0):
-            what = f"{each.values.shape} at {each.spacing:g} mm, {each.axis}"
-            expected = f"{one.values.shape} at {one.spacing:g} mm, {one.axis}"
-            raise DataError(
-                Problem(folder, f"{id}/{name} is {what}, the first pair {expected}", ADVICE)
-            )
+        if not each.grid.matches(grid, SAME):
+            expected = f"the first pair {grid}, {grid.axis}"
+            what = f"{id}/{name} is {each.grid}, {each.grid.axis}, {expected}"
+            raise DataError(Problem(folder, what, ADVICE))

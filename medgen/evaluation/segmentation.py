@@ -1,6 +1,4 @@
-"""Train a small segmenter of lesions on the spot, and let it find lesions in persons that it has
-not seen.
-"""
+"""Train a small segmenter of lesions on the spot, and apply it to persons not trained on."""
 
 from __future__ import annotations
 
@@ -33,8 +31,7 @@ def train(
     batch_size: int = 16,
     augment: bool = True,
 ) -> nn.Module:
-    """Return a network trained on slices and masks: the same weights for the same arguments on the
-    same device.
+    """Train a network on slices and masks: same arguments and device, same weights.
 
     The loss is the soft Dice of the batch (Milletari et al. 2016, section 3) plus binary
     cross-entropy, as in nnU-Net.
@@ -60,8 +57,7 @@ def train(
 
 
 def augmented(image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Flip slices along either axis and change contrast, brightness and gamma, each slice by
-    itself.
+    """Flip slices and change contrast, brightness and gamma, each slice by itself.
 
     image: `[batch, channel, h, w]` in [-1, 1], in which it stays. mask: `[batch, 1, h, w]`.
     """
@@ -80,9 +76,7 @@ def augmented(image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[
 
 
 def probabilities(network: nn.Module, images: np.ndarray) -> np.ndarray:
-    """Return float32 `[n, h, w]`: how likely each pixel is lesion. images: float32 `[n, channel, h,
-    w]`.
-    """
+    """Return the probability of lesion, float32 `[n, h, w]`. images: float32 `[n, channel, h, w]`."""
     device = next(network.parameters()).device
     height, width = images.shape[2:]
     found = [np.zeros((0, height, width), np.float32)]
@@ -147,9 +141,7 @@ def cross_fit(
     seed: int,
     device: torch.device | str = "cpu",
 ) -> np.ndarray:
-    """Return bool `[n, h, w]`: the lesions that a network finds which was trained without that
-    person.
-    """
+    """Find lesions, bool `[n, h, w]`, by a network that was trained without that person."""
     return held_out(fit_folds(settings, samples, folds, steps, seed, device), samples)
 
 

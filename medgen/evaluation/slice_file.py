@@ -11,21 +11,18 @@ import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 
-from medgen.api.tables import AXES
+from medgen.data.grid import Grid
 from medgen.errors import DataError, Problem
 
 ADVICE = "Give the folder that `medgen generate` wrote"
 
 
 class SliceFile(NamedTuple):
-    """A stored slice. values: float32 `[h, w]`, 0 to WHITE, or 0 and 1 of a mask. spacing: mm per
-    px.
-    """
+    """A stored slice. values: float32 `[h, w]`, 0 to WHITE, or 0 and 1 of a mask."""
 
     values: np.ndarray[Any, np.dtype[Any]]
     is_mask: bool
-    spacing: float
-    axis: str
+    grid: Grid
 
 
 def read(path: Path) -> SliceFile:
@@ -49,6 +46,7 @@ def read(path: Path) -> SliceFile:
         raise DataError(
             Problem(path, f"has shape {data.shape}, expected a volume of one slice", ADVICE)
         )
-    zooms = np.delete(image.header.get_zooms()[:3], flat[0])
     plane = data.squeeze(flat[0]).astype(np.float32)
-    return SliceFile(plane, data.dtype == np.uint8, float(zooms[0]), AXES[flat[0]])
+    spacing = np.delete(image.header.get_zooms()[:3], flat[0]).astype(float).tolist()
+    grid = Grid(plane.shape, tuple(spacing), np.delete(image.affine, flat[0], axis=1))
+    return SliceFile(plane, data.dtype == np.uint8, grid)

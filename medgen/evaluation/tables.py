@@ -47,9 +47,7 @@ def of_card(card: Card) -> Table:
 
 
 def of_cards(names: Sequence[str], cards: Sequence[Card]) -> Table:
-    """Return a row per figure that both cards have, and which is better where their intervals do
-    not overlap.
-    """
+    """Return a row per figure of both cards, and which is better if their intervals are apart."""
     rows = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("", names[0], "95 %", names[1], "95 %", "better"):
         rows.add_column(title, no_wrap=True, justify="left" if not title else "right")

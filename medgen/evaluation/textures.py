@@ -1,9 +1,7 @@
-"""Radiomics features of a region: first order, grey-level co-occurrence (GLCM), grey-level size
-zones (GLSZM).
+"""Radiomics of a region: first order, co-occurrence (GLCM) and size zones of grey levels (GLSZM).
 
 Names and definitions are PyRadiomics' (van Griethuysen et al. 2017; Zwanenburg et al. 2020), in two
-dimensions, with bins of fixed width. Slices are worked on together; `rois` says which pixels of
-each count.
+dimensions, with bins of fixed width. Slices are worked on together; `rois` are their pixels.
 """
 
 from __future__ import annotations
@@ -98,8 +96,7 @@ def _counts(values: np.ndarray) -> np.ndarray:
 
 
 def co_occurrence(bins: np.ndarray) -> Features:
-    """Yield 18 features of the GLCM, each the mean over the directions that have any pair of
-    pixels.
+    """Yield 18 features of the GLCM, means over the directions that have a pair of pixels.
 
     NaN without any pair. A region of one bin has a correlation of 1, as in PyRadiomics.
     """
@@ -169,9 +166,7 @@ def _diagonals(p: np.ndarray, which: np.ndarray) -> np.ndarray:
 
 
 def size_zones(bins: np.ndarray) -> Features:
-    """Yield 12 features of the GLSZM: zones are parts of one bin, connected also by corners; NaN
-    without any.
-    """
+    """Yield 12 features of the GLSZM, whose zones connect also by corners; NaN without any."""
     sample, level, size = _zones(bins)
     zones = _or_nan(np.bincount(sample, minlength=len(bins)))
 

@@ -1,6 +1,4 @@
-"""A classifier two-sample test: a network that never met a person must tell generated from real
-(Lopez-Paz 2017).
-"""
+"""A classifier two-sample test on persons that the network never met (Lopez-Paz 2017)."""
 
 from __future__ import annotations
 
@@ -20,9 +18,7 @@ FOLDS = 2
 
 
 def auc(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the chance that a score of the second set is above one of the first, ties counted
-    half.
-    """
+    """Return the chance that a score of the second set exceeds one of the first; ties count half."""
     ranks = stats.rankdata(np.concatenate([first, second]))[len(first) :]
     more = ranks.sum() - len(second) * (len(second) + 1) / 2
     return float(more / (len(first) * len(second)))
@@ -32,8 +28,7 @@ def figures_of(comparison: Comparison, device: torch.device) -> list[Figure]:
     """Return the AUC of telling the pairs from real slices, beside that of telling one set of
     persons from another.
 
-    0.5: cannot be told; 1: always. Every score is of a slice whose person the network was not
-    taught on.
+    0.5: alike; 1: always told apart. Each slice is scored by a network not taught on its person.
     """
     one, two = comparison.halves
     rng = comparison.rng("bootstrap/two_sample")
@@ -58,9 +53,7 @@ def figures_of(comparison: Comparison, device: torch.device) -> list[Figure]:
 def cross_fit(
     first: Samples, second: Samples, steps: int, seed: int, device: torch.device
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return a score for each slice of both sets, standardised within each fold; large: of the
-    second set.
-    """
+    """Score each slice of both sets, standardised within folds; large: of the second set."""
     rng = np.random.default_rng(seed)
     folds = [_deal(each, rng) for each in (first, second)]
     scores = [np.zeros(len(first)), np.zeros(len(second))]

@@ -23,9 +23,7 @@ WORST = ("bad", "they are very far from real; do not train on them")
 
 @attrs.frozen
 class Verdict:
-    """word: how good the pairs are. text: a sentence. by: whose features say so. times, low, high:
-    see `WORDS`.
-    """
+    """word: how good pairs are. text: a sentence. by: whose features. low, high, times: `WORDS`."""
 
     word: str
     text: str
@@ -36,8 +34,7 @@ class Verdict:
 
 
 def judge(figures: Sequence[Figure], features: Mapping[str, FeaturesSettings]) -> Verdict:
-    """Return the verdict of KID on the first extractor that knows anatomy, or, without any, on the
-    first.
+    """Return the verdict by KID on the first extractor that knows anatomy, or on the first.
 
     The others only forbid praise: what any of them tells from real is at best near real.
 
@@ -78,9 +75,7 @@ def _as_good(figures: Sequence[Figure], name: str) -> bool:
 
 
 def _words(times: float, low: float) -> tuple[str, str]:
-    """The words for a distance; those for the nearest only if the interval reaches real against
-    real.
-    """
+    """Return the words for a distance; the best only if the interval reaches real against real."""
     if low <= 1:
         return WORDS[0][1:]
     return next((words for most, *words in WORDS[1:] if times <= most), WORST)  # type: ignore[return-value]

@@ -38,9 +38,7 @@ class Interval(NamedTuple):
 
 @attrs.frozen(eq=False)
 class Scores:
-    """Scores of every arm on the same test persons. by_arm: `[seed, person]` in [0, 1], NaN for
-    none.
-    """
+    """Scores of every arm on the same test persons. by_arm: `[seed, person]` in [0, 1], or NaN."""
 
     by_arm: Mapping[str, Array]
 
@@ -56,18 +54,14 @@ class Scores:
 
 
 def _mean_of_seeds(table: Array, value: Array) -> Array:
-    """Means over persons: `[arm, seed]`; a seed in which nobody has a score says nothing, and gets
-    the mean.
-    """
+    """Average over persons: `[arm, seed]`; a seed without any score gets the mean."""
     known = ~np.isnan(table)
     total = np.where(known, table, 0.0).sum(2)
     return np.where(known.any(2), total / np.maximum(known.sum(2), 1), value[:, None])
 
 
 def _deviations(values: Array, rng: np.random.Generator, count: int) -> Array:
-    """How far means over resampled columns lie from the mean: `[draw, arm]`. values: `[arm,
-    column]`.
-    """
+    """Return deviations of resampled columns' means, `[draw, arm]`. values: `[arm, column]`."""
     size = values.shape[1]
     if size < 2:
         return np.zeros((count, len(values)))
@@ -120,9 +114,7 @@ def worth(scores: Scores, curve: Mapping[int, str], mixed: str, base: int, seed:
 
 
 class Verdict(NamedTuple):
-    """word: by the interval of `gain`, the difference to `against`; "hurts" by `to_real`, that to
-    real data.
-    """
+    """word: by the interval of `gain`, the difference to `against`; "hurts" by `to_real`."""
 
     word: Word
     against: str

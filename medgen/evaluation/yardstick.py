@@ -1,6 +1,4 @@
-"""KID of any number of generated sets against the same real slices, whose features are computed
-once.
-"""
+"""KID of generated sets against the same real slices, whose features are computed once."""
 
 from __future__ import annotations
 
@@ -18,9 +16,7 @@ from medgen.evaluation.samples import Samples
 
 @attrs.frozen(eq=False)
 class Side:
-    """A set of real slices. extractor: fitted on other persons. features: `[n, d]`. people: int64
-    `[n]`.
-    """
+    """A set of real slices. extractor: fitted on others. features: `[n, d]`. people: int64 `[n]`."""
 
     extractor: Extractor
     features: np.ndarray
@@ -30,9 +26,7 @@ class Side:
 def sides_of(
     extractor: Extractor, teach: Samples, real: Sequence[Samples], seed: int
 ) -> list[Side]:
-    """Fit an extractor on some persons, and return the features of the slices of others, a side for
-    each set.
-    """
+    """Fit an extractor on some persons, and return the features of others, a side for each set."""
     extractor.fit(teach.images, teach.people, teach.position, seed)
     return [Side(extractor, extractor(each.images), each.people) for each in real]
 
@@ -57,9 +51,7 @@ class Yardstick:
         return float(np.mean([kernels.kid() for kernels in self._kernels(made)]))
 
     def interval(self, made: Samples, draws: int, rng: np.random.Generator) -> np.ndarray:
-        """Return `[3]`: the KID, and the low and high end of its 95 % interval over persons, real
-        and generated.
-        """
+        """Return `[3]`: KID, and the ends of its 95 % interval over persons, real and generated."""
         kernels = self._kernels(made)
 
         def statistic(rows: np.ndarray, *real: np.ndarray) -> np.ndarray:

@@ -150,9 +150,8 @@ def samples_of(pairs: Sequence[Pair], make: Generator) -> Samples | None:
         position=np.full(len(pairs), np.nan, np.float32),
         names=tuple(f"pair {pair.number}" for pair in pairs),
         channels=tuple(names),
-        spacing=make.grid.spacing[0],
+        grid=make.grid,
         where="generated",
-        axis=make.grid.axis or "",
     )
 
 
@@ -176,7 +175,7 @@ def _sizes_apart(made: Samples, real: Samples, draws: int, rng: np.random.Genera
 def _sizes(samples: Samples) -> Measured:
     """mm2 of every lesion."""
     rows = [
-        (len(part) * samples.spacing**2, samples.people[number])
+        (len(part) * samples.grid.cell, samples.people[number])
         for number, mask in enumerate(samples.masks)
         for part in parts_of(mask)
     ]

@@ -39,9 +39,7 @@ def share(part: int, parts: int) -> tuple[int, int]:
 
 
 def processes(devices: int, indices: Indices) -> int:
-    """Return the number of processes to start: at most one per block; 1 if a launcher started
-    several.
-    """
+    """Return the processes to start: at most one per block; 1 if a launcher started several."""
     return 1 if place.place() else min(devices, len(indices.blocks))
 
 
@@ -86,9 +84,7 @@ def progress(total: int) -> Iterator[Callable[[int], None]]:
 
 
 def _append(path: Path, count: int) -> None:
-    """Extend the file by a byte per pair, as holes, so that its size is the count and takes no
-    space.
-    """
+    """Extend the file by a byte per pair, as holes that take no space: its size is the count."""
     with open(path, "ab") as file:
         file.truncate(file.tell() + count)
 

@@ -84,8 +84,7 @@ def all_reduce_sum(values: Tensor) -> Tensor:
 
 
 def all_reduce_selected(values: Tensor, summed: Sequence[bool]) -> list[float]:
-    """Sum over ranks the values `[n]` that are `summed`; return the others, equal on all ranks,
-    unchanged.
+    """Sum the `summed` of values `[n]` over ranks; the others, equal on all ranks, stay.
 
     Reads the device once.
     """

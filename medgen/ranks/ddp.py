@@ -49,9 +49,7 @@ def no_sync(turn: nn.Module) -> AbstractContextManager[None]:
 
 
 def scale_loss(loss: Tensor) -> Tensor:
-    """Scale a rank's part of a batch mean, so that the mean of the ranks' gradients is the batch's
-    gradient.
-    """
+    """Scale a rank's part of a batch mean so that the ranks' mean gradient is the batch's."""
     return loss if size() == 1 else loss * size()
 
 

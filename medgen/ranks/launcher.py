@@ -1,6 +1,4 @@
-"""Start one process per device of a node with torch's elastic agent, and report a worker that dies
-silently.
-"""
+"""Start a process per device of a node with torch's elastic agent; report one that dies silently."""
 
 from __future__ import annotations
 
@@ -29,9 +27,7 @@ if TYPE_CHECKING:
 
 
 def supervise(arguments: list[str], recipe: Recipe) -> int:
-    """Run `medgen ARGUMENTS` in a process per device of this node, wait for all, and return the
-    exit code.
-    """
+    """Run `medgen ARGUMENTS` in a process per device of this node; return the exit code of all."""
     require_equal_shares(recipe, recipe.training.devices)
     check_devices(recipe.training.devices)
     with surroundings(recipe.training.devices) as notes:
@@ -182,9 +178,7 @@ def _not_started(error: OSError) -> RankError:
 
 
 def _has_failed(pid: int) -> bool:
-    """Return True if a process ended with an error, without reaping the process, which torch's
-    agent does.
-    """
+    """Return True if a process ended with an error. Does not reap it; torch's agent does."""
     try:
         ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:

@@ -20,9 +20,7 @@ PARENT = "pid"
 
 
 class Place(NamedTuple):
-    """Hold rank and size of the group of processes, and the number of the process on the node,
-    `local`.
-    """
+    """Hold rank and size of the group, and `local`, the number of the process on the node."""
 
     rank: int
     size: int

@@ -19,7 +19,7 @@ import torch.distributed as dist
 
 from medgen.config.checks import require_equal_shares
 from medgen.errors import Problem, RankError, RecipeError, StoppedError
-from medgen.ranks import heartbeat, rendezvous
+from medgen.ranks import beat_file, heartbeat, rendezvous
 from medgen.system import console, torch_private
 
 if TYPE_CHECKING:
@@ -39,9 +39,7 @@ rank that waits.
 
 
 def _check_apart() -> None:
-    """Raise RecipeError, on all ranks, if two ranks would use the same GPU; NCCL would print forty
-    lines.
-    """
+    """Raise RecipeError on all ranks if two would use one GPU; NCCL would print forty lines."""
     if not torch.cuda.is_available():
         return
     mine = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
@@ -109,7 +107,7 @@ def start_heartbeat(folder: Path, timeout: float, step: int) -> None:
         exit_now(RankError.exit_code)
 
     if is_rank_zero():
-        heartbeat.sweep(folder)
+        beat_file.sweep(folder)
     barrier()
     others = range(1, size()) if is_rank_zero() else [0] if rank() == 1 else []
     heartbeat.start(folder, timeout, step, rank(), others, silent)
@@ -170,7 +168,7 @@ def exit_with_parent() -> None:
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(heartbeat.TICK)
+            time.sleep(beat_file.TICK)
         os._exit(RankError.exit_code)
 
     threading.Thread(target=watch, daemon=True).start()

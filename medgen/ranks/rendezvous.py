@@ -19,8 +19,7 @@ SIOCGIFADDR = 0x8915
 def interface(address: str) -> str | None:
     """Return the network interface on the route to another host; None if unknown.
 
-    By default gloo takes the interface with the address of this host's name, which is often
-    loopback.
+    By default gloo takes the interface of this host's name's address, often loopback.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):
         probe.connect((address, 1))  # sends nothing
@@ -34,8 +33,7 @@ def interface(address: str) -> str | None:
 
 
 def variables() -> dict[str, str]:
-    """Return torch's variables MASTER_ADDR and MASTER_PORT, from the environment or the step of
-    `srun`.
+    """Return torch's MASTER_ADDR and MASTER_PORT from the environment or the step of `srun`.
 
     Empty counts as unset. Raises RecipeError for an invalid port.
     """

@@ -99,9 +99,7 @@ def _not_ours(path: Path, error: Exception) -> CheckpointError:
 
 
 def _unread(path: Path, error: OSError) -> CheckpointError | StorageError:
-    """Damage, such as offsets that lead nowhere, or a file that may be whole, and must not be taken
-    for lost.
-    """
+    """Describe damage, or a read error of a file that may be whole and must not count as lost."""
     if error.errno in file_systems.NOT_NOW:
         return files.unreadable(path, error)
     return CheckpointError(

@@ -57,11 +57,9 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def load_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The weights in a checkpoint, averaged ones if it has them; also in a plain `state_dict` of
-    another program.
+    """Return a checkpoint's weights, averaged if it has them; also of a plain `state_dict`.
 
-    Prefixes that wrappers leave in names (`module.`, `_orig_mod.`) are taken away. Raises
-    CheckpointError.
+    Prefixes of wrappers (`module.`, `_orig_mod.`) are removed. Raises CheckpointError.
     """
     state = load_any(path)
     weights = (state["averaged"] or state["network"]) if "format" in state else _find_weights(state)

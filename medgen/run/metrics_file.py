@@ -21,8 +21,7 @@ class MetricsFile:
 
     A checkpoint stores the file's length, to which resuming truncates the file.
 
-    Lines that a full disk refuses stay in memory, and must be on disk before a checkpoint is
-    written.
+    Lines that a full disk refuses stay in memory; they must be on disk before a checkpoint.
     """
 
     def __init__(self, path: Path, length: int = 0):

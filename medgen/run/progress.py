@@ -47,9 +47,7 @@ class Progress:
 
     @property
     def epoch_due(self) -> bool:
-        """Return True between an epoch's last sample and the work at its end; the last epoch may
-        be short.
-        """
+        """Return True between an epoch's last sample, of a short one too, and the work at its end."""
         seen = self.samples / self.epoch_samples
         return (math.ceil(seen) if self.complete else math.floor(seen)) > self.epochs_ended
 

@@ -66,9 +66,7 @@ class TrainingRun(RunState):
 
     @contextmanager
     def trying(self, what: str, smaller: str = "") -> Iterator[None]:
-        """Name what the block tries before the first step; the name stays after an error, for the
-        message.
-        """
+        """Name what the block tries before the first step; after an error the message has the name."""
         self.trial = MemoryTrial(what, smaller)
         yield
         self.trial = None
@@ -123,9 +121,7 @@ class TrainingRun(RunState):
         self.cadences.add(steps)
 
     def read_with(self, flush: Callable[[], None]) -> None:
-        """Set the function that reads measured numbers from the device; a save calls `flush`
-        first.
-        """
+        """Set the function that reads measured numbers from the device; saves call `flush` first."""
         self._flush = flush
 
     def flush(self) -> None:
@@ -133,9 +129,7 @@ class TrainingRun(RunState):
         self._flush()
 
     def log(self, scalars: Mapping[str, float], images: Mapping[str, Any] | None = None) -> None:
-        """Log numbers and pictures (uint8 `[height, width, 3]`); numbers also go to
-        `metrics.jsonl`.
-        """
+        """Log pictures (uint8 `[height, width, 3]`) and numbers, these also in `metrics.jsonl`."""
         if not self.is_rank_zero:
             return
         if scalars:

@@ -19,8 +19,7 @@ SAVES_LEFT = 3
 class Stopping:
     """Hold the reason to stop, if any, and the limits.
 
-    deadline: time, as of `time.time()`, by which everything must be saved. until: step at which to
-    stop early.
+    deadline: time, as of `time.time()`, to have saved by. until: step at which to stop early.
     """
 
     def __init__(self, progress: Progress):

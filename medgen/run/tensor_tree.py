@@ -9,9 +9,7 @@ import torch
 
 
 def key_paths(value: object, prefix: str = "") -> Iterator[str]:
-    """The path of every key in nested dicts and lists, such as
-    `optimizers/network/state/0/exp_avg`.
-    """
+    """Yield the path of every key in nested dicts and lists: `optimizers/network/state/0/exp_avg`."""
     items = (
         value.items()
         if isinstance(value, Mapping)

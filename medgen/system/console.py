@@ -68,8 +68,7 @@ class Progress(Protocol):
 
 @contextlib.contextmanager
 def progress(description: str, total: int = 0, unit: str = "") -> Iterator[Progress]:
-    """Shows work as it goes on, on stderr: `with progress("demo patients", 30) as bar:
-    bar.advance()`.
+    """Shows progress on stderr: `with progress("demo patients", 30) as bar: bar.advance()`.
 
     unit: what is counted, such as `patients`.
     """
@@ -106,9 +105,7 @@ class _Bar:
 
 
 class _Lines:
-    """A line at each tenth, but no more than one a second, at the end, and at least every half
-    minute.
-    """
+    """Print a line at each tenth, at most one a second, at the end, and at least every half minute."""
 
     def __init__(self, description: str, total: int, unit: str):
         self._name, self._unit = description, unit

@@ -29,17 +29,13 @@ def probe(folder: Path, *lacking: str) -> None:
 
 
 def temporary(path: Path, prefix: str = ".tmp-") -> Path:
-    """A name beside `path` that nobody else takes, also not a process of the same id in another
-    container.
-    """
+    """Return a name beside `path` that no other process uses, also in another container."""
     return path.with_name(f"{prefix}{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
 
 
 @contextlib.contextmanager
 def replacing(path: Path, prefix: str = ".tmp-") -> Iterator[Path]:
-    """Give a path to write to; at the end it takes the place of `path`, or after an error nothing
-    has changed.
-    """
+    """Give a path to write to, which then replaces `path`; after an error nothing has changed."""
     made = temporary(path, prefix)
     try:
         yield made
@@ -73,9 +69,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def replace(source: Path, target: Path) -> None:
-    """Rename a file over another; where that is impossible, the other is put aside first, see
-    `recover`.
-    """
+    """Rename a file over another; where impossible, put the other aside first, see `recover`."""
     try:
         os.replace(source, target)
     except OSError as error:
@@ -139,9 +133,7 @@ def keep(path: Path, previous: Path) -> None:
 
 
 def move_folder(made: Path, folder: Path) -> None:
-    """Rename a folder; where that is impossible, its files one by one. Raises OSError if `folder`
-    is there.
-    """
+    """Rename a folder, or if impossible its files one by one. Raises OSError if `folder` exists."""
     try:
         made.rename(folder)
     except OSError as error:
@@ -155,9 +147,7 @@ def move_folder(made: Path, folder: Path) -> None:
 
 
 def exists(path: Path) -> bool:
-    """Whether a file is there. Raises StorageError if the system will not say, where `Path.exists`
-    says no.
-    """
+    """Return whether a file exists. Raises StorageError where `Path.exists` would hide an error."""
     try:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):

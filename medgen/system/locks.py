@@ -1,8 +1,6 @@
-"""Locks that end with the process that holds them; where the file system has none, files that name
-their owner.
+"""Locks that end with their process; without such in a file system, files that name the owner.
 
-An owner on another machine cannot be seen to live, so such files keep apart only processes of one
-machine.
+An owner on another machine cannot be checked, so such files serve processes of one machine.
 """
 
 from __future__ import annotations
@@ -151,9 +149,7 @@ def read(path: Path) -> Owner | None:
 
 
 def born(pid: int) -> str:
-    """What tells a process from a later one of the same id: the start of the machine, and ticks
-    from then.
-    """
+    """Return what tells a process from later ones of its id: boot id, and ticks since then."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[19]}"
@@ -194,9 +190,7 @@ class InUse(Exception):
 
 @contextlib.contextmanager
 def whole(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process, and as long as it lives. Raises InUse. Warns of what its file
-    system lacks.
-    """
+    """Hold a folder while this process lives. Raises InUse. Warns of what its file system lacks."""
     path = folder / ".lock"
     with open(path, "a+") as file:
         try:

@@ -1,5 +1,4 @@
-"""Names of files and folders in any encoding: Python shows bytes that the locale cannot read as
-lone surrogates.
+"""Names of files in any encoding: Python shows bytes that the locale cannot read as surrogates.
 
 Under UTF-8, which is nearly everywhere, these functions change nothing.
 """
@@ -11,9 +10,7 @@ import unicodedata
 
 
 def raw(name: str) -> bytes:
-    """The bytes of a name as the file system has them, whatever the locale; orders and hashes go by
-    them.
-    """
+    """Return a name's bytes as in the file system, in any locale; orders and hashes use them."""
     return name.encode("utf-8", "surrogateescape")
 
 

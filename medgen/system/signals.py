@@ -23,8 +23,7 @@ passes it on.
 
 
 def exit_code_for(reason: str | None) -> int:
-    """Return the exit code after a stop: 130 for Ctrl-C, else 75, by which a scheduler queues the
-    job again.
+    """Return the exit code after a stop: 130 for Ctrl-C, else 75, so that jobs are requeued.
 
     reason: a signal's name in `NAMES`, or any other reason to stop.
     """
@@ -32,17 +31,14 @@ def exit_code_for(reason: str | None) -> int:
 
 
 class RepeatFilter:
-    """Tells signals that someone sends again, who does not want to wait, from those that are
-    delivered twice.
-    """
+    """Tells signals sent again by someone who will not wait from those delivered twice."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self._clock = clock
         self._heard: dict[int, float] = {}
 
     def first(self, number: int) -> bool:
-        """Whether a signal is the first of its kind. One that is sent again ends the process at
-        once.
+        """Return whether a signal is the first of its kind; a repeated one ends the process.
 
         SLURM sends SIGUSR1 first and SIGTERM later, so one of another kind must not.
         """

@@ -46,9 +46,7 @@ class Steady:
             self.stream.flush()
 
     def finish(self) -> None:
-        """Flush for the last time; Python would end with 120 if it met the error once more as it
-        exits.
-        """
+        """Flush for the last time; Python would exit with 120 if it met the error once more."""
         self.flush()
         if self.error is not None:
             self._discard()
@@ -118,9 +116,7 @@ def steady() -> Iterator[dict[str, Steady]]:
 
 
 def open_closed() -> None:
-    """Open the handles 0 to 2 where they are closed (`>&-`), lest the next file that is opened
-    becomes stdout.
-    """
+    """Open handles 0 to 2 where closed (`>&-`), or the next opened file would become stdout."""
     for handle in range(3):
         try:
             os.fstat(handle)

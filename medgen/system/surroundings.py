@@ -1,6 +1,4 @@
-"""What libraries read from the environment when they are imported, set before that where nobody
-else has.
-"""
+"""Set, before they are imported, what libraries read from the environment, unless it is set."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ def prepare() -> None:
 
 
 def _name_the_user() -> None:
-    """Give a user id without a name one, as in `docker run --user 1234`: monai asks for it, and
-    torch's compiler.
-    """
+    """Name a user id without a name, as in `docker run --user 1234`; monai and torch ask for it."""
     try:
         getpass.getuser()
     except (KeyError, OSError):  # OSError since Python 3.13

@@ -1,6 +1,4 @@
-"""Which plugin ended a fit: a callback in one of its hooks, or whatever else of the recipe raised
-the error.
-"""
+"""Find the plugin that ended a fit: a callback in a hook, or another of the recipe."""
 
 from __future__ import annotations
 
@@ -22,9 +20,7 @@ DEVICE = re.compile("CUDA|cuDNN|HIP")
 
 
 def plugin_error(run: TrainingRun, error: Exception) -> PluginError | None:
-    """The line that names the plugin, if the error is one's own fault; after a callback's the step
-    is saved.
-    """
+    """Return the line that names the plugin at fault; after a callback's error the step is saved."""
     known = (
         isinstance(error, MedgenError)
         or is_of_machine(error)
@@ -49,9 +45,7 @@ def plugin_error(run: TrainingRun, error: Exception) -> PluginError | None:
 
 
 def _callback_at_fault(run: TrainingRun, error: BaseException) -> str | None:
-    """Return the innermost callback on the traceback, and its outermost hook there: `previews:
-    medgen_validate`.
-    """
+    """Return a traceback's innermost callback and its outermost hook: `previews: medgen_validate`."""
     hooks = {code: (name, hook) for name, code, hook in _hooks(run)}
     calls = [
         hooks[frame.f_code] for frame, _ in walk_tb(error.__traceback__) if frame.f_code in hooks

@@ -165,8 +165,7 @@ def _on_cache(lines: list[str], advice: str) -> str:
     """Advise on a file in the cache that a killed process or a full disk left in part, and that is
     never made again.
 
-    Of the library that says what the processor can, all that is seen are errors in code that was
-    made before.
+    A missing library for the processor's features shows only as errors in code made before.
     """
     cache = torch_private.compiler_cache()
     if any(

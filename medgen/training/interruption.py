@@ -1,6 +1,4 @@
-"""What ends a run from outside: signals, and a system that refuses. Answered in one line, and
-recorded.
-"""
+"""Signals and a system that refuses end a run from outside: answered in a line, and recorded."""
 
 from __future__ import annotations
 
@@ -38,9 +36,7 @@ class Signals:
         self._asked: str | None = None
 
     def attach(self, run: TrainingRun | PhasedRun) -> None:
-        """From now on it is the run that stops; at once, if some library has swallowed what was
-        raised before.
-        """
+        """Let the run stop from now on; at once, if a library has swallowed what was raised before."""
         self.run = run
         if self._asked:
             run.stop(self._asked)

@@ -1,6 +1,4 @@
-"""Which channels of a mode are lesion masks. A condition or an image may be anything; only
-`[data.masks]` says.
-"""
+"""Find the lesion masks among a mode's channels, by `[data.masks]` alone."""
 
 from __future__ import annotations
 
@@ -14,9 +12,7 @@ if TYPE_CHECKING:
 
 
 def mask_channels(names: Sequence[str], masks: Collection[str]) -> list[int]:
-    """List the positions of the masks among channels. masks: the recipe's, as in
-    `layouts.mask_names`.
-    """
+    """List the positions of masks among channels. masks: the recipe's, by `layouts.mask_names`."""
     return [place for place, name in enumerate(names) if name in masks]
 
 
@@ -29,8 +25,7 @@ def has_masks(mode: Mode, masks: Collection[str]) -> bool:
 def lesion_masks(
     mode: Mode, masks: Collection[str], images: Tensor, condition: Tensor
 ) -> Tensor | None:
-    """Stack the masks of a batch, `[batch, mask, *space]`, true in lesions: those given, then those
-    generated.
+    """Stack a batch's masks, `[batch, mask, *space]`, true in lesions: given, then generated.
 
     None where the mode has no mask. A pooled sample does not say which image it is, so its images
     count as none.

@@ -30,9 +30,7 @@ class Objective(nn.Module, Turn):
     ):
         super().__init__()
         self.mode, self.space, self.strategy, self.network = mode, space, strategy, network
-        self.losses = dict(
-            cast("Mapping[str, DiffusionLoss]", losses)
-        )  # what else a recipe is refused for
+        self.losses = dict(cast("Mapping[str, DiffusionLoss]", losses))  # others are refused
 
     def draw(self, generator: torch.Generator, batch: Batch) -> Draws:
         """Timesteps and noise for a whole batch, on the generator's device; and the noise of a
@@ -49,18 +47,13 @@ class Objective(nn.Module, Turn):
     def forward(self, batch: Batch, draws: Draws, before: TurnOutput | None = None) -> TurnOutput:
         """Losses by name, each `[batch]`, for images and conditions in [-1, 1]."""
         image, condition = batch  # no condition: zero channels
-        region = painting.region(
-            self.mode, self.space, condition
-        )  # None: all of the image is generated
-        noisy = self.strategy.corrupt(self.space.encode(image, draws), draws)
-        noisy = painting.noise_within(region, noisy)
+        region = painting.region(self.mode, self.space, condition)  # everywhere: nothing is given
+        x0 = self.space.encode(image, draws)
+        noisy = region.noise_inside(self.strategy.corrupt(x0, draws))
         output = self.network(torch.cat([noisy.x, self.space.condition(condition)], dim=1), noisy.t)
-        prediction = self.strategy.read(
-            output, noisy.x, noisy.t
-        )  # fp32: in the target's units, and x0
-        prediction = painting.truth_outside(region, prediction, noisy)
-        losses = {name: loss(prediction, noisy) for name, loss in self.losses.items()}
-        losses = {name: painting.mean_within(region, loss) for name, loss in losses.items()}
+        prediction = self.strategy.read(output, noisy.x, noisy.t)  # fp32
+        prediction = region.truth_outside(prediction, noisy)
+        losses = {name: region.mean(loss(prediction, noisy)) for name, loss in self.losses.items()}
         return TurnOutput(losses, prediction, noisy)
 
     def validation_metrics(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,7 @@ from medgen.api.recipe import Recipe
 from medgen.config import compatibility
 from medgen.config.checks import require_equal_shares
 from medgen.config.recipe import load
-from medgen.errors import (
-    CheckpointError,
-    Problem,
-)
+from medgen.errors import CheckpointError, Problem
 from medgen.ranks import collectives, process_group
 from medgen.run import choices, folder
 from medgen.run.assemble import default_device
@@ -43,7 +41,9 @@ def start(recipe: Recipe, until: int | None = None) -> Path:
             if owner(recipe):
                 return _train_children(recipe, where, began, signals, until)
             run = begin(recipe, where)
-            return _train(run, began, signals, until)
+            with _started(run, began, signals, until):
+                trainer.fit(run)
+            return _ended(run, began)
 
 
 def resume(where: Path, overrides: Sequence[str] = (), layers: Sequence[str] = ()) -> Path:
@@ -84,17 +84,27 @@ def resume_with(recipe: Recipe, where: Path) -> Path:
         choices.tell(run.recipe, run.device, choices.KEPT)
         if run.is_rank_zero:
             folder.write_recipe(where, run.recipe)
-        return _train(run, began, signals)
+        with _started(run, began, signals):
+            trainer.fit(run)
+        return _ended(run, began)
 
 
-def _train(run: TrainingRun, began: float, signals: Signals, until: int | None = None) -> Path:
+@contextmanager
+def _started(
+    run: TrainingRun, began: float, signals: Signals, until: int | None = None
+) -> Iterator[None]:
+    """Set what may stop the run, and say what is trained; explain a lack of memory in the block."""
     run.limit(deadline(run.recipe.training, began), until)
     signals.attach(run)
     process_group.start_heartbeat(run.dir, run.recipe.distributed.timeout, run.step)
     if run.is_rank_zero:
         _introduce(run)
     with explained_memory(run):
-        trainer.fit(run)
+        yield
+
+
+def _ended(run: TrainingRun, began: float) -> Path:
+    """Write how the run ended. Returns its folder. Raises StoppedError if it is not finished."""
     finished = run.complete and not run.epoch_due
     if not run.is_rank_zero:
         return run.dir

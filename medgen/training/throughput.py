@@ -95,11 +95,9 @@ class Throughput:
         return self.recompiles.notice() if self.recompiles else None
 
     def read(self) -> dict[str, float]:
-        """`images_per_second`, over all ranks; `data_wait`, the share of the time that went into
-        batches.
+        """`images_per_second`, over all ranks; `data_wait`, the share of time spent on batches.
 
-        Once calibrated, `flops` (per second) and `mfu`, their share of the peak of all devices;
-        compiled, `recompiles`.
+        Once calibrated, `flops` per second and `mfu`, of all devices; compiled, `recompiles`.
         """
         seconds = max(time.monotonic() - self._clock, 1e-9)
         speed = (self.run.samples - self._samples) / seconds
@@ -145,8 +143,7 @@ def _pass(run: TrainingRun, turn: Turn, batch: Batch, before: TurnOutput | None)
 def peak(device: torch.device, precision: str) -> float:
     """FLOP/s of a product of square matrices, the best of several: what the device gives at most.
 
-    A GPU's convolutions may use TF32 where `precision` is fp32, and so get beyond it; products do
-    not.
+    May exceed 1 where `precision` is fp32: convolutions may use TF32, products do not.
     """
     side = SIDES.get(device.type, SIDE)
     generator = torch.Generator(device).manual_seed(0)  # random, as a GPU multiplies ones faster

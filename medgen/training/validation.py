@@ -21,8 +21,7 @@ from medgen.training.turn_values import detach
 
 
 class Validation:
-    """Loss per term, by time, inside and outside lesions, and the PSNR of the one-step estimate of
-    x0.
+    """Validate: loss per term, by time, in and outside lesions; PSNR of one-step estimates of x0.
 
     Lesions are where a mask is set that the model is given or generates; without a mask there are
     no such figures.

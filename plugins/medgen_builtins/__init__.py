@@ -1,3 +1,1 @@
-"""What medgen brings along: one room per kind, one file per plugin, found through entry points like
-anyone's.
-"""
+"""Medgen's own plugins: a room per kind, a file per plugin, found by entry points like others."""

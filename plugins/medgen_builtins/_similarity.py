@@ -10,8 +10,7 @@ from torch.nn.functional import conv2d, pad
 def ssim(
     one: Tensor, two: Tensor, window: int = 11, sigma: float = 1.5, data_range: float = 2.0
 ) -> Tensor:
-    """The structural similarity at each pixel, `[batch, channel, *space]` (Wang et al. 2004,
-    equation 13).
+    """Return structural similarity, `[batch, channel, *space]` (Wang et al. 2004, eq. 13).
 
     Weights are Gaussian; beyond the border the image is repeated.
     """

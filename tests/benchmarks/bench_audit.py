@@ -25,7 +25,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from planted import PLANTED
 
-from medgen.data.grid import Grid
 from medgen.data.store.nifti_writer import write_slice
 from medgen.evaluation import sources
 from medgen.evaluation.copies import Judge
@@ -74,15 +73,12 @@ def novel(others: Samples, count: int, rng: np.random.Generator) -> list[Pair]:
 
 def write(folder: Path, pairs: list[Pair], training: Samples) -> list[Path]:
     """As `medgen generate` writes them."""
-    lines, grid = (
-        ['{"seed": 0}\n'],
-        Grid.of_slices(training.images.shape[-1], training.spacing, training.axis),
-    )
+    lines = ['{"seed": 0}\n']
     for number, (_, image, mask) in enumerate(pairs):
         there = folder / "train" / f"syn_{number:05d}"
         there.mkdir(parents=True)
-        write_slice(there / "bravo.nii.gz", image, False, grid)
-        write_slice(there / "seg.nii.gz", np.where(mask, 1.0, -1.0), True, grid)
+        write_slice(there / "bravo.nii.gz", image, False, training.grid)
+        write_slice(there / "seg.nii.gz", np.where(mask, 1.0, -1.0), True, training.grid)
         lines.append(
             json.dumps({"index": number, "id": there.name, "files": {"bravo": "", "seg": ""}})
             + "\n"

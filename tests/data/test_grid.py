@@ -77,7 +77,7 @@ def test_grids_are_equal_if_their_points_are() -> None:
     ("grid", "words"),
     [
         (Grid.of_slices(128, 1.5, "axial"), "128 px of 1.5 mm"),
-        (Grid((4, 5), (1.0, 1.23456), np.eye(4)[:, 1:]), "4 x 5 px of 1 x 1.235 mm"),
+        (Grid((4, 5), (1.0, 1.23456), np.eye(4)[:, 1:]), "4 x 5 px of 1 x 1.23456 mm"),
         (Grid((64, 64, 32), (1.0, 1.0, 2.0), np.eye(4)), "64 x 64 x 32 px of 1 x 1 x 2 mm"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from medgen.data.grid import Grid
 from medgen.evaluation.samples import Samples
 
 SIZE = 32
@@ -26,9 +27,8 @@ def heads(
             position.append(place)
     names = tuple(f"patient {person}, slice {number}" for number, person in enumerate(people))
     arrays = np.stack(images)[:, None].astype(np.float32), np.stack(masks)
-    return Samples(
-        *arrays, np.array(people), np.array(position, np.float32), names, ("bravo",), 4.0, "made up"
-    )
+    about = names, ("bravo",), Grid.of_slices(size, 4.0, "axial"), "made up"
+    return Samples(*arrays, np.array(people), np.array(position, np.float32), *about)
 
 
 def _slice(place, own, rng, size):

@@ -6,6 +6,7 @@ import attrs
 import numpy as np
 from scipy import ndimage
 
+from medgen.data.grid import Grid
 from medgen.evaluation.heads import heads_of
 from medgen.evaluation.samples import Samples
 
@@ -34,7 +35,7 @@ def heads(
             f"patient {person}, slice {number}" for person in people for number in range(slices)
         ),
         channels=("bravo",),
-        spacing=SPACING,
+        grid=Grid.of_slices(SIZE, SPACING, "axial"),
         where="made up",
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from medgen.data.grid import Grid
 from medgen.evaluation.samples import Samples
 
 
@@ -44,6 +45,6 @@ def heads(
         position=np.full(count, np.nan, np.float32),
         names=tuple(f"slice {number}" for number in range(count)),
         channels=("bravo",),
-        spacing=3.0,
+        grid=Grid.of_slices(size, 3.0, "axial"),
         where="made up",
     )

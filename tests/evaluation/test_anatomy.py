@@ -11,6 +11,7 @@ import pytest
 from evaluation import made_heads
 from scipy import stats
 
+from medgen.data.grid import Grid
 from medgen.evaluation import anatomy
 from medgen.evaluation.distributions import Wasserstein
 from medgen.evaluation.heads import boxed, boxes_of, heads_of
@@ -73,7 +74,9 @@ def test_the_axis_of_symmetry_is_that_of_the_real_slices():
 def test_the_head_area_is_in_square_centimetres():
     place = np.hypot(*np.mgrid[:64, :64] - 31.5)
     images = np.where(place < 20, 0.2, -1.0)[None, None].astype(np.float32)
-    disk = attrs.evolve(REAL.take(np.arange(1)), images=images, spacing=3.0)
+    disk = attrs.evolve(
+        REAL.take(np.arange(1)), images=images, grid=Grid.of_slices(64, 3.0, "axial")
+    )
     area = dict(anatomy.measures(disk, 0))["head area"]
     assert area[0, 0] == pytest.approx(np.pi * 60**2 / 100, rel=0.06)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from evaluation import made_heads
 
+from medgen.data.grid import Grid
 from medgen.evaluation import lesions
 
 REAL, OTHER, THIRD = (
@@ -28,7 +29,8 @@ def one(mask, image=None, spacing=2.0):
         image[8:40, 8:40] = 0.1
         image[8:40:2, 8:40] = -0.1
     sample = REAL.take(np.arange(1))
-    return attrs.evolve(sample, images=image[None, None], masks=mask[None], spacing=spacing)
+    grid = Grid.of_slices(mask.shape[0], spacing, "axial")
+    return attrs.evolve(sample, images=image[None, None], masks=mask[None], grid=grid)
 
 
 def box(*places):

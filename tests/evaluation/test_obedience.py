@@ -90,9 +90,7 @@ def test_masks_are_shuffled_among_persons():
 
 
 def test_sizes_are_thirds_of_the_real_lesions(judges):
-    sizes = (
-        np.array([len(part) for mask in REAL.masks for part in parts_of(mask)]) * REAL.spacing**2
-    )
+    sizes = np.array([len(part) for mask in REAL.masks for part in parts_of(mask)]) * REAL.grid.cell
     counts = np.bincount(np.digitize(sizes, judges.limits, right=True))
     assert counts == pytest.approx(len(sizes) / 3, rel=0.25)
 

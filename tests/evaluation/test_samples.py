@@ -49,7 +49,8 @@ def test_real_slices_are_read_on_the_grid_of_the_pairs(cohort, pairs):
     made = read_pairs(pairs)
     real = read_real(sources.real(str(cohort), ["data.workers=1"]), "all", like=made)
     assert real.images.shape[1:] == made.images.shape[1:] == (1, SIZE, SIZE)
-    assert real.spacing == made.spacing == pytest.approx(SPACING)
+    assert real.grid.matches(made.grid, 1e-6)
+    assert made.grid.spacing == pytest.approx((SPACING, SPACING))
     assert real.channels == made.channels == ("bravo",)
 
 
@@ -150,7 +151,7 @@ def test_a_checkpoint_without_a_folder_for_its_data_is_refused(trained):
                 False,
                 Grid.of_slices(SIZE, 2.5, "axial"),
             ),
-            r"syn_00001/bravo is \(16, 16\) at 2\.5 mm, axial, the first pair \(16, 16\) at 1\.9 mm",
+            r"syn_00001/bravo is 16 px of 2\.5 mm, axial, the first pair 16 px of 1\.9 mm",
         ),
     ],
     ids=["no manifest", "empty", "no line", "elsewhere", "missing", "torn", "another spacing"],

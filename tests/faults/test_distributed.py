@@ -1,6 +1,6 @@
 """Ranks that die, hang, fail, are told to stop, or are kept waiting.
 
-Covers: medgen.ranks.heartbeat.
+Covers: medgen.ranks.beat_file, medgen.ranks.heartbeat.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from faults.forkserver import HANG, Server, differences
 from faults.ranks import gone, supervised
 from faults.variants import SMALL
 
-from medgen.ranks import heartbeat, process_group
+from medgen.ranks import beat_file, heartbeat, process_group
 from medgen.run import checkpoint
 
 SHORT = (*SMALL, "training.validate_every=0", "callbacks.checkpoints.every_steps=10")
@@ -45,7 +45,7 @@ def beat_at(folder, rank, step, seconds=HANG):
     """The heartbeat of a rank that has come so far."""
     limit = time.monotonic() + seconds
     while True:
-        beat = heartbeat.read_beat(folder, rank)
+        beat = beat_file.read_beat(folder, rank)
         if beat and beat.step >= step and beat.state in ("working", "waiting"):
             return beat
         assert time.monotonic() < limit, f"never came to step {step}"
@@ -151,7 +151,7 @@ def dies_in_the_save_of(_: int, step: int) -> None:
     def killing(run, path):
         real(run, path)
         if run.step == step:
-            os.kill(heartbeat.read_beat(run.dir, 1).pid, signal.SIGKILL)
+            os.kill(beat_file.read_beat(run.dir, 1).pid, signal.SIGKILL)
 
     saving.write = killing
 
@@ -166,14 +166,14 @@ def test_a_save_during_which_a_rank_dies_counts(common, server, tmp_path):
 
 def impatient_after(_: int, file: Path) -> None:
     """The timeout is that of the recipe until there is such a file, and 2 s from then on."""
-    watch = heartbeat.Heartbeat._watch
+    watch = beat_file.Heartbeat._watch
 
     def watching(self, other):
         if file.exists():
             self.timeout = 2.0
         watch(self, other)
 
-    heartbeat.Heartbeat._watch = watching
+    beat_file.Heartbeat._watch = watching
 
 
 @pytest.mark.row("D2")

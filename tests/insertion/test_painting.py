@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from medgen.data.grid import Grid
 from medgen.generation.insertion.painter import grown
 from medgen.generation.insertion.painting import Placed, fits, paint
 from medgen.generation.insertion.paste import Paste
@@ -17,14 +18,19 @@ SHAPE = (30, 34, 20)
 CENTRE = np.array([14, 16, 9])
 
 
+def grid(size, mm):
+    if len(size) == 2:
+        return Grid.of_slices(size[0], mm, "axial")
+    return Grid(size, (mm,) * 3, np.diag([mm, mm, mm, 1.0]))
+
+
 class Bright:
     """Paints the value 0.9 everywhere, also where it must not, and keeps what it was given."""
 
     channels = ("flair",)
-    axis = "axial"
 
-    def __init__(self, size=None, spacing=None, margin=3.0):
-        self.size, self.spacing, self.margin = size, spacing, margin
+    def __init__(self, size=None, mm=1.0, margin=3.0):
+        self.grid, self.margin = grid(size, mm) if size else None, margin
         self.crops, self.seeds = [], []
 
     def paint(self, crops, seeds):
@@ -88,10 +94,10 @@ def test_a_crop_beyond_the_edge_of_a_scan_is_filled_with_background():
     assert not crop.region[:6].any()
 
 
-@pytest.mark.parametrize("size", [(24, 24), (24, 24, 24), None])
+@pytest.mark.parametrize("size", [(24, 24), (24, 24, 24)])
 def test_a_painter_trained_at_another_spacing_gets_crops_of_that_spacing(size):
-    spacing = (2.0,) * (len(size) if size else 3)
-    painter = Bright(size, spacing)
+    spacing = (2.0,) * len(size)
+    painter = Bright(size, 2.0)
     before, after, _, lesion = painted(painter, (1.0, 1.5, 2.0))
     assert {crop.spacing for crop in painter.crops} == {spacing}
     volume = lesion.sum() * 3.0
@@ -105,7 +111,7 @@ def test_a_painter_trained_at_another_spacing_gets_crops_of_that_spacing(size):
 def test_a_lesion_larger_than_the_crops_does_not_fit():
     assert fits(Bright((16, 16)), ball(3), (1.0, 1.0, 1.0))
     assert not fits(Bright((12, 12)), ball(3), (1.0, 1.0, 1.0))
-    assert fits(Bright((12, 12), (2.0, 2.0)), ball(3), (1.0, 1.0, 1.0))
+    assert fits(Bright((12, 12), 2.0), ball(3), (1.0, 1.0, 1.0))
     assert fits(Bright(), ball(9), (1.0, 1.0, 1.0))
 
 
@@ -123,7 +129,7 @@ def test_a_pasted_lesion_stands_out_from_the_host_as_it_did_from_its_own(axes):
     own = np.where(mask, 0.95, 0.6).astype(np.float32)[None]
     paster = Paste(("flair",))
     if axes == 2:
-        paster.size = (24, 24)
+        paster.grid = grid((24, 24), 1.0)
     before, after, _, lesion = painted(paster, patch=Patch(mask, own, np.ones_like(mask)))
     assert after[0][lesion].mean() - before[0].mean() == pytest.approx(0.35, abs=0.03)
     ring = grown(lesion, (1, 1, 1), 3.0) & ~grown(lesion, (1, 1, 1), 1.0)

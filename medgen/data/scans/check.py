@@ -39,9 +39,7 @@ class Lesions(NamedTuple):
 
 
 class Background(NamedTuple):
-    """What lies around the head in a scan, a word of `foreground`. path: below the dataset's
-    folder.
-    """
+    """What lies around the head, a word of `foreground`. path: below the dataset's folder."""
 
     path: Path
     patient: str
@@ -50,8 +48,7 @@ class Background(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What `check` found. Paths in faults and warnings are below the folder, except the folder's
-    own.
+    """What `check` found. Paths are below the folder, except the folder's own.
 
     spacing: mm per pixel of the slices that a recipe is trained on.
     """

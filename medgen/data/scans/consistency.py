@@ -63,8 +63,7 @@ def _span(corners: np.ndarray) -> str:
 
 
 class Scan(NamedTuple):
-    """Whose a file's voxels are. content: their sha256; empty for a constant volume, which tells
-    nothing.
+    """Whose a file's voxels are. content: sha256 of the voxels; empty for a constant volume.
 
     likeness: what nearly equal scans have in common, where it is known.
     """

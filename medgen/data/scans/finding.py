@@ -32,9 +32,7 @@ class Finding(NamedTuple):
 
 
 class Job(NamedTuple):
-    """A file, for a worker process. masks: the labels of each mask that is read from it; none for a
-    scan.
-    """
+    """A file, for a worker process. masks: the labels of each mask in it; none for a scan."""
 
     path: Path
     masks: dict[str, tuple[int, ...]]

@@ -81,9 +81,7 @@ def from_text(text: str) -> Likeness | None:
 
 
 def sketch(data: np.ndarray, inside: np.ndarray, affine: np.ndarray) -> Likeness | None:
-    """What tells a scan from others; None if there is too little of a head. inside: where the head
-    is.
-    """
+    """Return what tells a scan from others; None if there is too little head. inside: the head."""
     ends = [_ends(inside, axis) for axis in range(3)]
     if min(high - low for low, high in ends) < THIN:
         return None
@@ -114,9 +112,7 @@ def alike(ones: Sequence[Likeness], others: Sequence[Likeness]) -> Iterator[tupl
 
 
 def _ends(inside: np.ndarray, axis: int) -> tuple[float, float]:
-    """Where the head begins and ends along an axis, in voxels, but for 1 % on each side, which may
-    be stray.
-    """
+    """Return the head's ends along an axis, in voxels, without the outer 1 %, which may be stray."""
     counts = np.count_nonzero(inside, axis=tuple(i for i in range(3) if i != axis))
     total = np.concatenate([[0], np.cumsum(counts)]) / counts.sum()
     low, high = np.interp([0.01, 0.99], total, np.arange(len(total)))
@@ -172,9 +168,7 @@ def _boxes(ones: Sequence[Likeness], others: Sequence[Likeness]) -> tuple[Sketch
 
 
 def _spaces(ones: Sequence[Likeness], others: Sequence[Likeness]) -> tuple[Sketches, Sketches]:
-    """The sketches in space on a common grid, twice as wide, so that cells at one place are the
-    same number.
-    """
+    """Return sketches on a common grid, twice as wide, where cells of one place have one number."""
     centre = np.median([each.origin for each in (*ones, *others)], axis=0).astype(int)
     one, other = (
         np.stack([_placed(each, centre).ravel() for each in some]) for some in (ones, others)

@@ -107,9 +107,7 @@ def as_json(report: Report) -> str:
 
 
 def _excluded(report: Report) -> list[str]:
-    """The patients to leave out, as `data.exclude` takes them: bytes that are not UTF-8 are
-    escaped.
-    """
+    """Return the patients to leave out as `data.exclude` takes them, non-UTF-8 bytes escaped."""
     return [printable(id) for id in report.exclude]
 
 

@@ -42,9 +42,7 @@ class Rim(NamedTuple):
 
 
 def look_beneath(data: np.ndarray, fills: Sequence[float]) -> Rim:
-    """Look along some lines of each axis, in both directions, for steps from a fill into the
-    picture.
-    """
+    """Look along some lines of each axis, both ways, for steps from a fill into the picture."""
     inside, beneath, steps, ended = [], [], 0, 0
     for axis in range(3):
         lines = _lines(data, axis)
@@ -86,9 +84,7 @@ def _steps(line: np.ndarray, fills: Sequence[float]) -> tuple[np.ndarray, int, i
 
 
 def find_next_fill(rim: Rim) -> float | None:
-    """The constant that lies beneath the fills, if what lies in it is no drawing of constants
-    itself.
-    """
+    """Return the constant beneath the fills, unless it holds a drawing of constants itself."""
     if rim.specks > SPECKS or not rim.beneath.size:
         return None
     value, share = _most_frequent(rim.beneath)
@@ -156,9 +152,7 @@ def is_apart(rim: Rim, levels: Levels) -> bool:
 
 
 def _is_darker(values: np.ndarray, levels: Levels) -> bool:
-    """True if some voxels are darker than air; a few may be by a little, as splines swing beyond
-    edges.
-    """
+    """Return True if voxels are darker than air; a few may be slightly, where splines overshoot."""
     little = levels.air - 3 * levels.spread
     much = min(little - levels.spread, levels.air - 0.3 * (levels.head - levels.air))
     return bool(np.mean(values < little) > 0.02 or np.mean(values < much) > 0.001)

@@ -1,6 +1,4 @@
-"""Folders in the cache: made beside their final place, then renamed; made again when they are found
-damaged.
-"""
+"""Folders in the cache: made beside their place, then renamed, and made again when damaged."""
 
 from __future__ import annotations
 
@@ -37,9 +35,7 @@ _built: list[float] = []
 
 
 def has_built(since: float) -> bool:
-    """Whether this process has made something that the next one finds, since then (as of
-    `time.time()`).
-    """
+    """Return whether this process has cached something since then (as of `time.time()`)."""
     return any(when >= since for when in _built)
 
 
@@ -166,9 +162,7 @@ def _sweep(cache: Path) -> None:
 
 
 def _discard(folder: Path) -> None:
-    """Rename first: a process that has the folder open goes on reading it, and no other finds half
-    of it.
-    """
+    """Rename first: processes that have the folder open go on reading, and none finds half of it."""
     with (
         beside(folder) as temporary,
         contextlib.suppress(FileNotFoundError),

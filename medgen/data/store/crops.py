@@ -49,9 +49,7 @@ def _of(masks: Array, number: int) -> Iterator[Place]:
 
 
 def cut(stack: Array, places: list[Place], side: int, background: float) -> Array:
-    """Cut `[place, side, ...]` out of a stack `[slice, *size]`: pixel `side // 2` of each axis is
-    the middle.
-    """
+    """Cut `[place, side, ...]` out of a stack `[slice, *size]`, pixel `side // 2` in the middle."""
     out = np.full((len(places), *(side,) * (stack.ndim - 1)), background, stack.dtype)
     for crop, place in zip(out, places, strict=True):
         starts = [middle - side // 2 for middle in place.middle]

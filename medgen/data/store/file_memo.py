@@ -26,11 +26,9 @@ SETTLED = 2.0
 
 
 def cache_root() -> Path:
-    """Where stores and memories are kept: `$MEDGEN_CACHE`, else `medgen` in the user's cache
-    folder.
+    """Return the cache folder: `$MEDGEN_CACHE`, or `medgen` in the user's cache folder.
 
-    A user who has no home, or must not write there, as in a container, has a temporary folder
-    instead.
+    Users without a writable home, as in a container, have a temporary folder instead.
     """
     own = os.environ.get("MEDGEN_CACHE")
     return layouts.expand(Path(own)) if own else _of_user() or _temporary()
@@ -90,9 +88,7 @@ class Memory:
         self._new: dict[str, Any] = {}
 
     def recall(self, path: Path, question: str = "") -> object:
-        """What was remembered of a file, or None. question: what the answer depends on besides the
-        file.
-        """
+        """Return what was remembered of a file, or None. question: what else the answer depends on."""
         stamp = self._stamps[path] = _stamp(path, question)  # taken before the file is read
         return self._known.get(stamp)
 
@@ -114,9 +110,7 @@ class Memory:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """What a file holds. Raises OSError if it is there and cannot be read now: then it must not be
-    replaced.
-    """
+    """Read a file. Raises OSError if it exists but cannot be read now, so must not be replaced."""
     try:
         known = json.loads(file.read_text())
     except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):

@@ -17,9 +17,7 @@ SOLID = 0.8
 
 
 def edges(data: np.ndarray) -> Iterator[np.ndarray]:
-    """The twelve edges of a volume. Its faces do not serve, as those of a slab or a slice are the
-    picture itself.
-    """
+    """Return a volume's twelve edges; its faces may be picture, as in a slab or a slice."""
     for axes in combinations(range(3), 2):
         for ends in product((0, -1), repeat=2):
             yield np.moveaxis(data, axes, (0, 1))[ends]

@@ -80,9 +80,7 @@ def _named(inside: np.ndarray, background: str) -> Foreground:
 
 
 def _constant(data: np.ndarray, fills: Sequence[float]) -> Foreground:
-    """All that differs from the fills, but for what interpolation made of the edge between two of
-    them.
-    """
+    """Find what differs from the fills, without what interpolation made between two of them."""
     inside = ~is_fill(data, fills)
     for one, other in combinations(fills, 2):
         near = [
@@ -136,9 +134,7 @@ def _bordered(data: np.ndarray, fills: Sequence[float], air: float, rim: Rim) ->
 
 
 def _is_clear(data: np.ndarray, inside: np.ndarray, air: float) -> bool:
-    """True where the noise of one voxel does not hide whether it is more head or air; looks at some
-    of them.
-    """
+    """Return True if noise of a voxel does not hide whether it is head or air; samples some voxels."""
     some = tuple(slice(None, None, 3 if side > 48 else 1) for side in data.shape)
     values, within = data[some], inside[some]
     if within.all() or not within.any():
@@ -147,9 +143,7 @@ def _is_clear(data: np.ndarray, inside: np.ndarray, air: float) -> bool:
 
 
 def _mostly_air(data: np.ndarray, inside: np.ndarray, air: float) -> np.ndarray:
-    """Voxels at the head's rim that interpolation made less than half as bright as the head beside
-    them.
-    """
+    """Find voxels at the head's rim that interpolation made less than half as bright as the head."""
     brightest, enclosed = data.copy(), inside.copy()
     for axis in range(3):
         values, bright, within, deep = (

@@ -62,9 +62,7 @@ def _filled(solid: np.ndarray) -> np.ndarray:
 
 
 def _refined(filled: np.ndarray, inside: np.ndarray, step: Sequence[int]) -> np.ndarray:
-    """The same of every voxel: as the looked-at ones around it where these agree, else whether it
-    is `inside`.
-    """
+    """Label every voxel as the sampled ones around it where these agree, else by `inside`."""
     every = some = filled
     for axis, (by, count) in enumerate(zip(step, inside.shape, strict=True)):
         before = np.arange(count) // by

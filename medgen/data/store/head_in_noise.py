@@ -60,9 +60,7 @@ def _corners(gaps: np.ndarray) -> np.ndarray:
 
 
 def otsu(data: np.ndarray) -> float:
-    """The threshold that best separates two classes (Otsu 1979, equation 18), of a histogram of 256
-    bins.
-    """
+    """Return the threshold of a histogram of 256 bins that best separates two (Otsu 1979, eq. 18)."""
     low, high = float(data.min()), float(np.percentile(data, 99.9))
     counts, edges = np.histogram(data, 256, (low, high))
     if np.count_nonzero(counts) < 2:  # all that is bright is beyond

@@ -1,5 +1,4 @@
-"""Where each patient's head is, from one scan of the patient that every mode looks at, whatever it
-reads itself.
+"""Find each patient's head in one scan, the same for every mode, whatever the mode reads.
 
 So a generator of masks and one of images that are trained on the same folder have the same scale
 and the same places. What takes long to import is imported only where a scan is read.
@@ -39,11 +38,9 @@ LABELS = 64
 
 
 class Sought(NamedTuple):
-    """Where to look for a patient's head, for a worker process. own: a file of the patient that is
-    read anyway.
+    """Where to look for a patient's head, for a worker. own: a file of theirs that is read anyway.
 
-    scans: the first of them that shows a head; what is not `known` by its name may be a
-    segmentation.
+    scans: the first that shows a head counts; one not `known` by its name may be a segmentation.
     """
 
     own: Path
@@ -81,9 +78,7 @@ def seek(settings: DataSettings, patients: Sequence[Patient], own: Sequence[Path
 def find(
     sought: Sequence[Sought], cache: Path, told: Callable[[int], None] = lambda done: None
 ) -> list[Head]:
-    """The heads, read by several processes, or remembered. told: called with how many have been
-    read.
-    """
+    """Return the heads, remembered or read by several processes. told: called with their number."""
     memory = Memory(cache / "heads.json")
     heads = [
         _remembered(memory.recall(each.scans[0], _question(each)) if each.known else None)
@@ -141,9 +136,7 @@ def _crowded(patients: Iterable[Patient]) -> set[Path]:
 
 
 def _others(patient: Patient, own: Path, masks: set[Path | None]) -> list[Path]:
-    """The patient's other volumes in the same place; first those whose names have a word for a
-    known scan.
-    """
+    """Return the patient's other volumes in that place, first those named by a word for a scan."""
     folders = {path.parent for path in patient.files.values()}
     files = sorted(
         path

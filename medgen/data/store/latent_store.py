@@ -35,8 +35,7 @@ Progress = Callable[[int, int], None]
 
 
 class LatentStore:
-    """What a space's `prepare` gave for each image of the slices that are used. Safe to read from
-    any thread.
+    """Results of a space's `prepare` for each image of the used slices. Readable from any thread.
 
     With `mode.pooled` each image of a slice is a sample of its own.
     """
@@ -49,9 +48,7 @@ class LatentStore:
         self._samples = cache_folder.mapped(path, np.float16, (count, *self._shape))
 
     def read(self, rows: np.ndarray, view: np.ndarray) -> Tensor:
-        """`[sample, ...]` float16, for rows of the slice store and which image of each, as `Loader`
-        numbers them.
-        """
+        """Return `[sample, ...]` float16 for rows of the slice store and numbers of their images."""
         places = np.searchsorted(self._rows, rows) * self.views + view
         out = np.empty((len(places), *self._shape), np.float16)
         for place, source in enumerate(

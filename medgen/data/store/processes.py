@@ -40,9 +40,7 @@ def count_cores() -> int:
 
 
 def count_workers(paths: Iterable[Path], jobs: int, asked: int) -> int:
-    """As many processes as pay for files of this size, unless so many are asked for; one per job at
-    most.
-    """
+    """Return how many processes pay for files of this size, or those asked for; one a job at most."""
     size = sum(path.stat().st_size for path in paths if path.is_file())
     return max(1, min(jobs, asked or min(count_cores(), 1 + size // BYTES_PER_WORKER)))
 
@@ -51,11 +49,9 @@ def count_workers(paths: Iterable[Path], jobs: int, asked: int) -> int:
 def results(
     work: Callable[[Job], Result], jobs: Sequence[Job], workers: int
 ) -> Iterator[Iterator[Result]]:
-    """What `work` gives for each job, in order, made ahead by the workers; one is this process
-    itself.
+    """Yield what `work` gives for each job, in order and ahead, by workers; one is this process.
 
-    Raises `OutOfMemoryError` if a worker is killed, or if there is no shared memory for their
-    locks.
+    Raises OutOfMemoryError if a worker is killed or no shared memory is left for locks.
     """
     if workers == 1:
         yield map(work, jobs)
@@ -115,8 +111,7 @@ def _given(futures: list[Future[Result]], watch: Watch) -> Iterator[Result]:
 
 
 class _Context(SpawnContext):
-    """Keeps the processes that it makes, also one that is gone before anybody can ask for its
-    children.
+    """Keeps the processes that it makes, also those that end before their children are asked for.
 
     They are spawned: a fork would copy the locks that other threads hold.
     """
@@ -132,11 +127,9 @@ class _Context(SpawnContext):
 
 
 class Watch:
-    """Knows how much memory each of some processes held last, which the system tells only of those
-    that live.
+    """Samples the memory of some processes, because the system forgets a process that has ended.
 
-    What it tells of those that have ended is no help: the peak of a process begins with that of who
-    started it.
+    Figures of ended ones do not help: a process's peak begins with that of its parent.
     """
 
     def __init__(self, workers: list[BaseProcess], count: int) -> None:
@@ -173,9 +166,7 @@ class Watch:
         )
 
     def _culprit(self) -> BaseProcess:
-        """The one that a signal killed, else one that failed: all others are ended by the pool,
-        with SIGTERM.
-        """
+        """Return the process that a signal killed or that failed; the pool ends others by SIGTERM."""
         limit, found = time.monotonic() + LONGEST, self.started()
         while time.monotonic() < limit:
             found = sorted(self.started(), key=_guilt)

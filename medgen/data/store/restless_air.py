@@ -51,9 +51,7 @@ def head_in_restless_air(data: np.ndarray, fills: Sequence[float]) -> np.ndarray
 
 
 def _step_variance(picture: np.ndarray) -> float:
-    """The variance of noise at a volume's edges, by the median step between neighbours, which few
-    edges change.
-    """
+    """Return the variance of noise at a volume's edges, by the median step between neighbours."""
     steps = np.concatenate([np.abs(np.diff(line)) for line in edges(picture)])
     return float(np.median(steps) ** 2) if steps.size else 0.0
 

@@ -26,9 +26,7 @@ Progress = Callable[[int, int], None]
 
 
 class Job(NamedTuple):
-    """A patient, for a worker process. settings: with the spacing. part: a prefix for the files it
-    writes.
-    """
+    """A patient, for a worker process. settings: with the spacing. part: a prefix for its files."""
 
     sources: list[Channel]
     sought: Sought

@@ -38,9 +38,7 @@ def image_bytes(raw: Raw, values: Array, changed: Array) -> bytes:
 
 
 def mask_bytes(raw: Raw, mask: Array) -> bytes:
-    """Give the bytes of a mask (.nii.gz, uint8), bool `[x, y, z]`, canonical, on the grid of a
-    host's file.
-    """
+    """Return the bytes of a mask (.nii.gz, uint8), bool `[x, y, z]`, canonical, on a host's grid."""
     stored = np.zeros(raw.voxels.shape, np.uint8, order="F")
     canonical(stored, raw.header)[mask] = 1
     header = _plain(raw.header)

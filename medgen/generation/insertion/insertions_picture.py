@@ -24,9 +24,7 @@ SIDE = 256
 
 
 def save_one(made: Inserted, out: Path, index: int) -> None:
-    """Save one output in `out/pictures`: the slice with most of the new lesions, before, after, and
-    outlined.
-    """
+    """Save an output in `out/pictures`: the slice with most new lesions, before, after, outlined."""
     k = int(made.new.sum((0, 1)).argmax())
     before, after = (
         np.clip(images[0, :, :, k], 0, 1) * 2 - 1 for images in (made.case.images, made.images)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from medgen import seeds
 from medgen.config.registry import Registry
+from medgen.data.grid import Grid
 from medgen.errors import CheckpointError, Problem
 from medgen.generation.insertion.painter import Array, Crop
 from medgen.generation.model import Model, load_model
@@ -26,14 +27,11 @@ class ModelPainter:
     def __init__(self, model: Model, steps: int | None = None):
         self.model, self.steps = model, steps
         mode = model.parts.mode
-        self.channels, self.margin, self.axis = mode.images, mode.margin, model.grid.axis or ""
-        self.size: tuple[int, ...] | None = model.grid.shape
-        self.spacing: tuple[float, ...] | None = model.grid.spacing
+        self.channels, self.margin = mode.images, mode.margin
+        self.grid: Grid | None = model.grid
 
     def paint(self, crops: Sequence[Crop], seeds: Sequence[int]) -> list[Array]:
-        """Give float32 `[channel, *size]` in [0, 1] for each crop, a function of the crop and its
-        seed alone.
-        """
+        """Paint float32 `[channel, *size]` in [0, 1] for each crop, by the crop and its seed alone."""
         return [self._paint(crop, seed) for crop, seed in zip(crops, seeds, strict=True)]
 
     def _paint(self, crop: Crop, seed: int) -> Array:

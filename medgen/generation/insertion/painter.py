@@ -9,6 +9,8 @@ import numpy as np
 from attrs import frozen
 from scipy import ndimage
 
+from medgen.data.grid import Grid
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -33,16 +35,13 @@ class Crop:
 class Painter(Protocol):
     """Paints lesions.
 
-    channels: the images that it paints, by name, in the order of `Crop.image`. size: voxels a side
-    of the crops that it takes, None for any. spacing: mm per voxel along each axis of a crop, None
-    for any. The length of either is the number of axes; with two, crops are slices across `axis`,
-    and with neither, volumes. margin: mm from the mask to the edge of the region, see `grown`.
+    channels: the images that it paints, by name, in the order of `Crop.image`. grid: of the crops
+    that it takes, slices or volumes; None for volumes of any shape and spacing. margin: mm from the
+    mask to the edge of the region, see `grown`.
     """
 
     channels: tuple[str, ...]
-    size: tuple[int, ...] | None
-    spacing: tuple[float, ...] | None
-    axis: str
+    grid: Grid | None
     margin: float
 
     def paint(self, crops: Sequence[Crop], seeds: Sequence[int]) -> list[Array]:
@@ -55,7 +54,7 @@ class Painter(Protocol):
 
 def learns_nothing(painter: Painter) -> bool:
     """Whether a painter takes crops of any size, as none does that was trained."""
-    return painter.size is None
+    return painter.grid is None
 
 
 def grown(mask: Array, spacing: Sequence[float], margin: float) -> Array:

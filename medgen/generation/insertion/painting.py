@@ -53,22 +53,16 @@ class Host(NamedTuple):
     spacing: tuple[float, ...]
 
 
-def axes_of(painter: Painter) -> int:
-    """How many axes the painter's crops have."""
-    return len(painter.size or painter.spacing or (1, 1, 1))
-
-
 def fits(painter: Painter, mask: Array, spacing: Sequence[float]) -> bool:
     """Whether a lesion, its centre in the middle, and what may change around it lie within the
     painter's crops.
     """
-    if painter.size is None:
+    if painter.grid is None:
         return True
-    across = _across(painter)
     reach = np.abs(np.argwhere(mask) - np.array(mask.shape) // 2).max(0) * spacing + painter.margin
-    mine = painter.spacing or [spacing[axis] for axis in across]
-    room = [(side - 1) // 2 * mm for side, mm in zip(painter.size, mine, strict=True)]
-    return all(reach[axis] <= each for axis, each in zip(across, room, strict=True))
+    sides = zip(painter.grid.shape, painter.grid.spacing, strict=True)
+    room = [(side - 1) // 2 * mm for side, mm in sides]
+    return all(reach[axis] <= each for axis, each in zip(_along(painter), room, strict=True))
 
 
 def paint(
@@ -113,19 +107,12 @@ def _edge(lesion: Array, head: Array, spacing: Sequence[float], margin: float) -
 
 def _pieces(painter: Painter, weight: Array, box: Box) -> list[Box]:
     """The parts of a host that are painted one by one: all of the lesion, or its slices."""
-    if axes_of(painter) == weight.ndim:
+    axis = _across(painter)
+    if axis is None:
         return [box]
-    axis = AXES.index(painter.axis)
-    ends = box[axis]
-    wanted = [
-        k
-        for k in range(ends.start, ends.stop)
-        if np.take(weight, k, axis)[_without(box, axis)].any()
-    ]
-    return [
-        tuple(slice(k, k + 1) if each == axis else part for each, part in enumerate(box))
-        for k in wanted
-    ]
+    slices = range(box[axis].start, box[axis].stop)
+    pieces = [(*box[:axis], slice(k, k + 1), *box[axis + 1 :]) for k in slices]
+    return [piece for piece in pieces if weight[piece].any()]
 
 
 def _crop(host: Host, placed: Placed, painter: Painter, piece: Box) -> Crop:
@@ -156,35 +143,25 @@ def _grid(
     """Voxels of the host, `[3, *crop]`, at which a crop is sampled, and the crop's mm along each
     axis.
     """
+    points = [np.arange(part.start, part.stop, dtype=np.float64) for part in piece]
+    if painter.grid is None:
+        return np.stack(np.meshgrid(*points, indexing="ij")), tuple(spacing)
+    own = zip(_along(painter), painter.grid.shape, painter.grid.spacing, strict=True)
+    for axis, side, mm in own:
+        points[axis] = placed.centre[axis] + (np.arange(side) - side // 2) * (mm / spacing[axis])
+    grid = np.stack(np.meshgrid(*points, indexing="ij"))
     across = _across(painter)
-    mm = tuple(painter.spacing or [spacing[axis] for axis in across])
-    along = [np.arange(part.start, part.stop, dtype=np.float64) for part in piece]
-    for place, axis in enumerate(across):
-        if painter.size is not None:
-            steps = np.arange(painter.size[place]) - painter.size[place] // 2
-            along[axis] = placed.centre[axis] + steps * (mm[place] / spacing[axis])
-        elif painter.spacing is not None:
-            reach = (
-                int(np.ceil((piece[axis].stop - piece[axis].start) * spacing[axis] / mm[place] / 2))
-                + 1
-            )
-            along[axis] = placed.centre[axis] + np.arange(-reach, reach + 1) * (
-                mm[place] / spacing[axis]
-            )
-    grid = np.stack(np.meshgrid(*along, indexing="ij"))
-    return _flat(grid, painter), mm
+    return grid if across is None else grid.squeeze(1 + across), painter.grid.spacing
 
 
 def _back(
     crop: Array, piece: Box, spacing: Sequence[float], placed: Placed, painter: Painter
 ) -> Array:
     """What was painted, on the host's voxels of a part: `[channel, *piece]`."""
-    across = _across(painter)
-    at, mm = _grid(piece, spacing, placed, painter)
-    first = [at[axis].min() for axis in across]
+    at, own = _grid(piece, spacing, placed, painter)
     steps = [
-        (np.arange(piece[axis].start, piece[axis].stop) - low) * spacing[axis] / each
-        for axis, low, each in zip(across, first, mm, strict=True)
+        (np.arange(piece[axis].start, piece[axis].stop) - at[axis].min()) * spacing[axis] / mm
+        for axis, mm in zip(_along(painter), own, strict=True)
     ]
     grid = np.stack(np.meshgrid(*steps, indexing="ij"))
     made = np.stack([_sample(each, grid, "nearest") for each in crop])
@@ -196,18 +173,15 @@ def _sample(values: Array, at: Array, mode: str = "constant") -> Array:
     return np.asarray(ndimage.map_coordinates(values, np.round(at, 6), order=1, mode=mode))
 
 
-def _across(painter: Painter) -> list[int]:
-    """The axes of the host that a crop has."""
-    return [axis for axis in range(3) if axes_of(painter) == 3 or axis != AXES.index(painter.axis)]
+def _across(painter: Painter) -> int | None:
+    """The axis of the host that crops do not have; None where they are volumes."""
+    axis = painter.grid.axis if painter.grid else None
+    return None if axis is None else AXES.index(axis)
 
 
-def _flat(grid: Array, painter: Painter) -> Array:
-    """Places without the axis that a crop does not have, `[3, *crop]`."""
-    return grid if axes_of(painter) == 3 else np.squeeze(grid, 1 + AXES.index(painter.axis))
-
-
-def _without(box: Box, axis: int) -> Box:
-    return tuple(part for each, part in enumerate(box) if each != axis)
+def _along(painter: Painter) -> list[int]:
+    """The axes of the host that crops have."""
+    return [axis for axis in range(3) if axis != _across(painter)]
 
 
 def _box(lesion: Array, reach: Sequence[int]) -> Box:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from medgen.data.grid import Grid
 from medgen.evaluation.blending import blend
 from medgen.generation.insertion.painter import Array, Crop
 
@@ -18,9 +19,7 @@ class Paste:
     has to beat.
     """
 
-    size: tuple[int, ...] | None = None
-    spacing: tuple[float, ...] | None = None
-    axis = "axial"
+    grid: Grid | None = None
     margin = MARGIN
 
     def __init__(self, channels: tuple[str, ...]):

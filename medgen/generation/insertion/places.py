@@ -1,6 +1,4 @@
-"""Where a lesion goes: where such lesions lie in other heads, and where the host's tissue is like
-theirs.
-"""
+"""Places for a lesion: where alike ones lie in other heads, in tissue like theirs."""
 
 from __future__ import annotations
 
@@ -39,9 +37,7 @@ CHUNK = 1 << 22
 
 
 class Found(NamedTuple):
-    """A place. centre: int64 `[3]`, voxels. unlike: how far its surroundings are from the lesion's
-    own.
-    """
+    """A place. centre: int64 `[3]`, voxels. unlike: distance of its surroundings from the lesion's."""
 
     centre: Array
     unlike: float
@@ -114,9 +110,7 @@ class Ground:
         return np.asarray((side + tilt.min() >= -MIDLINE) | (side + tilt.max() <= MIDLINE))
 
     def _unlike(self, centres: Array, patch: Patch, offsets: Array) -> Array:
-        """How far a place is from the lesion's own, `[place]`: what is around it, and what it would
-        cover.
-        """
+        """Return how far places are from the lesion's own, `[place]`: around it, and beneath it."""
         around = self._around(patch)
         covered = self._at(centres, _some(offsets, MASK_SAMPLE))
         unlike = COVERED * self._surprise(covered)
@@ -149,9 +143,7 @@ class Ground:
         return np.asarray(np.where(inside, self.tissue[:, x, y, z], 0))
 
     def _surprise(self, values: Array) -> Array:
-        """Minus the mean logarithm of how often surroundings of lesions have such intensities,
-        `[place]`.
-        """
+        """Return minus the mean log frequency of such intensities around lesions, `[place]`."""
         return np.asarray(
             np.mean(
                 [

@@ -88,9 +88,7 @@ class Saving(Callback):
         return None if value is None or not math.isfinite(value) else self._sign * value
 
     def _save_epoch(self, run: Run) -> None:
-        """Write a file and delete the oldest; only files of this run, and only after the new one is
-        on disk.
-        """
+        """Write a file, then, once it is on disk, delete the oldest files of this run."""
         name = f"epoch_{run.epochs_ended:05d}.pt"
         kept = [each for each in self.epochs if each != name]
         self.epochs = [*kept, name][-self.keep :]

@@ -41,8 +41,7 @@ class Finding(NamedTuple):
     """What a sweep found. rates, scores, smoothed: one per rate measured; without a suggestion,
     `verdict` says why.
 
-    steepest: where the score falls fastest. bound: up to where it falls. suggestion: half of it, or
-    `steepest`.
+    steepest: where the score falls fastest. bound: its end. suggestion: half of it, or `steepest`.
     """
 
     rates: list[float]
@@ -69,12 +68,10 @@ def diverged(smoothed: Sequence[float]) -> bool:
 
 
 def judge(rates: Sequence[float], scores: Sequence[float]) -> Finding:
-    """Find where the smoothed score falls fastest per decade, and the rate at which the fall after
-    it ends.
+    """Find where the smoothed score falls fastest per decade, and the rate where that fall ends.
 
-    The suggestion is half of the latter, or the former if that is more. It alone would not do: an
-    autoencoder's fastest fall is that of its brightness, at a tenth of the rates that train the
-    rest.
+    The suggestion is half of the latter, or the former if more, which alone would not do: an
+    autoencoder's fastest fall is its brightness's, at a tenth of the rates that train the rest.
     """
     finite = list(itertools.takewhile(math.isfinite, scores))
     smoothed = smooth(finite)
@@ -99,9 +96,7 @@ def judge(rates: Sequence[float], scores: Sequence[float]) -> Finding:
 
 
 def lowest(smoothed: Sequence[float]) -> int:
-    """Find where the score reaches its lowest before the first rise; values after a rise are
-    chance.
-    """
+    """Find the score's minimum before its first rise; values after a rise are chance."""
     start = smoothed[0]
     rise, least = RISE * (start - min(smoothed)), start
     for score in smoothed:
@@ -114,9 +109,7 @@ def lowest(smoothed: Sequence[float]) -> int:
 
 
 def fall(smoothed: Sequence[float], index: int) -> float:
-    """Return the fall of the score between the neighbours of each rate; rates are evenly spaced in
-    their logarithm.
-    """
+    """Return the score's fall between each rate's neighbours; log rates are evenly spaced."""
     return smoothed[index - 1] - smoothed[min(index + 1, len(smoothed) - 1)]
 
 
@@ -132,9 +125,7 @@ def _doubt(rates: Sequence[float], smoothed: Sequence[float], best: int, steepes
 
 
 def override(finding: Finding) -> str:
-    """Return the override to add, such as `training.learning_rate=1.2e-3`; empty without a
-    suggestion.
-    """
+    """Return the override to add, as `training.learning_rate=1.2e-3`, or an empty string."""
     return f"training.learning_rate={number(finding.suggestion)}" if finding.suggestion else ""
 
 

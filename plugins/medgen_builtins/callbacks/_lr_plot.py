@@ -28,9 +28,7 @@ def plot(finding: Finding) -> np.ndarray[Any, np.dtype[Any]]:
 
 
 def draw(finding: Finding) -> Figure:
-    """Draw points for the losses, a line for the smoothed loss, and a vertical line at each rate
-    found.
-    """
+    """Draw the losses as points, the smoothed loss as a line, and a vertical line per rate found."""
     figure = Figure(figsize=(WIDTH / DPI, HEIGHT / DPI), dpi=DPI, layout="constrained")
     axes = figure.subplots()
     scores = [each if math.isfinite(each) else math.nan for each in finding.scores]
@@ -57,9 +55,7 @@ def _between(rates: list[float]) -> tuple[float, float]:
 
 
 def _shown(finding: Finding) -> tuple[float, float]:
-    """Return the range of losses to show: from the lowest to the first, or to the median if that is
-    higher.
-    """
+    """Return the range of losses to show, from the lowest to the first or, if higher, the median."""
     shown = [each for each in (*finding.scores[:1], *finding.smoothed) if math.isfinite(each)] or [
         1.0
     ]

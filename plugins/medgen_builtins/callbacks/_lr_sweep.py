@@ -95,9 +95,7 @@ def ramp(settings: Ramp) -> list[float]:
 
 
 def sweep(run: TrainingRun, rates: Sequence[float]) -> Iterator[float]:
-    """Train a step at each rate and yield the probe's score, until it is not finite or has
-    diverged.
-    """
+    """Train a step at each rate; yield the probe's score until it is not finite or diverges."""
     first, scores = run.step, list[float]()
     trainer, probe = Trainer(run, rate=lambda step: rates[step - first]), Probe(run)
     for _ in rates:
@@ -138,9 +136,7 @@ def unchanged(run: TrainingRun) -> Iterator[None]:
 
 
 class Probe:
-    """Training samples and draws that are the same at every rate: the score is the first turn's
-    weighted loss.
-    """
+    """Training samples and draws equal at every rate; the score is the first turn's weighted loss."""
 
     def __init__(self, run: TrainingRun):
         self.run, (self.name, self.turn) = run, next(iter(run.turns.items()))
@@ -168,7 +164,7 @@ class Probe:
         return float(total) / self.count
 
     def _draws(self) -> NamedTuple:
-        """Return draws of the turn. Times are quantiles of many draws, as the loss depends on them
+        """Return draws of the turn, with times at quantiles of many: the loss depends on times
         most.
         """
         generator = self._stream("draws", self.run.device)

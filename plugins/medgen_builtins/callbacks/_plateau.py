@@ -23,8 +23,7 @@ class Rule(NamedTuple):
 
 
 class Plateau(Callback):
-    """Notices when a curve no longer falls; a callback of a phase, so that its state is in the
-    phase's checkpoints.
+    """Notices when a curve stops falling; a callback of a phase, whose checkpoints keep its state.
 
     The mean is that of the last `window` values, or of as many as there are. Up to the epoch
     `min_epochs`, the best mean is simply the last. From then on an epoch is one of progress if its

@@ -18,11 +18,9 @@ from medgen.system.names import is_utf8
 
 
 class Writing(Callback):
-    """Opens the writer once the run's state is restored, so that what a crash left beyond it is
-    dropped.
+    """Opens the writer once the run's state is restored, dropping events that a crash left later.
 
-    Where events cannot be written, training goes on without them, and they are tried again after
-    each epoch.
+    If events cannot be written, training goes on; writing is tried again after each epoch.
     """
 
     def __init__(self) -> None:
@@ -86,9 +84,7 @@ class Writing(Callback):
                 self.writer = None
 
     def _hear(self, failed: Any) -> None:
-        """What ends the writer's thread is raised by its next call; a traceback as well would be
-        too much.
-        """
+        """The writer's next call raises what ended its thread, so no traceback is needed."""
         if type(failed.thread).__name__ != "_AsyncWriterThread" and self._hook is not None:
             self._hook(failed)
 
@@ -101,9 +97,7 @@ class _Nothing:
 
 
 def _nameable(folder: Path) -> str:
-    """The folder by a name that TensorBoard can write as UTF-8: where its own is none, that of an
-    open file.
-    """
+    """Return a UTF-8 name of the folder for TensorBoard; without one, that of an open file."""
     if is_utf8(str(folder)):
         return str(folder)
     folder.mkdir(parents=True, exist_ok=True)

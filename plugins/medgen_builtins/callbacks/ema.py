@@ -14,9 +14,7 @@ medgen_api = 1
 
 @settings
 class Ema(CallbackSettings):
-    """An exponential moving average of the weights, in fp32. Validation, previews and `generate`
-    use it.
-    """
+    """Exponential moving average of weights, fp32. Validation, previews and `generate` use it."""
 
     decay: float = field(
         0.9999, help="share of the average that each step keeps", check=between(0, 1)

@@ -19,8 +19,7 @@ medgen_api = 1
 
 @settings
 class LrFind(CallbackSettings):
-    """Before the first step, measures which learning rates train, into lr_finder.png and
-    lr_finder.json.
+    """Before training, finds learning rates that train, into lr_finder.png and lr_finder.json.
 
     Everything is put back afterwards: the run goes on as it would have without.
     """

@@ -14,9 +14,7 @@ medgen_api = 1
 
 @settings
 class Previews(CallbackSettings):
-    """A grid of samples as PNG in the run's folder `previews/` and in TensorBoard, and a denoising
-    trajectory.
-    """
+    """A grid of samples, and a denoising trajectory: in the run's `previews/` and in TensorBoard."""
 
     every: int = field(1, help="validations between previews", check=gt(0))
     count: int = field(8, help="number of samples in the grid", check=between(1, 1024))

@@ -14,9 +14,7 @@ medgen_api = 1
 
 @settings
 class Progress(CallbackSettings):
-    """Step, epoch, loss, rate, throughput, memory and the time left; and a line for each
-    validation.
-    """
+    """Step, epoch, loss, rate, throughput, memory, time left; and a line for each validation."""
 
     every_steps: int = field(
         50, help="optimizer steps between lines; a line at least every half minute", check=gt(0)

@@ -30,9 +30,7 @@ def audit(recipe: str, overrides: Sequence[str], layers: Sequence[str], file: Pa
 
 
 def measure(recipe: Recipe) -> dict[str, Any]:
-    """Measure all figures of a recipe's autoencoder, as plain values; `verdict` is a sentence.
-    Raises RecipeError.
-    """
+    """Measure a recipe's autoencoder: plain values, and a sentence `verdict`. Raises RecipeError."""
     device = default_device()
     parts = build(recipe, device)
     if not isinstance(parts.space, LatentSpace):

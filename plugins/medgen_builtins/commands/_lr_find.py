@@ -19,9 +19,7 @@ NAME = "lr_find"
 
 
 def load_alone(name: str, overrides: Sequence[str], layers: Sequence[str]) -> Recipe:
-    """Load a recipe without other callbacks, with the folder of a sweep:
-    `lr_finder/diffusion_2d/bravo_128_...`.
-    """
+    """Load a recipe without other callbacks, and a folder: `lr_finder/diffusion_2d/bravo_128_...`."""
     recipe = load(name, overrides, layers)
     kind = Path(recipe.run.folder).parent.parts[:1]
     folder = "/".join(["lr_finder", *kind, "{mode}_{size}_{timestamp}"])
@@ -30,9 +28,7 @@ def load_alone(name: str, overrides: Sequence[str], layers: Sequence[str]) -> Re
 
 
 def find(recipe: Recipe) -> None:
-    """Sweep in a run that is thrown away; only the picture and the numbers stay. Prints their
-    folder.
-    """
+    """Sweep in a run that is thrown away but for picture and numbers. Prints their folder."""
     with rehearsal.rehearsal(recipe) as run:
         where = folder.create(
             recipe

@@ -71,9 +71,7 @@ class NotIdenticalError(PluginError):
 
 
 def differences(one: Path, two: Path) -> list[str]:
-    """List the differences of two runs, or their child runs, in the order of their files, clock
-    times excepted.
-    """
+    """List the differences of two runs or their child runs, in file order, but for times."""
     names = {
         path.parent.relative_to(folder)
         for folder in (one, two)

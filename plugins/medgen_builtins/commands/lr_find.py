@@ -39,8 +39,7 @@ def lr_find(
     max_lr: float | None,
     steps: int | None,
 ) -> None:
-    """Find a learning rate for RECIPE: a few steps at rising rates, a picture of the loss, and a
-    suggestion.
+    """Find a learning rate for RECIPE: a few steps at rising rates, a plot, a suggestion.
 
     Every rate trains on the next batch and is scored on one fixed probe. No checkpoint is written.
     """

@@ -31,8 +31,7 @@ def verify_resume(
 ) -> None:
     """Check that RECIPE, stopped and resumed, gives bit for bit what it gives without a stop.
 
-    Trains 2 x --steps steps twice in temporary folders, once with a stop in the middle, and
-    compares everything.
+    Train 2 x --steps steps twice in temporary folders, once with a stop, and compare everything.
     """
     from medgen_builtins.commands import _verify_resume
 

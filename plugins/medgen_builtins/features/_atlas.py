@@ -52,8 +52,7 @@ class AtlasExtractor(Extractor):
     def _measured(
         self, images: np.ndarray, own: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """What is measured, `[n, 3 per scale and 1]`, and the height of the nearest real slice,
-        `[n]`.
+        """Return features, `[n, 3 per scale and 1]`, and the nearest real slice's height, `[n]`.
 
         own: bool `[n, atlas]`, what an image is not compared with.
         """
@@ -87,8 +86,7 @@ def _plain(images: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
     """Heads `[n, c, h, w]`, blurred within their outline, of mean 0 there and of length 1, on as
     coarse a grid as does.
 
-    scale: of the blur, as a share of the width. The second: variance in the head before that,
-    `[n]`.
+    scale: of the blur, as share of the width. Second: variance in the head before, `[n]`.
     """
     sigma = scale * images.shape[-1]
     rim = RIM * images.shape[-1]
@@ -118,9 +116,7 @@ def _likeness(plain: np.ndarray, atlas: np.ndarray) -> np.ndarray:
 
 
 def _symmetry(plain: np.ndarray) -> np.ndarray:
-    """`[n]`: correlation with the mirror image at the best shift, as no head is quite in the
-    middle.
-    """
+    """Return `[n]`: correlation with the mirror image at the best shift, as heads are off-centre."""
     reach = plain.shape[2] // 12
     mirrored = [np.roll(plain[:, :, ::-1], shift, 2) for shift in range(-reach, reach + 1)]
     return np.asarray(np.max([(plain * each).sum((1, 2, 3)) for each in mirrored], axis=0))

@@ -1,5 +1,4 @@
-"""What a slice is harmed by, in known strength, for a network to tell: its anatomy scrambled, blur,
-noise.
+"""Harm slices by known strengths, for a network to tell: scrambled anatomy, blur, noise.
 
 Images are `[n, channel, height, width]` in [-1, 1], the background -1; strengths `[n]`. All
 randomness comes from the generator.

@@ -19,9 +19,7 @@ others.
 
 
 class RadiomicsExtractor(Extractor):
-    """Features in standard deviations of the real images, once `fit` has seen these; before, as
-    they are.
-    """
+    """Features in standard deviations of the real images that `fit` has seen; before it, as is."""
 
     def __init__(self, bin_width: float):
         self.bin_width = bin_width
@@ -41,9 +39,7 @@ class RadiomicsExtractor(Extractor):
         return scaled.clip(-self._limit, self._limit).astype(np.float32)
 
     def _raw(self, images: np.ndarray) -> np.ndarray:
-        """The features of heads; of the whole slice where there is none. 0 where all values are
-        equal.
-        """
+        """Return features of heads, or of whole slices without one; 0 where all values are equal."""
         heads = heads_of(images)
         heads[~heads.any((1, 2))] = True
         return np.asarray(np.nan_to_num(features_of(images, heads, self.bin_width), nan=0.0))

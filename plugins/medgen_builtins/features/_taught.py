@@ -79,9 +79,7 @@ class _Batches:
         self._images, self._position = torch.from_numpy(images), torch.from_numpy(position)
 
     def loss(self, network: Halvings) -> Tensor:
-        """Return a sum of losses: place and three strengths, squared and over their spread; up from
-        down.
-        """
+        """Return the sum of losses: place and strengths, squared over their spread; up from down."""
         rows = torch.randint(len(self._images), (self._most.batch_size,), generator=self._generator)
         x, down, harms = self._harmed(self._images[rows])
         place, turned, *told = network(x.to(self._device)).cpu().unbind(1)

@@ -1,5 +1,4 @@
-"""Likeness to the real heads of others: arrangement, where texture may be perfect and anatomy
-wrong.
+"""Likeness to other real heads: arrangement, where texture may be perfect and anatomy wrong.
 
 Networks that average over space are content with mottle of the right spectrum; an eye looks for
 ventricles and a midline where other heads have them. No weights, no training.

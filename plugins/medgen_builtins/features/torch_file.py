@@ -15,8 +15,7 @@ medgen_api = 1
 
 @settings
 class TorchFile(FeaturesSettings):
-    """A network in a file of TorchScript, or of `torch.export` (`.pt2`), that turns images into
-    features.
+    """A network in a file, TorchScript or `torch.export` (`.pt2`), that turns images into features.
 
     Whatever it gives of more than two axes is averaged over space. Such a file runs code: use only
     what you trust.

@@ -1,6 +1,4 @@
-"""The divergence of an autoencoder's posterior from a standard normal (Kingma and Welling 2014,
-appendix B).
-"""
+"""KL divergence of an autoencoder's posterior from N(0, 1) (Kingma and Welling 2014, app. B)."""
 
 from __future__ import annotations
 
@@ -22,8 +20,7 @@ class Kl(LossSettings):
     """KL divergence from a standard normal, in nats per latent value: the mean, so that no size
     changes its share.
 
-    The sum over a sample, which others weight with 1e-6, is this times the number of its latent
-    values.
+    A sample's sum, which others weight with 1e-6, is this times its number of latent values.
     """
 
     needs = ("mean", "logvar")

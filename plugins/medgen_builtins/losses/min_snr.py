@@ -18,9 +18,7 @@ medgen_api = 1
 
 @settings
 class MinSnr(LossSettings):
-    """Squared error of x0 times min(SNR, gamma), written for whatever the target is. Use it instead
-    of mse.
-    """
+    """Squared error of x0 times min(SNR, gamma), for any target. Use it instead of mse."""
 
     gamma: float = field(5.0, help="SNR above which the weight is constant", check=gt(0))
 

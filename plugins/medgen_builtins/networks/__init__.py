@@ -1,3 +1,1 @@
-"""Networks: what learns, called `network(x, t)`, or with `encode` and `decode` if it is an
-autoencoder.
-"""
+"""Networks, called `network(x, t)`, or, autoencoders, by `encode` and `decode`."""

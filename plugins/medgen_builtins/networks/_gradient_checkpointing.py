@@ -12,8 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recompute(blocks: Iterable[nn.Module], draws: bool = False) -> None:
-    """Let each block keep only its input and recompute activations in the backward pass, in
-    training.
+    """In training, let blocks keep only their input and recompute activations when going backward.
 
     draws: True if blocks draw from the global generators, whose state is then restored. Names of
     weights do not change.

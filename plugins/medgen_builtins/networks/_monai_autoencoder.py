@@ -1,6 +1,4 @@
-"""MONAI's autoencoder with the two functions that medgen calls an autoencoder by (see
-`Autoencoder`).
-"""
+"""MONAI's autoencoder with the two functions of medgen's (see `Autoencoder`)."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ class Convolutional(nn.Module):
         self.net, self.latent_channels, self.factor = net, latent_channels, factor
 
     def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance, `[batch, latent_channels, *space / factor]`, of images `[batch,
-        channel, *space]`.
-        """
+        """Return mean and log-variance, `[batch, latent_channels, *space / factor]`, of images."""
         features = self.net.encoder(image)
         logvar = self.net.quant_conv_log_sigma(features).clamp(*LOGVAR)
         return self.net.quant_conv_mu(features), logvar

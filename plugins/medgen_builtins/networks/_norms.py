@@ -12,8 +12,7 @@ def count_groups(widths: Sequence[int]) -> int:
     """Return the most groups, up to 32, that divide all widths, of at least 4 channels: a single
     one loses brightness.
 
-    An autoencoder with groups of one channel in its first level stays 5 dB behind for hundreds of
-    steps.
+    With groups of one channel in its first level, an autoencoder loses 5 dB for hundreds of steps.
     """
     common, narrowest = math.gcd(*widths), min(widths)
     return max(

@@ -45,8 +45,7 @@ def make_unet(
 
 
 def _add_dropout(network: nn.Module, share: float) -> None:
-    """Add dropout before the second convolution of each residual block (Ho et al. 2020, appendix
-    B).
+    """Add dropout before each residual block's second convolution (Ho et al. 2020, app. B).
 
     Uses hooks, so that the names of the weights do not change.
     """

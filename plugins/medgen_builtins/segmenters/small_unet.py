@@ -1,6 +1,4 @@
-"""A small U-Net (Ronneberger et al. 2015) that is trained on the spot to find lesions (MONAI's
-UNet).
-"""
+"""A small U-Net (Ronneberger et al. 2015), MONAI's UNet, trained on the spot to find lesions."""
 
 from __future__ import annotations
 

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from medgen import (
-    TIME_SCALE,
-    DiffusionStrategy,
-    Draws,
-    LossFunction,
-    Mode,
-    Noisy,
-    Prediction,
-    Space,
-)
+from medgen import TIME_SCALE, Draws, Noisy, Prediction
 from medgen.api.values import DrawNoise, Predict
-from medgen.training.objective import Objective
 from medgen_builtins.strategies import _samplers, _schedules
+from medgen_builtins.strategies._diffusion import Diffusion
 from medgen_builtins.strategies._schedules import cosine_betas, linear_betas
 
 __all__ = ["DdpmStrategy", "cosine_betas", "linear_betas"]
 
 
-class DdpmStrategy(DiffusionStrategy):
+class DdpmStrategy(Diffusion):
     """See `DiffusionStrategy`. Timestep k = 1..timesteps of the schedule is t = 1000 k / timesteps."""
 
     def __init__(self, betas: Tensor, prediction: str, sampler: str, sampling_steps: int):
@@ -35,17 +26,9 @@ class DdpmStrategy(DiffusionStrategy):
         self._exact_levels = _schedules.levels(betas)
         self._levels = self._exact_levels.float()
 
-    def turns(
-        self,
-        mode: Mode,
-        space: Space,
-        network: nn.Module,
-        losses: Mapping[str, LossFunction],
-        device: torch.device,
-    ) -> Sequence[Objective]:
-        """Return one turn, the network's."""
-        self._levels = self._levels.to(device)  # here, so that no step copies it
-        return [Objective(mode, space, self, network, losses)]
+    def to(self, device: torch.device) -> None:
+        """Move the schedule."""
+        self._levels = self._levels.to(device)
 
     def draw(self, generator: torch.Generator, batch_size: int, shape: Sequence[int]) -> Draws:
         """Draw timesteps, uniform on 1..timesteps, and noise."""

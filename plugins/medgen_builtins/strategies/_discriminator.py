@@ -12,9 +12,7 @@ _DECAY = Check(lambda decay: 0 <= decay < 1, "from 0 to below 1")
 
 @settings
 class Discriminator:
-    """A patch discriminator (Isola et al. 2017), used only if the recipe has a loss such as
-    `adversarial`.
-    """
+    """A patch discriminator (Isola et al. 2017), for recipes with a loss such as `adversarial`."""
 
     channels: int = field(
         64,
@@ -40,7 +38,5 @@ class Discriminator:
     )
 
     def depth(self, image_size: int) -> int:
-        """Return the layers for patches of about half an image: 34 px of 64, 70 px of 128, 142 px
-        of 256.
-        """
+        """Return the layers for patches of about half an image: 34 px of 64, 70 of 128, 142 of 256."""
         return self.layers or min(max(round(math.log2(image_size / 16)), 1), 4)

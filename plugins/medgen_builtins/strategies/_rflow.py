@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from medgen import (
-    TIME_SCALE,
-    DiffusionStrategy,
-    Draws,
-    LossFunction,
-    Mode,
-    Noisy,
-    Prediction,
-    Space,
-)
+from medgen import TIME_SCALE, Draws, Noisy, Prediction
 from medgen.api.values import DrawNoise, Predict
-from medgen.training.objective import Objective
 from medgen_builtins.strategies import _samplers, _schedules
+from medgen_builtins.strategies._diffusion import Diffusion
 
 
 class Times(NamedTuple):
@@ -32,27 +23,14 @@ class Times(NamedTuple):
     shift: float
 
 
-class RflowStrategy(DiffusionStrategy):
-    """See `DiffusionStrategy`. xt = (1 - t) x0 + t epsilon with t in 0..1, a thousandth of the
-    network's t.
-    """
+class RflowStrategy(Diffusion):
+    """See `DiffusionStrategy`. xt = (1 - t) x0 + t epsilon, t in 0..1 (the network's over 1000)."""
 
     def __init__(
         self, times: Times, prediction: str, t_min: float, sampler: str, sampling_steps: int
     ):
         self.distribution, self.prediction, self.t_min = times, prediction, t_min
         self.sampler, self.sampling_steps = sampler, sampling_steps
-
-    def turns(
-        self,
-        mode: Mode,
-        space: Space,
-        network: nn.Module,
-        losses: Mapping[str, LossFunction],
-        device: torch.device,
-    ) -> Sequence[Objective]:
-        """Return one turn, the network's."""
-        return [Objective(mode, space, self, network, losses)]
 
     def draw(self, generator: torch.Generator, batch_size: int, shape: Sequence[int]) -> Draws:
         """Draw times from the recipe's distribution, and noise."""
@@ -61,9 +39,7 @@ class RflowStrategy(DiffusionStrategy):
         return Draws(t * TIME_SCALE, noise)
 
     def corrupt(self, x0: Tensor, draws: Draws) -> Noisy:
-        """Return xt on the line from x0 to the noise, and the line's velocity x0 - epsilon as the
-        target.
-        """
+        """Return xt on the line from x0 to the noise; the target is its velocity, x0 - epsilon."""
         x0, noise = x0.float(), draws.noise.float()
         t, divisor = self._at(draws.t, x0.ndim)
         xt = (1 - t) * x0 + t * noise
@@ -73,9 +49,7 @@ class RflowStrategy(DiffusionStrategy):
         return Noisy(xt, draws.t, target, x0, snr.flatten(), (divisor**2).flatten())
 
     def read(self, output: Tensor, xt: Tensor, t: Tensor) -> Prediction:
-        """Return the predicted velocity and x0 = xt + t velocity, from whichever of the two the
-        network predicts.
-        """
+        """Return the velocity and x0 = xt + t velocity, from whichever of the two is predicted."""
         output, xt = output.float(), xt.float()
         _, divisor = self._at(t, xt.ndim)
         if self.prediction == "velocity":
@@ -94,9 +68,7 @@ class RflowStrategy(DiffusionStrategy):
         return times
 
     def _at(self, t: Tensor, ndim: int) -> tuple[Tensor, Tensor]:
-        """Return t in 0..1 and dx0/dvelocity, t except below `t_min`; each `[batch, 1, ...]` with
-        `ndim` axes.
-        """
+        """Return t in 0..1, and dx0/dvelocity, t except below `t_min`; each `[batch, 1, ...]`."""
         t = (t.float() / TIME_SCALE).view(-1, *(1,) * (ndim - 1))
         return t, t if self.prediction == "velocity" else t.clamp(min=self.t_min)
 

@@ -21,9 +21,7 @@ by itself).
 
 
 def linear_betas(timesteps: int, start: float, end: float) -> Tensor:
-    """`[timesteps]`, Ho et al. 2020, section 4. start, end: as for 1000 timesteps, scaled for other
-    numbers.
-    """
+    """Return `[timesteps]`, Ho et al. 2020, section 4. start, end: scaled as for 1000 timesteps."""
     betas = torch.linspace(start, end, timesteps, dtype=torch.float64)
     return (betas * 1000 / timesteps).clamp(max=MAX_BETA)
 
@@ -55,9 +53,7 @@ def balanced_ratios(steps: int) -> Tensor:
 
 
 def even_ratios(smallest: float, largest: float, steps: int) -> Tensor:
-    """`[steps + 1]` ratios sigma/alpha, even in the log-SNR but for the first, which is 0 (Lu et
-    al. 2022b).
-    """
+    """Return `[steps + 1]` ratios sigma/alpha, 0, then even in log-SNR (Lu et al. 2022b)."""
     largest = min(largest, MAX_RATIO)
     ratios = torch.linspace(math.log(smallest), math.log(largest), steps, dtype=torch.float64).exp()
     return torch.cat([ratios.new_zeros(1), ratios])

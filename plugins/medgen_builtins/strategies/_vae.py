@@ -43,9 +43,7 @@ class VaeStrategy(Strategy):
         losses: Mapping[str, LossFunction],
         device: torch.device,
     ) -> Sequence[Turn]:
-        """Return the autoencoder's turn and, if there is a loss with a `critic`, the
-        discriminator's.
-        """
+        """Return the autoencoder's turn and, for a loss with a `critic`, the discriminator's."""
         critics = {name: each for name, each in losses.items() if isinstance(each, CriticLoss)}
         if len(critics) > 1:
             raise RecipeError(

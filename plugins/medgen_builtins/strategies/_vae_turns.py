@@ -60,9 +60,7 @@ class AutoencoderTurn(nn.Module, Turn):
         self._asked = (discriminator,)
 
     def draw(self, generator: torch.Generator, batch: Batch) -> VaeDraws:
-        """Draw noise of the latents' shape; the discriminator's participation depends on the step
-        alone.
-        """
+        """Draw noise of the latents' shape, whether or not the discriminator takes part."""
         size, *space = batch.image.shape[0], *batch.image.shape[2:]
         shape = (
             size,
@@ -131,9 +129,7 @@ class AutoencoderTurn(nn.Module, Turn):
         return kept | {"latent/dead": float(sum(each < DEAD for each in kl))}
 
     def warning(self, step: int, means: Mapping[str, float]) -> str | None:
-        """Return a sentence, once, when the discriminator has won. means: over the steps since the
-        last call.
-        """
+        """Return a sentence, once, if the discriminator has won. means: since the last call."""
         parts = [
             name
             for name, loss in self.losses.items()
@@ -239,9 +235,7 @@ def overlap(one: Tensor, two: Tensor) -> Tensor:
 
 
 def latents(prediction: AutoencoderPrediction) -> list[tuple[str, Tensor]]:
-    """Return mean, mean square and KL of each channel's samples; `conclude` makes scales of the
-    first two.
-    """
+    """Return mean, mean square and KL per channel; `conclude` makes scales of the first two."""
     mean, logvar, rows = prediction.mean, prediction.logvar, []
     kl, square = divergence(mean, logvar), mean.square() + logvar.exp()
     for channel in range(mean.shape[1]):

@@ -22,9 +22,7 @@ medgen_api = 1
 
 @settings
 class Rflow(StrategySettings):
-    """Rectified flow: straight lines from data to noise (Liu et al. 2023), the loss on their
-    velocity.
-    """
+    """Rectified flow: straight lines from data to noise, a loss on velocity (Liu et al. 2023)."""
 
     time: Literal["uniform", "logit-normal", "shifted"] = field(
         "logit-normal", help="distribution of t in 0..1 in training"

@@ -1,6 +1,6 @@
 """Samplers against distributions whose exact denoiser and exact flow are known.
 
-Covers: medgen_builtins.strategies._schedules.
+Covers: medgen_builtins.strategies._diffusion, medgen_builtins.strategies._schedules.
 """
 
 from __future__ import annotations

@@ -39,9 +39,7 @@ def spread(scans: Scans, patterns: Sequence[Pattern]) -> list[Scans]:
 
 
 def side_by_side(scans: Scans, patterns: Iterable[Pattern]) -> list[Scans]:
-    """Patients whose files lie in one folder, told apart by what is before the modality: `P00_t1c`,
-    `P00_seg`.
-    """
+    """Find patients of one folder, told apart by what precedes the modality: `P00_t1c`, `P00_seg`."""
     names = [name for name in scans.names if "/" not in name]
     keys = {name: _key(name, patterns) for name in names}
     known = {key for key in keys.values() if key}
@@ -54,9 +52,7 @@ def side_by_side(scans: Scans, patterns: Iterable[Pattern]) -> list[Scans]:
 
 
 def by_modality(names: Iterable[str]) -> bool:
-    """Whether files lie in a folder for scans and one for masks, or in a folder per modality, of
-    many patients.
-    """
+    """Return whether files of many patients lie in folders for scans and masks, or per modality."""
     names = list(names)
     tops = {name.split("/")[0] for name in names if "/" in name}
     masks = {top for top in tops if _MASKS.fullmatch(top)}
@@ -86,9 +82,7 @@ def modal(parts: Sequence[Scans]) -> bool:
 
 
 def by_split(scans: Scans) -> list[Scans]:
-    """The folders of splits that a folder consists of, `siteA/train` and `siteA/val`; without them
-    itself.
-    """
+    """Return the folders of splits, `siteA/train` and `siteA/val`; without them the folder itself."""
     inner = [*_children(scans)] if all("/" in name for name in scans.names) else []
     if not inner or not all(split_of(each.folder.name) for each in inner):
         return [scans]
@@ -101,9 +95,7 @@ def is_modality(name: str) -> bool:
 
 
 def gather(scans: Scans) -> list[Scans]:
-    """The patients whose files lie in a folder per modality: `images/P00.nii.gz`,
-    `masks/P00_seg.nii.gz`.
-    """
+    """Find patients in a folder per modality: `images/P00.nii.gz`, `masks/P00_seg.nii.gz`."""
     groups: dict[tuple[str, str], dict[str, Path]] = {}
     stems = {top: _stems(scans.names, top) for top in {name.split("/")[0] for name in scans.names}}
     for name, path in scans.names.items():
@@ -140,9 +132,7 @@ def _children(scans: Scans) -> Iterator[Scans]:
 
 
 def _fits(pattern: Pattern, inner: Iterable[Scans], scans: Scans) -> bool:
-    """Whether the files that a pattern finds in a folder are those that it finds in the folders
-    below it.
-    """
+    """Return whether a pattern finds the same files in a folder as in the folders below it."""
     below = {child.names[name] for child in inner for name in pattern.matches(child)}
     return below >= {scans.names[name] for name in pattern.matches(scans)}
 

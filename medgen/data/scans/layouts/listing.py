@@ -32,9 +32,7 @@ Patterns = Callable[[str, Sequence[Scans]], list[Pattern]]
 
 
 class _Place(NamedTuple):
-    """A folder in which the patients of a split lie. found: what its folders hold. loose: the scans
-    beside them.
-    """
+    """A folder of a split's patients. found: what its folders hold. loose: scans beside them."""
 
     folder: Path
     split: Split | None
@@ -121,9 +119,7 @@ def leave(folder: Path, contents: Contents) -> Iterator[Left]:
 
 
 def _places(root: Path) -> tuple[list[_Place], list[Left]]:
-    """Where patients are: in folders named after splits, if there are any, else in the folder
-    itself.
-    """
+    """Return where patients are: folders named after splits, or else the folder itself."""
     marked = {folder: split for folder in folders(root) if (split := _split(folder))}
     by_hand = {split for split in marked.values() if split != "test"}
     here, left = _place(root, None, [each for each in folders(root) if each not in marked])

@@ -40,9 +40,7 @@ class Pattern(NamedTuple):
     own: bool = False
 
     def matches(self, scans: Scans) -> list[str]:
-        """The names that fit, as near to the patient's folder as any do; a file with two names
-        counts once.
-        """
+        """Return the fitting names nearest to the patient's folder, a file of two names once."""
         names = [name for name in scans.names if self.own or name not in scans.tissue]
         for depth in range(1 + max((name.count("/") for name in names), default=0)):
             found = [name for name in names if self.regex.fullmatch(_tail(name, depth))]
@@ -57,9 +55,7 @@ def in_bids(patterns: Iterable[Pattern]) -> list[Pattern]:
 
 
 class _Nearest(Pattern):
-    """Of several files, those as scanned: none among the derivatives, none in another space, none
-    worked on.
-    """
+    """The files as scanned: no derivatives, none in another space, none worked on."""
 
     __slots__ = ()
 

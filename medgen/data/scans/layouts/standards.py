@@ -37,9 +37,7 @@ NOT_PATIENTS = (
 
 
 def by_subject(root: Path) -> Listing:
-    """BIDS: a subject's or session's files lie in its own folder, and in that of the same name
-    below `derivatives`.
-    """
+    """BIDS: a session's files lie in its own folder, and in its namesake below `derivatives`."""
     pipelines = [root, *_pipelines(root / "derivatives")]
     scans: list[Scans] = []
     left: list[Left] = []

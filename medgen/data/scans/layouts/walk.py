@@ -37,8 +37,7 @@ PEEKED = 3
 class Contents(NamedTuple):
     """What lies below a folder. images: by relative path in one form of accents, ordered.
 
-    others: by format. broken: links to nothing. nameless: files that may be DICOM. files: how many
-    there are.
+    others: by format. broken: links to nothing. nameless: perhaps DICOM. files: their number.
     """
 
     images: dict[str, Path]
@@ -103,9 +102,7 @@ def format_of(name: str) -> str | None:
 
 
 def _walk(top: Path, seen: set[Identity], links: list[Path], broken: list[Path]) -> Iterator[Path]:
-    """Files below a folder, but for links to folders, which are put off until all else has been
-    seen.
-    """
+    """Yield the files below a folder; links to folders are put off until all else has been seen."""
     for place, inner, names in os.walk(top, onerror=_refuse if top.is_dir() else None):
         identity = _identity(Path(place))
         if identity in seen:

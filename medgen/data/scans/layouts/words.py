@@ -45,9 +45,7 @@ _ENDS: dict[Split, str] = {
 
 
 def split_of(name: str) -> Split | None:
-    """The split that a folder is named after: `Train`, `validation`, `test_new`,
-    `BraTS2020_TrainingData`.
-    """
+    """Return the split that a folder is named after: `Train`, `test_new`, `BraTS2020_TrainingData`."""
     for split, words in _ENDS.items():
         if re.search(rf"(^|[-_ .\d]){words}{_SETS}", name, re.IGNORECASE):
             return split

@@ -67,9 +67,7 @@ class Volume(NamedTuple):
 
 
 class Raw(NamedTuple):
-    """A file as it is, for what is written with the same header and type. voxels: `[x, y, z]` as
-    stored, writable.
-    """
+    """A file, to write another with its header and type. voxels: `[x, y, z]` as stored, writable."""
 
     header: nib.Nifti1Header
     voxels: np.ndarray
@@ -81,8 +79,7 @@ class Report(NamedTuple):
 
     shape, spacing: along the canonical axes. orientation: as stored, such as `LPS`. content: sha256
     of shape and voxels in canonical orientation, the same for one image however it was saved.
-    labels: voxels per label, where all voxels are whole numbers up to 255 (for a mask, up to
-    65,535).
+    labels: voxels per label, where all are whole numbers up to 255 (for a mask, up to 65,535).
     """
 
     path: Path
@@ -146,9 +143,7 @@ def examine(
 
 
 def place(path: Path) -> Grid:
-    """Read where a file's voxels lie, along canonical axes, from its header alone. Raises
-    `DataError`.
-    """
+    """Read from a header where voxels lie, along canonical axes. Raises DataError."""
     with naming(path), open_scan(path) as file:
         start = file.read(NIFTI2)
         file.seek(0)

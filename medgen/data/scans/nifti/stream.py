@@ -1,6 +1,4 @@
-"""A file's bytes: opened, inflated with every checksum checked, never more than its header
-announces.
-"""
+"""A file's bytes, inflated with every checksum checked, never more than its header announces."""
 
 from __future__ import annotations
 
@@ -118,9 +116,7 @@ def inflated_pieces(file: BinaryIO, zipped: bool) -> Iterator[bytes]:
 
 
 def _inflated(file: BinaryIO) -> Iterator[bytes]:
-    """The members of a gzip file, each checked against its checksum and length, and nothing else
-    after them.
-    """
+    """Yield the members of a gzip file, checking checksums and lengths, and that nothing follows."""
     member, data = isal_zlib.decompressobj(wbits=31), file.read(ZIPPED_CHUNK)
     while True:
         piece = _inflate(member, data)
