@@ -250,9 +250,9 @@ def test_the_cover_of_a_box_is_the_product_of_its_axes():
 
 
 def test_the_middle_of_a_grid_of_volumes_is_its_origin():
-    grid = Grid.of(DataSettings(dimensions=3, image_size=(4, 5, 6)), 2.0)
-    assert (grid.shape, grid.spacing, grid.axis) == ((4, 5, 6), (2.0, 2.0, 2.0), None)
-    assert (grid.affine @ [1.5, 2, 2.5, 1]).tolist() == [0, 0, 0, 1]
+    grid = Grid.of(DataSettings(dimensions=3, image_size=(8, 9, 10)), 2.0)
+    assert (grid.shape, grid.spacing, grid.axis) == ((8, 9, 10), (2.0, 2.0, 2.0), None)
+    assert (grid.affine @ [3.5, 4, 4.5, 1]).tolist() == [0, 0, 0, 1]
     assert Grid.of(DataSettings(image_size=8, axis="coronal"), 2.0) == Grid.of_slices(
         8, 2.0, "coronal"
     )
