@@ -31,7 +31,7 @@ class Problem(NamedTuple):
 
     @property
     def subject(self) -> str:
-        """The line without its advice and full stop."""
+        """Return the line without its advice and full stop."""
         return f"{self.where}: {self.what}" if str(self.where) else self.what
 
 
@@ -60,7 +60,7 @@ class MedgenError(Exception):
 
     @property
     def lines(self) -> list[str]:
-        """The problems as a user sees them."""
+        """Return the problems as a user sees them."""
         return [str(problem) for problem in self.problems]
 
     def __str__(self) -> str:
@@ -161,7 +161,7 @@ AGAIN = "give the same command again"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """True for what Python and torch raise where the host or a device has too little memory."""
+    """Return True for what Python and torch raise where the host or a device has too little memory."""
     said = ("can't allocate memory", "Storage size calculation overflowed")
     by_system = isinstance(error, OSError) and error.errno == errno.ENOMEM
     by_torch = type(error).__name__ == "OutOfMemoryError" or any(
@@ -171,7 +171,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def exit_code_of(error: BaseException) -> int:
-    """The exit code of a process that ends with this error."""
+    """Return the exit code of a process that ends with this error."""
     if isinstance(error, MedgenError):
         return error.exit_code
     if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":  # click's
@@ -188,7 +188,7 @@ def reason(error: OSError) -> str:
 
 
 def of_system(error: OSError, where: object, again: str = AGAIN) -> MedgenError | None:
-    """The line about what the system refused, or None if it is a mistake in a program.
+    """Return the line about what the system refused; None for a mistake in a program.
 
     where: what is named if the error names no file. again: the end of the advice.
     """
@@ -212,5 +212,5 @@ def is_of_machine(error: BaseException) -> bool:
 
 
 def continue_command(folder: Path) -> str:
-    """What to type to go on."""
+    """Return what to type to go on."""
     return f"medgen train --resume {shlex.quote(str(folder))}"

@@ -8,7 +8,7 @@ import torch
 
 
 def derive(seed: int, purpose: str, *index: int) -> int:
-    """A 63-bit seed for one purpose at one position; different arguments give unrelated seeds."""
+    """Return a 63-bit seed for a purpose and a position; others give unrelated seeds."""
     text = "/".join([str(seed), purpose, *map(str, index)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
@@ -16,7 +16,7 @@ def derive(seed: int, purpose: str, *index: int) -> int:
 def stream(
     seed: int, purpose: str, *index: int, device: torch.device | str = "cpu"
 ) -> torch.Generator:
-    """A generator of its own for one purpose at one position, such as `stream(0, "draws", step)`."""
+    """Return a generator for one purpose and position, such as `stream(0, "draws", step)`."""
     return torch.Generator(device).manual_seed(derive(seed, purpose, *index))
 
 
@@ -26,5 +26,5 @@ def seed_globals(seed: int, purpose: str, *index: int) -> None:
 
 
 def permutation(seed: int, epoch: int, size: int) -> torch.Tensor:
-    """`[size]` int64: the order in which an epoch (from 0) visits the samples."""
+    """Return `[size]` int64: the order in which an epoch (from 0) visits the samples."""
     return torch.randperm(size, generator=stream(seed, "shuffle", epoch))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from medgen.generation import pairs
+from medgen.generation import pair_writer
 from medgen.run import checkpoint
 
 
@@ -31,8 +31,8 @@ def altered(
 def draw(monkeypatch: pytest.MonkeyPatch, *masks: torch.Tensor) -> None:
     """Let mask models draw these, bool `[size, size]`: the first at attempt 1, and so on, the last for ever."""
 
-    def attempt(self: pairs.ModelMasks, indices: range, attempt: int) -> torch.Tensor:
+    def attempt(self: pair_writer.ModelMasks, indices: range, attempt: int) -> torch.Tensor:
         mask = masks[min(attempt, len(masks)) - 1]
         return torch.where(mask, 1.0, -1.0).expand(len(indices), 1, *mask.shape).clone()
 
-    monkeypatch.setattr(pairs.ModelMasks, "_attempt", attempt)
+    monkeypatch.setattr(pair_writer.ModelMasks, "_attempt", attempt)

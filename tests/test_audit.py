@@ -1,7 +1,7 @@
 """`medgen audit`: copies are set aside, never deleted and never made anew; `generate` ends with it.
 
-Covers: medgen.cli.audit, medgen.evaluation.copies_picture, medgen.generation.pair_figures,
-medgen.generation.set_aside.
+Covers: medgen.cli.audit, medgen.evaluation.copies_picture, medgen.generation.pair_line,
+medgen.generation.pair_audit.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 from made_up_heads import SIDE, cohort, write_patients
 
 from medgen.data.grid import Grid
-from medgen.generation import pairs, set_aside
+from medgen.generation import pair_audit, pair_writer
 from medgen.generation.generator import Generator
 
 NEW, COPY, LESION = range(3), 3, 4
@@ -53,7 +53,7 @@ class Maker:
     def block(self, number):
         for index, (image, lesion) in enumerate(zip(self.images, self.lesions, strict=True)):
             channels = {"bravo": image, "seg": np.where(lesion, 1.0, -1.0)}
-            yield pairs.Pair(index, [""], channels, frozenset({"seg"}))
+            yield pair_writer.Pair(index, [""], channels, frozenset({"seg"}))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def patients(tmp_path_factory):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     out = tmp_path_factory.mktemp("made") / "out"
-    pairs.generate(Maker(), range(5), out)
+    pair_writer.generate(Maker(), range(5), out)
     return out
 
 
@@ -106,7 +106,7 @@ def test_copies_are_moved_and_told_of(out, patients, medgen):
 def test_what_is_set_aside_is_not_made_anew_nor_compared_again(out, patients, medgen, monkeypatch):
     medgen("audit", out, "data.workers=1", "--against", patients, "--limit", 0.5)
     before = (out / "manifest.jsonl").read_bytes()
-    pairs.generate(Maker(), range(5), out)
+    pair_writer.generate(Maker(), range(5), out)
     assert names(out / "train") == ["syn_00000", "syn_00001", "syn_00002"]
     monkeypatch.setattr("medgen.evaluation.copies.Judge", None)
     again = medgen("audit", out, "data.workers=1", "--against", patients)
@@ -120,11 +120,11 @@ def test_a_share_below_the_limit_is_no_error_but_the_copies_are_moved(out, patie
 
 
 def test_a_copy_that_was_marked_by_a_process_that_was_killed_then_is_moved_by_the_next(out):
-    with set_aside.held(out, alone=True) as locks:
-        set_aside.amend(out, locks, {1: {"set_aside": "copy of a slice"}})
-    set_aside.move(out)
+    with pair_audit.held(out, alone=True) as locks:
+        pair_audit.amend(out, locks, {1: {"set_aside": "copy of a slice"}})
+    pair_audit.move(out)
     assert names(out / "set_aside") == ["syn_00001"]
-    set_aside.move(out)
+    pair_audit.move(out)
     assert "syn_00001" not in names(out / "train")
 
 
@@ -152,8 +152,8 @@ def test_pairs_in_which_no_segmenter_finds_the_lesion_are_set_aside(out):
         def per_pair(self, pairs):
             return np.array([0.1 if name == "syn_00002" else 0.8 for name in pairs.names])
 
-    with set_aside.held(out, alone=True) as locks:
-        set_aside.obey(out, locks, Judges, 0.5, range(4))
+    with pair_audit.held(out, alone=True) as locks:
+        pair_audit.obey(out, locks, Judges, 0.5, range(4))
     assert names(out / "set_aside") == ["syn_00002"]
     assert [line.get("obedience") for line in lines(out)[1:]] == [0.8, 0.8, 0.1, 0.8, None]
 
@@ -166,11 +166,11 @@ def test_pairs_that_have_their_obedience_are_not_judged_again_but_set_aside_by_a
     def none():
         raise AssertionError("segmenters were taught for nothing")
 
-    with set_aside.held(out, alone=True) as locks:
-        set_aside.obey(out, locks, Judges, 0, range(4))
+    with pair_audit.held(out, alone=True) as locks:
+        pair_audit.obey(out, locks, Judges, 0, range(4))
         assert [line.get("obedience") for line in lines(out)[1:]] == [0.2, 0.4, 0.6, 0.8, None]
         assert not (out / "set_aside").exists()
-        set_aside.obey(out, locks, none, 0.5, range(4))
+        pair_audit.obey(out, locks, none, 0.5, range(4))
     assert names(out / "set_aside") == ["syn_00000", "syn_00001"]
 
 

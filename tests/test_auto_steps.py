@@ -115,7 +115,7 @@ def test_a_folder_goes_on_with_its_number_and_measures_nothing(
     """Neither once more pairs are asked for, nor where the first process was killed before its first pair."""
     out, chosen = tmp_path / "out", 4
     monkeypatch.setattr(auto_steps, "fewest", lambda trials: chosen)
-    monkeypatch.setattr("medgen.generation.pairs.generate", lambda *_: None)
+    monkeypatch.setattr("medgen.generation.pair_writer.generate", lambda *_: None)
     assert medgen(*arguments(trained, people, out)).code == 0
     assert header(out)["steps"] == chosen
     monkeypatch.undo()

@@ -4,13 +4,13 @@ import pytest
 
 from medgen.api.values import Mode
 from medgen.errors import RecipeError
-from medgen.generation import combination, pairs
+from medgen.generation import combination, pair_writer
 
 
 @pytest.fixture(scope="module")
 def model(trained):
     """Build a model of another mode; what is checked reads no weights."""
-    base = pairs.load_model(trained / "bravo/latest.pt")
+    base = pair_writer.load_model(trained / "bravo/latest.pt")
 
     def build(images, condition=(), pooled=False, masks=("seg", "core")):
         mode = Mode(images, condition, pooled)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from medgen.config.containment import contained
-from medgen.config.registration import BrokenPluginError
+from medgen.config.plugin_hooks import BrokenPluginError
 
 GOOD = """
 from medgen import LossSettings, field, hookimpl, settings

@@ -18,7 +18,7 @@ from medgen.evaluation import evaluate as work
 from medgen.evaluation import obedience, two_sample
 from medgen.evaluation.comparison import Comparison
 from medgen.evaluation.samples import read_pairs
-from medgen.generation import control, pairs
+from medgen.generation import control, pair_writer
 from medgen.generation.masks import Masks
 from medgen.generation.model import load_model
 
@@ -60,7 +60,7 @@ def model(trained):
 def test_images_of_the_control_are_what_generate_makes_of_empty_masks(made, model):
     there = read_pairs(made)
     found = control.without_mask(there, made, model, most=6)
-    make = pairs.Generator(model, NoMasks(model.grid), seed=0, steps=2, batch_size=4)
+    make = pair_writer.Generator(model, NoMasks(model.grid), seed=0, steps=2, batch_size=4)
     expected = [pair.channels["bravo"] for number in range(2) for pair in make.block(number)][:6]
     assert (found.images[:, 0] == np.stack(expected)).all()
     assert (found.images != there.images).any((1, 2, 3)).all()

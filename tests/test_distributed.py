@@ -37,7 +37,11 @@ SMALL = (
 )
 VARIANTS = {
     "bravo_rflow": ("training.accumulate=2", "callbacks.ema.decay=0.9"),
-    "seg_ddpm": ("losses.mse=false", "losses.min_snr.gamma=5"),
+    "seg_ddpm": (
+        "losses.mse=false",
+        "losses.min_snr.gamma=5",
+        'mode.seg.numbers=["position"]',
+    ),
     "bravo_rflow_3d": ("training.accumulate=2",),
     "vae_bravo": (
         "network=autoencoder",

@@ -12,13 +12,13 @@ import pytest
 from data.cohort import write_volume
 
 from medgen.errors import DataError
-from medgen.generation import folder_masks, pairs
+from medgen.generation import folder_masks, pair_writer
 
 
 @pytest.fixture(scope="module")
 def image(trained):
     """An image model of 16 px."""
-    return pairs.load_model(trained / "bravo/latest.pt")
+    return pair_writer.load_model(trained / "bravo/latest.pt")
 
 
 def lesion(shape=(24, 24, 3), box=(slice(9, 15), slice(8, 16)), label=1, slices=(1,)):
@@ -129,7 +129,7 @@ def test_every_file_that_cannot_be_read_is_named(image, tmp_path):
 def test_masks_of_other_labels_than_in_training_say_so(trained, tmp_path, capsys):
     """Issue 10, point 17."""
     labels = ("[data.masks]\n", '[data.masks]\nseg = { file = "seg", labels = [1, 2] }\n')
-    image = pairs.load_model(
+    image = pair_writer.load_model(
         models.altered(trained / "bravo", tmp_path / "bravo.pt", recipe=labels)
     )
     write_volume(tmp_path / "masks/a.nii.gz", lesion(label=255))

@@ -1,8 +1,8 @@
 """Masks and images to files: the same bytes, whatever ran before.
 
-Covers: medgen.cli.generate_options,
+Covers: medgen.cli.generate_types,
 medgen.generation.generator, medgen.generation.manifest, medgen.generation.masks, medgen.generation.model,
-medgen.generation.pairs.
+medgen.generation.pair_writer.
 """
 
 import gzip
@@ -20,7 +20,8 @@ import torch
 from medgen.data.grid import Grid
 from medgen.errors import StoppedError
 from medgen.evaluation.manifest_lines import Lines
-from medgen.generation import pairs, workers
+from medgen.generation import pair_writer, workers
+from medgen.generation.indices import Indices
 from medgen.generation.manifest import Manifest, name_of
 from medgen.run import checkpoint
 from medgen.system.signals import Stop
@@ -82,18 +83,18 @@ def test_pairs_made_differently_are_refused(trained, medgen, tmp_path):
 
 def test_the_averaged_weights_are_what_generates(trained):
     state = checkpoint.load(trained / "bravo/latest.pt")
-    model = pairs.load_model(trained / "bravo/latest.pt")
+    model = pair_writer.load_model(trained / "bravo/latest.pt")
     weights = model.parts.network.state_dict()
     assert all(torch.equal(weights[name], state["averaged"][name]) for name in weights)
     assert any(not torch.equal(weights[name], state["network"][name]) for name in weights)
 
 
 def test_an_invalid_mask_is_drawn_again_without_shifting_the_others(trained):
-    seg = pairs.load_model(trained / "seg/latest.pt")
+    seg = pair_writer.load_model(trained / "seg/latest.pt")
     indices = range(8)
-    plain = pairs.ModelMasks(seg, 0, 3, 1.0, 1).block(indices)
+    plain = pair_writer.ModelMasks(seg, 0, 3, 1.0, 1).block(indices)
 
-    class Picky(pairs.ModelMasks):
+    class Picky(pair_writer.ModelMasks):
         def fault(self, mask):
             return "empty" if torch.equal(mask, plain.values[2]) else ""
 
@@ -126,14 +127,14 @@ def test_where_no_pair_was_written_the_limits_may_change(trained, medgen, tmp_pa
 
 
 def test_where_there_are_pairs_the_advice_is_another_folder(trained, medgen, tmp_path, monkeypatch):
-    fault = pairs.ModelMasks.fault
+    fault = pair_writer.ModelMasks.fault
     seen = []
 
     def second_too_large(self, mask):
         seen.append(mask)
         return "too_large" if len(seen) == 2 else fault(self, mask)
 
-    monkeypatch.setattr(pairs.ModelMasks, "fault", second_too_large)
+    monkeypatch.setattr(pair_writer.ModelMasks, "fault", second_too_large)
     result = medgen(*arguments(trained, tmp_path / "out", 2), "--max-attempts", 1)
     assert result.code == 12
     assert "draws: 0 empty, 1 larger than 1 of the slice)" in result.err
@@ -312,7 +313,7 @@ class Stub:
     def block(self, number):
         self.stop.reason = "SIGTERM" if number == 2 else None
         for index in range(number * self.batch_size, (number + 1) * self.batch_size):
-            yield pairs.Pair(index, [""], {"bravo": np.full((4, 4), -1.0)}, frozenset())
+            yield pair_writer.Pair(index, [""], {"bravo": np.full((4, 4), -1.0)}, frozenset())
 
 
 def peak(work):
@@ -327,20 +328,20 @@ def peak(work):
 
 def test_a_billion_pairs_take_no_more_memory_than_a_block(tmp_path, monkeypatch):
     """Issue 10, point 17: lists and sets of their indices took 6 GB before the first was made."""
-    monkeypatch.setattr(pairs, "picture", lambda *_: None)
+    monkeypatch.setattr(pair_writer, "picture", lambda *_: None)
     stop = Stop("medgen generate")
-    indices = pairs.shard(10**9, Stub.batch_size, 1, 1)
+    indices = Indices(10**9, Stub.batch_size, 1, 1)
 
     def begin():
         with pytest.raises(StoppedError):
-            pairs.generate(Stub(stop), indices, tmp_path, stop)
+            pair_writer.generate(Stub(stop), indices, tmp_path, stop)
         assert workers.processes(8, indices) == 8
-        assert pairs.outcome(tmp_path, indices).failed == 0
+        assert pair_writer.outcome(tmp_path, indices).failed == 0
 
     assert peak(begin) < 4 << 20
     assert len(list((tmp_path / "train").iterdir())) == 48
     stop.reason = None
-    pairs.generate(Stub(stop), pairs.shard(48, 16, 1, 1), tmp_path, stop)
+    pair_writer.generate(Stub(stop), Indices(48, 16, 1, 1), tmp_path, stop)
     assert (stop.reason, len(Lines(tmp_path / "manifest.jsonl"))) == (None, 48)
 
 
@@ -361,7 +362,7 @@ def test_a_manifest_is_read_and_ordered_in_a_few_bytes_for_each_pair(tmp_path):
         with Manifest.open(tmp_path, {"seed": 0}, {}) as manifest:
             assert list(manifest.entries) == list(range(count))
             assert manifest.entries[9] == lines[9]
-        found = pairs.outcome(tmp_path, pairs.shard(10**9, 16, 1, 1))
+        found = pair_writer.outcome(tmp_path, Indices(10**9, 16, 1, 1))
         assert found == (1, [7], {"empty": 3}, False)
 
     assert peak(read) < 200_000 + 150 * count
@@ -375,7 +376,7 @@ def test_indices_by_arithmetic_are_those_of_whole_blocks(total, size, parts):
     """Issue 10, point 17."""
     for part in range(1, parts + 1):
         expected = [index for index in range(total) if index // size % parts == part - 1]
-        indices = pairs.shard(total, size, part, parts)
+        indices = Indices(total, size, part, parts)
         assert (list(indices), len(indices), bool(indices)) == (
             expected,
             len(expected),

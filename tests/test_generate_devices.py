@@ -26,7 +26,8 @@ from faults.ranks import gone, supervised
 from faults.test_generation import BATCH, command, files, pair_folders
 
 from medgen.errors import MedgenError, Problem, RecipeError, StoppedError
-from medgen.generation import pairs, workers
+from medgen.generation import workers
+from medgen.generation.indices import Indices
 from medgen.generation.workers import GenerateWorkers
 from medgen.ranks import place, process_group
 from medgen.system.signals import NAMES
@@ -57,10 +58,10 @@ def test_ranks_of_an_arrays_jobs_have_each_block_once(
 ) -> None:
     made: list[int] = []
     for part in range(1, parts + 1):
-        own = pairs.shard(100, 7, part, parts)
+        own = Indices(100, 7, part, parts)
         for rank in range(count):
             monkeypatch.setattr(place, "place", lambda rank=rank: place.Place(rank, count, rank))
-            indices = pairs.shard(100, 7, *workers.share(part, parts))
+            indices = Indices(100, 7, *workers.share(part, parts))
             assert set(indices) <= set(own)
             made += indices
     assert sorted(made) == list(range(100))
@@ -209,7 +210,7 @@ def test_of_several_that_fail_the_first_leaves_its_error_for_who_started_them(
 def test_there_are_no_more_processes_than_blocks_and_none_besides_those_of_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert [workers.processes(4, pairs.shard(count, 3, 1, 1)) for count in (1, 3, 4, 9, 90)] == [
+    assert [workers.processes(4, Indices(count, 3, 1, 1)) for count in (1, 3, 4, 9, 90)] == [
         1,
         1,
         2,
@@ -217,7 +218,7 @@ def test_there_are_no_more_processes_than_blocks_and_none_besides_those_of_other
         4,
     ]
     monkeypatch.setattr(place, "place", lambda: place.Place(0, 2, 0))
-    assert workers.processes(4, pairs.shard(90, 3, 1, 1)) == 1
+    assert workers.processes(4, Indices(90, 3, 1, 1)) == 1
 
 
 def test_ranks_take_the_devices_in_turn_and_more_than_there_are_are_refused(

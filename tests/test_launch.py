@@ -1,6 +1,6 @@
 """What starts workers leaves its own process as it was.
 
-Covers: medgen.ranks.agent, medgen.ranks.launcher.
+Covers: medgen.ranks.agent, medgen.ranks.supervisor.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from medgen.generation import workers
-from medgen.ranks import agent, launcher
+from medgen.ranks import agent, supervisor
 
 
 def surroundings() -> tuple[object, ...]:
@@ -62,14 +62,14 @@ def test_environment_logging_and_signals_are_as_before(kind, fails, tmp_path, mo
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.setattr(Agent, "fails", fails)
     monkeypatch.setattr(agent, "make_agent", lambda *_: Agent())
-    monkeypatch.setattr(launcher, "require_equal_shares", lambda *_: None)
+    monkeypatch.setattr(supervisor, "require_equal_shares", lambda *_: None)
     before, ended = surroundings(), Meeting.ended
     training = type("Training", (), {"devices": 2})
     recipe = type("Recipe", (), {"training": training})
 
     def work() -> int:
         if kind == "train":
-            return launcher.supervise(["train"], recipe)
+            return supervisor.supervise(["train"], recipe)
         return workers.supervise(["generate"], 2, 4, tmp_path, "the same command")
 
     if fails:

@@ -10,7 +10,7 @@ import torch
 
 from medgen.data.grid import Grid
 from medgen.errors import RecipeError
-from medgen.generation import pairs
+from medgen.generation import pair_writer
 
 
 def blob(*pixels, size=16):
@@ -69,7 +69,7 @@ def test_a_lesion_keeps_its_area_whatever_the_pixels_of_both_models(
     models.draw(monkeypatch, LESION)
     result = medgen(*command(trained / "seg", image, tmp_path / "out"))
     assert result.code == 0, result.err
-    expected = int(LESION.sum()) * pairs.load_model(trained / "seg/latest.pt").grid.cell
+    expected = int(LESION.sum()) * pair_writer.load_model(trained / "seg/latest.pt").grid.cell
     pixel = spacing**2
     assert areas(tmp_path / "out") == pytest.approx(
         [expected] * 3, abs=max(0.05 * expected, pixel / 2)
@@ -80,10 +80,12 @@ def test_a_lesion_keeps_its_area_whatever_the_pixels_of_both_models(
 
 def test_masks_of_the_same_pixels_are_left_as_they_are(trained):
     """Issue 10, point 6: nothing that was right before changes."""
-    seg, image = (pairs.load_model(trained / f"{name}/latest.pt") for name in ("seg", "bravo"))
-    alone = pairs.ModelMasks(seg, 0, 3, 1.0, 2).block(range(4))
+    seg, image = (
+        pair_writer.load_model(trained / f"{name}/latest.pt") for name in ("seg", "bravo")
+    )
+    alone = pair_writer.ModelMasks(seg, 0, 3, 1.0, 2).block(range(4))
     for factor in (1, 1.0001):
-        both = pairs.ModelMasks(seg, 0, 3, 1.0, 2, scaled(image, factor)).block(range(4))
+        both = pair_writer.ModelMasks(seg, 0, 3, 1.0, 2, scaled(image, factor)).block(range(4))
         assert torch.equal(alone.values, both.values)
         assert alone.faults == both.faults
 
@@ -110,9 +112,11 @@ def test_a_lesion_outside_the_images_is_drawn_again_and_told(
 
 def test_a_lesion_too_small_for_the_images_is_an_empty_mask(trained, monkeypatch):
     """Issue 10, point 6: a mask is judged as the image model gets it."""
-    seg, image = (pairs.load_model(trained / f"{name}/latest.pt") for name in ("seg", "bravo"))
+    seg, image = (
+        pair_writer.load_model(trained / f"{name}/latest.pt") for name in ("seg", "bravo")
+    )
     models.draw(monkeypatch, blob((8, 8)))
-    masks = pairs.ModelMasks(seg, 0, 2, 1.0, 1, scaled(image, 3)).block(range(2))
+    masks = pair_writer.ModelMasks(seg, 0, 2, 1.0, 1, scaled(image, 3)).block(range(2))
     assert masks.faults == [["empty"], ["empty"]]
 
 
@@ -159,8 +163,10 @@ def test_masks_of_other_labels_are_told(trained, medgen, tmp_path, monkeypatch):
 
 
 def test_a_source_of_other_masks_is_no_source(trained):
-    seg, image = (pairs.load_model(trained / f"{name}/latest.pt") for name in ("seg", "bravo"))
+    seg, image = (
+        pair_writer.load_model(trained / f"{name}/latest.pt") for name in ("seg", "bravo")
+    )
     mode = image.parts.mode._replace(condition=("core",))
     other = image._replace(parts=image.parts._replace(mode=mode), masks=frozenset({"core"}))
     with pytest.raises(RecipeError, match=r"gives seg, the image model .* was trained on core"):
-        pairs.ModelMasks(seg, 0, 2, 1.0, 1, other)
+        pair_writer.ModelMasks(seg, 0, 2, 1.0, 1, other)

@@ -1,7 +1,7 @@
 """Entry points become entries; what is broken is a row and disturbs nobody.
 
 Covers: medgen.api.hooks, medgen.config.entries, medgen.config.installed, medgen.config.plugin_loader,
-medgen.config.registration, medgen.system.interruptible.
+medgen.config.plugin_hooks, medgen.system.interruptible.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from medgen.config.recipe import load
 from medgen.data.grid import Grid
 from medgen.data.store.store import open_store
 from medgen.errors import RecipeError
-from medgen.generation import pairs
+from medgen.generation import pair_writer as pairs
 from medgen.generation.pair_figures import lesion_figures
 from medgen.run import checkpoint, optim
 

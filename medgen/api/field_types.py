@@ -57,5 +57,5 @@ def origin_of(kind: object) -> object:
 
 
 def is_union(kind: object) -> bool:
-    """True for `X | Y` and `X | None`."""
+    """Return True for `X | Y` and `X | None`."""
     return origin_of(kind) in (Union, types.UnionType)

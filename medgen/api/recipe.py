@@ -148,7 +148,7 @@ class Recipe:
 
     @property
     def loss_weights(self) -> dict[str, float]:
-        """What each loss is multiplied by."""
+        """Return what each loss is multiplied by."""
         return {name: loss.weight for name, loss in self.losses.items()}
 
 
@@ -157,4 +157,4 @@ class Run(RunState, Protocol):
 
     @property
     def recipe(self) -> Recipe:
-        """The resolved recipe."""
+        """Return the resolved recipe."""

@@ -79,6 +79,8 @@ class Mode(NamedTuple):
     Such a mask is 1 in lesions, 0 in the margin around them, and -1 elsewhere. 0: images are
     generated as a whole.
     """
+    numbers: tuple[str, ...] = ()
+    """What is known of a slice besides its channels, names in `medgen.api.numbers`."""
 
     @property
     def channels(self) -> int:
@@ -95,11 +97,18 @@ class Batch(NamedTuple):
     """A batch as it leaves the data: everything in [-1, 1], masks -1 or +1.
 
     `image` is `[batch, channel, *space]`, or what the space's `prepare` made of it; `condition` may
-    have no channels.
+    have no channels. numbers: fp32 `[batch, number]`, the mode's, scaled to about [-1, 1]; empty if
+    it has none.
     """
 
     image: Tensor
     condition: Tensor
+    numbers: Tensor | tuple[()] = ()
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """Return what `change` makes of every tensor."""
+        numbers = self.numbers if isinstance(self.numbers, tuple) else change(self.numbers)
+        return Batch(change(self.image), change(self.condition), numbers)
 
 
 class Draws(NamedTuple):

@@ -16,8 +16,8 @@ from medgen.evaluation import copies_picture, pair_files, sources
 from medgen.evaluation import obedience as following
 from medgen.evaluation.copies import CALIBRATION, Judge, identify
 from medgen.evaluation.samples import EVERY, Samples, read_real
-from medgen.generation import set_aside
-from medgen.generation.set_aside import Audited
+from medgen.generation import pair_audit
+from medgen.generation.pair_audit import Audited
 from medgen.system import files, streams
 from medgen.system.console import progress, say
 from medgen.system.locks import Locks
@@ -31,7 +31,7 @@ def audit(
 ) -> None:
     """Compare all pairs of a folder with training scans."""
     streams.only_log()
-    with set_aside.held(pairs, alone=True) as locks:
+    with pair_audit.held(pairs, alone=True) as locks:
         training = read_training(pairs, against, overrides)
         run(pairs, locks, training, range(1 << 61), limit, report)
 
@@ -47,17 +47,17 @@ def run(
     """Compare pairs with training slices, say what was found, and raise PrivacyError beyond the
     limit.
     """
-    set_aside.move(pairs)
+    pair_audit.move(pairs)
     key = identify(training)
-    rows = set_aside.waiting(pairs, key, wanted)
+    rows = pair_audit.waiting(pairs, key, wanted)
     if rows:
         _compare(pairs, locks, training, rows, report or pairs / "audit.json")
-    found = set_aside.audited(pairs, key)
+    found = pair_audit.audited(pairs, key)
     _table(found)
-    say_result(pairs / set_aside.FOLDER / "audit.png")
+    say_result(pairs / pair_audit.FOLDER / "audit.png")
     if found.share > limit:
         of = f"{len(found.copies)} of {len(found.rows)} pairs are copies of training data"
-        what = f"{of}, over a share of {limit:.3g}, and were moved to {pairs / set_aside.FOLDER}"
+        what = f"{of}, over a share of {limit:.3g}, and were moved to {pairs / pair_audit.FOLDER}"
         advice = "Train on more patients, for fewer steps or with a smaller network"
         raise PrivacyError(Problem(pairs, what, advice))
 
@@ -66,7 +66,7 @@ def read_training(pairs: Path, against: str, overrides: tuple[str, ...] = ()) ->
     """The training slices of a recipe, run, checkpoint or folder, on the grid of the pairs."""
     source = sources.real(against, overrides, options.registry())
     is_folder = Path(against).is_dir() and not (Path(against) / "recipe.toml").is_file()
-    like = set_aside.first_pair(pairs)  # its size, channels and mm per pixel
+    like = pair_audit.first_pair(pairs)  # its size, channels and mm per pixel
     return read_real(source, EVERY if is_folder else "train", like, source.data.lesion_only)
 
 
@@ -76,11 +76,11 @@ def _compare(
     with progress("calibration", min(CALIBRATION, len(training)), "slices") as bar:
         judge = Judge(training, bar.advance)
     with progress("audit", len(rows), unit="pairs") as bar:
-        set_aside.audit(pairs, locks, judge, rows, bar.advance)
+        pair_audit.audit(pairs, locks, judge, rows, bar.advance)
     about = _about(judge)
-    set_aside.amend(pairs, locks, {}, {"audit": about})
-    with set_aside.unchanging(locks):  # another part of the pairs may be audited at the same time
-        found = set_aside.audited(pairs, judge.key)
+    pair_audit.amend(pairs, locks, {}, {"audit": about})
+    with pair_audit.unchanging(locks):  # another part of the pairs may be audited at the same time
+        found = pair_audit.audited(pairs, judge.key)
         _write_report(report, about, found)
         _picture(pairs, judge, found)
 
@@ -112,9 +112,10 @@ def _write_report(path: Path, about: dict[str, Any], found: Audited) -> None:
 
 def _picture(pairs: Path, judge: Judge, found: Audited) -> None:
     blocks = [
-        pair_files.read([set_aside.place(pairs, row)], row["files"]) for row in _worst(found, WORST)
+        pair_files.read([pair_audit.place(pairs, row)], row["files"])
+        for row in _worst(found, WORST)
     ]
-    copies_picture.save(judge, blocks, pairs / set_aside.FOLDER / "audit.png")
+    copies_picture.save(judge, blocks, pairs / pair_audit.FOLDER / "audit.png")
 
 
 def _worst(found: Audited, count: int | None) -> list[dict[str, Any]]:
@@ -163,24 +164,24 @@ def after_generate(
         raise RecipeError(
             Problem(option, f"needs the training scans, and {why}", "Give --audit-against DATA")
         )
-    with set_aside.held(out, alone=False) as locks:
+    with pair_audit.held(out, alone=False) as locks:
         if where:
             training = read_training(out, where)
             if obedience is not None:
                 _obey(out, locks, training, wanted, obedience)
             run(out, locks, training, wanted)
             return
-        set_aside.amend(out, locks, {}, {"audit": {"done": False, "why": why}})
+        pair_audit.amend(out, locks, {}, {"audit": {"done": False, "why": why}})
     if asked:
         say(f"audit: not done, {why}")
 
 
 def _obey(out: Path, locks: Locks, training: Samples, wanted: Container[int], least: float) -> None:
     segmenter = sources.measure("segmenters", following.SEGMENTER, (), options.registry())
-    set_aside.obey(out, locks, lambda: following.fit(segmenter, training), least, wanted)
+    pair_audit.obey(out, locks, lambda: following.fit(segmenter, training), least, wanted)
     if least:
         say(
-            f"obedience: {set_aside.disobedient(out, wanted)} pairs below {least:g} are in {out / set_aside.FOLDER}"
+            f"obedience: {pair_audit.disobedient(out, wanted)} pairs below {least:g} are in {out / pair_audit.FOLDER}"
         )
 
 

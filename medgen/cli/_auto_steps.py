@@ -11,11 +11,11 @@ from medgen.cli import options
 from medgen.cli._audit import at_hand
 from medgen.errors import Problem, RecipeError
 from medgen.evaluation import sources
+from medgen.evaluation.card_tables import number, span
 from medgen.evaluation.samples import Samples
-from medgen.evaluation.tables import number, span
 from medgen.generation import auto_steps
 from medgen.generation.auto_steps import Make, Ruler, Trial
-from medgen.generation.pairs import with_advice
+from medgen.generation.pair_writer import with_advice
 from medgen.system.console import out, progress, say
 from medgen.system.signals import Stop
 

@@ -9,7 +9,7 @@ import attrs
 
 from medgen.cli import options
 from medgen.errors import Problem, RecipeError, StorageError
-from medgen.evaluation import card, page, sources, tables
+from medgen.evaluation import card, card_tables, page, sources
 from medgen.evaluation import evaluate as work
 from medgen.evaluation.card import Card
 from medgen.evaluation.comparison import Comparison
@@ -67,7 +67,7 @@ def _with_control(
 
 
 def _show(made: Card) -> None:
-    out.print(tables.of_card(made), markup=True)
+    out.print(card_tables.of_card(made), markup=True)
     say(f"control of obedience without a mask: {made.made['control']}")
     say(made.verdict.text)
 
@@ -82,7 +82,7 @@ def show_both(one: Path, two: Path, rest: Sequence[str]) -> None:
     cards = [card.read(path) for path in (one, two)]
     names = [str(path) for path in (one, two)]
     card.require_comparable(*zip(names, cards, strict=True))
-    out.print(tables.of_cards(names, cards), markup=True)
+    out.print(card_tables.of_cards(names, cards), markup=True)
     for name, each in zip(names, cards, strict=True):
         say(f"{name}: {each.verdict.text}")
 

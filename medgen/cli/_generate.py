@@ -8,15 +8,15 @@ from pathlib import Path
 
 from medgen.cli import _auto_steps, generators
 from medgen.cli._audit import after_generate
-from medgen.cli.generate_options import Asked
+from medgen.cli.generate_types import Asked
 from medgen.cli.options import say_result
 from medgen.errors import IncompleteError, PrivacyError, Problem, RecipeError
 from medgen.evaluation import pair_files
-from medgen.generation import pairs as work
+from medgen.generation import pair_writer as work
 from medgen.generation import workers
-from medgen.generation.blocks import Indices
 from medgen.generation.generator import UNJUDGED
-from medgen.generation.pairs import Outcome
+from medgen.generation.indices import Indices, wanted
+from medgen.generation.pair_writer import Outcome
 from medgen.system import streams
 from medgen.system.console import say
 from medgen.system.signals import asked_to_stop
@@ -29,7 +29,7 @@ def generate(asked: Asked, arguments: list[str]) -> int:
     least = _least(asked)
     streams.only_log()
     shard = workers.share(*asked.shard)
-    indices = _indices(asked.num_images, asked.only, asked.batch_size, shard)
+    indices = wanted(asked.num_images, asked.only, asked.batch_size, shard)
     if not indices:
         _say_nothing(asked.num_images or 0, asked.batch_size, shard)
         return 0
@@ -74,6 +74,7 @@ def _make(asked: Asked, indices: Sequence[int], command: str) -> None:
             asked.max_area,
             asked.max_attempts,
             attempts,
+            asked.position,
         )
         steps = asked.steps
         if isinstance(steps, str):
@@ -94,23 +95,6 @@ def _refuse_volumes(make: work.Generator, option: str, fix: str) -> None:
     """Raise RecipeError for an option that looks at slices."""
     if make.makes_volumes:
         raise RecipeError(Problem(option, "looks at slices, and these models make volumes", fix))
-
-
-def _indices(
-    num_images: int | None, only: tuple[int, ...], batch_size: int, shard: tuple[int, int]
-) -> Sequence[int]:
-    """The pairs to make: those named, or this part of all of them."""
-    if (num_images is None) != bool(only):
-        raise RecipeError(
-            Problem(
-                "--num-images, --only",
-                "give one of them",
-                "Say how many pairs there shall be, or which to make",
-            )
-        )
-    if only:
-        return sorted({*only}) if shard[0] == 1 else []
-    return work.shard(num_images or 0, batch_size, *shard)
 
 
 def _audit(

@@ -10,8 +10,8 @@ from typing import NamedTuple
 from medgen.cli import options
 from medgen.cli.options import in_run, say_result
 from medgen.errors import IncompleteError, Problem, RecipeError
-from medgen.generation import pairs, workers
-from medgen.generation.blocks import Indices
+from medgen.generation import pair_writer, workers
+from medgen.generation.indices import Indices, wanted
 from medgen.generation.insertion import outputs, setup
 from medgen.generation.insertion.inserter import Inserter
 from medgen.generation.insertion.model_painter import open_painter
@@ -40,7 +40,7 @@ def insert(asked: Asked, overrides: Sequence[str], arguments: list[str]) -> int:
     """Put lesions into hosts, in this process or several. Returns the exit code."""
     streams.only_log()
     shard = workers.share(*asked.shard)
-    indices = _indices(asked.num_images, asked.only, shard)
+    indices = wanted(asked.num_images, asked.only, 1, shard)
     command = shlex.join(["medgen", *arguments])
     processes = workers.processes(asked.devices, indices) if isinstance(indices, Indices) else 1
     if processes > 1:
@@ -54,24 +54,6 @@ def insert(asked: Asked, overrides: Sequence[str], arguments: list[str]) -> int:
     if not workers.notes():
         _conclude(asked.output_dir, indices)
     return 0
-
-
-def _indices(
-    num_images: int | None, only: tuple[int, ...], shard: tuple[int, int]
-) -> Sequence[int]:
-    """The outputs to make: those named, or this part of all of them."""
-    if (num_images is None) != bool(only):
-        what = "give one of them"
-        raise RecipeError(
-            Problem(
-                "--num-images, --only",
-                what,
-                "Say how many outputs there shall be, or which to make",
-            )
-        )
-    if only:
-        return sorted({*only}) if shard[0] == 1 else []
-    return pairs.shard(num_images or 0, 1, *shard)
 
 
 def _inserter(asked: Asked, overrides: Sequence[str]) -> Inserter:
@@ -90,7 +72,7 @@ def _inserter(asked: Asked, overrides: Sequence[str]) -> Inserter:
 
 def _conclude(out: Path, indices: Sequence[int]) -> None:
     """Print the result's path. Raises IncompleteError if hosts were left out."""
-    found = pairs.outcome(out, indices)
+    found = pair_writer.outcome(out, indices)
     picture = out / "insertions.png"
     say_result(picture if picture.exists() else out)
     if found.failed:

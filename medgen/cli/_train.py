@@ -6,7 +6,7 @@ from pathlib import Path
 
 from medgen.api.recipe import Recipe
 from medgen.cli.options import say_result
-from medgen.ranks import collectives, launcher, place, process_group
+from medgen.ranks import collectives, place, process_group, supervisor
 from medgen.run import folder
 from medgen.training import rehearsal, session
 from medgen.training.session import own_recipe
@@ -22,7 +22,7 @@ def try_out(recipe: Recipe) -> None:
 def train(arguments: list[str], recipe: Recipe, resume: str | None) -> int:
     """Train in this process or one per device; return the exit code. resume: a folder, or `auto`."""
     if recipe.training.devices > 1 and place.place() is None:
-        return launcher.supervise(arguments, recipe)
+        return supervisor.supervise(arguments, recipe)
     with process_group.member(recipe):
         if resume == "auto":
             resume = collectives.on_rank_zero(lambda: str(folder.find_unfinished(recipe) or ""))

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from medgen.cli.generate_options import Asked, Steps, outputs_in_parts
+from medgen.cli.generate_types import Asked, Positions, Steps, outputs_in_parts
 from medgen.cli.options import FOLDER
 
 
@@ -57,6 +57,13 @@ from medgen.cli.options import FOLDER
     default="head",
     show_default=True,
     help="Draw a pair again whose lesion lies outside its head by more than 2 % of its area; slices only.",
+)
+@click.option(
+    "--position",
+    type=Positions(),
+    default="0..1",
+    help="Take slices between these places in the head, 0 its first slice and 1 its last, as they occur in training;"
+    " for models that are given their position.",
 )
 @click.option(
     "--audit/--no-audit", default=True, show_default=True, help="Look for copies of training data."

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from medgen.cli import options
 from medgen.errors import Problem, RecipeError
-from medgen.generation import pairs as work
+from medgen.generation import pair_writer as work
 from medgen.generation.auto_steps import Make
 from medgen.generation.combination import require_image_model, require_mask_model
 from medgen.generation.folder_masks import FolderMasks
 from medgen.generation.masks import MaskSource, ModelMasks
 from medgen.generation.model import Model, load_model
+from medgen.generation.numbers import EVERYWHERE, Range
 
 Masks = Callable[[int | None], MaskSource | None]
 """Gives a source of masks with a number of sampling steps."""
@@ -26,6 +27,7 @@ def maker(
     max_area: float,
     max_attempts: int,
     inside: int,
+    within: Range = EVERYWHERE,
 ) -> Make:
     """Load the models, and return what gives generators of pairs with any number of sampling steps."""
     image_model, seg_model = (
@@ -33,12 +35,19 @@ def maker(
         options.in_run("--seg-model", seg_model),
     )
     image = load_model(image_model, options.registry()) if image_model else None
-    masks = _masks(seg_model, image, seed, max_area, max_attempts)
-    return lambda steps: work.Generator(image, masks(steps), seed, steps, batch_size, inside)
+    masks = _masks(seg_model, image, seed, max_area, max_attempts, within)
+    return lambda steps: work.Generator(
+        image, masks(steps), seed, steps, batch_size, inside, within
+    )
 
 
 def _masks(
-    seg_model: Path | None, image: Model | None, seed: int, max_area: float, max_attempts: int
+    seg_model: Path | None,
+    image: Model | None,
+    seed: int,
+    max_area: float,
+    max_attempts: int,
+    within: Range,
 ) -> Masks:
     if seg_model is None:
         return lambda steps: None
@@ -57,4 +66,4 @@ def _masks(
     require_mask_model(seg)
     if image:
         require_image_model(image, with_masks=True)
-    return lambda steps: ModelMasks(seg, seed, steps, max_area, max_attempts, image)
+    return lambda steps: ModelMasks(seg, seed, steps, max_area, max_attempts, image, within)

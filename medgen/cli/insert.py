@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from medgen.cli.generate_options import outputs_in_parts
+from medgen.cli.generate_types import outputs_in_parts
 from medgen.cli.options import FOLDER, overrides_argument
 
 

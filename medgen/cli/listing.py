@@ -128,5 +128,5 @@ def _summary(cls: type) -> str:
 
 
 def _text(cls: type) -> str:
-    """The docstring; none where a plugin has something else in its place."""
+    """Return the docstring; none where a plugin has something else in its place."""
     return inspect.cleandoc(cls.__doc__) if isinstance(cls.__doc__, str) else ""

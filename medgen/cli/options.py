@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from medgen.api.messages import did_you_mean
-from medgen.config import registration
+from medgen.config import plugin_hooks
 from medgen.config.recipe import load
 from medgen.config.registry import Registry, ambiguous
 from medgen.errors import PluginError, Problem, RecipeError
@@ -68,7 +68,7 @@ class OpenGroup(Group):
 
     @property
     def _prefix(self) -> str:
-        return f"{self.name} " if self.name in registration.GROUPS else ""
+        return f"{self.name} " if self.name in plugin_hooks.GROUPS else ""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return all names, sorted."""

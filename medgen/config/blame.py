@@ -39,5 +39,5 @@ def require(where: str, made: object, expected: type) -> None:
 
 
 def described(error: BaseException) -> str:
-    """Type and text of an error in one line, without a full stop."""
+    """Describe an error by its type and text in one line, without a full stop."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": .")

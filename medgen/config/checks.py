@@ -9,6 +9,7 @@ from medgen.api.recipe import CallbackSettings, Recipe
 from medgen.api.tables import DEFAULT_MASK, sides
 from medgen.api.values import SEVERAL, Better
 from medgen.config.blame import building
+from medgen.config.number_checks import check_numbers
 from medgen.errors import Problem, RecipeError
 
 Check = Callable[[Recipe], Iterable[Problem]]
@@ -18,6 +19,7 @@ def checks(recipe: Recipe) -> Iterator[tuple[str, Check]]:
     """List every check with the table that it belongs to."""
     yield "data", check_data
     yield "data", check_grid
+    yield "mode", check_numbers
     yield "training", check_training
     for kind, name in recipe.names.items():
         if part := getattr(recipe, kind):

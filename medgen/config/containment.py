@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from medgen.config.registration import BrokenPluginError
+from medgen.config.plugin_hooks import BrokenPluginError
 from medgen.system.streams import Steady
 
 
@@ -77,7 +77,7 @@ def _imports() -> Iterator[None]:
 
 
 def _failure(finder: Any) -> BaseException | None:
-    """What a finder raises when it is asked for a module that nobody has."""
+    """Return what a finder raises when it is asked for a module that nobody has."""
     try:
         finder.find_spec("medgen_asks_for_no_module", None, None)
     except BaseException as error:  # also SystemExit, which would end every later import
@@ -128,7 +128,7 @@ class _Forward(io.TextIOBase):
 
 
 def _own_stderr() -> Any:
-    """A stream to stderr that a plugin may close, and keep for its log."""
+    """Return a stream to stderr that a plugin may close, and keep for its log."""
     try:
         handle = os.dup(sys.stderr.fileno())
     except (AttributeError, OSError, ValueError):  # none, or none of the system's
@@ -137,12 +137,12 @@ def _own_stderr() -> Any:
 
 
 def _is_closed(stream: object) -> bool:
-    """False for what is no file: a stream that another program put in the place of one."""
+    """Return True if a stream is closed; False for what is no file but another program's stream."""
     return isinstance(stream, io.IOBase) and stream.closed
 
 
 def _opened(stream: Any, number: int) -> Any:
-    """The stream, with a new one inside where a plugin closed it."""
+    """Return the stream, with a new one inside where a plugin closed it."""
     inner = stream.stream if isinstance(stream, Steady) else stream
     if not _is_closed(inner):
         return stream

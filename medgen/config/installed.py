@@ -35,8 +35,7 @@ class Found(NamedTuple):
 
 
 def found() -> list[Found]:
-    """Read each distribution that has medgen's entry points, or whose damaged metadata may hide
-    some.
+    """Read distributions that have medgen's entry points, or whose damaged metadata may hide some.
 
     Distributions of the same name are adjacent, in the order in which to try them.
     """
@@ -81,8 +80,8 @@ def _read(distribution: Distribution) -> Found:
 
 
 def _points(distribution: Distribution) -> tuple[EntryPoint, ...]:
-    """The entry points of medgen. Raises ValueError, or what importlib does, if some seem meant but
-    cannot be read.
+    """Return the entry points of medgen. Raises ValueError, or what importlib does, if some seem
+    meant but cannot be read.
     """
     text = distribution.read_text("entry_points.txt")
     if text is None:

@@ -27,11 +27,11 @@ from medgen.api.recipe import (
     TableSettings,
 )
 from medgen.api.settings import field, fields, settings
-from medgen.config import installed, registration
+from medgen.config import installed, plugin_hooks
 from medgen.config.containment import contained
 from medgen.config.entries import Entry, Given, Plugin
 from medgen.config.installed import Source
-from medgen.config.registration import BrokenPluginError
+from medgen.config.plugin_hooks import BrokenPluginError
 from medgen.errors import printable
 
 _HOOKS = {
@@ -91,9 +91,9 @@ class Loader:
             with contained():
                 module = _import(point)
                 file = vars(module).get("__file__") or file
-                gives = registration.answers(module)
+                gives = plugin_hooks.answers(module)
                 found = [Entry(*each, source.name, source.version) for each in _classes(gives)]
-                commands = registration.commands(gives.get("medgen_commands", ()))
+                commands = plugin_hooks.commands(gives.get("medgen_commands", ()))
         except (
             BaseException
         ) as error:  # SystemExit and KeyboardInterrupt too: one plugin must not take all down
@@ -125,7 +125,7 @@ def _reason(error: BaseException) -> str:
 
 def _classes(gives: Mapping[str, Any]) -> Iterator[tuple[str, str, type]]:
     for kind, hook in _HOOKS.items():
-        for name, cls in registration.classes(hook, gives[hook]) if hook in gives else ():
+        for name, cls in plugin_hooks.classes(hook, gives[hook]) if hook in gives else ():
             _require_settings(kind, name, cls)
             yield kind, name, _weighted(cls) if kind == "losses" else cls
 

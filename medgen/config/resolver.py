@@ -207,8 +207,8 @@ class Resolver:
 
 
 def path_of(problem: Problem) -> KeyPath:
-    """The key path of a mistake in a recipe; of one that a `check` names as text, up to a position
-    in a list.
+    """Return the key path of a mistake in a recipe; of one that a `check` names as text, up to a
+    position in a list.
     """
     where = problem.where
     return where if isinstance(where, KeyPath) else KeyPath(str(where).partition("[")[0].split("."))

@@ -93,7 +93,7 @@ def _radius() -> np.ndarray:
 
 
 def _unit(brain: np.ndarray) -> np.ndarray:
-    """Each channel with a mean of 0, and all channels together with a length of 1."""
+    """Return each channel with a mean of 0, and all channels together with a length of 1."""
     centred = brain - brain.mean(2, keepdims=True)
     return np.asarray(centred / np.maximum(np.sqrt((centred**2).sum((1, 2), keepdims=True)), SMALL))
 
@@ -175,22 +175,20 @@ def noise(images: np.ndarray, heads: np.ndarray) -> np.ndarray:
 
 
 def _within(values: np.ndarray, heads: np.ndarray) -> np.ndarray:
-    """The mean of each channel in the head, `[sample, channel]`; 0 without one."""
+    """Return the mean of each channel in the head, `[sample, channel]`; 0 without one."""
     total = np.einsum("nchw,nhw->nc", values, heads.astype(values.dtype))
     return np.asarray(total / np.maximum(heads.sum((1, 2)), 1)[:, None])
 
 
 def _standardised(view: np.ndarray, heads: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Stretched heads with a mean of 0 and a deviation of 1 inside of the head, so that only
-    anatomy is left.
-    """
+    """Standardise stretched heads to mean 0 and deviation 1, so that only anatomy is left."""
     mean = _within(images, heads)[..., None, None]
     deviation = np.sqrt(_within((images - mean) ** 2, heads))[..., None, None]
     return np.asarray((view - mean) / np.maximum(deviation, 1e-2))
 
 
 def _shape(heads: np.ndarray, boxes: Boxes) -> np.ndarray:
-    """The box's ratio of sides, as a logarithm, and the share of the box that is head."""
+    """Return the box's ratio of sides, as a logarithm, and the share of the box that is head."""
     sides = (boxes.high - boxes.low).astype(np.float64)
     return np.stack([np.log(sides[:, 0] / sides[:, 1]), heads.sum((1, 2)) / sides.prod(1)], 1)
 
@@ -215,7 +213,7 @@ def _middle(view: np.ndarray) -> np.ndarray:
 
 
 def _cells(view: np.ndarray) -> np.ndarray:
-    """The mean of each cell, `[sample, channel * 64]`."""
+    """Return the mean of each cell, `[sample, channel * 64]`."""
     side = GRID // CELLS
     cells = view.reshape(*view.shape[:2], CELLS, side, CELLS, side).mean((3, 5))
     return np.asarray(cells.reshape(len(view), -1))

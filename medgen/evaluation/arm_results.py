@@ -21,7 +21,7 @@ Result = dict[str, Any]
 
 
 def identity(given: Comparison, segmenter: str) -> dict[str, Any]:
-    """Everything that decides a result besides its arm and repeat; data by their hashes."""
+    """Return everything that decides a result besides its arm and repeat; data by their hashes."""
     plain = {"base": given.base, "times": given.times, "steps": given.steps, "seed": given.seed}
     settings = {"settings": repr(given.settings)}
     data = {name: _digest(getattr(given, name)) for name in ("pool", "test", "pairs")}
@@ -48,11 +48,11 @@ class Results:
             files.write(path, json.dumps(made_with, indent=1) + "\n")
 
     def path(self, arm: Arm, repeat: int) -> Path:
-        """The file of one result."""
+        """Return the file of one result."""
         return self.folder / f"{re.sub('[^a-z0-9]+', '_', arm.name)}-{repeat}.json"
 
     def read(self, arm: Arm, repeat: int) -> Result | None:
-        """A result that is there and whole; None has to be made, again where a file is damaged."""
+        """Read a whole result; None has to be made, again where a file is damaged."""
         result = _read(self.path(arm, repeat))
         return (
             result
@@ -61,7 +61,7 @@ class Results:
         )
 
     def missing(self, arms: Sequence[Arm], repeats: int) -> list[tuple[Arm, int]]:
-        """What is yet to be made, repeat by repeat."""
+        """Return what is yet to be made, repeat by repeat."""
         return [
             (arm, repeat)
             for repeat in range(repeats)
@@ -70,7 +70,7 @@ class Results:
         ]
 
     def scores(self, arms: Sequence[Arm], repeats: int, name: str) -> Scores:
-        """One score of all arms, NaN where a person has nothing to score."""
+        """Return one score of all arms, NaN where a person has nothing to score."""
         table = {}
         for arm in arms:
             rows = [(self.read(arm, repeat) or {})["scores"][name] for repeat in range(repeats)]

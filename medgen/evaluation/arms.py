@@ -43,7 +43,7 @@ SYNTHETIC, MIXED, PASTED = "synthetic", "real + pairs", "real + copy-paste"
 
 
 def real_arm(persons: int) -> str:
-    """The name of the arm with so many real persons and nothing else."""
+    """Return the name of the arm with so many real persons and nothing else."""
     return f"real, {persons} patients"
 
 
@@ -59,7 +59,7 @@ def numbers_of(pool: int, base: int) -> list[int]:
 
 
 def arms_of(pool: int, base: int) -> list[Arm]:
-    """Every arm, those first that the verdict needs."""
+    """Return every arm, those first that the verdict needs."""
     compared = [Arm(MIXED, base, "pairs"), Arm(PASTED, base, "pasted"), Arm(real_arm(base), base)]
     others = [Arm(FEWER, base, shorter=True), Arm(SYNTHETIC, 0, "pairs")]
     return (
@@ -96,7 +96,7 @@ class TrainingSet(NamedTuple):
 
 
 def training_set(given: Comparison, arm: Arm, repeat: int) -> TrainingSet:
-    """The slices of an arm at one repeat. Which persons: nested, in an order that the repeat draws."""
+    """Return an arm's slices at one repeat, of nested persons in an order that the repeat draws."""
     real = _persons(given, arm.persons or given.base, repeat)
     count = min(len(given.pairs), round(given.times * len(real)))
     if arm.added == "pairs":
@@ -143,7 +143,7 @@ def run(given: Comparison, arm: Arm, repeat: int) -> dict[str, Any]:
 
 
 def scores_of(found: Array, test: Samples) -> dict[str, list[float | None]]:
-    """Scores of each test person, ascending, by name; None where there is nothing to score."""
+    """Return scores of each test person, ascending, by name; None where nothing can be scored."""
     lesions = lesion_scores(found, test.masks, test.grid.spacing[0])
     rows = [np.flatnonzero(test.people == person) for person in test.persons]
     each = [_scores(lesions.take(mine), found[mine], test.masks[mine]) for mine in rows]
@@ -151,7 +151,7 @@ def scores_of(found: Array, test: Samples) -> dict[str, list[float | None]]:
 
 
 def names_of_scores() -> list[str]:
-    """Every score, the primary one first."""
+    """Return every score, the primary one first."""
     sized = [f"{score}, {size.name}" for size in SIZES for score in (PRIMARY, "sensitivity")]
     return [PRIMARY, "pixel Dice", "sensitivity", "false positives per slice", *sized]
 
@@ -182,7 +182,7 @@ def _persons(given: Comparison, count: int, repeat: int) -> Samples:
 
 
 def _joined(first: Samples, second: Samples) -> Samples:
-    """Both, for training: who is who is not needed any more."""
+    """Join both for training, where persons do not matter any more."""
     arrays: dict[str, Any] = {
         name: np.concatenate([getattr(first, name), getattr(second, name)])
         for name in ("images", "masks", "people", "position")

@@ -80,7 +80,7 @@ class _Persons:
         self.count = len(self._ends)
 
     def draw(self, rng: np.random.Generator) -> Rows:
-        """The rows of as many persons as there are, drawn with replacement."""
+        """Return the rows of as many persons as there are, drawn with replacement."""
         chosen = rng.integers(self.count, size=self.count)
         if self.count == len(self._order):
             return self._order[chosen]

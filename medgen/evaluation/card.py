@@ -89,12 +89,12 @@ def require_comparable(one: tuple[str, Card], two: tuple[str, Card]) -> None:
 
 
 def _numbers(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a figure, with NaN where JSON has null."""
+    """Return the values of a figure, with NaN where JSON has null."""
     return {key: math.nan if value is None else value for key, value in plain.items()}
 
 
 def _plain(value: Any) -> Any:
-    """The same with null for what JSON has no number for."""
+    """Return the same with null for what JSON has no number for."""
     if isinstance(value, Mapping):
         return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):

@@ -53,12 +53,12 @@ class Comparison:
 
     @property
     def sides(self) -> tuple[Samples, ...]:
-        """The sets of real slices, two of each fold."""
+        """Return the sets of real slices, two of each fold."""
         return tuple(side for fold in self.folds for side in (fold.one, fold.two))
 
     @property
     def halves(self) -> tuple[Samples, Samples]:
-        """All real slices in two sets of disjoint persons, for what is not taught."""
+        """Return all real slices in two sets of disjoint persons, for what is not taught."""
         ones = np.concatenate([fold.one.persons for fold in self.folds])
         first = np.isin(self.real.people, ones)
         return self.real.take(first), self.real.take(~first)

@@ -19,7 +19,7 @@ import torch
 from medgen.errors import DataError, Problem
 from medgen.evaluation import pair_files
 from medgen.evaluation.bootstrap import interval
-from medgen.evaluation.calibration import Held, limit
+from medgen.evaluation.copy_limit import Held, limit
 from medgen.evaluation.head_views import Views, concatenated, views
 from medgen.evaluation.lesion_patches import Patches, most_alike, patches
 from medgen.evaluation.nearest import Finder
@@ -55,12 +55,12 @@ class Verdict:
 
     @property
     def distance(self) -> float:
-        """1 - correlation to the nearest training slice."""
+        """Return 1 - correlation to the nearest training slice."""
         return 1 - self.alike
 
     @property
     def why(self) -> str:
-        """`slice` or `lesion` for a copy, nothing for a new pair."""
+        """Return `slice` or `lesion` for a copy, nothing for a new pair."""
         if self.alike > self.limit:
             return "slice"
         return "lesion" if self.lesion_alike > self.lesion_limit else ""
@@ -131,9 +131,7 @@ class Judge:
                 yield from verdicts
 
     def false_alarms(self, rng: np.random.Generator) -> tuple[float, float, float]:
-        """Expected share of new slices that are called copies, with its 95 % interval over persons;
-        NaN if unknown.
-        """
+        """Return the expected share of new slices called copies, with its 95 % interval; or NaN."""
         if not self.limit.calibrated:
             return np.nan, np.nan, np.nan
         alarms, people = self.limit.alarms, self.limit.people
@@ -141,7 +139,7 @@ class Judge:
         return float(alarms.mean()), low, high
 
     def _held(self, work: Work, advance: Callable[[int], None]) -> Held:
-        """How near each person's slices come to the others'."""
+        """Return how near each person's slices come to the others'."""
         people, views = self.finder.people, self.finder.references
         if len(np.unique(people.numpy())) < 2:
             return Held(np.zeros(0), np.zeros(0), np.zeros(0))
@@ -177,7 +175,7 @@ class Judge:
 
 
 def identify(training: Samples) -> str:
-    """What an audit depends on: the training slices and how they are compared."""
+    """Return what an audit depends on: the training slices and how they are compared."""
     digest = hashlib.sha256(
         f"{FORMAT} {training.images.shape} {training.grid.spacing[0]:.6g}".encode()
     )

@@ -39,7 +39,7 @@ def _row(judge: Judge, block: Block) -> list[Array]:
 
 
 def _lesion_row(judge: Judge, verdict: Verdict, mine: Array, mask: Array) -> list[Array]:
-    """A copied lesion, in its new head and its own; their heads have nothing to subtract."""
+    """Return a copied lesion, in its new head and its own; their heads have nothing to subtract."""
     other, there = (
         judge.training.images[verdict.lesion_row].mean(0),
         judge.training.masks[verdict.lesion_row],
@@ -53,7 +53,7 @@ def _lesion_row(judge: Judge, verdict: Verdict, mine: Array, mask: Array) -> lis
 
 
 def _laid(judge: Judge, block: Block) -> Array:
-    """The pair turned, flipped, zoomed and shifted onto its training slice."""
+    """Return the pair turned, flipped, zoomed and shifted onto its training slice."""
     at = judge.finder.find(views(block.images)).at
     image = torch.from_numpy(block.images.mean(1, keepdims=True)) + 1
     placement = Placement(at.matrix, at.offset * (image.shape[-1] / SIDE))
@@ -61,7 +61,7 @@ def _laid(judge: Judge, block: Block) -> Array:
 
 
 def _less(one: Array, other: Array) -> Array:
-    """The difference, grey where there is none, after the mean and the contrast are made equal."""
+    """Return the difference, grey where none, once mean and contrast are made equal."""
     inside = other > -0.9
     scale = other[inside].std() / max(float(one[inside].std()), 1e-6) if inside.any() else 1.0
     shift = (other[inside] - one[inside] * scale).mean() if inside.any() else 0.0

@@ -43,12 +43,12 @@ class _Patch(NamedTuple):
 
     @property
     def around(self) -> Array:
-        """Intensity around the lesion, `[channel]`."""
+        """Return the intensity around the lesion, `[channel]`."""
         return _level(self.image, self.rim)
 
     @property
     def rim(self) -> Array:
-        """Bool `[h, w]`: the margin, without the lesion."""
+        """Return bool `[h, w]`: the margin, without the lesion."""
         return (self.alpha > 0) & ~self.lesion
 
 
@@ -78,7 +78,7 @@ def copy_paste(samples: Samples, count: int, seed: int) -> Samples:
 def _made(
     samples: Samples, heads: Array, donors: list[tuple[int, int]], number: int, seed: int
 ) -> tuple[int, Array, Array]:
-    """One slice: its host's row, image and mask."""
+    """Return one slice: its host's row, image and mask."""
     rng = np.random.default_rng(seeds.derive(seed, "copy-paste", number))
     order = np.random.default_rng(seeds.derive(seed, "copy-paste hosts", number // len(samples)))
     host = int(order.permutation(len(samples))[number % len(samples)])
@@ -128,7 +128,7 @@ def _free(head: Array, mask: Array, patch: _Patch, spacing: float) -> Array:
 
 
 def _fits(shape: tuple[int, ...], window: tuple[int, ...]) -> Array:
-    """Centres at which a window lies in the slice."""
+    """Return centres at which a window lies in the slice."""
     ok = np.zeros(shape, bool)
     half = [side // 2 for side in window]
     ok[half[0] : shape[0] - half[0], half[1] : shape[1] - half[1]] = True
@@ -138,7 +138,7 @@ def _fits(shape: tuple[int, ...], window: tuple[int, ...]) -> Array:
 def _place(
     image: Array, patch: _Patch, free: Array, rng: np.random.Generator
 ) -> tuple[slice, slice]:
-    """The window, of a few that are drawn, whose surroundings are most like the lesion's own."""
+    """Draw a few windows; return the one whose surroundings are most like the lesion's own."""
     centres = np.argwhere(free)
     drawn = centres[rng.integers(len(centres), size=PLACES)]
     windows = [_window(centre, patch.lesion.shape) for centre in drawn]
@@ -167,5 +167,5 @@ def _pasted(
 
 
 def _level(image: Array, where: Array) -> Array:
-    """Mean intensity, `[channel]`, where a mask holds; 0 where it is empty."""
+    """Return the mean intensity, `[channel]`, where a mask holds; 0 where it is empty."""
     return image[:, where].mean(1) if where.any() else np.zeros(len(image))

@@ -71,7 +71,7 @@ def _apart(count: int, people: np.ndarray | None) -> np.ndarray:
 
 
 def _within(kernel: np.ndarray, apart: np.ndarray, weights: np.ndarray) -> float:
-    """The mean over pairs of rows of two persons. kernel: 0 for the others."""
+    """Return the mean over pairs of rows of two persons. kernel: 0 for the others."""
     pairs = weights @ apart @ weights
     return float(weights @ kernel @ weights / pairs) if pairs > 0 else float("nan")
 
@@ -101,7 +101,7 @@ def fid(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _root(x: np.ndarray) -> np.ndarray:
-    """A matrix A with A' A the covariance of x, of as few rows as can be."""
+    """Return a matrix A with A' A the covariance of x, of as few rows as can be."""
     centred = (x - x.mean(axis=0)) / np.sqrt(len(x) - 1)
     return (
         centred
@@ -148,5 +148,5 @@ def distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _radius(x: np.ndarray, k: int) -> np.ndarray:
-    """The distance from each to its k-th neighbour, itself not counted."""
+    """Return the distance from each to its k-th neighbour, itself not counted."""
     return np.partition(distances(x, x), k, axis=1)[:, k]

@@ -65,7 +65,7 @@ class Wasserstein:
 
 
 def _spread(values: np.ndarray) -> np.ndarray:
-    """`[column]`: the standard deviation of the known values, 1 where they do not vary."""
+    """Return `[column]`: the standard deviation of the known values, 1 where they do not vary."""
     known = ~np.isnan(values)
     count = np.maximum(known.sum(0), 1)
     mean = np.where(known, values, 0).sum(0, dtype=np.float64) / count

@@ -61,7 +61,7 @@ def figures_of(comparison: Comparison) -> list[Figure]:
 
 
 def _pairs(samples: Samples, rng: np.random.Generator) -> np.ndarray:
-    """`[2, pair]`: rows of two different persons, as many as `PAIRS` or as there are."""
+    """Return `[2, pair]`: rows of two different persons, as many as `PAIRS` or as there are."""
     count = len(samples)
     every = (
         np.stack(np.triu_indices(count, 1))

@@ -13,10 +13,10 @@ from medgen.api.tables import DataSettings
 from medgen.evaluation import comparison as persons
 from medgen.evaluation import fidelity
 from medgen.evaluation.card import Card
+from medgen.evaluation.card_sections import SECTIONS
 from medgen.evaluation.comparison import Comparison
 from medgen.evaluation.figures import Figure
 from medgen.evaluation.samples import Samples, read_pairs, read_real
-from medgen.evaluation.sections import SECTIONS
 from medgen.evaluation.sources import Source
 from medgen.evaluation.verdict import judge
 from medgen.run.assemble import default_device

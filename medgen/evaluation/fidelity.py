@@ -44,7 +44,7 @@ class _Pair(NamedTuple):
     use_made: np.ndarray
 
     def figures(self, real: np.ndarray, made: np.ndarray) -> np.ndarray:
-        """The six figures of rows that were drawn."""
+        """Return the six figures of rows that were drawn."""
         weights = (
             np.bincount(real, minlength=len(self.real)),
             np.bincount(made, minlength=len(self.made)),
@@ -110,7 +110,7 @@ def _lines(
 
 
 def _mean(found: list[np.ndarray]) -> np.ndarray:
-    """The mean over sets; without those of which so few persons were drawn that they tell nothing."""
+    """Average over sets, without those of too few persons to tell anything."""
     together = np.array(found)
     told = ~np.isnan(together)
     count = told.sum(axis=0)

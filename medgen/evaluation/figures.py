@@ -46,13 +46,13 @@ class Figure:
 
     @property
     def overlaps(self) -> bool:
-        """Whether the two intervals have a value in common; False if one is not known."""
+        """Return whether the two intervals have a value in common; False if one is not known."""
         return self.low <= self.reference_high and self.reference_low <= self.high
 
     @property
     def as_good(self) -> bool:
-        """Whether the data do not tell the generated from real ones on this line: equal, or beyond
-        in its favour.
+        """Return whether the data do not tell the generated from real ones on this line: equal, or
+        beyond in its favour.
         """
         if self.better == "low":
             return self.low <= self.reference_high

@@ -46,7 +46,7 @@ class Views(NamedTuple):
     inside: Tensor
 
     def take(self, rows: Tensor | slice) -> Views:
-        """The views of some slices."""
+        """Return the views of some slices."""
         return Views(*(each[rows] for each in self))
 
     def __len__(self) -> int:
@@ -55,7 +55,7 @@ class Views(NamedTuple):
 
     @property
     def area(self) -> Tensor:
-        """px of the head without its rim, `[n]` float32."""
+        """Return px of the head without its rim, `[n]` float32."""
         return self.inside.flatten(1).sum(1).float()
 
 
@@ -101,7 +101,7 @@ def _levels(small: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _pose(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Centre of mass and rms radius of the head, px."""
+    """Return centre of mass and rms radius of the head, px."""
     at = _places(SIDE).double()
     weight = weight.double()
     total = weight.sum((1, 2)).clamp_min(1e-6)
@@ -143,12 +143,12 @@ def _profile(low: Tensor, centre: Tensor, radius: Tensor) -> Tensor:
 
 
 def twice() -> Tensor:
-    """How often each kept frequency counts in a sum over the whole spectrum of a real signal."""
+    """Return how often each kept frequency counts in a sum over a real signal's whole spectrum."""
     return torch.tensor([1.0] + [2.0] * FREQUENCIES)
 
 
 def blurred(images: Tensor, sigma: float) -> Tensor:
-    """Gaussian filter of square images `[n, 1, side, side]`, sigma in px; edges are repeated."""
+    """Filter square images `[n, 1, side, side]` by a Gaussian, sigma in px; edges are repeated."""
     kernel = _gaussian(images.shape[-1], sigma)
     return kernel @ images @ kernel.T
 
@@ -168,7 +168,7 @@ def _gaussian(side: int, sigma: float) -> Tensor:
 
 @lru_cache
 def _resize(source: int, side: int) -> Tensor:
-    """`[side, source]`: an antialiased linear resize along one axis."""
+    """Return `[side, source]`: an antialiased linear resize along one axis."""
     scale = max(1.0, source / side)
     middles = (torch.arange(side).double() + 0.5) * source / side - 0.5
     weights = (1 - (torch.arange(source) - middles[:, None]).abs() / scale).clamp_min(0)
@@ -176,5 +176,5 @@ def _resize(source: int, side: int) -> Tensor:
 
 
 def _places(side: int) -> Tensor:
-    """px from the middle of the square, `[side]`."""
+    """Return px from the middle of the square, `[side]`."""
     return torch.arange(side).float() - (side - 1) / 2

@@ -29,7 +29,7 @@ class Curve:
     c: Array
 
     def score(self, persons: Array | float) -> Array:
-        """The score when trained on so many persons: `[draw]`, or `[draw, n]` for an array `[n]`."""
+        """Return the score after training on n persons, `[draw]`; for an array `[n]`, `[draw, n]`."""
         count = np.asarray(persons, float)
         a, b, c = (each[..., None] if count.ndim else each for each in (self.a, self.b, self.c))
         return np.asarray(a - b * count**-c)

@@ -50,8 +50,8 @@ def patches(images: Array, masks: Array) -> Patches:
 
 
 def _patch(image: Array, mask: Array, box: tuple[slice, slice]) -> Tensor:
-    """A lesion around the middle of its box, resampled, so that a flip or a quarter turn only
-    permutes the px.
+    """Return a lesion around the middle of its box, resampled, so that a flip or a quarter turn
+    only permutes the px.
     """
     height, width = (each.stop - each.start for each in box)
     half = max(ROOM * max(height, width), SMALLEST) / 2
@@ -73,7 +73,7 @@ def _patch(image: Array, mask: Array, box: tuple[slice, slice]) -> Tensor:
 def most_alike(
     moving: Patches, references: Patches, same: Callable[[Array], Array] | None = None
 ) -> tuple[Array, Array]:
-    """The reference most like each lesion, flipped and in quarter turns: its number and the
+    """Return the reference most like each lesion, flipped and in quarter turns: its number and the
     correlation, -1 to 1.
 
     same: for some lesions' numbers, bool `[len, references]`: which not to compare with.
@@ -93,7 +93,7 @@ def most_alike(
 
 
 def _turned(values: Tensor) -> list[Tensor]:
-    """The eight ways to flip and turn patches."""
+    """Return the eight ways to flip and turn patches."""
     square = values.view(-1, PATCH, PATCH)
     turned = [
         torch.rot90(each, count, (1, 2)) for each in (square, square.flip(1)) for count in range(4)

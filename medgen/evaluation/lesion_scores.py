@@ -63,19 +63,21 @@ class LesionScores:
     false_diameter: Array
 
     def take(self, samples: Array) -> LesionScores:
-        """Lesions and false positives of some samples, each as often as `samples` names its sample."""
+        """Return lesions and false positives of samples, each as often as `samples` names it."""
         lesion, false = _rows(self.sample, samples), _rows(self.false_sample, samples)
         mine = (self.sample[lesion], self.diameter[lesion], self.dice[lesion])
         return LesionScores(*mine, self.false_sample[false], self.false_diameter[false])
 
     def sized(self, size: SizeClass) -> LesionScores:
-        """Lesions of one size class, and false positives that are themselves of that size."""
+        """Return lesions of one size class, and false positives that are themselves of that size."""
         lesion, false = _within(self.diameter, size), _within(self.false_diameter, size)
         mine = (self.sample[lesion], self.diameter[lesion], self.dice[lesion])
         return LesionScores(*mine, self.false_sample[false], self.false_diameter[false])
 
     def mean_dice(self) -> float:
-        """Lesion-wise Dice in [0, 1]: sum over lesions by lesions and false positives; NaN without."""
+        """Return lesion-wise Dice in [0, 1] or NaN: sum over lesions by lesions and false
+        positives.
+        """
         count = len(self.dice) + len(self.false_sample)
         return float(self.dice.sum() / count) if count else float("nan")
 
@@ -84,7 +86,7 @@ class LesionScores:
         return float(np.mean(self.dice >= overlap)) if len(self.dice) else float("nan")
 
     def false_per_sample(self, samples: int) -> float:
-        """Mean number of false positives in a sample."""
+        """Return the mean number of false positives in a sample."""
         return len(self.false_sample) / samples
 
 
@@ -179,12 +181,12 @@ def _dilated(mask: Array, pixels: int) -> Array:
 
 
 def _each(labels: Array) -> Iterator[Array]:
-    """The mask of each label above 0."""
+    """Return the mask of each label above 0."""
     return (labels == number for number in np.unique(labels) if number)
 
 
 def _diameter(spacing: float, axes: int) -> Callable[[Array], Array]:
-    """A function from pixels to mm: the diameter of the disc or ball of that size."""
+    """Return a function from pixels to mm: the diameter of the disc or ball of that size."""
     if axes == 2:
         return lambda pixels: 2 * spacing * np.sqrt(pixels / np.pi)
     return lambda pixels: spacing * np.cbrt(6 * pixels / np.pi)
@@ -199,7 +201,7 @@ def _within(diameter: Array, size: SizeClass) -> Array:
 
 
 def _rows(owner: Array, samples: Array) -> Array:
-    """The rows that belong to samples, in the order of `samples`, repeated as `samples` repeats."""
+    """Return the rows of samples, in the order of `samples`, repeated as they are there."""
     order = np.argsort(owner, kind="stable")
     first, last = (np.searchsorted(owner[order], samples, side) for side in ("left", "right"))
     parts = [order[a:b] for a, b in zip(first, last, strict=True)]

@@ -11,8 +11,8 @@ from scipy.spatial import ConvexHull
 
 from medgen.evaluation.distributions import DRAWS, FigureMaker, Measured, known_mean
 from medgen.evaluation.figures import Figure
-from medgen.evaluation.head_mask import OUTSIDE, beyond
 from medgen.evaluation.heads import boxes_of, heads_of
+from medgen.evaluation.lesion_outside_head import OUTSIDE, beyond
 from medgen.evaluation.samples import Samples
 
 SECTION = "lesions"
@@ -119,14 +119,14 @@ def figures_of(
 
 
 def _measured(lesions: Lesions, samples: Samples, name: str) -> Measured:
-    """A property as columns, with the person of each row."""
+    """Return a property as columns, with the person of each row."""
     values = np.asarray(getattr(lesions, name), np.float64)
     people = samples.people if name == "count" else samples.people[lesions.sample]
     return Measured(values if values.ndim == 2 else values[:, None], people)
 
 
 def _columns(rows: Sequence[tuple[object, ...]], channels: int) -> tuple[np.ndarray, ...]:
-    """The columns behind the first of some rows, as arrays also where there is no row."""
+    """Return the columns behind the first of some rows, as arrays also where there is no row."""
     if rows:
         return tuple(np.array(column, np.float64) for column in list(zip(*rows, strict=True))[1:])
     shapes = ((0,), (0, 2), (0,), (0,), (0,), (0,), (0, channels))
@@ -141,7 +141,7 @@ def _measure(
     depth: np.ndarray,
     away: np.ndarray,
 ) -> tuple[float, np.ndarray, float, float, float, float, np.ndarray]:
-    """Pixels, centre, depth, share outside, elongation, solidity and contrast of one lesion."""
+    """Return pixels, centre, depth, share outside, elongation, solidity and contrast of one lesion."""
     inside = tuple(part.T)
     centre = part.mean(0)
     nearest = tuple(np.rint(centre).astype(np.int64))
@@ -174,7 +174,7 @@ def solidity(part: np.ndarray) -> float:
 
 
 def _ring(part: np.ndarray, mask: np.ndarray, head: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The head's pixels within `RING` of a lesion that are of no lesion."""
+    """Return the head's pixels within `RING` of a lesion that are of no lesion."""
     own = np.zeros_like(mask)
     own[tuple(part.T)] = True
     around = ndimage.binary_dilation(own, CORNERS, RING)
@@ -187,7 +187,7 @@ def _contrast(
     ring: tuple[np.ndarray, ...],
     head: np.ndarray,
 ) -> np.ndarray:
-    """`[channel]`; NaN without surroundings, or in a head of one value."""
+    """Return `[channel]`; NaN without surroundings, or in a head of one value."""
     if not len(ring[0]):
         return np.full(len(image), np.nan)
     deviation = image[:, head].std(1)

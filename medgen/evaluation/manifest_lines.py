@@ -21,7 +21,7 @@ MOST = 1 << 61
 
 
 def is_file_name(name: object) -> bool:
-    """True if a channel can name a file: one that stays in its folder and is not hidden."""
+    """Return True if a channel can name a file: one that stays in its folder and is not hidden."""
     if not isinstance(name, str) or not name.isprintable():
         return False
     return (
@@ -134,7 +134,7 @@ def line_of(row: Entry) -> bytes:
 
 
 def has_pairs(out: Path, lines: Lines) -> bool:
-    """True if a folder holds a pair or a line of one."""
+    """Return True if a folder holds a pair or a line of one."""
     return any(True for _ in lines.made()) or any(True for _ in names(out, "syn_"))
 
 

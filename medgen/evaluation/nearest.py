@@ -87,9 +87,7 @@ class Finder:
         return Nearest(rows, likeness(moving, reference, at), at)
 
     def _sign(self, slices: Views) -> Tensor:
-        """Return whitened magnitudes of profiles, of unit norm; turned or flipped slices have the
-        same.
-        """
+        """Return whitened magnitudes of profiles, of unit norm, equal for turned or flipped slices."""
         return F.normalize((slices.profile.abs().flatten(1) - self._mean) @ self._basis, dim=1)
 
     def _candidates(self, moving: Views, people: Tensor | None) -> Tensor:

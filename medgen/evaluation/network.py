@@ -67,7 +67,7 @@ def teach(network: nn.Module, loss: Callable[[], Tensor], steps: int, rate: floa
 
 
 def parts(images: np.ndarray, device: torch.device) -> Iterator[Tensor]:
-    """Images `[n, c, h, w]` as tensors on the device, some at a time."""
+    """Yield images `[n, c, h, w]` as tensors on the device, some at a time."""
     for start in range(0, len(images), PART):
         yield torch.from_numpy(np.ascontiguousarray(images[start : start + PART])).to(device)
 

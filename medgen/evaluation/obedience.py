@@ -152,7 +152,7 @@ def _dice_of(found: Sequence[np.ndarray], samples: Samples) -> Measured:
 def _sensitivities(
     maker: FigureMaker, judges: Judges, *sides: tuple[Sequence[np.ndarray], Samples]
 ) -> list[Figure]:
-    """The share of lesions of which the segmenters find any pixel, as BraTS counts them, by size."""
+    """Return by size the share of lesions in which segmenters find any pixel, as BraTS counts."""
     hits = [_hits(found, samples) for found, samples in sides]
     figures = []
     for number, size in enumerate(SIZES):
@@ -170,7 +170,7 @@ def _sensitivities(
 def _hits(
     found: Sequence[np.ndarray], samples: Samples
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of every lesion: the share of segmenters that find it, its area in mm2, the person."""
+    """Return for every lesion: the share of segmenters that find it, its area in mm2, the person."""
     rows = [
         (
             np.mean([each[number][tuple(part.T)].any() for each in found]),

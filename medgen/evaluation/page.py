@@ -18,7 +18,7 @@ from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
 from medgen import pictures
-from medgen.evaluation import tables
+from medgen.evaluation import card_tables
 from medgen.evaluation.card import Card
 from medgen.evaluation.comparison import Comparison
 from medgen.evaluation.figures import Figure
@@ -44,9 +44,9 @@ def render(card: Card, comparison: Comparison) -> str:
         plots={name: _plot(figures) for name, figures in sections.items()},
         pictures={"real": _picture(comparison, "real"), "made": _picture(comparison, "made")},
         facts=_facts(card),
-        number=tables.number,
-        span=tables.span,
-        said=tables.said,
+        number=card_tables.number,
+        span=card_tables.span,
+        said=card_tables.said,
     )
 
 
@@ -62,7 +62,7 @@ def _facts(card: Card) -> dict[str, Any]:
 
 
 def _picture(comparison: Comparison, side: str) -> str:
-    """A PNG, as a data URI, of slices drawn at random, lesions outlined."""
+    """Return a PNG, as a data URI, of slices drawn at random, lesions outlined."""
     samples: Samples = getattr(comparison, side)
     rows = np.sort(comparison.rng(f"pictures/{side}").permutation(len(samples))[:SHOWN])
     tiles = [pictures.tile(samples.images[row, 0], [samples.masks[row]], 160) for row in rows]
@@ -73,7 +73,7 @@ def _picture(comparison: Comparison, side: str) -> str:
 
 
 def _plot(figures: Sequence[Figure]) -> Markup:
-    """An SVG: of each figure both intervals, from the least to the largest of the four ends."""
+    """Return an SVG: of each figure both intervals, from the least to the largest of the four ends."""
     with matplotlib.rc_context({"svg.hashsalt": "medgen", "svg.fonttype": "none", "font.size": 9}):
         canvas = Canvas(figsize=(6.4, 0.42 * len(figures) + 0.15))
         axes = canvas.add_axes((0.3, 0.02, 0.68, 0.96))
@@ -98,7 +98,7 @@ def _plot(figures: Sequence[Figure]) -> Markup:
 def _interval(
     axes: Any, y: float, figure: Figure, values: tuple[float, float, float], colour: str
 ) -> None:
-    """A line from low to high with a dot at the value, if they are known."""
+    """Draw a line from low to high with a dot at the value, if they are known."""
     ends = (
         figure.low,
         figure.high,

@@ -32,7 +32,7 @@ CAVEAT = (
 
 
 def sentences(proof: Proof) -> list[str]:
-    """Verdict, worth and what they do not say."""
+    """Return verdict, worth and what they do not say."""
     gain, to_real = proof.verdict.gain, proof.verdict.to_real
     said = [
         f"{proof.verdict.word}: {MIXED} scores {_signed(gain)} lesion Dice beside {proof.verdict.against}."
@@ -43,7 +43,7 @@ def sentences(proof: Proof) -> list[str]:
 
 
 def worth_sentence(proof: Proof) -> str:
-    """How many more real patients the pairs are worth, or why nobody can tell."""
+    """Return how many more real patients the pairs are worth, or why nobody can tell."""
     value, low, high = proof.worth.persons
     base, most = proof.about["base"], proof.worth.most
     if not proof.worth.rises:
@@ -60,7 +60,7 @@ def worth_sentence(proof: Proof) -> str:
 
 
 def table(proof: Proof) -> Table:
-    """A row per arm, a column per score, with intervals for the primary one."""
+    """Return a row per arm, a column per score, with intervals for the primary one."""
     rows = Table(box=None, pad_edge=False, header_style="bold")
     rows.add_column("trained on", no_wrap=True)
     for name in SHOWN:
@@ -72,7 +72,7 @@ def table(proof: Proof) -> Table:
 
 
 def to_json(proof: Proof) -> str:
-    """Everything, intervals as [value, low, high], null for what cannot be told."""
+    """Return everything, intervals as [value, low, high], null for what cannot be told."""
     value = {
         "verdict": proof.verdict.word,
         "sentences": sentences(proof),

@@ -42,7 +42,7 @@ class Placement(NamedTuple):
 
 
 def turns(moving: Tensor, references: Tensor) -> Turn:
-    """The best angle and flip. moving: profiles `[n, r, f]`; references: `[n, k, r, f]`.
+    """Return the best angle and flip. moving: profiles `[n, r, f]`; references: `[n, k, r, f]`.
 
     The correlation over the angle is the inverse transform of the product of the spectra.
     """
@@ -55,7 +55,7 @@ def turns(moving: Tensor, references: Tensor) -> Turn:
 
 
 def begin(moving: Views, reference: Views, angle: Tensor, flipped: Tensor) -> Placement:
-    """The transform that the poses and a turn `[n]` give."""
+    """Return the transform that the poses and a turn `[n]` give."""
     zoom = (moving.radius / reference.radius).clamp(1 / MOST_ZOOM, MOST_ZOOM).view(-1, 1, 1)
     mirror = torch.where(flipped, -1.0, 1.0)
     cos, sin = torch.cos(angle), torch.sin(angle)
@@ -104,7 +104,7 @@ def _composed(matrix: Tensor, offset: Tensor, step: Tensor) -> tuple[Tensor, Ten
 
 
 def _steepest(reference: Tensor) -> Tensor:
-    """How the reference changes with zoom, angle, row and column, `[n, 4, side, side]`."""
+    """Return how the reference changes with zoom, angle, row and column, `[n, 4, side, side]`."""
     rows, columns = torch.zeros_like(reference), torch.zeros_like(reference)
     rows[..., 1:-1, :] = (reference[..., 2:, :] - reference[..., :-2, :]) / 2
     columns[..., 1:-1] = (reference[..., 2:] - reference[..., :-2]) / 2
@@ -115,8 +115,8 @@ def _steepest(reference: Tensor) -> Tensor:
 
 
 def warped(moving: Tensor, at: Placement) -> Tensor:
-    """The moving slices `[n, c, side, side]` as they lie on the references; the transform is in
-    their own px.
+    """Return the moving slices `[n, c, side, side]` as they lie on the references; the transform is
+    in their own px.
     """
     side = moving.shape[-1]
     along = (torch.arange(side).float() - (side - 1) / 2) / (side / 2)
@@ -135,9 +135,7 @@ def warped(moving: Tensor, at: Placement) -> Tensor:
 
 
 def likeness(moving: Views, reference: Views, at: Placement, level: str = "fine") -> Tensor:
-    """Correlation of the details inside both heads, `[n]`, -1 to 1; -1 where they hardly overlap or
-    zoom too much.
-    """
+    """Correlate details inside both heads, `[n]`, -1 to 1; -1 for little overlap or too much zoom."""
     detail = getattr(reference, level).float()
     scale = reference.inside.shape[-1] / detail.shape[-1]
     inside = (
@@ -162,7 +160,7 @@ def likeness(moving: Views, reference: Views, at: Placement, level: str = "fine"
 
 
 def _correlation(one: Tensor, other: Tensor, weight: Tensor) -> Tensor:
-    """Pearson's correlation with weights, each `[n, px]`."""
+    """Return Pearson's correlation with weights, each `[n, px]`."""
     total = weight.sum(1, keepdim=True).clamp_min(1e-6)
     one = one - (one * weight).sum(1, keepdim=True) / total
     other = other - (other * weight).sum(1, keepdim=True) / total
@@ -171,7 +169,7 @@ def _correlation(one: Tensor, other: Tensor, weight: Tensor) -> Tensor:
 
 
 def _square(side: int) -> tuple[Tensor, Tensor]:
-    """Row and column of each px from the middle, `[side, side]` each."""
+    """Return row and column of each px from the middle, `[side, side]` each."""
     at = torch.arange(side).float() - (side - 1) / 2
     row, column = torch.meshgrid(at, at, indexing="ij")
     return row, column

@@ -52,7 +52,7 @@ def generated(run: Run, slices: Slices, images: Tensor, condition: Tensor) -> Sa
 def _samples(
     run: Run, slices: Slices, batch: Batch, people: np.ndarray, position: np.ndarray, where: str
 ) -> Samples:
-    """The scans among the channels of a batch, with all its masks together."""
+    """Return the scans among the channels of a batch, with all its masks together."""
     image, condition = batch.image.float().cpu(), batch.condition.float().cpu()
     masks = lesion_masks(run.mode, run.masks, image, condition)
     own = [] if run.mode.pooled else mask_channels(run.mode.images, run.masks)

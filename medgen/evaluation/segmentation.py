@@ -154,7 +154,7 @@ def held_out(fitted: list[Fold], samples: Samples) -> np.ndarray:
 
 
 def _built(settings: SegmenterSettings, channels: int, seed: int) -> nn.Module:
-    """A network with the weights that the seed gives; torch's global generator goes on as if
+    """Return a network with the weights that the seed gives; torch's global generator goes on as if
     nothing had been.
     """
     with torch.random.fork_rng(devices=[]):

@@ -66,7 +66,7 @@ def _percentiles(flat: np.ndarray, inside: np.ndarray) -> Features:
 
 
 def _quantile(ordered: np.ndarray, count: np.ndarray, share: float) -> np.ndarray:
-    """Quantile of the first `count` values of each row, linearly interpolated; NaN without any."""
+    """Return a quantile of each row's first `count` values, linearly interpolated; or NaN."""
     place = np.maximum(count - 1, 0) * share
     before = np.floor(place).astype(np.int64)
     after = np.minimum(before + 1, np.maximum(count - 1, 0))
@@ -89,7 +89,7 @@ def _histogram(bins: np.ndarray) -> Features:
 
 
 def _counts(values: np.ndarray) -> np.ndarray:
-    """How often each whole number is in each row, `[row, number]`."""
+    """Return how often each whole number is in each row, `[row, number]`."""
     levels = int(values.max(initial=0)) + 1
     keys = values + levels * np.arange(len(values))[:, None]
     return np.bincount(keys.ravel(), minlength=levels * len(values)).reshape(len(values), levels)
@@ -109,7 +109,7 @@ def co_occurrence(bins: np.ndarray) -> Features:
 
 
 def _pairs(bins: np.ndarray, down: int, across: int) -> np.ndarray:
-    """The symmetric matrix of neighbours at one offset, `[sample, bin, bin]`."""
+    """Return the symmetric matrix of neighbours at one offset, `[sample, bin, bin]`."""
     levels = max(int(bins.max(initial=0)), 1)
     height, width = bins.shape[1:]
     here = bins[:, : height - down, max(0, -across) : width - max(0, across)]
@@ -122,7 +122,7 @@ def _pairs(bins: np.ndarray, down: int, across: int) -> np.ndarray:
 
 
 def _of_matrix(p: np.ndarray) -> Features:
-    """Features of symmetric matrices p `[..., i, j]` that sum to 1; i and j count from 1."""
+    """Yield features of symmetric matrices p `[..., i, j]` that sum to 1; i and j count from 1."""
     level = np.arange(1, p.shape[-1] + 1, dtype=np.float64)
     i, j = level[:, None], level[None]
     marginal = p.sum(-1)
@@ -158,7 +158,7 @@ def _of_differences(gap: np.ndarray) -> Features:
 
 
 def _diagonals(p: np.ndarray, which: np.ndarray) -> np.ndarray:
-    """The sums of p over the places of equal `which`, `[..., number]`."""
+    """Return the sums of p over the places of equal `which`, `[..., number]`."""
     numbers = which.astype(np.int64).ravel()
     member = np.zeros((numbers.size, numbers.max() + 1))
     member[np.arange(numbers.size), numbers] = 1
@@ -197,7 +197,7 @@ def size_zones(bins: np.ndarray) -> Features:
 
 
 def _zones(bins: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The sample, the bin and the number of pixels of each zone; bins and pixels as floats."""
+    """Return the sample, the bin and the number of pixels of each zone; bins and pixels as floats."""
     found = []
     for level in range(1, int(bins.max(initial=0)) + 1):
         parts, count = ndimage.label(bins == level, IN_PLANE)
@@ -240,5 +240,5 @@ def _or_nan(counts: np.ndarray) -> np.ndarray:
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """The quotient; NaN where all values are equal."""
+    """Return the quotient; NaN where all values are equal."""
     return np.asarray(above / np.where(below > 0, below, np.nan))

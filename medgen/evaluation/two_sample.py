@@ -70,14 +70,14 @@ def cross_fit(
 
 
 def _deal(samples: Samples, rng: np.random.Generator) -> np.ndarray:
-    """The fold of each slice, by person."""
+    """Return the fold of each slice, by person."""
     order = rng.permutation(samples.persons)
     place = np.argsort(order)[np.searchsorted(np.sort(order), samples.people)]
     return np.asarray(place % FOLDS)
 
 
 def _teach(sets: list[np.ndarray], steps: int, seed: int, device: torch.device) -> network.Halvings:
-    """A network taught on as many slices of each set, mirrored or not."""
+    """Return a network taught on as many slices of each set, mirrored or not."""
     taught, generator = (
         network.made(sets[0].shape[1], 1, seed, device),
         torch.Generator().manual_seed(seed),

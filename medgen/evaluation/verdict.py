@@ -69,7 +69,7 @@ def judge(figures: Sequence[Figure], features: Mapping[str, FeaturesSettings]) -
 
 
 def _as_good(figures: Sequence[Figure], name: str) -> bool:
-    """Whether KID on an extractor does not tell the pairs from real; so too if it cannot tell."""
+    """Return whether KID on an extractor, if it can tell, tells no pairs from real."""
     kid = [each for each in figures if (each.section, each.name) == (f"features: {name}", "KID")]
     return not kid or math.isnan(kid[0].low) or math.isnan(kid[0].reference_high) or kid[0].as_good
 

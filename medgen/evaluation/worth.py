@@ -43,7 +43,7 @@ class Scores:
     by_arm: Mapping[str, Array]
 
     def draws(self, arms: Sequence[str], seed: int, count: int = DRAWS) -> tuple[Array, Array]:
-        """Mean scores of some arms, `[arm]`, and bootstrap draws of them, `[draw, arm]`."""
+        """Return the mean scores of some arms, `[arm]`, and bootstrap draws of them, `[draw, arm]`."""
         table = np.stack([self.by_arm[arm] for arm in arms])
         table = table[:, :, ~np.isnan(table).all(1).any(0)]  # persons with a score in every arm
         value = np.nanmean(table, (1, 2))
@@ -70,13 +70,13 @@ def _deviations(values: Array, rng: np.random.Generator, count: int) -> Array:
 
 
 def difference(scores: Scores, arm: str, other: str, seed: int) -> Interval:
-    """Paired difference of two arms' mean scores."""
+    """Return the paired difference of two arms' mean scores."""
     value, draws = scores.draws([arm, other], seed)
     return Interval(float(value[0] - value[1]), *_ends(draws[:, 0] - draws[:, 1]))
 
 
 def mean(scores: Scores, arm: str, seed: int) -> Interval:
-    """Mean score of an arm."""
+    """Return the mean score of an arm."""
     value, draws = scores.draws([arm], seed)
     return Interval(float(value[0]), *_ends(draws[:, 0]))
 

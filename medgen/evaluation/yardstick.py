@@ -39,7 +39,7 @@ class Yardstick:
 
     @classmethod
     def of(cls, comparison: Comparison, name: str, build: Callable[[], Extractor]) -> Yardstick:
-        """The sets that a card compares pairs with, in the features of that name."""
+        """Return the sets that a card compares pairs with, in the features of that name."""
         sides: list[Side] = []
         for number, fold in enumerate(comparison.folds):
             seed = comparison.number(f"features/{name}", number)

@@ -28,7 +28,7 @@ from medgen.evaluation.yardstick import Yardstick
 from medgen.generation.generator import Generator, Pair
 from medgen.generation.manifest import IN_USE, STEPS_AUTO, Manifest, begun
 from medgen.generation.masks import ModelMasks
-from medgen.generation.pairs import stopped
+from medgen.generation.pair_writer import stopped
 from medgen.run.assemble import default_device
 from medgen.system.locks import Locks
 from medgen.system.signals import Stop

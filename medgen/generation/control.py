@@ -14,7 +14,7 @@ from medgen import seeds
 from medgen.errors import Problem, RecipeError
 from medgen.evaluation.manifest_lines import Entry, listed
 from medgen.evaluation.samples import Samples
-from medgen.generation.generator import DRAWN_AGAIN
+from medgen.generation.generator import DRAWN_AGAIN, NUMBERS
 from medgen.generation.manifest import sha256
 from medgen.generation.model import Model, draw_samples
 
@@ -71,7 +71,9 @@ def without_mask(
             for row in some
         ]
         empty = torch.full((len(some), len(model.parts.mode.condition), *model.grid.shape), -1.0)
-        images.append(draw_samples(model, empty, generators, header["steps"]).numpy())
+        numbers = [{**row.get(NUMBERS, {}), "lesion_size": 0.0} for row in some]
+        drawn = draw_samples(model, empty, generators, header["steps"], numbers)
+        images.append(drawn.numpy())
         advance(len(some))
     chosen = made.take(np.array([number[row["id"]] for row in rows], np.int64))
     return attrs.evolve(chosen, images=np.concatenate(images).astype(np.float32))

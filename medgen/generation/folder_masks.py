@@ -20,6 +20,7 @@ from medgen.errors import DataError, Problem
 from medgen.generation.combination import require_image_model
 from medgen.generation.masks import Masks
 from medgen.generation.model import Model
+from medgen.generation.numbers import Table
 from medgen.system import console
 from medgen.system.console import warn
 
@@ -35,6 +36,8 @@ class FolderMasks:
 
     They are read with the data settings of the image model, on the grid of its images.
     """
+
+    numbers: Table | None = None
 
     def __init__(self, folder: Path, model: Model, seed: int):
         require_image_model(model, with_masks=True)
@@ -58,9 +61,9 @@ class FolderMasks:
         ]
         return Masks(torch.from_numpy(self.slices.read(self.rows[chosen])), [[""] for _ in indices])
 
-    def again(self, index: int, attempt: int) -> tuple[torch.Tensor, str]:
+    def again(self, index: int, attempt: int) -> Masks:
         """The same mask: it is the user's, and only the image is drawn again."""
-        return self.block([index]).values[0], ""
+        return self.block([index])
 
     def identity(self) -> Mapping[str, Any]:
         """Return a hash of the masks' content."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,10 +12,18 @@ from torch import Tensor
 
 from medgen import seeds
 from medgen.errors import Problem, RecipeError
-from medgen.evaluation.head_mask import OUTSIDE, outside
+from medgen.evaluation.lesion_outside_head import OUTSIDE, outside
 from medgen.generation.combination import require_image_model, require_same_masks
 from medgen.generation.masks import Masks, MaskSource
 from medgen.generation.model import Model, draw_samples
+from medgen.generation.numbers import (
+    EVERYWHERE,
+    Range,
+    Row,
+    lesion_size,
+    of_image,
+    restricted,
+)
 from medgen.run.assemble import default_device
 from medgen.run.versions import versions
 
@@ -23,6 +32,8 @@ OUTSIDE_HEAD = "outside_head"
 """The fault of a mask whose lesion lies outside the head that was drawn for it."""
 DRAWN_AGAIN = "drawn_again"
 """Key of a manifest's line: how often its image was drawn again, if it was."""
+NUMBERS = "numbers"
+"""Key of a manifest's line: the numbers that its models were given, by name, if they were."""
 UNJUDGED = "not judged, as pairs are volumes and heads are judged in slices"
 """What a manifest says of `inside` where pairs are volumes."""
 
@@ -31,13 +42,15 @@ class Pair(NamedTuple):
     """One sample to write. channels: `[x, y]`, or `[x, y, z]`, by name, in [-1, 1]; masks are those
     named in `masks`.
 
-    faults: of the mask at each attempt. No channels: every attempt was invalid.
+    faults: of the mask at each attempt. No channels: every attempt was invalid. numbers: that its
+    models were given.
     """
 
     number: int
     faults: list[str]
     channels: dict[str, Array]
     masks: frozenset[str]
+    numbers: Row = MappingProxyType({})
 
     @property
     def drawn_again(self) -> int:
@@ -49,7 +62,8 @@ class Generator:
     """Generates pairs by block: masks only without an image model, images only without masks.
 
     inside: how often a pair is drawn until its lesion lies inside its own head; 0: wherever it
-    lies, as always in volumes.
+    lies, as always in volumes. within: positions in the head to draw from, where a model is given
+    any.
     """
 
     def __init__(
@@ -60,6 +74,7 @@ class Generator:
         steps: int | None,
         batch_size: int,
         inside: int = 0,
+        within: Range = EVERYWHERE,
     ):
         self.image, self.masks, self.seed, self.steps, self.batch_size = (
             image,
@@ -68,7 +83,10 @@ class Generator:
             steps,
             batch_size,
         )
+        self.within, self._numbers = within, None
         self._check()
+        if image and image.numbers:
+            self._numbers = restricted(image.numbers, "--image-model", within)
         source = image or masks
         self.grid = source.grid  # type: ignore[union-attr]  # _check saw one of them
         self.inside = inside if image and masks and not self.makes_volumes else 0
@@ -93,6 +111,7 @@ class Generator:
             **({"inside": "head", "max_attempts": self.inside} if self.inside else {}),
             **({"dimensions": 3} if self.makes_volumes else {}),
             **({"inside": UNJUDGED} if self.is_unjudged else {}),
+            **({} if self.within == EVERYWHERE else {"position": list(self.within)}),
         }
 
     def made_with(self) -> dict[str, Any]:
@@ -114,11 +133,13 @@ class Generator:
         """
         indices = range(number * self.batch_size, (number + 1) * self.batch_size)
         masks = self.masks.block(indices) if self.masks else None
-        images = self._images(indices, masks)
+        numbers = [self._given(index, masks, place) for place, index in enumerate(indices)]
+        images = self._images(indices, masks, numbers)
         for place, index in enumerate(indices):
             faults = masks.faults[place] if masks else [""]
             channels = {} if faults[-1] else self._channels(images, masks, place)
-            yield Pair(index, faults, channels, self._names())
+            known = numbers[place] | dict(masks.known(place) if masks else {})
+            yield Pair(index, faults, channels, self._names(), known)
 
     def settled(self, pair: Pair) -> Pair:
         """The pair, drawn again on its own while its lesion lies outside its head; none without its
@@ -126,12 +147,13 @@ class Generator:
 
         Mask and image of attempt n come from streams of their own, so that no other pair changes.
         """
-        faults, channels, images = list(pair.faults), pair.channels, 1
-        while self.inside and channels and self.outside(channels) > OUTSIDE:
-            faults[-1], channels, images = OUTSIDE_HEAD, {}, images + 1
-            while not channels and len(faults) < self.inside:
-                channels = self._again(pair.number, faults, images)
-        return pair._replace(faults=faults, channels=channels)
+        pair, images = pair._replace(faults=list(pair.faults)), 1
+        while self.inside and pair.channels and self.outside(pair.channels) > OUTSIDE:
+            pair.faults[-1], images = OUTSIDE_HEAD, images + 1
+            pair = pair._replace(channels={})
+            while not pair.channels and len(pair.faults) < self.inside:
+                pair = self._again(pair, images)
+        return pair
 
     def outside(self, channels: Mapping[str, Array]) -> float:
         """Share of a pair's lesion that lies outside its head."""
@@ -141,30 +163,46 @@ class Generator:
             images, np.any([channels[name] > 0 for name in given if name in channels], axis=0)
         )
 
-    def _again(self, index: int, faults: list[str], images: int) -> dict[str, Array]:
+    def _again(self, pair: Pair, images: int) -> Pair:
         """Draw a mask once more, note its fault, and if it has none an image: for the `images`th
         time.
         """
-        assert self.image is not None
         assert self.masks is not None
-        mask, fault = self.masks.again(index, len(faults) + 1)
-        faults.append(fault)
-        if fault:
-            return {}
-        masks = Masks(mask[None], [[fault]])
-        generators = [seeds.stream(self.seed, "image", index, images)]
-        return self._channels(
-            draw_samples(self.image, masks.values, generators, self.steps), masks, 0
-        )
+        masks = self.masks.again(pair.number, len(pair.faults) + 1)
+        pair = pair._replace(faults=[*pair.faults, *masks.faults[0]])
+        if pair.faults[-1]:
+            return pair
+        numbers = self._given(pair.number, masks, 0, images)
+        made = self._images([pair.number], masks, [numbers], images)
+        known = numbers | dict(masks.known(0))
+        return pair._replace(channels=self._channels(made, masks, 0), numbers=known)
 
-    def _images(self, indices: Sequence[int], masks: Masks | None) -> Tensor | None:
+    def _given(
+        self, index: int, masks: Masks | None, place: int, images: int = 1
+    ) -> dict[str, float]:
+        """Draw the numbers that the image model is given for a pair, fitting its mask."""
+        if self._numbers is None:
+            return {}
+        known: dict[str, float] = {}
+        if masks is not None:
+            size = lesion_size(masks.values[place], self.grid.cell)
+            known = {**masks.known(place), "lesion_size": size}
+        return of_image(self._numbers, known, self.seed, index, images)
+
+    def _images(
+        self,
+        indices: Sequence[int],
+        masks: Masks | None,
+        numbers: Sequence[Row],
+        images: int = 1,
+    ) -> Tensor | None:
         if self.image is None:
             return None
         condition = (
             torch.empty(len(indices), 0, *self.image.grid.shape) if masks is None else masks.values
         )
-        generators = [seeds.stream(self.seed, "image", index, 1) for index in indices]
-        return draw_samples(self.image, condition, generators, self.steps)
+        generators = [seeds.stream(self.seed, "image", index, images) for index in indices]
+        return draw_samples(self.image, condition, generators, self.steps, numbers)
 
     def _channels(self, images: Tensor | None, masks: Masks | None, place: int) -> dict[str, Array]:
         channels: dict[str, Array] = {}
@@ -202,3 +240,14 @@ class Generator:
             require_image_model(self.image, with_masks=self.masks is not None)
         if self.image is not None and self.masks is not None:
             require_same_masks(self.masks.names, self.image)
+        self._check_position()
+
+    def _check_position(self) -> None:
+        """Refuse positions for models that are given none."""
+        if self.within == EVERYWHERE:
+            return
+        tables = [each.numbers for each in (self.image, self.masks) if each is not None]
+        if not any(table is not None and "position" in table.names for table in tables):
+            what = "is given, but no model here is given the position in the head"
+            fix = 'Leave it out, or train one with numbers = ["position"] in its mode'
+            raise RecipeError(Problem("--position", what, fix))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -17,15 +17,21 @@ from medgen.generation.combination import (
     require_same_slices,
 )
 from medgen.generation.model import Model, draw_samples
+from medgen.generation.numbers import EVERYWHERE, Range, Row, Table, restricted
 
 
 class Masks(NamedTuple):
     """Masks of a block. values: `[batch, channel, *space]`, -1 or +1. faults: per index, of each
-    attempt.
+    attempt. numbers: per index, that the model was given; empty if it was given none.
     """
 
     values: Tensor
     faults: list[list[str]]
+    numbers: Sequence[Row] = ()
+
+    def known(self, place: int) -> Row:
+        """Return the numbers of one mask."""
+        return self.numbers[place] if self.numbers else {}
 
 
 class MaskSource(Protocol):
@@ -33,14 +39,14 @@ class MaskSource(Protocol):
 
     names: tuple[str, ...]
     grid: Grid
+    numbers: Table | None
+    """Of training slices, from which the masks' numbers are drawn; None without."""
 
     def block(self, indices: Sequence[int]) -> Masks:
         """Return masks of consecutive indices, a function of the indices alone."""
 
-    def again(self, index: int, attempt: int) -> tuple[Tensor, str]:
-        """Give the mask of one index at a later attempt, `[channel, *space]`, and its fault, if
-        any.
-        """
+    def again(self, index: int, attempt: int) -> Masks:
+        """Give the mask of one index at a later attempt."""
 
     def identity(self) -> Mapping[str, Any]:
         """Return everything that decides the masks besides their indices."""
@@ -50,7 +56,8 @@ class ModelMasks:
     """Masks sampled from a model. Invalid masks are drawn again: empty, larger than `max_area`
     (share), or outside.
 
-    image: the image model, outside of whose slices lesions would be cut off.
+    image: the image model, outside of whose slices lesions would be cut off. within: positions in
+    the head to draw from, where the model is given any.
     """
 
     def __init__(
@@ -61,6 +68,7 @@ class ModelMasks:
         max_area: float,
         max_attempts: int,
         image: Model | None = None,
+        within: Range = EVERYWHERE,
     ):
         require_mask_model(model)
         self.names = model.parts.mode.images
@@ -70,6 +78,10 @@ class ModelMasks:
         self.model, self.seed, self.steps = model, seed, steps
         self.max_area, self.max_attempts = max_area, max_attempts
         self.grid = (image or model).grid
+        self.numbers: Table | None = None
+        if model.numbers is not None:
+            shown = image.numbers.positions if image and image.numbers else EVERYWHERE
+            self.numbers = restricted(model.numbers, "--seg-model", within, shown)
 
     def block(self, indices: Sequence[int]) -> Masks:
         """Draw every index, then invalid ones again; each attempt computes the whole block."""
@@ -83,12 +95,12 @@ class ModelMasks:
             values[invalid] = again
             for number, fault in zip(invalid, found, strict=True):
                 faults[number].append(fault)
-        return Masks(values, faults)
+        return Masks(values, faults, self._numbers(indices, map(len, faults)))
 
-    def again(self, index: int, attempt: int) -> tuple[Tensor, str]:
+    def again(self, index: int, attempt: int) -> Masks:
         """Draw one index alone, so that no other pair depends on it."""
         values, faults = self._draw([index], attempt)
-        return values[0], faults[0]
+        return Masks(values, [faults], self._numbers([index], [attempt]))
 
     def fault(self, mask: Tensor) -> str:
         """Return `empty` or `too_large`, or an empty string for a valid mask."""
@@ -120,6 +132,15 @@ class ModelMasks:
     def _attempt(self, indices: Sequence[int], attempt: int) -> Tensor:
         generators = [seeds.stream(self.seed, "mask", index, attempt) for index in indices]
         condition = torch.empty(len(indices), 0, *self.model.grid.shape)
-        return torch.where(
-            draw_samples(self.model, condition, generators, self.steps) > 0, 1.0, -1.0
-        )
+        numbers = self._numbers(indices, [attempt] * len(indices))
+        drawn = draw_samples(self.model, condition, generators, self.steps, numbers)
+        return torch.where(drawn > 0, 1.0, -1.0)
+
+    def _numbers(self, indices: Sequence[int], attempts: Iterable[int]) -> list[Row]:
+        """Draw what the model is given for each index at its attempt; nothing if it is given none."""
+        if self.numbers is None:
+            return []
+        return [
+            self.numbers.drawn(self.seed, "mask numbers", *each)
+            for each in zip(indices, attempts, strict=True)
+        ]

@@ -19,6 +19,7 @@ from medgen.data.scans.layouts import mask_names
 from medgen.errors import CheckpointError, Problem, RecipeError
 from medgen.evaluation.manifest_lines import is_file_name
 from medgen.generation.manifest import sha256
+from medgen.generation.numbers import Row, Table, as_given, table
 from medgen.run import checkpoint, optim
 from medgen.run.assemble import Parts, Saved, build, default_device
 from medgen.run.weights import load_into
@@ -30,7 +31,7 @@ class Model(NamedTuple):
     training data.
 
     grid: of a generated sample. masks: names of the channels that are masks. digest: sha256 of the
-    file.
+    file. numbers: of its training slices; None if it is given none.
     """
 
     recipe: Recipe
@@ -39,6 +40,7 @@ class Model(NamedTuple):
     grid: Grid
     masks: frozenset[str]
     digest: str
+    numbers: Table | None = None
 
 
 def load_model(
@@ -67,7 +69,8 @@ def load_model(
     parts.network.eval().requires_grad_(False)
     if state["channels_last"]:
         optim.use_channels_last(parts.network, recipe.data.axes)
-    return Model(recipe, parts, device, grid, mask_names(recipe.data), digest)
+    known = table(path, parts.mode, state["data"])
+    return Model(recipe, parts, device, grid, mask_names(recipe.data), digest, known)
 
 
 def _spacing(path: Path, state: Mapping[str, Any]) -> float:
@@ -115,14 +118,19 @@ def _check_names(path: Path, mode: Mode) -> None:
 
 
 def draw_samples(
-    model: Model, condition: Tensor, generators: Sequence[torch.Generator], steps: int | None
+    model: Model,
+    condition: Tensor,
+    generators: Sequence[torch.Generator],
+    steps: int | None,
+    numbers: Sequence[Row] = (),
 ) -> Tensor:
-    """Sample `[batch, channel, *space]` in [-1, 1] on the CPU, for conditions in [-1, 1]."""
-    _, space, strategy, network = model.parts
+    """Sample `[batch, channel, *space]` in [-1, 1] on the CPU, for conditions in [-1, 1].
+
+    numbers: of each sample, by name, where the model is given any.
+    """
+    mode, space, strategy, network = model.parts
     draw = sampling.noise(generators, space.shape(condition.shape[2:]), model.device)
+    condition, given = condition.to(model.device), as_given(numbers, mode.numbers, model.device)
     with sampling.autocast(model.device, model.recipe.training.precision):
-        return (
-            sampling.sample(strategy, space, network, condition.to(model.device), draw, steps)
-            .float()
-            .cpu()
-        )
+        made = sampling.sample(strategy, space, network, condition, draw, steps, numbers=given)
+    return made.float().cpu()

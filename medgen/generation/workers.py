@@ -17,11 +17,11 @@ from typing import Any
 import torch
 
 from medgen.errors import MedgenError, Problem, RankError, StoppedError
-from medgen.generation import pairs
-from medgen.generation.blocks import Indices
+from medgen.generation import pair_writer
+from medgen.generation.indices import Indices
 from medgen.ranks import place, process_group
-from medgen.ranks.launcher import Supervisor, surroundings
 from medgen.ranks.place import NOTES, Place
+from medgen.ranks.supervisor import Supervisor, surroundings
 from medgen.system import console
 from medgen.system.signals import NAMES, Stop
 
@@ -162,4 +162,4 @@ class GenerateWorkers(Supervisor):
     def _stopped(self, number: int) -> MedgenError:
         stop = Stop(self.command)
         stop.reason = NAMES[signal.Signals(number)]
-        return pairs.stopped(self.out, stop)
+        return pair_writer.stopped(self.out, stop)

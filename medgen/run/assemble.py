@@ -14,15 +14,16 @@ from torch import nn
 from medgen import seeds
 from medgen.api.interfaces import Callback, Space
 from medgen.api.recipe import CallbackSettings, Recipe
-from medgen.api.values import Batch, Mode
+from medgen.api.values import Mode
 from medgen.config.blame import building, require
 from medgen.data.scans.layouts import mask_names
+from medgen.data.store import slice_numbers
 from medgen.data.store.latent_store import LatentStore, open_latent_store
 from medgen.data.store.loader import Loader
 from medgen.data.store.store import SliceStore, open_store
 from medgen.errors import CheckpointError, Problem
 from medgen.ranks import collectives
-from medgen.run import choices, optim
+from medgen.run import auto_settings, optim
 from medgen.run.metrics_file import MetricsFile
 from medgen.run.run import TrainingRun
 from medgen.system.console import progress
@@ -63,7 +64,7 @@ def build(recipe: Recipe, device: torch.device, saved: Saved | None = None) -> P
     if saved is not None:
         _restore_space(space, saved)
     channels = space.channels
-    given = 0 if recipe.strategy.unconditional else space.condition_channels
+    given = 0 if recipe.strategy.unconditional else space.condition_channels + len(mode.numbers)
     seeds.seed_globals(recipe.run.seed, "init")
     with building(f"network.{names['network']}"):
         network = recipe.network.build(channels + given, channels, *_axes(recipe))
@@ -93,7 +94,7 @@ def assemble(
     saved: checkpoint that the caller loads next. callbacks: additional ones, by name.
     """
     device = device or default_device()
-    recipe = choices.settle(recipe, device)
+    recipe = auto_settings.settle(recipe, device)
     parts = build(recipe, device, saved)
     with collectives.first_on_node():
         store = prepare_data(recipe, parts.mode)
@@ -122,10 +123,13 @@ def _losses(recipe: Recipe, device: torch.device) -> Iterator[tuple[str, Any]]:
 def prepare_data(recipe: Recipe, mode: Mode) -> SliceStore:
     """Open the slice store of a recipe's data.
 
-    A missing store is built first, with a progress bar.
+    A missing store is built first, with a progress bar; then the mode's numbers are measured.
     """
     with progress("slice store", unit="steps, two per patient") as bar:
-        return open_store(recipe.data, mode.names, mask_names(recipe.data), progress=bar.update)
+        store = open_store(recipe.data, mode.names, mask_names(recipe.data), progress=bar.update)
+    for name in mode.numbers:
+        slice_numbers.measured(store, name)
+    return store
 
 
 def prepare_images(
@@ -145,7 +149,7 @@ def prepare_images(
     if new:
         feed = Loader(store, parts.mode, "train", prepared=prepared)
         batches = (feed.stored(part) for part in _parts(feed.size))
-        space.calibrate(Batch(*(each.to(device).float() for each in batch)) for batch in batches)
+        space.calibrate(batch.map(lambda part: part.to(device).float()) for batch in batches)
         feed.close()
     return prepared
 

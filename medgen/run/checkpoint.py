@@ -49,8 +49,8 @@ def save(state: Mapping[str, Any], path: Path, previous: Path | None = None) -> 
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The state in a checkpoint, on the CPU. Raises CheckpointError if a record or a key is not as
-    it was saved.
+    """Return the state in a checkpoint, on the CPU. Raises CheckpointError if a record or a key is
+    not as it was saved.
     """
     verify(path)
     return _check_keys(path, archive.read(path))
@@ -73,7 +73,7 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def load_any(path: Path) -> dict[str, Any]:
-    """What is in a file, verified; if medgen wrote it, its keys too."""
+    """Return what is in a file, verified; if medgen wrote it, its keys too."""
     verify(path)
     state = archive.read(path)
     if not isinstance(state, dict):
@@ -86,7 +86,7 @@ def load_any(path: Path) -> dict[str, Any]:
 
 
 def _find_weights(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Where programs put their weights: on top, or under one of a few names."""
+    """Return where programs put their weights: on top, or under one of a few names."""
     for each in (state, *(state.get(name) for name in FOREIGN)):
         if (
             isinstance(each, Mapping)
@@ -115,7 +115,7 @@ def _stamp(path: Path) -> tuple[int, ...]:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether the file is worth keeping in the place of the one before."""
+    """Return whether the file is worth keeping in the place of the one before."""
     if _whole.get(path) == _stamp(path):
         return True
     try:

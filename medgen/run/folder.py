@@ -26,7 +26,7 @@ from medgen.errors import (
     StorageError,
     reason,
 )
-from medgen.run import checkpoint, choices
+from medgen.run import auto_settings, checkpoint
 from medgen.run.versions import versions
 from medgen.system import files, locks
 from medgen.system.console import warn
@@ -81,7 +81,7 @@ def find_unfinished(recipe: Recipe) -> Path | None:
             about = _about(folder)
         except PermissionError:  # another user's
             continue
-        same = about.get("recipe") == identity(choices.fill(recipe, about))
+        same = about.get("recipe") == identity(auto_settings.fill(recipe, about))
         if same and about.get("status") != "complete" and has_checkpoint(folder):
             return folder
     return None

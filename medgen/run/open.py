@@ -11,7 +11,7 @@ from medgen.api.recipe import Recipe
 from medgen.config import compatibility
 from medgen.config.recipe import from_toml
 from medgen.errors import DataError, Problem
-from medgen.run import checkpoint, choices, folder
+from medgen.run import auto_settings, checkpoint, folder
 from medgen.run.assemble import Saved, assemble
 from medgen.run.run import TrainingRun
 
@@ -36,7 +36,7 @@ def restore(
     """
     state, source = folder.latest_state(where)
     old = from_toml(state["recipe"], source=str(source))
-    recipe = choices.fill(recipe, choices.of(old))
+    recipe = auto_settings.fill(recipe, auto_settings.of(old))
     compatibility.check(old, recipe, where)
     run = assemble(recipe, where, saved=Saved(state, source), callbacks=callbacks)
     _check_data(run, state, source)

@@ -17,7 +17,7 @@ import pluggy
 from medgen.api.hooks import Lifecycle
 from medgen.api.interfaces import Callback
 from medgen.ranks import collectives, heartbeat
-from medgen.run import choices, saving
+from medgen.run import auto_settings, saving
 from medgen.run.state import RunState
 from medgen.run.stopping import Stopping
 from medgen.run.weights import load_into
@@ -76,8 +76,8 @@ class TrainingRun(RunState):
         "auto"` for the run's life.
         """
         self.compiles = works
-        if works or self.recipe.training.compile == choices.AUTO:
-            self.recipe = choices.fill(self.recipe, {"compile": works})
+        if works or self.recipe.training.compile == auto_settings.AUTO:
+            self.recipe = auto_settings.fill(self.recipe, {"compile": works})
 
     @property
     def current(self) -> TrainingRun | None:

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from medgen.api.interfaces import Callback
 from medgen.config.recipe import public_toml
+from medgen.data.store import slice_numbers
 from medgen.errors import CheckpointError, Problem, StorageError
 from medgen.run import checkpoint
 from medgen.run.versions import versions
@@ -99,12 +102,16 @@ def _restore(run: RunState, state: Mapping[str, Any], source: Path) -> None:
 def _data(run: RunState) -> dict[str, Any]:
     sizes = {"train": run.train.size, "val": run.val.size}
     patients = {split: run.store.patients(split) for split in sizes}
-    return {
+    about: dict[str, Any] = {
         "fingerprint": run.store.fingerprint,
         "spacing": run.store.grid.spacing[0],
         "samples": sizes,
         "patients": patients,
     }
+    if run.mode.numbers:
+        joint = slice_numbers.joint(run.store, run.mode.numbers, run.train.rows)
+        about["numbers"] = {name: torch.from_numpy(each) for name, each in joint.items()}
+    return about
 
 
 def _with_state(run: RunState) -> list[tuple[str, Callback]]:

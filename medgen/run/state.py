@@ -120,5 +120,7 @@ class RunState:
 
     def to_device(self, batch: Batch) -> Batch:
         """Move a batch of a loader's `at` or `stored` to the device, prepared by the space."""
-        image, condition = (part.to(self.device, non_blocking=True).float() for part in batch)
-        return Batch(image if self.train.prepared else self.space.prepare(image), condition)
+        moved = batch.map(lambda part: part.to(self.device, non_blocking=True).float())
+        if self.train.prepared:
+            return moved
+        return moved._replace(image=self.space.prepare(moved.image))

@@ -23,7 +23,7 @@ def key_paths(value: object, prefix: str = "") -> Iterator[str]:
 
 
 def tensors(value: object, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor in nested dicts and lists, with its path."""
+    """Yield every tensor in nested dicts and lists, with its path."""
     if isinstance(value, torch.Tensor):
         yield prefix.rstrip("/"), value
     items = (
@@ -38,5 +38,5 @@ def tensors(value: object, prefix: str = "") -> Iterator[tuple[str, torch.Tensor
 
 
 def size(state: Mapping[str, Any]) -> int:
-    """Bytes of all tensors."""
+    """Return bytes of all tensors."""
     return sum(value.nbytes for _, value in tensors(state))

@@ -47,12 +47,12 @@ def fail(error: MedgenError) -> None:
 
 
 def say(text: str) -> None:
-    """One line on stdout, as it is."""
+    """Print one line on stdout, as it is."""
     out.print(printable(text), markup=False)
 
 
 def warn(text: str) -> None:
-    """One line on stderr that a user should know of, though the work goes on."""
+    """Print one line on stderr that a user should know of, though the work goes on."""
     err.print(f"medgen: warning: {printable(text)}", markup=False)
 
 
@@ -60,10 +60,10 @@ class Progress(Protocol):
     """How far some work has come."""
 
     def advance(self, n: int = 1) -> None:
-        """So many more are done."""
+        """Note that so many more are done."""
 
     def update(self, done: int, total: int) -> None:
-        """So many of so many are done, for work that finds out later how much there is."""
+        """Note that so many of so many are done, for work that finds out later how much there is."""
 
 
 @contextlib.contextmanager
@@ -105,7 +105,7 @@ class _Bar:
 
 
 class _Lines:
-    """Print a line at each tenth, at most one a second, at the end, and at least every half minute."""
+    """A line at each tenth, at most one a second, at the end, and at least every half minute."""
 
     def __init__(self, description: str, total: int, unit: str):
         self._name, self._unit = description, unit
@@ -134,7 +134,7 @@ class _Lines:
 
 
 def clock(seconds: float) -> str:
-    """`03:21`, or `1:03:21` from an hour on."""
+    """Return `03:21`, or `1:03:21` from an hour on."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes:02d}:{rest:02d}"

@@ -105,7 +105,7 @@ def recover(folder: Path) -> None:
 
 
 def current(path: Path) -> Path:
-    """The file, or where it was put aside, if a process was killed before `recover` gave it back."""
+    """Return the file, or where it lies if a process was killed before `recover` gave it back."""
     aside = path.with_name(f"{ASIDE}{path.name}")
     return aside if not exists(path) and exists(aside) else path
 
@@ -158,7 +158,7 @@ def exists(path: Path) -> bool:
 
 
 def unreadable(path: Path, error: OSError) -> StorageError:
-    """The line about a file that may be whole, and cannot be read now."""
+    """Return the line about a file that may be whole, and cannot be read now."""
     what = f"cannot be read ({error.strerror or error})"
     return StorageError(
         Problem(path, what, "It is left as it is: see to that, then give the same command again")
@@ -166,7 +166,7 @@ def unreadable(path: Path, error: OSError) -> StorageError:
 
 
 def free_space(folder: Path) -> int | None:
-    """Bytes, or None where the file system does not say."""
+    """Return bytes, or None where the file system does not say."""
     try:
         usage = shutil.disk_usage(folder)
     except OSError:

@@ -121,7 +121,7 @@ def _is_held(path: Path) -> bool:
 
 
 def lives(owner: Owner | None) -> bool:
-    """Whether an owner is a process of this machine that has not ended."""
+    """Return whether an owner is a process of this machine that has not ended."""
     if owner is None or _is_elsewhere(owner):
         return False
     try:
@@ -134,13 +134,13 @@ def lives(owner: Owner | None) -> bool:
 
 
 def is_mine(path: Path) -> bool:
-    """Whether an owner file names this very process."""
+    """Return whether an owner file names this very process."""
     owner, me = read(path), _me()
     return owner is not None and all(owner.get(key) == me[key] for key in ("pid", "node", "born"))
 
 
 def read(path: Path) -> Owner | None:
-    """The owner that a file names."""
+    """Read the owner that a file names."""
     try:
         owner = json.loads(path.read_text())
     except (FileNotFoundError, ValueError):
@@ -158,7 +158,7 @@ def born(pid: int) -> str:
 
 
 def describe(owner: Owner) -> str:
-    """`pid 4711 on node gpu-06 since 12:03 (SLURM 24160)`"""
+    """Return `pid 4711 on node gpu-06 since 12:03 (SLURM 24160)`."""
     job = f" (SLURM {owner['job']})" if owner.get("job") else ""
     return f"pid {owner.get('pid')} on node {owner.get('node')} since {owner.get('since')}{job}"
 

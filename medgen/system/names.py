@@ -15,18 +15,18 @@ def raw(name: str) -> bytes:
 
 
 def native(text: str) -> str:
-    """Text from a recipe as the name of a file, which the locale's encoding may be too small for."""
+    """Return text from a recipe as a file's name, for which the locale's encoding may be too small."""
     return os.fsdecode(raw(text))
 
 
 def portable(name: str) -> str:
-    """The name of a file as text for a recipe, which is UTF-8."""
+    """Return the name of a file as text for a recipe, which is UTF-8."""
     return os.fsencode(name).decode("utf-8", "surrogateescape")
 
 
 def key(name: str) -> bytes:
-    """Bytes to order, pair and hash the names of files by, the same in every locale and in both
-    forms of accents.
+    """Return bytes to order, pair and hash the names of files by, the same in every locale and in
+    both forms of accents.
 
     macOS writes `e` and an accent (NFD) where others write one character (NFC).
     """
@@ -34,10 +34,10 @@ def key(name: str) -> bytes:
 
 
 def composed(name: str) -> str:
-    """The name of a file with accents as one character each (NFC), as the locale shows it."""
+    """Return the name of a file with accents as one character each (NFC), as the locale shows it."""
     return os.fsdecode(key(name))
 
 
 def is_utf8(text: str) -> bool:
-    """Whether a recipe, which is UTF-8, can hold a text."""
+    """Return whether a recipe, which is UTF-8, can hold a text."""
     return not any("\udc80" <= each <= "\udcff" for each in text)

@@ -65,9 +65,7 @@ class Stop:
 
 @contextmanager
 def answered(answer: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Signals that ask for an end go to `answer`; SIGHUP, which a closing terminal sends, not where
-    `nohup` said so.
-    """
+    """Send signals that ask for an end to `answer`, but SIGHUP of a closing terminal under `nohup`."""
     meant = [
         each for each in NAMES if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN
     ]
@@ -81,9 +79,7 @@ def answered(answer: Callable[[int, FrameType | None], None]) -> Iterator[None]:
 
 @contextmanager
 def asked_to_stop(command: str) -> Iterator[Stop]:
-    """The first signal sets the reason and does nothing else; one that is sent again ends the
-    process at once.
-    """
+    """Let the first signal set the reason and nothing else; a repeated one ends the process."""
     stop, ear = Stop(command), RepeatFilter()
 
     def handle(number: int, _: FrameType | None) -> None:

@@ -76,14 +76,12 @@ class Steady:
                     other.flush()
 
     def line(self) -> str:
-        """What happened to it."""
+        """Return what happened to it."""
         error = self.error
         return f"{self.name}: cannot be written ({error.strerror or error if error else 'lost'})."
 
     def _discard(self) -> None:
-        """From now on the file handle leads nowhere, also for what C++ prints and for processes
-        that inherit it.
-        """
+        """Lead a handle nowhere from now on, also for C++ and for processes that inherit it."""
         with contextlib.suppress(OSError, ValueError):
             handle = self.stream.fileno()
             nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -128,13 +126,13 @@ def open_closed() -> None:
 
 
 def only_log() -> None:
-    """From now on files are written that count, and what is printed is a log of that."""
+    """Treat what is printed as a log from now on, as files are written that count."""
     for each in _steady.values():
         each.working = True
 
 
 def cut_result() -> Problem | None:
-    """The line about a result that could not be printed, where what is printed is all there is."""
+    """Describe a result that could not be printed, where what is printed is all there is."""
     out = _steady.get("stdout")
     if out is None:
         return None
@@ -146,7 +144,7 @@ def cut_result() -> Problem | None:
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether a stream, if there is one, is a terminal."""
+    """Return whether a stream, if there is one, is a terminal."""
     try:
         return stream is not None and bool(stream.isatty())
     except (OSError, ValueError):

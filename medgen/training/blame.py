@@ -65,7 +65,7 @@ def _hooks(run: TrainingRun) -> Iterator[tuple[str, CodeType, str]]:
 
 
 def _part_at_fault(recipe: Recipe, error: BaseException) -> str | None:
-    """The table whose plugin has the innermost frame of its own in the traceback."""
+    """Return the table whose plugin has the innermost frame of its own in the traceback."""
     if isinstance(error, RuntimeError) and DEVICE.search(str(error)):
         return None
     modules, packages = dict[str, list[str]](), dict[str, list[str]]()
@@ -82,7 +82,7 @@ def _part_at_fault(recipe: Recipe, error: BaseException) -> str | None:
 
 
 def _homes(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """Tables of a recipe, and the modules that their plugins are in."""
+    """Yield tables of a recipe, and the modules that their plugins are in."""
     for kind, name in recipe.names.items():
         yield f"{kind}.{name}", type(getattr(recipe, kind)).__module__
     for kind in SEVERAL:

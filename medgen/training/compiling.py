@@ -14,7 +14,7 @@ import torch
 
 from medgen.errors import MedgenError, Problem, RecipeError, StoppedError
 from medgen.ranks import collectives, heartbeat
-from medgen.run import choices
+from medgen.run import auto_settings
 from medgen.run.run import TrainingRun
 from medgen.system import torch_private
 from medgen.system.console import warn
@@ -49,8 +49,8 @@ class Fault(NamedTuple):
 
 
 def settle(run: TrainingRun, compiled: Callable[[], None], eager: Callable[[], None]) -> bool:
-    """Whether to compile, as tried once a process. Collective. Raises RecipeError if it fails and
-    has to work.
+    """Return whether to compile, as tried once a process. Collective. Raises RecipeError if it
+    fails and has to work.
 
     compiled, eager: compute what a step does, but for its updates.
     """
@@ -66,7 +66,7 @@ def settle(run: TrainingRun, compiled: Callable[[], None], eager: Callable[[], N
     run.settle_compile(fault is None)
     if fault is None:
         return True
-    if wanted != choices.AUTO:
+    if wanted != auto_settings.AUTO:
         with heartbeat.busy(), memory_check.untouched(run):
             eager()  # if this fails too, that is the fault
         raise error(fault, run)
@@ -81,7 +81,7 @@ class _Trial:
 
 
 def is_underway() -> bool:
-    """Whether the compiler is being tried, which takes minutes and has nothing to lose."""
+    """Return whether the compiler is being tried, which takes minutes and has nothing to lose."""
     return _Trial.underway
 
 
@@ -95,7 +95,7 @@ def _trying() -> Iterator[None]:
 
 
 def _fault(run: TrainingRun, work: Callable[[], None]) -> Fault | None:
-    """What is wrong, as the first rank has it for which something is."""
+    """Return what is wrong, as the first rank has it for which something is."""
     mine = None
     with heartbeat.busy(), memory_check.untouched(run):
         try:
@@ -129,7 +129,7 @@ def _probe(device: torch.device) -> None:
 
 
 def error(fault: Fault, run: TrainingRun) -> RecipeError:
-    """The one line for a run that cannot be compiled but has to be."""
+    """Return the one line for a run that cannot be compiled but has to be."""
     began = f", and {run.dir} has been compiled up to step {run.step}" if run.step else ""
     return RecipeError(
         Problem(
@@ -141,12 +141,12 @@ def error(fault: Fault, run: TrainingRun) -> RecipeError:
 
 
 def is_failure(caught: BaseException, run: TrainingRun) -> bool:
-    """Whether an error is one of torch's compiler, which may compile in the midst of a run, too."""
+    """Return whether an error is one of torch's compiler, which may also compile during a run."""
     return run.compiles and isinstance(caught, torch_private.compiler_errors())
 
 
 def read(caught: BaseException) -> Fault:
-    """What an error of the compiler, of many lines, says in one, and what it asks for."""
+    """Return what an error of the compiler, of many lines, says in one, and what it asks for."""
     text = f"{type(caught).__name__}: {caught}"
     lines = [line.strip() for line in str(caught).splitlines() if line.strip()] or [text]
     said = next(

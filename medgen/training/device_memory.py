@@ -23,7 +23,7 @@ and file cache.
 
 
 def peak(device: torch.device) -> float:
-    """The most bytes in use since `forget`: allocated on the GPU, or resident in this process."""
+    """Return peak bytes since `forget`: allocated on the GPU, or resident in this process."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
     most = _number(PROCESS / "status", "VmHWM")
@@ -40,8 +40,7 @@ def forget(device: torch.device) -> None:
 
 
 def room(device: torch.device) -> float | None:
-    """Bytes that may be in use in all: those that are, and what the GPU, or the machine and a job's
-    limit, have left.
+    """Return the bytes that may be in use: those that are, and what GPU, machine and job have left.
 
     None: it cannot be told.
     """
@@ -54,8 +53,8 @@ def room(device: torch.device) -> float | None:
 
 
 def _left_by_limits() -> Iterator[float]:
-    """What each limit on this process's control group and those above it leaves; Slurm and Docker
-    set such limits.
+    """Yield what each limit on this process's control group and those above it leaves; Slurm and
+    Docker set such limits.
     """
     with suppress(OSError):
         for line in (PROCESS / "cgroup").read_text().splitlines():
@@ -77,7 +76,7 @@ def _left_by(folder: Path, limit: str, used: str, cached: str) -> Iterator[float
 
 
 def _number(path: Path, name: str) -> int | None:
-    """The number after a name at the start of a line of a file, in its own unit."""
+    """Return the number after a name at the start of a file's line, in its own unit."""
     with suppress(OSError):
         found = re.search(rf"^{name}:?\s+(\d+)", path.read_text(), re.MULTILINE)
         return int(found[1]) if found else None

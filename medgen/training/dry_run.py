@@ -31,7 +31,7 @@ class Measured(NamedTuple):
 
 
 def lines(run: TrainingRun) -> Iterator[str]:
-    """FLOPs of an image, a step, its memory, the whole run, and the batch size that would fit.
+    """Yield lines: FLOPs of an image, a step, its memory, the whole run, the fitting batch size.
 
     The run is used up. Of several devices, what one of them will have to do is measured.
     """
@@ -60,8 +60,8 @@ def lines(run: TrainingRun) -> Iterator[str]:
 def _from_few(
     run: TrainingRun, training: TrainingSettings, images: int, one: float
 ) -> Iterator[str]:
-    """What a step that would take long to try on a CPU may cost; one: seconds that an image took,
-    the first time.
+    """Yield what a step that would take long to try on a CPU may cost; one: seconds that an image
+    took, the first time.
     """
     few = (
         min(images // 4, int(LONG / (6 * one))) // training.accumulate * training.accumulate
@@ -96,7 +96,7 @@ def measure(run: TrainingRun, images: int) -> Measured:
 
 
 def _measure_more(run: TrainingRun, images: int) -> Measured | None:
-    """None if so many do not fit."""
+    """Measure so many; None if they do not fit."""
     try:
         return measure(run, images)
     except torch.OutOfMemoryError:
@@ -104,13 +104,13 @@ def _measure_more(run: TrainingRun, images: int) -> Measured | None:
 
 
 def per_image(one: Measured, other: Measured) -> float:
-    """Bytes by which an image more raises the peak."""
+    """Return bytes by which an image more raises the peak."""
     return (one.memory - other.memory) / (one.images - other.images)
 
 
 def largest(one: Measured, other: Measured, free: float) -> int:
-    """Images for which a straight line through two measured steps reaches `free` bytes; 0 if it
-    does not rise.
+    """Return images for which a straight line through two measured steps reaches `free` bytes; 0 if
+    it does not rise.
     """
     each = per_image(one, other)
     return max(0, int((free - one.memory) / each) + one.images) if each > 0 else 0
@@ -134,7 +134,7 @@ def _total(steps: int, seconds: float) -> str:
 def _fits(
     run: TrainingRun, training: TrainingSettings, step: Measured, other: Measured | None
 ) -> Iterator[str]:
-    """From two steps, if one can tell from them. The processes of a CPU share its memory."""
+    """Yield from two steps, if one can tell from them. The processes of a CPU share its memory."""
     room, sharing = (
         device_memory.room(run.device),
         training.devices if run.device.type == "cpu" else 1,

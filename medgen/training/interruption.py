@@ -73,9 +73,7 @@ def at_work(where: Path) -> Iterator[Signals]:
 
 
 def _refused(error: OSError, where: Path) -> MedgenError | None:
-    """The line about what the system refused, or about what others did to the run's folder; None
-    for a mistake.
-    """
+    """Describe what the system refused or others did to the run's folder; None for a mistake."""
     if told := of_system(error, where, "go on"):
         return told
     path = error.filename if isinstance(error.filename, str) else ""

@@ -17,7 +17,7 @@ def mask_channels(names: Sequence[str], masks: Collection[str]) -> list[int]:
 
 
 def has_masks(mode: Mode, masks: Collection[str]) -> bool:
-    """Whether `lesion_masks` finds any in a batch of a mode."""
+    """Return whether `lesion_masks` finds any in a batch of a mode."""
     own = () if mode.pooled else mode.images
     return bool(mask_channels((*mode.condition, *own), masks))
 

@@ -20,7 +20,7 @@ from medgen.training.phases import PhasedRun
 
 @contextmanager
 def explained_memory(run: TrainingRun | PhasedRun, kept: bool = True) -> Iterator[None]:
-    """Out of memory is no bug: say what would fit, without changing the result."""
+    """Explain a lack of memory, which is no bug, by what would fit without changing the result."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -52,7 +52,7 @@ def _too_large(work: TrainingRun | PhasedRun, text: str, kept: bool) -> Problem:
 
 
 def _smaller(run: TrainingRun) -> tuple[str, str]:
-    """A change that needs less memory and changes no result, if there is one, and the advice."""
+    """Return a change that needs less memory and changes no result, if any, and the advice."""
     if run.trial and run.trial.what != "training":
         change = run.trial.smaller
         return (

@@ -16,15 +16,12 @@ from medgen.run.run import TrainingRun
 
 
 def due(run: TrainingRun) -> bool:
-    """Only where memory is a fixed budget that tells when it is used up; a CPU's is not, and a step
-    there is slow.
-    """
+    """Return True where memory is a fixed budget; a CPU's is not, and its steps are slow."""
     return run.device.type == "cuda" and not run.complete
 
 
 def check(run: TrainingRun, passes: Callable[[], None]) -> None:
-    """Train a step without its update, then all that callbacks rehearse, as to
-    `medgen_memory_check`. Changes nothing.
+    """Run a step without its update, then each callback's `medgen_memory_check`; change nothing.
 
     passes: every turn's forward and backward pass, at the size of a real step.
     """
@@ -39,7 +36,7 @@ def check(run: TrainingRun, passes: Callable[[], None]) -> None:
 
 @contextmanager
 def untouched(run: TrainingRun) -> Iterator[None]:
-    """While something is tried out: generators, buffers and gradients are as before afterwards."""
+    """Leave generators, buffers and gradients as they were before the block."""
     turns = [cast(nn.Module, turn) for turn in run.turns.values()]
     buffers = [(each, each.clone()) for turn in turns for each in turn.buffers()]
     cuda = [run.device] if run.device.type == "cuda" else []
@@ -53,7 +50,7 @@ def untouched(run: TrainingRun) -> Iterator[None]:
 
 
 def _moments(run: TrainingRun) -> list[torch.Tensor]:
-    """What AdamW will hold from the first update on."""
+    """Return what AdamW will hold from the first update on."""
     new = [
         p
         for name, each in run.turns.items()

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from medgen.api.interfaces import DiffusionLoss, DiffusionStrategy, LossFunction, Space, Turn
 from medgen.api.values import BINS, TIME_SCALE, Batch, Draws, Mode, Noisy, TurnOutput
-from medgen.training import painting
+from medgen.training import lesion_region
+from medgen.training.number_channels import conditions
 
 
 class Objective(nn.Module, Turn):
@@ -46,11 +47,14 @@ class Objective(nn.Module, Turn):
 
     def forward(self, batch: Batch, draws: Draws, before: TurnOutput | None = None) -> TurnOutput:
         """Losses by name, each `[batch]`, for images and conditions in [-1, 1]."""
-        image, condition = batch  # no condition: zero channels
-        region = painting.region(self.mode, self.space, condition)  # everywhere: nothing is given
+        image, condition, numbers = batch  # no condition: zero channels
+        region = lesion_region.region(
+            self.mode, self.space, condition
+        )  # everywhere: nothing is given
         x0 = self.space.encode(image, draws)
         noisy = region.noise_inside(self.strategy.corrupt(x0, draws))
-        output = self.network(torch.cat([noisy.x, self.space.condition(condition)], dim=1), noisy.t)
+        given = conditions(self.space, condition, numbers)
+        output = self.network(torch.cat([noisy.x, given], dim=1), noisy.t)
         prediction = self.strategy.read(output, noisy.x, noisy.t)  # fp32
         prediction = region.truth_outside(prediction, noisy)
         losses = {name: region.mean(loss(prediction, noisy)) for name, loss in self.losses.items()}

@@ -19,7 +19,7 @@ from medgen.api.recipe import PhasedSettings, Recipe
 from medgen.config.blame import building
 from medgen.errors import Problem, StoppedError, continue_command
 from medgen.ranks import collectives
-from medgen.run import choices, folder
+from medgen.run import auto_settings, folder
 from medgen.run.open import begin, restore
 from medgen.system.signals import exit_code_for
 from medgen.training import trainer
@@ -29,22 +29,20 @@ if TYPE_CHECKING:
 
 
 def owner(recipe: Recipe) -> PhasedSettings | None:
-    """The callback's settings, if any, that make a run of this recipe one of child runs."""
+    """Return the settings of the callback, if any, that splits a run into child runs."""
     return next(
         (each for each in recipe.callbacks.values() if isinstance(each, PhasedSettings)), None
     )
 
 
 def recipes(recipe: Recipe) -> list[Recipe]:
-    """What is trained: the recipe itself, or those of its child runs."""
+    """Return what is trained: the recipe itself, or those of its child runs."""
     owning = owner(recipe)
     return list(owning.phases(recipe).values()) if owning else [recipe]
 
 
 class PhasedRun:
-    """What holds child runs together. It has no network, no data and no callback but the one that
-    owns the fit.
-    """
+    """Holds child runs together, without network or data; its one callback owns the fit."""
 
     has_advanced = False
     """True once this process has finished a step of a child, or an epoch's end."""
@@ -77,9 +75,7 @@ class PhasedRun:
         self.complete = True
 
     def stop(self, reason: str) -> None:
-        """End the fit of the child before its next step; where none is trained, at once or before
-        the next one is.
-        """
+        """End the child's fit before its next step; without a child, at once or before the next."""
         self.stopping = self.stopping or reason
         if self.current is not None:
             self.current.stop(reason)
@@ -89,8 +85,7 @@ class PhasedRun:
     def child(
         self, recipe: Recipe, name: str, callbacks: Mapping[str, Callback] | None = None
     ) -> tuple[TrainingRun, bool]:
-        """A run in the folder `name` below this one's, and whether it is new; else it goes on where
-        it was saved.
+        """Return the child run in the folder `name`, restored or new, and whether it is new.
 
         callbacks: more of them, by name; their state is in the child's checkpoints.
         """
@@ -100,7 +95,7 @@ class PhasedRun:
             folder.sweep(where)
         new = not collectives.on_rank_zero(lambda: folder.has_checkpoint(where))
         with self._interruptible():
-            recipe = choices.fill(recipe, choices.of(self.recipe))
+            recipe = auto_settings.fill(recipe, auto_settings.of(self.recipe))
             run = begin(recipe, where, callbacks) if new else restore(recipe, where, callbacks)
         run.limit(self.deadline, self.until)
         return run, new
@@ -117,8 +112,8 @@ class PhasedRun:
         gc.collect()  # a run and its callbacks hold each other, and the next child needs the memory
 
     def _keep(self, child: Recipe) -> None:
-        """What was chosen for one child holds for all further ones, wherever this run goes on."""
-        filled = choices.fill(self.recipe, choices.of(child))
+        """Keep what was chosen for one child for all further ones, wherever this run goes on."""
+        filled = auto_settings.fill(self.recipe, auto_settings.of(child))
         if filled is not self.recipe:
             self.recipe = filled
             if collectives.is_rank_zero():
@@ -126,7 +121,7 @@ class PhasedRun:
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """A slice store may take many minutes to fill, longer than a signal leaves."""
+        """Let signals interrupt, as a slice store may take longer to fill than a signal leaves."""
         self._preparing = True
         try:
             yield
@@ -135,7 +130,7 @@ class PhasedRun:
 
 
 def stopped(where: Path, reason: str | None, at: str) -> StoppedError:
-    """The error that ends the process after everything is saved."""
+    """Return the error that ends the process after everything is saved."""
     return StoppedError(
         Problem(
             where, f"stopped by {reason} {at}, saved", "Continue", command=continue_command(where)

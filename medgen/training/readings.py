@@ -39,7 +39,7 @@ class Readings:
         self.skipped = (self.skipped + bad) * bad
 
     def discard(self) -> None:
-        """Forget what was not read: steps that are no part of the run."""
+        """Forget unread values, of steps that are no part of the run."""
         self.pending.clear()
 
     def flush(self) -> None:

@@ -12,7 +12,7 @@ from medgen.api.recipe import Recipe
 from medgen.config.checks import require_equal_shares
 from medgen.data.store import cache_folder
 from medgen.data.store.file_memo import cache_root
-from medgen.run import choices
+from medgen.run import auto_settings
 from medgen.run.assemble import default_device
 from medgen.run.open import begin
 from medgen.run.run import TrainingRun
@@ -29,8 +29,8 @@ def dry_run(recipe: Recipe) -> None:
     The slice store is filled and kept, as training reads the same.
     """
     began, device, asked = time.time(), default_device(), recipe.training.precision
-    recipe = choices.settle(recipe, device)
-    choices.tell(recipe, device, asked)
+    recipe = auto_settings.settle(recipe, device)
+    auto_settings.tell(recipe, device, asked)
     for each in recipes(recipe):
         require_equal_shares(each, each.training.devices)
         with rehearsal(each) as run:
@@ -47,7 +47,7 @@ def dry_run(recipe: Recipe) -> None:
 
 @contextmanager
 def rehearsal(recipe: Recipe) -> Iterator[TrainingRun]:
-    """A run in a temporary folder, of which nothing stays."""
+    """Begin a run in a temporary folder, of which nothing stays."""
     with tempfile.TemporaryDirectory() as where:
         run = begin(recipe, Path(where))
         try:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from medgen.api.interfaces import DiffusionStrategy, Space
 from medgen.api.values import DrawNoise, Predict, Prediction
-from medgen.training.painting import Given
+from medgen.training.lesion_region import Given
+from medgen.training.number_channels import conditions
 
 Watch = Callable[[float, Tensor], None]
 """Is told the time (1000 to 0) and the estimate of x0 in the space, at every evaluation of the
@@ -30,15 +31,18 @@ def sample(
     steps: int | None = None,
     watch: Watch | None = None,
     given: Given | None = None,
+    numbers: Tensor | tuple[()] = (),
 ) -> Tensor:
     """Images `[batch, channel, *space]`, clamped to [-1, 1], for conditions `[batch, channel,
     *space]` in [-1, 1].
 
     Conditions may have no channels. `draw` gives standard normal noise of the space's shape,
     `[batch, *shape]`. given: what is known of the images, where only a region of them is made.
+    numbers: `[batch, number]`, as of `Batch`.
     """
     with torch.no_grad():
-        predict = predictor(strategy, network, space.condition(condition), watch, given)
+        channels = conditions(space, condition, numbers)
+        predict = predictor(strategy, network, channels, watch, given)
         z = strategy.sample(predict, draw(), steps or strategy.sampling_steps, draw)
         return space.decode(z if given is None else torch.where(given.region, z, given.z)).clamp(
             -1, 1

@@ -14,7 +14,7 @@ from medgen.config.checks import require_equal_shares
 from medgen.config.recipe import load
 from medgen.errors import CheckpointError, Problem
 from medgen.ranks import collectives, process_group
-from medgen.run import choices, folder
+from medgen.run import auto_settings, folder
 from medgen.run.assemble import default_device
 from medgen.run.open import begin, restore
 from medgen.run.run import TrainingRun
@@ -31,12 +31,12 @@ def start(recipe: Recipe, until: int | None = None) -> Path:
     """Train a new run, or its first `until` steps. Returns its folder."""
     began, device, asked = time.time(), default_device(), recipe.training.precision
     where = Path(collectives.on_rank_zero(lambda: str(folder.create(recipe))))
-    recipe = choices.settle(recipe, device)
+    recipe = auto_settings.settle(recipe, device)
     with at_work(where) as signals:
         if collectives.is_rank_zero():
             folder.claim(where)
             folder.write_recipe(where, recipe)
-        choices.tell(recipe, device, asked)
+        auto_settings.tell(recipe, device, asked)
         with recorded(where):
             if owner(recipe):
                 return _train_children(recipe, where, began, signals, until)
@@ -73,15 +73,15 @@ def resume_with(recipe: Recipe, where: Path) -> Path:
     with at_work(where) as signals, recorded(where):
         if owner(recipe):
             old = own_recipe(where)
-            recipe = choices.fill(recipe, choices.of(old))
+            recipe = auto_settings.fill(recipe, auto_settings.of(old))
             compatibility.check(old, recipe, where)
-            choices.tell(recipe, default_device(), choices.KEPT)
+            auto_settings.tell(recipe, default_device(), auto_settings.KEPT)
             return _train_children(recipe, where, began, signals)
         run = restore(recipe, where)
         if run.complete and not run.epoch_due:
             say(f"already complete (step {run.step}/{run.total_steps})")
             return where
-        choices.tell(run.recipe, run.device, choices.KEPT)
+        auto_settings.tell(run.recipe, run.device, auto_settings.KEPT)
         if run.is_rank_zero:
             folder.write_recipe(where, run.recipe)
         with _started(run, began, signals):

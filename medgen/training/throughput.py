@@ -80,18 +80,18 @@ class Throughput:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """While a batch is waited for and handed to the device."""
+        """Measure the wait for a batch and for its way to the device."""
         began = time.monotonic()
         yield
         self._waited += time.monotonic() - began
 
     def step_done(self) -> None:
-        """After each step."""
+        """Note the end of a step."""
         if self.recompiles:
             self.recompiles.step_done()
 
     def notice(self) -> str | None:
-        """A sentence to warn with, if there is reason to."""
+        """Return a sentence to warn with, if there is reason to."""
         return self.recompiles.notice() if self.recompiles else None
 
     def read(self) -> dict[str, float]:
@@ -112,8 +112,8 @@ class Throughput:
 
 
 def flops_per_image(run: TrainingRun) -> float:
-    """FLOPs of the products and convolutions that an image takes on its way through all turns,
-    forward and backward.
+    """Return FLOPs of the products and convolutions that an image takes on its way through all
+    turns, forward and backward.
 
     What gradient checkpointing computes again is not counted. One image is sent through in
     evaluation mode, so that no weight, gradient, buffer or generator changes.
@@ -129,7 +129,7 @@ def flops_per_image(run: TrainingRun) -> float:
 
 
 def _pass(run: TrainingRun, turn: Turn, batch: Batch, before: TurnOutput | None) -> TurnOutput:
-    """A turn's result without a graph, after a backward pass whose gradients are dropped."""
+    """Return a turn's result without a graph, after a backward pass whose gradients are dropped."""
     draws = turn.draw(seeds.stream(run.recipe.run.seed, "flops", device=run.device), batch)
     with autocast(run.device, run.recipe.training.precision):
         result = turn(batch, draws, before)
@@ -141,7 +141,7 @@ def _pass(run: TrainingRun, turn: Turn, batch: Batch, before: TurnOutput | None)
 
 @functools.cache
 def peak(device: torch.device, precision: str) -> float:
-    """FLOP/s of a product of square matrices, the best of several: what the device gives at most.
+    """Measure the FLOP/s of a product of square matrices, the best of several.
 
     May exceed 1 where `precision` is fp32: convolutions may use TF32, products do not.
     """
@@ -177,17 +177,17 @@ class Recompiles:
         self._told = EXPECTED
 
     def step_done(self) -> None:
-        """The first call counts."""
+        """Take the count of graphs to begin from, at the first call."""
         if self._before is None:
             self._before = count_graphs()
 
     @property
     def count(self) -> int:
-        """How many so far."""
+        """Return how many so far."""
         return 0 if self._before is None else count_graphs() - self._before
 
     def notice(self) -> str | None:
-        """A sentence to warn with, each time there are twice as many as when it last warned."""
+        """Return a sentence to warn with, each time the count has doubled since the last."""
         if self.count <= self._told:
             return None
         self._told = 2 * self.count

@@ -20,8 +20,8 @@ from medgen.training.phases import PhasedRun, stopped
 
 
 def unfinished(work: TrainingRun | PhasedRun, began: float, at: str) -> Path:
-    """The folder, where the caller asked for no more; else raises what makes a scheduler continue,
-    or not try again.
+    """Return the folder, where the caller asked for no more; else raises what makes a scheduler
+    continue, or not try again.
     """
     reason = work.stopping or ""
     if reason.startswith(REQUEST):
@@ -32,7 +32,7 @@ def unfinished(work: TrainingRun | PhasedRun, began: float, at: str) -> Path:
 
 
 def _too_short(work: TrainingRun | PhasedRun, began: float) -> Problem:
-    """A run that would stop at the same step whenever it is continued."""
+    """Return a run that would stop at the same step whenever it is continued."""
     own, took = work.recipe.training.time_limit, f"starting took {time.time() - began:.0f} s"
     if own and began + 60 * own == work.deadline:
         where, said, fix = "training.time_limit", f"got {own:g} minutes, {took}", "Raise it"
@@ -43,8 +43,8 @@ def _too_short(work: TrainingRun | PhasedRun, began: float) -> Problem:
 
 
 def deadline(training: TrainingSettings, began: float) -> float:
-    """The time by which a process that began then must have saved; SLURM tells its own limit in
-    seconds since 1970.
+    """Return the time by which a process that began then must have saved; SLURM tells its own limit
+    in seconds since 1970.
     """
     own = began + 60 * training.time_limit if training.time_limit else math.inf
     slurm = os.environ.get("SLURM_JOB_END_TIME", "")

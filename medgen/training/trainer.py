@@ -181,9 +181,8 @@ class Trainer:
         turn.step = self.run.step
         if self.rows is None:
             return turn.draw(self._stream(name), batch)
-        whole = Batch(
-            *(each[:1].expand(self.training.batch_size, *each.shape[1:]) for each in batch)
-        )
+        count = self.training.batch_size
+        whole = batch.map(lambda each: each[:1].expand(count, *each.shape[1:]))
         return cut(
             turn.draw(self._stream(name), whole), torch.from_numpy(self.rows).to(self.run.device)
         )

@@ -12,7 +12,7 @@ Values = TypeVar("Values", bound=NamedTuple)
 
 
 def detach(step: TurnOutput) -> TurnOutput:
-    """The result of a turn as the next turn may see it: without a graph."""
+    """Return the result of a turn as the next turn may see it: without a graph."""
     losses = {name: each.detach() for name, each in step.losses.items()}
     return TurnOutput(losses, _detached(step.prediction), _detached(step.noisy))
 
@@ -22,7 +22,7 @@ def _detached(values: Values) -> Values:
 
 
 def cut(values: Values, rows: slice | Tensor) -> Values:
-    """The rows of every tensor in a NamedTuple."""
+    """Return the rows of every tensor in a NamedTuple."""
     if not values:  # of a turn that draws nothing, which may say so by ()
         return values
     return values._make(each[rows] if isinstance(each, Tensor) else each for each in values)

@@ -1,4 +1,4 @@
-"""What is measured of a model: with the same noise and times at every validation."""
+"""Measure a model, with the same noise and times at every validation."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Validation:
     def _measure(
         self, turn: Turn, batch: Batch, step: TurnOutput, truth: Tensor
     ) -> list[tuple[str, Tensor]]:
-        """truth: the images, which what the space made of them may not give back."""
+        """truth: the images, which cannot always be decoded from what the space made of them."""
         weights, lesion = self.run.recipe.loss_weights, self._lesion(batch, truth)
         total = torch.stack(
             [weights.get(name, 1.0) * each for name, each in step.losses.items()]
@@ -111,7 +111,7 @@ def register_validation(run: TrainingRun) -> None:
 
 
 def validate(run: TrainingRun) -> dict[str, float]:
-    """Ask everyone who measures, merge the answers; what rank 0 says counts for all."""
+    """Merge the answers of all `medgen_validate`; those on rank 0 count. Collective."""
     register_validation(run)
     metrics: dict[str, float] = {}
     for answer in run.hooks.medgen_validate(run=run):

@@ -38,8 +38,8 @@ class EfficientNet:
             )
 
     def distance(self, one: Tensor, two: Tensor) -> Tensor:
-        """`[batch]`, fp32, for images `[batch, channel, height, width]` in [-1, 1] (Zhang 2018, eq.
-        1, w = 1).
+        """Return `[batch]`, fp32, for images `[batch, channel, height, width]` in [-1, 1] (Zhang
+        2018, eq. 1, w = 1).
         """
         with torch.autocast(one.device.type, enabled=False):
             pairs = zip(self.features(one.float()), self.features(two.float()), strict=True)
@@ -47,7 +47,7 @@ class EfficientNet:
             return torch.stack(distances).mean(0).view(len(one), -1).mean(1)
 
     def features(self, image: Tensor) -> Iterator[Tensor]:
-        """`[batch * channel, feature, height, width]` at each tap."""
+        """Yield `[batch * channel, feature, height, width]` at each tap."""
         grey = image.flatten(0, 1)[:, None]
         x = self._norm(
             "_bn0", _same(grey.expand(-1, 3, -1, -1), self.weights["_conv_stem.weight"], 2)
@@ -59,7 +59,7 @@ class EfficientNet:
                 yield x
 
     def _block(self, name: str, x: Tensor, stride: int) -> Tensor:
-        """An inverted residual (Sandler et al. 2018, figure 3)."""
+        """Return an inverted residual (Sandler et al. 2018, figure 3)."""
         weights, inside = self.weights, x
         if f"{name}._expand_conv.weight" in weights:
             inside = relu6(
@@ -79,7 +79,7 @@ class EfficientNet:
 
 
 def _same(x: Tensor, weight: Tensor, stride: int, groups: int = 1) -> Tensor:
-    """A convolution padded as TensorFlow does, more at the end, as the weights were trained."""
+    """Return a convolution padded as TensorFlow does, more at the end, as the weights were trained."""
     edges = []
     for length in (x.shape[-1], x.shape[-2]):
         total = max((-(-length // stride) - 1) * stride + weight.shape[-1] - length, 0)
@@ -88,6 +88,6 @@ def _same(x: Tensor, weight: Tensor, stride: int, groups: int = 1) -> Tensor:
 
 
 def _unit(x: Tensor) -> Tensor:
-    """Each pixel's features at length 1; all are 0 where nothing is seen."""
+    """Return each pixel's features at length 1; all are 0 where nothing is seen."""
     length = (x.square().sum(1, keepdim=True) + 1e-10).sqrt()
     return x / length

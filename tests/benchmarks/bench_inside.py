@@ -21,7 +21,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from medgen.evaluation.head_mask import OUTSIDE, outside
+from medgen.evaluation.lesion_outside_head import OUTSIDE, outside
 from medgen.evaluation.samples import read_pairs
 
 MOST = 0.05

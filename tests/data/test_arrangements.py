@@ -1,7 +1,7 @@
 """Datasets as people arrange them: groups of patients, visits, folders per modality, splits by other names, links.
 
 Covers: medgen.data.scans.layouts.absent, medgen.data.scans.layouts.grouping, medgen.data.scans.layouts.left_out,
-medgen.data.scans.layouts.listing, medgen.data.scans.layouts.misplaced, medgen.data.scans.layouts.people,
+medgen.data.scans.layouts.by_folders, medgen.data.scans.layouts.misplaced, medgen.data.scans.layouts.people,
 medgen.data.scans.layouts.split_kinds, medgen.data.scans.layouts.survey, medgen.data.scans.layouts.types,
 medgen.data.scans.layouts.walk, medgen.data.scans.layouts.words.
 """

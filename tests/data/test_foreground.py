@@ -1,7 +1,8 @@
 """The head is found whole, and nothing else, in every background that scans have.
 
-Covers: medgen.data.store.beneath_fills, medgen.data.store.fills, medgen.data.store.head,
-medgen.data.store.head_in_noise, medgen.data.store.nifti_writer, medgen.data.store.restless_air.
+Covers: medgen.data.store.foreground.air, medgen.data.store.foreground.detect, medgen.data.store.foreground.fills,
+medgen.data.store.head,
+medgen.data.store.foreground.head_in_noise, medgen.data.store.nifti_writer, medgen.data.store.foreground.restless_air.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from scipy import ndimage
 
 from medgen.api.tables import DataSettings
 from medgen.data.grid import Grid
-from medgen.data.store.foreground import (
+from medgen.data.store.foreground.detect import (
     BORDERED,
     CONSTANT,
     CONSTANTS,

@@ -1,7 +1,7 @@
 """The standard layouts: which files are a patient's, and on which side of the split the patient is.
 
 Covers: medgen.data.scans.layouts.faults, medgen.data.scans.layouts.patterns, medgen.data.scans.layouts.sources,
-medgen.data.scans.layouts.splits, medgen.data.scans.layouts.standards.
+medgen.data.scans.layouts.splits, medgen.data.scans.layouts.bids_nnunet.
 """
 
 from __future__ import annotations

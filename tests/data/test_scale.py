@@ -1,6 +1,6 @@
 """One scale in millimetres for a cohort, small lesions that stay, and masks that lie where there is no head.
 
-Covers: medgen.data.store.concerns, medgen.data.store.head_finding, medgen.data.store.heads,
+Covers: medgen.data.store.concerns, medgen.data.store.head_finding, medgen.data.store.patient_heads,
 medgen.data.store.spacing.
 """
 

@@ -1,7 +1,7 @@
 """`medgen evaluate`: the card, its table, its page, and two cards beside each other.
 
 Covers: medgen.cli.evaluate, medgen.evaluation.evaluate, medgen.evaluation.figures, medgen.evaluation.page,
-medgen.evaluation.tables, medgen.evaluation.verdict.
+medgen.evaluation.card_tables, medgen.evaluation.verdict.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from evaluation.test_samples import write_pairs
 from medgen import FeaturesSettings
 from medgen.cli.main import main
 from medgen.evaluation import card as cards
+from medgen.evaluation import card_tables, two_sample
 from medgen.evaluation import evaluate as work
-from medgen.evaluation import tables, two_sample
 from medgen.evaluation.figures import Figure
 from medgen.evaluation.verdict import judge
 
@@ -277,7 +277,7 @@ def test_a_wider_interval_never_makes_a_worse_word():
     ],
 )
 def test_numbers_show_three_digits_that_count(value, shown):
-    assert tables.number(value) == shown
+    assert card_tables.number(value) == shown
 
 
 def test_of_two_figures_the_better_is_named_only_where_intervals_do_not_overlap():
@@ -286,6 +286,6 @@ def test_of_two_figures_the_better_is_named_only_where_intervals_do_not_overlap(
         attrs.evolve(one, value=9, low=8, high=10),
         attrs.evolve(one, value=2.4, low=2, high=3),
     )
-    assert tables.better(("a", "b"), one, two) == "a"
-    assert tables.better(("a", "b"), two, one) == "b"
-    assert tables.better(("a", "b"), one, close) == "cannot be told"
+    assert card_tables.better(("a", "b"), one, two) == "a"
+    assert card_tables.better(("a", "b"), two, one) == "b"
+    assert card_tables.better(("a", "b"), one, close) == "cannot be told"

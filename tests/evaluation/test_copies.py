@@ -1,6 +1,6 @@
 """Copies of training slices are found whatever was done to them, and new persons are not called copies.
 
-Covers: medgen.evaluation.calibration, medgen.evaluation.head_mask, medgen.evaluation.head_views,
+Covers: medgen.evaluation.copy_limit, medgen.evaluation.lesion_outside_head, medgen.evaluation.head_views,
 medgen.evaluation.lesion_patches, medgen.evaluation.nearest, medgen.evaluation.registration,
 medgen.evaluation.threads.
 """
@@ -14,8 +14,8 @@ from made_up_heads import cohort
 from planted import PLANTED
 
 from medgen.evaluation import copies, threads
-from medgen.evaluation.calibration import Held, limit
 from medgen.evaluation.copies import Judge
+from medgen.evaluation.copy_limit import Held, limit
 from medgen.evaluation.lesion_patches import patches
 
 

@@ -10,10 +10,10 @@ import pytest
 from medgen import FeaturesSettings, SegmenterSettings, field, ge, settings
 from medgen.api.hooks import hookimpl
 from medgen.cli import listing
-from medgen.config import registration
+from medgen.config import plugin_hooks
 from medgen.config.entries import Entry
+from medgen.config.plugin_hooks import BrokenPluginError
 from medgen.config.plugin_loader import _classes
-from medgen.config.registration import BrokenPluginError
 from medgen.config.registry import Registry
 from medgen.errors import PluginError, RecipeError
 from medgen.evaluation.sources import measure
@@ -43,7 +43,7 @@ class Module:
         return {"threshold": Threshold}
 
 
-GIVEN = _classes(registration.answers(Module()))
+GIVEN = _classes(plugin_hooks.answers(Module()))
 REGISTRY = Registry([], [Entry(*each, "here", "1") for each in GIVEN])
 
 
@@ -85,4 +85,4 @@ def test_a_class_of_another_kind_is_refused():
         BrokenPluginError,
         match=r"features\.threshold does not derive from medgen\.FeaturesSettings",
     ):
-        list(_classes(registration.answers(Wrong())))
+        list(_classes(plugin_hooks.answers(Wrong())))

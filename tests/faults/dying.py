@@ -56,16 +56,16 @@ def signal_at(number: int, pair: int) -> None:
 
 
 def _before_pair(pair: int, do: Callable[[], None]) -> None:
-    from medgen.generation import pairs
+    from medgen.generation import pair_writer
 
-    real, calls = pairs.write_pair, iter(range(1, 1 << 30))
+    real, calls = pair_writer.write_pair, iter(range(1, 1 << 30))
 
     def writing(*given: Any) -> None:
         if next(calls) == pair:
             do()
         real(*given)
 
-    pairs.write_pair = writing
+    pair_writer.write_pair = writing
 
 
 def _find(where: str) -> tuple[Any, str]:

@@ -1,7 +1,7 @@
 """Whatever is wrong with a dataset is told, all at once, with exit code 3; what is legal but odd is told and read.
 
-Covers: medgen.data.scans.audit, medgen.data.scans.check, medgen.data.scans.examination, medgen.data.scans.finding,
-medgen.data.scans.findings, medgen.data.scans.layouts.exclude, medgen.data.scans.oddities, medgen.data.scans.report.
+Covers: medgen.data.scans.mask_check, medgen.data.scans.check, medgen.data.scans.examination, medgen.data.scans.finding,
+medgen.data.scans.read_findings, medgen.data.scans.layouts.exclude, medgen.data.scans.oddities, medgen.data.scans.report.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Generation goes on: whatever ends it, the same command leads to the same bytes.
 
-Covers: medgen.generation.blocks, medgen.evaluation.manifest_lines, medgen.run.versions.
+Covers: medgen.generation.indices, medgen.evaluation.manifest_lines, medgen.run.versions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from faults.dying import die_at, die_in_the_middle_of_a_line, go_no_further, sig
 from faults.forkserver import HANG, Child, Server
 
 from medgen.data.store.nifti_writer import packed
-from medgen.generation import generator, pairs
+from medgen.generation import generator, pair_writer
+from medgen.generation.indices import Indices
 from medgen.generation.manifest import Manifest
 from medgen.run import checkpoint
 
@@ -122,11 +123,11 @@ def test_twenty_kills_and_resumes_end_with_the_bytes_of_an_undisturbed_run(
 
 
 POINTS = [
-    ("medgen.generation.pairs:write_slice", 3, False),
-    ("medgen.generation.pairs:write_slice", 3, True),
+    ("medgen.generation.pair_writer:write_slice", 3, False),
+    ("medgen.generation.pair_writer:write_slice", 3, True),
     ("medgen.generation.manifest:Manifest.add", 2, False),
     ("medgen.generation.manifest:Manifest.add", 2, True),
-    ("medgen.generation.pairs:_place", 2, True),
+    ("medgen.generation.pair_writer:_place", 2, True),
     ("medgen.system.files:replace", 1, False),
     ("medgen.system.files:replace", 2, False),
     ("medgen.system.files:replace", 3, False),
@@ -202,16 +203,16 @@ def test_a_signal_ends_generation_between_two_blocks_and_names_the_command_that_
 def test_a_mask_drawn_again_shifts_no_neighbour_in_whatever_block_it_is(
     trained: Path, tmp_path: Path, medgen: Run, whole: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    draw = pairs.ModelMasks._attempt
+    draw = pair_writer.ModelMasks._attempt
 
-    def emptied(self: pairs.ModelMasks, indices: range, attempt: int) -> torch.Tensor:
+    def emptied(self: pair_writer.ModelMasks, indices: range, attempt: int) -> torch.Tensor:
         masks = draw(self, indices, attempt)
         for place, index in enumerate(indices):
             if index == 7 or (index == 4 and attempt < 3):
                 masks[place] = -1
         return masks
 
-    monkeypatch.setattr(pairs.ModelMasks, "_attempt", emptied)
+    monkeypatch.setattr(pair_writer.ModelMasks, "_attempt", emptied)
     ended = medgen(*command(trained, tmp_path), "--max-attempts", 4)
     assert ended.code == 12
     assert "1 of 12 masks" in ended.err
@@ -264,7 +265,7 @@ def test_parts_may_run_at_once_and_be_killed(
 
 @pytest.mark.row("G4")
 def test_parts_are_whole_blocks_disjoint_and_complete() -> None:
-    parts = [pairs.shard(100, 7, part, 8) for part in range(1, 9)]
+    parts = [Indices(100, 7, part, 8) for part in range(1, 9)]
     assert sorted(index for part in parts for index in part) == list(range(100))
     blocks = [{index // 7 for index in part} for part in parts]
     assert sum(map(len, blocks)) == len(set.union(*blocks)) == 15
@@ -488,7 +489,7 @@ def test_what_is_made_with_other_versions_says_so(
 def test_a_full_disk_is_one_line_and_leaves_only_whole_pairs(
     trained: Path, tmp_path: Path, medgen: Run, whole: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = pairs.write_slice
+    write = pair_writer.write_slice
 
     def full(path: Path, *rest: Any) -> None:
         if "syn_00004" in str(path) and path.name == "seg.nii.gz":
@@ -496,7 +497,7 @@ def test_a_full_disk_is_one_line_and_leaves_only_whole_pairs(
         write(path, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pairs, "write_slice", full)
+        patch.setattr(pair_writer, "write_slice", full)
         ended = medgen(*command(trained, tmp_path))
     assert ended.code == 8
     assert ended.err.splitlines()[-1].startswith(

@@ -23,7 +23,12 @@ AUTOENCODER = (
 VARIANTS = {
     "bravo_rflow": ("training.accumulate=2", "callbacks.ema.decay=0.9"),
     "seg_ddpm": ("losses.mse=false", "losses.min_snr.gamma=5", "data.lesion_only=false"),
-    "dual_rflow": ("space=space_to_depth", "data.image_size=32", "network.unet.dropout=0.2"),
+    "dual_rflow": (
+        "space=space_to_depth",
+        "data.image_size=32",
+        "network.unet.dropout=0.2",
+        'mode.dual.numbers=["position", "lesion_size", "spacing", "contrast"]',
+    ),
     "bravo_rflow_3d": ("training.batch_size=2", "network.unet.dropout=0.2"),
     "vae_bravo": AUTOENCODER,
     "insert_rflow": (
@@ -36,6 +41,7 @@ VARIANTS = {
         "space.latent.checkpoint={autoencoder}",
         "space.latent.factor=2",
         "data.image_size=32",
+        'mode.bravo.numbers=["position"]',
     ),
 }
 """What each recipe is given. To try another kind of training, add a line."""

@@ -9,9 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from medgen.api.tables import DataSettings
-from medgen.data.scans import audit, layouts
+from medgen.data.scans import layouts, mask_check
 from medgen.data.scans.consistency import Place, mismatches, overlaps
-from medgen.data.scans.findings import Advance, File, read_files, survey_all
 from medgen.data.scans.layouts import Patient, Survey
 from medgen.data.scans.oddities import (
     cut_across,
@@ -24,6 +23,7 @@ from medgen.data.scans.oddities import (
     without_masks,
     without_validation,
 )
+from medgen.data.scans.read_findings import Advance, File, read_files, survey_all
 from medgen.data.store.file_memo import cache_root
 from medgen.errors import DataError, Problem
 
@@ -39,7 +39,7 @@ class Lesions(NamedTuple):
 
 
 class Background(NamedTuple):
-    """What lies around the head, a word of `foreground`. path: below the dataset's folder."""
+    """What lies around the head, a word of `foreground.detect`. path: below the dataset's folder."""
 
     path: Path
     patient: str
@@ -64,14 +64,14 @@ class Report(NamedTuple):
 
     @property
     def exclude(self) -> list[str]:
-        """Patients to leave out, so that what is left has fewer faults, or none."""
+        """Return patients to leave out, so that what is left has fewer faults, or none."""
         return sorted({fault.patient for fault in self.faults if fault.patient})
 
 
 def _odd(
     good: list[File], scans: list[File], masks: list[File], settings: DataSettings
 ) -> Iterator[Problem]:
-    """What is legal but odd about files."""
+    """Yield what is legal but odd about files."""
     yield from (*same_voxels(good), *other_orientations(good), *without_background(scans))
     yield from odd_labels(masks, settings)
 
@@ -101,7 +101,7 @@ def check(
     warnings += [*cut_across(survey, good, settings), *without_validation(survey)]
     warnings += without_masks(survey, settings) if channels is None else []
     sound, where = _sound(survey, faults), cache or cache_root()
-    audited = audit.audit(sound, settings, where, survey.root, channels is not None)
+    audited = mask_check.audit(sound, settings, where, survey.root, channels is not None)
     faults += _owned(survey, audited.faults)
     found = [*_owned(survey, audited.warnings), *filling_head(survey, masks, audited.heads)]
     warnings += [fault for fault in found if fault.where not in {each.where for each in sizes}]
@@ -125,7 +125,7 @@ def _backgrounds(scans: Iterable[File]) -> list[Background]:
 
 
 def _owned(survey: Survey, faults: Iterable[Problem]) -> list[Problem]:
-    """Faults with the patients whose files they are about."""
+    """Return faults with the patients whose files they are about."""
     owners = {path: patient.id for patient in survey.patients for path in patient.files.values()}
     return [
         _below(survey.root, fault._replace(patient=owners.get(_file(fault), "")))
@@ -171,7 +171,7 @@ def _separate(files: Iterable[File]) -> tuple[list[File], list[File]]:
 
 
 def _lesions(files: Iterable[File]) -> dict[str, Lesions]:
-    """Of every mask, in the order of names."""
+    """Return these values of every mask, in the order of names."""
     found: dict[str, Lesions] = {}
     for name in sorted({name for file in files for name in file.masks}):
         volumes, patients, specks = [], 0, 0

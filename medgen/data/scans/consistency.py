@@ -29,12 +29,12 @@ class Place(NamedTuple):
     affine: np.ndarray
 
     def corners(self) -> np.ndarray:
-        """`[8, 3]`, mm."""
+        """Return `[8, 3]`, mm."""
         ends = itertools.product(*((0, count - 1) for count in self.shape))
         return np.array([self.affine[:3, :3] @ end + self.affine[:3, 3] for end in ends])
 
     def tolerance(self) -> float:
-        """The distance that rounding in headers explains, mm."""
+        """Return the distance that rounding in headers explains, mm."""
         corners, voxel = self.corners(), np.linalg.norm(self.affine[:3, :3], axis=0)
         return float(
             min(SAME_PLACE * np.linalg.norm(corners[-1] - corners[0]), SAME_VOXEL * voxel.min())
@@ -42,7 +42,7 @@ class Place(NamedTuple):
 
 
 def mismatches(first: Place, other: Place) -> Iterator[Problem]:
-    """What keeps two files from being channels of one image."""
+    """Yield what keeps two files from being channels of one image."""
     if other.shape != first.shape:
         sizes = [" x ".join(map(str, place.shape)) for place in (other, first)]
         what = f"has {sizes[0]} voxels, but {first.path} has {sizes[1]}"
@@ -76,7 +76,7 @@ class Scan(NamedTuple):
 
 
 def twins(scans: Iterable[Scan]) -> Iterator[tuple[Scan, Scan]]:
-    """Each file whose voxels are those of one before it, after that one."""
+    """Yield each file whose voxels are those of one before it, after that one."""
     seen: dict[str, Scan] = {}
     for scan in scans:
         first = seen.setdefault(scan.content, scan)
@@ -85,7 +85,7 @@ def twins(scans: Iterable[Scan]) -> Iterator[tuple[Scan, Scan]]:
 
 
 def overlaps(scans: Iterable[Scan]) -> Iterator[Problem]:
-    """The same scan in two splits, voxel for voxel or nearly: one patient under two names."""
+    """Yield the same scan in two splits, voxel for voxel or nearly: one patient under two names."""
     scans = list(scans)
     told = set()
     for first, scan in twins(scans):
@@ -109,7 +109,7 @@ def _overlap(first: Scan, scan: Scan, what: str) -> Problem:
 
 
 def _near(scans: Iterable[Scan]) -> Iterator[tuple[Scan, Scan, float]]:
-    """Scans of two splits that are nearly equal, the one to train on first."""
+    """Yield scans of two splits that are nearly equal, the one to train on first."""
     splits: dict[str, list[tuple[Scan, Likeness]]] = {}
     for scan in scans:
         if scan.likeness:
@@ -123,9 +123,7 @@ def _near(scans: Iterable[Scan]) -> Iterator[tuple[Scan, Scan, float]]:
 
 
 def across_thick(spacings: Sequence[Sequence[float]], axis: str) -> tuple[str, str] | None:
-    """What is wrong with slices along an axis that cut across the thick slices of the scans, and
-    what to do.
-    """
+    """Return what is wrong with slices that cut across the scans' thick slices, and what to do."""
     cut: dict[str, list[Sequence[float]]] = {}
     for spacing in spacings:
         sides = [size for name, size in zip(AXES, spacing, strict=True) if name != axis]

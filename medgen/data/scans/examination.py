@@ -14,7 +14,7 @@ from medgen.data.scans import likeness
 from medgen.data.scans.finding import Finding, Job
 from medgen.data.scans.nifti import gate
 from medgen.data.scans.nifti.gate import Volume
-from medgen.data.store.foreground import detect
+from medgen.data.store.foreground.detect import detect
 from medgen.data.store.preprocess import binary, flat, window
 from medgen.errors import Problem
 
@@ -51,7 +51,7 @@ def examine(job: Job) -> Finding:
 
 
 def _contrast(job: Job, volume: Volume, inside: np.ndarray) -> Iterator[Problem]:
-    """What is wrong with a head without contrast, unless medgen wrote it."""
+    """Yield what is wrong with a head without contrast, unless medgen wrote it."""
     lower, upper = job.settings.lower, job.settings.upper
     low, high = window(volume.data, inside, lower, upper)
     if not (volume.written or low < high):

@@ -12,10 +12,10 @@ from medgen.api.tables import DataSettings
 class Finding(NamedTuple):
     """What a file holds, as plain values. faults, warnings: what, and what to do.
 
-    affine: of the canonical volume. orientation: as stored. content: as in `agreement.Scan`.
+    affine: of the canonical volume. orientation: as stored. content: as in `consistency.Scan`.
     labels: label and voxels. lesions: for each mask, size in voxels and how many parts of the mask
     have it; parts touch at corners at least. likeness: of a scan, as text. background: what lies
-    around a scan's head, a word of `foreground`.
+    around a scan's head, a word of `foreground.detect`.
     """
 
     faults: list[tuple[str, str]]

@@ -53,7 +53,7 @@ PACKED = 12 + 2 * CELLS**3
 
 
 def packed(scan: Likeness | None) -> np.ndarray:
-    """A likeness as so many bytes; zeros for none."""
+    """Return a likeness as so many bytes; zeros for none."""
     if scan is None:
         return np.zeros(PACKED, np.uint8)
     return np.frombuffer(
@@ -62,7 +62,7 @@ def packed(scan: Likeness | None) -> np.ndarray:
 
 
 def unpacked(row: np.ndarray) -> Likeness | None:
-    """The likeness that `packed` made bytes of."""
+    """Return the likeness that `packed` made bytes of."""
     if not row.any():
         return None
     x, y, z = np.frombuffer(row[:12].tobytes(), "<i4").tolist()
@@ -71,12 +71,12 @@ def unpacked(row: np.ndarray) -> Likeness | None:
 
 
 def to_text(scan: Likeness | None) -> str:
-    """A likeness for JSON."""
+    """Return a likeness for JSON."""
     return base64.b64encode(packed(scan).tobytes()).decode("ascii") if scan else ""
 
 
 def from_text(text: str) -> Likeness | None:
-    """The likeness that `to_text` made text of."""
+    """Return the likeness that `to_text` made text of."""
     return unpacked(np.frombuffer(base64.b64decode(text), np.uint8)) if text else None
 
 
@@ -100,7 +100,7 @@ def sketch(data: np.ndarray, inside: np.ndarray, affine: np.ndarray) -> Likeness
 
 
 def alike(ones: Sequence[Likeness], others: Sequence[Likeness]) -> Iterator[tuple[int, int, float]]:
-    """Pairs, one of each, that are of one scan, and how far they agree."""
+    """Yield pairs, one of each, that are of one scan, and how far they agree."""
     for start in range(0, len(ones), BLOCK):
         for begin in range(0, len(others), BLOCK):
             some, more = ones[start : start + BLOCK], others[begin : begin + BLOCK]
@@ -122,7 +122,7 @@ def _ends(inside: np.ndarray, axis: int) -> tuple[float, float]:
 def _average(
     data: np.ndarray, inside: np.ndarray, edges: Sequence[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of the head in each cell, and the share of each cell that is head."""
+    """Return the mean of the head in each cell, and the share of each cell that is head."""
     head = inside.astype(np.float32)
     total, share = np.where(inside, data, np.float32(0)), head
     for axis, each in enumerate(edges):
@@ -135,14 +135,14 @@ def _average(
 
 
 def _overlap(count: int, edges: np.ndarray) -> np.ndarray:
-    """How much of each voxel lies in each cell, `[cell, voxel]`."""
+    """Return how much of each voxel lies in each cell, `[cell, voxel]`."""
     voxels = np.arange(count)
     low, high = np.maximum(edges[:-1, None], voxels), np.minimum(edges[1:, None], voxels + 1)
     return np.asarray(np.clip(high - low, 0, None), np.float32)
 
 
 def _detail(mean: np.ndarray, share: np.ndarray) -> Sketch:
-    """How far each cell inside of the head differs from those around it."""
+    """Return how far each cell inside of the head differs from those around it."""
     from scipy import ndimage  # it takes long to import, and what is remembered does without it
 
     inside = share > FULL
@@ -186,7 +186,7 @@ def _placed(scan: Likeness, centre: np.ndarray) -> Sketch:
 
 
 def _correlations(ones: Sketches, others: Sketches) -> np.ndarray:
-    """`[one, other]`, each over the cells that both have; 0 where these are too few."""
+    """Return `[one, other]`, each over the cells that both have; 0 where these are too few."""
     (a, in_a), (b, in_b) = (_values(each) for each in (ones, others))
     count = in_a @ in_b.T
     safe = np.maximum(count, 1)
@@ -198,6 +198,6 @@ def _correlations(ones: Sketches, others: Sketches) -> np.ndarray:
 
 
 def _values(sketches: Sketches) -> tuple[np.ndarray, np.ndarray]:
-    """The values, 0 outside, and where they are."""
+    """Return the values, 0 outside, and where they are."""
     inside = sketches != OUTSIDE
     return np.where(inside, sketches, 0).astype(np.float64), inside.astype(np.float64)

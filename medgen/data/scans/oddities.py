@@ -9,8 +9,8 @@ from pathlib import Path
 from medgen.api.tables import DEFAULT_MASK, DataSettings
 from medgen.data.scans import layouts
 from medgen.data.scans.consistency import across_thick, twins
-from medgen.data.scans.findings import File
 from medgen.data.scans.layouts import Survey
+from medgen.data.scans.read_findings import File
 from medgen.data.store.concerns import MOST_OF_A_HEAD
 from medgen.errors import Problem
 

@@ -20,7 +20,7 @@ PERCENTILES = (5, 50, 95)
 
 
 def show(report: Report, console: Console) -> None:
-    """One table of faults and warnings, then what there is, then the counts."""
+    """Print a table of faults and warnings, then what there is, then the counts."""
     rows = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("", "file", "what", "what to do"):
         rows.add_column(title, overflow="fold", no_wrap=not title)
@@ -69,7 +69,7 @@ def _summary(report: Report) -> Iterator[str]:
 
 
 def _kinds(report: Report) -> dict[str, dict[str, int]]:
-    """How many scans of each channel have which background, the most frequent first."""
+    """Return how many scans of each channel have which background, the most frequent first."""
     kinds: dict[str, Counter[str]] = {}
     for background in report.backgrounds:
         kinds.setdefault(background.channel, Counter())[background.kind] += 1
@@ -90,7 +90,7 @@ def _sizes(lesions: Lesions) -> str:
 
 
 def as_json(report: Report) -> str:
-    """All of it, for programs."""
+    """Return all of it, for programs."""
     table = {
         "patients": len(report.patients),
         "files": report.files,

@@ -46,7 +46,7 @@ class Damaged(Exception):
 def open_or_make(
     folder: Path, what: str, open_: Callable[[], Opened], make: Callable[[], None]
 ) -> Opened:
-    """What `open_` gives once the folder is there and whole. what: the folder, in messages.
+    """Return what `open_` gives once the folder is there and whole. what: the folder, in messages.
 
     Raises `StorageError` if the cache cannot be written.
     """
@@ -76,8 +76,8 @@ def open_or_make(
 
 
 def _damage(folder: Path, what: str, error: OSError) -> OSError:
-    """The error, if it shows that a file is not as it was written; others leave a store alone that
-    may be whole.
+    """Return the error, if it shows that a file is not as it was written; others leave a store
+    alone that may be whole.
     """
     if error.errno == errno.ENOMEM:
         problem = f"{what} needs more memory than there is ({error.strerror})"
@@ -98,9 +98,7 @@ def _unwritable(folder: Path, what: str, error: OSError) -> StorageError:
 
 @contextlib.contextmanager
 def building(folder: Path) -> Iterator[Path]:
-    """An empty folder that takes its final place at the end; if another process was faster, its
-    folder stays there.
-    """
+    """Make an empty folder that is then put in its place, unless another process was faster."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     _sweep(folder.parent)
     with beside(folder) as temporary:
@@ -111,7 +109,7 @@ def building(folder: Path) -> Iterator[Path]:
 
 
 def beside(folder: Path) -> tempfile.TemporaryDirectory[str]:
-    """A temporary folder on the same file system."""
+    """Return a temporary folder on the same file system."""
     return tempfile.TemporaryDirectory(
         prefix=".building-", dir=folder.parent, ignore_cleanup_errors=True
     )
@@ -135,7 +133,7 @@ def require_whole(path: Path, size: int, crc: int) -> None:
 
 
 def checksum(path: Path) -> int:
-    """The crc32 of a file."""
+    """Return the crc32 of a file."""
     crc = 0
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
@@ -144,7 +142,7 @@ def checksum(path: Path) -> int:
 
 
 def mapped(path: Path, kind: type[np.generic], shape: tuple[int, ...]) -> Array:
-    """An array in a file, never to be written to; read into memory where the file system maps none."""
+    """Map an array in a file read-only; read it into memory where the file system maps none."""
     try:
         return np.memmap(path, kind, "r", shape=shape).view(np.ndarray)
     except OSError as error:

@@ -35,7 +35,7 @@ def cache_root() -> Path:
 
 
 def _of_user() -> Path | None:
-    """The user's own, if it can be written."""
+    """Return the user's own, if it can be written."""
     try:
         wanted = platformdirs.user_cache_path("medgen")
     except RuntimeError:  # there is no home
@@ -52,7 +52,7 @@ def _of_user() -> Path | None:
 
 @functools.cache
 def _temporary() -> Path:
-    """A folder for this user alone, as slices are data of patients. Raises StorageError."""
+    """Return a folder for this user alone, as slices are data of patients. Raises StorageError."""
     folder = Path(tempfile.gettempdir(), f"medgen-{os.getuid()}")
     what = "HOME: is no folder that can be written"
     try:
@@ -119,7 +119,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _stamp(path: Path, question: str) -> str:
-    """What changes whenever a file does."""
+    """Return what changes whenever a file does."""
     try:
         stat = path.stat()
     except OSError:  # the gate says what is wrong with it

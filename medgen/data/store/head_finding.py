@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from medgen.data.scans.nifti import gate
-from medgen.data.store.foreground import foreground
+from medgen.data.store.foreground.detect import foreground
 from medgen.data.store.head import Head
 
 STEP, FINE = 2, 48
@@ -22,7 +22,7 @@ SPECK = 0.01
 
 
 def locate(volume: gate.Volume) -> Head:
-    """The head in a scan."""
+    """Return the head in a scan."""
     step = [STEP if count >= FINE else 1 for count in volume.data.shape]
     coarse = np.asfortranarray(volume.data[tuple(slice(None, None, each) for each in step)])
     if not np.ptp(coarse):  # it shows nothing but single voxels, and those were left out
@@ -54,7 +54,7 @@ def _without_specks(inside: np.ndarray) -> np.ndarray:
 
 
 def _filled(solid: np.ndarray) -> np.ndarray:
-    """The head with all that lies between its parts along two axes, such as a cavity at the rim."""
+    """Return the head with all between its parts along two axes, such as a cavity at the rim."""
     between = [_between(solid, axis) for axis in range(3)]
     return np.asarray(
         solid | (between[0] & between[1]) | (between[0] & between[2]) | (between[1] & between[2])

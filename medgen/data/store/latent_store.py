@@ -66,8 +66,8 @@ def open_latent_store(
     progress: Progress | None = None,
     cache: Path | None = None,
 ) -> LatentStore:
-    """What `space.prepare` gives for the slices to train and validate on, from the cache or, the
-    first time, made now.
+    """Return what `space.prepare` gives for the slices to train and validate on, from the cache or,
+    the first time, made now.
 
     progress: called with the slices done and the number of slices. cache: `$MEDGEN_CACHE` or the
     user's cache folder if not given. Raises `DataError` if the space gives something not finite,
@@ -85,7 +85,7 @@ def open_latent_store(
 
 
 def _key(store: SliceStore, mode: Mode, space: Space) -> str:
-    """Everything that decides what is kept: the slices, which channels of them, and the space."""
+    """Return what decides the content: the slices, which of their channels, and the space."""
     parts = [FORMAT, store.fingerprint, mode.images, mode.pooled, space.key]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
@@ -117,7 +117,7 @@ def _build(
 def _blocks(
     rows: np.ndarray, store: SliceStore, mode: Mode, space: Space, device: torch.device
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """How many rows are done, and `[sample, ...]` of the last few of them."""
+    """Yield how many rows are done, and `[sample, ...]` of the last few of them."""
     for start in range(0, len(rows), BLOCK):
         some = rows[start : start + BLOCK]
         images = torch.from_numpy(store.read(some, mode.images)).to(device).float()
@@ -131,7 +131,7 @@ def _blocks(
 
 
 def _read_about(folder: Path) -> tuple[tuple[int, ...], int]:
-    """The shape of a sample, and the checksum of all."""
+    """Return the shape of a sample, and the checksum of all."""
     try:
         about = json.loads((folder / "about.json").read_text())
         return tuple(int(each) for each in about["shape"]), int(about["crc"])

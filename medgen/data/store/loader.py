@@ -12,8 +12,9 @@ import torch
 
 from medgen import seeds
 from medgen.api.values import Batch, Mode, SliceFacts
+from medgen.data.store import slice_numbers
+from medgen.data.store.crop_targets import mark
 from medgen.data.store.latent_store import LatentStore
-from medgen.data.store.painted import mark
 from medgen.data.store.store import SliceStore
 
 
@@ -37,6 +38,7 @@ class Loader:
         self.rows = store.select(split)
         self.views = len(mode.images) if mode.pooled else 1
         self.size = len(self.rows) * self.views
+        self._scaled = slice_numbers.scaled(store, mode.numbers)
         self._order = lru_cache(maxsize=4)(
             lambda epoch: seeds.permutation(seed, epoch, self.size).numpy()
         )
@@ -48,7 +50,9 @@ class Loader:
         `SliceStore.read`.
         """
         rows, view = self._places(samples)
-        return Batch(self._images(rows, view, moved), self._condition(rows, moved))
+        return Batch(
+            self._images(rows, view, moved), self._condition(rows, moved), self._numbers_of(rows)
+        )
 
     def stored(self, samples: np.ndarray, moved: np.ndarray | None = None) -> Batch:
         """The same, but with what the space made of the images, where that is kept; those are never
@@ -57,7 +61,7 @@ class Loader:
         if self.prepared is None:
             return self.read(samples, moved)
         rows, view = self._places(samples)
-        return Batch(self.prepared.read(rows, view), self._condition(rows))
+        return Batch(self.prepared.read(rows, view), self._condition(rows), self._numbers_of(rows))
 
     def at(self, position: int, count: int, chosen: np.ndarray | None = None) -> Batch:
         """`stored`, for `count` samples from `position` of the run on; the next are read ahead
@@ -116,7 +120,7 @@ class Loader:
             if chosen is None
             else self.stored(numbers[chosen], moved[chosen])
         )
-        return Batch(*(part.pin_memory() for part in batch)) if torch.cuda.is_available() else batch
+        return batch.map(torch.Tensor.pin_memory) if torch.cuda.is_available() else batch
 
     def _numbers(self, position: int, count: int) -> np.ndarray:
         return np.asarray(
@@ -145,6 +149,9 @@ class Loader:
             )
             masks = mark(masks, middles, self.mode.margin, self.store.grid.spacing)
         return torch.from_numpy(masks)
+
+    def _numbers_of(self, rows: np.ndarray) -> torch.Tensor | tuple[()]:
+        return torch.from_numpy(self._scaled[rows]) if self.mode.numbers else ()
 
     def _images(
         self, rows: np.ndarray, view: np.ndarray, moved: np.ndarray | None = None

@@ -25,7 +25,7 @@ from medgen.data.scans.consistency import Place, mismatches
 from medgen.data.scans.nifti import gate
 from medgen.data.scans.nifti.alike import merge_alike
 from medgen.data.scans.nifti.gate import Volume
-from medgen.data.store import cache_folder, heads, processes
+from medgen.data.store import cache_folder, patient_heads, processes
 from medgen.data.store.file_memo import cache_root
 from medgen.data.store.head import Head
 from medgen.data.store.mask_grid import MOST, is_absurd, place
@@ -93,10 +93,10 @@ def open_masks(
     settings = attrs.evolve(settings, spacing=grid.spacing[0], image_size=image_size(size))
     patients = [each for each in layouts.find(settings, names, warn) if each.split == "train"]
     wanted = [sources(settings, patient, names, masks) for patient in patients]
-    sought = heads.seek(settings, patients, [each[0].path for each in wanted])
+    sought = patient_heads.seek(settings, patients, [each[0].path for each in wanted])
     jobs = [
         _Job(each, settings, grid, head)
-        for each, head in zip(wanted, heads.find(sought, cache), strict=True)
+        for each, head in zip(wanted, patient_heads.find(sought, cache), strict=True)
     ]
     content = digests([source.path for job in jobs for source in job.sources], cache)
     what = [

@@ -19,11 +19,11 @@ class Slices(NamedTuple):
     stacks: per channel `[slice, *size]`, float16 in [-1, 1], or for a mask uint8, 0 or 1.
     position: along the axis, in voxels, 0 of a volume. foreground: share of the sample that is
     foreground in the first image, 1 if there is none. area: px of each mask, `[slice, mask]`. spacing: mm per pixel.
-    content: per channel, as in `agreement.Scan`. lesions: how many each mask has, and how many of
+    content: per channel, as in `consistency.Scan`. lesions: how many each mask has, and how many of
     them lie outside the square, `[mask, 2]`. lost: of those, see `lesions.Loss`, `[lesion, (mask,
     area, needs)]`. air: per channel, the shares of `Head.air`. cut_off: mm of the head that do not
     fit. voxel: mm along each axis. likeness: of the first image, packed; zeros where there is none.
-    background: per channel, a word of `foreground`, empty for a mask. covered: per channel, the
+    background: per channel, a word of `foreground.detect`, empty for a mask. covered: per channel, the
     share of `Head.covered`. place, extent: of crops, as in `Index`; none of slices.
     """
 

@@ -15,10 +15,10 @@ from medgen.data.scans.consistency import Place, mismatches
 from medgen.data.scans.likeness import Likeness, packed, sketch
 from medgen.data.scans.nifti import gate, voxels
 from medgen.data.scans.nifti.gate import Volume
-from medgen.data.store.foreground import detect
-from medgen.data.store.foreground import foreground as foreground
+from medgen.data.store.foreground.detect import detect
+from medgen.data.store.foreground.detect import foreground as foreground
+from medgen.data.store.foreground.head_in_noise import without_rim
 from medgen.data.store.head import Head
-from medgen.data.store.head_in_noise import without_rim
 from medgen.data.store.nifti_writer import WHITE
 from medgen.data.store.patient_slices import Slices as Slices
 from medgen.data.store.patient_slices import cropped

@@ -35,7 +35,7 @@ ALONE = "Set data.workers=1 to see what it cannot do."
 
 
 def count_cores() -> int:
-    """The cores this process may use; on a cluster fewer than there are."""
+    """Return the cores this process may use; on a cluster fewer than there are."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
@@ -94,7 +94,7 @@ def _submitted(
 
 
 def _given(futures: list[Future[Result]], watch: Watch) -> Iterator[Result]:
-    """The results in order, each kept only until it is given.
+    """Yield the results in order, each kept only until it is given.
 
     A process that ends as another is started can make the pool lose a job; then nobody else says
     that it broke.
@@ -147,7 +147,7 @@ class Watch:
         return any(each.exitcode is not None for each in self.workers)
 
     def told(self) -> str:
-        """Which of them ended first and how, and what to do."""
+        """Return which of them ended first and how, and what to do."""
         each = self._culprit()
         code, held = each.exitcode, self.held.get(each.pid or 0)
         who = f"process {each.pid}, one of {self.count} that read the scans,"
@@ -191,7 +191,7 @@ class Watch:
 
 
 def _guilt(process: BaseProcess) -> int:
-    """0 if a signal of others than the pool killed it, 1 if it ended by itself, else 2."""
+    """Return 0 if a signal not of the pool killed it, 1 if it ended by itself, else 2."""
     code = process.exitcode
     return 2 if code in (None, -signal.SIGTERM) else int(code >= 0)
 
@@ -208,7 +208,7 @@ def _start() -> None:
 
 
 def _end_with_parent() -> None:
-    """A parent that was killed leaves its workers waiting for jobs for ever."""
+    """End this worker with its parent, which, if killed, would leave it waiting for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

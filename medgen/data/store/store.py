@@ -8,10 +8,11 @@ numbers, in the order of `layouts.find`. Which slices are used is decided when i
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,11 @@ from medgen.data.grid import Grid
 from medgen.data.scans import consistency, layouts
 from medgen.data.scans.layouts import SPLITS, Patient
 from medgen.data.scans.likeness import unpacked
-from medgen.data.store import cache_folder, concerns, crops, heads
+from medgen.data.store import cache_folder, concerns, crops, patient_heads
 from medgen.data.store.concerns import Figures
 from medgen.data.store.file_memo import cache_root
-from medgen.data.store.heads import Sought
+from medgen.data.store.head import Head
+from medgen.data.store.patient_heads import Sought
 from medgen.data.store.preprocess import Channel
 from medgen.data.store.store_building import Progress, build
 from medgen.data.store.store_index import read_index
@@ -48,10 +50,11 @@ class SliceStore:
     of each row's patient. position: of each row along the axis, voxels. lesion_area: by mask, px of
     each row. content: `[patient, channel]`, sha256 of the voxels as ASCII, empty for a constant
     volume. voxel: `[patient, 3]`, mm. likeness: of the first image of each patient, packed.
-    background: `[patient, channel]`, a word of `foreground` as ASCII, empty for a mask. figures:
+    background: `[patient, channel]`, a word of `foreground.detect` as ASCII, empty for a mask. figures:
     what there is to warn of. person: int64 `[patient]`, whose visit each is. corner, extent: of
     crops, `place` and `extent` of `Index`; None of slices. spare: px by which a crop may be moved
-    to each side; 0 of slices.
+    to each side; 0 of slices. find_heads: gives the head of each patient. numbers: what
+    `slice_numbers` has measured.
     """
 
     def __init__(
@@ -85,6 +88,8 @@ class SliceStore:
             for number, channel in enumerate(self.channels)
         }
         self.person = np.arange(len(self.voxel))
+        self.find_heads: Callable[[], Sequence[Head]] = list
+        self.numbers: dict[str, np.ndarray] = {}
         self._key = key
         self._rows: dict[str, np.ndarray] = dict.fromkeys(SPLITS, np.arange(len(self)))
 
@@ -218,7 +223,7 @@ def open_store(
     cache = cache or cache_root()
     patients = layouts.find(settings, channels, warn)
     jobs = [sources(settings, patient, channels, masks) for patient in patients]
-    sought = heads.seek(settings, patients, [job[0].path for job in jobs])
+    sought = patient_heads.seek(settings, patients, [job[0].path for job in jobs])
     key = _key(settings, channels, jobs, sought, cache)
     folder = cache / f"{settings.noun}-{key}"
     store = cache_folder.open_or_make(
@@ -230,6 +235,7 @@ def open_store(
     _refuse_overlap(patients, jobs, store, settings)
     persons = layouts.persons([patient.id for patient in patients], settings.person)
     store.person = np.unique(persons, return_inverse=True)[1].astype(np.int64)
+    store.find_heads = functools.partial(patient_heads.find, sought, cache)
     store.use([patient.split for patient in patients], settings)
     _warn(store, settings, [files_of(*each) for each in zip(jobs, sought, strict=True)])
     return store

@@ -13,9 +13,9 @@ import numpy as np
 
 from medgen.api.tables import AXES, DataSettings
 from medgen.data.scans.nifti.alike import merge_alike
-from medgen.data.store import cache_folder, concerns, heads, processes, spacing
+from medgen.data.store import cache_folder, concerns, patient_heads, processes, spacing
 from medgen.data.store.head import Head
-from medgen.data.store.heads import Sought
+from medgen.data.store.patient_heads import Sought
 from medgen.data.store.preprocess import Channel, Slices, cut
 from medgen.data.store.store_index import Index
 from medgen.data.store.store_sources import files_of
@@ -46,7 +46,7 @@ def build(
     """
     tell, count = progress or (lambda done, total: None), len(wanted)
     tell(0, 2 * count)
-    found = heads.find(
+    found = patient_heads.find(
         [sought for _, sought in wanted], folder.parent, lambda done: tell(done, 2 * count)
     )
     settings = attrs.evolve(settings, spacing=spacing.choose(settings, found))

@@ -29,8 +29,8 @@ class Index(NamedTuple):
     """What is known of each slice. Arrays over slices, `area` `[slice, mask]`; spacing: mm per
     pixel, one for all.
 
-    content: `[patient, channel]`, as in `agreement.Scan`. voxel: `[patient, 3]`, mm. likeness: of
-    each patient, packed. background: `[patient, channel]`, a word of `foreground` as ASCII, empty
+    content: `[patient, channel]`, as in `consistency.Scan`. voxel: `[patient, 3]`, mm. likeness: of
+    each patient, packed. background: `[patient, channel]`, a word of `foreground.detect` as ASCII, empty
     for a mask. crc: of each channel's file. The others are those of `concerns.Figures`. Of crops
     alone, place: the middle of the lesion's box, px of the least square around the slice, `[crop,
     axis]`; extent: the box's longest side, px.

@@ -12,7 +12,7 @@ from medgen.data.scans.layouts import Patient
 from medgen.data.scans.nifti import stream
 from medgen.data.store import concerns, processes
 from medgen.data.store.file_memo import Memory
-from medgen.data.store.heads import Sought
+from medgen.data.store.patient_heads import Sought
 from medgen.data.store.preprocess import Channel
 from medgen.errors import DataError, Problem
 
@@ -34,7 +34,7 @@ def files_of(sources: Sequence[Channel], sought: Sought) -> concerns.Files:
 
 
 def digests(paths: Iterable[Path], cache: Path) -> dict[Path, str]:
-    """sha256 of each file, remembered for files that have not changed since."""
+    """Return sha256 of each file, remembered for files that have not changed since."""
     memory = Memory(cache / "digests.json")
     every = {path: memory.recall(path) for path in paths}
     found = {path: digest for path, digest in every.items() if isinstance(digest, str)}

@@ -16,10 +16,10 @@ from medgen.data.scans import layouts
 from medgen.data.scans.consistency import Place, mismatches
 from medgen.data.scans.nifti import gate
 from medgen.data.scans.nifti.gate import Raw
-from medgen.data.store.foreground import foreground
-from medgen.data.store.head_in_noise import large_parts
-from medgen.data.store.heads import KNOWN
+from medgen.data.store.foreground.detect import foreground
+from medgen.data.store.foreground.head_in_noise import large_parts
 from medgen.data.store.nifti_writer import WHITE
+from medgen.data.store.patient_heads import KNOWN
 from medgen.data.store.preprocess import Channel, binary, flat, window
 from medgen.errors import DataError, Problem
 

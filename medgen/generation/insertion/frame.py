@@ -50,13 +50,13 @@ class Frame:
         )
 
     def side(self, voxels: Array) -> Array:
-        """Mm to the right of the midplane, `[n]`, of voxels `[n, 3]`."""
+        """Return mm to the right of the midplane, `[n]`, of voxels `[n, 3]`."""
         x, y, z = np.asarray(voxels, np.float64).T
         return np.asarray((x - self.middle @ np.stack([np.ones_like(y), y, z])) * self.spacing[0])
 
     def place(self, voxels: Array) -> Array:
-        """`[n, 3]`: from the midplane to the right, in halves of the width; from the back, and from
-        the top, in lengths. The top, as scans end anywhere below the brain.
+        """Return `[n, 3]`: from the midplane to the right, in halves of the width; from the back,
+        and from the top, in lengths. The top, as scans end anywhere below the brain.
         """
         _, y, z = (np.asarray(voxels, np.float64) * self.spacing).T
         return np.stack(
@@ -69,7 +69,7 @@ class Frame:
         )
 
     def voxels(self, places: Array) -> Array:
-        """The nearest voxels, int64 `[n, 3]`, of places `[n, 3]`."""
+        """Return the nearest voxels, int64 `[n, 3]`, of places `[n, 3]`."""
         y = (places[:, 1] * self.length + self.back) / self.spacing[1]
         z = (places[:, 2] * self.length + self.top) / self.spacing[2]
         x = places[:, 0] * self.half / self.spacing[0] + self.middle @ np.stack(
@@ -80,8 +80,8 @@ class Frame:
 
 
 def depths(head: Array, spacing: Sequence[float]) -> Array:
-    """Mm of each voxel below the head's surface, float32 `[x, y, z]`, 0 outside; where the volume
-    ends is surface.
+    """Return mm of each voxel below the head's surface, float32 `[x, y, z]`, 0 outside; where the
+    volume ends is surface.
     """
     made = np.zeros(head.shape, np.float32)
     for box in ndimage.find_objects(head.astype(np.uint8)):

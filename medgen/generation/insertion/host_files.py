@@ -49,7 +49,7 @@ def mask_bytes(raw: Raw, mask: Array) -> bytes:
 
 
 def canonical(stored: Array, header: nib.Nifti1Header) -> Array:
-    """A view of stored voxels in canonical orientation."""
+    """Return a view of stored voxels in canonical orientation."""
     return np.asarray(
         nib.orientations.apply_orientation(
             stored, nib.orientations.io_orientation(best_affine(header))
@@ -58,7 +58,7 @@ def canonical(stored: Array, header: nib.Nifti1Header) -> Array:
 
 
 def _stored(values: Array, header: nib.Nifti1Header, dtype: np.dtype[Any]) -> Array:
-    """The nearest values that a file of this type and scale can hold."""
+    """Return the nearest values that a file of this type and scale can hold."""
     slope, inter = slope_and_inter(header)
     unscaled = (values.astype(np.float64) - inter) / slope
     if dtype.kind == "f":
@@ -68,7 +68,7 @@ def _stored(values: Array, header: nib.Nifti1Header, dtype: np.dtype[Any]) -> Ar
 
 
 def _plain(header: nib.Nifti1Header) -> nib.Nifti1Header:
-    """A copy without free text."""
+    """Return a copy without free text."""
     made = header.copy()
     for name in TEXTS:
         if name in made.keys():  # noqa: SIM118  # a header is no dict, and `in` asks something else of it

@@ -58,7 +58,7 @@ def save_all(out: Path) -> None:
 
 
 def _square(plane: Array) -> Array:
-    """A slice `[x, y]` in the middle of a square of background."""
+    """Return a slice `[x, y]` in the middle of a square of background."""
     side = max(plane.shape)
     ends = [((side - each) // 2, side - each - (side - each) // 2) for each in plane.shape]
     return np.pad(plane, ends, constant_values=-1.0)

@@ -102,9 +102,9 @@ class ModelShapes:
         """As many lesions as sizes, if so many are drawn; of which size, the model decides."""
         found: Pools = []
         for attempt in range(1, DRAWS + 1):
-            values, fault = self.masks.again(index, attempt)
-            if not fault:
-                parts, count = components(np.asarray((values > 0).any(0)))
+            drawn = self.masks.again(index, attempt)
+            if not drawn.faults[0][-1]:
+                parts, count = components(np.asarray((drawn.values[0] > 0).any(0)))
                 found += [
                     _in_head(parts == number, self.masks.grid.spacing[0], frame, library)
                     for number in range(1, count + 1)

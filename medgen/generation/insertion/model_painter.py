@@ -15,7 +15,7 @@ from medgen.data.grid import Grid
 from medgen.errors import CheckpointError, Problem
 from medgen.generation.insertion.painter import Array, Crop
 from medgen.generation.model import Model, load_model
-from medgen.training import painting, sampling
+from medgen.training import lesion_region, sampling
 
 
 class ModelPainter:
@@ -41,7 +41,7 @@ class ModelPainter:
         draw = sampling.noise(
             [seeds.stream(seed, "paint")], space.shape(condition.shape[2:]), device
         )
-        given = painting.given(mode, space, image, condition)
+        given = lesion_region.given(mode, space, image, condition)
         with sampling.autocast(device, self.model.recipe.training.precision):
             made = sampling.sample(
                 strategy, space, network, condition, draw, self.steps, given=given
@@ -50,7 +50,7 @@ class ModelPainter:
 
 
 def marked(crop: Crop) -> Tensor:
-    """The mask of a crop as the model knows masks, `[1, 1, *size]`; see `Mode.margin`."""
+    """Return the mask of a crop as the model knows masks, `[1, 1, *size]`; see `Mode.margin`."""
     values = np.where(crop.mask, 1, np.where(crop.region, 0, -1))
     return torch.from_numpy(values.astype(np.float32))[None, None]
 

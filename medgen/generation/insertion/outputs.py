@@ -12,7 +12,7 @@ import torch
 
 from medgen.evaluation.lesion_scores import components
 from medgen.evaluation.manifest_lines import Entry
-from medgen.generation import pairs
+from medgen.generation import pair_writer
 from medgen.generation.insertion import insertions_picture
 from medgen.generation.insertion.host_files import image_bytes, mask_bytes
 from medgen.generation.insertion.inserter import Inserted, Inserter
@@ -40,8 +40,8 @@ def insert(
     holds outputs of other settings, StoppedError between two outputs once `stop` has a reason, and
     StorageError.
     """
-    with pairs.storing(out), Manifest.open(out, identity(make), made_with(make)) as manifest:
-        pairs.sweep(manifest, 1)
+    with pair_writer.storing(out), Manifest.open(out, identity(make), made_with(make)) as manifest:
+        pair_writer.sweep(manifest, 1)
         _make_missing(make, manifest, indices, stop or Stop(), advance)
         with manifest.locked():
             manifest.sort()
@@ -75,7 +75,7 @@ def _make_missing(
     for index in indices:
         if manifest.missing([index]):
             if stop.reason:
-                raise pairs.stopped(manifest.out, stop)
+                raise pair_writer.stopped(manifest.out, stop)
             with manifest.block(index):
                 write(make.make(index), index, manifest, make)
         advance(1)
@@ -102,7 +102,7 @@ def write(made: Inserted, index: int, manifest: Manifest, make: Inserter) -> Non
 
     if index < insertions_picture.SHOWN:
         insertions_picture.save_one(made, manifest.out, index)
-    pairs.write_folder(manifest, entry | figures, names, put)
+    pair_writer.write_folder(manifest, entry | figures, names, put)
 
 
 def _files(made: Inserted) -> Iterable[bytes]:

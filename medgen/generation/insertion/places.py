@@ -88,13 +88,13 @@ class Ground:
         return np.asarray(centres[fits])
 
     def best(self, centres: Array, patch: Patch) -> Found:
-        """Of some places, the one that is most like the lesion's own."""
+        """Return the place that is most like the lesion's own."""
         unlike = self._unlike(centres, patch, _offsets(patch.mask))
         best = int(np.argmin(unlike))
         return Found(centres[best], float(unlike[best]))
 
     def _free(self, centres: Array, offsets: Array, depth: float) -> Array:
-        """Whether a lesion lies in the head, deep enough and apart from others, `[place]`."""
+        """Return whether a lesion lies in the head, deep enough and apart from others, `[place]`."""
         shape = np.array(self.depth.shape)
         inside = ((centres + offsets.min(0) >= 0) & (centres + offsets.max(0) < shape)).all(1)
         weights = np.array([shape[1] * shape[2], shape[2], 1])
@@ -104,7 +104,7 @@ class Ground:
         return np.asarray(inside)
 
     def _beside_the_midline(self, centres: Array, offsets: Array) -> Array:
-        """Whether a lesion lies on one side, `[place]`."""
+        """Return whether a lesion lies on one side, `[place]`."""
         tilt = self.frame.side(offsets) - self.frame.side(np.zeros((1, 3)))
         side = self.frame.side(centres)
         return np.asarray((side + tilt.min() >= -MIDLINE) | (side + tilt.max() <= MIDLINE))
@@ -126,7 +126,7 @@ class Ground:
         return np.asarray(unlike + np.abs(self._at(centres, around) - wanted).mean((0, 2)))
 
     def _around(self, patch: Patch) -> Array:
-        """Some offsets of a lesion's surroundings."""
+        """Return some offsets of a lesion's surroundings."""
         ring = ~patch.mask & (
             ndimage.distance_transform_edt(~patch.mask, self.case.spacing) <= RING
         )
@@ -135,7 +135,7 @@ class Ground:
         return _some(_offsets(ring), RING_SAMPLE)
 
     def _at(self, centres: Array, offsets: Array) -> Array:
-        """The host's tissue, `[channel, place, offset]`; 0 outside of the volume."""
+        """Return the host's tissue, `[channel, place, offset]`; 0 outside of the volume."""
         shape = np.array(self.depth.shape)
         voxels = centres[:, None] + offsets
         inside = ((voxels >= 0) & (voxels < shape)).all(-1)
@@ -156,18 +156,18 @@ class Ground:
 
 
 def _offsets(mask: Array) -> Array:
-    """A mask's voxels from the middle of its array, int64 `[n, 3]`."""
+    """Return a mask's voxels from the middle of its array, int64 `[n, 3]`."""
     return np.asarray(np.argwhere(mask) - np.array(mask.shape) // 2)
 
 
 def _some(offsets: Array, most: int) -> Array:
-    """At most so many of them, evenly."""
+    """Return at most so many of them, evenly."""
     if len(offsets) <= most:
         return offsets
     return offsets[np.linspace(0, len(offsets) - 1, most).astype(np.int64)]
 
 
 def _chunks(starts: Array, each: int) -> list[Array]:
-    """Places in groups that need no more than CHUNK voxels."""
+    """Return places in groups that need no more than CHUNK voxels."""
     count = max(1, CHUNK // max(1, each))
     return [starts[begin : begin + count] for begin in range(0, len(starts), count)]

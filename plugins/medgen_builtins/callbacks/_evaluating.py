@@ -116,17 +116,25 @@ class Evaluating(Callback):
         return made.flatten(0, 1)[: self.wanted.samples].cpu()
 
     def _block(self, run: Run, samples: np.ndarray, steps: int | None) -> Tensor:
-        condition = self._given(run, samples).condition.to(run.device).float()
+        batch = self._given(run, samples).map(lambda part: part.to(run.device).float())
         generators = [
             seeds.stream(run.recipe.run.seed, "evaluation", int(sample)) for sample in samples
         ]
-        draw = sampling.noise(generators, run.space.shape(condition.shape[2:]), run.device)
+        draw = sampling.noise(generators, run.space.shape(batch.condition.shape[2:]), run.device)
         with (
             sampling.evaluation(run.network),
             sampling.autocast(run.device, run.recipe.training.precision),
         ):
             strategy = cast("DiffusionStrategy", run.strategy)  # a recipe of another is refused
-            return sampling.sample(strategy, run.space, run.network, condition, draw, steps).float()
+            return sampling.sample(
+                strategy,
+                run.space,
+                run.network,
+                batch.condition,
+                draw,
+                steps,
+                numbers=batch.numbers,
+            ).float()
 
     def _given(self, run: Run, samples: np.ndarray) -> Batch:
         """The held-out slices whose masks the samples are given: in an order of the seed's, from

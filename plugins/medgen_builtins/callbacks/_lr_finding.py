@@ -54,7 +54,7 @@ class Finding(NamedTuple):
 
 
 def smooth(scores: Sequence[float]) -> list[float]:
-    """Exponential averages, corrected for their start as in Kingma and Ba 2015, section 3."""
+    """Average exponentially, corrected for the start as in Kingma and Ba 2015, section 3."""
     average, smoothed = 0.0, list[float]()
     for count, score in enumerate(scores, 1):
         average = SMOOTHING * average + (1 - SMOOTHING) * score
@@ -63,7 +63,7 @@ def smooth(scores: Sequence[float]) -> list[float]:
 
 
 def diverged(smoothed: Sequence[float]) -> bool:
-    """True if the last score is more than DIVERGED times the best."""
+    """Return True if the last score is more than DIVERGED times the best."""
     return smoothed[-1] > DIVERGED * min(smoothed)
 
 

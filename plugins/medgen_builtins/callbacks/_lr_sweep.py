@@ -164,9 +164,7 @@ class Probe:
         return float(total) / self.count
 
     def _draws(self) -> NamedTuple:
-        """Return draws of the turn, with times at quantiles of many: the loss depends on times
-        most.
-        """
+        """Return draws with times at quantiles of many, as the loss depends on times most."""
         generator = self._stream("draws", self.run.device)
         draws = self.turn.draw(generator, self.batch)
         if not isinstance(draws, Draws):

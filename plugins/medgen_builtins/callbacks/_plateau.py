@@ -40,7 +40,7 @@ class Plateau(Callback):
 
     @property
     def fired(self) -> bool:
-        """True once the curve has reached its plateau."""
+        """Return True once the curve has reached its plateau."""
         return self.waited >= self.rule.patience
 
     def add(self, value: float) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from medgen import Batch, Callback, DiffusionStrategy, Run, hookimpl, pictures, seeds
 from medgen.ranks import collectives
-from medgen.training import painting, sampling
+from medgen.training import lesion_region, sampling
 from medgen.training.lesion_masks import mask_channels
 
 FOLLOWED, TIMES = 3, 8
@@ -96,8 +96,9 @@ class Previewing(Callback):
         `[sample, time, ...]`.
         """
         rows, seen = self._rows(), list[Tensor]()
-        image, condition = (part.to(run.device).float() for part in self._examples(run, rows))
-        given = painting.given(run.mode, run.space, image, condition)
+        examples = self._examples(run, rows).map(lambda part: part.to(run.device).float())
+        image, condition, numbers = examples
+        given = lesion_region.given(run.mode, run.space, image, condition)
         generators = [seeds.stream(run.recipe.run.seed, "preview", row) for row in rows]
         draw = sampling.noise(generators, run.space.shape(condition.shape[2:]), run.device)
         with (
@@ -106,7 +107,7 @@ class Previewing(Callback):
         ):
             samples = sampling.sample(
                 strategy, run.space, run.network, condition, draw, steps,
-                watch=lambda t, x0: seen.append(x0[:FOLLOWED]), given=given,
+                watch=lambda t, x0: seen.append(x0[:FOLLOWED]), given=given, numbers=numbers,
             )  # fmt: skip
         path = torch.stack(
             [seen[index] for index in np.linspace(0, len(seen) - 1, TIMES).astype(int)], 1

@@ -59,7 +59,7 @@ class Reporting(Callback):
             self._said = time.monotonic()
 
     def _overdue(self) -> bool:
-        """True if the last line is long ago, as on a slow device."""
+        """Return True if the last line is long ago, as on a slow device."""
         return self._alone and time.monotonic() - self._said >= SILENT
 
     @hookimpl

@@ -59,7 +59,7 @@ class Progressive(Callback):
         return not run.stopping or final
 
     def _names(self, run: PhasedRun) -> list[str]:
-        """Folders of the phases, in order."""
+        """Return folders of the phases, in order."""
         return list(self.settings.phases(run.recipe))
 
     def _done(self, run: PhasedRun) -> list[str]:

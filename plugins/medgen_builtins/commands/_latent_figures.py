@@ -62,7 +62,7 @@ class Audit:
         return figures | {"verdict": verdict(figures)}
 
     def _add(self, samples: np.ndarray) -> None:
-        image, condition = (part.to(self.device).float() for part in self.feed.read(samples))
+        image, condition, _ = self.feed.read(samples).map(lambda part: part.to(self.device).float())
         stored = self.space.prepare(image)
         self.moments.add(*stored.chunk(2, dim=1))
         again = self.space.decode(

@@ -71,7 +71,9 @@ class AtlasExtractor(Extractor):
 
 
 def _by_height(found: np.ndarray, height: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and spread of real slices, each `[heights, d]`; those of all where a height has too few."""
+    """Return the mean and spread of real slices, each `[heights, d]`; those of all where a height
+    has too few.
+    """
     mean, spread = (
         np.repeat(each[None], count, axis=0) for each in (found.mean(axis=0), found.std(axis=0))
     )
@@ -108,7 +110,7 @@ def _parts(plain: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _likeness(plain: np.ndarray, atlas: np.ndarray) -> np.ndarray:
-    """`[n, atlas]`: correlation at the best of nine shifts by a pixel of the grid."""
+    """Return `[n, atlas]`: correlation at the best of nine shifts by a pixel of the grid."""
     flat = atlas.reshape(len(atlas), -1).T
     shifts = [(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1)]
     found = [np.roll(plain, shift, (2, 3)).reshape(len(plain), -1) @ flat for shift in shifts]

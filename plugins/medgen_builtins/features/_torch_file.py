@@ -61,7 +61,7 @@ class FileExtractor(Extractor):
 
 
 def _load(path: Path) -> Callable[[Any], Any]:
-    """The network in a file. Raises RecipeError if there is none."""
+    """Return the network in a file. Raises RecipeError if there is none."""
     if not path.is_file():
         raise RecipeError(Problem("features.torch_file.path", f"{path} is no file", WANTED))
     try:

@@ -33,7 +33,7 @@ class Kl(LossSettings):
 
 
 def divergence(mean: Tensor, logvar: Tensor) -> Tensor:
-    """KL(N(mean, exp(logvar)) || N(0, 1)) of each value, in nats, fp32."""
+    """Return KL(N(mean, exp(logvar)) || N(0, 1)) of each value, in nats, fp32."""
     mean, logvar = mean.float(), logvar.float()
     return 0.5 * (mean.square() + logvar.exp() - 1 - logvar)
 

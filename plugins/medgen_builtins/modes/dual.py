@@ -12,9 +12,14 @@ class Dual(ModeSettings):
     """T1-weighted images before and after contrast, made together, given the lesion mask."""
 
     condition: tuple[str, ...] = field(("seg",), help="names of the condition masks")
+    numbers: tuple[str, ...] | None = field(
+        None, help="names of numbers that it is given too, such as position"
+    )
 
     def build(self) -> Mode:
-        return Mode(images=("t1_pre", "t1_gd"), condition=self.condition)
+        return Mode(
+            images=("t1_pre", "t1_gd"), condition=self.condition, numbers=self.numbers or ()
+        )
 
 
 @hookimpl

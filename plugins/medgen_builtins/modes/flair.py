@@ -12,9 +12,12 @@ class Flair(ModeSettings):
     """The FLAIR image, given the lesion mask."""
 
     condition: tuple[str, ...] = field(("seg",), help="names of the condition masks")
+    numbers: tuple[str, ...] | None = field(
+        None, help="names of numbers that it is given too, such as position"
+    )
 
     def build(self) -> Mode:
-        return Mode(images=("flair",), condition=self.condition)
+        return Mode(images=("flair",), condition=self.condition, numbers=self.numbers or ())
 
 
 @hookimpl

@@ -21,6 +21,9 @@ class Images(ModeSettings):
     images: tuple[str, ...] = field(help="names of the generated images and masks, as in [data]")
     condition: tuple[str, ...] = field((), help="names of the condition channels")
     pooled: bool = field(False, help="treat every image as a sample of its own with one channel")
+    numbers: tuple[str, ...] | None = field(
+        None, help="names of numbers that it is given too, such as position"
+    )
 
     def check(self, recipe: Recipe) -> Iterator[Problem]:
         from medgen.evaluation.manifest_lines import (
@@ -41,7 +44,12 @@ class Images(ModeSettings):
             yield Problem("mode.images", what, "Name each once, in images or in condition")
 
     def build(self) -> Mode:
-        return Mode(images=self.images, condition=self.condition, pooled=self.pooled)
+        return Mode(
+            images=self.images,
+            condition=self.condition,
+            pooled=self.pooled,
+            numbers=self.numbers or (),
+        )
 
 
 @hookimpl

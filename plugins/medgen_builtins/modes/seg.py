@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medgen import Mode, ModeSettings, hookimpl, settings
+from medgen import Mode, ModeSettings, field, hookimpl, settings
 
 medgen_api = 1
 
@@ -11,8 +11,12 @@ medgen_api = 1
 class Seg(ModeSettings):
     """The lesion mask, from noise alone."""
 
+    numbers: tuple[str, ...] | None = field(
+        None, help="names of numbers that it is given too, such as position"
+    )
+
     def build(self) -> Mode:
-        return Mode(images=("seg",))
+        return Mode(images=("seg",), numbers=self.numbers or ())
 
 
 @hookimpl

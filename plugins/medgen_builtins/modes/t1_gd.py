@@ -12,9 +12,12 @@ class T1Gd(ModeSettings):
     """The T1-weighted image after contrast, given the lesion mask."""
 
     condition: tuple[str, ...] = field(("seg",), help="names of the condition masks")
+    numbers: tuple[str, ...] | None = field(
+        None, help="names of numbers that it is given too, such as position"
+    )
 
     def build(self) -> Mode:
-        return Mode(images=("t1_gd",), condition=self.condition)
+        return Mode(images=("t1_gd",), condition=self.condition, numbers=self.numbers or ())
 
 
 @hookimpl

@@ -28,7 +28,7 @@ class Convolutional(nn.Module):
         return self.net.quant_conv_mu(features), logvar
 
     def decode(self, z: Tensor) -> Tensor:
-        """Images of latents."""
+        """Return images of latents."""
         return self.net.decode(z)  # type: ignore[no-any-return]
 
 

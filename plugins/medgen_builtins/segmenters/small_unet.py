@@ -24,8 +24,8 @@ class SmallUnet(SegmenterSettings):
     units: int = field(0, help="residual units per level; 0 is one plain convolution", check=ge(0))
 
     def build(self, in_channels: int) -> nn.Module:
-        """`network(x)`: x `[n, in_channels, h, w]`, sides that divide by 2^(levels - 2), to logits
-        `[n, 1, h, w]`.
+        """Return `network(x)`: x `[n, in_channels, h, w]`, sides that divide by 2^(levels - 2), to
+        logits `[n, 1, h, w]`.
         """
         from monai.networks.nets import UNet
 

@@ -98,11 +98,11 @@ class LatentSpace(Space):
     def calibrate(self, batches: Iterable[Batch]) -> None:
         """Measure shift and scale of each channel, for mean 0 and variance 1 over the training set."""
         of_images, of_masks = Moments(), Moments()
-        for stored, condition in batches:
-            of_images.add(*stored.chunk(2, dim=1))
+        for batch in batches:
+            of_images.add(*batch.image.chunk(2, dim=1))
             if self.masks is not None:
                 with torch.no_grad():
-                    mean = self.masks.moments(condition)[0]
+                    mean = self.masks.moments(batch.condition)[0]
                 of_masks.add(mean, torch.full_like(mean, -torch.inf))  # it is not sampled
         self.images.shift, self.images.scale = of_images.shift_and_scale()
         if self.masks is not None:

@@ -11,9 +11,9 @@ from medgen import TIME_SCALE, Draws, Noisy, Prediction
 from medgen.api.values import DrawNoise, Predict
 from medgen_builtins.strategies import _samplers, _schedules
 from medgen_builtins.strategies._diffusion import Diffusion
-from medgen_builtins.strategies._schedules import cosine_betas, linear_betas
 
-__all__ = ["DdpmStrategy", "cosine_betas", "linear_betas"]
+SAMPLERS = {"ddim": _samplers.ddim, "dpm_solver": _samplers.dpm_solver}
+"""Those that add no noise, by the names that the setting `sampler` knows."""
 
 
 class DdpmStrategy(Diffusion):
@@ -62,9 +62,7 @@ class DdpmStrategy(Diffusion):
         times = self.times(steps)
         if self.sampler == "ancestral":
             return _samplers.ancestral(predict, noise, times, self.level, draw)
-        if self.sampler == "dpm_solver":
-            return _samplers.dpm_solver(predict, noise, times, self.level)
-        return _samplers.ddim(predict, noise, times, self.level)
+        return SAMPLERS[self.sampler](predict, noise, times, self.level)
 
     def times(self, steps: int) -> list[float]:
         """Return the sampler's times, from noise to 0, all on the schedule."""

@@ -13,6 +13,9 @@ from medgen.api.values import DrawNoise, Predict
 from medgen_builtins.strategies import _samplers, _schedules
 from medgen_builtins.strategies._diffusion import Diffusion
 
+SAMPLERS = {"euler": _samplers.euler, "heun": _samplers.heun}
+"""By the names that the setting `sampler` knows."""
+
 
 class Times(NamedTuple):
     """Distribution of t in training; see the settings `Rflow`."""
@@ -58,8 +61,7 @@ class RflowStrategy(Diffusion):
 
     def sample(self, predict: Predict, noise: Tensor, steps: int, draw: DrawNoise) -> Tensor:
         """Turn noise into x0 in `steps` steps; adds no further noise."""
-        solve = _samplers.heun if self.sampler == "heun" else _samplers.euler
-        return solve(predict, noise, self.times(steps))
+        return SAMPLERS[self.sampler](predict, noise, self.times(steps))
 
     def times(self, steps: int) -> list[float]:
         """Return the sampler's times, from 1000 to 0."""

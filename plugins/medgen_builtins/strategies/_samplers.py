@@ -19,16 +19,14 @@ Level = Callable[[float], tuple[float, float]]
 
 
 def euler(predict: Predict, x: Tensor, times: Sequence[float]) -> Tensor:
-    """Euler's method for dx/dt = epsilon - x0 = (xt - x0)/t (Liu et al. 2023, eq. 1). One
-    evaluation per step.
-    """
+    """Solve dx/dt = (xt - x0)/t by Euler (Liu et al. 2023, eq. 1). One evaluation per step."""
     for t, s in pairwise(times):
         x = x + (s - t) * (x - predict(x, t).x0) / t
     return x
 
 
 def heun(predict: Predict, x: Tensor, times: Sequence[float]) -> Tensor:
-    """Heun's method for the same equation, as in Karras et al. 2022, Algorithm 1 (without noise).
+    """Solve the same equation by Heun's method (Karras et al. 2022, Algorithm 1, no noise).
 
     Two evaluations per step, but one for the last, as the slope at 0 cannot be read from x0.
     """
@@ -42,7 +40,7 @@ def heun(predict: Predict, x: Tensor, times: Sequence[float]) -> Tensor:
 
 
 def ddim(predict: Predict, x: Tensor, times: Sequence[float], level: Level) -> Tensor:
-    """DDIM, Song et al. 2021, eq. 12 with sigma_t = 0. One evaluation per step."""
+    """Sample by DDIM (Song et al. 2021, eq. 12, sigma_t = 0). One evaluation per step."""
     for t, s in pairwise(times):
         (alpha_t, sigma_t), (alpha_s, sigma_s) = level(t), level(s)
         x0 = predict(x, t).x0
@@ -52,7 +50,7 @@ def ddim(predict: Predict, x: Tensor, times: Sequence[float], level: Level) -> T
 
 
 def dpm_solver(predict: Predict, x: Tensor, times: Sequence[float], level: Level) -> Tensor:
-    """DPM-Solver++(2M), Lu et al. 2022b, Algorithm 2. One evaluation per step.
+    """Sample by DPM-Solver++(2M) (Lu et al. 2022b, Algorithm 2). One evaluation per step.
 
     The step to 0 is infinite in the log-SNR and lands on x0, the first-order step's limit.
     """
@@ -71,7 +69,7 @@ def dpm_solver(predict: Predict, x: Tensor, times: Sequence[float], level: Level
 def ancestral(
     predict: Predict, x: Tensor, times: Sequence[float], level: Level, draw: DrawNoise
 ) -> Tensor:
-    """DDPM, Ho et al. 2020, eq. 7 with the posterior's variance, between any two times.
+    """Sample by DDPM (Ho et al. 2020, eq. 7) with the posterior's variance, between any two times.
 
     One evaluation per step, and fresh noise for each but the last.
     """

@@ -27,20 +27,20 @@ def linear_betas(timesteps: int, start: float, end: float) -> Tensor:
 
 
 def cosine_betas(timesteps: int) -> Tensor:
-    """`[timesteps]`, Nichol & Dhariwal 2021, eq. 17."""
+    """Return `[timesteps]`, Nichol & Dhariwal 2021, eq. 17."""
     t = torch.arange(timesteps + 1, dtype=torch.float64) / timesteps
     f = torch.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
     return (1 - f[1:] / f[:-1]).clamp(max=MAX_BETA)
 
 
 def levels(betas: Tensor) -> Tensor:
-    """`[2, timesteps + 1]`: alpha and sigma by position, from clean (1, 0) to noise."""
+    """Return `[2, timesteps + 1]`: alpha and sigma by position, from clean (1, 0) to noise."""
     alpha_bar = torch.cat([betas.new_ones(1), (1 - betas).cumprod(0)])
     return torch.stack([alpha_bar.sqrt(), (1 - alpha_bar).sqrt()])
 
 
 def balanced_ratios(steps: int) -> Tensor:
-    """`[steps + 1]` ratios sigma/alpha from 0 to infinity, for first-order samplers and Heun's.
+    """Return `[steps + 1]` ratios sigma/alpha, 0 to infinity, for Heun's and first-order samplers.
 
     For Gaussian data of standard deviation s, one Euler step from ratio a to b loses (a - b)^2 s^2
     / 2(s^2 + a^2)^2 of it. So what counts for features of size s is how dense the steps are in
@@ -60,7 +60,7 @@ def even_ratios(smallest: float, largest: float, steps: int) -> Tensor:
 
 
 def positions(ratios: Tensor, wanted: Tensor) -> list[int]:
-    """The positions nearest to the wanted ratios, from the last to 0, no two the same.
+    """Return the positions nearest to the wanted ratios, from the last to 0, no two the same.
 
     ratios: `[last + 1]`, rising, of a schedule. wanted: `[steps + 1]`, rising, steps <= last; its
     ends are ignored.

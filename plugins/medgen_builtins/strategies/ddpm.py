@@ -48,13 +48,16 @@ class Ddpm(StrategySettings):
         return diffusion_metrics()
 
     def build(self) -> Strategy:
-        from medgen_builtins.strategies._ddpm import DdpmStrategy, cosine_betas, linear_betas
+        from medgen_builtins.strategies import _schedules
+        from medgen_builtins.strategies._ddpm import DdpmStrategy
 
-        linear = self.schedule == "linear"
-        steps = self.timesteps
-        betas = (
-            linear_betas(steps, self.beta_start, self.beta_end) if linear else cosine_betas(steps)
-        )
+        schedules = {
+            "linear": lambda: _schedules.linear_betas(
+                self.timesteps, self.beta_start, self.beta_end
+            ),
+            "cosine": lambda: _schedules.cosine_betas(self.timesteps),
+        }
+        betas = schedules[self.schedule]()
         return DdpmStrategy(betas, self.prediction, self.sampler, self.sampling_steps)
 
 

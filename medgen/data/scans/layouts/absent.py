@@ -15,7 +15,7 @@ FEW = 2
 
 
 def absent(root: Path, patients: Iterable[Patient]) -> tuple[frozenset[Path], list[Problem]]:
-    """The files whose content is not here, and a line for each way to get it."""
+    """Return the files whose content is not here, and a line for each way to get it."""
     groups: dict[tuple[str, str], dict[Path, str]] = {}
     for patient in patients:
         for path in patient.files.values():

@@ -14,7 +14,7 @@ from medgen.system.names import composed
 def without_excluded(
     root: Path, everyone: Sequence[Scans], exclude: Iterable[Path]
 ) -> tuple[list[Scans], list[Problem]]:
-    """Those whose id, folder or file no entry names, and the entries that name nothing."""
+    """Return those whose id, folder or file no entry names, and the entries that name nothing."""
     entries = {composed(each.as_posix()) for each in exclude} - {
         "."
     }  # so they read in a checkpoint, which names no patient
@@ -26,7 +26,7 @@ def without_excluded(
 
 
 def _names(root: Path, scans: Scans) -> set[str]:
-    """All that a patient goes by: the id, the person, the folders and the files."""
+    """Return all that a patient goes by: the id, the person, the folders and the files."""
     places = [
         composed(path.relative_to(root).as_posix())
         for path in (scans.folder, *scans.names.values())

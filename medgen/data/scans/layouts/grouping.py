@@ -20,8 +20,8 @@ _SCANS = re.compile(f"{IMAGE_WORDS}|{every_spelling()}", re.IGNORECASE)
 
 
 def spread(scans: Scans, patterns: Sequence[Pattern]) -> list[Scans]:
-    """The patients in a folder: itself, or, where it has several files of a kind, those below it,
-    at any depth.
+    """Return the patients in a folder: itself, or, where it has several files of a kind, those
+    below it, at any depth.
     """
     if by_modality(scans.names):
         return gather(scans)
@@ -66,8 +66,8 @@ def by_modality(names: Iterable[str]) -> bool:
 
 
 def modal(parts: Sequence[Scans]) -> bool:
-    """Whether all folders have a folder per modality of many patients; below splits, a patient or a
-    kind may be alone.
+    """Return whether all folders have a folder per modality of many patients; below splits, a
+    patient or a kind may be alone.
 
     `train/images`, `train/masks`, `val/images`, `val/masks`, `test/images`.
     """
@@ -90,7 +90,7 @@ def by_split(scans: Scans) -> list[Scans]:
 
 
 def is_modality(name: str) -> bool:
-    """Whether a folder is called as those for scans, for masks, or for a modality are."""
+    """Return whether a folder is called as those for scans, for masks, or for a modality are."""
     return bool(_MASKS.fullmatch(name) or _SCANS.fullmatch(name))
 
 
@@ -119,7 +119,7 @@ def _part(scans: Scans, name: str, names: dict[str, Path]) -> Scans:
 
 
 def _children(scans: Scans) -> Iterator[Scans]:
-    """The folders in a folder, each as if it were a patient's; one named after a split is in it."""
+    """Yield the folders in a folder, each as if a patient's; one named after a split is in it."""
     groups: dict[str, dict[str, Path]] = {}
     for name, path in scans.names.items():
         top, _, rest = name.partition("/")
@@ -138,8 +138,8 @@ def _fits(pattern: Pattern, inner: Iterable[Scans], scans: Scans) -> bool:
 
 
 def _key(name: str, patterns: Iterable[Pattern]) -> str:
-    """What a file's name has before its modality; by the recipe's own patterns, what stands for
-    their first star.
+    """Return what a file's name has before its modality; by the recipe's own patterns, what stands
+    for their first star.
     """
     for each in patterns:
         if each.own and "*" in each.shown and each.regex.fullmatch(name):
@@ -155,7 +155,7 @@ def _stems(names: Iterable[str], top: str) -> set[str]:
 
 
 def _keys(names: Iterable[str], top: str) -> set[str]:
-    """The patients that a folder of one modality seems to have."""
+    """Return the patients that a folder of one modality seems to have."""
     inner = [name.split("/")[1:] for name in names if name.startswith(f"{top}/")]
     inner = [each[1:] if len(each) > 1 and split_of(each[0]) else each for each in inner]
     folders = {each[0] for each in inner if len(each) > 1}
@@ -165,7 +165,7 @@ def _keys(names: Iterable[str], top: str) -> set[str]:
 
 
 def _shared(name: str, others: set[str]) -> str:
-    """The part of a file's name that those in the other folders have too."""
+    """Return the part of a file's name that those in the other folders have too."""
     if name in others:
         return name
     short = re.sub(r"_\d{4}$", "", name)

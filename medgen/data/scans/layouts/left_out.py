@@ -45,7 +45,7 @@ NOUNS = {"broken": "link", "twice": "link", "loose": "scan"}
 
 
 def lines(root: Path, left: Iterable[Left]) -> Iterator[Problem]:
-    """One fault per kind, of the dataset's folder."""
+    """Yield one fault per kind, of the dataset's folder."""
     groups: dict[str, list[Left]] = {}
     for each in left:
         groups.setdefault(each.kind, []).append(each)
@@ -69,7 +69,7 @@ def _line(root: Path, kind: str, found: list[Left]) -> Problem:
 
 
 def _foreign(kind: str, whole: bool) -> tuple[str, str]:
-    """What is said of files in a format that is not read. whole: of folders that hold nothing else."""
+    """Describe files in a format that is not read. whole: of folders that hold nothing else."""
     fix = f"Convert {{them}} to .nii.gz {CONVERT.get(kind, '')}".rstrip()
     if kind == UNFINISHED:
         fix = "Download {them} again, or remove {them}"
@@ -79,7 +79,7 @@ def _foreign(kind: str, whole: bool) -> tuple[str, str]:
 
 
 def _words(count: int, noun: str) -> dict[str, str]:
-    """Nouns and verbs for one thing, or for several."""
+    """Return nouns and verbs for one thing, or for several."""
     one = count == 1
     verbs = {
         "lie": "lies",

@@ -14,9 +14,7 @@ DEPTH = 2
 
 
 def misplaced(root: Path, layout: str) -> Problem | None:
-    """One line, if the folder is a part of a dataset of a known layout, or one or several of them
-    lie in it.
-    """
+    """Report a folder that is part of a dataset of a known layout, or that holds such datasets."""
     if layout != "auto":
         return None
     if above := _above(root):
@@ -36,7 +34,7 @@ def misplaced(root: Path, layout: str) -> Problem | None:
 
 
 def no_patients(root: Path, excluded: bool) -> Problem:
-    """Why there is nobody to train on."""
+    """Say why there is nobody to train on."""
     if excluded:
         return Problem(root, "has no patients but those that data.exclude leaves out", "Shorten it")
     held_out = [each.name for each in folders(root) if split_of(each.name) == "test"]
@@ -49,7 +47,7 @@ def no_patients(root: Path, excluded: bool) -> Problem:
 
 
 def _above(root: Path) -> Path | None:
-    """The dataset that the folder is a part of."""
+    """Return the dataset that the folder is a part of."""
     place = root.resolve()
     if re.fullmatch("(images|labels)(Tr|Ts|Va|Val)", place.name):
         return place.parent

@@ -50,7 +50,7 @@ class Pattern(NamedTuple):
 
 
 def in_bids(patterns: Iterable[Pattern]) -> list[Pattern]:
-    """The same for BIDS, where what is as scanned goes before what was made of it."""
+    """Return the same for BIDS, where what is as scanned goes before what was made of it."""
     return [each if each.own else _Nearest(*each) for each in patterns]
 
 
@@ -72,8 +72,8 @@ class _Nearest(Pattern):
 
 
 def pattern(settings: DataSettings, layout: str, root: Path, source: str) -> Pattern:
-    """How the files of a source are recognised. Raises `DataError` where nnU-Net's dataset.json
-    does not say.
+    """Return how the files of a source are recognised. Raises `DataError` where nnU-Net's
+    dataset.json does not say.
     """
     own = settings.files.get(source) or (source if "*" in source or ".nii" in source else None)
     if own:
@@ -88,7 +88,7 @@ def pattern(settings: DataSettings, layout: str, root: Path, source: str) -> Pat
 def found_patterns(
     settings: DataSettings, layout: str, root: Path, cohort: Iterable[Scans], sources: Iterable[str]
 ) -> Iterator[Pattern]:
-    """Of sources that need not be there, those that are; a file is claimed once."""
+    """Yield those of the optional sources that exist; a file is claimed once."""
     claimed: set[Path] = set()
     cohort = list(cohort)
     for each in possible(settings, layout, root, sources):
@@ -101,7 +101,7 @@ def found_patterns(
 def possible(
     settings: DataSettings, layout: str, root: Path, sources: Iterable[str]
 ) -> list[Pattern]:
-    """Those of the sources that this layout can name."""
+    """Return those of the sources that this layout can name."""
     found = []
     for source in sources:
         try:
@@ -130,9 +130,7 @@ def _body(layout: str, root: Path, source: str) -> tuple[str, str]:
 
 
 def channel_number(root: Path, source: str) -> str:
-    """`_` and the four digits of a modality in the file names, from `dataset.json`; nothing if it
-    is the only one.
-    """
+    """Return `_` and a modality's four digits from `dataset.json`; nothing for the only one."""
     path = root / "dataset.json"
     scans = sorted(
         each.name for each in (root / "imagesTr").glob("*.nii*") if not each.name.startswith(".")
@@ -166,13 +164,13 @@ def _channels(path: Path, advice: str) -> dict[str, str]:
 
 
 def _tail(name: str, depth: int) -> str:
-    """A path without its first folders; nothing if it has fewer."""
+    """Return a path without its first folders; nothing if it has fewer."""
     parts = name.split("/", depth)
     return parts[depth] if len(parts) > depth else ""
 
 
 def _once(names: list[str], scans: Scans) -> list[str]:
-    """Without second names of a file."""
+    """Leave out second names of a file."""
     files: dict[str, str] = {}
     for name in sorted(names, key=lambda name: scans.names[name].is_symlink()):
         files.setdefault(os.path.realpath(scans.names[name]), name)

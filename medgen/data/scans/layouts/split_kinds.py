@@ -34,7 +34,7 @@ class _Named(NamedTuple):
 
 
 def by_split_and_kind(root: Path) -> Listing | None:
-    """The patients of such folders, paired within a split; None where no split has scans and masks."""
+    """Return patients, paired within a split; None where no split has scans and masks."""
     named = {folder: each for folder in folders(root) if (each := _named(folder.name))}
     if not any(each.split for each in named.values()):
         return None
@@ -77,7 +77,7 @@ def _split(word: str) -> Split:
 def _group(
     root: Path, split: Split | None, named: dict[Path, _Named], held: dict[Path, Contents]
 ) -> Scans:
-    """The folders of a split, as if they were one folder with a folder per kind."""
+    """Return the folders of a split, as if they were one folder with a folder per kind."""
     mine = [folder for folder, each in named.items() if each.split == split]
     names = dict(_names((named[folder].kind, held[folder]) for folder in mine))
     return Scans("", split, root, names, mine[0])

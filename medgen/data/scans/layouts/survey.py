@@ -9,14 +9,14 @@ from pathlib import Path
 from medgen.api.tables import DataSettings
 from medgen.data.scans.layouts import faults, left_out
 from medgen.data.scans.layouts.absent import absent
+from medgen.data.scans.layouts.bids_nnunet import by_case, by_file, by_subject
+from medgen.data.scans.layouts.by_folders import by_folder, without_twins
 from medgen.data.scans.layouts.exclude import without_excluded
-from medgen.data.scans.layouts.listing import by_folder, without_twins
 from medgen.data.scans.layouts.misplaced import misplaced, no_patients
 from medgen.data.scans.layouts.patterns import Pattern, found_patterns, in_bids, pattern, possible
 from medgen.data.scans.layouts.people import unmatched, with_persons
 from medgen.data.scans.layouts.sources import source
 from medgen.data.scans.layouts.splits import drawn_for_val, split_faults
-from medgen.data.scans.layouts.standards import by_case, by_file, by_subject
 from medgen.data.scans.layouts.types import SPLITS, Listing, Patient, Scans, Survey, expand
 from medgen.data.scans.layouts.walk import folders
 from medgen.errors import DataError, Problem

@@ -47,8 +47,8 @@ class Contents(NamedTuple):
     files: int
 
     def foreign(self) -> dict[str, list[Path]]:
-        """The files that may be scans in a format that is not read, by format; DICOM is known
-        without a name too.
+        """Return the files that may be scans in a format that is not read, by format; DICOM is
+        known without a name too.
         """
         found = dict(self.others)
         if "DICOM files" not in found and any(_is_dicom(path) for path in self.nameless[:PEEKED]):
@@ -57,8 +57,8 @@ class Contents(NamedTuple):
 
 
 def look(folder: Path, relative_to: Path | None = None) -> Contents:
-    """Everything at any depth below a folder, each folder once, by the shortest way without links
-    if there is one.
+    """Return everything at any depth below a folder, each folder once, by the shortest way without
+    links if there is one.
     """
     found = Contents({}, {}, [], [], 0)
     files, links = 0, [folder]
@@ -75,12 +75,12 @@ def look(folder: Path, relative_to: Path | None = None) -> Contents:
 
 
 def folders(place: Path, pattern: str = "*") -> list[Path]:
-    """The folders that fit a pattern, ordered, without junk."""
+    """Return the folders that fit a pattern, ordered, without junk."""
     return _sorted(each for each in place.glob(pattern) if not is_junk(each.name) and each.is_dir())
 
 
 def direct(place: Path) -> list[Path]:
-    """The files that lie in a folder itself, and links to nothing, ordered, without junk."""
+    """Return the files that lie in a folder itself, and links to nothing, ordered, without junk."""
     return _sorted(each for each in place.iterdir() if not is_junk(each.name) and not each.is_dir())
 
 
@@ -89,12 +89,12 @@ def _sorted(paths: Iterable[Path]) -> list[Path]:
 
 
 def is_nifti(name: str) -> bool:
-    """Whether a file's name ends like that of a scan that is read."""
+    """Return whether a file's name ends like that of a scan that is read."""
     return name.lower().endswith(NIFTI)
 
 
 def format_of(name: str) -> str | None:
-    """The format that is not read which a file's name ends like."""
+    """Return the format, of those not read, which a file's name ends like."""
     return next(
         (kind for kind, ends in FORMATS.items() if re.search(f"({ends})$", name, re.IGNORECASE)),
         None,
@@ -148,5 +148,5 @@ def _identity(place: Path) -> Identity:
 
 
 def _refuse(error: OSError) -> NoReturn:
-    """Without this `os.walk` takes a folder that it may not read for an empty one."""
+    """Raise, as `os.walk` would take a folder that it may not read for an empty one."""
     raise error

@@ -53,22 +53,22 @@ def split_of(name: str) -> Split | None:
 
 
 def is_junk(name: str) -> bool:
-    """Hidden files, the halves that macOS leaves beside files, and what servers and systems keep."""
+    """Return True for hidden files, macOS's halves of files, and what servers and systems keep."""
     return name.startswith(".") or name.lower() in JUNK
 
 
 def spellings(source: str) -> str:
-    """A regular expression of what a modality may be called, its own name first."""
+    """Return a regular expression of what a modality may be called, its own name first."""
     return "|".join(dict.fromkeys([re.escape(source), SPELLINGS.get(source, re.escape(source))]))
 
 
 def every_spelling() -> str:
-    """A regular expression of the names of all modalities."""
+    """Return a regular expression of the names of all modalities."""
     return "|".join(
         dict.fromkeys([*SPELLINGS, *"|".join(SPELLINGS.values()).split("|"), "dwi", "adc", "swi"])
     )
 
 
 def stem(name: str) -> str:
-    """A file's name without folders and `.nii.gz`."""
+    """Return a file's name without folders and `.nii.gz`."""
     return re.sub(r"\.nii(\.gz)?$", "", name.rsplit("/", 1)[-1], flags=re.IGNORECASE)

@@ -101,7 +101,7 @@ class Passed(NamedTuple):
 def read(
     path: Path, max_voxels: int = MAX_VOXELS, *, nan: NanPolicy = "error", mask: bool = False
 ) -> Volume:
-    """The volume in a .nii or .nii.gz file, through the gate. Raises `DataError`, a line per fault.
+    """Read a .nii or .nii.gz file through the gate. Raises DataError, with a line per fault.
 
     nan: voxels that are NaN or infinite are a fault, or become 0. mask: it must hold labels, which
     are whole numbers from 0, and it may be constant, as an empty mask is.
@@ -128,7 +128,7 @@ def inspect(
 def examine(
     path: Path, max_voxels: int = MAX_VOXELS, nan: NanPolicy = "error", *, mask: bool = False
 ) -> tuple[Report, Volume | None]:
-    """What `inspect` gives, and the volume, where there are no faults."""
+    """Return a report, and, where there are no faults, the volume."""
     try:
         volume, orientation, problems = _pass(path, Limits(max_voxels, nan, mask))
     except Refused as refused:
@@ -169,7 +169,7 @@ def _pass(path: Path, limits: Limits) -> Passed:
 
 
 def _stored(path: Path, limits: Limits) -> tuple[nib.Nifti1Header, np.ndarray, list[Defect]]:
-    """The header and the voxels as they are stored, and what is odd about the header."""
+    """Return the header and the voxels as they are stored, and what is odd about the header."""
     with open_scan(path) as file:
         start = file.read(NIFTI2)
         file.seek(0)

@@ -43,7 +43,7 @@ def _field_problems(header: nib.Nifti1Header) -> Iterator[Defect]:
 
 
 def _form_problems(header: nib.Nifti1Header) -> Iterator[Defect]:
-    """What is wrong with the sform and with the qform, each by itself."""
+    """Yield what is wrong with the sform and with the qform, each by itself."""
     if header["sform_code"] > 0:
         yield from _matrix_problems("sform", np.asarray(header.get_sform(), np.float64))
     if header["qform_code"] > 0:
@@ -64,7 +64,7 @@ def _matrix_problems(name: str, affine: np.ndarray) -> Iterator[Defect]:
 
 
 def _axes_problems(header: nib.Nifti1Header) -> Iterator[Defect]:
-    """What is wrong or odd about the affine in use, and about others that disagree with it."""
+    """Yield what is wrong or odd about the affine in use, and about others that disagree with it."""
     affine = best_affine(header)
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
     cosines = affine[:3, :3] / sizes

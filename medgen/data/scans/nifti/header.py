@@ -57,8 +57,8 @@ def parse_header(start: bytes) -> nib.Nifti1Header:
 
 
 def layout_problems(header: nib.Nifti1Header, max_voxels: int, most: int) -> list[Defect]:
-    """Whether shape, type, place and scale of the voxels make sense, in a file that holds `most`
-    bytes at most.
+    """Return whether shape, type, place and scale of the voxels make sense, in a file that holds
+    `most` bytes at most.
     """
     unsized = [*shape_problems(header, max_voxels), *type_problems(header)]
     return [*(unsized or _length_problems(header, most)), *_scale_problems(header)]
@@ -133,11 +133,11 @@ def data_offset(header: nib.Nifti1Header) -> int:
 
 
 def total_bytes(header: nib.Nifti1Header) -> int:
-    """Bytes of the whole file, inflated."""
+    """Return bytes of the whole file, inflated."""
     return data_offset(header) + math.prod(shape_of(header)) * dtype_of(header).itemsize
 
 
 def slope_and_inter(header: nib.Nifti1Header) -> tuple[float, float]:
-    """The standard's rule: slope 0 means that nothing is scaled (some tools write NaN for it)."""
+    """Apply the standard's rule: slope 0 means no scaling (some tools write NaN for it)."""
     slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
     return (1.0, 0.0) if slope == 0 or np.isnan(slope) else (slope, inter)

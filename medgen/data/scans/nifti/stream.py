@@ -36,7 +36,7 @@ NIFTI1, NIFTI2 = 348, 540
 
 
 def digest(path: Path) -> str:
-    """sha256 of the file's bytes. Raises `DataError` if it cannot be read."""
+    """Return sha256 of the file's bytes. Raises `DataError` if it cannot be read."""
     sha = hashlib.sha256()
     with naming(path), open_scan(path) as file:
         while chunk := file.read(CHUNK):
@@ -45,9 +45,7 @@ def digest(path: Path) -> str:
 
 
 def stand_in(start: bytes) -> tuple[str, str] | None:
-    """What a file, by its first bytes, or a link, by where it leads, is instead of a scan, and how
-    to get that.
-    """
+    """Return what a file (by its first bytes) or link is instead of a scan, and how to get one."""
     if start.startswith(b"version https://git-lfs"):
         return "a git-lfs pointer, not the scan", "Fetch it with `git lfs pull`"
     if start.startswith(b"/annex/objects/"):
@@ -59,7 +57,7 @@ def stand_in(start: bytes) -> tuple[str, str] | None:
 
 @contextlib.contextmanager
 def open_scan(path: Path) -> Iterator[BinaryIO]:
-    """The file; what the system says against it, then or while it is read, is a problem."""
+    """Open a file; what the system says against it, then or while it is read, is a problem."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
             raise refusal("is not a file", "Give a .nii or .nii.gz file")
@@ -79,7 +77,7 @@ def open_scan(path: Path) -> Iterator[BinaryIO]:
 
 
 def is_zipped(name: str, start: bytes) -> bool:
-    """Whether the file is gzip, which its name and its first bytes must both say."""
+    """Return whether the file is gzip, which its name and its first bytes must both say."""
     if not name.endswith((".nii", ".nii.gz")):
         raise refusal("is not named .nii or .nii.gz", "Convert it to NIfTI")
     zipped = start.startswith(GZIP_MAGIC)
@@ -93,7 +91,7 @@ def is_zipped(name: str, start: bytes) -> bool:
 
 
 def foreign_format(wanted: str, start: bytes) -> Refused:
-    """Says what a file that is not what it should be most likely is."""
+    """Say what a file that is not what it should be most likely is."""
     if not start:
         return refusal("is empty", COPY)
     if not start.strip(b"\0"):
@@ -106,7 +104,7 @@ def foreign_format(wanted: str, start: bytes) -> Refused:
 
 
 def inflated_pieces(file: BinaryIO, zipped: bool) -> Iterator[bytes]:
-    """The file's bytes, inflated, a chunk at a time, the whole header within the first."""
+    """Yield the file's bytes, inflated, a chunk at a time, the whole header within the first."""
     pieces = _inflated(file) if zipped else iter(lambda: file.read(CHUNK), b"")
     first = b""
     while len(first) < NIFTI2 and (piece := next(pieces, None)) is not None:
@@ -143,7 +141,7 @@ def _inflate(member: Any, data: bytes) -> bytes:
 
 
 def size_and_byte_order(start: bytes) -> tuple[int, str] | None:
-    """The header's length by its own first four bytes, and the byte order in which they say so."""
+    """Return the header's length and byte order, by its own first four bytes."""
     for order in "<>":
         size = int(np.frombuffer(start[:4].ljust(4, b"\0"), f"{order}i4")[0])
         if size in (NIFTI1, NIFTI2):

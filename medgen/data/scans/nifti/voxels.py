@@ -22,15 +22,15 @@ LABEL_TOLERANCE = 1e-3
 
 
 def content(data: np.ndarray) -> str:
-    """sha256 of shape and float32 values, whatever their order in memory."""
+    """Return sha256 of shape and float32 values, whatever their order in memory."""
     sha = hashlib.sha256(repr(data.shape).encode())
     sha.update(np.ascontiguousarray(data.T, np.float32).data)
     return sha.hexdigest()
 
 
 def labels(data: np.ndarray, path: Path | str = "mask") -> np.ndarray:
-    """The nearest whole numbers, int32. Raises `DataError` for `path` if one is negative or farther
-    away than 1e-3.
+    """Return the nearest whole numbers, int32. Raises `DataError` for `path` if one is negative or
+    farther away than 1e-3.
     """
     faults = as_faults(Path(path), _label_problems(data))
     if faults:
@@ -40,7 +40,7 @@ def labels(data: np.ndarray, path: Path | str = "mask") -> np.ndarray:
 
 
 def read_stored(header: nib.Nifti1Header, pieces: Iterable[bytes]) -> np.ndarray:
-    """The voxels as stored, `[x, y, z]`, once the bytes have ended exactly where the header says."""
+    """Read voxels as stored, `[x, y, z]`; the bytes must end exactly where the header says."""
     total, end = total_bytes(header), 0
     buffer = np.empty(total, np.uint8)
     for piece in pieces:
@@ -56,7 +56,7 @@ def read_stored(header: nib.Nifti1Header, pieces: Iterable[bytes]) -> np.ndarray
 
 
 def scale_values(stored: np.ndarray, slope: float, inter: float) -> np.ndarray:
-    """`slope * stored + inter` as float32, computed in float64 a slice at a time."""
+    """Return `slope * stored + inter` as float32, computed in float64 a slice at a time."""
     data = np.empty(stored.shape, np.float32, order="F")
     try:
         with np.errstate(over="raise", invalid="ignore"):
@@ -71,7 +71,7 @@ def scale_values(stored: np.ndarray, slope: float, inter: float) -> np.ndarray:
 
 
 def voxel_problems(data: np.ndarray, orientation: np.ndarray, limits: Limits) -> Iterator[Defect]:
-    """What is wrong with the values; under the policy `zero`, sets those that are not finite to 0."""
+    """Yield what is wrong with values; under the policy `zero`, set those that are not finite to 0."""
     if not np.isfinite([data.min(), data.max()]).all():
         bad = ~np.isfinite(data)
         fatal = limits.nan == "error"
@@ -94,7 +94,7 @@ def voxel_problems(data: np.ndarray, orientation: np.ndarray, limits: Limits) ->
 
 
 def _first(bad: np.ndarray, orientation: np.ndarray) -> str:
-    """The indices of the first bad voxel as the file counts them."""
+    """Return the indices of the first bad voxel as the file counts them."""
     axes, directions = orientation.T.astype(int)
     stored = bad.transpose(axes)[tuple(slice(None, None, direction) for direction in directions)]
     return ", ".join(

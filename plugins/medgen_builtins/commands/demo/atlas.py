@@ -37,13 +37,13 @@ class Grid(NamedTuple):
 
     @classmethod
     def of(cls, spacing: float) -> Grid:
-        """The grid that covers the field of view at `spacing` mm."""
+        """Return the grid that covers the field of view at `spacing` mm."""
         x, y, z = (round(length / spacing) for length in FIELD_OF_VIEW)
         return cls((x, y, z), spacing)
 
     @property
     def affine(self) -> NDArray[np.float64]:
-        """Voxel indices to mm."""
+        """Map voxel indices to mm."""
         affine = np.diag([self.spacing] * 3 + [1.0])
         affine[:3, 3] = np.array(CENTRE) - self.spacing * (np.array(self.shape) - 1) / 2
         return affine
@@ -57,9 +57,7 @@ class Atlas(NamedTuple):
 
 
 def atlas_files() -> list[Path]:
-    """T1, grey and white matter of the template, found without importing nilearn, which takes
-    seconds.
-    """
+    """Find T1, grey and white matter of the template without importing nilearn, which is slow."""
     spec = find_spec("nilearn")
     if spec is None or spec.origin is None:
         raise RecipeError(
@@ -96,9 +94,7 @@ def load_atlas() -> Atlas:
 
 
 def smooth_noise(rng: Rng, extent: Sequence[float], pitch: float, shape: Sequence[int]) -> Volume:
-    """Noise of unit variance that varies over `pitch` mm, in a box of `extent` mm; the same at
-    every resolution.
-    """
+    """Draw noise of unit variance over `pitch` mm in `extent` mm, the same at any resolution."""
     weights = [_spline_weights(length / pitch, n) for length, n in zip(extent, shape, strict=True)]
     field = rng.standard_normal([each.shape[1] for each in weights], dtype=np.float32)
     for each in weights:
@@ -118,12 +114,12 @@ def _spline_weights(knots: float, points: int) -> Volume:
 
 
 def noise_field(rng: Rng, grid: Grid, pitch: float) -> Volume:
-    """`smooth_noise` over the whole field of view."""
+    """Draw `smooth_noise` over the whole field of view."""
     return smooth_noise(rng, FIELD_OF_VIEW, pitch, grid.shape)
 
 
 def rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
-    """About x, then y, then z, in radians."""
+    """Rotate about x, then y, then z, in radians."""
     (cx, cy, cz), (sx, sy, sz) = np.cos(angles), np.sin(angles)
     x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
     y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
@@ -133,8 +129,8 @@ def rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def warp(rng: Rng, grid: Grid) -> NDArray[np.float64]:
-    """Where in MNI space each voxel takes its tissue from, mm, `[3, *shape]`: head pose and size,
-    then local shape.
+    """Return where in MNI space each voxel takes its tissue from, mm, `[3, *shape]`: head pose and
+    size, then local shape.
     """
     linear = rotation(rng.normal(0, np.deg2rad([4, 2.5, 3]))) / rng.uniform(0.92, 1.03, 3)
     middle = (np.array(grid.shape).reshape(3, 1, 1, 1) - 1) / 2
@@ -148,14 +144,14 @@ def warp(rng: Rng, grid: Grid) -> NDArray[np.float64]:
 
 
 def _linear(matrix: NDArray[Any], points: NDArray[Any]) -> NDArray[np.float64]:
-    """`matrix @ points[:, i]` for every i."""
+    """Return `matrix @ points[:, i]` for every i."""
     # einsum, since the last bits of a BLAS product may depend on the number of threads.
     product: NDArray[np.float64] = np.einsum("ij,j...->i...", matrix, points)
     return product
 
 
 def sample(atlas: Atlas, points: NDArray[np.float64]) -> Volume:
-    """The template's maps `[4, x, y, z]` at `points` in MNI space, mm."""
+    """Return the template's maps `[4, x, y, z]` at `points` in MNI space, mm."""
     inverse = np.linalg.inv(atlas.affine)
     voxels = _linear(inverse[:3, :3], points) + inverse[:3, 3].reshape(3, 1, 1, 1)
     return np.stack([ndimage.map_coordinates(each, voxels, order=1) for each in atlas.maps])

@@ -6,9 +6,7 @@ from typing import NamedTuple
 
 
 class Contrast(NamedTuple):
-    """How one sequence shows each tissue, as a signal relative to white matter, and its noise and
-    sharpness.
-    """
+    """A sequence: each tissue's signal relative to white matter, its noise and sharpness."""
 
     csf: float
     grey: float

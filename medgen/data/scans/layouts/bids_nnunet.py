@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from medgen.data.scans.layouts.listing import leave
+from medgen.data.scans.layouts.by_folders import leave
 from medgen.data.scans.layouts.types import Left, Listing, Scans, Split
 from medgen.data.scans.layouts.walk import Contents, folders, look
 from medgen.data.scans.layouts.words import stem
@@ -37,7 +37,7 @@ NOT_PATIENTS = (
 
 
 def by_subject(root: Path) -> Listing:
-    """BIDS: a session's files lie in its own folder, and in its namesake below `derivatives`."""
+    """List BIDS: a session's files lie in its own folder, and in its namesake in `derivatives`."""
     pipelines = [root, *_pipelines(root / "derivatives")]
     scans: list[Scans] = []
     left: list[Left] = []
@@ -67,7 +67,7 @@ def by_subject(root: Path) -> Listing:
 
 
 def by_case(root: Path) -> Listing:
-    """nnU-Net: `imagesTr/CASE_0000.nii.gz` and on, and `labelsTr/CASE.nii.gz`; `Ts` is for test."""
+    """List nnU-Net: `imagesTr/CASE_0000.nii.gz` and on, `labelsTr/CASE.nii.gz`; `Ts` is for test."""
     by_hand = any((root / f"images{part}").is_dir() for part in PARTS[1:3])
     cases: dict[tuple[str, str], dict[str, Path]] = {}
     left: list[Left] = []
@@ -115,7 +115,7 @@ def by_file(root: Path) -> Listing:
 
 
 def _below(pipeline: Path, inner: Path) -> Path:
-    """A subject's folder in a pipeline, in whichever form its name has accents."""
+    """Return a subject's folder in a pipeline, in whichever form its name has accents."""
     place = pipeline
     for part in () if (pipeline / inner).is_dir() else inner.parts:
         place = next((each for each in folders(place) if key(each.name) == key(part)), place / part)
@@ -123,7 +123,7 @@ def _below(pipeline: Path, inner: Path) -> Path:
 
 
 def _pipelines(derivatives: Path) -> Iterator[Path]:
-    """The folders of pipelines; without them the folder itself."""
+    """Yield the folders of pipelines; without them the folder itself."""
     inner = folders(derivatives)
     if any(each.name.startswith("sub-") for each in inner):
         yield derivatives
@@ -146,7 +146,7 @@ def _subject(root: Path, id: str, folder: Path, found: dict[Path, Contents]) -> 
 
 
 def _is_tissue(root: Path, pipeline: Path, name: str, contents: Contents) -> bool:
-    """Whether a `dseg` is of tissue classes: by its pipeline, or by maps of the classes beside it."""
+    """Return whether a `dseg` is of tissue classes: by its pipeline, or by maps of them beside it."""
     if not re.search(r"_dseg\.nii", name) or re.search("lesion|tumou?r", name, re.IGNORECASE):
         return False
     if pipeline != root and (TISSUE.match(pipeline.name) or TISSUE.search(_generated_by(pipeline))):
@@ -168,9 +168,7 @@ def _generated_by(pipeline: Path) -> str:
 
 
 def _refuse_4d(root: Path, contents: Contents, cases: set[str]) -> None:
-    """The Medical Segmentation Decathlon keeps the channels of a case in one file. Raises
-    `DataError` for that.
-    """
+    """Raise DataError for files of several channels, as of the Medical Segmentation Decathlon."""
     first = next((path for name, path in contents.images.items() if stem(name) in cases), None)
     if first and "4-D" in (told := " ".join(fault.what for fault in inspect(first).faults)):
         what = f"holds {len(cases)} scans whose channels are their fourth dimension ({first.name} {told})"

@@ -12,8 +12,8 @@ import torch
 
 from medgen.config.recipe import load
 from medgen.errors import StoppedError
-from medgen.generation import pairs
-from medgen.run import checkpoint, choices, folder
+from medgen.generation import pair_writer
+from medgen.run import auto_settings, checkpoint, folder
 from medgen.run.assemble import assemble
 from medgen.training import sampling, session
 
@@ -28,7 +28,7 @@ def machine(monkeypatch, tmp_path):
 
     def become(words: str, text: str = INTEL) -> None:
         (tmp_path / "cpuinfo").write_text(text.format(words))
-        monkeypatch.setattr(choices, "CPU", tmp_path / "cpuinfo")
+        monkeypatch.setattr(auto_settings, "CPU", tmp_path / "cpuinfo")
 
     become("")
     return become
@@ -66,13 +66,13 @@ def test_bf16_is_chosen_where_the_cpu_has_units_for_it(words, text, able, machin
     """Point 31."""
     machine(words, text)
     recipe = load("bravo_rflow", ["training.precision=auto"])
-    assert choices.has_bf16(CPU) is able
-    assert choices.settle(recipe, CPU).training.precision == ("bf16" if able else "fp32")
+    assert auto_settings.has_bf16(CPU) is able
+    assert auto_settings.settle(recipe, CPU).training.precision == ("bf16" if able else "fp32")
 
 
 def test_without_proc_a_cpu_has_no_units(monkeypatch, tmp_path):
-    monkeypatch.setattr(choices, "CPU", tmp_path / "none")
-    assert not choices.has_bf16(CPU)
+    monkeypatch.setattr(auto_settings, "CPU", tmp_path / "none")
+    assert not auto_settings.has_bf16(CPU)
 
 
 @pytest.mark.parametrize("able", [True, False])
@@ -84,12 +84,12 @@ def test_bf16_is_chosen_where_the_gpu_has_units_for_it(able, monkeypatch):
         lambda including_emulation=True: able or including_emulation,
     )
     recipe = load("bravo_rflow", [])
-    assert choices.settle(recipe, GPU).training.precision == ("bf16" if able else "fp32")
+    assert auto_settings.settle(recipe, GPU).training.precision == ("bf16" if able else "fp32")
 
 
 def test_rank_0_chooses_for_all(machine, monkeypatch):
-    monkeypatch.setattr(choices.collectives, "on_rank_zero", lambda work: "bf16")
-    assert choices.settle(load("bravo_rflow", []), CPU).training.precision == "bf16"
+    monkeypatch.setattr(auto_settings.collectives, "on_rank_zero", lambda work: "bf16")
+    assert auto_settings.settle(load("bravo_rflow", []), CPU).training.precision == "bf16"
 
 
 @pytest.mark.parametrize("name", ["bravo_rflow", "demo_bravo", "vae_bravo", "demo_vae"])
@@ -140,7 +140,7 @@ def test_a_run_goes_on_in_the_precision_it_began_with(how, machine, auto, medgen
     assert "kept, as the run began with it" in result.err
     assert precision(run / "latest.pt") == "bf16"
     assert 'precision = "bf16"' in (run / "recipe.toml").read_text()
-    assert pairs.load_model(run / "latest.pt").recipe.training.precision == "bf16"
+    assert pair_writer.load_model(run / "latest.pt").recipe.training.precision == "bf16"
 
 
 def test_another_precision_than_it_began_with_is_refused(machine, auto, medgen, tmp_path):
@@ -158,8 +158,12 @@ def test_another_precision_than_it_began_with_is_refused(machine, auto, medgen, 
 def test_auto_finds_only_a_run_of_its_own_recipe(machine, auto, tiny):
     recipe = load("bravo_rflow", auto)
     made = load("bravo_rflow", tiny)
-    assert folder.identity(choices.fill(recipe, {"precision": "fp32"})) == folder.identity(made)
-    assert folder.identity(choices.fill(recipe, {"precision": "bf16"})) != folder.identity(made)
+    assert folder.identity(auto_settings.fill(recipe, {"precision": "fp32"})) == folder.identity(
+        made
+    )
+    assert folder.identity(auto_settings.fill(recipe, {"precision": "bf16"})) != folder.identity(
+        made
+    )
     compiled = attrs.evolve(made, training=attrs.evolve(made.training, compile=True))
     assert folder.identity(compiled) == folder.identity(made)
 

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 from scipy import ndimage
 
-from medgen.data.store.fills import edges
+from medgen.data.store.foreground.fills import edges
 
 NOT_NOISE = 0.01
 """The least share of all bright voxels that a connected part of a head has."""
@@ -22,7 +22,7 @@ signal of 4 noises.
 
 
 def without_rim(inside: np.ndarray) -> np.ndarray:
-    """The voxels that touch none outside, not even with a corner; where the volume ends is no rim."""
+    """Return voxels that touch none outside, also by corners; the volume's end is no rim."""
     for axis in range(3):
         inner = inside.copy(order="K")
         within, kept = np.moveaxis(inside, axis, 0), np.moveaxis(inner, axis, 0)
@@ -33,13 +33,13 @@ def without_rim(inside: np.ndarray) -> np.ndarray:
 
 
 def head(data: np.ndarray) -> np.ndarray:
-    """The large bright parts, with all that they enclose."""
+    """Return the large bright parts, with all that they enclose."""
     dark = float(data.min())
     return large_parts(data > dark + DIM * (otsu(data) - dark))
 
 
 def large_parts(bright: np.ndarray) -> np.ndarray:
-    """Parts that are large enough for a head, with all that they enclose."""
+    """Return parts that are large enough for a head, with all that they enclose."""
     parts, count = ndimage.label(bright)
     sizes = np.bincount(parts.ravel(), minlength=count + 1)
     sizes[0] = 0
@@ -52,8 +52,8 @@ def large_parts(bright: np.ndarray) -> np.ndarray:
 
 
 def _corners(gaps: np.ndarray) -> np.ndarray:
-    """The gaps at the corners of a volume, or else at its edges: others that meet its faces are cut
-    through by them.
+    """Return the gaps at the corners of a volume, or else at its edges: others that meet its faces
+    are cut through by them.
     """
     corners = np.array([gaps[place] for place in product((0, -1), repeat=3)])
     return corners if corners.any() else np.concatenate([*edges(gaps)])

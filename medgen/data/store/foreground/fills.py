@@ -24,7 +24,7 @@ def edges(data: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def find_fills(data: np.ndarray) -> list[float]:
-    """The constants that a volume's edges consist of, the most frequent first."""
+    """Return the constants that a volume's edges consist of, the most frequent first."""
     values, counts = np.unique(np.concatenate([*edges(data)]), return_counts=True)
     order = np.argsort(-counts, kind="stable")[:MAX_FILLS]
     total = counts.sum()
@@ -37,7 +37,7 @@ def find_fills(data: np.ndarray) -> list[float]:
 
 
 def _solidity(data: np.ndarray, value: float) -> float:
-    """The share of the value's neighbours on the faces that have it too."""
+    """Return the share of the value's neighbours on the faces that have it too."""
     same = both = 0
     for axis in range(3):
         for end in (0, -1):

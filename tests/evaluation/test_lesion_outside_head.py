@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from medgen.evaluation.head_mask import OUTSIDE, beyond, outside
+from medgen.evaluation.lesion_outside_head import OUTSIDE, beyond, outside
 
 SIDE = 96
 PLACES = range(0, 8, 2)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from medgen.data.store.fills import SAMPLE, edges, is_fill
-from medgen.data.store.head_in_noise import RAGGED, large_parts, without_rim
+from medgen.data.store.foreground.fills import SAMPLE, edges, is_fill
+from medgen.data.store.foreground.head_in_noise import RAGGED, large_parts, without_rim
 
 LOUD, LEAST_QUIET = 0.03, 0.02
 """Variance of noise of the full range, as a share of the range squared (1/12 if all values are
@@ -21,8 +21,7 @@ of it is noise, and two thirds of the next one's.
 
 
 def head_in_restless_air(data: np.ndarray, fills: Sequence[float]) -> np.ndarray | None:
-    """The head where the air has every value that the head has, as in ratios of images; None where
-    it has not.
+    """Return the head where air has every value of heads, as in ratios of images; else None.
 
     The uniform image of MP2RAGE is one (Marques et al. 2010, equation 3). Tissue is what varies
     least around a voxel.
@@ -57,7 +56,7 @@ def _step_variance(picture: np.ndarray) -> float:
 
 
 def _around(data: np.ndarray) -> np.ndarray:
-    """The mean over a voxel and those that touch it; in a slab over those in its slice."""
+    """Return the mean over a voxel and those that touch it; in a slab over those in its slice."""
     return np.asarray(
         ndimage.uniform_filter(
             data, [3 if 4 * side >= max(data.shape) else 1 for side in data.shape]

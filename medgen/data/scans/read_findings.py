@@ -41,7 +41,7 @@ class File(NamedTuple):
         return int(np.prod(self.finding.shape))
 
     def shares(self) -> list[tuple[str, float]]:
-        """The masks that are read from it, and the share of the volume that each has."""
+        """Return the masks that are read from it, and the share of the volume that each has."""
         lesions = self.finding.lesions.items()
         return [
             (name, sum(size * count for size, count in sizes) / self.voxels)
@@ -101,7 +101,7 @@ def _masks_of(settings: DataSettings, source: str) -> dict[str, tuple[int, ...]]
 
 
 def _examined(jobs: Sequence[Job], cache: Path, progress: Advance) -> dict[Path, Finding]:
-    """What is in each file, read only where it is not remembered; only files without faults are."""
+    """Return what is in each file, from memory if remembered; only files without faults are."""
     memory = Memory(cache / "checked.json")
     known = {job.path: _remembered(memory.recall(job.path, _question(job))) for job in jobs}
     unknown = [job for job in jobs if known[job.path] is None]
@@ -124,7 +124,7 @@ def _examined(jobs: Sequence[Job], cache: Path, progress: Advance) -> dict[Path,
 
 
 def _question(job: Job) -> str:
-    """All that a finding depends on besides the file."""
+    """Return all that a finding depends on besides the file."""
     settings = job.settings
     parts = [settings.max_voxels, settings.nan, settings.lower, settings.upper, job.masks]
     return hashlib.sha256(json.dumps([__version__, FORMAT, *parts]).encode()).hexdigest()

@@ -20,7 +20,7 @@ def _two_sample(comparison: Comparison) -> list[Figure]:
 
 
 def _apart(figures_of: Callable[..., list[Figure]], name: str) -> Section:
-    """A section that compares distributions in the pairs and in each half of the real persons."""
+    """Return a section that compares distributions of pairs with each half of the real persons."""
 
     def section(comparison: Comparison) -> list[Figure]:
         comparison.tell(name)

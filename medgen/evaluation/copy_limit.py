@@ -45,16 +45,16 @@ class Limit(NamedTuple):
 
     @property
     def calibrated(self) -> bool:
-        """Whether the limits come from held-out persons."""
+        """Return whether the limits come from held-out persons."""
         return bool(len(self.alarms))
 
     def at(self, size: Array) -> Array:
-        """The limits for some sizes, px."""
+        """Return the limits for some sizes, px."""
         return np.interp(np.log(np.maximum(size, 1)), STEPS, self.levels)
 
 
 def limit(held: Held, ceiling: float) -> Limit:
-    """The limits that held-out persons give, at most `ceiling`, beyond which anything is a copy."""
+    """Return the limits by held-out persons, at most `ceiling`, beyond which anything is a copy."""
     people = np.unique(held.people)
     if len(people) < 2:
         return Limit(np.full(len(STEPS), ceiling), np.zeros(0), np.zeros(0))
@@ -76,13 +76,13 @@ def limit(held: Held, ceiling: float) -> Limit:
 
 
 def fisher(score: Array) -> Array:
-    """Fisher's transform of correlations, whose spread does not shrink towards 1."""
+    """Apply Fisher's transform to correlations, whose spread then does not shrink towards 1."""
     return np.asarray(np.arctanh(np.clip(score, 0.0, 0.99999)))
 
 
 def _levels(moments: Array, ceiling: float) -> Array:
-    """Mean plus `DEVIATIONS` from weighted moments `[3, step]`; steps with little weight lean on
-    all of them.
+    """Return the mean plus `DEVIATIONS` from weighted moments `[3, step]`; steps with little weight
+    lean on all of them.
     """
     everything = moments.sum(1, keepdims=True)
     lent = np.clip(ENOUGH - moments[0], 0.0, None) / max(float(everything[0, 0]), 1e-9)

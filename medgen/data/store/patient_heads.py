@@ -50,8 +50,8 @@ class Sought(NamedTuple):
 
 
 def seek(settings: DataSettings, patients: Sequence[Patient], own: Sequence[Path]) -> list[Sought]:
-    """Which scan tells where each patient's head is; a function of names and headers. own: a file
-    of each patient.
+    """Return which scan tells where each patient's head is; a function of names and headers. own: a
+    file of each patient.
     """
     masks = [layouts.mask(settings, name).file for name in sorted(layouts.mask_names(settings))]
     known = [name for name in KNOWN if name not in masks]
@@ -99,7 +99,7 @@ def find(
 
 
 def look(sought: Sought) -> Head:
-    """A patient's head; the whole volume where no scan shows one."""
+    """Return a patient's head; the whole volume where no scan shows one."""
     from medgen.data.store.head_finding import locate  # not for heads that are remembered
 
     for path in sought.scans:
@@ -127,7 +127,7 @@ def _remembered(value: object) -> Head | None:
 
 
 def _crowded(patients: Iterable[Patient]) -> set[Path]:
-    """Folders in which several patients' files lie."""
+    """Return folders in which several patients' files lie."""
     owners: dict[Path, set[str]] = {}
     for patient in patients:
         for path in patient.files.values():

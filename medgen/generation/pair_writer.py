@@ -29,23 +29,17 @@ from medgen.errors import (
     reason,
 )
 from medgen.evaluation.manifest_lines import Entry, Lines, has_pairs, names
-from medgen.generation.blocks import Indices
-from medgen.generation.generator import DRAWN_AGAIN, Generator, Pair
+from medgen.generation.generator import DRAWN_AGAIN, NUMBERS, Generator, Pair
 from medgen.generation.manifest import Manifest, name_of, sha256
 from medgen.generation.masks import ModelMasks
 from medgen.generation.model import Model, load_model
-from medgen.generation.pair_figures import lesion_figures
+from medgen.generation.pair_line import lesion_figures
 from medgen.generation.pairs_picture import picture
 from medgen.system import files
 from medgen.system.signals import Stop
 
-__all__ = ["Generator", "Model", "ModelMasks", "Pair", "generate", "load_model", "outcome", "shard"]
+__all__ = ["Generator", "Model", "ModelMasks", "Pair", "generate", "load_model", "outcome"]
 Array = np.ndarray[Any, np.dtype[Any]]
-
-
-def shard(count: int, batch_size: int, part: int, parts: int) -> Indices:
-    """Return the indices below `count` of one part, 1..`parts`."""
-    return Indices(count, batch_size, part, parts)
 
 
 class Outcome(NamedTuple):
@@ -160,6 +154,7 @@ def write_pair(pair: Pair, manifest: Manifest, make: Generator) -> None:
             write_slice(folder / f"{name}.nii.gz", values, name in pair.masks, make.grid)
 
     entry |= {DRAWN_AGAIN: pair.drawn_again} if pair.drawn_again else {}
+    entry |= {NUMBERS: dict(pair.numbers)} if pair.numbers else {}
     figures = lesion_figures(pair.channels, pair.masks, make.grid)
     write_folder(manifest, entry | figures, tuple(pair.channels), write)
 

@@ -1,6 +1,6 @@
 """Images of which only a region is generated: what the network sees, what counts, and what stays as it is.
 
-Covers: medgen.training.painting.
+Covers: medgen.training.lesion_region.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from medgen_builtins.strategies.rflow import Rflow
 from torch import nn
 
 from medgen.api.values import Batch, Mode
-from medgen.training import painting, sampling
+from medgen.training import lesion_region, sampling
 from medgen.training.objective import Objective
 
 INSERT = Mode(("a", "b"), ("seg",), margin=2.0)
@@ -79,7 +79,7 @@ def test_the_loss_is_the_mean_over_the_region(space, strategy):
     turn, given = objective(space, strategy), batch()
     draws = turn.draw(torch.Generator().manual_seed(1), given)
     output = turn(given, draws)
-    noisy, region = output.noisy, painting.region(INSERT, turn.space, given.condition)
+    noisy, region = output.noisy, lesion_region.region(INSERT, turn.space, given.condition)
     own = turn.strategy.read(turn.network(noisy.x, noisy.t), noisy.x, noisy.t)
     errors = (own.target - noisy.target).square()
     wanted = [error[where].mean() for error, where in zip(errors, region.inside, strict=True)]
@@ -113,7 +113,7 @@ def test_a_crop_without_a_region_has_no_loss_and_no_gradient():
 @pytest.mark.parametrize("space", SPACES)
 def test_sampling_leaves_what_is_given_bit_for_bit_and_shows_it_without_noise(space, strategy):
     turn, batch_ = objective(space, strategy), batch()
-    given = painting.given(INSERT, turn.space, *batch_)
+    given = lesion_region.given(INSERT, turn.space, batch_.image, batch_.condition)
     draw = sampling.noise(
         [torch.Generator().manual_seed(n) for n in range(3)], turn.space.shape((16, 16)), CPU
     )
@@ -133,14 +133,14 @@ def test_whole_images_are_made_as_before():
     draws = turn.draw(torch.Generator().manual_seed(1), given)
     output = turn(given, draws)
     assert (output.noisy.x == turn.strategy.corrupt(given.image, draws).x).all()
-    assert painting.given(WHOLE, turn.space, *given) is None
+    assert lesion_region.given(WHOLE, turn.space, given.image, given.condition) is None
 
 
 def test_volumes_are_painted_as_slices_are():
     image, condition = torch.rand(2, 2, 8, 8, 8) * 2 - 1, torch.full((2, 1, 8, 8, 8), -1.0)
     condition[:, :, 2:5, 2:5, 2:5] = 0
     space = SpaceToDepth(factor=2).build(INSERT, CPU, 3)
-    region = painting.region(INSERT, space, condition)
+    region = lesion_region.region(INSERT, space, condition)
     assert (
         space.decode(region.inside.float()) == (condition > -0.5).float().expand_as(image)
     ).all()

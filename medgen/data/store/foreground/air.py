@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from medgen.data.store.fills import SAMPLE, is_fill
+from medgen.data.store.foreground.fills import SAMPLE, is_fill
 
 DEPTH = 3
 """Voxels beneath a rim that are free of what interpolation does to it."""
@@ -56,7 +56,7 @@ def look_beneath(data: np.ndarray, fills: Sequence[float]) -> Rim:
 
 
 def _lines(data: np.ndarray, axis: int) -> np.ndarray:
-    """Lines along an axis, `[along, line]`, spread over the volume."""
+    """Return lines along an axis, `[along, line]`, spread over the volume."""
     stride = max(1, int(np.sqrt(data.size / SAMPLE)))
     moved = np.moveaxis(data, axis, 0)
     step = [stride if side >= 8 * stride else 1 for side in moved.shape[1:]]
@@ -66,8 +66,8 @@ def _lines(data: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _steps(line: np.ndarray, fills: Sequence[float]) -> tuple[np.ndarray, int, int]:
-    """Values at `DEPTH` voxels from a fill, the number of steps into the picture, and of those that
-    end in between.
+    """Return values `DEPTH` voxels from a fill, and counts of steps into the picture, all and
+    short.
     """
     count = len(line) - DEPTH
     if count < 1:
@@ -100,7 +100,7 @@ def _most_frequent(values: np.ndarray) -> tuple[float, float]:
 
 
 def find_air(rim: Rim, fills: Sequence[float]) -> float | None:
-    """How bright the air within the fills is; None if the head begins there.
+    """Return the brightness of air within the fills; None if the head begins there.
 
     Air is even, is the darkest of all that is there, is much of it, and differs from the head by
     some times its noise, and by more than from its border.
@@ -118,9 +118,7 @@ def find_air(rim: Rim, fills: Sequence[float]) -> float | None:
 
 
 def find_levels(rim: Rim, lower: float = 10) -> Levels | None:
-    """How bright what begins at the fills is, and what is clearly brighter; None if no such two
-    make up the picture.
-    """
+    """Return the brightness where fills end, and what is clearly brighter; None without both."""
     if not rim.beneath.size or not rim.inside.size:
         return None
     low, air = (float(value) for value in np.percentile(rim.beneath, [lower, 50]))
@@ -137,15 +135,15 @@ def find_levels(rim: Rim, lower: float = 10) -> Levels | None:
 
 
 def _reference(values: np.ndarray, fill: float) -> float:
-    """What no signal at all has: the fill, or 0 where it is negative and the picture is not, as in
-    sums of squares.
+    """Return what no signal at all has: the fill, or 0 where it is negative and the picture is not,
+    as in sums of squares.
     """
     return 0.0 if fill < 0 <= values.min() else fill
 
 
 def is_apart(rim: Rim, levels: Levels) -> bool:
-    """True if what is beneath the fills is far too even for tissue, on both sides, beside its
-    distance to the head.
+    """Return True if what is beneath the fills is far too even for tissue, on both sides, beside
+    its distance to the head.
     """
     even = np.percentile(rim.beneath, 75) - levels.air < 3 * levels.spread
     return bool(even and levels.head - levels.air > APART * levels.spread)
@@ -159,7 +157,7 @@ def _is_darker(values: np.ndarray, levels: Levels) -> bool:
 
 
 def _least_air(levels: Levels, fill: float) -> float:
-    """The share of the picture that air has at least, by how likely its brightness is that of air."""
+    """Return the least share of air in the picture, by how likely its brightness is air's."""
     air, spread, head_level = levels
     level = (air - fill) / (head_level - fill) if head_level != fill else 1.0
     if 0.4 < level <= 1:

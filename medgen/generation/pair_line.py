@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from medgen.data.grid import Grid
-from medgen.evaluation.head_mask import outside
+from medgen.evaluation.lesion_outside_head import outside
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

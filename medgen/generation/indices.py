@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import overload
 
+from medgen.errors import Problem, RecipeError
+
 
 class Indices(Sequence[int]):
     """The indices below `total` of one part, 1..`parts`: every `parts`-th block, each block whole."""
@@ -42,3 +44,18 @@ class Indices(Sequence[int]):
             return [self[each] for each in range(len(self))[place]]
         place = range(len(self))[place]
         return self.of(self.blocks[place // self.batch_size])[place % self.batch_size]
+
+
+def wanted(
+    count: int | None, only: Sequence[int], batch_size: int, part: tuple[int, int]
+) -> Sequence[int]:
+    """Return the indices to make: those named, or one part of those below `count`.
+
+    part: number from 1, and of how many. Raises RecipeError unless one of both is given.
+    """
+    if (count is None) != bool(only):
+        fix = "Say how many there shall be, or which to make"
+        raise RecipeError(Problem("--num-images, --only", "give one of them", fix))
+    if only:
+        return sorted({*only}) if part[0] == 1 else []
+    return Indices(count or 0, batch_size, *part)

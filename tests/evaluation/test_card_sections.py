@@ -11,8 +11,8 @@ from evaluation import made_heads
 from medgen_builtins.segmenters.small_unet import SmallUnet
 
 from medgen.evaluation import anatomy, lesions, obedience, radiomics
+from medgen.evaluation.card_sections import SECTIONS
 from medgen.evaluation.comparison import arrange
-from medgen.evaluation.sections import SECTIONS
 
 
 @pytest.fixture(scope="module")

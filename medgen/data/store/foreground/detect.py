@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from medgen.data.store.beneath_fills import (
+from medgen.data.store.foreground.air import (
     DEPTH,
     SPECKS,
     Rim,
@@ -21,9 +21,9 @@ from medgen.data.store.beneath_fills import (
     is_apart,
     look_beneath,
 )
-from medgen.data.store.fills import MAX_FILLS, SAMPLE, edges, find_fills, is_fill
-from medgen.data.store.head_in_noise import RAGGED, head, without_rim
-from medgen.data.store.restless_air import head_in_restless_air
+from medgen.data.store.foreground.fills import MAX_FILLS, SAMPLE, edges, find_fills, is_fill
+from medgen.data.store.foreground.head_in_noise import RAGGED, head, without_rim
+from medgen.data.store.foreground.restless_air import head_in_restless_air
 
 CONSTANT, CONSTANTS = "constant", "several constants"
 NOISE, BORDERED, NONE = "noise", "noise inside a border", "none"
@@ -44,7 +44,7 @@ class Foreground(NamedTuple):
 
 
 def foreground(data: np.ndarray) -> np.ndarray:
-    """Where the head is."""
+    """Return where the head is."""
     return detect(data).inside
 
 
@@ -69,7 +69,7 @@ def detect(data: np.ndarray) -> Foreground:
 
 
 def _noise(inside: np.ndarray) -> Foreground:
-    """The head in noise, unless it is most of all rim, as where the noise is as bright as the head."""
+    """Return the head in noise, unless it is mostly rim, as where noise is as bright as the head."""
     count = np.count_nonzero(inside)
     ragged = count >= LARGE and np.count_nonzero(without_rim(inside)) < RAGGED * count
     return _named(inside, NONE if ragged else NOISE)
@@ -93,8 +93,8 @@ def _constant(data: np.ndarray, fills: Sequence[float]) -> Foreground:
 
 
 def _may_blend(rim: Rim, fills: Sequence[float]) -> bool:
-    """True if most of what is beneath looks like air: interpolation with a darker border may have
-    made the rest.
+    """Return True if most of what is beneath looks like air: interpolation with a darker border may
+    have made the rest.
     """
     levels = find_levels(rim, 25)
     return bool(levels and fills[0] < levels.air - levels.spread and is_apart(rim, levels))
@@ -118,7 +118,7 @@ def _blended(data: np.ndarray, fills: Sequence[float], rim: Rim) -> Foreground:
 
 
 def _bordered(data: np.ndarray, fills: Sequence[float], air: float, rim: Rim) -> Foreground:
-    """The head in noise, once the border is as dark as the noise."""
+    """Return the head in noise, once the border is as dark as the noise."""
     border = is_fill(data, fills)
     darkened = np.where(border, data.dtype.type(air), data)
     found = head(darkened)

@@ -51,7 +51,7 @@ def outside(images: Array, mask: Array) -> float:
 
 
 def beyond(images: Array, mask: Array) -> Array:
-    """The pixels of a lesion, bool `[h, w]`, that lie outside of the head; all if there is no head.
+    """Return the pixels of a lesion, bool `[h, w]`, outside of the head; all without a head.
 
     images: the slice, `[channel, h, w]` in [-1, 1].
     """
@@ -82,7 +82,7 @@ class _Outline(NamedTuple):
 
 
 def _tissue(image: Array, known: Array) -> Array:
-    """The head in what is known of a slice `[h, w]`, bool: bright parts without specks."""
+    """Return the head in what is known of a slice `[h, w]`, bool: bright parts without specks."""
     if not known.any():
         return np.zeros_like(known)
     seen = np.where(known, image, image[known].min()).astype(np.float32)
@@ -99,7 +99,7 @@ def _tissue(image: Array, known: Array) -> Array:
 
 
 def _outline(rest: Array, hidden: Array) -> _Outline:
-    """The convex hull of a head, and in which directions a lesion lies where its rim would be."""
+    """Return a head's convex hull, and the directions in which a lesion lies on its rim."""
     places = np.argwhere(rest & ~ndimage.binary_erosion(rest))
     corners = (
         places[:, None] + np.array([(-0.5, -0.5), (-0.5, 0.5), (0.5, -0.5), (0.5, 0.5)])
@@ -117,8 +117,8 @@ def _outline(rest: Array, hidden: Array) -> _Outline:
 
 
 def _reach(outline: _Outline) -> Array:
-    """How far the head may reach in each direction, px: the outline, drawn on where it is lost, and
-    what that may miss.
+    """Return how far the head may reach in each direction, px: the outline, drawn on where it is
+    lost, and what that may miss.
 
     A circle about the middle is drawn on as a circle: the radius is interpolated, not the chord.
     """
@@ -132,9 +132,7 @@ def _reach(outline: _Outline) -> Array:
 
 
 def _widths(lost: Array) -> Array:
-    """For each direction, how many in a row around it are lost, `[BEARINGS]`; the last and the
-    first are neighbours.
-    """
+    """Count for each direction the lost ones in a row around it, `[BEARINGS]`, as in a ring."""
     start = int(np.flatnonzero(~lost)[0])
     runs, count = ndimage.label(np.roll(lost, -start))
     sizes = np.bincount(runs, minlength=count + 1)
@@ -159,13 +157,13 @@ def _furthest(centre: Array, *masks: Array) -> list[Array]:
 
 
 def _directions() -> Array:
-    """Unit vectors `[BEARINGS, 2]` along the axes of a slice."""
+    """Return unit vectors `[BEARINGS, 2]` along the axes of a slice."""
     angle = np.arange(BEARINGS) * 2 * np.pi / BEARINGS
     return np.stack([np.cos(angle), np.sin(angle)], 1)
 
 
 def _polar(places: Array, centre: Array) -> tuple[Array, Array]:
-    """Distance, px, and number of the direction of places `[n, 2]`."""
+    """Return the distance, px, and number of the direction of places `[n, 2]`."""
     down, across = (places - centre).T
     turn = np.arctan2(across, down) / (2 * np.pi) * BEARINGS
     return np.hypot(down, across), np.rint(turn).astype(np.int64) % BEARINGS

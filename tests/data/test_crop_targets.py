@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medgen.data.store.painted import mark, nearest, region
+from medgen.data.store.crop_targets import mark, nearest, region
 
 
 def masks(*places: tuple[int, ...], size: tuple[int, ...] = (12, 12)) -> np.ndarray:

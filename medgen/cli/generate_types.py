@@ -42,6 +42,21 @@ class Steps(click.ParamType):  # type: ignore[type-arg]  # generic since click 8
         return "auto" if value == "auto" else int(number(value, param, ctx))
 
 
+class Positions(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
+    """`0.3..0.6`: a range within 0..1."""
+
+    name = "LOW..HIGH"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float]:
+        number = r"(\d{1,9}(?:\.\d{1,9})?)"
+        match = re.fullmatch(rf"{number}\.\.{number}", str(value), re.ASCII)
+        if not match or not 0 <= float(match[1]) <= float(match[2]) <= 1:
+            self.fail(f"{value!r} is no range within 0..1, such as 0.3..0.6.", param, ctx)
+        return float(match[1]), float(match[2])
+
+
 def outputs_in_parts(noun: str) -> Callable[[Command], Command]:
     """Return a decorator that adds the options of writing any number of outputs, also in parts.
     noun: of one output.
@@ -84,6 +99,7 @@ class Asked(NamedTuple):
     max_area: float
     max_attempts: int
     inside: str
+    position: tuple[float, float]
     audit: bool
     audit_against: str | None
     obedience: bool

@@ -20,7 +20,7 @@ from medgen.api.tables import AXES, DataSettings, MaskSettings
 from medgen.data.grid import Grid
 from medgen.data.scans import layouts
 from medgen.data.scans.layouts import SPLITS, Patient
-from medgen.data.store import concerns, heads, processes, spacing
+from medgen.data.store import concerns, patient_heads, processes, spacing
 from medgen.data.store.concerns import Figures, Files
 from medgen.data.store.file_memo import Memory
 from medgen.data.store.head import Head
@@ -71,12 +71,12 @@ def audit(
     masks = {name: layouts.mask(settings, name) for name in sorted(layouts.mask_names(settings))}
     own = [_own(patient, [mask.file for mask in masks.values()]) for patient in patients]
     try:
-        sought = heads.seek(settings, patients, own) if patients else []
+        sought = patient_heads.seek(settings, patients, own) if patients else []
     except DataError:  # of the arrangement, which has been told
         sought = []
     if not sought:
         return Audit([], [], 0.0, {})
-    found = heads.find(sought, cache)
+    found = patient_heads.find(sought, cache)
     settings = attrs.evolve(settings, spacing=spacing.choose(settings, found))
     widths = [head.width(AXES.index(settings.axis)) if head.filled else np.nan for head in found]
     jobs = [
@@ -96,7 +96,7 @@ def audit(
 
 def _looked(
     patients: Sequence[Patient],
-    sought: Sequence[heads.Sought],
+    sought: Sequence[patient_heads.Sought],
     jobs: Sequence[_Job],
     traces: Sequence[Trace],
 ) -> list[tuple[list[list[float]], Files]]:

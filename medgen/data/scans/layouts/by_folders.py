@@ -40,14 +40,14 @@ class _Place(NamedTuple):
     loose: dict[str, Path]
 
     def whole(self) -> Scans:
-        """All of it, as if it were a patient's."""
+        """Return all of it, as if it were a patient's."""
         names = {
             composed(path.relative_to(self.folder).as_posix()): path for path in self._images()
         }
         return Scans("", self.split, self.folder, names, self.folder)
 
     def units(self) -> list[Scans]:
-        """Each folder with scans, as if it were a patient's."""
+        """Return each folder with scans, as if it were a patient's."""
         counts = Counter(composed(folder.name) for folder in self.found)
         return [
             Scans(id, self.split, folder, contents.images, self.folder, others=_others(contents))
@@ -62,7 +62,7 @@ class _Place(NamedTuple):
 
 
 def by_folder(root: Path, patterns: Patterns) -> tuple[str, Listing]:
-    """The layout and what there is. Raises `DataError` where the folder is a patient's."""
+    """Return the layout and what there is. Raises `DataError` where the folder is a patient's."""
     if paired := by_split_and_kind(root):
         return "modalities", Listing(_without_test(paired.scans), paired.left)
     places, left = _places(root)
@@ -91,7 +91,7 @@ def by_folder(root: Path, patterns: Patterns) -> tuple[str, Listing]:
 
 
 def without_twins(scans: Sequence[Scans]) -> tuple[list[Scans], list[Left]]:
-    """Those whose files are not another's, by links, in the same split."""
+    """Return those whose files are not another's, by links, in the same split."""
     seen: dict[tuple[object, ...], Scans] = {}
     kept: list[Scans] = []
     left: list[Left] = []
@@ -106,7 +106,7 @@ def without_twins(scans: Sequence[Scans]) -> tuple[list[Scans], list[Left]]:
 
 
 def leave(folder: Path, contents: Contents) -> Iterator[Left]:
-    """What a folder holds that is not read, where that may be a patient's all."""
+    """Yield what a folder holds that is not read, where that may be a patient's all."""
     for path in contents.broken:
         yield Left("broken", path)
     if contents.images:
@@ -156,16 +156,14 @@ def _place(folder: Path, split: Split | None, inner: Sequence[Path]) -> tuple[_P
 
 
 def _split(folder: Path) -> Split | None:
-    """The split that a folder is named after; a patient's own folder, with scans in it, may be
-    called as it likes.
-    """
+    """Return the split that a folder is named after; a patient's own folder may have any name."""
     split = split_of(folder.name)
     own = re.search(r"\d$", folder.name) and any(is_nifti(path.name) for path in direct(folder))
     return None if own else split
 
 
 def _flat(root: Path, whole: Scans, patterns: Sequence[Pattern], alone: bool) -> list[Scans]:
-    """Patients whose files lie side by side. Raises `DataError` where they cannot be told apart."""
+    """Return patients whose files lie side by side. Raises DataError if they cannot be told apart."""
     found = side_by_side(whole, patterns)
     if len(found) > 1 or (found and not alone):
         return found

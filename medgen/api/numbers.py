@@ -1,0 +1,46 @@
+"""Numbers that a model may be given besides channels, such as the position in the head.
+
+Each is brought from its unit to about [-1, 1] by a fixed scale, the same for all data.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+LARGEST_LESION = 10_000.0
+"""mm2 of lesion in a slice that become 1."""
+
+
+class Number(NamedTuple):
+    """What a number says of a slice, and its scale, which maps it to about [-1, 1]."""
+
+    help: str
+    scale: Callable[[float], float]
+
+
+NUMBERS = {
+    "position": Number(
+        "place of the slice in the head, from 0, the first slice of it (bottom, back or left), to 1",
+        lambda value: 2 * value - 1,
+    ),
+    "lesion_size": Number(
+        "area of all masks in the slice, mm2",
+        lambda value: 2 * math.log1p(value) / math.log1p(LARGEST_LESION) - 1,
+    ),
+    "spacing": Number(
+        "side of the scan's own voxels in the slice, mm; of their two sides the geometric mean",
+        lambda value: math.log2(value) / 2,
+    ),
+    "contrast": Number(
+        "mean of the lesions less that of the rest of the head in the first image, which is in [-1, 1];"
+        " 0 without a lesion",
+        lambda value: value / 2,
+    ),
+}
+"""Every number by its name in a mode's `numbers`."""
+OF_LESIONS = ("lesion_size", "contrast")
+"""Those that need a mask."""
+OF_SCANS = ("contrast",)
+"""Those that need an image that is no mask."""

@@ -1,0 +1,60 @@
+"""Checks of the numbers that a mode is given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from medgen.api.messages import as_toml, did_you_mean
+from medgen.api.numbers import NUMBERS, OF_LESIONS, OF_SCANS
+from medgen.api.recipe import Recipe
+from medgen.api.tables import DEFAULT_MASK
+from medgen.api.values import Mode
+from medgen.config.blame import mode_of
+from medgen.errors import Problem
+
+
+def check_numbers(recipe: Recipe) -> Iterator[Problem]:
+    """Find names that are no numbers, and numbers that are not known of the samples."""
+    if recipe.mode is None:
+        return
+    mode, key = mode_of(recipe), f"mode.{recipe.names['mode']}.numbers"
+    wrong = [*_names(mode, key)]
+    yield from wrong
+    if mode.numbers and not wrong:
+        yield from _use(recipe, mode, key)
+        yield from _channels(mode, {*recipe.data.masks} or {DEFAULT_MASK}, key)
+
+
+def _names(mode: Mode, key: str) -> Iterator[Problem]:
+    known = ", ".join(NUMBERS)
+    for name in mode.numbers:
+        if name not in NUMBERS:
+            fix = did_you_mean(name, NUMBERS) or "Choose among these"
+            yield Problem(key, f"got {as_toml(name)}, expected names among {known}", fix)
+    for name in sorted({name for name in mode.numbers if mode.numbers.count(name) > 1}):
+        yield Problem(key, f"got {as_toml(name)} more than once", "Name it once")
+
+
+def _use(recipe: Recipe, mode: Mode, key: str) -> Iterator[Problem]:
+    given = as_toml(list(mode.numbers))
+    if recipe.strategy is not None and recipe.strategy.unconditional:
+        what = f"got {given}, but strategy.{recipe.names['strategy']} is given no condition"
+        yield Problem(key, what, "Leave the key out")
+    if recipe.data.axes != 2:
+        what = f"got {given}, which are known of slices, and the samples are volumes"
+        yield Problem(key, what, "Leave the key out")
+    if mode.margin or recipe.data.crop != "none":
+        what = f"got {given}, which are known of whole slices, and the samples are crops"
+        yield Problem(key, what, "Leave the key out")
+
+
+def _channels(mode: Mode, masks: set[str], key: str) -> Iterator[Problem]:
+    channels = f"the channels are {', '.join(mode.names)}"
+    for name in mode.numbers:
+        if name in OF_LESIONS and masks.isdisjoint(mode.names):
+            what = f"got {as_toml(name)}, which needs a mask, and {channels}"
+            yield Problem(key, what, "Leave it out, or use a mode with a mask")
+        if name in OF_SCANS and (mode.pooled or masks.issuperset(mode.names)):
+            what = f"got {as_toml(name)}, which is of one image that is no mask, and {channels}"
+            pooled = " (pooled)" if mode.pooled else ""
+            yield Problem(key, what + pooled, "Leave it out")

@@ -1,0 +1,1 @@
+"""Where in a scan the head is, and where air."""

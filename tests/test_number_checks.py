@@ -1,0 +1,76 @@
+"""Numbers that a recipe's samples do not have are mistakes, each told in one line with its key."""
+
+from __future__ import annotations
+
+import pytest
+
+from medgen.config.recipe import load
+from medgen.errors import RecipeError
+
+KEY = "mode.bravo.numbers"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "told"),
+    [
+        (
+            "bravo_rflow",
+            [f'{KEY}=["positon"]'],
+            f'{KEY}: got "positon", expected names among position, lesion_size, spacing, contrast.'
+            " Did you mean position?",
+        ),
+        (
+            "bravo_rflow",
+            [f'{KEY}=["position", "position"]'],
+            f'{KEY}: got "position" more than once. Name it once.',
+        ),
+        (
+            "vae_bravo",
+            [f'{KEY}=["position"]'],
+            f'{KEY}: got ["position"], but strategy.vae is given no condition.',
+        ),
+        (
+            "bravo_rflow",
+            [f'{KEY}=["position"]', "data.crop=lesions"],
+            f'{KEY}: got ["position"], which are known of whole slices, and the samples are crops.',
+        ),
+        (
+            "bravo_rflow",
+            [f'{KEY}=["lesion_size"]', "mode.bravo.condition=[]"],
+            f'{KEY}: got "lesion_size", which needs a mask, and the channels are bravo.',
+        ),
+        (
+            "seg_rflow",
+            ['mode.seg.numbers=["contrast"]'],
+            'mode.seg.numbers: got "contrast", which is of one image that is no mask, and the channels are seg.',
+        ),
+        (
+            "bravo_rflow",
+            [
+                'mode.images.images=["bravo", "flair"]',
+                "mode.images.pooled=true",
+                'mode.images.condition=["seg"]',
+                'mode.images.numbers=["contrast"]',
+            ],
+            'mode.images.numbers: got "contrast", which is of one image that is no mask, and the channels are bravo,'
+            " flair, seg (pooled).",
+        ),
+        ("bravo_rflow", [f"{KEY}=3"], f"{KEY}: got 3, expected a list of strings."),
+    ],
+)
+def test_numbers_that_a_mode_cannot_be_given_are_told(recipe, overrides, told):
+    with pytest.raises(RecipeError) as error:
+        load(recipe, overrides)
+    [line] = error.value.lines
+    assert told in line
+
+
+def test_numbers_stay_in_the_recipe_and_without_them_its_text_is_as_before():
+    from medgen.config.recipe import public_toml
+
+    given = load("bravo_rflow", [f'{KEY}=["position", "lesion_size"]'])
+    assert given.mode.build().numbers == ("position", "lesion_size")
+    assert '"position"' in public_toml(given)
+    plain = load("bravo_rflow")
+    assert plain.mode.build().numbers == ()
+    assert "numbers" not in public_toml(plain)
