@@ -24,7 +24,7 @@ from medgen.data.grid import Grid
 from medgen.data.store.store import open_store
 from medgen.errors import RecipeError
 from medgen.generation import pair_writer as pairs
-from medgen.generation.pair_figures import lesion_figures
+from medgen.generation.pair_line import lesion_figures
 from medgen.run import checkpoint, optim
 
 VOLUMES = (*TINY, *SMALL[:2], "callbacks.tensorboard=false", "training.warmup_steps=0")
@@ -146,6 +146,7 @@ def test_a_dry_run_of_volumes_says_what_they_take(medgen, cohort):
         (("data.crop=lesions",), 'data.dimensions: got 3, but data.crop = "lesions" is for slices'),
         (("space=latent", "space.latent.checkpoint=x"), "got 3, but space.latent is for slices"),
         (("callbacks.evaluation={}",), "got 3, but callbacks.evaluation is for slices"),
+        (('mode.bravo.numbers=["position"]',), "known of slices, and the samples are volumes"),
         (("mode=insert", "data.crop=lesions"), "got 3, but mode.insert is for slices"),
     ],
 )
