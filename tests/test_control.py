@@ -26,7 +26,7 @@ from medgen.generation.model import load_model
 class NoMasks:
     """Gives empty masks."""
 
-    names = ("seg",)
+    names, numbers = ("seg",), None
 
     def __init__(self, grid):
         self.grid = grid

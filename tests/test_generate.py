@@ -18,8 +18,8 @@ import pytest
 import torch
 
 from medgen.data.grid import Grid
+from medgen.data.scans.manifest_lines import Lines
 from medgen.errors import StoppedError
-from medgen.evaluation.manifest_lines import Lines
 from medgen.generation import pair_writer, workers
 from medgen.generation.indices import Indices
 from medgen.generation.manifest import Manifest, name_of

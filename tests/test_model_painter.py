@@ -48,7 +48,8 @@ def crop(seed: int) -> Crop:
     region = np.zeros((16, 16), bool)
     region[4:11, 4:12] = True
     image = np.random.default_rng(seed).random((2, 16, 16), np.float32)
-    return Crop(image=image, mask=mask, region=region, spacing=(1.0, 1.0))
+    head = np.ones((16, 16), bool)
+    return Crop(image=image, mask=mask, region=region, spacing=(1.0, 1.0), head=head)
 
 
 def test_it_says_what_crops_it_takes(painter):

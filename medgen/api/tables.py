@@ -7,6 +7,7 @@ import string
 from pathlib import Path
 from typing import Literal
 
+from medgen.api.augment import AugmentSettings
 from medgen.api.conditions import Check, between, ge, gt, one_of
 from medgen.api.settings import field, settings
 
@@ -132,11 +133,8 @@ def _is_folder_pattern(pattern: str) -> bool:
 
 
 LAYOUTS = ("auto", "folders", "brats", "modalities", "nnunet", "bids", "files")
-
 AXES = ("sagittal", "coronal", "axial")
 """The axes of a canonical (RAS) volume, in order."""
-
-
 DEFAULT_MASK = "seg"
 """The default mask: every label but 0 of the file of this name."""
 
@@ -229,6 +227,9 @@ class DataSettings:
         0,
         help="processes that fill the slice store; 0: as many as help, up to all cores",
         check=between(0, 1024),
+    )
+    augment: AugmentSettings = field(
+        AugmentSettings(), help="changes of the slices that are trained on"
     )
     nan: Literal["error", "zero"] = field(
         "error", help="treatment of NaN and infinite voxels: refuse the file, or set them to 0"

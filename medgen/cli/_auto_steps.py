@@ -15,7 +15,7 @@ from medgen.evaluation.card_tables import number, span
 from medgen.evaluation.samples import Samples
 from medgen.generation import auto_steps
 from medgen.generation.auto_steps import Make, Ruler, Trial
-from medgen.generation.pair_writer import with_advice
+from medgen.generation.pair_writer import blocks_too_large, with_advice
 from medgen.system.console import out, progress, say
 from medgen.system.signals import Stop
 
@@ -31,7 +31,10 @@ def settle(
     before = auto_steps.before(folder, make)
     ruler = _ruler(make, image_model, against, seed) if before is None else None
     if ruler is not None:
-        with with_advice(folder, make(None).batch_size), auto_steps.alone(folder, stop):
+        with (
+            with_advice(folder, blocks_too_large(make(None).batch_size)),
+            auto_steps.alone(folder, stop),
+        ):
             before = auto_steps.before(folder, make)  # another process may have been first
             if before is None:
                 return _measure(make, ruler, folder, stop)

@@ -59,6 +59,9 @@ def _with_control(
         return attrs.evolve(comparison, control=said)
     count = min(count, len(comparison.made))
     model = load_model(made_by, options.registry())
+    if not model.parts.mode.condition:
+        said = "not made, as the model that made the pairs is given no mask"
+        return attrs.evolve(comparison, control=said)
     with progress("without a mask", count, "pairs") as bar:
         bare = without_mask(comparison.made, pairs, model, count, bar.advance)
     return attrs.evolve(

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from medgen.cli import options
 from medgen.evaluation import nnunet, samples, sources
-from medgen.evaluation.nnunet import Dataset, Fold
+from medgen.evaluation.nnunet import UNSEEN, Dataset, Fold
+from medgen.evaluation.unseen import require_unseen
 from medgen.system.console import progress, say
 
 
@@ -23,8 +24,10 @@ def export(
     seed: int,
 ) -> None:
     """Write a raw dataset of nnU-Net, and say what its folds are."""
-    made = samples.read_pairs(pairs)
     source = sources.real(real, overrides, options.registry()) if real else None
+    if source:
+        require_unseen(source, pairs, UNSEEN[saw])
+    made = samples.read_pairs(pairs)
     both = [
         samples.read_real(source, split, like=made) if source else None
         for split in ("train", "val")

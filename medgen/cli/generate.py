@@ -21,7 +21,8 @@ from medgen.cli.options import FOLDER
     "--seg-model",
     type=FOLDER,
     metavar="CKPT|DIR",
-    help="Checkpoint or run folder of the mask model, or a folder of mask files or patients.",
+    help="Checkpoint or run folder of the mask model, or a folder of mask files or patients;"
+    " none for an image model that makes its own masks.",
 )
 @outputs_in_parts("pair")
 @click.option(

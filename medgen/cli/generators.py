@@ -9,9 +9,13 @@ from medgen.cli import options
 from medgen.errors import Problem, RecipeError
 from medgen.generation import pair_writer as work
 from medgen.generation.auto_steps import Make
-from medgen.generation.combination import require_image_model, require_mask_model
+from medgen.generation.combination import (
+    makes_pairs,
+    require_image_model,
+    require_mask_model,
+)
 from medgen.generation.folder_masks import FolderMasks
-from medgen.generation.masks import MaskSource, ModelMasks
+from medgen.generation.masks import JointMasks, MaskSource, ModelMasks
 from medgen.generation.model import Model, load_model
 from medgen.generation.numbers import EVERYWHERE, Range
 
@@ -49,6 +53,9 @@ def _masks(
     max_attempts: int,
     within: Range,
 ) -> Masks:
+    if seg_model is None and image is not None and makes_pairs(image):
+        require_image_model(image, with_masks=False)
+        return lambda steps: JointMasks(image, seed, steps, max_area, max_attempts, within)
     if seg_model is None:
         return lambda steps: None
     if seg_model.is_dir():

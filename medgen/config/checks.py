@@ -19,6 +19,7 @@ def checks(recipe: Recipe) -> Iterator[tuple[str, Check]]:
     """List every check with the table that it belongs to."""
     yield "data", check_data
     yield "data", check_grid
+    yield "data", check_augment
     yield "mode", check_numbers
     yield "training", check_training
     for kind, name in recipe.names.items():
@@ -74,6 +75,19 @@ def slices_only(recipe: Recipe, what: str, fix: str) -> Iterator[Problem]:
     """Find volumes where only slices can be trained on. what: what needs slices. fix: an advice."""
     if recipe.data.axes != 2:
         yield Problem("data.dimensions", f"got {recipe.data.axes}, but {what} is for slices", fix)
+
+
+def check_augment(recipe: Recipe) -> Iterator[Problem]:
+    """Find changes of slices that would make them something else."""
+    data = recipe.data
+    if data.augment.flip and data.axis == "sagittal":
+        what = f"got {data.augment.flip:g}, but sagittal slices (data.axis) have no left and right"
+        yield Problem("data.augment.flip", what, "Remove it")
+    if data.augment.on:
+        yield from slices_only(recipe, "data.augment", "Leave one of them out")
+    if data.augment.on and data.crop != "none":
+        what = f'is on, but changes whole slices, and data.crop = "{data.crop}" moves crops itself'
+        yield Problem("data.augment", what, "Remove it")
 
 
 def check_training(recipe: Recipe) -> Iterator[Problem]:

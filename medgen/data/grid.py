@@ -55,6 +55,15 @@ class Grid:
         return AXES[across[0]] if len(across) == 1 else None
 
     @property
+    def left_right(self) -> int | None:
+        """Return the axis along which the patient's left and right lie; None if there is none, as
+        in sagittal slices, or if others lie along it too.
+        """
+        across = np.flatnonzero(self.affine[0, :-1])
+        alone = len(across) == 1 and np.count_nonzero(self.affine[:3, across[0]]) == 1
+        return int(across[0]) if alone else None
+
+    @property
     def extent(self) -> tuple[float, ...]:
         """Return the length of each axis in mm."""
         return tuple(count * mm for count, mm in zip(self.shape, self.spacing, strict=True))

@@ -22,17 +22,19 @@ def blend(
     region: Array,
     spacing: Sequence[float] | None = None,
     kept: Array | None = None,
+    head: Array | None = None,
 ) -> Array:
     """Paint a region with the donor's details, on the host's level all along its edge.
 
     host, donor: float32 `[channel, *space]`, on one grid. region: bool `[*space]`. spacing: mm
     along each axis, by which neighbours count; None: alike. kept: bool `[*space]`, what of the
     donor counts; the rest, such as air and other lesions, is taken as what is nearest of it, as a
-    step to it would count as a detail.
+    step to it would count as a detail. head: bool `[*space]`, what of the host counts; air beside a
+    region would pull it down.
 
     Solves equation 7 for the gradient of the donor (equation 11), as the donor plus the smoothest
-    field that makes up for the difference at the edge (equation 5). At an edge of the array the
-    field has no slope. Outside the region the host's values are given back.
+    field that makes up for the difference at the edge (equation 5). At an edge of the array or of
+    the head the field has no slope. Outside the region the host's values are given back.
     """
     made = host.astype(np.float32)
     if not region.any():
@@ -44,15 +46,15 @@ def blend(
         )
         donor = np.stack([image[tuple(nearest)] for image in donor])
     difference = (host - donor).reshape(len(host), -1).astype(np.float64)
-    laplacian, edge = _equations(region, mm)
+    laplacian, edge = _equations(region, mm, np.ones_like(region) if head is None else head)
     field = [_solved(laplacian, edge @ each) for each in difference]
     made[:, region] = donor[:, region] + np.stack(field)
     return made
 
 
-def _equations(region: Array, spacing: Sequence[float]) -> tuple[Any, Any]:
-    """The left side of equation 7, `[inside, inside]`, and the weights of its known neighbours,
-    `[inside, all]`.
+def _equations(region: Array, spacing: Sequence[float], head: Array) -> tuple[Any, Any]:
+    """Return the left side of equation 7, `[inside, inside]`, and the weights of its known
+    neighbours in the head, `[inside, all]`.
     """
     places = np.flatnonzero(region)
     number = np.full(region.size, -1)
@@ -62,7 +64,7 @@ def _equations(region: Array, spacing: Sequence[float]) -> tuple[Any, Any]:
     first, second, weight = (np.concatenate(each) for each in zip(*pairs, strict=True))
     here, there = np.concatenate([first, second]), np.concatenate([second, first])
     weight = np.concatenate([weight, weight])
-    mine = number[here] >= 0
+    mine = (number[here] >= 0) & (region | head).ravel()[there]
     here, there, weight = number[here[mine]], there[mine], weight[mine]
     both = number[there] >= 0
     count = len(places)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,6 +20,7 @@ import torch
 
 from medgen import seeds
 from medgen.data.grid import Grid
+from medgen.data.scans.layouts import SPLITS, Split
 from medgen.data.store.nifti_writer import write_slice
 from medgen.errors import Problem, RecipeError
 from medgen.evaluation.samples import Samples
@@ -28,6 +29,8 @@ from medgen.system import files
 Array = np.ndarray[Any, Any]
 Saw = Literal["train", "all", "none"]
 
+UNSEEN: Mapping[str, tuple[Split, ...]] = {"train": ("val",), "all": (), "none": SPLITS}
+"""Splits whose persons the generator did not see, by what it saw."""
 FOLDS = 5
 """As many as nnU-Net makes itself."""
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from medgen import seeds
+from medgen.data.scans import layouts
 from medgen.data.store import processes
 from medgen.errors import DataError, Problem, RecipeError, StoppedError
 from medgen.evaluation import arm_results, arms
@@ -17,6 +18,7 @@ from medgen.evaluation.arm_results import Results
 from medgen.evaluation.arms import FEWER, FEWEST, MIXED, PASTED, PRIMARY, Arm, Comparison, real_arm
 from medgen.evaluation.samples import EVERY, Samples, read_pairs, read_real
 from medgen.evaluation.sources import Source
+from medgen.evaluation.unseen import require_unseen
 from medgen.evaluation.worth import Interval, Verdict, Worth, mean, verdict, worth
 from medgen.system.console import progress, warn
 from medgen.system.signals import Stop
@@ -42,8 +44,10 @@ def read(
     """Read pool, test and pairs, all on the pairs' grid.
 
     Tested on the persons for validation, whom no generator trained on; with test_share above 0 on
-    that share of all persons, which only pairs allow whose generator saw none of them.
+    that share of all persons, which only pairs allow whose generator saw none of them. Raises
+    DataError if scans with new lesions show a person to test on.
     """
+    require_unseen(source, folder, layouts.SPLITS if test_share else ("val",))
     pairs = read_pairs(folder)
     if not test_share:
         pool, test = (read_real(source, split, like=pairs) for split in ("train", "val"))

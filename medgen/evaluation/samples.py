@@ -14,12 +14,12 @@ import numpy as np
 from medgen.api.tables import DataSettings, MaskSettings
 from medgen.data.grid import Grid
 from medgen.data.scans import layouts
+from medgen.data.scans.manifest_lines import Entry, listed
 from medgen.data.store.nifti_writer import WHITE
 from medgen.data.store.spacing import SAME
 from medgen.data.store.store import SliceStore, open_store
 from medgen.errors import DataError, Problem
 from medgen.evaluation import slice_file
-from medgen.evaluation.manifest_lines import Entry, listed
 from medgen.evaluation.slice_file import ADVICE, SliceFile
 from medgen.evaluation.sources import Source
 from medgen.system.console import progress
@@ -140,8 +140,8 @@ def _read_rows(folder: Path, rows: list[Entry]) -> list[dict[str, SliceFile]]:
 def read_pairs(folder: Path, limit: int | None = None) -> Samples:
     """Read the pairs that `manifest.jsonl` lists, or the first `limit` of them. Raises DataError.
 
-    Of scans with new lesions: each slice that shows one, with all lesions in it; slices of one scan
-    are of one person.
+    Of scans with new lesions: each slice that shows one, with all lesions in it; slices of one head
+    are of one person, and as many scans as show it.
     """
     if images := _inserted(folder):
         return _read_inserted(folder, images, limit)
@@ -183,7 +183,7 @@ def _inserted(folder: Path) -> tuple[str, ...]:
 
 
 def _read_inserted(folder: Path, images: tuple[str, ...], limit: int | None) -> Samples:
-    masks = {"seg": MaskSettings(file="seg"), "new": MaskSettings(file="seg_new")}
+    masks = {"seg": MaskSettings(file="seg"), "new": MaskSettings(file=layouts.NEW_LESIONS)}
     data = DataSettings(
         root=folder, layout="folders", masks=masks, lesion_only=True, val_fraction=0.0
     )
@@ -196,7 +196,9 @@ def _read_inserted(folder: Path, images: tuple[str, ...], limit: int | None) -> 
     if not len(rows):
         raise DataError(Problem(folder, "no slice shows a new lesion", "Make more outputs"))
     where = f"{folder.name}, {len(rows)} slices with a new lesion"
-    return _slices(store, rows, images, ("seg",), where)
+    ids = [patient.id for patient in layouts.find(data, (*images, *masks))]
+    names = tuple(f"{ids[store.patient[row]]}, slice {store.position[row]}" for row in rows)
+    return attrs.evolve(_slices(store, rows, images, ("seg",), where), names=names)
 
 
 def _lines(folder: Path, limit: int | None) -> list[Entry]:

@@ -27,7 +27,7 @@ from medgen.evaluation.sources import Source
 from medgen.evaluation.yardstick import Yardstick
 from medgen.generation.generator import Generator, Pair
 from medgen.generation.manifest import IN_USE, STEPS_AUTO, Manifest, begun
-from medgen.generation.masks import ModelMasks
+from medgen.generation.masks import DrawnMasks
 from medgen.generation.pair_writer import stopped
 from medgen.run.assemble import default_device
 from medgen.system.locks import Locks
@@ -86,7 +86,7 @@ class Ruler:
 
 def candidates(make: Generator) -> list[int]:
     """Return the numbers of steps to try, ascending; the last is the largest of the recipes' own."""
-    models = [make.image, make.masks.model if isinstance(make.masks, ModelMasks) else None]
+    models = [make.image, make.masks.model if isinstance(make.masks, DrawnMasks) else None]
     strategies = [model.parts.strategy for model in models if model is not None]
     own = max(each.sampling_steps for each in strategies if isinstance(each, DiffusionStrategy))
     return [*(steps for steps in CANDIDATES if steps < own), own]
@@ -110,7 +110,7 @@ def try_steps(
         figures: dict[str, Interval] = {}
         if made is not None and len(made) * 2 >= len(pairs):
             real = real or ruler(made)
-            figures = real.figures(made, with_lesions=isinstance(generator.masks, ModelMasks))
+            figures = real.figures(made, with_lesions=isinstance(generator.masks, DrawnMasks))
         trials.append(Trial(steps, 0 if made is None else len(made), figures, seconds))
         advance()
     return trials[::-1]

@@ -36,6 +36,12 @@ def require_mask_model(model: Model) -> None:
     _require_names("--seg-model", model)
 
 
+def makes_pairs(model: Model) -> bool:
+    """Tell whether a model makes images together with their masks, given nothing."""
+    mode = model.parts.mode
+    return not mode.condition and len({name in model.masks for name in mode.images}) == 2
+
+
 def require_image_model(model: Model, with_masks: bool) -> None:
     """Refuse an `--image-model` that generates only masks, or needs scans, or takes no masks if
     there are some.

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from medgen import seeds
+from medgen.data.scans.manifest_lines import Entry, listed
 from medgen.errors import Problem, RecipeError
-from medgen.evaluation.manifest_lines import Entry, listed
 from medgen.evaluation.samples import Samples
 from medgen.generation.generator import DRAWN_AGAIN, NUMBERS
 from medgen.generation.manifest import sha256

@@ -1,4 +1,6 @@
-"""Makes pairs from a model of masks, or a folder of them, and a model of images: a block at a time."""
+"""Makes pairs from a model of masks, or a folder of them, and a model of images, or from one model of
+both: a block at a time.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from medgen import seeds
 from medgen.errors import Problem, RecipeError
 from medgen.evaluation.lesion_outside_head import OUTSIDE, outside
 from medgen.generation.combination import require_image_model, require_same_masks
-from medgen.generation.masks import Masks, MaskSource
+from medgen.generation.masks import JointMasks, Masks, MaskSource
 from medgen.generation.model import Model, draw_samples
 from medgen.generation.numbers import (
     EVERYWHERE,
@@ -85,7 +87,7 @@ class Generator:
         )
         self.within, self._numbers = within, None
         self._check()
-        if image and image.numbers:
+        if image and image.numbers and not isinstance(masks, JointMasks):
             self._numbers = restricted(image.numbers, "--image-model", within)
         source = image or masks
         self.grid = source.grid  # type: ignore[union-attr]  # _check saw one of them
@@ -196,8 +198,11 @@ class Generator:
         numbers: Sequence[Row],
         images: int = 1,
     ) -> Tensor | None:
+        """Draw images given masks, or take those that were drawn with them."""
         if self.image is None:
             return None
+        if masks is not None and masks.images is not None:
+            return masks.images
         condition = (
             torch.empty(len(indices), 0, *self.image.grid.shape) if masks is None else masks.values
         )
@@ -218,10 +223,11 @@ class Generator:
 
     def shown(self) -> tuple[Sequence[str], Sequence[str]]:
         """The names of the images and of the masks that a pair has."""
-        return (
-            self.image.parts.mode.images if self.image else (),
-            self.masks.names if self.masks else (),
-        )
+        made, masks = self.image.parts.mode.images if self.image else (), self._names()
+        names = dict.fromkeys((*made, *(self.masks.names if self.masks else ())))
+        return [each for each in names if each not in masks], [
+            each for each in names if each in masks
+        ]
 
     def _names(self) -> frozenset[str]:
         given = self.image.masks if self.image else frozenset()
@@ -236,10 +242,11 @@ class Generator:
                     "Give at least one of them",
                 )
             )
+        given = None if isinstance(self.masks, JointMasks) else self.masks
         if self.image is not None:
-            require_image_model(self.image, with_masks=self.masks is not None)
-        if self.image is not None and self.masks is not None:
-            require_same_masks(self.masks.names, self.image)
+            require_image_model(self.image, with_masks=given is not None)
+        if self.image is not None and given is not None:
+            require_same_masks(given.names, self.image)
         self._check_position()
 
     def _check_position(self) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple
 
+from medgen.data.scans.manifest_lines import Entry, Lines, has_pairs, line_of
 from medgen.errors import CheckpointError, Problem, RunInUseError
-from medgen.evaluation.manifest_lines import Entry, Lines, has_pairs, line_of
 from medgen.system import files
 from medgen.system.console import warn
 from medgen.system.locks import Locks

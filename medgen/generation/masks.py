@@ -1,7 +1,10 @@
-"""Sources of masks: a model or a folder. Both return masks on the grid of the images."""
+"""Sources of masks: a model of masks, one that makes images with them, or a folder. All return masks
+on the grid of the images.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -23,11 +26,15 @@ from medgen.generation.numbers import EVERYWHERE, Range, Row, Table, restricted
 class Masks(NamedTuple):
     """Masks of a block. values: `[batch, channel, *space]`, -1 or +1. faults: per index, of each
     attempt. numbers: per index, that the model was given; empty if it was given none.
+
+    images: `[batch, channel, *space]`, what the image model made together with the masks; None if it
+    is given them.
     """
 
     values: Tensor
     faults: list[list[str]]
     numbers: Sequence[Row] = ()
+    images: Tensor | None = None
 
     def known(self, place: int) -> Row:
         """Return the numbers of one mask."""
@@ -52,13 +59,84 @@ class MaskSource(Protocol):
         """Return everything that decides the masks besides their indices."""
 
 
-class ModelMasks:
-    """Masks sampled from a model. Invalid masks are drawn again: empty, larger than `max_area`
-    (share), or outside.
+class DrawnMasks(ABC):
+    """Masks drawn from noise. Invalid masks are drawn again: empty, larger than `max_area` (share),
+    or outside.
+    """
+
+    names: tuple[str, ...]
+    grid: Grid
+    numbers: Table | None
+    purpose: str
+    """Names the streams of noise; those of numbers follow."""
+
+    def __init__(
+        self, model: Model, seed: int, steps: int | None, max_area: float, max_attempts: int
+    ):
+        self.model, self.seed, self.steps = model, seed, steps
+        self.max_area, self.max_attempts = max_area, max_attempts
+
+    def block(self, indices: Sequence[int]) -> Masks:
+        """Draw every index, then invalid ones again; each attempt computes the whole block."""
+        drawn = self._draw(indices, 1)
+        for attempt in range(2, self.max_attempts + 1):
+            invalid = [number for number, each in enumerate(drawn.faults) if each[-1]]
+            if not invalid:
+                break
+            again = self._draw(indices, attempt, invalid)
+            drawn.values[invalid] = again.values
+            if drawn.images is not None and again.images is not None:
+                drawn.images[invalid] = again.images
+            for number, faults in zip(invalid, again.faults, strict=True):
+                drawn.faults[number] += faults
+        return drawn._replace(numbers=self._numbers(indices, map(len, drawn.faults)))
+
+    def again(self, index: int, attempt: int) -> Masks:
+        """Draw one index alone, so that no other pair depends on it."""
+        return self._draw([index], attempt)._replace(numbers=self._numbers([index], [attempt]))
+
+    def fault(self, mask: Tensor) -> str:
+        """Return `empty` or `too_large`, or an empty string for a valid mask."""
+        area = float((mask > 0).any(0).float().mean())
+        return "" if 0 < area <= self.max_area else "too_large" if area else "empty"
+
+    def identity(self) -> Mapping[str, Any]:
+        """Return the limits."""
+        return {"max_area": self.max_area, "max_attempts": self.max_attempts}
+
+    @abstractmethod
+    def _draw(
+        self, indices: Sequence[int], attempt: int, wanted: Sequence[int] | None = None
+    ) -> Masks:
+        """Draw masks on the grid of the images, with the fault of each. wanted: positions in the
+        block; None: all.
+        """
+
+    def _samples(self, indices: Sequence[int], attempt: int) -> Tensor:
+        """Sample the model given no channels, each index from a stream of its own."""
+        generators = [seeds.stream(self.seed, self.purpose, index, attempt) for index in indices]
+        condition = torch.empty(len(indices), 0, *self.model.grid.shape)
+        numbers = self._numbers(indices, [attempt] * len(indices))
+        return draw_samples(self.model, condition, generators, self.steps, numbers)
+
+    def _numbers(self, indices: Sequence[int], attempts: Iterable[int]) -> list[Row]:
+        """Draw what the model is given for each index at its attempt; nothing if it is given none."""
+        if self.numbers is None:
+            return []
+        return [
+            self.numbers.drawn(self.seed, f"{self.purpose} numbers", *each)
+            for each in zip(indices, attempts, strict=True)
+        ]
+
+
+class ModelMasks(DrawnMasks):
+    """Masks of a model that makes nothing else.
 
     image: the image model, outside of whose slices lesions would be cut off. within: positions in
     the head to draw from, where the model is given any.
     """
+
+    purpose = "mask"
 
     def __init__(
         self,
@@ -71,76 +149,69 @@ class ModelMasks:
         within: Range = EVERYWHERE,
     ):
         require_mask_model(model)
+        super().__init__(model, seed, steps, max_area, max_attempts)
         self.names = model.parts.mode.images
         if image is not None:
             require_same_masks(self.names, image)
             require_same_slices(model, image)
-        self.model, self.seed, self.steps = model, seed, steps
-        self.max_area, self.max_attempts = max_area, max_attempts
         self.grid = (image or model).grid
-        self.numbers: Table | None = None
+        self.numbers = None
         if model.numbers is not None:
             shown = image.numbers.positions if image and image.numbers else EVERYWHERE
             self.numbers = restricted(model.numbers, "--seg-model", within, shown)
 
-    def block(self, indices: Sequence[int]) -> Masks:
-        """Draw every index, then invalid ones again; each attempt computes the whole block."""
-        values, first = self._draw(indices, 1)
-        faults = [[fault] for fault in first]
-        for attempt in range(2, self.max_attempts + 1):
-            invalid = [number for number, each in enumerate(faults) if each[-1]]
-            if not invalid:
-                break
-            again, found = self._draw(indices, attempt, invalid)
-            values[invalid] = again
-            for number, fault in zip(invalid, found, strict=True):
-                faults[number].append(fault)
-        return Masks(values, faults, self._numbers(indices, map(len, faults)))
-
-    def again(self, index: int, attempt: int) -> Masks:
-        """Draw one index alone, so that no other pair depends on it."""
-        values, faults = self._draw([index], attempt)
-        return Masks(values, [faults], self._numbers([index], [attempt]))
-
-    def fault(self, mask: Tensor) -> str:
-        """Return `empty` or `too_large`, or an empty string for a valid mask."""
-        area = float((mask > 0).any(0).float().mean())
-        return "" if 0 < area <= self.max_area else "too_large" if area else "empty"
-
     def identity(self) -> Mapping[str, Any]:
         """Return a hash of the model's weights, and the limits."""
-        return {
-            "seg_model": self.model.digest,
-            "max_area": self.max_area,
-            "max_attempts": self.max_attempts,
-        }
+        return {"seg_model": self.model.digest, **super().identity()}
 
     def _draw(
         self, indices: Sequence[int], attempt: int, wanted: Sequence[int] | None = None
-    ) -> tuple[Tensor, list[str]]:
-        """Draw masks on the grid of the images, with the fault of each. wanted: positions in the
-        block; None: all.
-        """
+    ) -> Masks:
         drawn = self._attempt(indices, attempt)
         values, faults = [], []
         for each in drawn if wanted is None else drawn[list(wanted)]:
             placed = place(each.numpy() > 0, self.model.grid.spacing, self.grid)
             values.append(torch.from_numpy(placed.masks).float() * 2 - 1)
-            faults.append("outside" if placed.outside else self.fault(values[-1]))
-        return torch.stack(values), faults
+            faults.append(["outside" if placed.outside else self.fault(values[-1])])
+        return Masks(torch.stack(values), faults)
 
     def _attempt(self, indices: Sequence[int], attempt: int) -> Tensor:
-        generators = [seeds.stream(self.seed, "mask", index, attempt) for index in indices]
-        condition = torch.empty(len(indices), 0, *self.model.grid.shape)
-        numbers = self._numbers(indices, [attempt] * len(indices))
-        drawn = draw_samples(self.model, condition, generators, self.steps, numbers)
-        return torch.where(drawn > 0, 1.0, -1.0)
+        return _cut(self._samples(indices, attempt))
 
-    def _numbers(self, indices: Sequence[int], attempts: Iterable[int]) -> list[Row]:
-        """Draw what the model is given for each index at its attempt; nothing if it is given none."""
-        if self.numbers is None:
-            return []
-        return [
-            self.numbers.drawn(self.seed, "mask numbers", *each)
-            for each in zip(indices, attempts, strict=True)
-        ]
+
+class JointMasks(DrawnMasks):
+    """Masks of a model that makes images together with them, so that both are drawn again with an
+    invalid mask.
+
+    within: positions in the head to draw from, where the model is given any.
+    """
+
+    purpose = "image"
+
+    def __init__(
+        self,
+        model: Model,
+        seed: int,
+        steps: int | None,
+        max_area: float,
+        max_attempts: int,
+        within: Range = EVERYWHERE,
+    ):
+        super().__init__(model, seed, steps, max_area, max_attempts)
+        made, known = model.parts.mode.images, model.numbers
+        self._own = [number for number, name in enumerate(made) if name in model.masks]
+        self.names, self.grid = tuple(made[number] for number in self._own), model.grid
+        self.numbers = None if known is None else restricted(known, "--image-model", within)
+
+    def _draw(
+        self, indices: Sequence[int], attempt: int, wanted: Sequence[int] | None = None
+    ) -> Masks:
+        images = self._samples(indices, attempt)
+        images = images if wanted is None else images[list(wanted)]
+        values = _cut(images[:, self._own])
+        return Masks(values, [[self.fault(each)] for each in values], images=images)
+
+
+def _cut(drawn: Tensor) -> Tensor:
+    """Set what a model of masks gives to -1 or +1."""
+    return torch.where(drawn > 0, 1.0, -1.0)

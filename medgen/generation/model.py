@@ -16,8 +16,8 @@ from medgen.config.recipe import from_toml
 from medgen.config.registry import Registry
 from medgen.data.grid import Grid
 from medgen.data.scans.layouts import mask_names
+from medgen.data.scans.manifest_lines import is_file_name
 from medgen.errors import CheckpointError, Problem, RecipeError
-from medgen.evaluation.manifest_lines import is_file_name
 from medgen.generation.manifest import sha256
 from medgen.generation.numbers import Row, Table, as_given, table
 from medgen.run import checkpoint, optim

@@ -16,10 +16,10 @@ from typing import Any, Protocol
 import attrs
 import numpy as np
 
+from medgen.data.scans.manifest_lines import Entry, line_of, listed
 from medgen.errors import DataError, Problem, RunInUseError
 from medgen.evaluation import pair_files
 from medgen.evaluation.copies import BLOCK, Judge, Verdict
-from medgen.evaluation.manifest_lines import Entry, line_of, listed
 from medgen.evaluation.samples import Samples
 from medgen.generation.manifest import IN_USE
 from medgen.system import files

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from medgen.data.scans.manifest_lines import Entry, Lines, has_pairs, names
 from medgen.data.store.nifti_writer import write_slice
 from medgen.errors import (
     OutOfMemoryError,
@@ -28,7 +29,6 @@ from medgen.errors import (
     StorageError,
     reason,
 )
-from medgen.evaluation.manifest_lines import Entry, Lines, has_pairs, names
 from medgen.generation.generator import DRAWN_AGAIN, NUMBERS, Generator, Pair
 from medgen.generation.manifest import Manifest, name_of, sha256
 from medgen.generation.masks import ModelMasks
@@ -46,7 +46,7 @@ class Outcome(NamedTuple):
     """Counts of written and left-out pairs.
 
     failed: number left out; first: the first of their indices. rejected: number of invalid masks by
-    `ModelMasks.fault`, or `outside_head`. empty: True if the folder has no pair.
+    `DrawnMasks.fault`, or `outside_head`. empty: True if the folder has no pair.
     """
 
     failed: int
@@ -80,7 +80,7 @@ def generate(
     StorageError.
     """
     with (
-        with_advice(out, make.batch_size),
+        with_advice(out, blocks_too_large(make.batch_size)),
         Manifest.open(out, make.identity(), make.made_with()) as manifest,
     ):
         sweep(manifest, make.batch_size)
@@ -91,27 +91,25 @@ def generate(
 
 
 @contextmanager
-def with_advice(out: Path, batch_size: int) -> Iterator[None]:
-    """Turn errors of the device's memory and of the disk into lines that say what to do."""
-    try:
-        with storing(out):
-            yield
-    except torch.OutOfMemoryError as error:
-        what = f"blocks of {batch_size} take more memory than the device has"
-        raise OutOfMemoryError(
-            Problem("--batch-size", what, "Give a smaller one and another --output-dir")
-        ) from error
+def with_advice(out: Path, too_large: Problem) -> Iterator[None]:
+    """Turn errors of the device's memory and of the disk into lines that say what to do.
 
-
-@contextmanager
-def storing(out: Path) -> Iterator[None]:
-    """Turn an error of the disk into StorageError with a line that says what to do."""
+    too_large: the line if the device has too little memory.
+    """
     try:
         yield
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemoryError(too_large) from error
     except OSError as error:
         raise StorageError(
             Problem(out, reason(error), "Free space or choose another --output-dir")
         ) from error
+
+
+def blocks_too_large(batch_size: int) -> Problem:
+    """Return the line for blocks that the device has no memory for."""
+    what = f"blocks of {batch_size} take more memory than the device has"
+    return Problem("--batch-size", what, "Give a smaller one and another --output-dir")
 
 
 def _make_blocks(

@@ -55,7 +55,7 @@ class RunState:
             dict(turns),
         )
         self.metrics_file = metrics_file
-        self.train = Loader(store, mode, "train", recipe.run.seed, latents)
+        self.train = Loader(store, mode, "train", recipe.run.seed, latents, recipe.data.augment)
         self.val = Loader(store, mode, "val", prepared=latents)
         self.channels_last = optim.channels_last(recipe.training, network)
         self.optimizers = {

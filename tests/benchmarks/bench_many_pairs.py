@@ -1,9 +1,10 @@
 """Very many pairs: made by two processes that are killed again and again, beside three shards that nobody disturbs.
 
-`python tests/benchmarks/bench_many_pairs.py [--pairs 15000] [--kills 20] [--batch-size 50]`
+`python tests/benchmarks/bench_many_pairs.py [--pairs 15000] [--kills 20] [--batch-size 50] [--insert]`
 
-The models are tiny, of 16 px and after a few steps. Ends with an error unless all files are equal, byte for byte, and
-unless the command that finds everything made takes at most a minute to check every file.
+The models are tiny, of 16 px and after a few steps. --insert: not pairs, but lesions of made-up heads pasted into
+others, by `medgen insert`, such as `--insert --pairs 500 --kills 10`. Ends with an error unless all files are equal,
+byte for byte, and unless the command that finds everything made takes at most a minute to check every file.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from conftest import TINY
 from data.cohort import write_cohort
 from faults import ranks
 from faults.forkserver import Server
+from insertion.made_up import write_heads
 
 SECONDS = 60.0
 """At most, to check all pairs."""
@@ -36,7 +38,9 @@ def main() -> None:
         for name in ("logs", "cache"):
             (where / name).mkdir()
         server = Server(where / "logs")
-        models = _models(server, where)
+        models = (
+            write_heads(where / "heads", range(8)) if options.insert else _models(server, where)
+        )
         killed = _timed("killed", lambda: _killed(server, models, where / "killed", options))
         shards = _timed("shards", lambda: _shards(server, models, where / "shards", options))
         differ = _differences(where / "killed", where / "shards")
@@ -59,6 +63,7 @@ def _options() -> argparse.Namespace:
     )
     for name, value in (("pairs", 15_000), ("kills", 20), ("batch-size", 50)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--insert", action="store_true")
     return parser.parse_args()
 
 
@@ -85,6 +90,10 @@ def _models(server: Server, where: Path) -> Path:
 
 
 def _command(models: Path, out: Path, options: argparse.Namespace) -> list[str]:
+    if options.insert:
+        scans = ("--hosts", models, "data.workers=1", "data.val_fraction=0")
+        how = ("--image-model", "paste", "--num-images", options.pairs, "--output-dir", out)
+        return [str(each) for each in ("insert", *scans, *how)]
     given = (
         "--seg-model",
         models / "seg",

@@ -65,3 +65,21 @@ def test_a_region_up_to_the_edge_of_the_array_is_filled_from_the_other_sides():
     region = np.zeros((8, 8), bool)
     region[:4] = True
     np.testing.assert_allclose(blend(host, np.zeros_like(host), region), host, atol=1e-4)
+
+
+def test_air_beside_a_region_does_not_pull_it_down():
+    host, donor = np.full((1, 16, 16), 0.6, np.float32), np.full((1, 16, 16), 0.2, np.float32)
+    head = np.ones((16, 16), bool)
+    head[:, 10:], host[:, :, 10:] = False, 0
+    region = np.zeros((16, 16), bool)
+    region[6:10, 6:10] = True
+    np.testing.assert_allclose(blend(host, donor, region, head=head)[0][region], 0.6, atol=1e-5)
+    assert blend(host, donor, region)[0][region].min() < 0.5  # what the head is for
+
+
+def test_a_region_that_nothing_of_the_head_touches_is_the_donors():
+    host, donor = np.zeros((1, 8, 8), np.float32), np.full((1, 8, 8), 0.2, np.float32)
+    region = np.zeros((8, 8), bool)
+    region[3:5, 3:5] = True
+    made = blend(host, donor, region, head=np.zeros((8, 8), bool))
+    np.testing.assert_allclose(made[0][region], 0.2, atol=1e-6)

@@ -54,8 +54,10 @@ EVERY = (
         (8, "bravo_rflow_latent"),
         pytest.param(1000, "bravo_rflow", marks=pytest.mark.slow),
         pytest.param(100, "vae_bravo", marks=pytest.mark.slow),
+        pytest.param(100, "insert_rflow", marks=pytest.mark.slow),
         pytest.param(100, "bravo_rflow_latent", marks=pytest.mark.slow),
         pytest.param(20, "bravo_rflow_3d", marks=pytest.mark.slow),
+        pytest.param(100, "joint_rflow", marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.row("K1")

@@ -1,6 +1,6 @@
 """Generation goes on: whatever ends it, the same command leads to the same bytes.
 
-Covers: medgen.generation.indices, medgen.evaluation.manifest_lines, medgen.run.versions.
+Covers: medgen.generation.indices, medgen.data.scans.manifest_lines, medgen.run.versions.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import pytest
 import torch
 from faults.dying import die_at, die_in_the_middle_of_a_line, go_no_further, signal_at
 from faults.forkserver import HANG, Child, Server
+from faults.variants import SMALL
 
 from medgen.data.store.nifti_writer import packed
 from medgen.generation import generator, pair_writer
@@ -38,12 +39,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Server:
 
 
 def command(trained: Path, out: Path, count: int = COUNT, *more: object) -> list[str]:
-    models = (
-        "--seg-model",
-        trained / "seg/latest.pt",
-        "--image-model",
-        trained / "bravo/latest.pt",
-    )
+    """Of a folder with a mask model and an image model, or of a joint model's run."""
+    models: tuple[object, ...] = ("--image-model", trained)
+    if (trained / "seg").exists():
+        models = (
+            "--seg-model",
+            trained / "seg/latest.pt",
+            "--image-model",
+            trained / "bravo/latest.pt",
+        )
     options = (
         "--max-area",
         1,
@@ -108,6 +112,21 @@ def wait_for_pairs(child: Child, out: Path, more: int) -> None:
 def test_twenty_kills_and_resumes_end_with_the_bytes_of_an_undisturbed_run(
     server: Server, trained: Path, tmp_path: Path
 ) -> None:
+    kill_twenty_times(server, trained, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.row("G1")
+def test_kills_of_a_model_of_image_and_mask_end_with_the_same_bytes_too(
+    server: Server, tiny: tuple[str, ...], tmp_path: Path
+) -> None:
+    joint = tmp_path / "joint"
+    given = ("train", "joint_rflow", *tiny, *SMALL, "training.steps=4", f"run.dir={joint}")
+    assert server.run(*given).code == 0
+    kill_twenty_times(server, joint, tmp_path)
+
+
+def kill_twenty_times(server: Server, trained: Path, tmp_path: Path) -> None:
     out, chance, count = tmp_path / "out", random.Random(1), 66
     for _ in range(20):
         child = server.start(*command(trained, out, count), hook=go_no_further, given=(3,))

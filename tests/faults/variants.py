@@ -31,6 +31,12 @@ VARIANTS = {
     ),
     "bravo_rflow_3d": ("training.batch_size=2", "network.unet.dropout=0.2"),
     "vae_bravo": AUTOENCODER,
+    "joint_rflow": (
+        "data.augment.flip=0.5",
+        "data.augment.rotate=10",
+        "data.augment.shift=2",
+        "training.accumulate=2",
+    ),
     "insert_rflow": (
         "data.axis=coronal",
         "training.batch_size=2",

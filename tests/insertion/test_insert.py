@@ -17,10 +17,13 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from faults.forkserver import HANG, Server
 from insertion.made_up import AFFINE, write_heads
 
+from medgen.data.grid import Grid
 from medgen.evaluation.samples import read_pairs
+from medgen.generation.insertion.paste import Paste
 
 Run = Callable[..., Any]
 
@@ -82,6 +85,7 @@ def test_outputs_are_a_dataset_to_train_on(medgen: Run, patients: Path, tmp_path
     assert medgen(*command(patients, tmp_path / "out", "--num-images", 3)).code == 0
     result = medgen("data", "check", tmp_path / "out")
     assert result.code == 0, result.err
+    assert "seg_new" not in result.out + result.err
 
 
 @pytest.mark.row("G1")
@@ -148,7 +152,33 @@ def test_what_was_inserted_is_read_as_slices_that_show_a_new_lesion(
     assert pairs.channels == ("flair",)
     assert pairs.masks.any((1, 2)).all()
     assert len(pairs.persons) == 2
+    assert {name.partition(",")[0] for name in pairs.names} == {"syn_00000", "syn_00001"}
     assert len(read_pairs(tmp_path / "out", 3)) == 3
+
+
+def test_slices_of_one_host_are_of_one_person(medgen: Run, patients: Path, tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts"
+    for name in ("P000", "P001"):
+        shutil.copytree(patients / name, hosts / name)
+    arguments = command(
+        patients, tmp_path / "out", "--num-images", 4, "--donors", patients, hosts=hosts
+    )
+    assert medgen(*arguments).code == 0
+    pairs = read_pairs(tmp_path / "out")
+    assert len({name.partition(",")[0] for name in pairs.names}) == 4
+    assert len(pairs.persons) == 2
+
+
+def test_a_device_without_memory_for_a_crop_is_told_what_to_do(
+    medgen: Run, patients: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(self: Paste, crops: object, seeds: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Paste, "paint", exhausted)
+    monkeypatch.setattr(Paste, "grid", Grid.of_slices(24, 3.0, "axial"))
+    arguments = command(patients, tmp_path / "out", "--num-images", 1)
+    refused(medgen, arguments, 7, "--image-model: painting a crop of 24 x 24 px takes more memory")
 
 
 def made(out: Path) -> int:
@@ -178,6 +208,20 @@ def test_other_settings_in_the_same_folder_are_refused(
     result = medgen(*command(patients, tmp_path / "out", "--num-images", 1, "--seed", 2))
     assert result.code == 4
     assert "seed: 0 -> 2" in result.err
+
+
+@pytest.mark.row("G8")
+def test_a_scan_that_was_replaced_meanwhile_is_refused(medgen: Run, tmp_path: Path) -> None:
+    patients = write_heads(tmp_path / "patients", range(2))
+    assert medgen(*command(patients, tmp_path / "out", "--num-images", 1)).code == 0
+    whole = files(tmp_path / "out")
+    path = patients / "P001/flair.nii.gz"
+    values = np.asarray(nib.load(path).dataobj)
+    nib.save(nib.Nifti1Image(values[::-1], AFFINE), path)
+    result = medgen(*command(patients, tmp_path / "out", "--num-images", 2))
+    assert result.code == 4
+    assert "hosts: " in result.err
+    assert files(tmp_path / "out") == whole
 
 
 def test_patients_for_validation_are_no_hosts_and_that_is_told(

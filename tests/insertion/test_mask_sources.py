@@ -176,7 +176,7 @@ def test_a_lesion_larger_than_the_models_crops_is_left_out_and_told_of(
     masks = tmp_path / "masks"
     masks.mkdir()
     nib.save(
-        nib.Nifti1Image(np.pad(np.ones((20, 3, 3), np.uint8), 2), AFFINE), masks / "long.nii.gz"
+        nib.Nifti1Image(np.pad(np.ones((40, 3, 3), np.uint8), 2), AFFINE), masks / "long.nii.gz"
     )
     result = medgen(
         *command(

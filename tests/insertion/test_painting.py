@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from medgen.data.grid import Grid
-from medgen.generation.insertion.painter import grown
+from medgen.data.store.crop_targets import grown
 from medgen.generation.insertion.painting import Placed, fits, paint
 from medgen.generation.insertion.paste import Paste
 from medgen.generation.insertion.shapes import Patch

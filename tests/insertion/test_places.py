@@ -15,11 +15,13 @@ from insertion.made_up import BESIDE, head, millimetres, ventricles, write_heads
 from scipy import ndimage
 
 from medgen.api.tables import DataSettings
+from medgen.data.grid import Grid
 from medgen.data.scans.nifti import gate
+from medgen.data.store.crop_targets import grown
 from medgen.errors import DataError
 from medgen.generation.insertion import cases, lesions, shapes
 from medgen.generation.insertion.frame import Frame
-from medgen.generation.insertion.inserter import NO_PLACE, Inserted, Inserter
+from medgen.generation.insertion.inserter import NO_PLACE, SCALES, Inserted, Inserter, Wanted
 from medgen.generation.insertion.lesions import crosses
 from medgen.generation.insertion.paste import MARGIN, Paste
 
@@ -212,3 +214,66 @@ def test_the_scale_of_tissue_does_not_depend_on_how_much_of_a_head_is_lesion(
         tops.append([cases.read(files, data, tissue).windows[0][1] for tissue in (True, False)])
     assert tops[0][0] == pytest.approx(tops[1][0], rel=0.02)
     assert tops[0][1] > 1.2 * tops[1][1]
+
+
+# Where nothing of a wanted size fits
+
+
+def library_of(donors: Path, *sizes: float) -> lesions.Library:
+    """One lesion for each size, as if of one donor, with the values of a real one."""
+    data = DataSettings(root=donors, workers=1, val_fraction=0.0)
+    one = lesions.collect(cases.find(data, ["flair"], masked=True), data, lambda _: None)
+    made = tuple(attrs.evolve(one.lesions[0], size=size, number=n) for n, size in enumerate(sizes))
+    return attrs.evolve(one, lesions=made, sizes=(("D", sizes),))
+
+
+def test_lesions_of_a_wanted_size_and_the_next_smaller_ones_are_known(donors: Path) -> None:
+    library = library_of(donors, *map(float, range(100, 2100, 100)))
+    assert [each.size for each in library.near(1010)] == [*map(float, range(700, 1600, 100))]
+    assert [each.size for each in library.below(1010)] == [*map(float, range(100, 700, 100))]
+    taken = library.below(1010)[-2:]
+    assert [each.size for each in library.below(1010, taken)] == [100, 200, 300, 400]
+    assert len(library.below(1e9)) == lesions.SMALLER
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.8, 0.5])
+def test_a_lesion_is_scaled_in_its_diameter_and_keeps_its_contrast(
+    donors: Path, scale: float
+) -> None:
+    data = DataSettings(root=donors, workers=1, val_fraction=0.0)
+    library = lesions.collect(cases.find(data, ["flair"], masked=True), data, lambda _: None)
+    lesion = library.lesions[-1]
+    moved = shapes.moved(lesion, (1.0, 1.0, 1.0), np.random.default_rng(0), False, scale)
+    assert moved.mask.sum() == pytest.approx(lesion.size * scale**3, rel=0.1)
+    patch = moved.patch()
+    assert patch.images is not None
+    assert patch.clear is not None
+    around = patch.clear & grown(patch.mask, (1, 1, 1), lesions.RING) & ~patch.mask
+    now = lesions.contrast(patch.images, patch.mask, around)
+    assert now[0] == pytest.approx(lesion.contrast[0], rel=0.1)
+
+
+def test_a_lesion_too_large_for_a_host_is_made_smaller_and_the_manifest_says_so(
+    donors: Path, tmp_path: Path
+) -> None:
+    make = inserter(donors, write_heads(tmp_path, range(10, 11), masked=False))
+    whole = make.make(0).lesions
+    assert [each["scale"] for each in whole] == [1.0]
+    large = make.library.lesions[0].size
+
+    class Small(Paste):
+        """Takes crops in which no lesion fits as it is."""
+
+        grid = Grid.of_slices(5, 3.0, "axial")
+        margin = 0.5
+
+    make.painter = Small(("flair",))
+    (one,) = make.make(0).lesions
+    assert one["scale"] < 1
+    assert one["mm3"] < large <= one["wanted"]
+
+
+def test_where_no_copy_fits_a_smaller_lesion_takes_the_place() -> None:
+    wanted = Wanted(["large"], ["small"], 100.0)  # type: ignore[list-item]
+    assert list(wanted.trials()) == [*((["large"], scale) for scale in SCALES), (["small"], 1.0)]
+    assert [scale for _, scale in Wanted(["mask"]).trials()] == [*SCALES]  # type: ignore[list-item]

@@ -11,11 +11,14 @@ import numpy as np
 import torch
 
 from medgen import seeds
+from medgen.api.augment import AugmentSettings
 from medgen.api.values import Batch, Mode, SliceFacts
 from medgen.data.store import slice_numbers
+from medgen.data.store.augment import Augmentation
 from medgen.data.store.crop_targets import mark
 from medgen.data.store.latent_store import LatentStore
 from medgen.data.store.store import SliceStore
+from medgen.errors import Problem, RecipeError
 
 
 class Loader:
@@ -23,7 +26,7 @@ class Loader:
     cross epochs.
 
     With `mode.pooled` each image of a slice is a sample of its own. Crops that are trained on are
-    moved by some px, as a function of n.
+    moved by some px, and slices changed as `augment` says, as a function of n.
     """
 
     def __init__(
@@ -33,7 +36,9 @@ class Loader:
         split: str,
         seed: int = 0,
         prepared: LatentStore | None = None,
+        augment: AugmentSettings | None = None,
     ):
+        self.augmentation = _augmentation(augment, seed, store, prepared)
         self.store, self.mode, self.seed, self.prepared = store, mode, seed, prepared
         self.rows = store.select(split)
         self.views = len(mode.images) if mode.pooled else 1
@@ -113,13 +118,10 @@ class Loader:
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def _shuffled(self, position: int, count: int, chosen: np.ndarray | None = None) -> Batch:
-        places = np.arange(position, position + count)
-        numbers, moved = self._numbers(position, count), self._moved(places)
-        batch = (
-            self.stored(numbers, moved)
-            if chosen is None
-            else self.stored(numbers[chosen], moved[chosen])
-        )
+        places, numbers = np.arange(position, position + count), self._numbers(position, count)
+        if chosen is not None:
+            places, numbers = places[chosen], numbers[chosen]
+        batch = self._augmented(self.stored(numbers, self._moved(places)), numbers, places)
         return batch.map(torch.Tensor.pin_memory) if torch.cuda.is_available() else batch
 
     def _numbers(self, position: int, count: int) -> np.ndarray:
@@ -141,13 +143,30 @@ class Loader:
             ]
         return moved
 
+    def _augmented(self, batch: Batch, samples: np.ndarray, places: np.ndarray) -> Batch:
+        """Change each sample as its place in the run says, image and condition alike."""
+        if self.augmentation is None:
+            return batch
+        count, mode = batch.image.shape[1], self.mode
+        both = torch.cat([batch.image, batch.condition], dim=1).numpy()
+        for out, sample, place in zip(both, samples.tolist(), places.tolist(), strict=True):
+            images = mode.images[sample % self.views :][:1] if mode.pooled else mode.images
+            masks = [name in self.store.masks for name in images + mode.condition]
+            out[:] = self.augmentation.changed(out, masks, place)
+        image, condition = (
+            torch.from_numpy(np.ascontiguousarray(each))
+            for each in (both[:, :count], both[:, count:])
+        )
+        return batch._replace(image=image, condition=condition)
+
     def _condition(self, rows: np.ndarray, moved: np.ndarray | None = None) -> torch.Tensor:
         masks = self.store.read(rows, self.mode.condition, moved)
         if self.mode.margin:
             middles = np.full((len(rows), 2), self.store.size // 2) - (
                 0 if moved is None else moved
             )
-            masks = mark(masks, middles, self.mode.margin, self.store.grid.spacing)
+            images = self.store.read(rows, self.mode.images, moved)
+            masks = mark(masks, images, middles, self.mode.margin, self.store.grid.spacing)
         return torch.from_numpy(masks)
 
     def _numbers_of(self, rows: np.ndarray) -> torch.Tensor | tuple[()]:
@@ -160,3 +179,17 @@ class Loader:
         if self.mode.pooled:
             images = images[np.arange(len(rows)), view][:, None]
         return torch.from_numpy(np.ascontiguousarray(images))
+
+
+def _augmentation(
+    settings: AugmentSettings | None, seed: int, store: SliceStore, prepared: LatentStore | None
+) -> Augmentation | None:
+    """Return what changes the slices; None for nothing. Raises RecipeError for latents, which are
+    kept.
+    """
+    if settings is None or not settings.on:
+        return None
+    if prepared is not None:
+        what = "is on, but what the space made of each slice is kept, and cannot be changed"
+        raise RecipeError(Problem("data.augment", what, "Remove it, or use another space"))
+    return Augmentation(settings, seed, store.grid)

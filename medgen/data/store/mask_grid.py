@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
 
 from medgen.data.grid import Grid
-from medgen.data.store.lesion_pixels import Array, count_pixels, cover, most_covered
+from medgen.data.store.lesion_pixels import Array, Cover, count_pixels, cover, most_covered
 from medgen.data.store.resample import weights
 
 SAME = 1e-3
 """How far two voxel sizes may be apart, as a share, that mean to be one."""
 MOST = 4.0
 """How many times larger or smaller slices may be: beyond it most likely a unit is wrong."""
+Window = tuple[slice, ...]
+"""Of each axis of a slice or volume, from where to where."""
 
 
 class Placed(NamedTuple):
@@ -58,7 +60,6 @@ def place(
     middle = [count / 2 for count in sides] if middle is None else middle
     if is_same(sides, spacing, grid) and np.allclose(middle, np.array(grid.shape) / 2):
         return Placed(masks, outside=False)
-    labels = np.tensordot(1 << np.arange(len(masks)), masks.astype(np.int64), 1)
     along = [
         weights(count, mm, extent, size, centre).toarray()
         for count, mm, extent, size, centre in zip(
@@ -66,19 +67,40 @@ def place(
         )
     ]
     ratio = math.prod(spacing) / grid.cell
-    placed = np.zeros(grid.shape, np.int64)
+
+    def covered(part: Array, window: Window) -> tuple[Cover, int] | None:
+        own = cover(part, [each[:, side] for each, side in zip(along, window, strict=True)])
+        return own and (own, count_pixels(np.count_nonzero(part), ratio))
+
+    return Placed(
+        lay(masks, grid.shape, covered), _beyond(np.asarray(masks.any(0)), spacing, grid, middle)
+    )
+
+
+def lay(
+    masks: Array,
+    shape: tuple[int, ...],
+    covered: Callable[[Array, Window], tuple[Cover, int] | None],
+) -> Array:
+    """Lay masks, bool `[mask, *size]`, on a grid of another shape: each lesion becomes the pixels
+    that it covers most, smaller ones first.
+
+    covered: gives what a lesion, bool in its window, covers, and how many pixels it becomes; None if
+    off the grid.
+    """
+    labels = np.tensordot(1 << np.arange(len(masks)), masks.astype(np.int64), 1)
+    laid = np.zeros(shape, np.int64)
     smallest_first = sorted(_lesions(labels), key=lambda lesion: np.count_nonzero(lesion[1]))
-    for label, part, where in smallest_first:
-        own = cover(part, [each[:, side] for each, side in zip(along, where, strict=True)])
-        if own is not None:
-            window = placed[own.window]
-            count = count_pixels(np.count_nonzero(part), ratio)
-            window[most_covered(own.share * (window == 0), count)] = label
-    bits = np.arange(len(masks)).reshape(-1, *(1,) * placed.ndim)
-    return Placed((placed >> bits & 1).astype(bool), _beyond(labels, spacing, grid, middle))
+    for label, part, window in smallest_first:
+        if own := covered(part, window):
+            found, count = own
+            there = laid[found.window]
+            there[most_covered(found.share * (there == 0), count)] = label
+    bits = np.arange(len(masks)).reshape(-1, *(1,) * laid.ndim)
+    return np.asarray(laid >> bits & 1).astype(bool)
 
 
-def _lesions(labels: Array) -> Iterator[tuple[int, Array, tuple[slice, ...]]]:
+def _lesions(labels: Array) -> Iterator[tuple[int, Array, Window]]:
     """Each connected part of each label: the label, the part in its window, and the window."""
     touching = np.ones((3,) * labels.ndim)
     for label in np.unique(labels[labels > 0]).tolist():
@@ -87,11 +109,11 @@ def _lesions(labels: Array) -> Iterator[tuple[int, Array, tuple[slice, ...]]]:
             yield label, parts[window] == number, window
 
 
-def _beyond(labels: Array, spacing: Sequence[float], grid: Grid, middle: Sequence[float]) -> bool:
+def _beyond(lesion: Array, spacing: Sequence[float], grid: Grid, middle: Sequence[float]) -> bool:
     """Whether the middle of any pixel of a lesion lies outside the grid."""
     away = (
         np.abs(np.arange(count) + 0.5 - centre) * mm
-        for count, mm, centre in zip(labels.shape, spacing, middle, strict=True)
+        for count, mm, centre in zip(lesion.shape, spacing, middle, strict=True)
     )
     beyond = [each > extent / 2 for each, extent in zip(away, grid.extent, strict=True)]
-    return any(labels.compress(each, axis).any() for axis, each in enumerate(beyond))
+    return any(lesion.compress(each, axis).any() for axis, each in enumerate(beyond))

@@ -233,7 +233,7 @@ def open_store(
         lambda: build([*zip(jobs, sought, strict=True)], settings, folder, progress),
     )
     _refuse_overlap(patients, jobs, store, settings)
-    persons = layouts.persons([patient.id for patient in patients], settings.person)
+    persons = [patient.person for patient in patients]
     store.person = np.unique(persons, return_inverse=True)[1].astype(np.int64)
     store.find_heads = functools.partial(patient_heads.find, sought, cache)
     store.use([patient.split for patient in patients], settings)

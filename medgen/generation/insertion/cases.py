@@ -91,11 +91,7 @@ def find(
         what = "its patients have no image in common that medgen knows"
         fix = "Set data.files.NAME to a pattern of the image's files"
         raise DataError(Problem(data.root, what, fix))
-    persons = layouts.persons([each.id for each in patients], data.person)
-    return [
-        _files(each, person, images, names, data)
-        for each, person in zip(patients, persons, strict=True)
-    ]
+    return [_files(each, images, names, data) for each in patients]
 
 
 def _apart(data: DataSettings, count: int, kept: int) -> str:
@@ -110,7 +106,6 @@ def _shared(names: Sequence[str], patients: Sequence[layouts.Patient]) -> list[s
 
 def _files(
     patient: layouts.Patient,
-    person: str,
     images: Sequence[str],
     masks: Sequence[str],
     data: DataSettings,
@@ -119,7 +114,7 @@ def _files(
     there = [name for name in masks if given[name] in patient.files]
     channels = [Channel.of(patient.files[given[name]], layouts.mask(data, name)) for name in there]
     files = {name: patient.files[layouts.source(data, name)] for name in images}
-    return Files(patient.id, person, files, tuple(channels))
+    return Files(patient.id, patient.person, files, tuple(channels))
 
 
 def read(files: Files, data: DataSettings, tissue: bool = False) -> Case:

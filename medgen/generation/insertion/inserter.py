@@ -14,18 +14,23 @@ import numpy as np
 
 from medgen import seeds
 from medgen.api.tables import DataSettings
+from medgen.data.store.crop_targets import grown
 from medgen.generation.insertion import cases, lesions, shapes
 from medgen.generation.insertion.cases import Case, Files
 from medgen.generation.insertion.lesions import Lesion, Library
 from medgen.generation.insertion.mask_sources import MaskSource
-from medgen.generation.insertion.painter import Painter, grown, learns_nothing
+from medgen.generation.insertion.painter import Painter, learns_nothing
 from medgen.generation.insertion.painting import Placed, fits, paint
 from medgen.generation.insertion.places import SPREAD, Ground
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 ATTEMPTS = 16
-"""Real lesions that are tried for one that is wanted."""
+"""Real lesions that are tried for one that is wanted, at each scale."""
+SCALES = (1.0, 0.8, 0.64, 0.5)
+"""Of the diameter of lesions, one after the other until one fits. Half of it is an eighth of the
+volume; of a smaller copy of a lesion the rim and the core would be thinner than those of real ones.
+"""
 COMPARED = 4
 """Of those that fit, so many are compared: the one that is most at home in the host is taken."""
 WIDEN = 4.0
@@ -39,12 +44,32 @@ HELD = 2
 
 
 class Chosen(NamedTuple):
-    """A lesion for a host. unlike: as in `places.Found`."""
+    """A lesion for a host. scale: of its diameter. unlike: as in `places.Found`. wanted: as in
+    `Wanted`.
+    """
 
     lesion: Lesion
     mirrored: bool
+    scale: float
     placed: Placed
     unlike: float
+    wanted: float | None = None
+
+
+class Wanted(NamedTuple):
+    """What one lesion of a host is chosen from: real lesions alike in size, or where none of them
+    fits, smaller ones. size: mm3 of the real lesion that it stands for; None: it stands for none.
+    """
+
+    pool: Sequence[Lesion]
+    smaller: Sequence[Lesion] = ()
+    size: float | None = None
+
+    def trials(self) -> Iterator[tuple[Sequence[Lesion], float]]:
+        """Yield what to try, and its scale, in order."""
+        yield from ((self.pool, scale) for scale in SCALES)
+        if self.smaller:
+            yield self.smaller, 1.0
 
 
 @attrs.frozen(eq=False)
@@ -120,8 +145,8 @@ class Inserter:
         ground = Ground(case, library.unlikely, self.painter.margin + max(case.spacing))
         chosen: list[Chosen] = []
         missed = Counter[str]()
-        for pool in self._pools(library, ground, index, chosen, rng):
-            found = self._choose(pool, ground, rng)
+        for wanted in self._wanted(library, ground, index, chosen, rng):
+            found = self._choose(wanted, ground, rng)
             if isinstance(found, Chosen):
                 ground.take(found.placed.mask(case.head.shape))
                 chosen.append(found)
@@ -129,26 +154,35 @@ class Inserter:
                 missed[found] += 1
         return chosen, missed
 
-    def _pools(
+    def _wanted(
         self,
         library: Library,
         ground: Ground,
         index: int,
         chosen: Sequence[Chosen],
         rng: np.random.Generator,
-    ) -> Iterator[Sequence[Lesion]]:
-        """What one is chosen from for each lesion that is wanted, the largest first; no lesion
-        twice in a host.
-        """
-        sizes = _wanted(library, rng)
+    ) -> Iterator[Wanted]:
+        """Yield what each lesion is chosen from, the largest first; no lesion twice in a host."""
+        sizes = _sizes(library, rng)
         if self.masks is not None:
-            yield from self.masks.pools(index, sizes, ground.frame, library)
+            yield from map(Wanted, self.masks.pools(index, sizes, ground.frame, library))
             return
         for size in sizes:
-            yield library.near(size, [each.lesion for each in chosen])
+            taken = [each.lesion for each in chosen]
+            yield Wanted(library.near(size, taken), library.below(size, taken), size)
 
-    def _choose(
-        self, pool: Sequence[Lesion], ground: Ground, rng: np.random.Generator
+    def _choose(self, wanted: Wanted, ground: Ground, rng: np.random.Generator) -> Chosen | str:
+        """Choose a lesion, or return why there is none."""
+        why = TOO_LARGE
+        for pool, scale in wanted.trials():
+            found = self._fitting(pool, scale, ground, rng)
+            if isinstance(found, Chosen):
+                return found._replace(wanted=wanted.size)
+            why = found if found != TOO_LARGE else why
+        return why
+
+    def _fitting(
+        self, pool: Sequence[Lesion], scale: float, ground: Ground, rng: np.random.Generator
     ) -> Chosen | str:
         """Of a few lesions that fit somewhere, the one that is most at home there; or why there is
         none.
@@ -157,7 +191,7 @@ class Inserter:
         why = TOO_LARGE
         for attempt in range(ATTEMPTS):
             lesion, mirrored = pool[int(rng.integers(len(pool)))], bool(rng.integers(2))
-            moved = shapes.moved(lesion, ground.case.spacing, rng, mirrored)
+            moved = shapes.moved(lesion, ground.case.spacing, rng, mirrored, scale)
             if not fits(self.painter, moved.mask, ground.case.spacing):
                 continue
             why = NO_PLACE
@@ -165,20 +199,26 @@ class Inserter:
             if len(centres):
                 patch = moved.patch()
                 place = ground.best(centres, patch)
-                found.append(Chosen(lesion, mirrored, Placed(patch, place.centre), place.unlike))
+                placed = Placed(patch, place.centre)
+                found.append(Chosen(lesion, mirrored, scale, placed, place.unlike))
             if len(found) == COMPARED:
                 break
         return min(found, key=lambda each: each.unlike) if found else why
 
     def _note(self, case: Case, images: Array, chosen: Chosen, new: Array) -> dict[str, Any]:
-        """What the manifest says of a lesion. centre: mm, in the scan's own space."""
+        """Note a lesion for the manifest. scale: of the donor's, in diameter. wanted: mm3 of the
+        lesion that it stands for. centre: mm, in the scan's own space.
+        """
         mask = chosen.placed.mask(new.shape)
         around = case.head & ~new & ~case.lesion & grown(mask, case.spacing, lesions.RING)
         lesion, affine = chosen.lesion, case.place.affine
         return {
             "donor": lesion.donor,
+            "person": lesion.person,
             "lesion": lesion.number,
             "mirrored": chosen.mirrored,
+            "scale": chosen.scale,
+            **({} if chosen.wanted is None else {"wanted": round(chosen.wanted, 1)}),
             "centre": [
                 round(float(each), 1)
                 for each in affine[:3, :3] @ chosen.placed.centre + affine[:3, 3]
@@ -190,7 +230,7 @@ class Inserter:
         }
 
 
-def _wanted(library: Library, rng: np.random.Generator) -> list[float]:
-    """Sizes of the lesions to put in, mm3, the largest first: those of one donor, drawn at random."""
+def _sizes(library: Library, rng: np.random.Generator) -> list[float]:
+    """Draw sizes of the lesions to put in, mm3, the largest first: those of one donor, drawn at random."""
     sizes = library.sizes[int(rng.integers(len(library.sizes)))][1]
     return sorted(sizes, reverse=True)

@@ -33,6 +33,8 @@ MIDLINE = 1.5
 """mm on either side of the midplane up to which a lesion does not lie across it."""
 ALIKE = 1.5
 """Times that a lesion is larger than another up to which one stands for the other."""
+SMALLER = 16
+"""Lesions from which one is chosen where none of a wanted size fits: the next smaller ones."""
 BINS = 24
 """Of the histogram of surroundings, from 0 to 1; brighter values are in the last."""
 
@@ -113,6 +115,13 @@ class Library:
         return [
             left[int(place)] for place in np.flatnonzero(apart <= max(np.log(ALIKE), apart.min()))
         ]
+
+    def below(self, size: float, without: Collection[Lesion] = ()) -> list[Lesion]:
+        """Return lesions that are too small to stand for `size` mm3, the largest SMALLER of them,
+        but for those that are taken.
+        """
+        small = [each for each in self.lesions if each.size * ALIKE < size and each not in without]
+        return small[-SMALLER:]
 
 
 def collect(

@@ -10,21 +10,23 @@ from typing import Any
 import numpy as np
 import torch
 
+from medgen.data.scans.layouts import NEW_LESIONS
+from medgen.data.scans.manifest_lines import Entry
+from medgen.errors import Problem
 from medgen.evaluation.lesion_scores import components
-from medgen.evaluation.manifest_lines import Entry
 from medgen.generation import pair_writer
 from medgen.generation.insertion import insertions_picture
 from medgen.generation.insertion.host_files import image_bytes, mask_bytes
 from medgen.generation.insertion.inserter import Inserted, Inserter
-from medgen.generation.insertion.painter import learns_nothing
+from medgen.generation.insertion.painter import Painter, learns_nothing
 from medgen.generation.manifest import Manifest, name_of, sha256
 from medgen.run.versions import versions
 from medgen.system.signals import Stop
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-ALL, NEW = "seg", "seg_new"
-"""Names of the masks: of all lesions, and of those that were put in."""
+ALL = "seg"
+"""Name of the mask of all lesions."""
 
 
 def insert(
@@ -37,10 +39,13 @@ def insert(
     """Write outputs below `out/train`, skipping whole existing ones.
 
     Other processes may write other indices into the same folder. Raises CheckpointError if `out`
-    holds outputs of other settings, StoppedError between two outputs once `stop` has a reason, and
-    StorageError.
+    holds outputs of other settings, StoppedError between two outputs once `stop` has a reason,
+    OutOfMemoryError, and StorageError.
     """
-    with pair_writer.storing(out), Manifest.open(out, identity(make), made_with(make)) as manifest:
+    with (
+        pair_writer.with_advice(out, _crops_too_large(make.painter)),
+        Manifest.open(out, identity(make), made_with(make)) as manifest,
+    ):
         pair_writer.sweep(manifest, 1)
         _make_missing(make, manifest, indices, stop or Stop(), advance)
         with manifest.locked():
@@ -65,6 +70,14 @@ def made_with(make: Inserter) -> dict[str, Any]:
     }
 
 
+def _crops_too_large(painter: Painter) -> Problem:
+    """Return the line for crops that the device has no memory for: one is painted at a time."""
+    side = " x ".join(map(str, painter.grid.shape if painter.grid else ()))
+    what = f"painting a crop of {side} px takes more memory than the device has left"
+    fix = "End what else uses the device, or set CUDA_VISIBLE_DEVICES= to paint on the CPU"
+    return Problem("--image-model", what, fix)
+
+
 def _make_missing(
     make: Inserter,
     manifest: Manifest,
@@ -87,7 +100,7 @@ def write(made: Inserted, index: int, manifest: Manifest, make: Inserter) -> Non
     if not made.lesions:
         manifest.add(entry | {"failed": True, "rejected": made.missed})
         return
-    names = (*make.painter.channels, ALL, NEW)
+    names = (*make.painter.channels, ALL, NEW_LESIONS)
     data = list(_files(made))
     figures = {
         "lesions": _figures(made),
@@ -114,14 +127,14 @@ def _files(made: Inserted) -> Iterable[bytes]:
 
 
 def _host(made: Inserted, make: Inserter) -> dict[str, Any]:
-    """The host's id and files, with their hashes."""
+    """Return the host's id, person and files, with their hashes."""
     files = made.case.files
     root = make.data.root
     listed = {
         name: {"file": os.path.relpath(path, root), "sha256": sha256(path)}
         for name, path in [*files.images.items(), *((ALL, mask.path) for mask in files.masks[:1])]
     }
-    return {"id": files.id, "files": listed}
+    return {"id": files.id, "person": files.person, "files": listed}
 
 
 def _figures(made: Inserted) -> dict[str, Any]:

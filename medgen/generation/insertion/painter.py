@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from attrs import frozen
-from scipy import ndimage
 
 from medgen.data.grid import Grid
 
@@ -20,15 +19,17 @@ class Crop:
 
     image: float32 `[channel, *size]` in [0, 1], by the window of the whole scan (the two
     percentiles of its head that training takes too; clipped). mask: bool `[*size]`, the lesion.
-    region: bool `[*size]`, the mask dilated, all that may change. spacing: mm along each axis.
-    donor: the scan that a real mask was taken from, moved, turned and warped as the mask was, so
-    that its mask is this one; None where the mask is no real one.
+    region: bool `[*size]`, the mask dilated within the head, all that may change; as in training,
+    by `data.store.crop_targets.region`. spacing: mm along each axis. head: bool `[*size]`. donor: the
+    scan that a real mask was taken from, moved, turned and warped as the mask was, so that its mask
+    is this one; None where the mask is no real one.
     """
 
     image: Array
     mask: Array
     region: Array
     spacing: tuple[float, ...]
+    head: Array
     donor: Crop | None = None
 
 
@@ -37,7 +38,7 @@ class Painter(Protocol):
 
     channels: the images that it paints, by name, in the order of `Crop.image`. grid: of the crops
     that it takes, slices or volumes; None for volumes of any shape and spacing. margin: mm from the
-    mask to the edge of the region, see `grown`.
+    mask to the edge of the region.
     """
 
     channels: tuple[str, ...]
@@ -55,17 +56,3 @@ class Painter(Protocol):
 def learns_nothing(painter: Painter) -> bool:
     """Whether a painter takes crops of any size, as none does that was trained."""
     return painter.grid is None
-
-
-def grown(mask: Array, spacing: Sequence[float], margin: float) -> Array:
-    """Dilate a mask, bool `[*size]`, by all voxels whose centres are at most `margin` mm from one
-    of it.
-    """
-    made = np.zeros_like(mask)
-    for box in ndimage.find_objects(mask.astype(np.uint8)):
-        wide = tuple(
-            slice(max(0, part.start - int(margin / mm) - 1), part.stop + int(margin / mm) + 1)
-            for part, mm in zip(box, spacing, strict=True)
-        )
-        made[wide] = ndimage.distance_transform_edt(~mask[wide], spacing) <= margin
-    return made

@@ -12,7 +12,8 @@ import numpy as np
 from scipy import ndimage
 
 from medgen.api.tables import AXES
-from medgen.generation.insertion.painter import Crop, Painter, grown
+from medgen.data.store.crop_targets import inside, region
+from medgen.generation.insertion.painter import Crop, Painter
 from medgen.generation.insertion.shapes import Patch
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -43,12 +44,11 @@ class Placed:
 
 
 class Host(NamedTuple):
-    """What crops are taken from. images: `[channel, *space]` in [0, 1]. head, lesion: float32
+    """What crops are taken from. images: `[channel, *space]` in [0, 1]. lesion: float32
     `[*space]`, 0 or 1.
     """
 
     images: Array
-    head: Array
     lesion: Array
     spacing: tuple[float, ...]
 
@@ -85,9 +85,7 @@ def paint(
     weight = np.zeros(head.shape, np.float32)
     weight[box] = _edge(lesion[box], head[box], spacing, painter.margin)
     pieces = _pieces(painter, weight, box)
-    host = Host(
-        np.clip(images, 0, 1), head.astype(np.float32), lesion.astype(np.float32), tuple(spacing)
-    )
+    host = Host(np.clip(images, 0, 1), lesion.astype(np.float32), tuple(spacing))
     made = painter.paint(
         [_crop(host, placed, painter, piece) for piece in pieces], [seed] * len(pieces)
     )
@@ -120,9 +118,9 @@ def _crop(host: Host, placed: Placed, painter: Painter, piece: Box) -> Crop:
     at, mm = _grid(piece, host.spacing, placed, painter)
     image = np.stack([_sample(each, at) for each in host.images])
     mask = _sample(host.lesion, at) > 0.5
-    region = grown(mask, mm, painter.margin) & (_sample(host.head, at) > 0.5)
+    head = inside(image, 0)
     donor = _donor(placed, at, mask, mm) if placed.patch.images is not None else None
-    return Crop(image, mask, region | mask, mm, donor)
+    return Crop(image, mask, region(mask, head, painter.margin, mm), mm, head, donor)
 
 
 def _donor(placed: Placed, at: Array, mask: Array, mm: tuple[float, ...]) -> Crop:
@@ -134,7 +132,8 @@ def _donor(placed: Placed, at: Array, mask: Array, mm: tuple[float, ...]) -> Cro
     assert patch.clear is not None
     shift = (placed.centre - np.array(patch.mask.shape) // 2).reshape(-1, *[1] * (at.ndim - 1))
     images = np.stack([_sample(each, at - shift, "nearest") for each in patch.images])
-    return Crop(images, mask, _sample(patch.clear.astype(np.float32), at - shift) > 0.5, mm)
+    clear = _sample(patch.clear.astype(np.float32), at - shift) > 0.5
+    return Crop(images, mask, clear, mm, clear)
 
 
 def _grid(

@@ -32,6 +32,5 @@ class Paste:
 
 def _pasted(crop: Crop) -> Array:
     assert crop.donor is not None
-    return blend(
-        crop.image, crop.donor.image, crop.region, crop.spacing, crop.donor.region | crop.donor.mask
-    )
+    kept = crop.donor.region | crop.donor.mask
+    return blend(crop.image, crop.donor.image, crop.region, crop.spacing, kept, crop.head)

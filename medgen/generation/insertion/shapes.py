@@ -10,7 +10,8 @@ import attrs
 import numpy as np
 from scipy import ndimage
 
-from medgen.generation.insertion.lesions import RING, Lesion
+from medgen.data.store.crop_targets import grown
+from medgen.generation.insertion.lesions import RING, Lesion, contrast
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -26,6 +27,10 @@ that plane.
 """
 REACH = 5.0
 """mm beyond a lesion's surroundings that are sampled with it."""
+SHARPEST = 1.5
+"""Times at most that the contrast of a lesion is raised again, after sampling has lowered it."""
+NO_CONTRAST = 0.02
+"""Contrast, in the window of a scan, below which a lesion is not to be told from its surroundings."""
 FAINT = 0.2
 """Least share of a voxel that is lesion, where the count of voxels is kept."""
 
@@ -99,21 +104,28 @@ class Moved:
             ndimage.map_coordinates(image, at, order=3, mode="nearest")
             for image in self.lesion.images
         ]
-        return Patch(mask, np.stack(images), clear)
+        return Patch(mask, _sharpened(np.stack(images), mask, clear, self), clear)
 
 
 def moved(
-    lesion: Lesion, spacing: Sequence[float], rng: np.random.Generator, mirrored: bool
+    lesion: Lesion,
+    spacing: Sequence[float],
+    rng: np.random.Generator,
+    mirrored: bool,
+    scale: float = 1.0,
 ) -> Moved:
     """Turn and warp a lesion a little, mirror it or not, and sample it on a host's grid.
 
-    Its volume stays as it was, to a voxel. spacing: of the host, mm along each axis.
+    Its volume stays as it was, to a voxel, but for the scale of its diameter. spacing: of the host,
+    mm along each axis.
     """
     mm = np.array(spacing, np.float64)
     where = np.argwhere(lesion.mask)
-    radius = lesion.size ** (1 / len(mm)) / 2
-    far = np.linalg.norm((where - where.mean(0)) * lesion.spacing, axis=1).max() + 3 * WARP * radius
-    given = _map(lesion, where.mean(0), far + RING + REACH, radius, mm, rng, mirrored)
+    size = lesion.size * scale ** len(mm)
+    radius = size ** (1 / len(mm)) / 2
+    longest = np.linalg.norm((where - where.mean(0)) * lesion.spacing, axis=1).max()
+    far = scale * longest + 3 * WARP * radius
+    given = _map(lesion, where.mean(0), far + RING + REACH, radius, mm, rng, mirrored, scale)
     offsets = _offsets(np.ceil(far / mm).astype(np.int64), mm)
     near = np.linalg.norm(offsets, axis=0) <= far
     share = np.zeros(near.shape, np.float32)
@@ -121,7 +133,7 @@ def moved(
         lesion.mask.astype(np.float32), given.of(offsets[:, near]), order=1
     )
     return Moved(
-        _largest(share, max(1, round(lesion.size / float(np.prod(mm))))),
+        _largest(share, max(1, round(size / float(np.prod(mm))))),
         lesion,
         given,
         tuple(spacing),
@@ -136,6 +148,7 @@ def _map(
     mm: Array,
     rng: np.random.Generator,
     mirrored: bool,
+    scale: float,
 ) -> _Map:
     """Draw how a lesion is turned and warped. far: mm from its centre to where it is sampled."""
     axes = len(mm)
@@ -153,7 +166,23 @@ def _map(
     step = max(radius, float(mm.max()))
     shape = [2 * int(np.ceil(far / step)) + 3] * axes
     control = WARP * radius * rng.standard_normal((axes, *shape))
-    return _Map(centre, matrix / np.array(lesion.spacing)[:, None], control, step)
+    return _Map(centre, matrix / (scale * np.array(lesion.spacing)[:, None]), control, step)
+
+
+def _sharpened(images: Array, mask: Array, clear: Array, of: Moved) -> Array:
+    """Give a lesion, `[channel, *size]`, the contrast to its surroundings that it had before it was
+    sampled anew, which blurs small ones.
+
+    Its differences from the level of the surroundings are multiplied, by at most SHARPEST.
+    """
+    around = clear & grown(mask, of.spacing, RING) & ~mask
+    now = contrast(images, mask, around)
+    for image, own, left in zip(images, of.lesion.contrast, now, strict=True):
+        if abs(left) > NO_CONTRAST and own * left > 0:
+            level = image[around].mean()
+            gain = np.clip(own / left, 1, SHARPEST)
+            image[mask] = level + gain * (image[mask] - level)
+    return images
 
 
 def _offsets(half: Array, mm: Array) -> Array:

@@ -26,7 +26,7 @@ class Images(ModeSettings):
     )
 
     def check(self, recipe: Recipe) -> Iterator[Problem]:
-        from medgen.evaluation.manifest_lines import (
+        from medgen.data.scans.manifest_lines import (
             is_file_name,
         )  # NumPy is nothing for `medgen --help`
 

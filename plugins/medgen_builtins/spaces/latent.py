@@ -40,6 +40,9 @@ class Latent(SpaceSettings):
         return tuple(length // self.factor for length in size)
 
     def check(self, recipe: Recipe) -> Iterator[Problem]:
+        if recipe.data.augment.on:
+            what = "is on, but latents are made once, before training, and cannot be changed"
+            yield Problem("data.augment", what, "Remove it, or train in pixels")
         size, wanted = recipe.data.image_size, self.masks == "encode"
         if any(side % self.factor for side in sides(size)):
             what = (

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from medgen.api.tables import DEFAULT_MASK
+from medgen.data.scans.layouts.insertions import NEW_LESIONS
 from medgen.data.scans.layouts.patterns import Pattern
 from medgen.data.scans.layouts.types import Scans, listed
 from medgen.data.scans.layouts.words import SPELLINGS, split_of
@@ -55,6 +56,7 @@ def unread(
         if patterns and not read:
             continue  # what such a folder has stands in the faults
         read |= {name for pattern in named for name in pattern.matches(scans)}
+        read |= {f"{NEW_LESIONS}.nii.gz"} if scans.lent is not None else set()
         for name in sorted(scans.names.keys() - read):
             what = f"is of no channel ({_starred(scans, name)})"
             yield Problem(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from medgen.data.scans.layouts.types import Scans
 from medgen.system.names import native
@@ -131,14 +130,6 @@ def with_persons(everyone: Sequence[Scans], regex: str) -> list[Scans]:
             else persons[each.id]
         )
         for each in everyone
-    ]
-
-
-def persons(ids: Sequence[str], regex: str) -> list[str]:
-    """The person that each id is of, as splits are drawn by."""
-    return [
-        each.person
-        for each in with_persons([Scans(id, None, Path(), {}, Path()) for id in ids], regex)
     ]
 
 

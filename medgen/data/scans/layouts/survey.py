@@ -12,6 +12,7 @@ from medgen.data.scans.layouts.absent import absent
 from medgen.data.scans.layouts.bids_nnunet import by_case, by_file, by_subject
 from medgen.data.scans.layouts.by_folders import by_folder, without_twins
 from medgen.data.scans.layouts.exclude import without_excluded
+from medgen.data.scans.layouts.insertions import none_for_validation, with_hosts
 from medgen.data.scans.layouts.misplaced import misplaced, no_patients
 from medgen.data.scans.layouts.patterns import Pattern, found_patterns, in_bids, pattern, possible
 from medgen.data.scans.layouts.people import unmatched, with_persons
@@ -68,7 +69,8 @@ def _survey(settings: DataSettings, root: Path, required: list[str], optional: l
     layout, listing = _list(settings, root, required + optional)
     everyone, twice = without_twins(sorted(listing.scans, key=lambda scans: key(scans.id)))
     left = [*left_out.lines(root, [*listing.left, *twice])]
-    kept, wrong = without_excluded(root, with_persons(everyone, settings.person), settings.exclude)
+    persons = with_hosts(root, with_persons(everyone, settings.person))
+    kept, wrong = without_excluded(root, persons, settings.exclude)
     cohort = [scans for scans in kept if scans.split != "test"]
     if not cohort:
         excluded = len(everyone) > len(kept)
@@ -86,6 +88,8 @@ def _survey(settings: DataSettings, root: Path, required: list[str], optional: l
     patients = _patients(kept, cohort, patterns, settings.val_fraction)
     gone, lost = absent(root, patients)
     left += [*faults.tissue(root, kept, patterns), *_unmatched(root, kept, settings.person)]
+    if all(patient.split != "val" for patient in patients):
+        left += none_for_validation(root, kept, settings.val_fraction)
     sources = [pattern.source for pattern in patterns]
     named = possible(settings, layout, root, settings.files)
     return Survey(
@@ -122,6 +126,7 @@ def _patients(
             each.id,
             each.split or ("val" if each.person in val else "train"),
             _files(each, patterns),
+            each.person,
         )
         for each in kept
     ]
@@ -133,7 +138,7 @@ def _files(scans: Scans, patterns: Iterable[Pattern]) -> dict[str, Path]:
 
 
 def _unmatched(root: Path, kept: Sequence[Scans], regex: str) -> list[Problem]:
-    found = unmatched(kept, regex)
+    found = unmatched([each for each in kept if each.lent is None], regex)
     if not found:
         return []
     what = f"has {len(found):,} ids in which data.person finds nothing, such as {found[0].id}; each counts as a person"

@@ -17,12 +17,13 @@ SHOWN = 6
 
 class Patient(NamedTuple):
     """A patient's scans. id: the folder's name (BIDS: with the session's). files: by modality or
-    segmentation.
+    segmentation. person: the same for all visits of one person.
     """
 
     id: str
     split: Split
     files: dict[str, Path]
+    person: str
 
 
 class Survey(NamedTuple):
@@ -46,7 +47,8 @@ class Survey(NamedTuple):
 class Scans(NamedTuple):
     """Every imaging file of a patient, by its path relative to `folder`.
 
-    split: None where medgen decides. person: the same for all visits of one person. others: the
+    split: None where medgen decides. person: the same for all visits of one person. lent: persons
+    whose lesions `medgen insert` put into the scans; None if they are not its outputs. others: the
     files in formats that are not read. tissue: names of files that hold tissue classes. place: the
     folder of the split, for messages.
     """
@@ -57,6 +59,7 @@ class Scans(NamedTuple):
     names: dict[str, Path]
     place: Path
     person: str = ""
+    lent: frozenset[str] | None = None
     others: tuple[Path, ...] = ()
     tissue: frozenset[str] = frozenset()
 
