@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medgen.data.grid import Grid
+from medgen.data.scans.manifest_lines import listed
 from medgen.data.store.nifti_writer import WHITE
 from medgen.errors import DataError, Problem
 from medgen.evaluation import slice_file
-from medgen.evaluation.manifest_lines import listed
 from medgen.evaluation.samples import Samples
 
 Array = np.ndarray[Any, np.dtype[Any]]

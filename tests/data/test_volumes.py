@@ -18,7 +18,7 @@ from nibabel import orientations
 from medgen.api.tables import DataSettings, size_text
 from medgen.data.grid import Grid
 from medgen.data.scans.layouts import mask_names
-from medgen.data.store.foreground import detect
+from medgen.data.store.foreground.detect import detect
 from medgen.data.store.lesion_pixels import cover
 from medgen.data.store.mask_grid import place
 from medgen.data.store.mask_slices import open_masks
