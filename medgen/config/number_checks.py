@@ -18,6 +18,8 @@ def check_numbers(recipe: Recipe) -> Iterator[Problem]:
     if recipe.mode is None:
         return
     mode, key = mode_of(recipe), f"mode.{recipe.names['mode']}.numbers"
+    if not isinstance(mode, Mode):  # that is told where it is to be used
+        return
     wrong = [*_names(mode, key)]
     yield from wrong
     if mode.numbers and not wrong:
