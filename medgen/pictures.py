@@ -1,4 +1,6 @@
-"""Slices as pictures: anterior up, left of the picture is the left of the array, lesions outlined."""
+"""Slices as pictures: anterior up, left of the picture is the left of the array, lesions outlined.
+Volumes as three of their slices.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +38,39 @@ def tile(image: Array | None, masks: Sequence[Array] = (), side: int = 160) -> A
         )
         picture[edge(large)] = OUTLINES[index % len(OUTLINES)]
     return picture
+
+
+def tiles(
+    image: Array | None, masks: Sequence[Array] = (), shown: Array | None = None
+) -> list[Array]:
+    """Tiles of a slice `[x, y]`, one, or of a volume `[x, y, z]`, three: axial, coronal, sagittal.
+
+    shown: set where > 0; of a volume, the slices that show most of it, without it of the masks. In
+    coronal and sagittal slices the top of the head is up.
+    """
+    some = [each for each in (image, *masks) if each is not None]
+    if some[0].ndim == 2:
+        return [tile(image, masks)]
+    wanted = [shown] if shown is not None else masks
+    set_ = np.any([mask > 0 for mask in wanted], axis=0) if len(wanted) else np.zeros(some[0].shape)
+    made = []
+    for axis in (2, 1, 0):
+        place = _fullest(set_, axis)
+        cut = [_square(each.take(place, axis)) for each in some]
+        made.append(tile(None, cut) if image is None else tile(cut[0], cut[1:]))
+    return made
+
+
+def _fullest(mask: Array, axis: int) -> int:
+    """The place along an axis of a volume at which most of a mask is; the middle without any."""
+    counts = np.count_nonzero(mask, axis=tuple(each for each in range(3) if each != axis))
+    return int(counts.argmax()) if counts.any() else mask.shape[axis] // 2
+
+
+def _square(plane: Array) -> Array:
+    """A slice in the middle of a square of background."""
+    rims = [(max(plane.shape) - side) for side in plane.shape]
+    return np.pad(plane, [(rim // 2, rim - rim // 2) for rim in rims], constant_values=-1)
 
 
 def colour(image: Array) -> Array:

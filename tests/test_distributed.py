@@ -42,6 +42,7 @@ VARIANTS = {
         "losses.min_snr.gamma=5",
         'mode.seg.numbers=["position"]',
     ),
+    "bravo_rflow_3d": ("training.accumulate=2",),
     "vae_bravo": (
         "network=autoencoder",
         "network.autoencoder.channels=[8,8]",
@@ -71,7 +72,13 @@ def measured(folder):
     }
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name == "bravo_rflow_3d" else [])
+        for name in VARIANTS
+    ],
+)
 def test_two_ranks_have_the_losses_of_one_process_at_each_step(name, server, tiny, tmp_path):
     common = (name, *tiny, *SMALL, *VARIANTS[name], "training.steps=20")
     assert server.run("train", *common, f"run.dir={tmp_path}/one").code == 0

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Slices(Protocol):
-    """The slices of one split, in the order of their numbers."""
+    """The slices of one split, or its volumes, in the order of their numbers."""
 
     @property
     def size(self) -> int:

@@ -126,6 +126,11 @@ def _union(converter: Converter, value: Any, kind: Any) -> Any:
     raise Mismatch(value, noun(kind))
 
 
+def _meant(value: object, kind: Any) -> Any:
+    """Return the member of a union that an integer is meant for, for messages; else the type."""
+    return int if type(value) is int and is_union(kind) and int in members_of(kind) else kind
+
+
 def _container(kind: Any) -> type | None:
     """Return the container type of TOML that a kind is read from; None for a scalar."""
     origin: Any = origin_of(kind)
@@ -166,9 +171,9 @@ def _field_hook(converter: Converter, attribute: attrs.Attribute[Any]) -> Callab
     field is converted.
     """
     check: Check | None = attribute.metadata.get("check")
-    expected = expectation(attribute.type, check)
 
     def read(value: object, kind: type) -> object:
+        expected = expectation(_meant(value, attribute.type), check)
         try:
             structured: object = converter.structure(value, kind)
         except Mismatch as mismatch:

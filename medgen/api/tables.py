@@ -13,7 +13,7 @@ from medgen.api.value_checks import Check, between, ge, gt, one_of
 
 LARGEST_SIZE = 4096
 """Maximum side of a training image, px."""
-FOLDER_FIELDS = ("mode", "name", "strategy", "size", "timestamp")
+FOLDER_FIELDS = ("mode", "name", "strategy", "size", "timestamp", "dimensions")
 
 
 _FIELDS = "made of {" + "}, {".join(FOLDER_FIELDS) + "} and text"
@@ -99,7 +99,7 @@ class RunSettings:
     root: Path = field(Path("runs"), help="folder of all runs")
     dir: Path | None = field(None, help="folder of the run, instead of one below root")
     folder: str = field(
-        "diffusion_2d/{mode}/{name}{strategy}_{size}_{timestamp}",
+        "diffusion_{dimensions}d/{mode}/{name}{strategy}_{size}_{timestamp}",
         help="pattern of the run's folder below root",
         check=_FOLDER,
     )
@@ -181,12 +181,15 @@ class DataSettings:
         help="regular expression of the person in a patient's id; empty: usual names of visits",
         check=REGEX,
     )
-    image_size: int = field(
-        128, help="px, width and height of a slice", check=between(8, LARGEST_SIZE)
+    dimensions: Literal[2, 3] = field(2, help="axes of a sample. 2: slices; 3: volumes")
+    image_size: int | tuple[int, int, int] = field(
+        128,
+        help="px, width and height of a slice, or every side of a volume; of a volume also [x, y, z]",
+        check=between(8, LARGEST_SIZE),
     )
     spacing: float = field(
         0.0,
-        help="mm per pixel of a slice; 0: the least at which every patient's head fits",
+        help="mm per pixel, along every axis; 0: the least at which every patient's head fits",
         check=between(0, 50),
     )
     crop: Literal["none", "lesions"] = field(
@@ -196,11 +199,13 @@ class DataSettings:
     )
     axis: str = field("axial", help="axis perpendicular to the slices", check=one_of(*AXES))
     min_foreground: float = field(
-        0.05, help="share of a slice, 0 to 1, that must be head", check=between(0, 1)
+        0.05, help="share of a slice or volume, 0 to 1, that must be head", check=between(0, 1)
     )
-    lesion_only: bool = field(False, help="use only slices that show a lesion in any mask")
+    lesion_only: bool = field(
+        False, help="use only slices or volumes that show a lesion in any mask"
+    )
     min_lesion: int = field(
-        1, help="px of the stored slice that a lesion needs, for lesion_only", check=ge(1)
+        1, help="px of the stored slice or volume that a lesion needs, for lesion_only", check=ge(1)
     )
     val_fraction: float = field(
         0.1,
@@ -243,9 +248,40 @@ class DataSettings:
     @property
     def shape(self) -> tuple[int, ...]:
         """Return the points of a sample along each axis."""
-        return (self.image_size, self.image_size)
+        given = sides(self.image_size)
+        return given * self.dimensions if len(given) == 1 else given
 
     @property
     def axes(self) -> int:
         """Return the number of spatial axes of a sample: 2 for slices, 3 for volumes."""
-        return len(self.shape)
+        return self.dimensions
+
+    @property
+    def within(self) -> tuple[int, ...]:
+        """Return the axes of a canonical (RAS) volume that a sample has, ascending."""
+        across = () if self.dimensions == 3 else (AXES.index(self.axis),)
+        return tuple(axis for axis in range(len(AXES)) if axis not in across)
+
+    @property
+    def noun(self) -> str:
+        """Return what messages call samples."""
+        return "slices" if self.dimensions == 2 else "volumes"
+
+
+def sides(image_size: int | tuple[int, ...]) -> tuple[int, ...]:
+    """Return the numbers that `data.image_size` gives: one, or one per axis."""
+    return (image_size,) if isinstance(image_size, int) else tuple(image_size)
+
+
+def image_size(sides: tuple[int, ...]) -> int | tuple[int, int, int]:
+    """Return what `data.image_size` is for these numbers: one, or three."""
+    one, *others = sides
+    if not others:
+        return one
+    two, three = others
+    return one, two, three
+
+
+def size_text(image_size: int | tuple[int, ...]) -> str:
+    """Return `data.image_size` in one word, for messages and the names of folders."""
+    return "x".join(map(str, sides(image_size)))

@@ -157,6 +157,8 @@ def after_generate(
     below is set aside.
     """
     where, why = at_hand(image_model, against, asked)
+    if where and pair_files.are_volumes(out):
+        where, why = "", "these pairs are volumes, and copies are looked for in slices"
     if obedience is not None and not where:
         option = "--min-obedience" if obedience else "--obedience"
         raise RecipeError(

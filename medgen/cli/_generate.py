@@ -11,8 +11,10 @@ from medgen.cli._audit import after_generate
 from medgen.cli.generate_types import Asked
 from medgen.cli.options import say_result
 from medgen.errors import IncompleteError, PrivacyError, Problem, RecipeError
+from medgen.evaluation import pair_files
 from medgen.generation import pair_writer as work
 from medgen.generation import workers
+from medgen.generation.generator import UNJUDGED
 from medgen.generation.indices import Indices, wanted
 from medgen.generation.pair_writer import Outcome
 from medgen.system import streams
@@ -76,11 +78,23 @@ def _make(asked: Asked, indices: Sequence[int], command: str) -> None:
         )
         steps = asked.steps
         if isinstance(steps, str):
+            _refuse_volumes(make(None), "--steps auto", "Give --steps N")
             steps = _auto_steps.settle(
                 make, asked.output_dir, asked.image_model, asked.audit_against, asked.seed, stop
             )
+        generator = make(steps)
+        if _least(asked) is not None:
+            _refuse_volumes(generator, "--obedience", "Leave it out, and --min-obedience")
+        if generator.is_unjudged and attempts:
+            say(f"--inside head: {UNJUDGED}")
         with workers.progress(len(indices)) as advance:
-            work.generate(make(steps), indices, asked.output_dir, stop, advance)
+            work.generate(generator, indices, asked.output_dir, stop, advance)
+
+
+def _refuse_volumes(make: work.Generator, option: str, fix: str) -> None:
+    """Raise RecipeError for an option that looks at slices."""
+    if make.makes_volumes:
+        raise RecipeError(Problem(option, "looks at slices, and these models make volumes", fix))
 
 
 def _audit(
@@ -123,20 +137,21 @@ def _conclude(
     say_result(picture if picture.exists() else output_dir)
     if outcome.failed:
         what = f"{outcome.failed} of {len(indices)} masks were invalid {max_attempts} times"
-        left_out = Problem(output_dir, f"{what} {_why_invalid(outcome, max_area)}")
+        noun = "volume" if pair_files.are_volumes(output_dir) else "slice"
+        left_out = Problem(output_dir, f"{what} {_why_invalid(outcome, max_area, noun)}")
         raise PrivacyError(*copies, left_out) if copies else IncompleteError(left_out)
     if copies:
         raise PrivacyError(*copies)
 
 
-def _why_invalid(outcome: Outcome, max_area: float) -> str:
-    """Describe the faults of the invalid masks, and what to change."""
+def _why_invalid(outcome: Outcome, max_area: float, noun: str) -> str:
+    """Describe the faults of the invalid masks, and what to change. noun: what a pair is."""
     listed = (
         "indices " + ", ".join(map(str, outcome.first)) + (", ..." if outcome.failed > 10 else "")
     )
     empty, large, outside = (outcome.rejected[why] for why in ("empty", "too_large", "outside"))
-    draws = f"draws: {empty} empty, {large} larger than {max_area:.3g} of the slice"
-    draws += f", {outside} in part outside the image model's slices" if outside else ""
+    draws = f"draws: {empty} empty, {large} larger than {max_area:.3g} of the {noun}"
+    draws += f", {outside} in part outside the image model's {noun}s" if outside else ""
     away = outcome.rejected["outside_head"]
     draws += f", {away} outside the head that was drawn for it (--inside head)" if away else ""
     raised = "--max-area or --max-attempts" if large else "--max-attempts"

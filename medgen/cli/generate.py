@@ -43,7 +43,7 @@ from medgen.cli.options import FOLDER
     type=click.FloatRange(0, 1),
     default=0.04,
     show_default=True,
-    help="Share of the slice that a valid mask covers at most; the default suits metastases.",
+    help="Share of the slice, or volume, that a valid mask covers at most; the default suits metastases in slices.",
 )
 @click.option(
     "--max-attempts",
@@ -57,7 +57,7 @@ from medgen.cli.options import FOLDER
     type=click.Choice(["head", "off"]),
     default="head",
     show_default=True,
-    help="Draw a pair again whose lesion lies outside its head by more than 2 % of its area.",
+    help="Draw a pair again whose lesion lies outside its head by more than 2 % of its area; slices only.",
 )
 @click.option(
     "--position",

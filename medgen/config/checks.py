@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from medgen.api.messages import as_toml, did_you_mean
 from medgen.api.recipe import CallbackSettings, Recipe
-from medgen.api.tables import DEFAULT_MASK
+from medgen.api.tables import DEFAULT_MASK, sides
 from medgen.api.values import SEVERAL, Better
 from medgen.config.blame import building
 from medgen.config.number_checks import check_numbers
@@ -18,6 +18,7 @@ Check = Callable[[Recipe], Iterable[Problem]]
 def checks(recipe: Recipe) -> Iterator[tuple[str, Check]]:
     """List every check with the table that it belongs to."""
     yield "data", check_data
+    yield "data", check_grid
     yield "data", check_augment
     yield "mode", check_numbers
     yield "training", check_training
@@ -57,12 +58,33 @@ def check_data(recipe: Recipe) -> Iterator[Problem]:
         )
 
 
+def check_grid(recipe: Recipe) -> Iterator[Problem]:
+    """Find settings of slices in a recipe of volumes, and the other way round."""
+    data, given = recipe.data, len(sides(recipe.data.image_size))
+    if data.axes == 2 and given > 1:
+        what = f"got {given} numbers, expected one, as data.dimensions is 2"
+        yield Problem("data.image_size", what, "Give one, or set data.dimensions=3")
+    if data.axes == 3 and data.axis != "axial":
+        what = f"got {as_toml(data.axis)}, but volumes are not cut into slices"
+        yield Problem("data.axis", what, "Leave it out")
+    if data.crop != "none":
+        yield from slices_only(recipe, f"data.crop = {as_toml(data.crop)}", "Leave one of them out")
+
+
+def slices_only(recipe: Recipe, what: str, fix: str) -> Iterator[Problem]:
+    """Find volumes where only slices can be trained on. what: what needs slices. fix: an advice."""
+    if recipe.data.axes != 2:
+        yield Problem("data.dimensions", f"got {recipe.data.axes}, but {what} is for slices", fix)
+
+
 def check_augment(recipe: Recipe) -> Iterator[Problem]:
     """Find changes of slices that would make them something else."""
     data = recipe.data
     if data.augment.flip and data.axis == "sagittal":
         what = f"got {data.augment.flip:g}, but sagittal slices (data.axis) have no left and right"
         yield Problem("data.augment.flip", what, "Remove it")
+    if data.augment.on:
+        yield from slices_only(recipe, "data.augment", "Leave one of them out")
     if data.augment.on and data.crop != "none":
         what = f'is on, but changes whole slices, and data.crop = "{data.crop}" moves crops itself'
         yield Problem("data.augment", what, "Remove it")

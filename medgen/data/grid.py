@@ -9,7 +9,7 @@ import math
 import attrs
 import numpy as np
 
-from medgen.api.tables import AXES
+from medgen.api.tables import AXES, DataSettings
 
 
 @attrs.frozen
@@ -31,6 +31,20 @@ class Grid:
         """
         affine = np.diag([spacing] * 3 + [1.0])
         return cls((size, size), (spacing, spacing), np.delete(affine, AXES.index(axis), axis=1))
+
+    @classmethod
+    def of_volumes(cls, shape: tuple[int, ...], spacing: float) -> Grid:
+        """Return the grid of volumes, whose middle is the origin. spacing: mm per voxel."""
+        affine = np.diag([spacing] * 3 + [1.0])
+        affine[:3, 3] = [(1 - count) / 2 * spacing for count in shape]
+        return cls(shape, (spacing,) * 3, affine)
+
+    @classmethod
+    def of(cls, data: DataSettings, spacing: float) -> Grid:
+        """Return the grid of a recipe's slices or volumes. spacing: mm per px."""
+        if data.axes == 3:
+            return cls.of_volumes(data.shape, spacing)
+        return cls.of_slices(data.shape[0], spacing, data.axis)
 
     @property
     def axis(self) -> str | None:

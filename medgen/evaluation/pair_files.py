@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medgen.data.grid import Grid
+from medgen.data.scans.manifest_lines import listed
 from medgen.data.store.nifti_writer import WHITE
 from medgen.errors import DataError, Problem
 from medgen.evaluation import slice_file
@@ -37,6 +38,12 @@ class Block(NamedTuple):
         unknown = np.full(count, np.nan, np.float32)
         about = names, self.channels, self.grid, ", ".join(names[:1])
         return Samples(self.images, self.masks, np.arange(count), unknown, *about)
+
+
+def are_volumes(out: Path) -> bool:
+    """Tell whether the pairs in a folder are volumes. Raises DataError if it holds no pairs."""
+    with listed(out) as lines:
+        return (lines.header or {}).get("dimensions") == 3
 
 
 def read(folders: Sequence[Path], names: Iterable[str]) -> Block:

@@ -39,6 +39,9 @@ def read(path: Path) -> SliceFile:
             Problem(path, f"cannot be read ({str(error).splitlines()[0]})", "Make it again")
         ) from None
     flat = [number for number, count in enumerate(data.shape) if count == 1]
+    if data.ndim == 3 and not flat:
+        what = f"is a volume of {' x '.join(map(str, data.shape))} voxels, and pairs are judged as slices"
+        raise DataError(Problem(path, what, "Give pairs of a model with data.dimensions = 2"))
     if data.ndim != 3 or len(flat) != 1:
         raise DataError(
             Problem(path, f"has shape {data.shape}, expected a volume of one slice", ADVICE)

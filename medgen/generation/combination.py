@@ -87,10 +87,15 @@ def require_same_masks(given: Sequence[str], image: Model) -> None:
 def require_same_slices(masks: Model, image: Model) -> None:
     """Refuse masks of another axis or unit; warn of masks made from other labels."""
     if masks.grid.axis != image.grid.axis:
-        what = f"makes {masks.grid.axis} masks, the image model (--image-model) makes {image.grid.axis} images"
-        raise RecipeError(Problem("--seg-model", what, "Train both with the same data.axis"))
+        makes, needed = (each.grid.axis or "volumes of" for each in (masks, image))
+        key = "data.axis" if masks.grid.axis and image.grid.axis else "data.dimensions"
+        what = f"makes {makes} masks, the image model (--image-model) makes {needed} images"
+        raise RecipeError(Problem("--seg-model", what, f"Train both with the same {key}"))
     if is_absurd(masks.grid.shape, masks.grid.spacing, image.grid):
-        what = f"has slices of {masks.grid}, the image model (--image-model) of {image.grid}, over {MOST:g} times apart"
+        own = f"{masks.recipe.data.noun} of {masks.grid}"
+        what = (
+            f"has {own}, the image model (--image-model) of {image.grid}, over {MOST:g} times apart"
+        )
         raise RecipeError(
             Problem("--seg-model", what, "Check the unit of the scans, and train one of them anew")
         )

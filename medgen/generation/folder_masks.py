@@ -31,8 +31,8 @@ LABELS = 6
 
 
 class FolderMasks:
-    """Slices with lesions from a folder of patients or of mask files, in an order that depends on
-    the seed.
+    """Slices or volumes with lesions from a folder of patients or of mask files, in an order that
+    depends on the seed.
 
     They are read with the data settings of the image model, on the grid of its images.
     """
@@ -112,11 +112,12 @@ def _usable(folder: Path, slices: MaskSlices, model: Model) -> np.ndarray:
     large = slices.area.max(axis=1, initial=0) >= max(1, model.recipe.data.min_lesion)
     rows, count = np.flatnonzero(~slices.outside & large), len(large)
     labels, outside = _labels(slices, model), int(np.count_nonzero(slices.outside))
+    noun = model.recipe.data.noun
     beyond = (
-        f"{outside} of {count} slices have a lesion outside the image model's slices, {model.grid}"
+        f"{outside} of {count} {noun} have a lesion outside the image model's {noun}, {model.grid}"
     )
     if not len(rows):
-        small = f"all lesions are too small for the image model's slices, {model.grid}"
+        small = f"all lesions are too small for the image model's {noun}, {model.grid}"
         what = (
             beyond if outside else small if count else f"there is no lesion in {slices.files} masks"
         )
@@ -128,7 +129,7 @@ def _usable(folder: Path, slices: MaskSlices, model: Model) -> np.ndarray:
             )
         )
     if outside:
-        warn(f"{folder}: {beyond}, and are left out. Give masks of smaller slices to use them.")
+        warn(f"{folder}: {beyond}, and are left out. Give masks of smaller {noun} to use them.")
     if labels:
         warn(f"{folder}: {labels}. Give masks with those labels to use them.")
     return rows

@@ -19,7 +19,7 @@ from medgen.data.scans.layouts import mask_names
 from medgen.errors import CheckpointError, Problem, RecipeError
 from medgen.generation.manifest import sha256
 from medgen.generation.numbers import Row, Table, as_given, table
-from medgen.run import checkpoint
+from medgen.run import checkpoint, optim
 from medgen.run.assemble import Parts, Saved, build, default_device
 from medgen.run.weights import load_into
 from medgen.system.names import is_file_name
@@ -65,10 +65,10 @@ def load_model(
     parts = build(recipe, device, Saved(state, path))
     _check_names(path, parts.mode)
     load_into(parts.network, state["averaged"] or state["network"], path)
-    grid = Grid.of_slices(recipe.data.image_size, _spacing(path, state), recipe.data.axis)
+    grid = Grid.of(recipe.data, _spacing(path, state))
     parts.network.eval().requires_grad_(False)
     if state["channels_last"]:
-        parts.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        optim.use_channels_last(parts.network, recipe.data.axes)
     known = table(path, parts.mode, state["data"])
     return Model(recipe, parts, device, grid, mask_names(recipe.data), digest, known)
 

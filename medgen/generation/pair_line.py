@@ -17,10 +17,10 @@ Array = np.ndarray[Any, np.dtype[Any]]
 def lesion_figures(
     channels: Mapping[str, Array], masks: frozenset[str], grid: Grid
 ) -> dict[str, Any]:
-    """`lesions`: how many, their area in mm2, and the share of it outside the head; nothing where
-    there is no mask.
+    """`lesions`: how many, their area in mm2, and the share of it outside the head; of volumes their
+    volume in mm3 alone; nothing where there is no mask.
 
-    channels: slices `[x, y]` in [-1, 1] by name, those in `masks` set where > 0.
+    channels: slices `[x, y]` or volumes in [-1, 1] by name, those in `masks` set where > 0.
     """
     given = [values > 0 for name, values in channels.items() if name in masks]
     images = [values for name, values in channels.items() if name not in masks]
@@ -28,7 +28,8 @@ def lesion_figures(
         return {}
     lesion = np.any(given, axis=0)
     area = round(float(np.count_nonzero(lesion)) * grid.cell, 2)
-    found: dict[str, Any] = {"count": int(ndimage.label(lesion, np.ones((3, 3)))[1]), "mm2": area}
-    if images:
+    count = int(ndimage.label(lesion, np.ones((3,) * lesion.ndim))[1])
+    found: dict[str, Any] = {"count": count, f"mm{lesion.ndim}": area}
+    if images and lesion.ndim == 2:
         found["outside"] = round(outside(np.stack(images), lesion), 4)
     return {"lesions": found}

@@ -37,5 +37,6 @@ def picture(
 def _tiles(folder: Path, images: Sequence[str], masks: Sequence[str]) -> list[Array]:
     shown = [read_slice(folder / f"{name}.nii.gz") for name in images]
     marks = [read_slice(folder / f"{name}.nii.gz", is_mask=True) for name in masks]
-    tiles = [pictures.tile(image) for image in shown]
-    return tiles + ([pictures.tile(shown[-1] if shown else None, marks)] if marks else [])
+    lesion = np.max(marks, axis=0) if marks else None
+    tiles = [tile for image in shown for tile in pictures.tiles(image, shown=lesion)]
+    return tiles + (pictures.tiles(shown[-1] if shown else None, marks) if marks else [])

@@ -23,7 +23,7 @@ from medgen.data.store.loader import Loader
 from medgen.data.store.store import SliceStore, open_store
 from medgen.errors import CheckpointError, Problem
 from medgen.ranks import collectives
-from medgen.run import auto_settings
+from medgen.run import auto_settings, optim
 from medgen.run.metrics_file import MetricsFile
 from medgen.run.run import TrainingRun
 from medgen.system.console import progress
@@ -109,7 +109,7 @@ def assemble(
     metrics_file = MetricsFile(journal, saved.state["journal"] if saved else 0)
     run = TrainingRun(recipe, folder, device, store, *parts, turns, metrics_file, prepared)
     if run.channels_last:
-        parts.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        optim.use_channels_last(parts.network, recipe.data.axes)
     run.register({**dict(_callbacks(run)), **(callbacks or {})})
     return run
 

@@ -14,6 +14,7 @@ from typing import Any
 import attrs
 
 from medgen.api.recipe import Recipe
+from medgen.api.tables import size_text
 from medgen.config.recipe import public_toml, to_toml
 from medgen.errors import (
     CheckpointError,
@@ -179,7 +180,8 @@ def _fresh(recipe: Recipe) -> Path:
         "mode": recipe.names["mode"],
         "strategy": recipe.names["strategy"],
         "name": recipe.run.name,
-        "size": recipe.data.image_size,
+        "size": size_text(recipe.data.image_size),
+        "dimensions": recipe.data.axes,
         "timestamp": datetime.now().strftime("%Y%m%d-%H%M%S"),
     }
     wanted = recipe.run.root / recipe.run.folder.format(**names)

@@ -45,7 +45,7 @@ def restore(
 
 
 def _check_data(run: TrainingRun, state: dict[str, Any], source: Path) -> None:
-    was, now = state["data"], run.store.fingerprint
+    was, now, noun = state["data"], run.store.fingerprint, run.recipe.data.noun
     if was["fingerprint"] == now or run.recipe.data.accept_changes:
         return
     counts = [
@@ -60,8 +60,8 @@ def _check_data(run: TrainingRun, state: dict[str, Any], source: Path) -> None:
     raise DataError(
         Problem(
             "data",
-            f"the slices are not those of {source} (patients to train on {counts[0]}, held out {counts[1]}; "
-            f"slices to train on {counts[2]}, held out {counts[3]})",
+            f"the {noun} are not those of {source} (patients to train on {counts[0]}, held out {counts[1]}; "
+            f"{noun} to train on {counts[2]}, held out {counts[3]})",
             "Put the files back, or go on with data.accept_changes=true",
         )
     )

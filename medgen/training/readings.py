@@ -98,9 +98,8 @@ class Readings:
                 math.isfinite(norm) for name, norm in values.items() if name.startswith("grad_norm")
             ):
                 rows = self.run.train.slices((step - 1) * size, size)
-                warn(
-                    f"step {step} was not finite and is left out (slices {', '.join(map(str, rows))} of the store)."
-                )
+                which = f"{self.run.recipe.data.noun} {', '.join(map(str, rows))} of the store"
+                warn(f"step {step} was not finite and is left out ({which}).")
 
     def _check_skipped(self) -> None:
         run, skipped = self.run, self.run.progress.skipped

@@ -157,7 +157,7 @@ def describe(run: TrainingRun) -> None:
     parameters = sum(each.numel() for each in run.network.parameters())
     patients = f"{run.store.patients('train')} + {run.store.patients('val')} patients"
     what = (
-        "slices"
+        run.recipe.data.noun
         if run.recipe.data.crop == "none"
         else f"crops around lesions, {run.store.grid.spacing[0]:g} mm a pixel,"
     )

@@ -30,7 +30,7 @@ def discs(diameter: float, voxel: float, count: int = 12) -> np.ndarray:
 def shrunk(inside: np.ndarray, voxel: float, centre: float | None = None) -> Shrunk:
     middle = inside.shape[1] / 2 + 0.3 if centre is None else centre
     along = weights(inside.shape[1], voxel, SIZE, SIZE, middle)
-    return shrink(inside, along, along, ((voxel, middle), (voxel, middle)), 1.0)
+    return shrink(inside, (along, along), ((voxel, middle), (voxel, middle)), 1.0)
 
 
 @pytest.mark.parametrize("diameter", [0.0, 2.0, 3.0, 5.0, 8.0, 20.0])
@@ -65,7 +65,7 @@ def test_two_lesions_side_by_side_keep_the_area_of_both():
     inside = np.zeros((1, 64, 64), bool)
     inside[0, 30:34, 30:33] = inside[0, 30:34, 34:37] = True
     along = weights(64, 1.0, 64.0, 32)
-    both = shrink(inside, along, along, ((1.0, 32.0),) * 2, 2.0).stack
+    both = shrink(inside, (along, along), ((1.0, 32.0),) * 2, 2.0).stack
     assert both.sum() == 2 * 3
 
 

@@ -28,6 +28,7 @@ from medgen.training.trainer import Trainer
 SHORT = (*SMALL, "training.val_batches=1")
 CHAIN = ("training.steps=24", "training.epoch_steps=8", "callbacks.checkpoints.every_steps=1")
 EVERY = tuple(range(1, 25))
+VOLUMES = "bravo_rflow_3d"
 SOME = (1, 2, 7, 8, 9, 12, 16, 23)
 """Steps of `CHAIN` at which something is different: the first ones, and those around an epoch's end."""
 
@@ -90,7 +91,8 @@ def keep_every_checkpoint(patch, folder):
     ("name", "stops"),
     [
         ("bravo_rflow", EVERY),
-        *((name, SOME) for name in VARIANTS if name != "bravo_rflow"),
+        *((name, SOME) for name in VARIANTS if name not in ("bravo_rflow", VOLUMES)),
+        pytest.param(VOLUMES, SOME, marks=pytest.mark.slow),
         *(
             pytest.param(name, EVERY, marks=pytest.mark.slow)
             for name in VARIANTS

@@ -29,6 +29,7 @@ VARIANTS = {
         "network.unet.dropout=0.2",
         'mode.dual.numbers=["position", "lesion_size", "spacing", "contrast"]',
     ),
+    "bravo_rflow_3d": ("training.batch_size=2", "network.unet.dropout=0.2"),
     "vae_bravo": AUTOENCODER,
     "joint_rflow": (
         "data.lesion_only=false",

@@ -164,8 +164,7 @@ def _traced(jobs: Sequence[_Job], cache: Path) -> list[Trace]:
 def _question(job: _Job) -> str:
     settings = job.settings
     parts = [
-        settings.axis,
-        settings.image_size,
+        *([settings.axis, settings.shape[0]] if settings.axes == 2 else settings.shape),
         settings.spacing,
         settings.nan,
         settings.max_voxels,
@@ -196,7 +195,7 @@ def _of_cohort(
         mine = [(each, place) for each, place in mine if each.lesions]
         lost = [[0.0, *row[1:]] for each, place in mine for row in each.lost if row[0] == place]
         figures = Figures(
-            grid=Grid.of_slices(settings.image_size, settings.spacing, settings.axis),
+            grid=Grid.of(settings, settings.spacing),
             lesions=np.array([[each.lesions[place]] for each, place in mine]).reshape(-1, 1, 2),
             lost=np.array(lost).reshape(-1, 3),
             air=np.empty(0),

@@ -30,6 +30,8 @@ def same_voxels(files: Iterable[File]) -> Iterator[Problem]:
 
 
 def cut_across(survey: Survey, files: Iterable[File], settings: DataSettings) -> Iterator[Problem]:
+    if settings.axes == 3:
+        return
     firsts = {(file.patient.split, file.patient.id): file.finding.spacing for file in files}
     if found := across_thick([*firsts.values()], settings.axis):
         yield Problem(survey.root, *found)

@@ -1,1 +1,1 @@
-"""Slices as training reads them: made once, memory-mapped, found by content."""
+"""Slices and volumes as training reads them: made once, memory-mapped, found by content."""

@@ -151,7 +151,7 @@ def _cover(affine: Affine, part: Array, window: Window) -> tuple[Cover, int] | N
     values = torch.from_numpy(part.astype(np.float32))[None]
     share = _at(values, [each - start for each, start in points])[0].numpy()
     count = count_pixels(np.count_nonzero(inside), affine.ratio)
-    return Cover(rows, columns, np.round(share, DIGITS)), count
+    return Cover((rows, columns), np.round(share, DIGITS)), count
 
 
 def _at(values: torch.Tensor, points: Sequence[Array]) -> torch.Tensor:

@@ -35,8 +35,8 @@ MULTIPLE = 16
 class Figures(NamedTuple):
     """What is known of a cohort on its grid.
 
-    lesions: how many there are and how many lie outside the square, `[patient, mask, 2]`. lost:
-    lesions too small, `[lesion, (mask, mm2, mm per pixel that shows it)]`. air: of each mask, the
+    lesions: how many there are and how many lie outside the grid, `[patient, mask, 2]`. lost:
+    lesions too small, `[lesion, (mask, mm2 or mm3, mm per pixel that shows it)]`. air: of each mask, the
     shares of `Head.air`, `[patient, channel, 2]`. cut_off: mm of each head that do not fit. width:
     of each head, mm, NaN if unknown. covered: the share of the head that each mask covers,
     `[patient, channel]`, 0 for an image.
@@ -117,13 +117,12 @@ def covering(covered: np.ndarray, files: Sequence[Files]) -> Iterator[tuple[str,
 
 
 def too_large(figures: Figures) -> Iterator[tuple[str, str]]:
-    """What does not fit into the square."""
-    square = f"the square of {figures.grid}"
+    """What does not fit into the grid."""
+    square = f"the {'square' if len(figures.grid.shape) == 2 else 'box'} of {figures.grid}"
     cut = figures.cut_off[figures.cut_off > 0]
     if len(cut):
-        room = (
-            math.ceil(100 * (figures.grid.spacing[0] + 2 * cut.max() / figures.grid.shape[0])) / 100
-        )
+        least = min(figures.grid.shape)
+        room = math.ceil(100 * (figures.grid.spacing[0] + 2 * cut.max() / least)) / 100
         what = f"{square} cuts up to {cut.max():.1f} mm off the heads of {len(cut)} of {len(figures.cut_off)} patients"
         yield what, f"Set data.spacing={room:g}, or 0 to have it chosen"
     outside, count = figures.lesions[..., 1].sum(), figures.lesions[..., 0].sum()
@@ -139,14 +138,22 @@ def too_small(figures: Figures, masks: Iterable[str]) -> Iterator[tuple[str, str
             continue
         areas, needs = lost[:, 1], np.sort(lost[:, 2])[::-1]
         spacing = float(needs[math.ceil(MOST * len(needs)) - 1])
-        size = math.ceil(figures.grid.extent[0] / spacing / MULTIPLE) * MULTIPLE
+        of_slices = len(figures.grid.shape) == 2
+        where, unit = ("in their largest slice ", "mm2") if of_slices else ("", "mm3")
         what = (
             f"{len(lost):,} of {figures.lesions[:, number, 0].sum():,} lesions of {name} are too small for "
-            f"{figures.grid} (in their largest slice median {np.median(areas):.3g} mm2, "
-            f"largest {areas.max():.3g} mm2) and are kept as the pixels that they cover most"
+            f"{figures.grid} ({where}median {np.median(areas):.3g} {unit}, "
+            f"largest {areas.max():.3g} {unit}) and are kept as the pixels that they cover most"
         )
-        shown = f"{np.mean(needs >= spacing):.0%} of them as they are"
-        yield what, f"data.spacing={spacing:.4g} with data.image_size={size} would show {shown}"
+        size, shown = _size(figures.grid, spacing), f"{np.mean(needs >= spacing):.0%}"
+        advice = f"data.spacing={spacing:.4g} with data.image_size={size} would show {shown}"
+        yield what, f"{advice} of them as they are"
+
+
+def _size(grid: Grid, spacing: float) -> str:
+    """Return `data.image_size` at which a grid has so many mm per pixel: a number, or a list."""
+    sizes = [math.ceil(extent / spacing / MULTIPLE) * MULTIPLE for extent in grid.extent]
+    return str(sizes[0]) if len({*sizes}) == 1 else f"[{','.join(map(str, sizes))}]"
 
 
 def _in_air(

@@ -35,15 +35,8 @@ class Head(NamedTuple):
         return max((self.high[i] - self.low[i]) * self.spacing[i] for i in range(3) if i != axis)
 
     def room(self, axis: int) -> float:
-        """The side of the square across an axis that holds the box, wherever in its voxels the head
-        ends, mm.
-        """
-        sides = [
-            (self.high[i] - self.low[i] + self.step[i]) * self.spacing[i]
-            for i in range(3)
-            if i != axis
-        ]
-        return max(sides)
+        """The length along an axis that holds the box, wherever in its voxels the head ends, mm."""
+        return (self.high[axis] - self.low[axis] + self.step[axis]) * self.spacing[axis]
 
     def air(self, inside: np.ndarray) -> tuple[float, float]:
         """The shares of a mask that lie outside the head, and so far outside that no tool's edge

@@ -134,11 +134,12 @@ class Loader:
 
     def _moved(self, places: np.ndarray) -> np.ndarray:
         """Draw by how many px each sample of the run is moved, `[sample, axis]`; slices not at all."""
-        moved, most = np.zeros((len(places), 2), int), self.store.spare
+        axes, most = len(self.store.grid.shape), self.store.spare
+        moved = np.zeros((len(places), axes), int)
         for out, place in zip(moved if most else (), places.tolist(), strict=False):
             out[:] = [
                 seeds.derive(self.seed, "move", place, axis) % (2 * most + 1) - most
-                for axis in range(2)
+                for axis in range(axes)
             ]
         return moved
 

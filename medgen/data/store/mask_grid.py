@@ -17,9 +17,8 @@ SAME = 1e-3
 """How far two voxel sizes may be apart, as a share, that mean to be one."""
 MOST = 4.0
 """How many times larger or smaller slices may be: beyond it most likely a unit is wrong."""
-TOUCHING = np.ones((3, 3))
-Window = tuple[slice, slice]
-"""Rows and columns of a slice."""
+Window = tuple[slice, ...]
+"""Of each axis of a slice or volume, from where to where."""
 
 
 class Placed(NamedTuple):
@@ -32,14 +31,16 @@ class Placed(NamedTuple):
 
 
 def is_same(shape: Sequence[int], spacing: Sequence[float], grid: Grid) -> bool:
-    """Tell whether a slice lies on the grid as it is."""
+    """Tell whether a slice or volume lies on the grid as it is."""
     return tuple(shape) == grid.shape and bool(
         np.allclose(spacing, grid.spacing, rtol=SAME, atol=0)
     )
 
 
 def is_absurd(shape: Sequence[int], spacing: Sequence[float], grid: Grid) -> bool:
-    """Tell whether neither the pixels nor the sides of a slice are about as large as the grid's."""
+    """Tell whether neither the pixels nor the sides of a slice or volume are about as large as the
+    grid's.
+    """
     extent = max(count * mm for count, mm in zip(shape, spacing, strict=True))
     factors = (extent / max(grid.extent), max(spacing) / max(grid.spacing))
     return all(factor > MOST for factor in factors) or all(factor < 1 / MOST for factor in factors)
@@ -48,7 +49,7 @@ def is_absurd(shape: Sequence[int], spacing: Sequence[float], grid: Grid) -> boo
 def place(
     masks: Array, spacing: Sequence[float], grid: Grid, middle: Sequence[float] | None = None
 ) -> Placed:
-    """Bring masks of a slice, bool `[mask, row, column]` with pixels of `spacing` mm, to a grid.
+    """Bring masks of a slice or volume, bool `[mask, *size]` with pixels of `spacing` mm, to a grid.
 
     middle: where the grid's middle lies, pixels from the slice's first edges; the slice's own
     middle if None. Each lesion becomes the pixels that it covers most, as in the slice store, but
@@ -59,16 +60,16 @@ def place(
     middle = [count / 2 for count in sides] if middle is None else middle
     if is_same(sides, spacing, grid) and np.allclose(middle, np.array(grid.shape) / 2):
         return Placed(masks, outside=False)
-    rows, columns = (
+    along = [
         weights(count, mm, extent, size, centre).toarray()
         for count, mm, extent, size, centre in zip(
             sides, spacing, grid.extent, grid.shape, middle, strict=True
         )
-    )
+    ]
     ratio = math.prod(spacing) / grid.cell
 
     def covered(part: Array, window: Window) -> tuple[Cover, int] | None:
-        own = cover(part, rows[:, window[0]], columns[:, window[1]])
+        own = cover(part, [each[:, side] for each, side in zip(along, window, strict=True)])
         return own and (own, count_pixels(np.count_nonzero(part), ratio))
 
     return Placed(
@@ -81,8 +82,8 @@ def lay(
     shape: tuple[int, ...],
     covered: Callable[[Array, Window], tuple[Cover, int] | None],
 ) -> Array:
-    """Lay masks, bool `[mask, row, column]`, on a grid of another shape: each lesion becomes the
-    pixels that it covers most, smaller ones first.
+    """Lay masks, bool `[mask, *size]`, on a grid of another shape: each lesion becomes the pixels
+    that it covers most, smaller ones first.
 
     covered: gives what a lesion, bool in its window, covers, and how many pixels it becomes; None if
     off the grid.
@@ -93,15 +94,17 @@ def lay(
     for label, part, window in smallest_first:
         if own := covered(part, window):
             found, count = own
-            there = laid[found.rows, found.columns]
+            there = laid[found.window]
             there[most_covered(found.share * (there == 0), count)] = label
-    return np.asarray(laid >> np.arange(len(masks))[:, None, None] & 1).astype(bool)
+    bits = np.arange(len(masks)).reshape(-1, *(1,) * laid.ndim)
+    return np.asarray(laid >> bits & 1).astype(bool)
 
 
 def _lesions(labels: Array) -> Iterator[tuple[int, Array, Window]]:
     """Each connected part of each label: the label, the part in its window, and the window."""
+    touching = np.ones((3,) * labels.ndim)
     for label in np.unique(labels[labels > 0]).tolist():
-        parts, _ = ndimage.label(labels == label, TOUCHING)
+        parts, _ = ndimage.label(labels == label, touching)
         for number, window in enumerate(ndimage.find_objects(parts), 1):
             yield label, parts[window] == number, window
 
@@ -112,5 +115,5 @@ def _beyond(lesion: Array, spacing: Sequence[float], grid: Grid, middle: Sequenc
         np.abs(np.arange(count) + 0.5 - centre) * mm
         for count, mm, centre in zip(lesion.shape, spacing, middle, strict=True)
     )
-    rows, columns = (each > extent / 2 for each, extent in zip(away, grid.extent, strict=True))
-    return bool(lesion[rows].any() or lesion[:, columns].any())
+    beyond = [each > extent / 2 for each, extent in zip(away, grid.extent, strict=True)]
+    return any(lesion.compress(each, axis).any() for axis, each in enumerate(beyond))

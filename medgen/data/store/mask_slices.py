@@ -1,5 +1,5 @@
-"""Slices with lesions out of a folder of masks, on the grid of a model's images; kept in the cache
-by content.
+"""Slices or volumes with lesions out of a folder of masks, on the grid of a model's images; kept in
+the cache by content.
 
 Unlike in the slice store every lesion has the area in mm2 that it has in its file, whatever the
 file's voxels are.
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import attrs
 import numpy as np
 
-from medgen.api.tables import AXES, DataSettings
+from medgen.api.tables import AXES, DataSettings, image_size
 from medgen.data.grid import Grid
 from medgen.data.scans import layouts
 from medgen.data.scans.consistency import Place, mismatches
@@ -44,8 +44,8 @@ Progress = Callable[[int, int], None]
 
 
 class MaskSlices(NamedTuple):
-    """All slices with a lesion, patients in the order of `layouts.find`. key: equal for equal
-    slices.
+    """All slices with a lesion, or volumes, patients in the order of `layouts.find`. key: equal for
+    equal ones.
 
     masks: bits, `[slice, mask, px / 8]`. area: px of each mask, `[slice, mask]`. outside: a lesion
     of the slice lies beyond the grid. files: how many masks were read. others: labels that are of
@@ -89,7 +89,8 @@ def open_masks(
     `StorageError`.
     """
     cache, masks = cache_root(), frozenset(names)
-    settings = attrs.evolve(settings, spacing=grid.spacing[0], image_size=grid.shape[0])
+    size = grid.shape[:1] if settings.axes == 2 else grid.shape
+    settings = attrs.evolve(settings, spacing=grid.spacing[0], image_size=image_size(size))
     patients = [each for each in layouts.find(settings, names, warn) if each.split == "train"]
     wanted = [sources(settings, patient, names, masks) for patient in patients]
     sought = patient_heads.seek(settings, patients, [each[0].path for each in wanted])
@@ -106,7 +107,8 @@ def open_masks(
         )
         for job in jobs
     ]
-    how = [FORMAT, settings.axis, grid.shape[0], grid.spacing[0], settings.nan, list(names)]
+    where = [settings.axis] if settings.axes == 2 else ["volumes"]
+    how = [FORMAT, *where, *size, grid.spacing[0], settings.nan, list(names)]
     key = hashlib.sha256(json.dumps([how, what]).encode()).hexdigest()[:32]
     folder = cache / f"masks-{key}"
     return cache_folder.open_or_make(
@@ -155,7 +157,7 @@ def _build(folder: Path, jobs: Sequence[_Job], progress: Progress | None) -> Non
 
 
 def _cut(job: _Job) -> _Cut | list[Problem]:
-    """A patient's slices with lesions, or everything that is wrong with its files."""
+    """A patient's slices with lesions, or its volume, or everything that is wrong with its files."""
     faults: list[Problem] = []
     volumes: dict[Path, Volume] = {}
     for path in dict.fromkeys(source.path for source in job.sources):
@@ -172,33 +174,35 @@ def _cut(job: _Job) -> _Cut | list[Problem]:
 
 
 def _misfits(path: Path, volume: Volume, job: _Job) -> list[Problem]:
-    """What keeps a volume's slices from being masks of the images: another axis, or a size that no
-    head has.
+    """What keeps a volume, or its slices, from being masks of the images: another axis, or a size
+    that no head has.
     """
-    shape, spacing = volume.data.shape, volume.spacing
-    axis = AXES.index(job.settings.axis)
-    sides = [each for each in range(3) if each != axis]
+    shape, spacing, sides = volume.data.shape, volume.spacing, job.settings.within
     thin = [AXES[each] for each in sides if shape[each] == 1]
+    wanted, fix = (
+        (f"{job.grid.axis} ones", f"Give {job.grid.axis} masks, or volumes")
+        if job.grid.axis
+        else ("volumes", "Give masks that are volumes")
+    )
     if thin:
-        what = f"is a single {thin[0]} slice, and the image model makes {job.settings.axis} ones"
-        return [Problem(path, what, f"Give {job.settings.axis} masks, or volumes")]
+        what = f"is a single {thin[0]} slice, and the image model makes {wanted}"
+        return [Problem(path, what, fix)]
     if is_absurd([shape[each] for each in sides], [spacing[each] for each in sides], job.grid):
         across = " x ".join(f"{shape[each] * spacing[each]:.4g}" for each in sides)
-        what = f"has slices of {across} mm, the image model's are {job.grid}, more than {MOST:g} times apart"
+        what = f"has {job.settings.noun} of {across} mm, the image model's are {job.grid}, more than {MOST:g} times apart"
         return [Problem(path, what, "Check the unit of its voxels")]
     return []
 
 
 def _slices(job: _Job, volumes: dict[Path, Volume]) -> _Cut:
-    axis = AXES.index(job.settings.axis)
     volume = volumes[job.sources[0].path]
-    spacing = [mm for number, mm in enumerate(volume.spacing) if number != axis]
-    inside = np.stack([binary(volumes[each.path].data, each.labels or ()) for each in job.sources])
-    slices = np.moveaxis(inside, axis + 1, 0)
-    shown = slices[slices.any(axis=(1, 2, 3))]
-    middle = [
-        centre for _, centre in Plane.of(volume, job.settings, job.head).sides
-    ]  # as training slices have it
+    plane = Plane.of(volume, job.settings, job.head)  # as training slices have it
+    spacing, middle = zip(*plane.sides, strict=True)
+    inside = [
+        plane.samples(binary(volumes[each.path].data, each.labels or ())) for each in job.sources
+    ]
+    each_slice = np.stack(inside, axis=1)
+    shown = each_slice[each_slice.any(axis=tuple(range(1, each_slice.ndim)))]
     placed = [place(masks, spacing, job.grid, middle) for masks in shown]
     pixels = np.array([each.masks for each in placed], bool).reshape(
         len(placed), len(inside), math.prod(job.grid.shape)

@@ -1,4 +1,6 @@
-"""Generated slices as NIfTI files with headers of their own: nothing of a source scan is copied."""
+"""Generated slices and volumes as NIfTI files with headers of their own: nothing of a source scan is
+copied.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,8 @@ MARK = b"synthetic"
 
 
 def write_slice(path: Path, values: np.ndarray[Any, Any], is_mask: bool, grid: Grid) -> None:
-    """Write a slice `[x, y]` in [-1, 1] as a volume of one slice, RAS; masks as 0/1. Same values,
-    same bytes.
+    """Write a volume `[x, y, z]` in [-1, 1], or a slice `[x, y]` as a volume of one slice, RAS;
+    masks as 0/1. Same values, same bytes.
     """
     data = (
         (values > 0).astype(np.uint8)
@@ -37,11 +39,7 @@ def write_slice(path: Path, values: np.ndarray[Any, Any], is_mask: bool, grid: G
 
 def is_written(header: nib.Nifti1Header, stored: np.ndarray[Any, Any]) -> bool:
     """True for an image that `write_slice` wrote, whose values need no scaling but its own."""
-    mine = (
-        bytes(header["descrip"]).rstrip(b"\0") == MARK
-        and stored.dtype == np.int16
-        and 1 in stored.shape
-    )
+    mine = bytes(header["descrip"]).rstrip(b"\0") == MARK and stored.dtype == np.int16
     return mine and int(stored.min()) >= 0 and int(stored.max()) <= WHITE
 
 
@@ -62,7 +60,7 @@ def packed(data: bytes, level: int = 9) -> bytes:
 
 
 def read_slice(path: Path, is_mask: bool = False) -> np.ndarray[Any, Any]:
-    """A slice that `write_slice` wrote: `[x, y]` in [-1, 1]."""
+    """A slice or volume that `write_slice` wrote: `[x, y]` or `[x, y, z]` in [-1, 1]."""
     data = np.asarray(
         nib.Nifti1Image.from_bytes(gzip.decompress(path.read_bytes())).dataobj, np.float32
     )

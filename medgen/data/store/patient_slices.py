@@ -1,4 +1,4 @@
-"""What is kept of a patient: slices, or crops around the lesions in them."""
+"""What is kept of a patient: slices, or crops around the lesions in them, or the volume."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ NONE = np.empty(0, np.int32)
 
 class Slices(NamedTuple):
     """Those slices of a patient that show anything; all of them if there are masks only. Or crops
-    around its lesions.
+    around its lesions. Or the volume, as a single sample.
 
-    stacks: per channel `[slice, size, size]`, float16 in [-1, 1], or for a mask uint8, 0 or 1.
-    position: along the axis, in voxels. foreground: share of the slice that is foreground in the
-    first image, 1 if there is none. area: px of each mask, `[slice, mask]`. spacing: mm per pixel.
+    stacks: per channel `[slice, *size]`, float16 in [-1, 1], or for a mask uint8, 0 or 1.
+    position: along the axis, in voxels, 0 of a volume. foreground: share of the sample that is
+    foreground in the first image, 1 if there is none. area: px of each mask, `[slice, mask]`. spacing: mm per pixel.
     content: per channel, as in `consistency.Scan`. lesions: how many each mask has, and how many of
     them lie outside the square, `[mask, 2]`. lost: of those, see `lesions.Loss`, `[lesion, (mask,
     area, needs)]`. air: per channel, the shares of `Head.air`. cut_off: mm of the head that do not

@@ -1,15 +1,16 @@
-"""Slices on a grid of one size in millimetres: where the grid lies, and how voxels and masks come
-to lie on it.
+"""Slices and volumes on a grid of one size in millimetres: where the grid lies, and how voxels and
+masks come to lie on it.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from medgen.api.tables import AXES, DataSettings
+from medgen.api.tables import DataSettings
 from medgen.data.scans.nifti.gate import Volume
 from medgen.data.store.head import Head
 from medgen.data.store.resample import resample, weights
@@ -18,59 +19,65 @@ from medgen.data.store.spacing import SAME, on_grid
 
 
 class Plane(NamedTuple):
-    """The square that a volume's slices are resampled to. pixel: its pixels' side, mm.
+    """What a volume's samples are resampled to: the square of its slices, or a box of itself.
+    pixel: the side of its pixels, mm.
 
-    rows, columns: the weights of each axis. sides: per axis, the voxels' side (mm) and the square's
-    centre (voxels from the volume's first face). cut_off: mm of the head beyond the square, on the
-    side where most is.
+    within: the axes of the volume that a sample has. shape: px along each. along: the weights of
+    each. sides: per axis, the voxels' side (mm) and the grid's centre (voxels from the volume's
+    first face). cut_off: mm of the head beyond the grid, on the side where most is.
     """
 
-    axis: int
-    size: int
+    within: tuple[int, ...]
+    shape: tuple[int, ...]
     pixel: float
     sides: Sides
-    rows: Any
-    columns: Any
+    along: Sequence[Any]
     cut_off: float
 
     @classmethod
     def of(cls, volume: Volume, settings: DataSettings, head: Head | None = None) -> Plane:
-        """The square around the head; without `data.spacing`, and for crops, around the whole
-        slice.
-        """
+        """The grid around the head; without `data.spacing`, and for crops, around the whole scan."""
         if settings.crop != "none":
             return cls._whole(volume, settings)
-        axis, size = AXES.index(settings.axis), settings.image_size
-        flat = [i for i in range(3) if i != axis]
-        counts, spacing = [volume.data.shape[i] for i in flat], [volume.spacing[i] for i in flat]
-        whole = max(count * mm for count, mm in zip(counts, spacing, strict=True))
-        pixel = settings.spacing or whole / size
+        within, shape = settings.within, settings.shape
+        counts, spacing = (
+            [volume.data.shape[i] for i in within],
+            [volume.spacing[i] for i in within],
+        )
+        pixel = settings.spacing or max(
+            count * mm / size for count, mm, size in zip(counts, spacing, shape, strict=True)
+        )
+        if len(within) == 3:  # of slices too, this would change bytes of stores that are there
+            spacing = _snapped(spacing, pixel)
         centres = [count / 2 for count in counts]
         cut_off = 0.0
-        if settings.spacing and on_grid(counts, spacing, size, pixel):
-            spacing = [pixel, pixel]
+        if settings.spacing and on_grid(counts, spacing, shape, pixel):
+            spacing = [pixel] * len(shape)
         elif settings.spacing:
             box = [
                 (head.low[i], head.high[i]) if head else (0.0, float(volume.data.shape[i]))
-                for i in flat
+                for i in within
             ]
             centres = [
                 _aligned(sum(ends) / 2, mm, pixel, size)
-                for ends, mm in zip(box, spacing, strict=True)
+                for ends, mm, size in zip(box, spacing, shape, strict=True)
             ]
             beyond = [
-                _beyond(*each, pixel * size) for each in zip(box, centres, spacing, strict=True)
+                _beyond(ends, centre, mm, pixel * size)
+                for ends, centre, mm, size in zip(box, centres, spacing, shape, strict=True)
             ]
             cut_off = max(beyond) if head and head.filled else 0.0
-        return cls._along(axis, size, pixel, counts, spacing, centres, cut_off)
+        return cls._along(within, shape, pixel, counts, spacing, centres, cut_off)
 
     @classmethod
     def _whole(cls, volume: Volume, settings: DataSettings) -> Plane:
         """The least square of pixels of `data.spacing` mm that holds the whole slice."""
-        axis, pixel = AXES.index(settings.axis), settings.spacing
-        flat = [i for i in range(3) if i != axis]
-        counts, spacing = [volume.data.shape[i] for i in flat], [volume.spacing[i] for i in flat]
-        spacing = [pixel if math.isclose(mm, pixel, rel_tol=SAME) else mm for mm in spacing]
+        within, pixel = settings.within, settings.spacing
+        counts, spacing = (
+            [volume.data.shape[i] for i in within],
+            [volume.spacing[i] for i in within],
+        )
+        spacing = _snapped(spacing, pixel)
         size = (
             math.ceil(
                 max(count * mm / pixel for count, mm in zip(counts, spacing, strict=True)) - SAME
@@ -80,13 +87,14 @@ class Plane(NamedTuple):
         centres = [
             _aligned(count / 2, mm, pixel, size) for count, mm in zip(counts, spacing, strict=True)
         ]
-        return cls._along(axis, size, pixel, counts, spacing, centres, 0.0)
+        shape = (size,) * len(within)
+        return cls._along(within, shape, pixel, counts, spacing, centres, 0.0)
 
     @classmethod
     def _along(
         cls,
-        axis: int,
-        size: int,
+        within: tuple[int, ...],
+        shape: tuple[int, ...],
         pixel: float,
         counts: list[int],
         spacing: list[float],
@@ -96,25 +104,34 @@ class Plane(NamedTuple):
         sides = [*zip(spacing, centres, strict=True)]
         along = [
             weights(count, mm, pixel * size, size, centre)
-            for count, (mm, centre) in zip(counts, sides, strict=True)
+            for count, size, (mm, centre) in zip(counts, shape, sides, strict=True)
         ]
-        return cls(axis, size, pixel, (sides[0], sides[1]), along[0], along[1], cut_off)
+        return cls(within, shape, pixel, sides, along, cut_off)
+
+    def samples(self, data: np.ndarray) -> np.ndarray:
+        """All slices of a volume, or the volume as the only sample, `[sample, *voxels]`."""
+        across = [axis for axis in range(data.ndim) if axis not in self.within]
+        return np.moveaxis(data, across[0], 0) if across else data[None]
 
     def resample(self, data: np.ndarray, shown: np.ndarray) -> np.ndarray:
-        """Some slices of a volume, `[slice, size, size]`."""
-        return resample(np.moveaxis(data, self.axis, 0)[shown], self.rows, self.columns)
+        """Some samples of a volume, `[sample, *shape]`."""
+        return resample(self.samples(data)[shown], *self.along)
 
     def shrink(self, inside: np.ndarray) -> Shrunk:
-        """Every slice of a mask."""
-        return shrink(
-            np.moveaxis(inside, self.axis, 0), self.rows, self.columns, self.sides, self.pixel
-        )
+        """Every sample of a mask."""
+        return shrink(self.samples(inside), self.along, self.sides, self.pixel)
 
     def share(self, inside: np.ndarray) -> np.ndarray:
-        """The share of the square that is inside, `[slice]`."""
-        area = self.sides[0][0] * self.sides[1][0]
-        counts = np.count_nonzero(inside, axis=tuple(i for i in range(3) if i != self.axis))
-        return np.asarray(counts * area / (self.pixel * self.size) ** 2, np.float32)
+        """The share of the grid that is inside, `[sample]`."""
+        area = math.prod(mm for mm, _ in self.sides)
+        whole = math.prod(self.pixel * size for size in self.shape)
+        counts = np.count_nonzero(inside, axis=self.within)
+        return np.atleast_1d(np.asarray(counts * area / whole, np.float32))
+
+
+def _snapped(spacing: Sequence[float], pixel: float) -> list[float]:
+    """Return sizes of voxels, those that mean to be a pixel's as that."""
+    return [pixel if math.isclose(mm, pixel, rel_tol=SAME) else mm for mm in spacing]
 
 
 def _aligned(centre: float, spacing: float, pixel: float, size: int) -> float:

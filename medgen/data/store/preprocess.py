@@ -1,5 +1,5 @@
-"""From a patient's volumes to slices: foreground, robust scaling, masks; no torch, for worker
-processes.
+"""From a patient's scans to slices or volumes: foreground, robust scaling, masks; no torch, for
+worker processes.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Channel(NamedTuple):
 
 
 class _Cut(NamedTuple):
-    """A channel's slices. share: of each slice, in voxels, that is foreground or mask. The rest is
-    as in `Slices`.
+    """A channel's samples. share: of each, in voxels, that is foreground or mask. The rest is as in
+    `Slices`.
 
     lesions, lost, air, covered: of a mask. likeness: of the image that tells this patient from
     others.
@@ -67,7 +67,8 @@ def cut(
     whole = _cut_whole(channels, settings, head)
     if settings.crop == "none" or not isinstance(whole, Slices):
         return whole
-    return cropped(whole, [channel.labels is not None for channel in channels], settings.image_size)
+    masks = [channel.labels is not None for channel in channels]
+    return cropped(whole, masks, settings.shape[0])
 
 
 def _cut_whole(
@@ -139,7 +140,7 @@ def _cut(
             volume.data, inside, settings.lower, settings.upper, channel.path, settings.headroom
         )
         scaled += 1  # so that the background, and whatever lies outside the volume, is 0
-    stack = np.full((len(share), plane.size, plane.size), -1, np.float16)
+    stack = np.full((len(share), *plane.shape), -1, np.float16)
     shown = np.flatnonzero(
         share if only is None or only.shape != share.shape else (share > 0) & only
     )
@@ -170,7 +171,8 @@ def _collect(
     shares = np.stack([one.share for one in each])
     shown = shares.any(axis=0) if images else np.ones(shares.shape[1], bool)
     position = np.flatnonzero(shown if only is None else only)
-    area = [np.count_nonzero(mask.stack[position], axis=(1, 2)) for mask in masks]
+    each_axis = tuple(range(1, 1 + len(plane.shape)))
+    area = [np.count_nonzero(mask.stack[position], axis=each_axis) for mask in masks]
     each_lost = [(number, loss) for number, mask in enumerate(masks) for loss in mask.lost]
     lost = [(number, loss.area, loss.needs) for number, loss in each_lost]
     return Slices(

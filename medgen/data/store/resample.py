@@ -1,4 +1,4 @@
-"""Linear interpolation of slices from voxels to pixels, antialiased."""
+"""Linear interpolation of slices and volumes from voxels to pixels, antialiased."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ def weights(
     return sparse.csr_array(kernel[:, before : before + count].astype(np.float32))
 
 
-def resample(stack: np.ndarray, rows: sparse.csr_array, columns: sparse.csr_array) -> np.ndarray:
-    """`[slice, row, column]` to `[slice, size, size]` with the weights of each axis; sparse, so on
-    one core.
+def resample(stack: np.ndarray, *along: sparse.csr_array) -> np.ndarray:
+    """`[sample, *voxels]` to `[sample, *pixels]` with the weights of each axis; sparse, so on one
+    core.
     """
-    count, height, width = stack.shape
-    tall = rows @ stack.transpose(1, 2, 0).reshape(height, width * count)
-    wide = tall.reshape(-1, width, count).transpose(1, 0, 2).reshape(width, -1)
-    return np.asarray((columns @ wide).reshape(-1, len(tall), count).transpose(2, 1, 0))
+    values = np.moveaxis(stack, 0, -1)
+    for each in along:  # the first axis, which then goes behind the others
+        rest = values.shape[1:]
+        values = np.moveaxis((each @ values.reshape(len(values), -1)).reshape(-1, *rest), 0, -2)
+    return np.moveaxis(values, -1, 0)

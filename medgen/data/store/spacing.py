@@ -1,4 +1,4 @@
-"""How many mm a pixel of a cohort's slices has."""
+"""How many mm a pixel of a cohort's slices or volumes has."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medgen.api.tables import AXES, DataSettings
+from medgen.api.tables import DataSettings
 from medgen.data.store.head import Head
 
 SAME = 1e-4
@@ -25,22 +25,25 @@ DIGITS = 3
 def choose(settings: DataSettings, heads: Sequence[Head]) -> float:
     """mm per pixel: `data.spacing`, or else the least at which every head fits, rounded up.
 
-    Slices that are a grid of `data.image_size` already, all of one size in mm, stay as they are. Of
-    crops: the median of the scans' own.
+    Samples that are a grid of `data.image_size` already, all of one size in mm, stay as they are.
+    Of crops: the median of the scans' own.
     """
-    axis, size = AXES.index(settings.axis), settings.image_size
+    within, shape = settings.within, settings.shape
     if settings.spacing:
         return settings.spacing
-    flat = [i for i in range(3) if i != axis]
     if settings.crop != "none":
-        return _median([float(head.spacing[i]) for head in heads for i in flat])
-    native = float(heads[0].spacing[flat[0]])
+        return _median([float(head.spacing[i]) for head in heads for i in within])
+    native = float(heads[0].spacing[within[0]])
     if all(
-        on_grid([head.shape[i] for i in flat], [head.spacing[i] for i in flat], size, native)
+        on_grid([head.shape[i] for i in within], [head.spacing[i] for i in within], shape, native)
         for head in heads
     ):
         return float(f"{native:.6g}")
-    needed = max(head.room(axis) for head in heads) * (1 + MARGIN) / (size - RIM)
+    needed = max(
+        head.room(axis) * (1 + MARGIN) / (size - RIM)
+        for head in heads
+        for axis, size in zip(within, shape, strict=True)
+    )
     unit = 10.0 ** (math.floor(math.log10(needed)) + 1 - DIGITS)
     return float(f"{math.ceil(needed / unit * (1 - SAME)) * unit:.{DIGITS}g}")
 
@@ -53,10 +56,10 @@ def _median(own: Sequence[float]) -> float:
     )
 
 
-def on_grid(counts: Sequence[int], spacing: Sequence[float], size: int, pixel: float) -> bool:
-    """Whether slices of so many voxels are the grid already, as those are that were made by a
+def on_grid(
+    counts: Sequence[int], spacing: Sequence[float], shape: Sequence[int], pixel: float
+) -> bool:
+    """Whether samples of so many voxels are the grid already, as those are that were made by a
     model.
     """
-    return all(count == size for count in counts) and bool(
-        np.allclose(spacing, pixel, rtol=SAME, atol=0)
-    )
+    return tuple(counts) == tuple(shape) and bool(np.allclose(spacing, pixel, rtol=SAME, atol=0))

@@ -1,9 +1,9 @@
-"""The slice store: every slice of a cohort, ready to train on, in memory-mapped arrays that are
-found again by content.
+"""The slice store: every slice of a cohort, or every volume, ready to train on, in memory-mapped
+arrays that are found again by content.
 
-A store is a folder `slices-<key>` with a raw array `[slice, size, size]` per channel (float16
-images, uint8 masks) and `index.npz`. It holds no names and no paths: patients are numbers, in the
-order of `layouts.find`. Which slices are used is decided when it is opened.
+A store is a folder `slices-<key>`, or `volumes-<key>`, with a raw array `[slice, *size]` per
+channel (float16 images, uint8 masks) and `index.npz`. It holds no names and no paths: patients are
+numbers, in the order of `layouts.find`. Which slices are used is decided when it is opened.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -33,8 +34,8 @@ from medgen.data.store.store_sources import digests, files_of, sources
 from medgen.errors import DataError, Problem, RecipeError
 from medgen.system.console import warn
 
-FORMAT = 4
-"""Part of the key: raise it with any change of what a slice is."""
+FORMAT, FORMAT_VOLUMES = 4, 1
+"""Part of the key: raise it with any change of what a slice, or a volume, is."""
 FEWEST = 2
 """Slices to train on: with one there is nothing to learn but that one."""
 AS_IMAGE = np.array([-1, 1], np.float16)
@@ -42,8 +43,8 @@ AS_IMAGE = np.array([-1, 1], np.float16)
 
 
 class SliceStore:
-    """Slices of a cohort. Rows number all of them; `select` gives those that are used. Safe to read
-    from any thread.
+    """Slices or volumes of a cohort. Rows number all of them; `select` gives those that are used.
+    Safe to read from any thread.
 
     grid: of every slice. fingerprint: equal for the same slices in the same splits. patient: number
     of each row's patient. position: of each row along the axis, voxels. lesion_area: by mask, px of
@@ -62,14 +63,14 @@ class SliceStore:
         key: str,
         channels: Sequence[str],
         masks: frozenset[str],
-        size: int,
-        axis: str,
+        settings: DataSettings,
     ):
-        self.channels, self.masks, self.size = tuple(channels), masks & set(channels), size
+        self.channels, self.masks = tuple(channels), masks & set(channels)
         index = read_index(folder)
-        self.grid = Grid.of_slices(size, float(index.spacing), axis)
+        self.grid = Grid.of(settings, float(index.spacing))
+        self.size = self.grid.shape[0]
         self.corner, self.extent = index.place, index.extent
-        self.spare = 0 if index.extent is None else crops.spare(size)
+        self.spare = 0 if index.extent is None else crops.spare(self.size)
         self.figures = Figures(
             self.grid, **{name: getattr(index, name) for name in Figures._fields[1:]}
         )
@@ -123,31 +124,38 @@ class SliceStore:
     def read(
         self, rows: np.ndarray, channels: Sequence[str], moved: np.ndarray | None = None
     ) -> np.ndarray:
-        """`[row, channel, size, size]` float16 in [-1, 1], masks at -1 and 1; the device makes
-        float32 of it.
+        """`[row, channel, *size]` float16 in [-1, 1], masks at -1 and 1; the device makes float32
+        of it.
 
         moved: of crops, by how many px along each axis, `[row, axis]`, at most `spare`; not at all
         if None.
         """
-        side = self.size + 2 * self.spare
-        out = np.empty((len(rows), len(channels), side * side), np.float16)
+        shape = self._stored_shape()
+        out = np.empty((len(rows), len(channels), math.prod(shape)), np.float16)
         for number, channel in enumerate(channels):
             source, mask = self._arrays[channel], channel in self.masks
             for place, row in enumerate(np.asarray(rows).tolist()):
                 # a row at a time is a plain copy of memory, twice as fast as one gather of all
                 out[place, number] = AS_IMAGE[source[row]] if mask else source[row]
-        return self._framed(out.reshape(len(rows), len(channels), side, side), moved)
+        return self._framed(out.reshape(len(rows), len(channels), *shape), moved)
+
+    def _stored_shape(self) -> tuple[int, ...]:
+        """Return the points of a sample along each axis, with the rim of crops."""
+        return tuple(size + 2 * self.spare for size in self.grid.shape)
 
     def _framed(self, out: np.ndarray, moved: np.ndarray | None) -> np.ndarray:
         """Cut crops out of their rim."""
         if not self.spare:
             return out
-        starts = np.full((len(out), 2), self.spare) if moved is None else self.spare + moved
-        cuts = [
-            each[:, row : row + self.size, column : column + self.size]
-            for each, (row, column) in zip(out, starts.tolist(), strict=True)
-        ]
-        return np.stack(cuts) if cuts else out[..., : self.size, : self.size]
+        shape = self.grid.shape
+        starts = (
+            np.full((len(out), len(shape)), self.spare) if moved is None else self.spare + moved
+        )
+        framed = np.empty((*out.shape[:2], *shape), out.dtype)
+        for each, cut, start in zip(framed, out, starts.tolist(), strict=True):
+            where = (slice(None), *map(slice, start, np.add(start, shape)))
+            each[:] = cut[where]
+        return framed
 
     def use(self, splits: Sequence[str], settings: DataSettings) -> None:
         """Decide which rows are used. splits: of each patient. Raises `DataError` if too few are
@@ -163,7 +171,8 @@ class SliceStore:
             counts = [
                 f"{key} excludes {np.count_nonzero(rows & train)}" for key, rows in excluded.items()
             ]
-            what = f"{count or 'none'} of the {np.count_nonzero(train)} training slices is used, {', '.join(counts)}"
+            of = f"the {np.count_nonzero(train)} training {settings.noun}"
+            what = f"{count or 'none'} of {of} is used, {', '.join(counts)}"
             raise DataError(Problem("data", what, "Change these settings, or add patients"))
 
     def _excluded(self, settings: DataSettings) -> dict[str, np.ndarray]:
@@ -183,9 +192,9 @@ class SliceStore:
         return excluded
 
     def _map(self, path: Path, mask: bool, crc: int) -> np.ndarray:
-        """A channel as `[row, size * size]`, never to be written to."""
+        """A channel as `[row, point]`, never to be written to."""
         kind = np.uint8 if mask else np.float16
-        shape = (len(self), (self.size + 2 * self.spare) ** 2)
+        shape = (len(self), math.prod(self._stored_shape()))
         expected = int(np.prod(shape)) * np.dtype(kind).itemsize
         cache_folder.require_whole(path, expected, crc)
         return cache_folder.mapped(path, kind, shape)
@@ -198,7 +207,8 @@ def open_store(
     progress: Progress | None = None,
     cache: Path | None = None,
 ) -> SliceStore:
-    """Open the slices of a cohort, made from the scans by several processes the first time.
+    """Open the slices or volumes of a cohort, made from the scans by several processes the first
+    time.
 
     progress: called with the steps done and their number, two for each patient. cache: the folder
     for stores, `$MEDGEN_CACHE` or the user's cache folder if not given. Raises `DataError` with a
@@ -212,11 +222,11 @@ def open_store(
     jobs = [sources(settings, patient, channels, masks) for patient in patients]
     sought = patient_heads.seek(settings, patients, [job[0].path for job in jobs])
     key = _key(settings, channels, jobs, sought, cache)
-    folder = cache / f"slices-{key}"
+    folder = cache / f"{settings.noun}-{key}"
     store = cache_folder.open_or_make(
         folder,
         "the slice store",
-        lambda: SliceStore(folder, key, channels, masks, settings.image_size, settings.axis),
+        lambda: SliceStore(folder, key, channels, masks, settings),
         lambda: build([*zip(jobs, sought, strict=True)], settings, folder, progress),
     )
     _refuse_overlap(patients, jobs, store, settings)
@@ -247,12 +257,12 @@ def _require_masks(settings: DataSettings, channels: Sequence[str], masks: froze
 
 def _warn(store: SliceStore, settings: DataSettings, files: Sequence[concerns.Files]) -> None:
     """Say what is odd about a cohort, whenever its store is opened."""
-    if found := consistency.across_thick(store.voxel.tolist(), settings.axis):
+    axis = store.grid.axis  # volumes are not cut
+    if axis and (found := consistency.across_thick(store.voxel.tolist(), axis)):
         warn(f"data: {found[0]}. {found[1]}.")
     if settings.val_fraction and not len(store.select("val")):
-        warn(
-            "data: no slice is for validation, so no best.pt is written. Add patients, or raise data.val_fraction."
-        )
+        what = f"no {settings.noun[:-1]} is for validation, so no best.pt is written"
+        warn(f"data: {what}. Add patients, or raise data.val_fraction.")
     for line in concerns.lines(store.figures, files, store.lesion_area):
         warn(line)
     if store.extent is not None and (large := np.count_nonzero(store.extent > store.size)):
@@ -297,10 +307,13 @@ def _key(
         scan for each in sought for scan in each.scans
     ]
     found = digests(dict.fromkeys(paths), cache)
+    sample = (
+        [FORMAT, settings.axis, settings.shape[0]]
+        if settings.axes == 2
+        else [FORMAT_VOLUMES, "volumes", settings.shape]
+    )
     how = [
-        FORMAT,
-        settings.axis,
-        settings.image_size,
+        *sample,
         settings.spacing,
         settings.lower,
         settings.upper,

@@ -89,6 +89,9 @@ def _masks(
     if given.is_dir():
         return FolderShapes(given, data, painter.model.parts.mode.condition)
     model = load_model(given, registry)
+    if model.recipe.data.axes != 2:
+        what = "makes volumes, and lesions are inserted from masks of slices"
+        raise RecipeError(Problem("--seg-model", what, "Give a model of slices, or a folder"))
     masks = ModelMasks(model, seed, painter.steps, MAX_AREA, DRAWS)
     require_same_masks(masks.names, painter.model)
     return ModelShapes(masks)

@@ -117,13 +117,26 @@ class Previewing(Callback):
         return shared.cpu().numpy(), collectives.all_gather_rows(path.float(), followed)
 
     def _trajectory(self, run: Run, path: Tensor) -> np.ndarray:
-        """Arrange estimates: a row per sample, a column per time."""
+        """Arrange estimates: a row per sample, of volumes three, a column per time."""
         columns = [
             run.space.decode(path[:, time]).clamp(-1, 1).cpu().numpy() for time in range(TIMES)
         ]
-        return pictures.grid(
-            [[pictures.tile(column[row, 0]) for column in columns] for row in range(len(path))]
-        )
+        rows: list[list[np.ndarray]] = []
+        for row in range(len(path)):
+            shown = self._shown(run, columns[-1][row], ())
+            each_time = [pictures.tiles(column[row, 0], shown=shown) for column in columns]
+            rows += map(list, zip(*each_time, strict=True))
+        return pictures.grid(rows)
+
+    def _shown(
+        self, run: Run, images: np.ndarray, masks: Sequence[np.ndarray] | np.ndarray
+    ) -> np.ndarray | None:
+        """Return the masks given and those that images `[channel, *space]` are, together, set where
+        > 0; None without any.
+        """
+        own = [] if run.mode.pooled else mask_channels(run.mode.images, run.masks)
+        every = [*masks, *images[own]]
+        return np.max(every, axis=0) if every else None
 
     def _reconstructions(self, batch: Batch, made: np.ndarray, masks: np.ndarray) -> np.ndarray:
         """Arrange a row per sample: each channel, its reconstruction, and the difference, grey
@@ -148,16 +161,18 @@ class Previewing(Callback):
         """
         rows = []
         for index, sample in enumerate(samples):
-            real = batch.image[index].numpy()
-            bare = (*real, *sample) if run.mode.margin else ()
-            outlined = sample if run.mode.margin else (*real, *sample)
-            rows.append(
-                [
-                    *map(pictures.tile, bare),
-                    *(pictures.tile(each, masks[index]) for each in outlined),
-                ]
-            )
+            real, margin = batch.image[index].numpy(), run.mode.margin
+            row = self._row(run, real, masks[index], outlined=not margin)
+            row += self._row(run, sample, masks[index], outlined=False) if margin else []
+            rows.append(row + self._row(run, sample, masks[index]))
         return _two_columns(rows)
+
+    def _row(
+        self, run: Run, images: np.ndarray, masks: np.ndarray, outlined: bool = True
+    ) -> list[np.ndarray]:
+        """Return the tiles of images `[channel, *space]`, of volumes where most of the lesion is."""
+        shown, drawn = self._shown(run, images, masks), [*masks] if outlined else []
+        return [tile for each in images for tile in pictures.tiles(each, drawn, shown)]
 
 
 def _two_columns(rows: Sequence[list[np.ndarray]]) -> np.ndarray:

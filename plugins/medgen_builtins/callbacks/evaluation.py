@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from medgen import Callback, CallbackSettings, Problem, between, field, gt, hookimpl, settings
 from medgen.api.messages import as_toml, did_you_mean
+from medgen.config.checks import slices_only
 from medgen.config.registry import Registry
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Evaluation(CallbackSettings):
         elif recipe.data.crop != "none":
             what = f'samples are crops (data.crop = "{recipe.data.crop}"), and features are of whole heads'
             yield Problem(KEY, what, f"Set {KEY}=false")
+        yield from slices_only(recipe, KEY, f"Set {KEY}=false")
         if not recipe.training.validate_every:
             what = f"got 0, expected 1 or more, as {KEY} is part of validation"
             yield Problem("training.validate_every", what, "Raise it")

@@ -80,7 +80,7 @@ class ProgressiveVae(PhasedSettings):
             if index:
                 training = attrs.evolve(training, init_from=None)
             spacing = (
-                recipe.data.spacing * recipe.data.image_size / size
+                recipe.data.spacing * recipe.data.shape[0] / size
             )  # the same square in every phase
             data = attrs.evolve(recipe.data, image_size=size, spacing=spacing)
             found[f"phase_{size}"] = attrs.evolve(

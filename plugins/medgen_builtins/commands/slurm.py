@@ -17,6 +17,7 @@ import click
 from medgen import hookimpl
 from medgen.api.recipe import TableSettings
 from medgen.api.settings import field, settings
+from medgen.api.tables import size_text
 from medgen.api.value_checks import Check, between, ge
 from medgen.config.checks import require_equal_shares
 from medgen.errors import Problem, RecipeError, reason
@@ -211,7 +212,8 @@ def run_dir(recipe: Recipe) -> str:
         "mode": recipe.names["mode"],
         "strategy": recipe.names["strategy"],
         "name": recipe.run.name,
-        "size": recipe.data.image_size,
+        "size": size_text(recipe.data.image_size),
+        "dimensions": recipe.data.axes,
         "timestamp": "\0",
     }
     folder = str(recipe.run.root / recipe.run.folder.format(**names))

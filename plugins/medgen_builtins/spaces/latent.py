@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from medgen import Mode, Problem, Space, SpaceSettings, field, ge, hookimpl, settings
+from medgen.api.tables import sides, size_text
+from medgen.config.checks import slices_only
 
 if TYPE_CHECKING:
     import torch
@@ -42,9 +44,14 @@ class Latent(SpaceSettings):
             what = "is on, but latents are made once, before training, and cannot be changed"
             yield Problem("data.augment", what, "Remove it, or train in pixels")
         size, wanted = recipe.data.image_size, self.masks == "encode"
-        if size % self.factor:
-            what = f"got {size}, expected a multiple of space.latent.factor = {self.factor}"
+        if any(side % self.factor for side in sides(size)):
+            what = (
+                f"got {size_text(size)}, expected a multiple of space.latent.factor = {self.factor}"
+            )
             yield Problem("data.image_size", what, "Change one of them")
+        yield from slices_only(
+            recipe, "space.latent", "Use [space.pixel] or [space.space_to_depth]"
+        )
         if wanted and self.mask_checkpoint is None:
             what = "missing, expected a path, as space.latent.masks is encode"
             yield Problem("space.latent.mask_checkpoint", what, "Give one")

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from medgen import Draws, Mode, Problem, Space, SpaceSettings, field, ge, hookimpl, settings
+from medgen.api.tables import sides, size_text
 
 if TYPE_CHECKING:
     import torch
@@ -18,8 +19,8 @@ medgen_api = 1
 
 @settings
 class SpaceToDepth(SpaceSettings):
-    """Blocks of pixels as channels of one pixel: lossless, and factor^2 times fewer positions to
-    compute.
+    """Blocks of pixels as channels of one pixel: lossless, and factor^2 times (in volumes factor^3)
+    fewer positions to compute.
     """
 
     factor: int = field(2, help="px, edge of a block", check=ge(1))
@@ -30,8 +31,8 @@ class SpaceToDepth(SpaceSettings):
 
     def check(self, recipe: Recipe) -> Iterator[Problem]:
         size = recipe.data.image_size
-        if size % self.factor:
-            what = f"got {size}, expected a multiple of space.space_to_depth.factor = {self.factor}"
+        if any(side % self.factor for side in sides(size)):
+            what = f"got {size_text(size)}, expected a multiple of space.space_to_depth.factor = {self.factor}"
             yield Problem("data.image_size", what, "Change one of them")
 
     def build(self, mode: Mode, device: torch.device, axes: int = 2) -> SpaceToDepthSpace:
