@@ -71,7 +71,10 @@ def _train(where: Path, data: Path, options: argparse.Namespace, policy: dict[st
         "callbacks.tensorboard=false", f"callbacks.progress.every_steps={options.warm}", f"run.dir={where}",
     )  # fmt: skip
     # medgen sets the policy where nobody has, so the other one is torch's by its own name
-    start = "import sys; from medgen import cli, surroundings; surroundings.prepare = lambda: None; cli.main(sys.argv[1:])"
+    start = (
+        "import sys; from medgen.system import surroundings; surroundings.prepare = lambda: None; "
+        "from medgen.cli.main import main; main(sys.argv[1:])"
+    )
     command = [sys.executable, "-c", start, "train", str(ROOT / "recipes/demo_bravo.toml"), *given]
     subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
     lines = [json.loads(line) for line in (where / "metrics.jsonl").read_text().splitlines()]

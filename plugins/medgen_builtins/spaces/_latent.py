@@ -114,15 +114,14 @@ class LatentSpace(Space):
         )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._images = self._restore(state["autoencoder"], self.mode.images, self.mode.channels)
+        self._images = self._restore(state["autoencoder"], self.mode.channels)
         if self.mask_checkpoint is not None and self.mode.condition:
-            names = self.mode.condition
-            self._masks = self._restore(state["mask_autoencoder"], names, len(names))
+            self._masks = self._restore(state["mask_autoencoder"], len(self.mode.condition))
 
     def _read(self, path: Path, key: str, names: Sequence[str], count: int) -> Codec:
         return _latent_autoencoder.read(
             path, f"space.latent.{key}", names, count, self.factor, self.device
         )
 
-    def _restore(self, state: Mapping[str, Any], names: Sequence[str], count: int) -> Codec:
-        return _latent_autoencoder.restore(state, names, count, self.factor, self.device)
+    def _restore(self, state: Mapping[str, Any], count: int) -> Codec:
+        return _latent_autoencoder.restore(state, count, self.factor, self.device)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from medgen.api.recipe import Recipe
 from medgen.config.recipe import from_toml
 from medgen.errors import CheckpointError, Problem, RecipeError
-from medgen.run import checkpoint
+from medgen.run import checkpoint, shared_weights
+from medgen.run.shared_weights import SharedWeights
 from medgen.run.weights import load_into
 
 if TYPE_CHECKING:
@@ -130,14 +131,10 @@ def read(
         raise RecipeError(
             Problem(key, 'got "", expected a checkpoint of an autoencoder', "Give one")
         )
-    found = next((path / name for name in NEWEST if (path / name).is_file()), path)
-    if found.is_dir():
-        fix = f"Give {key} a checkpoint of an autoencoder"
-        raise CheckpointError(Problem(found, f"has none of {', '.join(NEWEST)}", fix))
-    state = checkpoint.load(found)
-    codec = _build(
-        state["recipe"], state["averaged"] or state["network"], found, names, count, device
-    )
+    found = _find(path, key)
+    given = _weights(found)
+    fitting = None if given.any_image else names
+    codec = _build(given.recipe, given.weights, found, fitting, count, device)
     if codec.autoencoder.factor != factor:
         fits = codec.autoencoder.factor
         raise RecipeError(
@@ -150,11 +147,25 @@ def read(
     return codec
 
 
-def restore(
-    state: Mapping[str, Any], names: Sequence[str], count: int, factor: int, device: torch.device
-) -> Codec:
-    """Rebuild a codec from `Codec.state_dict`."""
-    codec = _build(state["recipe"], state["weights"], Path("autoencoder"), names, count, device)
+def _find(path: Path, key: str) -> Path:
+    """Return the file that `key` means: the best of a run's folder, or the path."""
+    found = next((path / name for name in NEWEST if (path / name).is_file()), path)
+    if found.is_dir():
+        fix = f"Give {key} a checkpoint of an autoencoder"
+        raise CheckpointError(Problem(found, f"has none of {', '.join(NEWEST)}", fix))
+    return found
+
+
+def _weights(path: Path) -> SharedWeights:
+    if path.suffix == shared_weights.SUFFIX:
+        return shared_weights.read(path)
+    state = checkpoint.load(path)
+    return SharedWeights(state["recipe"], state["averaged"] or state["network"], any_image=False)
+
+
+def restore(state: Mapping[str, Any], count: int, factor: int, device: torch.device) -> Codec:
+    """Rebuild a codec from `Codec.state_dict`. count: channels that it is for."""
+    codec = _build(state["recipe"], state["weights"], Path("autoencoder"), None, count, device)
     if codec.digest != state["digest"] or codec.autoencoder.factor != factor:
         raise ValueError("its autoencoder is not the one that it was trained with")
     for name in ("shift", "scale"):
@@ -166,13 +177,14 @@ def _build(
     text: str,
     weights: Mapping[str, Any],
     source: Path,
-    names: Sequence[str],
+    names: Sequence[str] | None,
     count: int,
     device: torch.device,
 ) -> Codec:
+    """names: those that the autoencoder must know; None: it knows these, or is for any."""
     recipe = _recipe(text, source)
     mode = recipe.mode.build()
-    if not _fits(mode, names):
+    if names is not None and not _fits(mode, names):
         what = f"an autoencoder of {', '.join(mode.images)}, but the recipe's mode has {', '.join(names)}"
         raise CheckpointError(Problem(source, what, "Use one of these, or one that pools them"))
     module = recipe.network.build(mode.channels, mode.channels, recipe.data.axes)

@@ -22,7 +22,9 @@ medgen_api = 1
 class Latent(SpaceSettings):
     """Latents of an autoencoder, encoded once; its weights are in every checkpoint."""
 
-    checkpoint: Path = field(help="checkpoint of an autoencoder, or the folder of its run")
+    checkpoint: Path = field(
+        help="checkpoint of an autoencoder, the folder of its run, or a file of export-weights"
+    )
     factor: int = field(
         4, help="pixels per latent pixel and side; must be that of the autoencoder", check=ge(1)
     )

@@ -3,7 +3,8 @@
 Covers: medgen_builtins.commands.demo.atlas, medgen_builtins.commands.demo.cohort,
 medgen_builtins.commands.demo.command,
 medgen_builtins.commands.demo.contrasts, medgen_builtins.commands.demo.disease,
-medgen_builtins.commands.demo.patient, medgen_builtins.commands.demo.tissue.
+medgen_builtins.commands.demo.patient, medgen_builtins.commands.demo.randomised,
+medgen_builtins.commands.demo.tissue.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from medgen_builtins.commands.demo.cohort import make_demo
 from medgen_builtins.commands.demo.contrasts import CONTRASTS
 from medgen_builtins.commands.demo.disease import grow
 from medgen_builtins.commands.demo.patient import make_patient, render
+from medgen_builtins.commands.demo.randomised import make_randomised
 from medgen_builtins.commands.demo.tissue import make_tissue
 from scipy import ndimage
 
@@ -188,3 +190,19 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="not an empty folder"):
         make_demo(tmp_path, 1)
     assert [path.name for path in tmp_path.iterdir()] == ["Mets_001"]
+
+
+@needs_nilearn
+def test_randomised_patients_have_contrasts_and_sizes_that_no_cohort_has() -> None:
+    """The same patient twice is the same; grey and white matter change places from image to image."""
+    patient, other = make_randomised(0, 1), make_randomised(0, 4)
+    again = make_randomised(0, 4)
+    assert all(np.array_equal(other[name], again[name]) for name in NAMES)
+    assert patient["seg"].shape != other["seg"].shape
+    assert other["seg"].any()
+    inside = other["bravo"] > 0
+    likeness = np.corrcoef([other[name][inside] for name in ("bravo", "t1_pre", "t1_gd", "flair")])
+    usual = make_patient(0, 1, Grid.of(COARSE))
+    head = usual["bravo"] > 0
+    alike = np.corrcoef([usual[name][head] for name in ("bravo", "t1_pre", "t1_gd", "flair")])
+    assert likeness.min() < alike.min()

@@ -30,13 +30,18 @@ medgen_api = 1
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same patients."
 )
-def demo(out: Path, patients: int, seed: int) -> None:
+@click.option(
+    "--randomised",
+    is_flag=True,
+    help="Draw contrast, noise, bias, skull and size of each head anew: to learn what holds for any sequence.",
+)
+def demo(out: Path, patients: int, seed: int, randomised: bool) -> None:
     """Write made-up patients with brain metastases to OUT: T1 before and after contrast, BRAVO,
     FLAIR and masks.
     """
     from medgen_builtins.commands.demo import command
 
-    command.write(out, patients, seed)
+    command.write(out, patients, seed, randomised)
 
 
 @hookimpl

@@ -10,8 +10,12 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from medgen.errors import Problem, RecipeError, StorageError
-from medgen_builtins.commands.demo.atlas import atlas_files
-from medgen_builtins.commands.demo.patient import write_patient
+from medgen_builtins.commands.demo.atlas import Grid, atlas_files
+from medgen_builtins.commands.demo.patient import make_patient, write_patient
+from medgen_builtins.commands.demo.randomised import make_randomised
+
+Job = tuple[Path, int, int, float, bool]
+"""A patient's folder, the cohort's seed, the patient's number, mm, and whether contrasts are drawn."""
 
 
 def make_demo(
@@ -21,13 +25,14 @@ def make_demo(
     workers: int | None = None,
     spacing: float = 2.0,
     advance: Callable[[], None] | None = None,
+    randomised: bool = False,
 ) -> list[Path]:
     """Write `out/Mets_001/{bravo,t1_pre,t1_gd,flair,seg}.nii.gz` and so on, and return the
     patients' folders.
 
-    Patient i is a function of (seed, i, spacing) alone, byte for byte. spacing: mm. advance: called
-    after each patient. Raises RecipeError without nilearn, for fewer than one patient, or if `out`
-    is not empty.
+    Patient i is a function of (seed, i, spacing, randomised) alone, byte for byte. spacing: mm.
+    randomised: see `make_randomised`. advance: called after each patient. Raises RecipeError
+    without nilearn, for fewer than one patient, or if `out` is not empty.
     """
     _check(out, patients, seed)
     atlas_files()
@@ -38,7 +43,7 @@ def make_demo(
             Problem(out, f"cannot be made ({error.strerror})", "Name another folder")
         ) from error
     folders = [out / f"Mets_{i:03d}" for i in range(1, patients + 1)]
-    jobs = [(folder, seed, i, spacing) for i, folder in enumerate(folders, start=1)]
+    jobs = [(folder, seed, i, spacing, randomised) for i, folder in enumerate(folders, start=1)]
     _write_all(jobs, min(workers or os.cpu_count() or 1, patients), advance or (lambda: None))
     return folders
 
@@ -58,12 +63,21 @@ def _check(out: Path, patients: int, seed: int) -> None:
         )
 
 
-def _write_all(
-    jobs: list[tuple[Path, int, int, float]], workers: int, advance: Callable[[], None]
-) -> None:
+def _write(job: Job) -> None:
+    folder, seed, index, spacing, randomised = job
+    if randomised:
+        volumes = make_randomised(seed, index)
+        grid = Grid(volumes["seg"].shape, spacing)
+    else:
+        grid = Grid.of(spacing)
+        volumes = make_patient(seed, index, grid)
+    write_patient(folder, volumes, grid)
+
+
+def _write_all(jobs: list[Job], workers: int, advance: Callable[[], None]) -> None:
     if workers == 1:
         for job in jobs:
-            write_patient(*job)
+            _write(job)
             advance()
         return
     # Not forked: the caller may draw its progress bar in a thread.
@@ -71,7 +85,7 @@ def _write_all(
         workers, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)
     ) as pool:
         try:
-            for done in as_completed([pool.submit(write_patient, *job) for job in jobs]):
+            for done in as_completed([pool.submit(_write, job) for job in jobs]):
                 done.result()
                 advance()
         except BaseException:

@@ -18,7 +18,7 @@ from medgen_builtins.commands.demo.atlas import (
     rotation,
     smooth_noise,
 )
-from medgen_builtins.commands.demo.tissue import Tissue, _distance_to
+from medgen_builtins.commands.demo.tissue import Tissue, distance_to
 
 MAX_LESIONS = 8
 
@@ -48,8 +48,8 @@ def draw_lesions(rng: Rng, grid: Grid, tissue: Tissue) -> list[Lesion]:
     junction = np.where(
         tissue.brain & (tissue.csf < 0.3), (4 * tissue.grey * tissue.white) ** 2 + 0.03, 0
     )
-    depth = _distance_to(~tissue.brain, grid)
-    away = _distance_to((tissue.csf > 0.6) & (depth > 20), grid)
+    depth = distance_to(~tissue.brain, grid)
+    away = distance_to((tissue.csf > 0.6) & (depth > 20), grid)
     lesions: list[Lesion] = []
     for radius in np.array(diameters) / 2:
         allowed = (depth > 0.75 * radius + 2.5) & (away > radius + 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,14 @@ def render(
     """One sequence in a scanner's units, 0 outside the brain: signal, point spread, receive field,
     Rician noise.
     """
+    signal = show(rng, contrast, tissue, disease, texture)
+    signal = ndimage.gaussian_filter(signal, contrast.blur / grid.spacing)
+    signal *= np.exp(0.09 * noise_field(rng, grid, 110))
+    return scan(rng, signal, contrast.noise, tissue.brain)
+
+
+def show(rng: Rng, contrast: Contrast, tissue: Tissue, disease: Disease, texture: Volume) -> Volume:
+    """The signal of each voxel, relative to white matter."""
     csf, grey = (level * rng.uniform(0.95, 1.05) for level in (contrast.csf, contrast.grey))
     signal = csf * tissue.csf + grey * tissue.grey + tissue.white
     signal += (1 - grey) / (TEMPLATE_WHITE - TEMPLATE_GREY) * tissue.detail * (1 - tissue.csf)
@@ -46,10 +55,13 @@ def render(
         (disease.core, contrast.core),
     ):
         signal += fraction * (level * rng.uniform(0.94, 1.06) * (1 + 0.08 * texture) - signal)
-    signal = ndimage.gaussian_filter(signal, contrast.blur / grid.spacing)
-    signal *= np.exp(0.09 * noise_field(rng, grid, 110))
-    real, imaginary = contrast.noise * rng.standard_normal((2, *grid.shape), dtype=np.float32)
-    measured = np.hypot(signal + real, imaginary) * rng.uniform(500, 1400) * tissue.brain
+    return signal
+
+
+def scan(rng: Rng, signal: Volume, noise: float, seen: NDArray[Any]) -> NDArray[np.int16]:
+    """Measure a signal with Rician noise, in a scanner's units; 0 where nothing is seen."""
+    real, imaginary = noise * rng.standard_normal((2, *signal.shape), dtype=np.float32)
+    measured = np.hypot(signal + real, imaginary) * rng.uniform(500, 1400) * seen
     scanned: NDArray[np.int16] = np.rint(measured).clip(0, np.iinfo(np.int16).max).astype(np.int16)
     return scanned
 
@@ -67,13 +79,9 @@ def make_patient(seed: int, index: int, grid: Grid) -> dict[str, NDArray[Any]]:
     return images | {"seg": disease.mask.astype(np.uint8)}
 
 
-def write_patient(folder: Path, seed: int, index: int, spacing: float) -> None:
-    """Make patient `index` and write it: the folder appears once it is complete."""
-    grid = Grid.of(spacing)
-    content = {
-        f"{name}.nii.gz": encode(volume, grid)
-        for name, volume in make_patient(seed, index, grid).items()
-    }
+def write_patient(folder: Path, volumes: Mapping[str, NDArray[Any]], grid: Grid) -> None:
+    """Write a patient's volumes: the folder appears once it is complete."""
+    content = {f"{name}.nii.gz": encode(volume, grid) for name, volume in volumes.items()}
     partial = folder.with_name(f".{folder.name}.partial")
     try:
         partial.mkdir()

@@ -29,7 +29,7 @@ def make_tissue(rng: Rng, grid: Grid, maps: Volume) -> Tissue:
     """
     grey, white, detail, brain = maps
     csf = (1 - grey - white).clip(0.004, 1)
-    depth = _distance_to(brain < 0.5, grid)
+    depth = distance_to(brain < 0.5, grid)
     ventricles = ndimage.gaussian_filter(
         ((csf > 0.5) & (depth > 18)).astype(np.float32), 3.5 / grid.spacing
     )
@@ -54,12 +54,12 @@ def _vessels(rng: Rng, grid: Grid, csf: Volume) -> Volume:
 
 def _skull_stripped(brain: Volume, grid: Grid, closing: float = 9.0, margin: float = 1.5) -> Mask:
     """The brain with its sulci filled and `margin` mm of CSF, as brain extraction leaves it."""
-    near = _distance_to(brain > 0.5, grid) < closing
-    stripped: Mask = _distance_to(~near, grid) > closing - margin
+    near = distance_to(brain > 0.5, grid) < closing
+    stripped: Mask = distance_to(~near, grid) > closing - margin
     return stripped
 
 
-def _distance_to(target: Mask, grid: Grid) -> Volume:
+def distance_to(target: Mask, grid: Grid) -> Volume:
     """From each voxel to the nearest one of `target`, mm."""
     distance: Volume = ndimage.distance_transform_edt(~target, sampling=grid.spacing).astype(
         np.float32
