@@ -33,7 +33,7 @@ AS_DRAWN = ("--max-area", 1, "--steps", 2, "--batch-size", 2)
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory, cohort) -> Path:
-    """A folder with `seg` and `bravo`: models of volumes after a few steps, previews and all."""
+    """A folder with `seg` and `bravo`: models of volumes after a few steps, `bravo` with previews."""
     from medgen.cli.main import main
 
     folder = tmp_path_factory.mktemp("volumes")
@@ -41,6 +41,7 @@ def models(tmp_path_factory, cohort) -> Path:
         patch.setenv("MEDGEN_CACHE", str(folder / "cache"))
         for mode in ("seg", "bravo"):
             given = (f"data.root={cohort}", *VOLUMES, "data.val_fraction=0.25")
+            given += ("callbacks.previews=false",) if mode == "seg" else ()
             with pytest.raises(SystemExit) as ended:
                 main(["train", f"{mode}_rflow_3d", *given, "training.steps=3", f"run.dir={folder / mode}"])  # fmt: skip
             assert not ended.value.code
@@ -146,7 +147,11 @@ def test_a_dry_run_of_volumes_says_what_they_take(medgen, cohort):
         (("data.crop=lesions",), 'data.dimensions: got 3, but data.crop = "lesions" is for slices'),
         (("space=latent", "space.latent.checkpoint=x"), "got 3, but space.latent is for slices"),
         (("callbacks.evaluation={}",), "got 3, but callbacks.evaluation is for slices"),
-        (('mode.bravo.numbers=["position"]',), "known of slices, and the samples are volumes"),
+        (
+            ('mode.bravo.numbers=["position"]',),
+            "known of whole slices alone, not of crops and volumes",
+        ),
+        (("data.augment.flip=0.5",), "got 3, but data.augment is for slices"),
         (("mode=insert", "data.crop=lesions"), "got 3, but mode.insert is for slices"),
     ],
 )

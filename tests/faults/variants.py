@@ -29,7 +29,13 @@ VARIANTS = {
         "network.unet.dropout=0.2",
         'mode.dual.numbers=["position", "lesion_size", "spacing", "contrast"]',
     ),
-    "bravo_rflow_3d": ("training.batch_size=2", "network.unet.dropout=0.2"),
+    "bravo_rflow_3d": (
+        'mode.images.images=["t1_pre", "t1_gd"]',  # a patient is two samples, as epochs are short
+        "mode.images.pooled=true",
+        "mode=images",
+        "training.batch_size=1",
+        "network.unet.dropout=0.2",
+    ),
     "vae_bravo": AUTOENCODER,
     "joint_rflow": (
         "data.lesion_only=false",
