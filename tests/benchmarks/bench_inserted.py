@@ -251,10 +251,10 @@ def _kid(
         rng = np.random.default_rng(seeds.derive(0, "bench_inserted", number))
         value = kernels.kid()
         found.append((value, *bootstrap.interval(kid, [people[1], people[number]], DRAWS, rng)))
-    (value, low, high), (other, least, most) = (np.array(each) * 1000 for each in found)
+    (value, low, high), (other, least, most) = (np.array(each) for each in found)
     told = f"made {low:.1f} to {high:.1f}, real {least:.1f} to {most:.1f}"
     beyond = "FAILS " if value > most else ""
-    yield ["KID of crops x 1000, against hosts'", f"{value:.1f}", "", f"{other:.1f}", beyond + told]
+    yield ["KID of crops, against hosts'", f"{value:.1f}", "", f"{other:.1f}", beyond + told]
 
 
 def _features(extractor: Any, group: Sequence[Lesion]) -> Array:

@@ -243,12 +243,12 @@ def test_a_lesion_is_scaled_in_its_diameter_and_keeps_its_contrast(
     data = DataSettings(root=donors, workers=1, val_fraction=0.0)
     library = lesions.collect(cases.find(data, ["flair"], masked=True), data, lambda _: None)
     lesion = library.lesions[-1]
-    moved = shapes.moved(lesion, (1.0, 1.0, 1.0), np.random.default_rng(0), False, scale)
-    assert moved.mask.sum() == pytest.approx(lesion.size * scale**3, rel=0.1)
+    moved = shapes.moved(lesion, (2.0, 2.0, 2.0), np.random.default_rng(0), False, scale)
+    assert moved.mask.sum() * 8 == pytest.approx(lesion.size * scale**3, rel=0.1)
     patch = moved.patch()
     assert patch.images is not None
     assert patch.clear is not None
-    around = patch.clear & grown(patch.mask, (1, 1, 1), lesions.RING) & ~patch.mask
+    around = patch.clear & grown(patch.mask, (2, 2, 2), lesions.RING) & ~patch.mask
     now = lesions.contrast(patch.images, patch.mask, around)
     assert now[0] == pytest.approx(lesion.contrast[0], rel=0.1)
 

@@ -26,7 +26,9 @@ from medgen.generation.insertion.places import SPREAD, Ground
 Array = np.ndarray[Any, np.dtype[Any]]
 
 ATTEMPTS = 16
-"""Real lesions that are tried for one that is wanted, at each scale."""
+"""Real lesions that are tried for one that is wanted; half of them at each smaller scale, as far
+around as the later half.
+"""
 SCALES = (1.0, 0.8, 0.64, 0.5)
 """Of the diameter of lesions, one after the other until one fits. Half of it is an eighth of the
 volume; of a smaller copy of a lesion the rim and the core would be thinner than those of real ones.
@@ -187,7 +189,7 @@ class Inserter:
         """Return the lesion, of a few that fit, most at home in its place; or why there is none."""
         found: list[Chosen] = []
         why = TOO_LARGE
-        for attempt in range(ATTEMPTS):
+        for attempt in range(0 if scale == 1 else ATTEMPTS // 2, ATTEMPTS):
             lesion, mirrored = pool[int(rng.integers(len(pool)))], bool(rng.integers(2))
             moved = shapes.moved(lesion, ground.case.spacing, rng, mirrored, scale)
             if not fits(self.painter, moved.mask, ground.case.spacing):

@@ -27,6 +27,8 @@ that plane.
 """
 REACH = 5.0
 """mm beyond a lesion's surroundings that are sampled with it."""
+BLURRED = 1000
+"""Voxels of the largest lesions whose contrast is noticeably lowered by sampling them anew."""
 SHARPEST = 1.5
 """Times at most that the contrast of a lesion is raised again, after sampling has lowered it."""
 NO_CONTRAST = 0.02
@@ -168,10 +170,12 @@ def _map(
 
 def _sharpened(images: Array, mask: Array, clear: Array, of: Moved) -> Array:
     """Give a lesion, `[channel, *size]`, the contrast to its surroundings that it had before it was
-    sampled anew, which blurs small ones.
+    sampled anew, which blurs small ones; larger ones than BLURRED stay as they are.
 
     Its differences from the level of the surroundings are multiplied, by at most SHARPEST.
     """
+    if np.count_nonzero(mask) > BLURRED:
+        return images
     around = clear & grown(mask, of.spacing, RING) & ~mask
     now = contrast(images, mask, around)
     for image, own, left in zip(images, of.lesion.contrast, now, strict=True):
