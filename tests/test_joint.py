@@ -34,7 +34,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a joint model after a few steps, measured in validation and shown."""
+    """The folder of a joint model after a few steps, given numbers, measured in validation and shown."""
     from medgen.cli.main import main
 
     folder = tmp_path_factory.mktemp("joint")
@@ -42,7 +42,8 @@ def run(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     measured = ("callbacks.evaluation.every=1", "callbacks.evaluation.count=8")
     length = ("training.steps=4", "training.epoch_steps=2", "callbacks.evaluation.steps=2")
     small = (*TINY, *SMALL[:2], "callbacks.tensorboard=false", f"data.root={people}")
-    given = ("train", "joint_rflow", *small, *shown, *measured, *length, f"run.dir={folder}/run")
+    known = ('mode.images.numbers=["position","lesion_size"]', f"run.dir={folder}/run")
+    given = ("train", "joint_rflow", *small, *shown, *measured, *length, *known)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEDGEN_CACHE", str(folder / "cache"))
         patch.setattr(obedience, "STEPS", 4)
@@ -123,6 +124,23 @@ def test_the_manifest_says_what_decides_a_pair_and_what_its_lesions_are(run, med
     assert (header["max_area"], header["max_attempts"], header["seed"]) == (1.0, 10, 0)
     assert [set(line["files"]) for line in lines] == [{"bravo", "seg"}] * 5
     assert all(line["lesions"]["count"] > 0 and "outside" in line["lesions"] for line in lines)
+
+
+def test_a_line_has_the_numbers_that_image_and_mask_were_given_together(
+    run, model, medgen, tmp_path
+):
+    result = generate(medgen, run, tmp_path, "--position", "0.4..0.6")
+    assert result.code == 0, result.err
+    header, *lines = entries(tmp_path)
+    assert header["position"] == [0.4, 0.6]
+    masks = JointMasks(model, 0, STEPS, 1.0, 1, (0.4, 0.6))
+    drawn = [number for block in range(3) for number in masks.block(pair_of(block)).numbers]
+    assert [line["numbers"] for line in lines] == drawn[:5]
+    assert all(0.4 <= line["numbers"]["position"] <= 0.6 for line in lines)
+
+
+def pair_of(block: int) -> range:
+    return range(block * BATCH, (block + 1) * BATCH)
 
 
 def test_a_pair_is_the_same_alone_in_shards_and_after_others(run, medgen, tmp_path):
