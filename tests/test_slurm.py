@@ -1,4 +1,7 @@
-"""Jobs of a cluster, with commands that only say what they were asked: what is saved goes on, all else ends."""
+"""Jobs of a cluster, with commands that only say what they were asked: what is saved goes on, all else ends.
+
+Covers: medgen_builtins.commands._slurm_submission.
+"""
 
 from __future__ import annotations
 

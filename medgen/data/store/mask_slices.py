@@ -99,14 +99,8 @@ def open_masks(
         for each, head in zip(wanted, patient_heads.find(sought, cache), strict=True)
     ]
     content = digests([source.path for job in jobs for source in job.sources], cache)
-    what = [
-        (
-            [(content[source.path], source.labels) for source in job.sources],
-            job.head.low,
-            job.head.high,
-        )
-        for job in jobs
-    ]
+    files = [[(content[source.path], source.labels) for source in job.sources] for job in jobs]
+    what = [(file, job.head.low, job.head.high) for file, job in zip(files, jobs, strict=True)]
     where = [settings.axis] if settings.axes == 2 else ["volumes"]
     how = [FORMAT, *where, *size, grid.spacing[0], settings.nan, list(names)]
     key = hashlib.sha256(json.dumps([how, what]).encode()).hexdigest()[:32]

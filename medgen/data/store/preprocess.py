@@ -171,10 +171,9 @@ def _collect(
     shares = np.stack([one.share for one in each])
     shown = shares.any(axis=0) if images else np.ones(shares.shape[1], bool)
     position = np.flatnonzero(shown if only is None else only)
-    each_axis = tuple(range(1, 1 + len(plane.shape)))
-    area = [np.count_nonzero(mask.stack[position], axis=each_axis) for mask in masks]
-    each_lost = [(number, loss) for number, mask in enumerate(masks) for loss in mask.lost]
-    lost = [(number, loss.area, loss.needs) for number, loss in each_lost]
+    axes = tuple(range(1, 1 + len(plane.shape)))
+    area = [np.count_nonzero(mask.stack[position], axis=axes) for mask in masks]
+    lost = [(n, loss.area, loss.needs) for n, mask in enumerate(masks) for loss in mask.lost]
     return Slices(
         stacks=[one.stack[position] for one in each],
         position=position.astype(np.int32),

@@ -207,8 +207,7 @@ def open_store(
     progress: Progress | None = None,
     cache: Path | None = None,
 ) -> SliceStore:
-    """Open the slices or volumes of a cohort, made from the scans by several processes the first
-    time.
+    """Open the slices or volumes of a cohort, first made from its scans by several processes.
 
     progress: called with the steps done and their number, two for each patient. cache: the folder
     for stores, `$MEDGEN_CACHE` or the user's cache folder if not given. Raises `DataError` with a

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +18,8 @@ from medgen.api.settings import field, settings
 from medgen.api.tables import size_text
 from medgen.api.value_checks import Check, between, ge
 from medgen.config.checks import require_equal_shares
-from medgen.errors import Problem, RecipeError, reason
+from medgen.errors import Problem, RecipeError
+from medgen_builtins.commands._slurm_submission import submit_job
 
 if TYPE_CHECKING:
     from medgen.api.recipe import Recipe
@@ -36,8 +35,6 @@ REPORTED = (
     ' echo "medgen: job $SLURM_JOB_ID: slurm.setup: $BASH_COMMAND: exit code $code. The job goes on." >&2\' ERR',
 )
 """Shell that reports a failure of `slurm.setup`."""
-OF_THE_CLUSTER = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_TIME_FORMAT")
-"""Variables that may belong to another job."""
 
 
 _WORD = Check(
@@ -130,7 +127,7 @@ def slurm(recipe: str, overrides: tuple[str, ...], layers: tuple[str, ...], subm
     loaded = load(recipe, overrides, layers)
     check(loaded)
     text = script(loaded, given)
-    click.echo(_submit(text) if submit else text, nl=False)
+    click.echo(submit_job(text) if submit else text, nl=False)
 
 
 def check(recipe: Recipe) -> None:
@@ -231,39 +228,6 @@ def body() -> str:
     )
     text = (folder / "train.slurm").read_text(encoding="utf-8")
     return text[text.index(BODY) + 1 :]
-
-
-def _submit(text: str) -> str:
-    try:
-        done = subprocess.run(
-            ["sbatch"], input=text, capture_output=True, text=True, env=_own_environment()
-        )
-    except OSError as error:
-        raise RecipeError(
-            Problem("sbatch", reason(error), "Submit on a machine that has Slurm")
-        ) from None
-    if done.returncode:
-        said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise RecipeError(
-            Problem(
-                "sbatch",
-                f"refused the job ({said.rstrip('.')})",
-                "Change the recipe's table [slurm]",
-            )
-        )
-    return done.stdout
-
-
-def _own_environment() -> dict[str, str]:
-    """Return the environment without the variables of the job that `--submit` runs in."""
-    own = dict(os.environ)
-    if "SLURM_JOB_ID" in own:
-        own = {
-            name: own[name]
-            for name in own
-            if not name.startswith("SLURM_") or name in OF_THE_CLUSTER
-        }
-    return own
 
 
 @hookimpl
