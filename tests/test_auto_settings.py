@@ -9,13 +9,14 @@ from pathlib import Path
 import attrs
 import pytest
 import torch
+from faults.variants import SMALL
 
 from medgen.config.recipe import load
 from medgen.errors import StoppedError
 from medgen.generation import pair_writer
 from medgen.run import auto_settings, checkpoint, folder
 from medgen.run.assemble import assemble
-from medgen.training import sampling, session
+from medgen.training import dry_run, sampling, session
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 INTEL = "processor\t: 0\nmodel name\t: Intel(R) Xeon(R)\nflags\t\t: fpu avx512f avx512_vnni {}\nbugs\t\t: spectre_v1\n"
@@ -37,7 +38,7 @@ def machine(monkeypatch, tmp_path):
 @pytest.fixture
 def auto(tiny):
     """The overrides of a tiny recipe that leaves its precision to medgen."""
-    return tuple(each for each in tiny if not each.startswith("training.precision"))
+    return (*(each for each in tiny if not each.startswith("training.precision")), *SMALL)
 
 
 def precision(where: Path) -> str:
@@ -99,8 +100,9 @@ def test_recipes_that_come_along_leave_it_to_the_machine(name, medgen):
         assert 'precision = "auto"' in shown
 
 
-def test_the_first_line_says_what_was_chosen_and_why(machine, auto, medgen, tmp_path):
+def test_the_first_line_says_what_was_chosen_and_why(machine, auto, medgen, tmp_path, monkeypatch):
     """Point 31."""
+    monkeypatch.setattr(dry_run, "MEASURED", 0.0)
     result = medgen("train", "bravo_rflow", *auto, "training.steps=1", f"run.dir={tmp_path}/run")
     assert result.out.splitlines()[0] == "device   cpu, in fp32, as the CPU has no units for bf16"
     assert json.loads((tmp_path / "run/metadata.json").read_text())["precision"] == "fp32"
@@ -157,7 +159,7 @@ def test_another_precision_than_it_began_with_is_refused(machine, auto, medgen, 
 
 def test_auto_finds_only_a_run_of_its_own_recipe(machine, auto, tiny):
     recipe = load("bravo_rflow", auto)
-    made = load("bravo_rflow", tiny)
+    made = load("bravo_rflow", (*tiny, *SMALL))
     assert folder.identity(auto_settings.fill(recipe, {"precision": "fp32"})) == folder.identity(
         made
     )

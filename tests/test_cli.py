@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 import pytest
+from faults.forkserver import HANG
 
 from medgen.cli import main
 from medgen.cli.main import cli
@@ -74,7 +75,7 @@ def test_a_process_that_is_still_in_a_group_ends_at_once_with_its_code(destroys:
     """To leave a group in order, all ranks would have to be there, and one may have died."""
     script = IN_A_GROUP.format(name="grouped", destroys=destroys)
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=HANG
     )
     assert done.returncode == 9, done.stderr
     assert done.stdout.splitlines() == ["result", *["left in order"] * destroys]

@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from faults.forkserver import HANG
 
 from medgen.config.containment import contained
 from medgen.config.plugin_hooks import BrokenPluginError
@@ -89,7 +90,7 @@ def medgen_with(
     command = [sys.executable, "-m", "medgen", *words]
     environment = {**os.environ, "PYTHONPATH": paths}
     return subprocess.run(
-        command, capture_output=True, text=True, env=environment, cwd=folder, timeout=120
+        command, capture_output=True, text=True, env=environment, cwd=folder, timeout=HANG
     )
 
 

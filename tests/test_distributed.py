@@ -80,12 +80,12 @@ def measured(folder):
     ],
 )
 def test_two_ranks_have_the_losses_of_one_process_at_each_step(name, server, tiny, tmp_path):
-    common = (name, *tiny, *SMALL, *VARIANTS[name], "training.steps=20")
+    common = (name, *tiny, *SMALL, *VARIANTS[name], "training.steps=10")
     assert server.run("train", *common, f"run.dir={tmp_path}/one").code == 0
     first, second = ranks.run(server, "train", *common, f"run.dir={tmp_path}/two")
     assert (first.code, second.code, second.out + second.err) == (0, 0, ""), first.err + second.err
     one, two = measured(tmp_path / "one"), measured(tmp_path / "two")
-    assert len(one) > 20 * 3
+    assert len(one) > 10 * 3
     assert one.keys() == two.keys()
     assert list(two.values()) == pytest.approx(list(one.values()), rel=1e-5)
     assert list((tmp_path / "two").glob(".rank-*")) == []
@@ -106,7 +106,7 @@ def test_a_run_goes_on_with_another_number_of_ranks(server, tiny, tmp_path):
     assert list(other.values()) == pytest.approx(list(one.values()), rel=1e-3)
 
 
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_ranks_that_were_stopped_and_resumed_equal_those_that_were_not(
     count, server, tiny, tmp_path
 ):
@@ -164,7 +164,7 @@ def test_a_sum_over_the_ranks_does_not_depend_on_what_else_is_summed(server, tmp
     ("name", "kinds"),
     [("bravo_rflow", {"samples", "trajectory"}), ("vae_bravo", {"reconstructions"})],
 )
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_ranks_share_the_previews_and_make_those_of_one_process(
     count, name, kinds, server, tiny, tmp_path
 ):
@@ -212,6 +212,7 @@ def counting(rank: int, folder: Path) -> None:
     Previewing._rows = rows
 
 
+@pytest.mark.slow
 def test_two_nodes_train_together(tiny, tmp_path):
     """Two agents of torchrun on one machine, each with a rank."""
     port = ranks.free_port()

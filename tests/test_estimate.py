@@ -177,6 +177,7 @@ def quick_with_room(size: float) -> None:
     device_memory.room = lambda device: size
 
 
+@pytest.mark.slow
 def test_what_is_said_to_fit_does_fit(tiny, tmp_path) -> None:
     """Real steps on the CPU: such a batch takes the memory that there is, and not much less."""
     server = Server(tmp_path)

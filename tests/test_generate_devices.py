@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -25,7 +26,7 @@ from faults.forkserver import HANG, Server
 from faults.ranks import gone, supervised
 from faults.test_generation import BATCH, command, files, pair_folders
 
-from medgen.errors import MedgenError, Problem, RecipeError, StoppedError
+from medgen.errors import MedgenError, Problem, RankError, RecipeError, StoppedError
 from medgen.generation import workers
 from medgen.generation.indices import Indices
 from medgen.generation.workers import GenerateWorkers
@@ -42,7 +43,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Server:
     return Server(tmp_path_factory.mktemp("logs"))
 
 
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_ranks_make_the_pairs_that_one_process_would(
     count: int, server: Server, trained: Path, tmp_path: Path
 ) -> None:
@@ -104,6 +105,7 @@ def wait_for_pairs(process: subprocess.Popen[str], out: Path, count: int) -> Non
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_ends_all_and_the_same_command_goes_on(
     server: Server, trained: Path, tmp_path: Path
 ) -> None:
@@ -184,6 +186,12 @@ def test_a_signal_before_any_worker_could_answer_is_a_stop(makers: GenerateWorke
         match=r"^out: stopped by SIGUSR1, every pair there is whole\. Continue: medgen",
     ):
         makers._judge([(0, failure(-signal.SIGUSR1)), (1, failure(-signal.SIGTERM))])
+
+
+def test_a_killed_worker_is_named_with_the_command_that_goes_on(makers: GenerateWorkers) -> None:
+    what = "out: rank 1 (pid 7) was killed by SIGKILL, every pair there is whole. Continue: medgen generate"
+    with pytest.raises(RankError, match=f"^{re.escape(what)}"):
+        makers._judge([(1, failure(-signal.SIGKILL))])
 
 
 def test_a_signal_that_came_too_late_is_none(makers: GenerateWorkers) -> None:

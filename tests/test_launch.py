@@ -8,10 +8,12 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from faults.forkserver import HANG
 
 from medgen.generation import workers
 from medgen.ranks import agent, supervisor
@@ -79,6 +81,45 @@ def test_environment_logging_and_signals_are_as_before(kind, fails, tmp_path, mo
         assert work() == 0
     assert surroundings() == before
     assert Meeting.ended == ended + 1
+
+
+class Waiting(Agent):
+    """One whose workers end with the number of a signal, and that hears one itself meanwhile."""
+
+    WORKER = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
+print(flush=True)
+while True:
+    time.sleep(1)
+"""
+
+    def __init__(self) -> None:
+        words = [sys.executable, "-c", self.WORKER]
+        self.workers = [subprocess.Popen(words, stdout=subprocess.PIPE) for _ in range(2)]
+
+    def get_worker_group(self) -> object:
+        group = super().get_worker_group()
+        group.workers = [type("Worker", (), {"id": each.pid}) for each in self.workers]
+        return group
+
+    def run(self) -> object:
+        for each in self.workers:
+            each.stdout.readline()
+        os.kill(os.getpid(), signal.SIGTERM)
+        try:
+            self.codes = [each.wait(HANG) for each in self.workers]
+        finally:
+            for each in self.workers:
+                each.kill()
+        return type("Result", (), {"failures": {}})
+
+
+def test_a_signal_reaches_every_worker(tmp_path, monkeypatch):
+    monkeypatch.setattr(agent, "make_agent", lambda *_: Waiting())
+    starts = supervisor.Supervisor(["train"], 2, tmp_path)
+    assert starts.run() == 0
+    assert starts.agent.codes == [signal.SIGTERM, signal.SIGTERM]
 
 
 def test_a_python_that_cannot_be_run_is_told_in_one_line(tiny, medgen, tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faults.forkserver import HANG
 
 from medgen.config import compatibility
 from medgen.config.recipe import from_toml, load, public_toml
@@ -67,7 +68,7 @@ class Cluster:
     def run(self, script: Path, *words: str, **more: object) -> tuple[int, str]:
         """The exit status and stderr of a job."""
         process = self.start(script, *words, **more)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=HANG)
         return process.returncode, said
 
     def asked(self, name: str) -> list[str]:
@@ -76,7 +77,7 @@ class Cluster:
         return log.read_text().splitlines() if log.exists() else []
 
     def wait_for(self, name: str) -> None:
-        limit = time.monotonic() + 20
+        limit = time.monotonic() + HANG
         while not (self.logs / name).exists():
             assert time.monotonic() < limit, f"never {name}"
             time.sleep(0.01)
@@ -169,7 +170,7 @@ def test_a_signal_to_the_shell_reaches_medgen_and_the_shell_waits_until_it_has_s
     process = cluster.start(SCRIPTS[name], "x")
     cluster.wait_for("ready")
     process.send_signal(signal.SIGUSR1)
-    assert process.wait(20) == 75
+    assert process.wait(HANG) == 75
     assert cluster.asked("signals") == ["USR1", "saved"]
     assert cluster.asked("scontrol") == [f"requeue {JOB}"]
 
@@ -177,14 +178,16 @@ def test_a_signal_to_the_shell_reaches_medgen_and_the_shell_waits_until_it_has_s
 @pytest.mark.row("S5")
 def test_several_signals_to_the_shell_do_not_make_it_leave_its_child(cluster: Cluster) -> None:
     cluster.replace(
-        "medgen", "trap : USR1; touch $LOGS/ready; for _ in $(seq 20); do sleep 0.05; done; exit 6"
+        "medgen",
+        "trap : USR1; touch $LOGS/ready; until [ -e $LOGS/enough ]; do sleep 0.05; done; exit 6",
     )
     process = cluster.start(SCRIPTS["train"], "x")
     cluster.wait_for("ready")
     for _ in range(5):
         process.send_signal(signal.SIGUSR1)
         time.sleep(0.05)
-    assert process.wait(20) == 6
+    (cluster.logs / "enough").touch()
+    assert process.wait(HANG) == 6
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -199,7 +202,7 @@ def test_a_job_that_is_cancelled_stays_so_although_all_is_saved(
     time.sleep(0.3)
     assert process.poll() is None, "it left its child"
     os.kill(int(cluster.asked("pid")[0]), signal.SIGTERM)  # as Slurm does: each of them gets one
-    assert process.wait(20) == 75
+    assert process.wait(HANG) == 75
     assert cluster.asked("signals") == ["TERM"]
     assert cluster.asked("scontrol") == []
     assert process.stderr

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faults.forkserver import HANG
 
 from medgen.cli.main import guarded
 from medgen.errors import Problem, StoppedError
@@ -97,7 +98,7 @@ def test_a_disk_that_was_full_for_a_moment_takes_the_log_again(tmp_path, monkeyp
 
 def run(words: list[str], shell: str) -> subprocess.CompletedProcess[str]:
     command = f'"{sys.executable}" -m medgen {" ".join(words)} {shell}'
-    return subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
+    return subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=HANG)
 
 
 @pytest.mark.parametrize(

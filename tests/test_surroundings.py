@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import subprocess
 import sys
@@ -45,6 +46,23 @@ def homeless(monkeypatch, tmp_path):
     file_memo._temporary.cache_clear()
 
 
+def test_a_user_id_without_a_name_gets_one_for_those_that_ask(monkeypatch):
+    """Point 3: as monai and torch do while they are imported."""
+
+    def nobody(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    for name in NAMES:
+        monkeypatch.setenv(name, "")  # and is as before after the test
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    with pytest.raises((KeyError, OSError)):
+        getpass.getuser()
+    surroundings.prepare()
+    assert getpass.getuser() == f"uid{os.getuid()}"
+
+
+@pytest.mark.slow
 def test_a_user_id_without_a_name_can_import_what_training_needs():
     """Point 3."""
     environment = {key: value for key, value in os.environ.items() if key not in (*NAMES, "HOME")}

@@ -48,7 +48,13 @@ def stop_after(steps, patch):
     patch.setattr(Trainer, "step", stopping)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name == "bravo_rflow" else pytest.mark.slow)
+        for name in VARIANTS
+    ],
+)
 def test_three_steps_and_three_resumed_equal_six(name, medgen, tiny, tmp_path, monkeypatch):
     common = (*tiny, *VARIANTS[name], "callbacks.previews=false", "training.steps=6")
     assert medgen("train", name, *common, f"run.dir={tmp_path}/whole").code == 0

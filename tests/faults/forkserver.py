@@ -26,6 +26,7 @@ PRELOAD = [
     "nibabel",
     "medgen.training.validation",
     *sorted({entry.value for entry in entry_points(group="medgen")}),
+    "faults.frozen",
 ]
 
 

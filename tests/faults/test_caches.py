@@ -116,8 +116,9 @@ def flip(path: Path, bit: int) -> None:
     path.write_bytes(data)
 
 
+@pytest.mark.parametrize("bits", [30, pytest.param(150, marks=pytest.mark.slow)])
 @pytest.mark.row("C1")
-def test_no_flipped_bit_and_no_cut_in_a_store_is_read(scans, cache, capsys):
+def test_no_flipped_bit_and_no_cut_in_a_store_is_read(bits, scans, cache, capsys):
     """A bit changed anywhere in a store, or a part of a file missing: it is made again, once, with a warning."""
     expected = everything(opened(wanted(scans), cache))
     random, made = np.random.default_rng(0), []
@@ -134,7 +135,7 @@ def test_no_flipped_bit_and_no_cut_in_a_store_is_read(scans, cache, capsys):
 
     store_module.build = restore
     try:
-        for name in [*files] * 3 + ["index.npz"] * 150:
+        for name in [*files] * 3 + ["index.npz"] * bits:
             made.clear()
             flip(store / name, int(random.integers(len(files[name]) * 8)))
             assert everything(opened(wanted(scans), cache)) == expected

@@ -23,6 +23,7 @@ from faults.variants import SMALL, overrides
 from medgen.run import checkpoint, run, saving
 
 SHORT = (*SMALL, "training.val_batches=1", "callbacks.progress.every_steps=7")
+PLAIN = (*SHORT, "training.warmup_steps=5")
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def server(tmp_path):
 
 @pytest.fixture
 def common(tiny):
-    return ("bravo_rflow", *tiny, *SHORT, "training.warmup_steps=5")
+    return ("bravo_rflow", *tiny, *PLAIN)
 
 
 # Killed
@@ -49,9 +50,9 @@ EVERY = (
 @pytest.mark.parametrize(
     ("count", "name"),
     [
-        (15, "bravo_rflow"),
-        (8, "vae_bravo"),
-        (8, "bravo_rflow_latent"),
+        (6, "bravo_rflow"),
+        (4, "vae_bravo"),
+        (4, "bravo_rflow_latent"),
         pytest.param(1000, "bravo_rflow", marks=pytest.mark.slow),
         pytest.param(100, "vae_bravo", marks=pytest.mark.slow),
         pytest.param(100, "insert_rflow", marks=pytest.mark.slow),
@@ -173,23 +174,35 @@ def die_in_save(point: str, save: int) -> None:
     os.fsync, os.link, os.replace, Path.unlink = fsync, link, replace, prune
 
 
+TWICE = ("training.steps=4", "training.epoch_steps=2", "callbacks.checkpoints.every_epochs=1")
+TWICE += ("callbacks.checkpoints.keep=1",)
+
+
+@pytest.fixture(scope="module")
+def whole(train, tmp_path_factory):
+    """A run of two epochs of which the newest is kept, that nothing disturbed."""
+    return train(tmp_path_factory.mktemp("undisturbed") / "whole", "bravo_rflow", (*PLAIN, *TWICE))
+
+
 # saves: 1 at the start, then best, epoch, latest of the first epoch, and of the second; only epochs are pruned
 @pytest.mark.parametrize(
-    ("point", "save"), [(p, n) for p in POINTS for n in ((6,) if p == "prune" else (4, 7))]
+    ("point", "save"),
+    [
+        *((point, 6 if point == "prune" else 7) for point in POINTS),
+        *(pytest.param(p, 4, marks=pytest.mark.slow) for p in POINTS if p != "prune"),
+    ],
 )
 @pytest.mark.row("K2")
 def test_a_run_that_is_killed_inside_a_save_has_the_old_checkpoint_or_the_new_one(
-    point, save, server, common, tmp_path
+    point, save, server, common, whole, tmp_path
 ):
-    options = ("training.steps=4", "training.epoch_steps=2", "callbacks.checkpoints.every_epochs=1")
-    options += ("callbacks.checkpoints.keep=1", f"run.dir={tmp_path}/r", "training.val_batches=1")
-    assert server.run("train", *common, *options, f"run.dir={tmp_path}/whole").code == 0
+    options = (*TWICE, f"run.dir={tmp_path}/r")
     assert server.run("train", *common, *options, hook=die_in_save, given=(point, save)).code == 137
     checkpoint.load(tmp_path / "r/latest.pt")
     assert server.run("train", "--resume", tmp_path / "r").code == 0
-    assert differences(tmp_path / "whole", tmp_path / "r") == []
+    assert differences(whole, tmp_path / "r") == []
     assert sorted(path.name for path in (tmp_path / "r").glob("*.pt")) == sorted(
-        path.name for path in (tmp_path / "whole").glob("*.pt")
+        path.name for path in whole.glob("*.pt")
     )
     assert list((tmp_path / "r").glob(".tmp-*")) == []
 
@@ -197,17 +210,17 @@ def test_a_run_that_is_killed_inside_a_save_has_the_old_checkpoint_or_the_new_on
 # Damaged
 
 
+@pytest.fixture(scope="module")
+def once(train, tmp_path_factory):
+    options = ("training.steps=4", "callbacks.checkpoints.every_steps=1")
+    options += ("training.validate_every=0",)
+    return train(tmp_path_factory.mktemp("once") / "trained", "bravo_rflow", (*PLAIN, *options))
+
+
 @pytest.fixture
-def trained(medgen, common, tmp_path):
-    folder = tmp_path / "trained"
-    options = (
-        "training.steps=4",
-        "callbacks.checkpoints.every_steps=1",
-        "training.validate_every=0",
-    )
-    result = medgen("train", *common, *options, f"run.dir={folder}")
-    assert result.code == 0, result.err
-    return folder
+def trained(once, tmp_path):
+    """A run of four steps, for each test a copy of its own."""
+    return shutil.copytree(once, tmp_path / "trained")
 
 
 DAMAGES = {

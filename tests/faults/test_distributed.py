@@ -27,17 +27,15 @@ SHORT = (*SMALL, "training.validate_every=0", "callbacks.checkpoints.every_steps
 ENDLESS = ("training.steps=1000000", "training.schedule=constant")
 
 
-@pytest.fixture
-def server(tmp_path):
-    return Server(tmp_path)
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    return Server(tmp_path_factory.mktemp("logs"))
 
 
 @pytest.fixture
-def common(tiny, server, tmp_path):
+def common(tiny, medgen, tmp_path):
     given = ("bravo_rflow", *tiny, *SHORT)
-    assert (
-        server.run("data", "prepare", *given).code == 0
-    )  # else the first rank of the first test tells of that
+    assert medgen("data", "prepare", *given).code == 0  # else a first rank tells of that
     return ("train", *given, f"run.dir={tmp_path}/r")
 
 
@@ -69,7 +67,7 @@ def stop_at(rank: int, step: int) -> None:
 
 def goes_on_as_if_nothing_had_been(common, server, tmp_path):
     """For some steps more, wherever it ended, which nobody can foresee."""
-    until = checkpoint.load(tmp_path / "r/latest.pt")["position"]["step"] + 15
+    until = checkpoint.load(tmp_path / "r/latest.pt")["position"]["step"] + 3
     for words in (
         (*common, *ENDLESS, f"run.dir={tmp_path}/whole"),
         ("train", "--resume", tmp_path / "r"),
@@ -104,7 +102,9 @@ def test_a_killed_rank_ends_all_and_the_run_goes_on_to_the_same_end(common, serv
     goes_on_as_if_nothing_had_been(common, server, tmp_path)
 
 
-@pytest.mark.parametrize(("count", "killed"), [(2, 0), (2, 1), (3, 1)])
+@pytest.mark.parametrize(
+    ("count", "killed"), [(2, 0), pytest.param(2, 1, marks=pytest.mark.slow), (3, 1)]
+)
 @pytest.mark.row("D1")
 def test_without_a_supervisor_one_that_is_left_names_the_killed_rank(
     count, killed, common, server, tmp_path
@@ -233,6 +233,7 @@ def test_a_signal_to_one_rank_stops_all_at_the_same_step(told, common, server, t
     assert [json.loads(line)["step"] for line in lines] == list(range(1, step + 1))
 
 
+@pytest.mark.slow
 @pytest.mark.row("D4")
 def test_a_signal_to_the_supervisor_reaches_its_ranks_and_the_run_goes_on_with_as_many(
     common, server, tmp_path
@@ -247,7 +248,7 @@ def test_a_signal_to_the_supervisor_reaches_its_ranks_and_the_run_goes_on_with_a
     goes_on_as_if_nothing_had_been(common, server, tmp_path)
 
 
-def slow(rank: int, timeout: float, seconds: float) -> None:
+def slow(rank: int, timeout: float, seconds: float, where: tuple[str, ...]) -> None:
     """Rank 0 takes long to measure the device, for its second save, and to validate; rank 1 for its previews.
 
     Once each: the time is real, and has to be long for a step on a slow machine to be short beside it.
@@ -257,42 +258,41 @@ def slow(rank: int, timeout: float, seconds: float) -> None:
     from medgen.training.throughput import Throughput
     from medgen.training.validation import Validation
 
-    sample, calibrate, apart = Previewing._sample, Throughput.calibrate, process_group._check_apart
+    apart = process_group._check_apart
 
     def joined():  # gradients have no more time than the watch, joining has
         apart()
         torch.distributed.distributed_c10d._set_pg_timeout(timedelta(seconds=timeout))
 
-    def measuring(*given):
-        time.sleep(seconds)
-        calibrate(*given)
+    process_group._check_apart = joined
 
-    Throughput.calibrate, process_group._check_apart = measuring, joined
+    def delay(owner, name, call=1):
+        real, calls = getattr(owner, name), iter(range(1, 1 << 30))
 
-    samples, saves, adds = [], [], []
+        def delayed(*given):
+            time.sleep(seconds if next(calls) == call and name in where else 0)
+            return real(*given)
 
-    def sampling(*given):
-        samples.append(time.sleep(0 if samples else seconds))
-        return sample(*given)
+        setattr(owner, name, delayed)
 
+    delay(Throughput, "calibrate")
     if rank:
-        Previewing._sample = sampling
+        delay(Previewing, "_sample")
         return
-    save, add = checkpoint.save, Validation._add
-
-    def saving(*given):
-        saves.append(time.sleep(seconds if len(saves) == 1 else 0))
-        save(*given)
-
-    def adding(*given):
-        adds.append(time.sleep(0 if adds else seconds))
-        add(*given)
-
-    checkpoint.save, Validation._add = saving, adding
+    delay(checkpoint, "save", 2)
+    delay(Validation, "_add")
 
 
+LONG = ("save", "calibrate", "_add", "_sample")
+
+
+@pytest.mark.parametrize(
+    "where", [LONG[:1], pytest.param(LONG, marks=pytest.mark.slow)], ids=["save", "all"]
+)
 @pytest.mark.row("D5")
-def test_a_rank_may_save_validate_and_sample_for_longer_than_the_timeout(common, server, tmp_path):
+def test_a_rank_may_save_validate_and_sample_for_longer_than_the_timeout(
+    where, common, server, tmp_path
+):
     options = (
         "training.steps=3",
         "training.validate_every=1",
@@ -304,7 +304,7 @@ def test_a_rank_may_save_validate_and_sample_for_longer_than_the_timeout(common,
         "callbacks.previews.count=2",
         "callbacks.previews.steps=2",
     )
-    both = ranks.run(server, *common, *options, *more, hook=slow, given=(8.0, 11.0))
+    both = ranks.run(server, *common, *options, *more, hook=slow, given=(8.0, 11.0, where))
     assert [each.code for each in both] == [0, 0], both
     assert (tmp_path / "r/previews").is_dir()
     assert checkpoint.load(tmp_path / "r/latest.pt")["position"]["step"] == 3

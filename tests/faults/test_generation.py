@@ -108,11 +108,12 @@ def wait_for_pairs(child: Child, out: Path, more: int) -> None:
 # Killed
 
 
+@pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.slow)])
 @pytest.mark.row("G1")
-def test_twenty_kills_and_resumes_end_with_the_bytes_of_an_undisturbed_run(
-    server: Server, trained: Path, tmp_path: Path
+def test_many_kills_and_resumes_end_with_the_bytes_of_an_undisturbed_run(
+    server: Server, trained: Path, tmp_path: Path, kills: int
 ) -> None:
-    kill_twenty_times(server, trained, tmp_path)
+    kill_often(server, trained, tmp_path, kills)
 
 
 @pytest.mark.slow
@@ -123,7 +124,7 @@ def test_kills_of_a_model_of_image_and_mask_end_with_the_same_bytes_too(
     joint = tmp_path / "joint"
     given = ("train", "joint_rflow", *tiny, *SMALL, "training.steps=4", f"run.dir={joint}")
     assert server.run(*given).code == 0
-    kill_twenty_times(server, joint, tmp_path)
+    kill_often(server, joint, tmp_path, 20)
 
 
 @pytest.mark.slow
@@ -136,12 +137,12 @@ def test_kills_of_models_that_are_given_numbers_end_with_the_same_bytes_too(
         numbers = f'mode.{mode}.numbers=["position", "lesion_size"]'
         given = ("train", f"{mode}_rflow", *tiny, *SMALL, numbers, "training.steps=4")
         assert server.run(*given, f"run.dir={folder / mode}").code == 0
-    kill_twenty_times(server, folder, tmp_path)
+    kill_often(server, folder, tmp_path, 20)
 
 
-def kill_twenty_times(server: Server, trained: Path, tmp_path: Path) -> None:
-    out, chance, count = tmp_path / "out", random.Random(1), 66
-    for _ in range(20):
+def kill_often(server: Server, trained: Path, tmp_path: Path, kills: int) -> None:
+    out, chance, count = tmp_path / "out", random.Random(1), 3 * kills + 6
+    for _ in range(kills):
         child = server.start(*command(trained, out, count), hook=go_no_further, given=(3,))
         wait_for_pairs(child, out, chance.randint(0, 3))
         time.sleep(chance.uniform(0, 0.01))
@@ -267,7 +268,9 @@ def test_a_mask_drawn_again_shifts_no_neighbour_in_whatever_block_it_is(
 # Split
 
 
-@pytest.mark.parametrize("parts", [1, 2, 3, 8])
+@pytest.mark.parametrize(
+    "parts", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 8))]
+)
 @pytest.mark.row("G4")
 def test_any_split_in_any_order_gives_the_same_folder(
     trained: Path, tmp_path: Path, medgen: Run, whole: Files, parts: int

@@ -203,7 +203,7 @@ def test_what_will_not_fit_later_is_told_before_the_first_step(
     assert checkpoint.load(tmp_path / "r/latest.pt")["position"]["step"] == 0
 
 
-@pytest.mark.parametrize("name", ["bravo_rflow", "seg_ddpm"])
+@pytest.mark.parametrize("name", ["bravo_rflow", pytest.param("seg_ddpm", marks=pytest.mark.slow)])
 @pytest.mark.row("N5")
 def test_the_memory_check_changes_no_bit(name, medgen, tiny, tmp_path, monkeypatch):
     options = (

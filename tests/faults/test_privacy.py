@@ -91,6 +91,7 @@ def written(tmp_path_factory: pytest.TempPathFactory, cohort_of_people: Path) ->
     ]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEDGEN_CACHE", str(root / "cache"))
+        patch.setattr("medgen.training.dry_run.MEASURED", 0.0)
         for number, words in enumerate(commands):
             printed = io.StringIO()
             hearing = (contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed))

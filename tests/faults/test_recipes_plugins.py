@@ -6,11 +6,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from faults.variants import SMALL
 
+from medgen.cli import options
 from medgen.run import checkpoint
 
 Run = Callable[..., Any]
@@ -261,23 +264,25 @@ def test_a_name_that_two_give_is_an_error_that_names_both(site: Path, name: str,
 @pytest.mark.parametrize("hook", ["medgen_step_end", "medgen_validate"])
 @pytest.mark.row("P3")
 def test_a_callback_that_fails_is_named_with_its_hook_and_the_step_is_saved(
-    site: Path, tiny: tuple[str, ...], tmp_path: Path, hook: str
+    site: Path,
+    tiny: tuple[str, ...],
+    tmp_path: Path,
+    medgen: Run,
+    hook: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.syspath_prepend(str(site / hook))
+    monkeypatch.setattr(options, "registry", lru_cache(options.registry.__wrapped__))
+    monkeypatch.delitem(sys.modules, "bad_callback", raising=False)
     run = tmp_path / "run"
-    options = (
-        *tiny,
-        "training.steps=6",
-        "training.epoch_steps=2",
-        "callbacks.previews=false",
-        f"run.dir={run}",
-    )
-    done = medgen_with(site / hook, "train", "bravo_rflow", *options, "callbacks.failing={}")
-    assert done.returncode == 5, done.stderr
-    line = done.stderr.splitlines()[-1]
+    given = (*tiny, *SMALL, "training.steps=6", "training.epoch_steps=2", f"run.dir={run}")
+    done = medgen("train", "bravo_rflow", *given, "callbacks.failing={}")
+    assert done.code == 5, done.err
+    line = done.err.splitlines()[-1]
     assert line.startswith(
         f"medgen: callbacks.failing: {hook}: failed with ZeroDivisionError: division by zero, at step 2"
     )
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in done.err
     assert checkpoint.load(run / "latest.pt")["position"]["step"] == 2
 
 

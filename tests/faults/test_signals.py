@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -60,8 +61,17 @@ def signalled(phase: str, number: int, times: int = 1) -> None:
     setattr(owner, name, signalling)
 
 
-@pytest.mark.parametrize("number", KINDS)
-@pytest.mark.parametrize("phase", ["step", "data", "update", "validation", "save", "keep"])
+PHASES = ("step", "data", "update", "validation", "save", "keep")
+QUICK = {*((phase, signal.SIGTERM) for phase in PHASES), *(("step", number) for number in KINDS)}
+
+
+@pytest.mark.parametrize(
+    ("phase", "number"),
+    [
+        pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow)
+        for case in itertools.product(PHASES, KINDS)
+    ],
+)
 @pytest.mark.row("S1")
 def test_a_signal_ends_the_step_saves_it_and_asks_to_be_continued(
     phase, number, server, common, tmp_path

@@ -142,10 +142,10 @@ def meets_its_limit(job: str) -> None:
     output("scontrol", "update", f"JobId={job}", f"TimeLimit={60 * int(hours) + int(minutes) + 4}")
 
 
-@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.row("S5")
 def test_a_job_that_meets_its_limit_goes_on_and_equals_one_that_did_not(
-    devices: int, job: Callable[..., str], tiny: tuple[str, ...], tmp_path: Path
+    devices: int, job: Callable[..., str], tiny: tuple[str, ...], tmp_path: Path, medgen: Run
 ) -> None:
     from medgen_builtins.commands._verify_resume import differences
 
@@ -161,7 +161,7 @@ def test_a_job_that_meets_its_limit_goes_on_and_equals_one_that_did_not(
     log, folder = tmp_path / f"medgen-bravo_rflow-{number}.out", tmp_path / f"runs/of job {number}"
     wait_for(held(tmp_path, devices), log, number)
     meets_its_limit(number)
-    output(sys.executable, "-m", "medgen", "train", *common, "run.dir=whole")
+    assert medgen("train", *common, "run.dir=whole").code == 0
     wait_for(lambda: state(number) == "PENDING BeginTime", log, number)
     assert (folder / "latest.pt").exists(), told(log)
     assert f"stopped by SIGUSR1 at step {saved(folder)}, saved" in log.read_text()
@@ -241,6 +241,7 @@ def test_a_job_that_inherits_no_environment_has_that_of_its_set_up(
     assert "I am 0: " in log.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.row("S5")
 def test_an_array_of_jobs_of_two_tasks_makes_the_pairs_that_one_process_would(
     job: Callable[..., str], trained: Path, tmp_path: Path

@@ -5,6 +5,8 @@ Covers: medgen.training.phases, medgen_builtins.callbacks._plateau, medgen_built
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
 import os
@@ -21,6 +23,7 @@ from medgen_builtins.callbacks.progressive_vae import ProgressiveVae
 from medgen_builtins.commands import _verify_resume as verify_resume
 
 from medgen.run import checkpoint
+from medgen.training import dry_run
 from medgen.training.trainer import Trainer
 
 PHASES = ("phase_16", "phase_32", "phase_64")
@@ -97,22 +100,22 @@ def growing(tiny):
     return (*tiny, *SMALL)
 
 
-@pytest.fixture
-def autoencoder(tiny):
-    """The same with the shipped recipe, whose discriminator joins at the second step and is deeper at 64 px."""
-    common = (each for each in tiny if not each.startswith(("network", "callbacks.previews")))
-    return (
-        *common,
-        *SMALL,
-        "network.autoencoder.channels=[8,16]",
-        "network.autoencoder.latent_channels=2",
-        "network.autoencoder.num_res_blocks=1",
-        "strategy.vae.discriminator.channels=8",
-        "strategy.vae.discriminator.start_step=1",
-        "losses.perceptual=false",
-    )
+@pytest.fixture(scope="module")
+def grown(train, tmp_path_factory):
+    """Such a run that nothing disturbed."""
+    return train(tmp_path_factory.mktemp("grown") / "r", "bravo_rflow", SMALL)
 
 
+AUTOENCODER = (
+    "network=autoencoder",
+    "network.autoencoder.channels=[8,16]",
+    "network.autoencoder.latent_channels=2",
+    "network.autoencoder.num_res_blocks=1",
+    "strategy.vae.discriminator.channels=8",
+    "strategy.vae.discriminator.start_step=1",
+    "losses.perceptual=false",
+)
+"""The shipped recipe, whose discriminator joins at the second step and is deeper at 64 px."""
 SMALL = (
     f"{KEY}.sizes=[16,32,64]",
     f"{KEY}.batch_sizes=[4,2,1]",
@@ -176,18 +179,16 @@ KILLS = [
 
 
 def test_killed_in_each_phase_and_between_phases_it_ends_as_if_never_killed(
-    autoencoder, tmp_path, cache
+    grown_autoencoder, tiny, tmp_path
 ):
-    server = Server(tmp_path)
-    whole = server.run("train", "vae_progressive", *autoencoder, f"run.dir={tmp_path}/whole")
-    assert whole.code == 0, whole.err
-    given = ("train", "vae_progressive", *autoencoder, f"run.dir={tmp_path}/r")
+    server, (whole, *_) = Server(tmp_path), grown_autoencoder
+    given = ("train", "vae_progressive", *tiny, *SMALL, *AUTOENCODER, f"run.dir={tmp_path}/r")
     for kill in KILLS:
         assert server.run(*given, hook=die_at, given=kill).code == 137, kill
         given = ("train", "--resume", tmp_path / "r")
     ended = server.run(*given)
     assert ended.code == 0, ended.err
-    assert wrong(tmp_path / "whole", tmp_path / "r") == []
+    assert wrong(whole, tmp_path / "r") == []
 
 
 @pytest.fixture
@@ -205,7 +206,7 @@ def stopped(medgen, growing, tmp_path, monkeypatch):
     return stop
 
 
-@pytest.mark.parametrize("call", [1, 7, 10])
+@pytest.mark.parametrize("call", [7, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 10))])
 def test_a_signal_in_a_phase_saves_it_and_resuming_goes_on_there(call, stopped, medgen):
     folder = stopped(Trainer, "step", call)
     name = PHASES[(call - 1) // 4]
@@ -234,12 +235,12 @@ def test_a_phase_begins_with_the_averaged_weights_of_the_one_before_and_new_opti
     assert "plateau" in after["callbacks"]
 
 
-def test_a_discriminator_goes_along_where_it_fits_and_else_begins_anew_with_a_word(
-    medgen, autoencoder, tmp_path, monkeypatch
-):
+@pytest.fixture(scope="module")
+def grown_autoencoder(train, tmp_path_factory):
+    """A run that nothing disturbed, which weights a discriminator had after each carry-over, and what was printed."""
     from medgen_builtins.callbacks import _progressive
 
-    real, seen = _progressive.carry_over, []
+    real, seen, printed = _progressive.carry_over, [], io.StringIO()
 
     def carry_over(child, before):
         fresh = {
@@ -250,19 +251,35 @@ def test_a_discriminator_goes_along_where_it_fits_and_else_begins_anew_with_a_wo
         now = child.turns["discriminator"].state_dict()
         seen.append([all(same(now[name], kept.get(name)) for name in now) for kept in (fresh, old)])
 
-    monkeypatch.setattr(_progressive, "carry_over", carry_over)
-    ended = medgen("train", "vae_progressive", *autoencoder, f"run.dir={tmp_path}/r")
-    assert ended.code == 0, ended.err
-    assert seen == [[False, True], [True, False]]  # to 32 px, to 64 px
-    assert ended.out.count("the discriminator begins anew") == 1
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setattr(_progressive, "carry_over", carry_over)
+        folder = tmp_path_factory.mktemp("grown") / "whole"
+        train(folder, "vae_progressive", (*SMALL, *AUTOENCODER))
+    return folder, seen, printed.getvalue()
 
 
-def test_a_signal_while_a_phase_is_prepared_ends_at_once(stopped, medgen):
+def test_a_discriminator_goes_along_where_it_fits_and_else_begins_anew_with_a_word(
+    grown_autoencoder,
+):
+    _, fresh_or_old, printed = grown_autoencoder
+    assert fresh_or_old == [[False, True], [True, False]]  # to 32 px, to 64 px
+    assert printed.count("the discriminator begins anew") == 1
+
+
+def goes_on(medgen, patch, *words):
+    """Resume until the end of the first step."""
+    with patch.context() as short:
+        signal_at(short, Trainer, "step")
+        return medgen("train", "--resume", *words).code == 75
+
+
+def test_a_signal_while_a_phase_is_prepared_ends_at_once(stopped, medgen, monkeypatch):
     from medgen.run import assemble
 
     folder = stopped(assemble, "prepare_data", 2)
     assert not (folder / "phase_32" / "latest.pt").exists()
-    assert medgen("train", "--resume", folder).code == 0
+    assert goes_on(medgen, monkeypatch, folder)
+    assert checkpoint.load(folder / "phase_32" / "latest.pt")["position"]["step"] == 1
 
 
 def test_a_time_limit_that_no_step_fits_into_is_a_mistake_and_resuming_without_it_goes_on(
@@ -276,7 +293,8 @@ def test_a_time_limit_that_no_step_fits_into_is_a_mistake_and_resuming_without_i
     )
     assert (ended.code, "no step fits into what is left" in ended.err) == (2, True)
     assert medgen("train", "--resume", folder, "training.time_limit=1e-6").code == 2
-    assert medgen("train", "--resume", folder, "training.time_limit=0").code == 0
+    assert goes_on(medgen, monkeypatch, folder, "training.time_limit=0")
+    assert checkpoint.load(folder / "phase_16" / "latest.pt")["position"]["step"] == 1
 
 
 def test_auto_goes_on_with_the_run_and_not_with_a_phase_and_says_when_it_is_complete(
@@ -303,12 +321,11 @@ def test_auto_goes_on_with_the_run_and_not_with_a_phase_and_says_when_it_is_comp
 
 
 def test_the_final_model_is_a_checkpoint_of_the_last_size_that_needs_nothing_else(
-    medgen, growing, tmp_path
+    grown,
 ):
     from medgen.config.recipe import from_toml
 
-    assert medgen("train", "bravo_rflow", *growing, f"run.dir={tmp_path}/r").code == 0
-    state = checkpoint.load(tmp_path / "r" / "final_model.pt")
+    state = checkpoint.load(grown / "final_model.pt")
     recipe = from_toml(state["recipe"])
     assert (recipe.data.image_size, recipe.training.batch_size) == (64, 1)
     assert "progressive_vae" not in recipe.callbacks
@@ -322,7 +339,8 @@ def test_steps_cap_every_phase_and_fast_debug_fits(medgen, growing, tmp_path):
     assert [state["position"]["step"] for state in states] == [3, 3, 3]
 
 
-def test_a_dry_run_describes_every_phase(medgen, growing):
+def test_a_dry_run_describes_every_phase(medgen, growing, monkeypatch):
+    monkeypatch.setattr(dry_run, "MEASURED", 0.0)
     ended = medgen("train", "bravo_rflow", *growing, "--dry-run")
     assert (ended.code, ended.out.count("plan  "), ended.out.count("total  ")) == (0, 3, 3)
 

@@ -120,7 +120,7 @@ def test_masks_may_come_from_an_autoencoder_of_their_own(bravo, tmp_path):
     torch.testing.assert_close(space.condition(masks).std((0, 2, 3), correction=0), torch.ones(5))
 
 
-@pytest.mark.parametrize("strategy", ["rflow", "ddpm"])
+@pytest.mark.parametrize("strategy", ["rflow", pytest.param("ddpm", marks=pytest.mark.slow)])
 def test_a_checkpoint_alone_goes_on_and_generates_after_the_autoencoder_is_gone(
     strategy, medgen, short, bravo, cohort, tmp_path
 ):

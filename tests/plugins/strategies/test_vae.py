@@ -147,7 +147,14 @@ MODES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("mode", MODES)
+QUICK = ("dual", "seg", "images")
+"""Of several channels, of masks, and pooled; those of one channel are trained elsewhere."""
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [pytest.param(mode, marks=() if mode in QUICK else pytest.mark.slow) for mode in MODES],
+)
 def test_every_mode_trains_an_autoencoder_of_its_images_alone(mode, small, medgen, tmp_path):
     named = () if mode == "images" else (f"mode={mode}",)
     given = [each.replace("[t1_pre,t1_gd]", '["t1_pre","t1_gd"]') for each in MODES[mode]]
@@ -164,10 +171,9 @@ def test_every_mode_trains_an_autoencoder_of_its_images_alone(mode, small, medge
     assert list((tmp_path / "r/previews").glob("reconstructions_*.png"))
 
 
-@pytest.fixture
-def trained(small, medgen, tmp_path):
-    assert medgen("train", "vae_bravo", *small, f"run.dir={tmp_path}/r").code == 0
-    return tmp_path / "r"
+@pytest.fixture(scope="module")
+def trained(train, tmp_path_factory):
+    return train(tmp_path_factory.mktemp("trained") / "r", "vae_bravo", SMALL)
 
 
 def test_two_turns_under_accumulation_and_clipping_log_each_loss_once_and_clip_each_by_itself(
@@ -198,7 +204,7 @@ def test_two_turns_under_accumulation_and_clipping_log_each_loss_once_and_clip_e
 
 @pytest.mark.row("R2")
 def test_a_discriminator_that_is_not_in_the_checkpoint_or_does_not_fit_makes_resuming_fail(
-    trained, medgen
+    trained, medgen, tmp_path
 ):
     """Strictly: nothing of it may begin anew."""
     state = checkpoint.load(trained / "latest.pt")
@@ -214,7 +220,7 @@ def test_a_discriminator_that_is_not_in_the_checkpoint_or_does_not_fit_makes_res
         kept = (
             {"autoencoder": {}} if change == "all" else {"autoencoder": {}, "discriminator": turn}
         )
-        folder = trained.with_name(change)
+        folder = tmp_path / change
         shutil.copytree(trained, folder)
         (folder / "prev.pt").unlink()
         checkpoint.save(
