@@ -27,10 +27,9 @@ def export_weights(checkpoint: Path, out: Path, any_image: bool) -> None:
     space.latent.checkpoint and training.init_from take such a file.
     """
     from medgen.run import shared_weights
-    from medgen.system.console import say
 
     shared_weights.write(checkpoint, out, any_image)
-    say(str(out))
+    click.echo(str(out))
 
 
 @hookimpl

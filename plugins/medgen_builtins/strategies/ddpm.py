@@ -48,8 +48,7 @@ class Ddpm(StrategySettings):
         return diffusion_metrics()
 
     def build(self) -> Strategy:
-        from medgen_builtins.strategies import _schedules
-        from medgen_builtins.strategies._ddpm import DdpmStrategy
+        from medgen_builtins.strategies import _ddpm, _schedules
 
         schedules = {
             "linear": lambda: _schedules.linear_betas(
@@ -58,7 +57,7 @@ class Ddpm(StrategySettings):
             "cosine": lambda: _schedules.cosine_betas(self.timesteps),
         }
         betas = schedules[self.schedule]()
-        return DdpmStrategy(betas, self.prediction, self.sampler, self.sampling_steps)
+        return _ddpm.DdpmStrategy(betas, self.prediction, self.sampler, self.sampling_steps)
 
 
 @hookimpl
