@@ -4,8 +4,10 @@ a run besides, neither optimizer nor data nor places of files.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import safetensors
 import safetensors.torch
@@ -17,8 +19,9 @@ from medgen.run import checkpoint
 from medgen.system import files
 
 SUFFIX = ".safetensors"
-FORMAT = "medgen weights 1"
-ANY = "any"
+FORMAT = 1
+KEY = "medgen"
+"""Of the entry in the file's metadata."""
 
 
 class SharedWeights(NamedTuple):
@@ -44,11 +47,9 @@ def write(source: Path, path: Path, any_image: bool = False) -> None:
     if not all(bool(each.isfinite().all()) for each in weights.values()):
         what = "has weights beyond 65504, the largest number of fp16"
         raise CheckpointError(Problem(source, what, "Train with weight decay"))
-    about = {
-        "format": FORMAT,
-        "recipe": public_toml(from_toml(state["recipe"], source=str(source))),
-    }
-    about |= {"images": ANY} if any_image else {}
+    recipe = public_toml(from_toml(state["recipe"], source=str(source)))
+    # one entry, as safetensors writes several in an order of its own at each call
+    about = {KEY: json.dumps({"format": FORMAT, "recipe": recipe, "any_image": any_image})}
     try:
         files.write(path, safetensors.torch.save(weights, metadata=about))
     except OSError as error:
@@ -59,7 +60,7 @@ def read(path: Path) -> SharedWeights:
     """Read a file of `write`. Raises CheckpointError for any other, or a damaged one."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            about: dict[str, str] = file.metadata() or {}
+            about = _about(file.metadata() or {})
             weights = {name: _full(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise CheckpointError(Problem(path, "no such file", "Check the path")) from None
@@ -68,10 +69,10 @@ def read(path: Path) -> SharedWeights:
     except safetensors.SafetensorError as error:
         what = f"damaged or not a safetensors file ({error})"
         raise CheckpointError(Problem(path, what, "Use another copy")) from error
-    if about.get("format") != FORMAT or "recipe" not in about:
+    if about is None:
         fix = "Give one that `medgen export-weights` wrote"
         raise CheckpointError(Problem(path, "does not say which recipe its weights are of", fix))
-    return SharedWeights(about["recipe"], weights, about.get("images") == ANY)
+    return SharedWeights(about["recipe"], weights, about["any_image"])
 
 
 def load_any(path: Path) -> dict[str, Tensor]:
@@ -79,6 +80,16 @@ def load_any(path: Path) -> dict[str, Tensor]:
     `checkpoint.load_weights`.
     """
     return read(path).weights if path.suffix == SUFFIX else checkpoint.load_weights(path)
+
+
+def _about(metadata: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return what `write` says of the weights; None if another program wrote them."""
+    try:
+        about = json.loads(metadata.get(KEY, ""))
+    except ValueError:
+        return None
+    known = isinstance(about, dict) and about.get("format") == FORMAT
+    return about if known and {"recipe", "any_image"} <= about.keys() else None
 
 
 def _full(value: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ def detach(step: TurnOutput) -> TurnOutput:
 
 
 def _detached(values: Values) -> Values:
-    return values._make(each.detach() for each in values)
+    return values._make(each.detach() if isinstance(each, Tensor) else each for each in values)
 
 
 def cut(values: Values, rows: slice | Tensor) -> Values:

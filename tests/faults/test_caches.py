@@ -39,7 +39,9 @@ def cache(tmp_path) -> Path:
 
 def stores(cache: Path) -> list[Path]:
     return sorted(
-        path for path in cache.iterdir() if path.is_dir() and path.name.startswith("slices-")
+        path
+        for path in cache.iterdir()
+        if path.is_dir() and path.name.startswith(("slices-", "volumes-"))
     )
 
 
@@ -211,6 +213,7 @@ def test_what_a_killed_process_left_is_removed_later(scans, cache):
     "change",
     [
         {"axis": "coronal"},
+        {"dimensions": 3},
         {"image_size": 12},
         {"lower": 1.0},
         {"upper": 99.0},
@@ -237,6 +240,7 @@ def test_every_setting_is_known_to_change_slices_or_not_to():
     """A new setting of `[data]` must be put in one of two lists: what is in the key, and what cannot change a slice."""
     in_the_key = {
         "axis",
+        "dimensions",
         "image_size",
         "lower",
         "upper",
@@ -249,8 +253,10 @@ def test_every_setting_is_known_to_change_slices_or_not_to():
     by_the_sources = {"root", "layout", "files", "exclude"}
     selects_rows = {"person", "min_foreground", "lesion_only", "min_lesion", "val_fraction"}
     refuses_or_allows = {"workers", "max_voxels", "allow_patient_overlap", "accept_changes"}
+    of_what_is_read = {"augment"}
     names = {each.name for each in attrs.fields(DataSettings)}
-    assert names == in_the_key | by_the_sources | selects_rows | refuses_or_allows
+    known = in_the_key | by_the_sources | selects_rows | refuses_or_allows | of_what_is_read
+    assert names == known
 
 
 @pytest.mark.row("C2")
