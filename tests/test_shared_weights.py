@@ -44,6 +44,15 @@ def test_the_file_has_the_weights_in_half_precision_and_a_recipe_without_places(
     assert not shared.any_image
 
 
+def test_a_new_run_may_begin_from_it(source, tmp_path):
+    """What `training.init_from` reads has the names of the checkpoint's own weights, in fp32."""
+    out = tmp_path / "shared.safetensors"
+    shared_weights.write(source, out)
+    own, shared = shared_weights.load_any(source), shared_weights.load_any(out)
+    assert shared.keys() == own.keys()
+    assert all(torch.equal(shared[name], own[name].half().float()) for name in own)
+
+
 def test_the_same_run_gives_the_same_bytes(source, tmp_path):
     first, second = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
     shared_weights.write(source, first)
