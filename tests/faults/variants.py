@@ -22,7 +22,12 @@ AUTOENCODER = (
 )
 VARIANTS = {
     "bravo_rflow": ("training.accumulate=2", "callbacks.ema.decay=0.9"),
-    "seg_ddpm": ("losses.mse=false", "losses.min_snr.gamma=5", "data.lesion_only=false"),
+    "seg_ddpm": (
+        "space=wavelet",
+        "losses.mse=false",
+        "losses.min_snr.gamma=5",
+        "data.lesion_only=false",
+    ),
     "dual_rflow": (
         "space=space_to_depth",
         "data.image_size=32",

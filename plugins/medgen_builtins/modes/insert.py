@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from medgen.api.recipe import Recipe
 
 medgen_api = 1
+MIXING = ("latent", "wavelet")
+"""Spaces of which a value is of several pixels."""
 
 
 @settings
@@ -43,9 +45,9 @@ class Insert(ModeSettings):
         if recipe.strategy is not None and recipe.strategy.unconditional:
             what = "is given no mask, which mode.insert paints by"
             yield Problem(f"strategy.{recipe.names['strategy']}", what, "Use rflow or ddpm")
-        if recipe.names.get("space") == "latent":
-            what = "a latent mixes a lesion with what lies around it, which mode.insert leaves as it is"
-            yield Problem("space.latent", what, "Use space.pixel or space.space_to_depth")
+        if (space := recipe.names.get("space")) in MIXING:
+            what = "mixes a lesion with what lies around it, which mode.insert leaves as it is"
+            yield Problem(f"space.{space}", what, "Use space.pixel or space.space_to_depth")
 
     def build(self) -> Mode:
         return Mode(images=self.images, condition=(self.mask,), margin=self.margin)

@@ -47,7 +47,7 @@ def test_a_recipe_that_cannot_learn_to_paint_is_refused(override, told):
 
 def test_a_latent_which_mixes_a_lesion_with_its_surroundings_is_refused():
     with pytest.raises(
-        RecipeError, match=r"space\.latent: a latent mixes a lesion with what lies around it"
+        RecipeError, match=r"space\.latent: mixes a lesion with what lies around it"
     ):
         load(RECIPE, ("space=latent", "space.latent.checkpoint=x"))
 

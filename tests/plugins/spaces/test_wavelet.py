@@ -1,0 +1,86 @@
+"""The space of Haar wavelet coefficients."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from conftest import RECIPES
+from medgen_builtins.spaces._wavelet import WaveletSpace, analyse
+from medgen_builtins.spaces.wavelet import Wavelet
+
+from medgen.api.values import Draws, Mode
+from medgen.config.recipe import load
+from medgen.errors import RecipeError
+
+DRAWS = Draws(torch.zeros(2), torch.zeros(2))
+SIZES = [(1, (6, 4)), (2, (8, 4)), (3, (16, 8)), (1, (4, 2, 6)), (2, (8, 4, 4))]
+
+
+def build(levels: int, axes: int) -> WaveletSpace:
+    mode = Mode(images=("a", "b"), condition=("seg",))
+    return Wavelet(levels=levels).build(mode, torch.device("cpu"), axes)
+
+
+@pytest.mark.parametrize(("levels", "size"), SIZES)
+def test_an_image_comes_back(levels: int, size: tuple[int, ...]) -> None:
+    """An image of two or three axes comes back, and its samples have the shape that the space says."""
+    space, image = build(levels, len(size)), torch.rand(2, 2, *size) * 2 - 1
+    z = space.encode(space.prepare(image), DRAWS)
+    assert tuple(z.shape[1:]) == space.shape(size)
+    assert z.shape[1] == space.channels == 2 * 2 ** (levels * len(size))
+    assert Wavelet(levels=levels).spatial(size) == tuple(z.shape[2:])
+    assert torch.allclose(space.decode(z), image, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("levels", "size"), SIZES)
+def test_the_transform_is_orthonormal(levels: int, size: tuple[int, ...]) -> None:
+    """Its matrix times its transpose is one: noise stays white, and errors are those of pixels."""
+    count = torch.Size(size).numel()
+    basis = torch.eye(count, dtype=torch.float64).reshape(count, 1, *size)
+    matrix = analyse(basis, levels).flatten(1)
+    one = torch.eye(count, dtype=torch.float64)
+    assert torch.allclose(matrix @ matrix.T, one, rtol=0, atol=1e-12)
+
+
+def test_a_block_becomes_its_average_and_its_differences() -> None:
+    """By hand, after Haar: of [[a, b], [c, d]] half of a+b+c+d, a-b+c-d, a+b-c-d, a-b-c+d."""
+    z = analyse(torch.tensor([[[[1.0, 2.0], [4.0, 8.0]]]]), 1)
+    assert z.flatten().tolist() == pytest.approx([7.5, -2.5, -4.5, 1.5])
+
+
+def test_a_second_level_splits_the_averages_and_folds_the_differences() -> None:
+    x = torch.randn(1, 1, 4, 8, 4)
+    once, twice = analyse(x, 1), analyse(x, 2)
+    assert torch.equal(twice[:, :8], analyse(once[:, :1], 1))
+    differences = twice[:, 8:].reshape(1, 7, 2, 2, 2, 1, 2, 1)  # channel, place in a block, block
+    assert torch.equal(differences[0, :, 1, 0, 1, 0, 1, 0], once[0, 1:, 1, 2, 1])
+
+
+def test_what_is_constant_has_an_average_alone() -> None:
+    z = analyse(torch.full((1, 1, 8, 8, 8), -1.0), 2)
+    assert torch.allclose(z[:, 0], torch.tensor(-8.0))  # the root of 64 voxels
+    assert not z[:, 1:].any()
+
+
+def test_conditions_are_transformed_like_the_image_and_none_stay_none() -> None:
+    space, mask = build(2, 2), torch.randn(2, 1, 8, 12)
+    assert torch.equal(space.condition(mask), analyse(mask, 2))
+    assert space.condition_channels == 16
+    assert space.condition(torch.zeros(2, 0, 8, 12)).shape == (2, 0, 2, 3)
+
+
+@pytest.mark.parametrize(("size", "mistakes"), [(64, 0), (62, 1), ((16, 18, 16), 1)])
+def test_sizes_that_cannot_be_halved_are_mistakes(size: Any, mistakes: int) -> None:
+    recipe: Any = SimpleNamespace(data=SimpleNamespace(image_size=size))
+    found = [str(each) for each in Wavelet(levels=2).check(recipe)]
+    assert len(found) == mistakes
+    assert all("a multiple of 2^space.wavelet.levels = 4" in each for each in found)
+
+
+def test_lesions_are_not_painted_in_it() -> None:
+    """A coefficient is of several pixels, and all but a lesion has to stay as it is."""
+    with pytest.raises(RecipeError, match=r"space\.wavelet: mixes a lesion with what lies around"):
+        load(RECIPES / "insert_rflow.toml", ("space=wavelet",))
