@@ -33,7 +33,7 @@ KEY = "mode.bravo.numbers"
         (
             "bravo_rflow",
             [f'{KEY}=["position"]', "data.crop=lesions"],
-            f'{KEY}: got ["position"], which are known of whole slices alone, not of crops and',
+            f'{KEY}: got ["position"], which are known of whole slices alone, not of crops.',
         ),
         (
             "bravo_rflow",
@@ -66,10 +66,11 @@ def test_numbers_that_a_mode_cannot_be_given_are_told(recipe, overrides, told):
     assert told in line
 
 
-def test_numbers_of_volumes_are_refused(monkeypatch):
+def test_a_position_of_volumes_is_refused_and_their_other_numbers_are_not(monkeypatch):
     monkeypatch.setattr(DataSettings, "axes", 3)
-    with pytest.raises(RecipeError, match=r"which are known of whole slices alone, not of crops"):
-        load("bravo_rflow", [f'{KEY}=["position"]'])
+    with pytest.raises(RecipeError, match=r'got "position", which is known of slices alone'):
+        load("bravo_rflow", [f'{KEY}=["spacing", "position"]'])
+    load("bravo_rflow", [f'{KEY}=["lesion_size", "spacing", "contrast"]'])
 
 
 def test_numbers_stay_in_the_recipe_and_without_them_its_text_is_as_before():

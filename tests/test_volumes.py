@@ -148,10 +148,9 @@ def test_a_dry_run_of_volumes_says_what_they_take(medgen, cohort):
         (("space=latent", "space.latent.checkpoint=x"), "got 3, but space.latent is for slices"),
         (("callbacks.evaluation={}",), "got 3, but callbacks.evaluation is for slices"),
         (
-            ('mode.bravo.numbers=["position"]',),
-            "known of whole slices alone, not of crops and volumes",
+            ('mode.bravo.numbers=["position", "lesion_size"]',),
+            'got "position", which is known of slices alone, and data.dimensions is 3',
         ),
-        (("data.augment.flip=0.5",), "got 3, but data.augment is for slices"),
         (("mode=insert", "data.crop=lesions"), "got 3, but mode.insert is for slices"),
     ],
 )

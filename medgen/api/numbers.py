@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 LARGEST_LESION = 10_000.0
-"""mm2 of lesion in a slice that become 1."""
+"""mm2 of lesion in a slice, or mm3 in a volume, that become 1."""
 
 
 class Number(NamedTuple):
-    """What a number says of a slice, and its scale, which maps it to about [-1, 1]."""
+    """What a number says of a slice or volume, and its scale, which maps it to about [-1, 1]."""
 
     help: str
     scale: Callable[[float], float]
@@ -26,11 +26,11 @@ NUMBERS = {
         lambda value: 2 * value - 1,
     ),
     "lesion_size": Number(
-        "area of all masks in the slice, mm2",
+        "area of all masks in the slice, mm2, or their volume, mm3",
         lambda value: 2 * math.log1p(value) / math.log1p(LARGEST_LESION) - 1,
     ),
     "spacing": Number(
-        "side of the scan's own voxels in the slice, mm; of their two sides the geometric mean",
+        "side of the scan's own voxels in the slice or volume, mm; of several the geometric mean",
         lambda value: math.log2(value) / 2,
     ),
     "contrast": Number(
@@ -40,6 +40,8 @@ NUMBERS = {
     ),
 }
 """Every number by its name in a mode's `numbers`."""
+OF_SLICES = ("position",)
+"""Those that a volume has not."""
 OF_LESIONS = ("lesion_size", "contrast")
 """Those that need a mask."""
 OF_SCANS = ("contrast",)

@@ -229,7 +229,7 @@ class DataSettings:
         check=between(0, 1024),
     )
     augment: AugmentSettings = field(
-        AugmentSettings(), help="changes of the slices that are trained on"
+        AugmentSettings(), help="changes of the slices or volumes that are trained on"
     )
     nan: Literal["error", "zero"] = field(
         "error", help="treatment of NaN and infinite voxels: refuse the file, or set them to 0"

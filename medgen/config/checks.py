@@ -78,15 +78,13 @@ def slices_only(recipe: Recipe, what: str, fix: str) -> Iterator[Problem]:
 
 
 def check_augment(recipe: Recipe) -> Iterator[Problem]:
-    """Find changes of slices that would make them something else."""
+    """Find changes of samples that would make them something else."""
     data = recipe.data
     if data.augment.flip and data.axis == "sagittal":
         what = f"got {data.augment.flip:g}, but sagittal slices (data.axis) have no left and right"
         yield Problem("data.augment.flip", what, "Remove it")
-    if data.augment.on:
-        yield from slices_only(recipe, "data.augment", "Leave one of them out")
     if data.augment.on and data.crop != "none":
-        what = f'is on, but changes whole slices, and data.crop = "{data.crop}" moves crops itself'
+        what = f'is on, but changes whole {data.noun}, and data.crop = "{data.crop}" moves crops itself'
         yield Problem("data.augment", what, "Remove it")
 
 

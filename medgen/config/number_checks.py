@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from medgen.api.messages import as_toml, did_you_mean
-from medgen.api.numbers import NUMBERS, OF_LESIONS, OF_SCANS
+from medgen.api.numbers import NUMBERS, OF_LESIONS, OF_SCANS, OF_SLICES
 from medgen.api.recipe import Recipe
 from medgen.api.tables import DEFAULT_MASK
 from medgen.api.values import Mode
@@ -42,9 +42,13 @@ def _use(recipe: Recipe, mode: Mode, key: str) -> Iterator[Problem]:
     if recipe.strategy is not None and recipe.strategy.unconditional:
         what = f"got {given}, but strategy.{recipe.names['strategy']} is given no condition"
         yield Problem(key, what, "Leave the key out")
-    if mode.margin or recipe.data.crop != "none" or recipe.data.axes > 2:
-        what = f"got {given}, which are known of whole slices alone, not of crops and volumes"
+    if mode.margin or recipe.data.crop != "none":
+        what = f"got {given}, which are known of whole {recipe.data.noun} alone, not of crops"
         yield Problem(key, what, "Leave the key out")
+    for name in mode.numbers:
+        if name in OF_SLICES and recipe.data.axes > 2:
+            what = f"got {as_toml(name)}, which is known of slices alone, and data.dimensions is 3"
+            yield Problem(key, what, "Leave it out")
 
 
 def _channels(mode: Mode, masks: set[str], key: str) -> Iterator[Problem]:

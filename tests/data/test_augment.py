@@ -168,7 +168,7 @@ def test_without_the_table_nothing_is_changed(lopsided, tmp_path):
 
 def test_every_change_is_within_its_limits():
     draws = [Augmentation(AFFINE, 0, GRID).draw(place) for place in range(2000)]
-    angles, scales = (np.array([getattr(d, name) for d in draws]) for name in ("angle", "scale"))
+    angles, scales = (np.array([getattr(d, name) for d in draws]) for name in ("angles", "scale"))
     shifts = np.array([each.shift for each in draws])
     assert 0.95 * math.radians(20) < np.abs(angles).max() <= math.radians(20)
     assert (scales >= 1 / 1.1).all()
@@ -203,11 +203,16 @@ def head(rng: np.random.Generator) -> np.ndarray:
 
 @pytest.mark.parametrize(
     "change",
-    [Change(False, 0.3), Change(True, -0.2, 1.1, (2, -3)), Change(False, 0.0, 0.9, (0, 1))],
+    [
+        Change(False, (0.3,)),
+        Change(True, (-0.2,), 1.1, (2, -3)),
+        Change(False, (0.0,), 0.9, (0, 1)),
+    ],
 )
 def test_images_are_what_scipy_makes_of_them(change):
     image = head(np.random.default_rng(0))
-    cos, sin = math.cos(change.angle), math.sin(change.angle)
+    [angle] = change.angles
+    cos, sin = math.cos(angle), math.sin(angle)
     matrix = (
         change.scale * np.array([[cos, -sin], [sin, cos]]) @ np.diag([1 - 2 * change.flipped, 1])
     )
@@ -234,7 +239,7 @@ def test_air_stays_air_and_no_edge_appears(seed):
 
 def test_a_shift_alone_moves_whole_pixels_and_blurs_nothing():
     image = head(np.random.default_rng(0)).astype(np.float16)
-    made = as_drawn(image[None], Change(False, 0.0, 1.0, (3, -2)))[0]
+    made = as_drawn(image[None], Change(False, (0.0,), 1.0, (3, -2)))[0]
     expected = np.full_like(image, -1)
     expected[3:, :-2] = image[:-3, 2:]
     assert np.abs(made - expected).max() <= 1e-3
@@ -253,7 +258,7 @@ def spots(rng: np.random.Generator, count: int = 6) -> np.ndarray:
 def test_every_lesion_keeps_its_area_when_it_is_turned(angle):
     for seed in range(10):
         mask = spots(np.random.default_rng(seed))
-        made = moved(mask, Affine.of(Change(True, angle), 0, (SIZE, SIZE)))
+        made = moved(mask, Affine.of(Change(True, (angle,)), 0, (SIZE, SIZE)))
         before, after = (sizes(each[0]) for each in (mask, made))
         assert before == after
 
@@ -267,7 +272,7 @@ def test_the_area_grows_as_the_slice_does():
     mask = np.zeros((1, SIZE, SIZE), bool)
     mask[0, 10:20, 12:18] = True
     for scale in (0.8, 1.2):
-        made = moved(mask, Affine.of(Change(False, 0.1, scale), 0, (SIZE, SIZE)))
+        made = moved(mask, Affine.of(Change(False, (0.1,), scale), 0, (SIZE, SIZE)))
         assert made.sum() == int(60 * scale**2 + 0.5)
 
 
@@ -287,10 +292,10 @@ def test_a_lesion_lies_where_its_image_does():
 def test_what_leaves_the_slice_takes_no_area_from_what_stays():
     mask = np.zeros((1, SIZE, SIZE), bool)
     mask[0, 0:6, 10:20] = True
-    made = moved(mask, Affine.of(Change(False, 0.0, 1.0, (-4, 0)), 0, (SIZE, SIZE)))
+    made = moved(mask, Affine.of(Change(False, (0.0,), 1.0, (-4, 0)), 0, (SIZE, SIZE)))
     assert made.sum() == 2 * 10
     assert made[0, :2, 10:20].all()
-    gone = moved(mask, Affine.of(Change(False, 0.0, 1.0, (-8, 0)), 0, (SIZE, SIZE)))
+    gone = moved(mask, Affine.of(Change(False, (0.0,), 1.0, (-8, 0)), 0, (SIZE, SIZE)))
     assert not gone.any()
 
 
@@ -302,6 +307,77 @@ def test_a_core_stays_inside_of_its_lesion():
         made = moved(np.stack([lesion, core]), affine)
         assert made[1].any()
         assert not (made[1] & ~made[0]).any()
+
+
+# Volumes
+
+VOLUME = Grid.of_volumes((16, 20, 18), 1.5)
+TURNED = Change(True, (0.2, -0.1, 0.3), 1.1, (2, -1, 0))
+
+
+def test_a_volume_is_turned_in_three_planes_and_moved_along_three_axes():
+    draws = [Augmentation(AFFINE, 0, VOLUME).draw(place) for place in range(500)]
+    angles, shifts = (np.array([getattr(d, name) for d in draws]) for name in ("angles", "shift"))
+    assert angles.shape == shifts.shape == (500, 3)
+    assert (np.abs(angles).max(0) <= math.radians(20)).all()
+    assert (np.abs(angles).max(0) > 0.9 * math.radians(20)).all()
+    assert [np.unique(each).tolist() for each in shifts.T] == [[-2, -1, 0, 1, 2]] * 3
+    assert abs(np.corrcoef(angles.T)[np.triu_indices(3, 1)]).max() < 0.15
+    assert 0.4 < np.mean([each.flipped for each in draws]) < 0.6
+
+
+def test_a_volume_is_what_scipy_makes_of_it():
+    """After rotations about z, y and x, as their matrices are written down in any book."""
+    rng = np.random.default_rng(0)
+    image = np.pad(ndimage.gaussian_filter(rng.normal(1, 3, (10, 14, 12)), 1), 3).clip(0, 2) - 1
+    augmentation = Augmentation(AFFINE, 0, VOLUME)
+    augmentation.draw = lambda place: TURNED
+    made = augmentation.changed(image[None].astype(np.float16), (False,), 0)[0]
+    (a, b, c), zero = TURNED.angles, 0.0
+    about_z = [[math.cos(a), -math.sin(a), zero], [math.sin(a), math.cos(a), zero], [zero, zero, 1]]
+    about_y = [[math.cos(b), zero, -math.sin(b)], [zero, 1, zero], [math.sin(b), zero, math.cos(b)]]
+    about_x = [[1, zero, zero], [zero, math.cos(c), -math.sin(c)], [zero, math.sin(c), math.cos(c)]]
+    turn = np.array(about_z) @ np.array(about_y) @ np.array(about_x)
+    back = np.linalg.inv(1.1 * turn @ np.diag([-1, 1, 1]))
+    middle = (np.array(image.shape) - 1) / 2
+    offset = middle - back @ (middle + TURNED.shift)
+    given = {"order": 1, "mode": "grid-constant", "cval": 0.0}
+    expected = ndimage.affine_transform(image.astype(np.float32) + 1.0, back, offset, **given)
+    assert np.abs(made - (expected - 1)).max() < 4e-3
+
+
+def test_lesions_of_a_volume_keep_their_volume_and_lie_where_its_image_does():
+    for seed in range(8):
+        mask, rng = np.zeros((1, *VOLUME.shape), bool), np.random.default_rng(seed)
+        for corner in ((4, 5, 4), (10, 5, 9), (5, 13, 11)):
+            side = rng.integers(1, 4, 3)
+            mask[(0, *map(slice, corner, corner + side))] = True
+        change = TURNED._replace(scale=1.0, flipped=bool(seed % 2))
+        affine = Affine.of(change, 0, VOLUME.shape)
+        made = moved(mask, affine)[0]
+        parts = [ndimage.label(each, np.ones((3, 3, 3)))[0] for each in (mask[0], made)]
+        before, after = (np.sort(np.bincount(each.ravel())[1:]) for each in parts)
+        assert before.tolist() == after.tolist()
+        middles = [np.array(ndimage.center_of_mass(each > 0, each, [1, 2, 3])) for each in parts]
+        apart = np.linalg.norm(affine.targets(middles[0])[:, None] - middles[1], axis=-1)
+        assert (apart.min(1) < 0.75).all()
+
+
+def test_the_volume_of_a_lesion_grows_as_the_sample_does():
+    mask = np.zeros((1, *VOLUME.shape), bool)
+    mask[0, 5:10, 6:12, 5:11] = True
+    made = moved(mask, Affine.of(Change(False, (0.0,) * 3, 1.1, (0,) * 3), 0, VOLUME.shape))
+    assert made.sum() == int(180 * 1.1**3 + 0.5)
+
+
+def test_volumes_are_changed_as_a_function_of_the_position(lopsided, tmp_path):
+    store = opened(lopsided, tmp_path, dimensions=3, image_size=16)
+    first, other = feed(store, AFFINE), feed(store, AFFINE)
+    whole = channels(first.at(0, 6))
+    assert (channels(other.at(4, 2)) == whole[4:]).all()
+    assert (channels(other.at(0, 6, np.array([1, 3]))) == whole[[1, 3]]).all()
+    as_is, flipped = (channels(feed(store, each).at(0, 2)) for each in (None, ALWAYS))
+    assert (flipped == as_is[:, :, ::-1]).all()  # the first axis runs to the patient's right
 
 
 # What is refused

@@ -85,6 +85,21 @@ def test_size_spacing_and_contrast_are_those_of_the_slices(cohort):
     assert contrast[row] > 0.3
 
 
+def test_volumes_have_all_numbers_but_a_position(cohort, monkeypatch):
+    monkeypatch.setattr(slice_numbers, "PART", 1)  # a volume at a time
+    store = opened(cohort, dimensions=3, image_size=16)
+    images, masks = (store.read(np.arange(2), [name])[:, 0] for name in ("bravo", "seg"))
+    size = slice_numbers.measured(store, "lesion_size")
+    assert size == pytest.approx((masks > 0).sum((1, 2, 3)) * store.grid.spacing[0] ** 3)
+    spacing = slice_numbers.measured(store, "spacing")
+    assert spacing.tolist() == pytest.approx([2 ** (1 / 3), 2.88 ** (1 / 3)])
+    for image, mask, contrast in zip(
+        images.astype(float), masks > 0, slice_numbers.measured(store, "contrast"), strict=True
+    ):
+        head = (image > -1) & ~mask
+        assert contrast == pytest.approx(image[mask].mean() - image[head].mean())
+
+
 @pytest.mark.parametrize(
     ("name", "values"),
     [

@@ -38,6 +38,10 @@ VARIANTS = {
         'mode.images.images=["t1_pre", "t1_gd"]',  # a patient is two samples, as epochs are short
         "mode.images.pooled=true",
         "mode=images",
+        'mode.images.numbers=["lesion_size", "spacing"]',
+        "data.augment.flip=0.5",
+        "data.augment.rotate=10",
+        "data.augment.shift=2",
         "training.batch_size=1",
         "network.unet.dropout=0.2",
     ),

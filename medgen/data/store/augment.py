@@ -1,7 +1,8 @@
-"""Flips and small affine changes of slices, each a function of its sample's place in the run alone.
+"""Flips and small affine changes of slices and volumes, each a function of its sample's place in the
+run alone.
 
 Images are interpolated linearly, and beyond their edges is air. Of masks each lesion keeps its area,
-as in `mask_grid`, but for what a change of scale makes of it.
+in a volume its volume, as in `mask_grid`, but for what a change of scale makes of it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,19 +29,20 @@ AIR = -1.0
 
 
 class Change(NamedTuple):
-    """What is done to a slice: flipped, then turned by `angle`, scaled and moved, about its middle.
+    """What is done to a sample: flipped, then turned by `angles`, scaled and moved, about its middle.
 
-    angle: radians, from the first axis to the second. scale: of a side. shift: px of each axis.
+    angles: radians in each plane of two axes, from the first of these to the second; of a slice one.
+    scale: of a side. shift: px of each axis.
     """
 
     flipped: bool
-    angle: float = 0.0
+    angles: tuple[float, ...] = (0.0,)
     scale: float = 1.0
     shift: tuple[int, ...] = (0, 0)
 
 
 class Augmentation:
-    """Changes slices `[channel, *grid.shape]` in [-1, 1]. Draws nothing but from streams of its own.
+    """Changes samples `[channel, *grid.shape]` in [-1, 1]. Draws nothing but from streams of its own.
 
     Raises ValueError for flips of slices that do not show both sides.
     """
@@ -53,22 +56,26 @@ class Augmentation:
     def draw(self, place: int) -> Change:
         """Draw the change of the sample at a place in the run, from 0."""
         stream, wanted = seeds.stream(self.seed, "augment", place), self.settings
-        chance, *rest = torch.rand(5, generator=stream, dtype=torch.float64).tolist()
-        angle, scale, *shift = (2 * each - 1 for each in rest)
+        axes = len(self.grid.shape)
+        planes = len(_planes(axes))
+        count = 1 + planes + 1 + axes
+        chance, *rest = torch.rand(count, generator=stream, dtype=torch.float64).tolist()
+        *angles, scale = (2 * each - 1 for each in rest[: planes + 1])
+        shift = (2 * each - 1 for each in rest[planes + 1 :])
         moved = (
             round(each * wanted.shift / mm)  # whole px, so that a shift alone blurs nothing
             for each, mm in zip(shift, self.grid.spacing, strict=True)
         )
         return Change(
             chance < wanted.flip,
-            angle * math.radians(wanted.rotate),
+            tuple(each * math.radians(wanted.rotate) for each in angles),
             (1 + wanted.scale) ** scale,
             tuple(moved),
         )
 
     def changed(self, slices: Array, masks: Sequence[bool], place: int) -> Array:
-        """Return the slices of the sample at a place as they are trained on. masks: which channels
-        are.
+        """Return the channels of the sample at a place as they are trained on. masks: which of them
+        are masks.
         """
         change = self.draw(place)
         if not self.settings.affine:
@@ -76,17 +83,17 @@ class Augmentation:
         affine = Affine.of(change, self.side, self.grid.shape)
         out, is_mask = np.empty_like(slices), np.asarray(masks, bool)
         images = torch.from_numpy(slices[~is_mask].astype(np.float32)) - AIR
-        rows, columns = (slice(0, count) for count in self.grid.shape)
-        out[~is_mask] = (_at(images, affine.sources(rows, columns)) + AIR).numpy()
+        everywhere = tuple(slice(0, count) for count in self.grid.shape)
+        out[~is_mask] = (_at(images, affine.sources(everywhere)) + AIR).numpy()
         out[is_mask] = np.where(moved(slices[is_mask] > 0, affine), 1.0, AIR)
         return out
 
 
 class Affine(NamedTuple):
-    """Maps px of a slice to px of the changed slice, and back; 0 is the middle of the first px.
+    """Maps px of a sample to px of the changed sample, and back; 0 is the middle of the first px.
 
-    matrix: float64 `[2, 2]`, about the middle. shift: px, afterwards. shape: of the slice. ratio: by
-    which areas grow.
+    matrix: float64 `[axis, axis]`, about the middle. shift: px, afterwards. shape: of the sample.
+    ratio: by which areas, or volumes, grow.
     """
 
     matrix: Array
@@ -97,67 +104,74 @@ class Affine(NamedTuple):
     @classmethod
     def of(cls, change: Change, side: int | None, shape: tuple[int, ...]) -> Affine:
         """Return the map of a change. side: axis that a flip is along."""
-        cos, sin = math.cos(change.angle), math.sin(change.angle)
-        matrix = change.scale * np.array([[cos, -sin], [sin, cos]])
+        axes = len(shape)
+        matrix = np.eye(axes)
+        for plane, angle in zip(_planes(axes), change.angles, strict=True):
+            cos, sin, turn = math.cos(angle), math.sin(angle), np.eye(axes)
+            turn[np.ix_(plane, plane)] = [[cos, -sin], [sin, cos]]
+            matrix = matrix @ turn
+        matrix *= change.scale
         if change.flipped:
             matrix[:, side] *= -1
-        return cls(matrix, np.array(change.shift, np.float64), shape, change.scale**2)
+        return cls(matrix, np.array(change.shift, np.float64), shape, change.scale**axes)
 
     @property
     def middle(self) -> Array:
-        """Return the middle of a slice, px."""
+        """Return the middle of a sample, px."""
         return (np.array(self.shape) - 1) / 2
 
     def targets(self, at: Array) -> Array:
-        """Tell where points `[point, axis]` of a slice come to lie."""
+        """Tell where points `[point, axis]` of a sample come to lie."""
         return np.asarray((at - self.middle) @ self.matrix.T + self.middle + self.shift)
 
-    def sources(self, rows: slice, columns: slice) -> list[Array]:
-        """Tell where the px of a window come from, per axis `[row, column]`."""
-        back, middle = np.linalg.inv(self.matrix), self.middle
-        row, column = (
+    def sources(self, window: Window) -> list[Array]:
+        """Tell where the px of a window come from, per axis `[*window]`."""
+        back, middle = np.linalg.inv(self.matrix), self.middle.tolist()
+        offsets = [
             each - centre - by
-            for each, centre, by in zip(
-                np.ogrid[rows, columns], middle.tolist(), self.shift.tolist(), strict=True
-            )
-        )
+            for each, centre, by in zip(np.ogrid[window], middle, self.shift.tolist(), strict=True)
+        ]
         return [
-            one * row + two * column + centre
-            for (one, two), centre in zip(back.tolist(), middle.tolist(), strict=True)
+            sum(weight * each for weight, each in zip(row, offsets, strict=True)) + centre
+            for row, centre in zip(back.tolist(), middle, strict=True)
         ]
 
 
 def moved(masks: Array, affine: Affine) -> Array:
     """Move masks, bool `[mask, *shape]`, each lesion with its area times `affine.ratio`.
 
-    A lesion of which a part leaves the slice keeps the area of the rest.
+    A lesion of which a part leaves the sample keeps the area of the rest.
     """
     return lay(masks, affine.shape, partial(_cover, affine))
 
 
 def _cover(affine: Affine, part: Array, window: Window) -> tuple[Cover, int] | None:
     """Return what a lesion, bool in its window, covers when it is moved, and how many px it becomes."""
-    starts, shape = [each.start for each in window], affine.shape
+    starts, shape, axes = [each.start for each in window], affine.shape, len(window)
     targets = affine.targets(np.argwhere(part) + starts)
     inside = np.all((targets > -0.5) & (targets < np.array(shape) - 0.5), axis=1)
     if not inside.any():
         return None
-    reach = math.sqrt(2 * affine.ratio)  # of linear interpolation, along a diagonal
+    # of linear interpolation, along a diagonal
+    reach = math.sqrt(axes * affine.ratio ** (2 / axes))
     ends = zip(targets.min(0) - reach, targets.max(0) + reach, shape, strict=True)
-    rows, columns = (
+    reached = tuple(
         slice(max(0, math.floor(low)), min(count, math.ceil(high) + 1)) for low, high, count in ends
     )
-    points = zip(affine.sources(rows, columns), starts, strict=True)
+    points = zip(affine.sources(reached), starts, strict=True)
     values = torch.from_numpy(part.astype(np.float32))[None]
     share = _at(values, [each - start for each, start in points])[0].numpy()
     count = count_pixels(np.count_nonzero(inside), affine.ratio)
-    return Cover((rows, columns), np.round(share, DIGITS)), count
+    return Cover(reached, np.round(share, DIGITS)), count
+
+
+def _planes(axes: int) -> list[tuple[int, int]]:
+    """List the planes in which a sample may be turned, as pairs of axes."""
+    return [*combinations(range(axes), 2)]
 
 
 def _at(values: torch.Tensor, points: Sequence[Array]) -> torch.Tensor:
-    """Interpolate `[channel, row, column]` linearly at points, px per axis `[*out]`; 0 beyond the
-    edges.
-    """
+    """Interpolate `[channel, *size]` linearly at points, px per axis `[*out]`; 0 beyond the edges."""
     ends = [  # torch's places are -1 and 1 at the outer edges, the last axis first
         (2 * each + 1) / count - 1 for each, count in zip(points, values.shape[1:], strict=True)
     ]

@@ -1,7 +1,8 @@
-"""Measure the numbers that models may be given of each slice; see `medgen.api.numbers`."""
+"""Measure the numbers that models may be given of each sample; see `medgen.api.numbers`."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -12,8 +13,8 @@ from medgen.data.store.store import SliceStore
 
 MOST = 4096
 """Slices that a checkpoint keeps the numbers of."""
-PART = 256
-"""Slices that are read at a time."""
+PART = 1 << 22
+"""Pixels that are read at a time: 256 slices of 128 px, or two volumes of it."""
 
 
 def scaled(store: SliceStore, names: Sequence[str]) -> np.ndarray:
@@ -47,7 +48,7 @@ def joint(store: SliceStore, names: Sequence[str], rows: np.ndarray) -> dict[str
 
 def _position(store: SliceStore) -> np.ndarray:
     """0.5 where a head has a single slice."""
-    assert store.grid.axis is not None  # numbers of volumes are refused
+    assert store.grid.axis is not None  # volumes have no position
     axis = AXES.index(store.grid.axis)
     heads = store.find_heads()
     first = np.array([head.low[axis] for head in heads])[store.patient]
@@ -63,7 +64,8 @@ def _lesion_size(store: SliceStore) -> np.ndarray:
 
 
 def _spacing(store: SliceStore) -> np.ndarray:
-    assert store.grid.axis is not None
+    if store.grid.axis is None:
+        return np.asarray(np.cbrt(store.voxel.prod(axis=1))[store.patient], np.float64)
     sides = np.delete(store.voxel, AXES.index(store.grid.axis), axis=1)
     return np.asarray(np.sqrt(sides.prod(axis=1))[store.patient])
 
@@ -71,7 +73,8 @@ def _spacing(store: SliceStore) -> np.ndarray:
 def _contrast(store: SliceStore) -> np.ndarray:
     image = next(name for name in store.channels if name not in store.masks)
     masks = [name for name in store.channels if name in store.masks]
-    parts = np.array_split(np.arange(len(store)), -(-len(store) // PART))
+    count = max(1, PART // math.prod(store.grid.shape))
+    parts = np.array_split(np.arange(len(store)), -(-len(store) // count))
     found = [
         _contrasts(store.read(rows, [image])[:, 0].astype(np.float64), store.read(rows, masks) > 0)
         for rows in parts
