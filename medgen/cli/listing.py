@@ -17,7 +17,7 @@ from medgen.config.registry import Registry
 from medgen.errors import PluginError, Problem, printable
 from medgen.system.console import out, warn
 
-_ORDER = (*KINDS, *MEASURES, "tables")
+_ORDER = (*KINDS, *MEASURES, "weights", "tables")
 
 
 def table(registry: Registry) -> None:

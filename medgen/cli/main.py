@@ -20,6 +20,7 @@ from medgen.cli.insert import insert
 from medgen.cli.plugins import plugins
 from medgen.cli.prove import prove
 from medgen.cli.recipes import recipe
+from medgen.cli.show import show
 from medgen.cli.train import train
 from medgen.errors import (
     MedgenError,
@@ -52,7 +53,7 @@ def cli(debug: bool) -> None:
     """Labelled synthetic brain MRI: from scans with lesion masks to image and mask pairs."""
 
 
-for each in (train, generate, insert, evaluate, audit, prove, export, plugins, recipe, data):
+for each in (train, generate, insert, show, evaluate, audit, prove, export, plugins, recipe, data):
     cli.add_command(each)
 
 

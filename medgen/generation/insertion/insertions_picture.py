@@ -41,20 +41,23 @@ def save_one(made: Inserted, out: Path, index: int) -> None:
 
 def save_all(out: Path) -> None:
     """Save `insertions.png` from the pictures that there are."""
-    paths = [
-        path
-        for path in (out / FOLDER / f"{name_of(index)}.png" for index in range(SHOWN))
-        if path.exists()
-    ]
-    strips = [np.array(Image.open(path)) for path in paths]
-    if not strips:
+    made = strips(out, SHOWN)
+    if not made:
         return
-    strips += [np.zeros_like(strips[0])] * (-len(strips) % ACROSS)
+    made += [np.zeros_like(made[0])] * (-len(made) % ACROSS)
     rows = [
-        np.concatenate(strips[start : start + ACROSS], axis=1)
-        for start in range(0, len(strips), ACROSS)
+        np.concatenate(made[start : start + ACROSS], axis=1)
+        for start in range(0, len(made), ACROSS)
     ]
     pictures.save(np.concatenate(rows), out / "insertions.png")
+
+
+def strips(out: Path, count: int) -> list[Array]:
+    """Return the pictures of the first `count` outputs that are there, uint8
+    `[SIDE, 3 * SIDE, 3]`: before, after, outlined.
+    """
+    paths = (out / FOLDER / f"{name_of(index)}.png" for index in range(count))
+    return [np.array(Image.open(path)) for path in paths if path.exists()]
 
 
 def _square(plane: Array) -> Array:
