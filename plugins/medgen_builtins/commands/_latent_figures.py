@@ -22,6 +22,7 @@ from medgen.training.lesion_masks import lesion_masks, mask_channels
 from medgen_builtins._similarity import ssim
 from medgen_builtins.spaces._latent import LatentSpace
 from medgen_builtins.spaces._latent_autoencoder import Moments
+from medgen_builtins.strategies._vae_turns import HEAD
 
 BLOCK = 16
 BINS = (4, 9, 24, 99)
@@ -38,6 +39,26 @@ GOOD, FAIR = 28.0, 24.0
 """PSNR in dB of a good ceiling, and of a fair one."""
 
 
+class Region:
+    """Squared errors and likeness over some pixels of all images."""
+
+    def __init__(self) -> None:
+        self.squared = self.likeness = self.pixels = 0.0
+
+    def add(self, squared: Tensor, likeness: Tensor, where: Tensor) -> None:
+        """Add the pixels where a mask is set; each `[batch, *space]`."""
+        self.squared += float(squared[where].sum())
+        self.likeness += float(likeness[where].sum())
+        self.pixels += float(where.sum())
+
+    def figures(self) -> dict[str, float] | None:
+        """Return PSNR in dB, for a range of 2, and mean SSIM; None without pixels."""
+        if not self.pixels:
+            return None
+        psnr = 10 * math.log10(4 / max(self.squared / self.pixels, 1e-10))
+        return {"psnr": psnr, "ssim": self.likeness / self.pixels}
+
+
 class Audit:
     """Reads every sample of a feed once."""
 
@@ -46,7 +67,7 @@ class Audit:
         self.parts, self.space, self.feed, self.device = parts, parts.space, feed, device
         self.moments = Moments()
         self.whole: list[tuple[float, float]] = []
-        self.squared = self.likeness = self.pixels = 0.0
+        self.head, self.lesion = Region(), Region()
         self.lesions: list[tuple[int, float, float]] = []
 
     def run(self) -> dict[str, Any]:
@@ -55,7 +76,8 @@ class Audit:
             for start in range(0, self.feed.size, BLOCK):
                 self._add(np.arange(start, min(start + BLOCK, self.feed.size)))
                 bar.advance(min(BLOCK, self.feed.size - start))
-        figures = {"slices": self.feed.size, "image": self._image(), "lesion": self._lesion()}
+        figures = {"slices": self.feed.size, "image": self._image()}
+        figures |= {"head": self.head.figures(), "lesion": self.lesion.figures()}
         figures |= {"sizes": sizes(self.lesions), "channels": channels(self.moments)}
         return figures | {"verdict": verdict(figures)}
 
@@ -69,12 +91,10 @@ class Audit:
         likeness, squared = ssim(again, image).mean(1), (again - image).square().mean(1)
         psnr = 10 * torch.log10(4 / squared.flatten(1).mean(1).clamp_min(1e-10))
         self.whole += list(zip(psnr.tolist(), likeness.flatten(1).mean(1).tolist(), strict=True))
+        self.head.add(squared, likeness, (image > HEAD).any(1))
         masks = lesion_masks(self.parts.mode, self.feed.store.masks, image, condition)
         if masks is not None:
-            inside = masks.any(1)
-            self.squared += float(squared[inside].sum())
-            self.likeness += float(likeness[inside].sum())
-            self.pixels += float(inside.sum())
+            self.lesion.add(squared, likeness, masks.any(1))
             self._add_lesions(image, again, masks)
 
     def _draws(self, count: int, first: int) -> Draws:
@@ -114,12 +134,6 @@ class Audit:
     def _image(self) -> dict[str, float]:
         psnr, likeness = (sum(each) / len(self.whole) for each in zip(*self.whole, strict=True))
         return {"psnr": psnr, "ssim": likeness}
-
-    def _lesion(self) -> dict[str, float] | None:
-        if not self.pixels:
-            return None
-        psnr = 10 * math.log10(4 / max(self.squared / self.pixels, 1e-10))
-        return {"psnr": psnr, "ssim": self.likeness / self.pixels}
 
 
 def parts_of(mask: np.ndarray, outside: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -201,7 +215,8 @@ def tables(figures: Mapping[str, Any]) -> list[Table]:
     likeness = Table(
         "held out", "PSNR, dB", "SSIM", title=f"encoded and decoded, {figures['slices']} slices"
     )
-    for name, row in (("whole image", figures["image"]), ("inside lesions", figures["lesion"])):
+    rows = {"whole image": "image", "inside the head": "head", "inside lesions": "lesion"}
+    for name, row in ((name, figures[key]) for name, key in rows.items()):
         if row:
             likeness.add_row(name, f"{row['psnr']:.2f}", f"{row['ssim']:.4f}")
     by_size = Table(
