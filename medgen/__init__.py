@@ -27,6 +27,7 @@ from medgen.api.recipe import (
     SpaceSettings,
     StrategySettings,
     TableSettings,
+    WeightsSettings,
 )
 from medgen.api.run_state import Slices
 from medgen.api.settings import field, settings
@@ -108,6 +109,7 @@ __all__ = [
     "TableSettings",
     "Turn",
     "TurnOutput",
+    "WeightsSettings",
     "as_toml",
     "between",
     "diffusion_metrics",

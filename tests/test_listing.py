@@ -21,13 +21,18 @@ from medgen.config.recipe import load, to_toml
 from medgen.config.registry import Registry
 from medgen.errors import RecipeError
 
-JUDGES = ("features", "segmenters")
-"""Kinds of plugins that judge pairs and stand in no recipe."""
-BUILT_IN = [entry for entry in Registry.load().entries if entry.distribution == "medgen"]
+NO_TABLES = ("features", "segmenters", "weights")
+"""Kinds of plugins that are no table of a recipe."""
+BUILT_IN = [
+    entry
+    for entry in Registry.load().entries
+    if entry.distribution == "medgen" and entry.kind != "weights"
+]
 RECIPES = {
     "strategy.vae": "vae_bravo",
     "mode.insert": "insert_rflow",
     "network.autoencoder": "vae_bravo",
+    "network.dct_autoencoder": "vae_bravo",
     "losses.adversarial": "vae_bravo",
     "losses.kl": "vae_bravo",
     "losses.min_snr": "seg_ddpm",
@@ -71,7 +76,7 @@ def test_the_block_of_every_built_in_is_toml_of_one_line_a_key_that_loads(
     path.write_text(f'extends = "{RECIPES.get(key_of(entry), "dual_rflow")}"\n{block}')
     assert all(each.startswith(("[", "#")) or " = " in each for each in block.splitlines() if each)
     needs = [each.name for each in fields(entry.settings_class) if each.default is attrs.NOTHING]
-    if entry.kind in JUDGES:
+    if entry.kind in NO_TABLES:
         assert not structure(
             table | {name: REQUIRED[name] for name in needs}, entry.settings_class
         )[1]
@@ -98,3 +103,10 @@ def test_a_block_with_a_wrong_value_is_refused(
     (tmp_path / "x.toml").write_text(f'extends = "vae_bravo"\n{block}')
     with pytest.raises(RecipeError, match=r"discriminator\.betas"):
         load(tmp_path / "x.toml")
+
+
+def test_of_weights_the_settings_that_may_name_them_are_shown(
+    medgen: Callable[..., Result],
+) -> None:
+    shown = medgen("plugins", "show", "brain").out
+    assert 'space.latent.checkpoint = "brain"' in shown.splitlines()

@@ -57,6 +57,10 @@ class Registration:
         """Settings classes of networks that find lesions; `build(in_channels)` gives `network(x)`."""
 
     @hookspec
+    def medgen_weights(self) -> Mapping[str, type]:
+        """Settings classes of trained weights by name; `files` has their paths."""
+
+    @hookspec
     def medgen_tables(self) -> Mapping[str, type]:
         """Settings classes of tables that commands of the plugin read, by the table's name."""
 

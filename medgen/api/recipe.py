@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import attrs
@@ -125,6 +126,13 @@ class TableSettings(Settings):
 
     public: ClassVar[bool] = True
     """False: left out of checkpoints, as it names users or folders and changes no result."""
+
+
+class WeightsSettings(Settings):
+    """Trained weights that a package brings; recipes name them where they name a checkpoint."""
+
+    files: ClassVar[Mapping[str, Path]]
+    """Files of `medgen export-weights` by what they are for: the name of a mode, or `autoencoder`."""
 
 
 @attrs.frozen(kw_only=True)

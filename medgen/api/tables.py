@@ -73,7 +73,10 @@ class TrainingSettings:
     max_skipped: int = field(
         10, help="consecutive non-finite steps to skip before failing", check=ge(0)
     )
-    init_from: Path | None = field(None, help="checkpoint with the initial weights of a new run")
+    init_from: Path | None = field(
+        None,
+        help="checkpoint with the initial weights of a new run, or the name of weights that come along",
+    )
     time_limit: float = field(
         0.0, help="minutes after which to save and stop; 0: SLURM's limit, if any", check=ge(0)
     )

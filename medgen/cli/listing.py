@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Iterator
+from typing import cast
 
 import attrs
 import click
 from rich.table import Table
 
 from medgen.api.messages import did_you_mean, inline_toml
+from medgen.api.recipe import WeightsSettings
 from medgen.api.settings import Field, fields, unstructure
 from medgen.api.values import KINDS, MEASURES
 from medgen.config.entries import Entry, Given, describe
@@ -99,10 +101,18 @@ def _help(given: Given) -> str:
 def _page(entry: Entry) -> str:
     lines = [f"# {entry.kind} {entry.name}, from {entry.distribution} {entry.version}"]
     lines += [f"# {line}".rstrip() for line in _text(entry.settings_class).splitlines()]
-    lines += _block(
-        entry.settings_class, entry.name if entry.kind == "tables" else f"{entry.kind}.{entry.name}"
-    )
+    key = entry.name if entry.kind == "tables" else f"{entry.kind}.{entry.name}"
+    named = entry.kind == "weights"
+    lines += _uses(entry) if named else _block(entry.settings_class, key)
     return "\n".join(lines) + "\n"
+
+
+def _uses(entry: Entry) -> Iterator[str]:
+    """Write the settings that weights may be named in."""
+    for purpose in cast("type[WeightsSettings]", entry.settings_class).files:
+        key = "space.latent.checkpoint" if purpose == "autoencoder" else "training.init_from"
+        mode = "" if purpose == "autoencoder" else f"   # of mode {purpose}"
+        yield f'{key} = "{entry.name}"{mode}'
 
 
 def _block(cls: type, table: str) -> Iterator[str]:

@@ -24,6 +24,7 @@ from medgen.api.recipe import (
     SpaceSettings,
     StrategySettings,
     TableSettings,
+    WeightsSettings,
 )
 from medgen.api.settings import field, fields, settings
 from medgen.api.value_checks import ge
@@ -43,6 +44,7 @@ _HOOKS = {
     "callbacks": "medgen_callbacks",
     "features": "medgen_features",
     "segmenters": "medgen_segmenters",
+    "weights": "medgen_weights",
     "tables": "medgen_tables",
 }
 _BASES: dict[str, tuple[type, ...]] = {
@@ -54,6 +56,7 @@ _BASES: dict[str, tuple[type, ...]] = {
     "callbacks": (CallbackSettings, PhasedSettings),
     "features": (FeaturesSettings,),
     "segmenters": (SegmenterSettings,),
+    "weights": (WeightsSettings,),
     "tables": (TableSettings,),
 }
 _LONGEST = 500

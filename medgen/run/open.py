@@ -11,7 +11,7 @@ from medgen.api.recipe import Recipe
 from medgen.config import compatibility
 from medgen.config.recipe import from_toml
 from medgen.errors import DataError, Problem
-from medgen.run import auto_settings, folder, shared_weights
+from medgen.run import auto_settings, folder, named_weights, shared_weights
 from medgen.run.assemble import Saved, assemble
 from medgen.run.run import TrainingRun
 
@@ -23,7 +23,8 @@ def begin(
     run = assemble(recipe, where, callbacks=callbacks)
     source = recipe.training.init_from
     if source is not None:
-        run.start_from(shared_weights.load_any(source), source)
+        file = named_weights.find(source, recipe.names["mode"], "training.init_from")
+        run.start_from(shared_weights.load_any(file), source)
     return run
 
 

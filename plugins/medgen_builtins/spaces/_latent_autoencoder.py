@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from medgen.api.recipe import Recipe
 from medgen.config.recipe import from_toml
 from medgen.errors import CheckpointError, Problem, RecipeError
-from medgen.run import checkpoint, shared_weights
+from medgen.run import checkpoint, named_weights, shared_weights
 from medgen.run.shared_weights import SharedWeights
 from medgen.run.weights import load_into
 
@@ -131,7 +131,7 @@ def read(
         raise RecipeError(
             Problem(key, 'got "", expected a checkpoint of an autoencoder', "Give one")
         )
-    found = _find(path, key)
+    found = _find(named_weights.find(path, "autoencoder", key), key)
     given = _weights(found)
     fitting = None if given.any_image else names
     codec = _build(given.recipe, given.weights, found, fitting, count, device)

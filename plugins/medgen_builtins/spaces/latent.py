@@ -23,7 +23,8 @@ class Latent(SpaceSettings):
     """Latents of an autoencoder, encoded once; its weights are in every checkpoint."""
 
     checkpoint: Path = field(
-        help="checkpoint of an autoencoder, the folder of its run, or a file of export-weights"
+        help="checkpoint of an autoencoder, the folder of its run, or a file of export-weights; "
+        '"brain": the one that comes along'
     )
     factor: int = field(
         4, help="pixels per latent pixel and side; must be that of the autoencoder", check=ge(1)

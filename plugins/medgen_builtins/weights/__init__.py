@@ -1,0 +1,1 @@
+"""Weights that come along; each has a model card beside it."""

@@ -1,0 +1,25 @@
+"""Weights that were trained on made-up heads of any contrast, and hold no patient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from medgen import WeightsSettings, hookimpl, settings
+
+medgen_api = 1
+
+_HERE = Path(__file__).parent
+
+
+@settings
+class Brain(WeightsSettings):
+    """An autoencoder of brain slices of any contrast; see brain.md."""
+
+    files: ClassVar[Mapping[str, Path]] = {"autoencoder": _HERE / "brain_autoencoder.safetensors"}
+
+
+@hookimpl
+def medgen_weights() -> dict[str, type]:
+    return {"brain": Brain}

@@ -1,0 +1,66 @@
+"""Weights that come along: found by name, small, and as good as their card says on heads they have not seen.
+
+Covers: medgen_builtins.weights.brain.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from medgen_builtins.weights.brain import Brain
+
+from medgen.errors import RecipeError
+from medgen.run import named_weights, shared_weights
+
+KEY = "training.init_from"
+MOST = 16e6
+"""Bytes of all weights together."""
+
+
+def test_a_name_is_the_file_of_its_purpose():
+    for purpose, file in Brain.files.items():
+        assert named_weights.find(Path("brain"), purpose, KEY) == file
+
+
+@pytest.mark.parametrize("path", ["brain.pt", "runs/brain", "other"])
+def test_any_other_path_stays_as_it_is(path):
+    assert named_weights.find(Path(path), "bravo", KEY) == Path(path)
+
+
+def test_a_purpose_without_weights_is_refused_in_a_line():
+    with pytest.raises(RecipeError, match="has weights for autoencoder, not for dual"):
+        named_weights.find(Path("brain"), "dual", KEY)
+
+
+def test_all_together_are_small_and_say_how_to_build_them():
+    assert sum(file.stat().st_size for file in set(Brain.files.values())) <= MOST
+    for file in Brain.files.values():
+        shared = shared_weights.read(file)
+        assert "Mets" not in shared.recipe
+        assert all(bool(each.isfinite().all()) for each in shared.weights.values())
+
+
+def test_the_card_is_beside_them():
+    card = (next(iter(Brain.files.values())).parent / "brain.md").read_text()
+    assert all(purpose in card for purpose in Brain.files)
+
+
+def test_heads_survive_the_autoencoder_whatever_their_contrast(medgen, tmp_path):
+    """At 128 px, contrasts that it has not seen come back with 32 dB and more inside of the head."""
+    assert (
+        medgen(
+            "data", "demo", tmp_path / "heads", "--patients", 3, "--seed", 5, "--randomised"
+        ).code
+        == 0
+    )
+    given = (
+        f"data.root={tmp_path / 'heads'}",
+        "space.latent.checkpoint=brain",
+        "data.min_foreground=0.1",
+    )
+    done = medgen("latent-audit", "bravo_rflow_latent", *given, "--json", tmp_path / "audit.json")
+    assert done.code == 0, done
+    figures = json.loads((tmp_path / "audit.json").read_text())
+    assert figures["head"]["psnr"] >= 32
