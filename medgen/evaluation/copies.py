@@ -28,7 +28,7 @@ from medgen.evaluation.threads import Work, threads
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-FORMAT = 1
+FORMAT = 2
 """Part of what identifies an audit: raise it with any change of what is found."""
 CEILING, LESION_CEILING = 0.95, 0.99
 """Correlations beyond which a slice or a lesion is a copy, however alike persons are. Resampled

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from medgen.evaluation.bootstrap import widening
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 DEVIATIONS = 4.0
@@ -21,6 +23,10 @@ count alike.
 ENOUGH = 12.0
 """Weight that a size's own held-out likenesses need to stand alone; below it those of all sizes are
 mixed in.
+"""
+FEWEST, LEVEL = 3, 0.95
+"""Persons below which nothing is known of how they differ; level of the interval that says by how much
+few of them are too few.
 """
 
 
@@ -36,7 +42,7 @@ class Limit(NamedTuple):
     """At which likeness something of a size is a copy.
 
     levels: limits at `STEPS`. alarms: expected share of false alarms of each person, by the limits
-    of the others; empty with fewer than two persons if the limit is the ceiling.
+    of the others; empty with fewer than `FEWEST` persons, where the limit is the ceiling.
     """
 
     levels: Array
@@ -56,7 +62,7 @@ class Limit(NamedTuple):
 def limit(held: Held, ceiling: float) -> Limit:
     """Return the limits by held-out persons, at most `ceiling`, beyond which anything is a copy."""
     people = np.unique(held.people)
-    if len(people) < 2:
+    if len(people) < FEWEST:
         return Limit(np.full(len(STEPS), ceiling), np.zeros(0), np.zeros(0))
     weights = np.exp(-0.5 * ((np.log(np.maximum(held.size, 1))[:, None] - STEPS) / WIDTH) ** 2)
     z = fisher(held.score)[:, None]
@@ -66,13 +72,13 @@ def limit(held: Held, ceiling: float) -> Limit:
             for each in people
         ]
     )
-    total = moments.sum(0)
     alarms = np.zeros(len(held.score))
     for number, each in enumerate(people):
         mine = held.people == each
-        others = Limit(_levels(total - moments[number], ceiling), np.zeros(0), np.zeros(0))
+        levels = _levels(np.delete(moments, number, 0), ceiling)
+        others = Limit(levels, np.zeros(0), np.zeros(0))
         alarms[mine] = held.score[mine] > others.at(held.size[mine])
-    return Limit(_levels(total, ceiling), alarms, held.people)
+    return Limit(_levels(moments, ceiling), alarms, held.people)
 
 
 def fisher(score: Array) -> Array:
@@ -81,13 +87,18 @@ def fisher(score: Array) -> Array:
 
 
 def _levels(moments: Array, ceiling: float) -> Array:
-    """Return the mean plus `DEVIATIONS` from weighted moments `[3, step]`; steps with little weight
-    lean on all of them.
+    """Return the mean plus `DEVIATIONS` from weighted moments `[person, 3, step]`.
+
+    A person with little weight at a step lends it from the others. Few persons know little of how
+    much persons differ: that part of the variance is widened as an interval over them would be.
     """
-    everything = moments.sum(1, keepdims=True)
-    lent = np.clip(ENOUGH - moments[0], 0.0, None) / max(float(everything[0, 0]), 1e-9)
-    count, first, second = moments + lent * everything
+    everything = moments.sum(2, keepdims=True)
+    lent = np.clip(ENOUGH / len(moments) - moments[:, :1], 0.0, None)
+    moments = moments + lent * everything / np.maximum(everything[:, :1], 1e-9)
+    of_person = moments[:, 1] / np.maximum(moments[:, 0], 1e-9)
+    count, first, second = moments.sum(0)
     mean = first / np.maximum(count, 1e-9)
-    spread = np.sqrt(np.maximum(second / np.maximum(count, 1e-9) - mean**2, 0.0))
-    levels: Array = np.minimum(np.tanh(mean + DEVIATIONS * spread), ceiling)
+    variance = np.maximum(second / np.maximum(count, 1e-9) - mean**2, 0.0)
+    unknown = (widening(len(moments), LEVEL) ** 2 - 1) * of_person.var(0)
+    levels: Array = np.minimum(np.tanh(mean + DEVIATIONS * np.sqrt(variance + unknown)), ceiling)
     return levels

@@ -69,8 +69,9 @@ def test_the_share_of_false_alarms_is_what_persons_show_each_other(judge):
     assert share <= 0.01
 
 
-def test_one_person_gives_no_limit_and_says_so(training):
-    alone = Judge(training.take(training.people == 0))
+@pytest.mark.parametrize("persons", [1, 2])
+def test_one_or_two_persons_give_no_limit_and_say_so(training, persons):
+    alone = Judge(training.take(training.people < persons))
     assert not alone.limit.calibrated
     assert np.isnan(alone.false_alarms(np.random.default_rng(0))[0])
     assert alone.judge(training.images[:1], training.masks[:1])[0].limit == copies.CEILING
@@ -100,3 +101,32 @@ def test_a_person_like_nobody_else_is_counted_as_false_alarms():
     scores[people == 4] = 0.9
     found = limit(Held(scores, np.full(200, 500.0), people), 0.95)
     assert found.alarms.mean() == pytest.approx(0.2)
+
+
+def test_few_persons_who_differ_are_not_trusted_as_much_as_many():
+    """Likenesses differ between persons, and a new one may differ more than three that are there."""
+
+    def false_alarms(persons):
+        shares = []
+        for repeat in range(40):
+            rng = np.random.default_rng([persons, repeat])
+            own = np.repeat(rng.normal(0.6, 0.12, persons), 100)
+            scores = np.tanh(own + rng.normal(0, 0.05, len(own)))
+            people, size = np.repeat(np.arange(persons), 100), np.full(len(own), 500.0)
+            most = limit(Held(scores, size, people), 1.0).at(size[:1])
+            new = np.tanh(rng.normal(0.6, 0.12, 200)[:, None] + rng.normal(0, 0.05, 20))
+            shares.append((new > most).mean())
+        return np.mean(shares)
+
+    assert false_alarms(3) < 0.01
+    assert false_alarms(30) < 0.01
+
+
+def test_where_all_persons_are_alike_few_are_as_many():
+    rng, people = np.random.default_rng(0), np.repeat(np.arange(30), 100)
+    scores, size = rng.normal(0.5, 0.05, 3000), np.full(3000, 500.0)
+    few = people < 3
+    found = limit(Held(scores[few], size[few], people[few]), 0.95).at(size[:1])
+    assert found[0] == pytest.approx(
+        limit(Held(scores, size, people), 0.95).at(size[:1])[0], abs=0.03
+    )
