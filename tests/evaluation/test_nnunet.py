@@ -121,11 +121,6 @@ from nnunetv2.experiment_planning.plan_and_preprocess_entrypoints import plan_an
 plan_and_preprocess_entry()
 """
 
-PLAN = """
-from nnunetv2.experiment_planning.plan_and_preprocess_entrypoints import plan_and_preprocess_entry
-plan_and_preprocess_entry()
-"""
-
 DRIVER = """
 import json, sys
 from pathlib import Path
