@@ -101,7 +101,7 @@ def prove(
     planned = arms.arms_of(len(given.pool.persons), given.base)
     made_with = arm_results.identity(given, segmenter)
     results = Results(out, made_with)
-    _make(given, results, planned, repeats, workers, stop or Stop())
+    train_missing(given, results, planned, repeats, workers, stop or Stop())
     return judged(given, results, planned, repeats, made_with)
 
 
@@ -118,7 +118,7 @@ def _work(job: _Job) -> str:
     return job.arm.name
 
 
-def _make(
+def train_missing(
     given: Comparison,
     results: Results,
     planned: Sequence[Arm],
@@ -126,6 +126,7 @@ def _make(
     workers: int,
     stop: Stop,
 ) -> None:
+    """Train and keep the results that are not there yet. Raises StoppedError once `stop` has a reason."""
     missing = results.missing(planned, repeats)
     jobs = [_Job(given, arm, repeat, results.path(arm, repeat)) for arm, repeat in missing]
     workers = max(1, min(workers or processes.count_cores(), len(jobs)))
