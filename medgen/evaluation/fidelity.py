@@ -99,10 +99,10 @@ def _lines(
         )
 
     rng = comparison.rng(f"bootstrap/{name}")
-    value = intervals(generated, [comparison.made.people, *sides], comparison.draws, rng).clip(
+    value = intervals(generated, [comparison.made.people, sides], comparison.draws, rng).clip(
         LEAST, LARGEST
     )
-    beside = intervals(reference, sides, comparison.draws, rng).clip(LEAST, LARGEST)
+    beside = intervals(reference, [sides], comparison.draws, rng).clip(LEAST, LARGEST)
     return [
         Figure.of(f"features: {name}", line, value[:, number], beside[:, number], better=better)
         for number, (line, better) in enumerate(LINES)

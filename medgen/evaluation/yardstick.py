@@ -8,7 +8,7 @@ import attrs
 import numpy as np
 
 from medgen.api.interfaces import Extractor
-from medgen.evaluation.bootstrap import intervals
+from medgen.evaluation.bootstrap import People, intervals
 from medgen.evaluation.comparison import Comparison
 from medgen.evaluation.distances import Kernels
 from medgen.evaluation.samples import Samples
@@ -64,7 +64,7 @@ class Yardstick:
             known = [value for value in found if not np.isnan(value)]
             return np.array([np.mean(known) if known else np.nan])
 
-        people = [made.people, *(side.people for side in self.sides)]
+        people: list[People] = [made.people, [side.people for side in self.sides]]
         return intervals(statistic, people, draws, rng)[:, 0]
 
     def _kernels(self, made: Samples) -> list[Kernels]:

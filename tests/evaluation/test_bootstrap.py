@@ -25,6 +25,25 @@ def test_95_percent_intervals_hold_the_truth_in_90_to_99_of_100_draws(persons, s
     assert 90 <= covered(persons, slices) <= 99
 
 
+@pytest.mark.parametrize("persons", [(6, 6, 6, 6), (3, 4, 3, 4), (2, 2)])
+def test_intervals_of_a_mean_over_parts_hold_the_truth_as_often(persons):
+    held, wide = 0, 0
+    for repeat in range(100):
+        rng = np.random.default_rng([*persons, repeat])
+        parts = [rng.normal(0, 1, count) for count in persons]
+        people = [np.arange(count) for count in persons]
+
+        def mean(*rows, parts=parts):
+            return np.mean([part[row].mean() for part, row in zip(parts, rows, strict=True)])
+
+        low, high = interval(mean, [people], 200, rng)
+        apart = interval(mean, people, 200, np.random.default_rng(0))
+        held += low <= 0 <= high
+        wide += apart[1] - apart[0] > high - low
+    assert 90 <= held <= 99
+    assert wide > 90  # each part for itself knows less
+
+
 def test_people_are_drawn_and_not_slices():
     """A person's 50 equal slices are worth one."""
     values, people = np.repeat([0.0, 1.0, 2.0, 3.0], 50), np.repeat(np.arange(4), 50)
