@@ -16,6 +16,7 @@ from medgen.evaluation.heads import Boxes, boxed, boxes_of, heads_of
 from medgen.evaluation.samples import Samples
 
 SECTION = "anatomy and intensity"
+SYMMETRY, UNEXPLAINED = "mirror symmetry", "anatomy that real heads do not explain"
 GRID, CELLS = 32, 8
 """Pixels and cells of a side of the head's box, stretched."""
 BANDS = 16
@@ -58,7 +59,7 @@ def _unexplained(maker: FigureMaker, real: Samples, other: Samples, synthetic: S
         Measured(space.unexplained(_brains(each))[:, None], each.people)
         for each in (other, synthetic)
     ]
-    return maker.level("anatomy that real heads do not explain", *sets, unit="share", better="low")
+    return maker.level(UNEXPLAINED, *sets, unit="share", better="low")
 
 
 class BrainSpace:
@@ -98,7 +99,7 @@ def _unit(brain: np.ndarray) -> np.ndarray:
     return np.asarray(centred / np.maximum(np.sqrt((centred**2).sum((1, 2), keepdims=True)), SMALL))
 
 
-UNITS = {"head area": "cm2", "mirror symmetry": "", "sharpness": "", "noise": ""}
+UNITS = {"head area": "cm2", SYMMETRY: "", "sharpness": "", "noise": ""}
 """What is also shown as a median, for it says which way the generated ones differ."""
 
 
@@ -112,7 +113,7 @@ def measures(samples: Samples, axis: int) -> Iterator[tuple[str, np.ndarray]]:
     view = _standardised(boxed(images, boxes, GRID), heads, images)
     yield "head area", heads.sum((1, 2))[:, None] * samples.grid.cell / 100
     yield "head shape", _shape(heads, boxes)
-    yield "mirror symmetry", _symmetry(view, axis)
+    yield SYMMETRY, _symmetry(view, axis)
     yield "middle of the head", _middle(view)
     yield "layout of the head", _cells(view)
     yield "intensities", quantiles(images, heads)

@@ -1,13 +1,15 @@
-"""In words how good pairs are, by the distance of anatomy features before all others."""
+"""In words how good pairs are, by the distance of anatomy before all others."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import attrs
 
 from medgen.api.measures import FeaturesSettings
+from medgen.evaluation.anatomy import SYMMETRY, UNEXPLAINED
 from medgen.evaluation.figures import Figure
 
 WORDS = (
@@ -18,12 +20,14 @@ WORDS = (
 """How often the largest distance that real persons have from each other the generated are away, at
 most, and words.
 """
+LEVELS = (SYMMETRY, UNEXPLAINED)
+"""Figures of anatomy that mottle of the right spectrum fails, and few pairs suffice to tell."""
 WORST = ("bad", "they are very far from real; do not train on them")
 
 
 @attrs.frozen
 class Verdict:
-    """word: how good pairs are. text: a sentence. by: whose features. low, high, times: `WORDS`."""
+    """word: how good pairs are. text: a sentence. by: which figure. low, high, times: `WORDS`."""
 
     word: str
     text: str
@@ -33,44 +37,83 @@ class Verdict:
     high: float
 
 
-def judge(figures: Sequence[Figure], features: Mapping[str, FeaturesSettings]) -> Verdict:
-    """Return the verdict by KID on the first extractor that knows anatomy, or on the first.
+class Times(NamedTuple):
+    """How often as far from real as real persons are from each other, with its interval."""
 
-    The others only forbid praise: what any of them tells from real is at best near real.
+    value: float
+    low: float
+    high: float
+
+
+def judge(figures: Sequence[Figure], features: Mapping[str, FeaturesSettings]) -> Verdict:
+    """Return the verdict by KID on the first extractor that knows anatomy, or on the first, or by a
+    figure of anatomy that is further from real for certain.
+
+    The other extractors only forbid praise: what any of them tells from real is at best near real.
 
     The measure is the generated's distance over the upper end of the interval of real against real,
     which few patients make wide: with them hardly anything can be told, and the words say so.
     """
     knowing = [name for name, each in features.items() if each.anatomy]
     by = (knowing or list(features))[0]
-    kid = next(each for each in figures if (each.section, each.name) == (f"features: {by}", "KID"))
-    floor = kid.reference_high
-    if not floor > 0 or math.isnan(kid.low):
+    found = {f"KID on {by}": _of_distance(_kid_on(figures, by)[0])}
+    found |= {each.name: _of_level(each) for each in figures if each.name in LEVELS}
+    known = {name: each for name, each in found.items() if not math.isnan(each.low)}
+    if f"KID on {by}" not in known:
         nan = float("nan")
-        return Verdict(
-            "not known", "Too few patients to tell how far real ones are apart.", by, nan, nan, nan
-        )
-    times, low, high = (each / floor for each in (kid.value, kid.low, kid.high))
-    word, why = _words(times, low)
+        why = "Too few patients to tell how far real ones are apart."
+        return Verdict("not known", why, by, nan, nan, nan)
+    worst = max(known, key=lambda name: known[name].low)
+    word, why = _words(known[worst].value, known[worst].low)
     seen = [name for name in features if name != by and not _as_good(figures, name)]
     if word == WORDS[0][1] and seen:
-        word, why = (
-            WORDS[1][1],
-            f"anatomy is as in other patients, but {' and '.join(seen)} tell them apart",
-        )
-    blind = (
-        "" if knowing else f" {by} does not know heads: add features of anatomy, such as taught."
+        word = WORDS[1][1]
+        why = f"anatomy is as in other patients, but {' and '.join(seen)} tell them apart"
+    blind = f" {by} does not know heads: add features of anatomy, such as taught."
+    text = f"The pairs are {word}: {why}. {_said(worst, known[worst])}{'' if knowing else blind}"
+    return Verdict(word, text, worst, *known[worst])
+
+
+def _said(by: str, times: Times) -> str:
+    return (
+        f"By {by} they are {times.value:.2g} times ({max(times.low, 0):.2g} to {times.high:.2g}) "
+        "as far from real slices as real patients are from each other at most."
     )
-    text = (
-        f"The pairs are {word}: {why}. By KID on {by} they are {times:.2g} times ({max(low, 0):.2g} to {high:.2g}) "
-        f"as far from real slices as real patients are from each other at most.{blind}"
-    )
-    return Verdict(word, text, by, times, low, high)
+
+
+def _of_distance(kid: Figure) -> Times:
+    """Return times by a squared distance, which is 0 between equals; NaN if it is not known."""
+    floor = kid.reference_high
+    if not floor > 0:
+        return Times(math.nan, math.nan, math.nan)
+    return Times(*(each / floor for each in (kid.value, kid.low, kid.high)))
+
+
+def _of_level(level: Figure) -> Times:
+    """Return times by a median beside that of real slices, squared as KID is."""
+    ends = [_beyond(level, each) for each in (level.low, level.high)]
+    reached = level.low <= level.reference <= level.high
+    return Times(_beyond(level, level.value), 0.0 if reached else min(ends), max(ends))
+
+
+def _beyond(level: Figure, value: float) -> float:
+    """Return how far a value is from the reference, in widths of its interval on that side, squared."""
+    away = value - level.reference
+    if level.better == "low" and away < 0:
+        return 0.0
+    end = level.reference_high if away > 0 else level.reference_low
+    width = abs(end - level.reference)
+    return (away / width) ** 2 if width > 0 else math.nan
+
+
+def _kid_on(figures: Sequence[Figure], name: str) -> list[Figure]:
+    section = f"features: {name}"
+    return [each for each in figures if (each.section, each.name) == (section, "KID")]
 
 
 def _as_good(figures: Sequence[Figure], name: str) -> bool:
     """Return whether KID on an extractor, if it can tell, tells no pairs from real."""
-    kid = [each for each in figures if (each.section, each.name) == (f"features: {name}", "KID")]
+    kid = _kid_on(figures, name)
     return not kid or math.isnan(kid[0].low) or math.isnan(kid[0].reference_high) or kid[0].as_good
 
 

@@ -23,6 +23,7 @@ from medgen.cli.main import main
 from medgen.evaluation import card as cards
 from medgen.evaluation import card_tables, two_sample
 from medgen.evaluation import evaluate as work
+from medgen.evaluation.anatomy import SYMMETRY, UNEXPLAINED
 from medgen.evaluation.figures import Figure
 from medgen.evaluation.verdict import judge
 
@@ -245,6 +246,41 @@ def test_the_words_come_from_anatomy_before_photographs():
     figures = [kid_of("photos", 0.0, -0.5, 0.5), kid_of("heads", 90.0, 60.0, 120.0)]
     assert judge(figures, {"photos": Blind(), "heads": Knowing()}).word == "bad"
     assert "photos does not know heads" in judge(figures[:1], {"photos": Blind()}).text
+
+
+def level_of(name, value, low, high, better="near"):
+    return Figure("anatomy and intensity", name, value, low, high, 0.75, 0.70, 0.80, "", better)
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "word", "times"),
+    [
+        (0.50, 0.47, 0.57, "bad", (25.0, 12.96, 31.36)),  # mottled heads have no mirror image
+        (0.63, 0.60, 0.66, "far from real", (5.76, 3.24, 9.0)),
+        (0.71, 0.67, 0.76, "like real patients", (0.64, 0.0, 2.56)),
+        (0.95, 0.92, 0.97, "far from real", (16.0, 11.56, 19.36)),  # nor are real heads mirrored
+    ],
+)
+def test_the_words_come_from_the_figure_of_anatomy_that_is_furthest_for_certain(
+    value, low, high, word, times
+):
+    kid = kid_of("k", 0.3, -0.5, 1.2)
+    found = judge([kid, level_of(SYMMETRY, value, low, high)], {"k": Knowing()})
+    assert (found.word, found.by) == (word, SYMMETRY)
+    assert (found.times, found.low, found.high) == pytest.approx(times)
+    assert f"By mirror symmetry they are {times[0]:.2g} times" in found.text
+    wide = judge(
+        [kid_of("k", 90.0, 60.0, 120.0), level_of(SYMMETRY, value, low, high)], {"k": Knowing()}
+    )
+    assert (wide.word, wide.by) == ("bad", "KID on k")
+
+
+def test_less_to_explain_than_in_real_heads_is_no_fault():
+    kid = kid_of("k", 0.3, 0.1, 1.2)
+    less = level_of(UNEXPLAINED, 0.5, 0.4, 0.6, "low")
+    assert judge([kid, less], {"k": Knowing()}).by == "KID on k"
+    more = level_of(UNEXPLAINED, 0.95, 0.9, 1.0, "low")
+    assert judge([kid, more], {"k": Knowing()}).by == UNEXPLAINED
 
 
 def test_what_any_extractor_tells_from_real_is_not_like_real_patients():
