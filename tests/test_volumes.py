@@ -144,14 +144,14 @@ def test_a_dry_run_of_volumes_says_what_they_take(medgen, cohort):
         (("data.image_size=[16,15,16]",), "data.image_size: got 16x15x16, expected a multiple of"),
         (("data.image_size=[16,4,16]",), "data.image_size[1]: got 4, expected a value from 8"),
         (("data.axis=coronal",), 'data.axis: got "coronal", but volumes are not cut into slices'),
-        (("data.crop=lesions",), 'data.dimensions: got 3, but data.crop = "lesions" is for slices'),
+        (("data.crop=lesions", "data.augment.flip=0.5"), "changes whole volumes, and data.crop ="),
         (("space=latent", "space.latent.checkpoint=x"), "got 3, but space.latent is for slices"),
         (("callbacks.evaluation={}",), "got 3, but callbacks.evaluation is for slices"),
         (
             ('mode.bravo.numbers=["position", "lesion_size"]',),
             'got "position", which is known of slices alone, and data.dimensions is 3',
         ),
-        (("mode=insert", "data.crop=lesions"), "got 3, but mode.insert is for slices"),
+        (("mode=insert",), 'data.crop: got "none", expected "lesions", which mode.insert'),
     ],
 )
 def test_what_volumes_cannot_do_is_one_line(given, told):

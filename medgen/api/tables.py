@@ -197,8 +197,8 @@ class DataSettings:
     )
     crop: Literal["none", "lesions"] = field(
         "none",
-        help="lesions: not whole slices, but image_size px around each lesion of each slice; spacing 0 is then the "
-        "median of the scans' own",
+        help="lesions: not whole slices or volumes, but image_size px around each lesion of them; spacing 0 is then "
+        "the median of the scans' own",
     )
     axis: str = field("axial", help="axis perpendicular to the slices", check=one_of(*AXES))
     min_foreground: float = field(

@@ -67,8 +67,6 @@ def check_grid(recipe: Recipe) -> Iterator[Problem]:
     if data.axes == 3 and data.axis != "axial":
         what = f"got {as_toml(data.axis)}, but volumes are not cut into slices"
         yield Problem("data.axis", what, "Leave it out")
-    if data.crop != "none":
-        yield from slices_only(recipe, f"data.crop = {as_toml(data.crop)}", "Leave one of them out")
 
 
 def slices_only(recipe: Recipe, what: str, fix: str) -> Iterator[Problem]:

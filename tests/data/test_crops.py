@@ -46,10 +46,10 @@ def voxels(root: Path, patient: int, channel: str) -> np.ndarray:
 
 
 def expected(mask: np.ndarray, size: int) -> list[np.ndarray]:
-    """The voxels around every lesion of every slice."""
+    """The voxels around every lesion of every slice, or volume."""
     found = []
     for each in mask:
-        parts, _ = ndimage.label(each, np.ones((3, 3)))
+        parts, _ = ndimage.label(each, np.ones((3,) * each.ndim))
         for box in ndimage.find_objects(parts):
             low = [(axis.start + axis.stop) // 2 - size // 2 + size for axis in box]
             found.append(np.pad(each, size)[tuple(slice(start, start + size) for start in low)])
@@ -239,6 +239,64 @@ def test_held_out_crops_are_never_moved(cohort, tmp_path):
 
 def test_the_rim_allows_for_moves_and_no_more():
     stack = np.arange(400, dtype=np.float16).reshape(1, 20, 20)
-    (crop,) = crops.cut(stack, [crops.Place(0, (10, 10), 3)], 10, -1)
+    (crop,) = crops.cut(stack, [crops.Place(0, (10, 10), 3)], crops.with_rim((8, 8)), -1)
     assert crop.tolist() == stack[0, 5:15, 5:15].tolist()
-    assert crops.central(crop[None], 8).tolist() == stack[:, 6:14, 6:14].tolist()
+    assert crops.central(crop[None], (8, 8)).tolist() == stack[:, 6:14, 6:14].tolist()
+
+
+# Volumes
+
+
+@pytest.fixture(scope="module")
+def cubes(tmp_path_factory) -> Path:
+    """Volumes of 1 mm."""
+    root = tmp_path_factory.mktemp("cubes")
+    return write_cohort(root, 3, (20, 24, 16), spacing=(1.0, 1.0, 1.0))
+
+
+def test_crops_of_volumes_are_the_voxels_around_each_lesion(cubes, tmp_path):
+    store = opened(cubes, tmp_path, dimensions=3, val_fraction=0.0)
+    assert (store.grid.shape, store.grid.spacing) == ((SIZE,) * 3, (1.0,) * 3)
+    for patient in range(3):
+        rows = np.flatnonzero(store.patient == patient)
+        volume = np.moveaxis(voxels(cubes, patient, "seg"), 0, 2)
+        wanted = np.stack(expected(volume[None], SIZE))
+        assert (store.read(rows, ("seg",))[:, 0] > 0).tolist() == (wanted > 0).tolist()
+        assert store.extent[rows].tolist() == [
+            max(np.ptp(axis) + 1 for axis in np.nonzero(crop)) for crop in wanted
+        ]
+    bravo, seg = store.read(np.arange(len(store)), CHANNELS).swapaxes(0, 1)
+    assert bravo[seg > 0].min() > bravo[(bravo > -1) & (seg < 0)].mean() + 0.5
+
+
+def test_sides_of_a_crop_of_volumes_may_differ(cubes, tmp_path):
+    whole = opened(cubes, tmp_path, dimensions=3, val_fraction=0.0)
+    flat = opened(cubes, tmp_path, dimensions=3, val_fraction=0.0, image_size=[16, 8, 12])
+    rows = np.arange(len(whole))
+    assert flat.read(rows, CHANNELS).shape[2:] == (16, 8, 12)
+    assert flat.spare == 1
+    assert (flat.read(rows, CHANNELS) == whole.read(rows, CHANNELS)[..., 4:12, 2:14]).all()
+    assert set(flat.select("train")) == set(np.flatnonzero(whole.extent <= 8))
+
+
+def test_a_volume_keeps_each_lesion_as_a_crop_of_its_own(tmp_path):
+    seg, bravo = np.zeros((2, 24, 24, 24), np.int16)
+    bravo[2:22, 2:22, 2:22] = np.random.default_rng(0).integers(400, 900, (20, 20, 20), np.int16)
+    seg[6:8, 6:9, 6:8], seg[12:16, 9:12, 10:14], seg[16, 12, 14] = 1, 1, 1  # the last two touch
+    for number in range(2):
+        image = (bravo + number * (bravo > 0)).astype(np.int16)
+        write_volume(tmp_path / "scans" / f"p{number}" / "bravo.nii.gz", image)
+        write_volume(tmp_path / "scans" / f"p{number}" / "seg.nii.gz", seg)
+    store = opened(tmp_path / "scans", tmp_path / "cache", dimensions=3, val_fraction=0.0)
+    assert (len(store), store.corner.shape) == (4, (4, 3))
+    assert store.extent.tolist() == [3, 5, 3, 5]
+    loader = Loader(store, INSERT, "train")
+    seen = set()
+    for place in range(0, 24, 4):
+        batch, rows = loader.at(place, 4), loader.slices(place, 4)
+        for row, mask in zip(rows, batch.condition, strict=True):
+            assert set(mask.unique().tolist()) == {-1.0, 0.0, 1.0}
+            assert int((mask == 1).sum()) == (12, 49)[row % 2]  # its own, the other is the scan's
+            seen.add(tuple(int(each.min()) for each in (mask[0] == 1).nonzero(as_tuple=True)))
+    loader.close()
+    assert len(seen) > 8  # moved along each axis

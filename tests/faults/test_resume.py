@@ -26,7 +26,7 @@ from medgen.run.run import TrainingRun
 from medgen.training.trainer import Trainer
 
 SHORT = (*SMALL, "training.val_batches=1")
-VOLUMES = "bravo_rflow_3d"
+VOLUMES = ("bravo_rflow_3d", "insert_3d")
 EPOCHS = {10: 5, 24: 8}
 """Steps of a run that is stopped at each or some of its steps, and of its epochs."""
 SOME = (1, 4, 5, 6)
@@ -95,8 +95,8 @@ def keep_every_checkpoint(patch, folder):
     ("name", "steps", "stops"),
     [
         ("bravo_rflow", 10, range(1, 11)),
-        *((name, 10, SOME) for name in VARIANTS if name not in ("bravo_rflow", VOLUMES)),
-        pytest.param(VOLUMES, 10, SOME, marks=pytest.mark.slow),
+        *((name, 10, SOME) for name in VARIANTS if name not in ("bravo_rflow", *VOLUMES)),
+        *(pytest.param(name, 10, SOME, marks=pytest.mark.slow) for name in VOLUMES),
         *(pytest.param(name, 24, range(1, 25), marks=pytest.mark.slow) for name in VARIANTS),
     ],
     ids=lambda value: f"{len(value)} stops" if isinstance(value, (tuple, range)) else None,

@@ -59,6 +59,7 @@ VARIANTS = {
         "training.accumulate=2",
         "callbacks.ema.decay=0.9",
     ),
+    "insert_3d": ("training.batch_size=2", "callbacks.ema.decay=0.9"),
     "bravo_rflow_latent": (
         "space.latent.checkpoint={autoencoder}",
         "space.latent.factor=2",

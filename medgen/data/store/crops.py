@@ -1,13 +1,14 @@
-"""Crops around the lesions of each slice, cut out of whole slices at the scans' own resolution.
+"""Crops around the lesions of each slice or volume, cut out of whole ones at the scans' own
+resolution.
 
-A lesion is a connected part of the slice's masks together; touching corners connect. What lies
-beyond the slice is background. Crops are kept with a rim of `spare(size)` px, so that where exactly
+A lesion is a connected part of the masks of a slice or volume together; touching corners connect.
+What lies beyond is background. Crops are kept with a rim of `spare(shape)` px, so that where exactly
 they are cut may vary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,11 +18,11 @@ Array = np.ndarray[Any, np.dtype[Any]]
 FORMAT = 1
 """Part of a store's key: raise it with any change of what a crop is."""
 SPARE = 8
-"""The rim is the size divided by this."""
+"""The rim is the least side divided by this."""
 
 
 class Place(NamedTuple):
-    """A lesion in a stack of slices. number: of the slice. middle: of its box, px. extent: its
+    """A lesion in a stack of slices or volumes. number: of these. middle: of its box, px. extent: its
     longest side, px.
     """
 
@@ -30,13 +31,18 @@ class Place(NamedTuple):
     extent: int
 
 
-def spare(size: int) -> int:
-    """Return by how many px a crop of `size` px may be moved to each side."""
-    return size // SPARE
+def spare(shape: Sequence[int]) -> int:
+    """Return by how many px a crop may be moved to each side."""
+    return min(shape) // SPARE
+
+
+def with_rim(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the px along each axis that are kept of a crop."""
+    return tuple(size + 2 * spare(shape) for size in shape)
 
 
 def find(masks: Array) -> list[Place]:
-    """List every lesion of every slice of a stack, bool `[slice, *size]`, in order."""
+    """List every lesion of every sample of a stack, bool `[sample, *size]`, in order."""
     shown = np.flatnonzero(masks.any(tuple(range(1, masks.ndim)))).tolist()
     return [place for number in shown for place in _of(masks, number)]
 
@@ -48,13 +54,14 @@ def _of(masks: Array, number: int) -> Iterator[Place]:
         yield Place(number, middle, max(each.stop - each.start for each in box))
 
 
-def cut(stack: Array, places: list[Place], side: int, background: float) -> Array:
-    """Cut `[place, side, ...]` out of a stack `[slice, *size]`, pixel `side // 2` in the middle."""
-    out = np.full((len(places), *(side,) * (stack.ndim - 1)), background, stack.dtype)
+def cut(stack: Array, places: list[Place], shape: Sequence[int], background: float) -> Array:
+    """Cut `[place, *shape]` out of a stack `[sample, *size]`, the middles at half of each side."""
+    out = np.full((len(places), *shape), background, stack.dtype)
     for crop, place in zip(out, places, strict=True):
-        starts = [middle - side // 2 for middle in place.middle]
+        starts = [middle - side // 2 for middle, side in zip(place.middle, shape, strict=True)]
         ends = [
-            min(start + side, count) for start, count in zip(starts, stack.shape[1:], strict=True)
+            min(start + side, count)
+            for start, side, count in zip(starts, shape, stack.shape[1:], strict=True)
         ]
         inside = tuple(slice(max(start, 0), end) for start, end in zip(starts, ends, strict=True))
         to = tuple(
@@ -65,9 +72,8 @@ def cut(stack: Array, places: list[Place], side: int, background: float) -> Arra
     return out
 
 
-def central(crops: Array, size: int) -> Array:
-    """Return the middle `size` px of crops with their rim."""
-    rim = spare(size)
-    for axis in range(1, crops.ndim):
-        crops = crops.take(range(rim, rim + size), axis)
-    return crops
+def central(crops: Array, shape: Sequence[int]) -> Array:
+    """Return crops, `[crop, *shape]`, without their rim."""
+    rim = spare(shape)
+    inner = (slice(None), *(slice(rim, rim + size) for size in shape))
+    return crops[inner]

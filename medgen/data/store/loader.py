@@ -162,7 +162,8 @@ class Loader:
     def _condition(self, rows: np.ndarray, moved: np.ndarray | None = None) -> torch.Tensor:
         masks = self.store.read(rows, self.mode.condition, moved)
         if self.mode.margin:
-            middles = np.full((len(rows), 2), self.store.size // 2) - (
+            middle = np.array(self.store.grid.shape) // 2
+            middles = np.broadcast_to(middle, (len(rows), len(middle))) - (
                 0 if moved is None else moved
             )
             images = self.store.read(rows, self.mode.images, moved)

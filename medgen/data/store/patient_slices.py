@@ -45,24 +45,21 @@ class Slices(NamedTuple):
     extent: np.ndarray = NONE
 
 
-def cropped(whole: Slices, masks: Sequence[bool], size: int) -> Slices:
-    """Crops of `size` px, with their rim, around the lesions of slices, in place of these. masks:
-    whether each is one.
+def cropped(whole: Slices, masks: Sequence[bool], shape: Sequence[int]) -> Slices:
+    """Crops of `shape` px, with their rim, around the lesions of slices or of the volume, in place of
+    these. masks: whether each channel is one.
 
     The foreground of a crop is what is not as dark as the background, in the first image.
     """
     pairs = [*zip(whole.stacks, masks, strict=True)]
     lesions = np.any([stack for stack, mask in pairs if mask], axis=0)
     places = crops.find(lesions)
-    side = size + 2 * crops.spare(size)
-    stacks = [crops.cut(stack, places, side, 0 if mask else -1) for stack, mask in pairs]
-    inner = [crops.central(stack, size) for stack in stacks]
-    area = [
-        np.count_nonzero(each, axis=(1, 2)) for each, mask in zip(inner, masks, strict=True) if mask
-    ]
-    shown = [
-        np.mean(each > -1, axis=(1, 2)) for each, mask in zip(inner, masks, strict=True) if not mask
-    ]
+    sides = crops.with_rim(shape)
+    stacks = [crops.cut(stack, places, sides, 0 if mask else -1) for stack, mask in pairs]
+    inner = [*zip((crops.central(stack, shape) for stack in stacks), masks, strict=True)]
+    axes = tuple(range(1, lesions.ndim))
+    area = [np.count_nonzero(each, axis=axes) for each, mask in inner if mask]
+    shown = [np.mean(each > -1, axis=axes) for each, mask in inner if not mask]
     return whole._replace(
         stacks=stacks,
         position=whole.position[[place.number for place in places]],

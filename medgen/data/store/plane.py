@@ -71,23 +71,25 @@ class Plane(NamedTuple):
 
     @classmethod
     def _whole(cls, volume: Volume, settings: DataSettings) -> Plane:
-        """The least square of pixels of `data.spacing` mm that holds the whole slice."""
+        """The least square of pixels of `data.spacing` mm that holds the whole slice, or the least box
+        of them that holds the volume.
+        """
         within, pixel = settings.within, settings.spacing
         counts, spacing = (
             [volume.data.shape[i] for i in within],
             [volume.spacing[i] for i in within],
         )
         spacing = _snapped(spacing, pixel)
-        size = (
-            math.ceil(
-                max(count * mm / pixel for count, mm in zip(counts, spacing, strict=True)) - SAME
-            )
-            + 1
+        shape = tuple(
+            math.ceil(count * mm / pixel - SAME) + 1
+            for count, mm in zip(counts, spacing, strict=True)
         )
+        if len(within) == 2:
+            shape = (max(shape),) * 2
         centres = [
-            _aligned(count / 2, mm, pixel, size) for count, mm in zip(counts, spacing, strict=True)
+            _aligned(count / 2, mm, pixel, size)
+            for count, mm, size in zip(counts, spacing, shape, strict=True)
         ]
-        shape = (size,) * len(within)
         return cls._along(within, shape, pixel, counts, spacing, centres, 0.0)
 
     @classmethod

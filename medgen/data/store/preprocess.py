@@ -68,7 +68,7 @@ def cut(
     if settings.crop == "none" or not isinstance(whole, Slices):
         return whole
     masks = [channel.labels is not None for channel in channels]
-    return cropped(whole, masks, settings.shape[0])
+    return cropped(whole, masks, settings.shape)
 
 
 def _cut_whole(

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medgen.api.tables import DataSettings
+from medgen.api.tables import DataSettings, size_text
 from medgen.data.grid import Grid
 from medgen.data.scans import consistency, layouts
 from medgen.data.scans.layouts import SPLITS, Patient
@@ -68,9 +68,8 @@ class SliceStore:
         self.channels, self.masks = tuple(channels), masks & set(channels)
         index = read_index(folder)
         self.grid = Grid.of(settings, float(index.spacing))
-        self.size = self.grid.shape[0]
         self.corner, self.extent = index.place, index.extent
-        self.spare = 0 if index.extent is None else crops.spare(self.size)
+        self.spare = 0 if index.extent is None else crops.spare(self.grid.shape)
         self.figures = Figures(
             self.grid, **{name: getattr(index, name) for name in Figures._fields[1:]}
         )
@@ -186,9 +185,8 @@ class SliceStore:
                 largest < settings.min_lesion
             )
         if self.extent is not None:
-            excluded[f"data.image_size = {self.size}, which the lesion exceeds,"] = (
-                self.extent > self.size
-            )
+            side = f"data.image_size = {size_text(settings.image_size)}"
+            excluded[f"{side}, which the lesion exceeds,"] = self.extent > min(self.grid.shape)
         return excluded
 
     def _map(self, path: Path, mask: bool, crc: int) -> np.ndarray:
@@ -264,9 +262,10 @@ def _warn(store: SliceStore, settings: DataSettings, files: Sequence[concerns.Fi
         warn(f"data: {what}. Add patients, or raise data.val_fraction.")
     for line in concerns.lines(store.figures, files, store.lesion_area):
         warn(line)
-    if store.extent is not None and (large := np.count_nonzero(store.extent > store.size)):
-        side = f"{store.size} px of {store.grid.spacing[0]:g} mm"
-        what = f"{large:,} of {len(store):,} lesions in slices are larger than crops of {side}, and are left out"
+    side = min(store.grid.shape)
+    if store.extent is not None and (large := np.count_nonzero(store.extent > side)):
+        crop = f"{side} px of {store.grid.spacing[0]:g} mm"
+        what = f"{large:,} of {len(store):,} lesions in {settings.noun} are larger than crops of {crop}, and are left out"
         warn(f"data: {what}. Set data.image_size={store.extent.max()} for all of them.")
 
 

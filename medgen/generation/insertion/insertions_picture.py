@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +22,36 @@ ACROSS = 2
 FOLDER = "pictures"
 SIDE = 256
 """px of a slice."""
+AXIAL, PLANES = (2,), (2, 1, 0)
+"""Axes perpendicular to the slices that are shown of an output."""
 
 
-def save_one(made: Inserted, out: Path, index: int) -> None:
-    """Save an output in `out/pictures`: the slice with most new lesions, before, after, outlined."""
-    k = int(made.new.sum((0, 1)).argmax())
-    before, after = (
-        np.clip(images[0, :, :, k], 0, 1) * 2 - 1 for images in (made.case.images, made.images)
-    )
-    mask = np.where(made.new[:, :, k], 1.0, -1.0)
-    shown = [_square(each) for each in (before, after, mask)]
-    tiles = [pictures.tile(shown[0], side=SIDE), pictures.tile(shown[1], side=SIDE)]
-    tiles.append(pictures.tile(shown[1], [shown[2]], SIDE))
+def save_one(made: Inserted, out: Path, index: int, planes: Sequence[int] = AXIAL) -> None:
+    """Save an output in `out/pictures`: of each plane the slice with most new lesions, before, after,
+    outlined.
+    """
     path = out / FOLDER / f"{name_of(index)}.png"
     for stale in path.parent.glob(f".tmp-*-{path.name}"):  # of a killed process: the index is ours
         stale.unlink(missing_ok=True)
-    pictures.save(np.concatenate(tiles, axis=1), path)
+    pictures.save(np.concatenate([_strip(made, axis) for axis in planes]), path)
+
+
+def _strip(made: Inserted, axis: int) -> Array:
+    """Return the tiles of a plane side by side, uint8 `[SIDE, 3 * SIDE, 3]`."""
+    k = int(made.new.sum(tuple({0, 1, 2} - {axis})).argmax())
+    before, after = (
+        np.clip(images[0].take(k, axis), 0, 1) * 2 - 1 for images in (made.case.images, made.images)
+    )
+    mask = np.where(made.new.take(k, axis), 1.0, -1.0)
+    shown = [_square(each) for each in (before, after, mask)]
+    tiles = [pictures.tile(shown[0], side=SIDE), pictures.tile(shown[1], side=SIDE)]
+    tiles.append(pictures.tile(shown[1], [shown[2]], SIDE))
+    return np.concatenate(tiles, axis=1)
 
 
 def save_all(out: Path) -> None:
     """Save `insertions.png` from the pictures that there are."""
-    made = strips(out, SHOWN)
+    made = _each(out, SHOWN)
     if not made:
         return
     made += [np.zeros_like(made[0])] * (-len(made) % ACROSS)
@@ -53,9 +63,14 @@ def save_all(out: Path) -> None:
 
 
 def strips(out: Path, count: int) -> list[Array]:
-    """Return the pictures of the first `count` outputs that are there, uint8
+    """Return the planes of the first `count` outputs that are there, uint8
     `[SIDE, 3 * SIDE, 3]`: before, after, outlined.
     """
+    return [plane for each in _each(out, count) for plane in np.split(each, len(each) // SIDE)]
+
+
+def _each(out: Path, count: int) -> list[Array]:
+    """Return the pictures of outputs, one each."""
     paths = (out / FOLDER / f"{name_of(index)}.png" for index in range(count))
     return [np.array(Image.open(path)) for path in paths if path.exists()]
 

@@ -18,7 +18,8 @@ from medgen.generation import pair_writer
 from medgen.generation.insertion import insertions_picture
 from medgen.generation.insertion.host_files import image_bytes, mask_bytes
 from medgen.generation.insertion.inserter import Inserted, Inserter
-from medgen.generation.insertion.painter import Painter, learns_nothing
+from medgen.generation.insertion.insertions_picture import AXIAL, PLANES
+from medgen.generation.insertion.painter import Painter, learns_nothing, paints_volumes
 from medgen.generation.manifest import Manifest, name_of, sha256
 from medgen.run.versions import versions
 from medgen.system.signals import Stop
@@ -114,7 +115,8 @@ def write(made: Inserted, index: int, manifest: Manifest, make: Inserter) -> Non
             (folder / f"{name}.nii.gz").write_bytes(content)
 
     if index < insertions_picture.SHOWN:
-        insertions_picture.save_one(made, manifest.out, index)
+        planes = PLANES if paints_volumes(make.painter) else AXIAL
+        insertions_picture.save_one(made, manifest.out, index, planes)
     pair_writer.write_folder(manifest, entry | figures, names, put)
 
 

@@ -52,6 +52,11 @@ class Painter(Protocol):
         """
 
 
+def paints_volumes(painter: Painter) -> bool:
+    """Whether a painter was trained on volumes."""
+    return painter.grid is not None and len(painter.grid.shape) == 3
+
+
 def learns_nothing(painter: Painter) -> bool:
     """Whether a painter takes crops of any size, as none does that was trained."""
     return painter.grid is None

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from medgen import Mode, ModeSettings, Problem, field, gt, hookimpl, settings
 from medgen.api.messages import as_toml
-from medgen.config.checks import slices_only
 
 if TYPE_CHECKING:
     from medgen.api.recipe import Recipe
@@ -38,7 +37,6 @@ class Insert(ModeSettings):
             expected = f"at least one image, each once, and not the mask {self.mask}"
             what = f"got {as_toml(list(self.images))}, expected {expected}"
             yield Problem("mode.insert.images", what, "Name the images to paint")
-        yield from slices_only(recipe, "mode.insert", "Leave data.dimensions out")
         if recipe.data.crop != "lesions":
             what = f'got {as_toml(recipe.data.crop)}, expected "lesions", which mode.insert learns from'
             yield Problem("data.crop", what, "Set it")
