@@ -38,7 +38,7 @@ VARIANTS = {
         'mode.images.images=["t1_pre", "t1_gd"]',  # a patient is two samples, as epochs are short
         "mode.images.pooled=true",
         "mode=images",
-        'mode.images.numbers=["lesion_size", "spacing"]',
+        'mode.images.numbers=["spacing"]',
         "data.augment.flip=0.5",
         "data.augment.rotate=10",
         "data.augment.shift=2",
@@ -59,7 +59,7 @@ VARIANTS = {
         "training.accumulate=2",
         "callbacks.ema.decay=0.9",
     ),
-    "insert_3d": ("training.batch_size=2", "callbacks.ema.decay=0.9"),
+    "insert_3d": ("training.batch_size=1", "callbacks.ema.decay=0.9"),
     "bravo_rflow_latent": (
         "space.latent.checkpoint={autoencoder}",
         "space.latent.factor=2",

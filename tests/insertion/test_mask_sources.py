@@ -48,6 +48,17 @@ class Drawn:
         return {"seg_model": "0"}
 
 
+class DrawnVolume(Drawn):
+    """Stands for a model of volumes: a rod of 12 x 12 x 24 mm in a volume of 40 voxels at 4 mm."""
+
+    grid = Grid.of_volumes((40,) * 3, 4.0)
+
+    def again(self, index, attempt):
+        mask = torch.full((1, 1, 40, 40, 40), -1.0)
+        mask[0, 0, 24:27, 20:23, 19:25] = 1
+        return Masks(mask, [[""]])
+
+
 def inserter(donors: Path, hosts: Path, masks) -> Inserter:
     data = DataSettings(root=donors, workers=1, val_fraction=0.0)
     library = lesions.collect(cases.find(data, ["flair"], masked=True), data, lambda _: None)
@@ -105,6 +116,25 @@ def test_a_drawn_lesion_lies_where_it_lay_in_its_slice_and_is_round(
     assert max(side * mm for side, mm in zip(sides, (3, 3, 4), strict=True)) <= 26
     assert sides[2] >= 3
     assert "donor_contrast" in lesion
+
+
+def test_a_lesion_of_a_drawn_volume_keeps_its_shape_and_its_place_in_the_head(
+    donors: Path, tmp_path: Path
+) -> None:
+    hosts, shapes = write_heads(tmp_path / "hosts", range(10, 12), masked=False), DrawnVolume()
+    make = inserter(donors, hosts, ModelShapes(shapes))
+    made = make.make(0)
+    assert np.count_nonzero(made.new) * 36 == pytest.approx(12 * 12 * 24, rel=0.02)
+    frame = Frame.of(made.case.head, made.case.spacing)
+    (pool,) = ModelShapes(shapes).pools(0, [1000.0], frame, make.library)
+    head = np.argwhere(made.case.head)
+    middle = (head.min(0) + head.max(0)) / 2 * made.case.spacing
+    for lesion in pool:
+        assert lesion.mask.sum() == 3 * 3 * 6
+        assert lesion.size == 12 * 12 * 24
+        assert not lesion.crosses
+        apart = frame.voxels(lesion.where[None])[0] * made.case.spacing - middle
+        assert np.abs(apart - (22, 6, 8)).max() <= 4  # a voxel
 
 
 def test_a_disc_becomes_a_ball() -> None:

@@ -22,8 +22,8 @@ class Frame:
     """Where a head lies in a canonical volume.
 
     middle: `[3]`, the midplane: right of the first voxel by `middle @ (1, y, z)` voxels. spacing:
-    mm along each axis. back, top: mm of the head's ends from the first voxel. half, length: mm from
-    the midplane to the side, and from back to front.
+    mm along each axis. back, top: mm of the head's ends from the first voxel. half, length, height:
+    mm from the midplane to the side, from back to front, and from bottom to top.
     """
 
     middle: Array
@@ -32,6 +32,7 @@ class Frame:
     top: float
     half: float
     length: float
+    height: float
 
     @classmethod
     def of(cls, head: Array, spacing: Sequence[float]) -> Frame:
@@ -47,6 +48,7 @@ class Frame:
             high[2],
             max((high - low)[0] / 2, mm[0]),
             max((high - low)[1], mm[1]),
+            (high - low)[2],
         )
 
     def side(self, voxels: Array) -> Array:

@@ -91,8 +91,8 @@ class FolderShapes:
 
 
 class ModelShapes:
-    """Lesions drawn by a model of slices of masks, round along the third axis too, where they lie
-    in their slice.
+    """Lesions drawn by a model of masks, where they lie in their volume or slice; those of slices
+    round along the third axis too.
     """
 
     def __init__(self, masks: ModelMasks):
@@ -129,27 +129,34 @@ def _read(id: str, path: Path, labels: Sequence[int], data: DataSettings) -> Ite
 
 
 def _in_head(part: Array, spacing: float, frame: Frame, library: Library) -> list[Lesion]:
-    """A lesion of a slice, bool `[x, y]`, whose middle is the middle of the head's box; as high as
-    real ones lie.
+    """A lesion of a volume, bool `[x, y, z]`, or slice, `[x, y]`, whose middle is the middle of the
+    head's box; that of a slice is as high as real ones lie.
     """
+    axes = part.ndim
     offsets = (np.argwhere(part) - (np.array(part.shape) - 1) / 2) * spacing
-    x, y = offsets.mean(0)
-    box = ndimage.find_objects(part.astype(np.uint8))[0]
-    lesion = _alone("", 0, np.pad(rounded(part[box]), 1), (spacing,) * 3)
-    where = np.array([x / frame.half, 0.5 + y / frame.length, 0])
-    beside = sorted(library.lesions, key=lambda other: _apart(other.where, where))[:PLACES]
+    x, y, *z = offsets.mean(0)
+    inner = part[ndimage.find_objects(part.astype(np.uint8))[0]]
+    mask = inner if z else rounded(inner)
+    lesion = _alone("", 0, np.pad(mask, 1), (spacing,) * 3)
+    up = [(each - frame.height / 2) / frame.length for each in z]
+    where = np.array([x / frame.half, 0.5 + y / frame.length, *up])
+    beside = sorted(library.lesions, key=lambda other: _apart(other.where[:axes], where))[:PLACES]
     placed = [_like(lesion, other) for other in beside]
     return [
         attrs.evolve(
-            each, where=np.array([*where[:2], each.where[2]]), crosses=crosses(offsets[:, 0])
+            each, where=np.array([*where, *each.where[axes:]]), crosses=crosses(offsets[:, 0])
         )
         for each in placed
     ]
 
 
 def _apart(one: Array, other: Array) -> float:
-    """How far two places are apart across the third axis, on either side of the head."""
-    return float(np.hypot(abs(one[0]) - abs(other[0]), one[1] - other[1]))
+    """How far two places `[axis]` are apart, on either side of the head."""
+    (x, *rest), (mirrored, *others) = one, other
+    apart = abs(x) - abs(mirrored)
+    for here, there in zip(rest, others, strict=True):
+        apart = np.hypot(apart, here - there)
+    return float(apart)
 
 
 def rounded(plane: Array) -> Array:

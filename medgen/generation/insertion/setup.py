@@ -30,7 +30,7 @@ from medgen.generation.model import load_model
 from medgen.system import console
 
 MAX_AREA = 0.2
-"""Share of a slice that a drawn mask covers at most: more is no lesion, of whichever kind."""
+"""Share of a slice or volume that a drawn mask covers at most: more is no lesion, of whichever kind."""
 Tell = Callable[[str], None] | None
 Masks = Sequence[str] | None
 """Names of the masks that lesions are read from; None: all."""
@@ -89,9 +89,6 @@ def _masks(
     if given.is_dir():
         return FolderShapes(given, data, painter.model.parts.mode.condition)
     model = load_model(given, registry)
-    if model.recipe.data.axes != 2:
-        what = "makes volumes, and lesions are inserted from masks of slices"
-        raise RecipeError(Problem("--seg-model", what, "Give a model of slices, or a folder"))
     masks = ModelMasks(model, seed, painter.steps, MAX_AREA, DRAWS)
     require_same_masks(masks.names, painter.model)
     return ModelShapes(masks)
