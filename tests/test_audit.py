@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from made_up_heads import SIDE, cohort, write_patients
 
+from medgen.cli import _audit
 from medgen.data.grid import Grid
 from medgen.generation import pair_audit, pair_writer
 from medgen.generation.generator import Generator
@@ -96,11 +97,28 @@ def test_copies_are_moved_and_told_of(out, patients, medgen):
     assert names(out / "set_aside") == ["audit.png", "syn_00003", "syn_00004"]
     report = json.loads((out / "audit.json").read_text())
     assert (report["persons"], report["pairs"], report["copies"]) == (6, 5, 2)
+    assert report["between_persons"]["low"] < report["nearest"]["high"]
+    assert "distance to the nearest training slice, median: 0." in result.out
+    assert "remembers" not in result.out
     assert {each["id"] for each in report["worst_first"][:2]} == {"syn_00003", "syn_00004"}
     marked = {line["index"]: line.get("set_aside") for line in lines(out)[1:]}
     assert marked == {0: None, 1: None, 2: None, 3: "copy of a slice", 4: "copy of a lesion"}
     assert lines(out)[4]["nearest"]["to"].startswith("patient 0, slice")
     assert lines(out)[0]["audit"]["persons"] == 6
+
+
+@pytest.mark.parametrize(("distance", "remembers"), [(0.2, True), (0.5, False)])
+def test_pairs_that_are_no_copies_but_nearer_than_persons_are_told_of(
+    distance, remembers, tmp_path, capsys
+):
+    header = {"audit": {"between_persons": {"distance": 0.4, "low": 0.35, "high": 0.45}}}
+    (tmp_path / "manifest.jsonl").write_text(json.dumps(header) + "\n")
+    rows = {n: {"nearest": {"distance": distance + n / 1000}} for n in range(9)}
+    _audit._nearness(tmp_path, pair_audit.Audited(rows, {}))
+    said = capsys.readouterr().out
+    assert f"median: {distance + 0.004:.3f} (" in said
+    assert "of a person to the others: 0.400 (0.350 to 0.450)" in said
+    assert said.rstrip().endswith("the model remembers") == remembers
 
 
 def test_what_is_set_aside_is_not_made_anew_nor_compared_again(out, patients, medgen, monkeypatch):

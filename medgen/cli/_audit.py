@@ -11,10 +11,11 @@ import numpy as np
 
 from medgen.cli import options
 from medgen.cli.options import LIMIT, load_recipe, say_result
+from medgen.data.scans.manifest_lines import listed
 from medgen.errors import PrivacyError, Problem, RecipeError, StorageError, reason
 from medgen.evaluation import copies_picture, pair_files, sources
 from medgen.evaluation import obedience as following
-from medgen.evaluation.copies import CALIBRATION, Judge, identify
+from medgen.evaluation.copies import CALIBRATION, Judge, identify, median_distance
 from medgen.evaluation.samples import EVERY, Samples, read_real
 from medgen.generation import pair_audit
 from medgen.generation.pair_audit import Audited
@@ -54,6 +55,7 @@ def run(
         _compare(pairs, locks, training, rows, report or pairs / "audit.json")
     found = pair_audit.audited(pairs, key)
     _table(found)
+    _nearness(pairs, found)
     say_result(pairs / pair_audit.FOLDER / "audit.png")
     if found.share > limit:
         of = f"{len(found.copies)} of {len(found.rows)} pairs are copies of training data"
@@ -87,19 +89,23 @@ def _compare(
 
 def _about(judge: Judge) -> dict[str, Any]:
     """What the audit compared with and how far it can be trusted."""
-    share, low, high = judge.false_alarms(np.random.default_rng(0))
-    alarms = [None if np.isnan(each) else round(float(each), 5) for each in (share, low, high)]
     training = judge.training
     return {
         "against": judge.key,
         "slices": len(training),
         "persons": len(training.persons),
-        "false_alarms": dict(zip(("share", "low", "high"), alarms, strict=True)),
+        "false_alarms": _plain("share", judge.false_alarms(np.random.default_rng(0))),
+        "between_persons": _plain("distance", judge.between_persons(np.random.default_rng(0))),
     }
 
 
+def _plain(name: str, found: tuple[float, float, float]) -> dict[str, float | None]:
+    values = [None if np.isnan(each) else round(float(each), 5) for each in found]
+    return dict(zip((name, "low", "high"), values, strict=True))
+
+
 def _write_report(path: Path, about: dict[str, Any], found: Audited) -> None:
-    counts = {"pairs": len(found.rows), "copies": len(found.copies)}
+    counts = {"pairs": len(found.rows), "copies": len(found.copies), "nearest": _distance(found)}
     pairs = [
         {"id": row["id"], "set_aside": row.get("set_aside"), **row["nearest"]}
         for row in _worst(found, None)
@@ -137,6 +143,31 @@ def _table(found: Audited) -> None:
         )
         what = f"  {row['id']}  distance {near['distance']:.4f} (copy below {near['limit']:.4f})  {near['to']}"
         say(f"{what}{beside}{'  ' + row['set_aside'] if row.get('set_aside') else ''}")
+
+
+def _nearness(pairs: Path, found: Audited) -> None:
+    """Say how near pairs are to training slices, beside how near persons are to each other.
+
+    A model that remembers its few patients makes pairs that are no copies, but nearer than persons.
+    """
+    with listed(pairs) as lines:
+        persons = (lines.header or {}).get("audit", {}).get("between_persons", {})
+    made = _distance(found)
+    if made["low"] is None or persons.get("low") is None:
+        return
+    text = "{distance:.3f} ({low:.3f} to {high:.3f})"
+    said = f"distance to the nearest training slice, median: {text.format(**made)}"
+    nearer = made["high"] < persons["low"]
+    say(
+        f"{said}; of a person to the others: {text.format(**persons)}"
+        f"{'. The pairs are nearer than persons are: the model remembers' if nearer else ''}"
+    )
+
+
+def _distance(found: Audited) -> dict[str, float | None]:
+    distance = np.array([row["nearest"]["distance"] for row in found.rows.values()])
+    rng = np.random.default_rng(0)
+    return _plain("distance", median_distance(distance, np.arange(len(distance)), rng))
 
 
 # At the end of `medgen generate`

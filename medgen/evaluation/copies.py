@@ -86,7 +86,8 @@ class Judge:
             parts = list(work(lambda start: _prepared(training, start), starts))
             self.finder = Finder(concatenated([each[0] for each in parts]), people)
             self.lesions = _joined([each[1] for each in parts])
-            self.limit = limit(self._held(work, advance), CEILING)
+            self._persons = self._held(work, advance)
+        self.limit = limit(self._persons, CEILING)
         self.lesion_limit = limit(self._held_lesions(), LESION_CEILING)
 
     def judge(self, images: Array, masks: Array) -> list[Verdict]:
@@ -138,6 +139,10 @@ class Judge:
         low, high = interval(lambda rows: float(alarms[rows].mean()), people, 500, rng)
         return float(alarms.mean()), low, high
 
+    def between_persons(self, rng: np.random.Generator) -> tuple[float, float, float]:
+        """Return `median_distance` of training slices to those of other persons."""
+        return median_distance(1 - self._persons.score, self._persons.people, rng)
+
     def _held(self, work: Work, advance: Callable[[int], None]) -> Held:
         """Return how near each person's slices come to the others'."""
         people, views = self.finder.people, self.finder.references
@@ -172,6 +177,16 @@ class Judge:
             )
             what = f"these pairs are {found}; those before are {expected}"
             raise DataError(Problem("", what, "Audit the pairs of one model at a time"))
+
+
+def median_distance(
+    distance: Array, people: Array, rng: np.random.Generator
+) -> tuple[float, float, float]:
+    """Return the median distance to the nearest slice, with its 95 % interval; NaN for nobody."""
+    if not len(distance):
+        return np.nan, np.nan, np.nan
+    low, high = interval(lambda rows: float(np.median(distance[rows])), people, 500, rng)
+    return float(np.median(distance)), low, high
 
 
 def identify(training: Samples) -> str:

@@ -106,6 +106,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as temporary:
         folders = write(Path(temporary), pairs, training)
+        print(f"{len(pairs)} pairs are written", flush=True)
         clock, cpu = time.perf_counter(), time.process_time()
         judge = Judge(training)
         begun = time.perf_counter() - clock, time.process_time() - cpu
