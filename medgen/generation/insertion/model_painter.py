@@ -17,11 +17,15 @@ from medgen.generation.insertion.painter import Array, Crop
 from medgen.generation.model import Model, load_model
 from medgen.training import lesion_region, sampling
 
+BLOCK = 8
+"""Crops that are painted at a time."""
+
 
 class ModelPainter:
     """See `Painter`. margin: mm around a mask that its regions had in training.
 
-    One crop is painted at a time, as convolutions differ in the last bit between batch sizes.
+    As many crops are painted at a time as a block has, always, as convolutions differ in the last
+    bit between batch sizes.
     """
 
     def __init__(self, model: Model, steps: int | None = None):
@@ -32,21 +36,26 @@ class ModelPainter:
 
     def paint(self, crops: Sequence[Crop], seeds: Sequence[int]) -> list[Array]:
         """Paint float32 `[channel, *size]` in [0, 1] for each crop, by the crop and its seed alone."""
-        return [self._paint(crop, seed) for crop, seed in zip(crops, seeds, strict=True)]
+        made: list[Array] = []
+        for at in range(0, len(crops), BLOCK):
+            made += self._paint(crops[at : at + BLOCK], seeds[at : at + BLOCK])
+        return made
 
-    def _paint(self, crop: Crop, seed: int) -> Array:
+    def _paint(self, crops: Sequence[Crop], own: Sequence[int]) -> list[Array]:
+        """Paint up to `BLOCK` crops; the last again and again in the places that are left."""
         (mode, space, strategy, network), device = self.model.parts, self.model.device
-        image = torch.from_numpy(np.asarray(crop.image, np.float32))[None].to(device) * 2 - 1
-        condition = marked(crop).to(device)
-        draw = sampling.noise(
-            [seeds.stream(seed, "paint")], space.shape(condition.shape[2:]), device
-        )
+        filled = [min(place, len(crops) - 1) for place in range(BLOCK)]
+        images = np.stack([np.asarray(crops[place].image, np.float32) for place in filled])
+        image = torch.from_numpy(images).to(device) * 2 - 1
+        condition = torch.cat([marked(crops[place]) for place in filled]).to(device)
+        streams = [seeds.stream(own[place], "paint") for place in filled]
+        draw = sampling.noise(streams, space.shape(condition.shape[2:]), device)
         given = lesion_region.given(mode, space, image, condition)
         with sampling.autocast(device, self.model.recipe.training.precision):
             made = sampling.sample(
                 strategy, space, network, condition, draw, self.steps, given=given
             )
-        return np.asarray((made[0].float().cpu().numpy() + 1) / 2)
+        return list((made[: len(crops)].float().cpu().numpy() + 1) / 2)
 
 
 def marked(crop: Crop) -> Tensor:
