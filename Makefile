@@ -14,14 +14,17 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,demo]'
 	touch $(READY)
 
+# DEMO_OPTIONS: of its trainings, such as training.precision=fp32
 demo: $(READY)
 	rm -rf $(DEMO)
 	$(BIN)/medgen data demo $(DEMO)/data --patients 30
-	$(BIN)/medgen insert --hosts $(DEMO)/data --image-model paste --num-images 12 --output-dir $(DEMO)/inserted
-	$(BIN)/medgen train recipes/demo_seg.toml data.root=$(DEMO)/data run.dir=$(DEMO)/seg
-	$(BIN)/medgen train recipes/demo_bravo.toml data.root=$(DEMO)/data run.dir=$(DEMO)/bravo
+	$(BIN)/medgen train recipes/demo_seg.toml data.root=$(DEMO)/data run.dir=$(DEMO)/seg $(DEMO_OPTIONS)
+	$(BIN)/medgen train recipes/demo_bravo.toml data.root=$(DEMO)/data run.dir=$(DEMO)/bravo $(DEMO_OPTIONS)
+	$(BIN)/medgen train recipes/demo_insert.toml data.root=$(DEMO)/data run.dir=$(DEMO)/insert $(DEMO_OPTIONS)
+	$(BIN)/medgen insert --hosts $(DEMO)/data --image-model $(DEMO)/insert --num-images 12 --output-dir $(DEMO)/inserted
 	$(BIN)/medgen generate --seg-model $(DEMO)/seg/latest.pt --image-model $(DEMO)/bravo/latest.pt \
 		--num-images 64 --output-dir $(DEMO)/pairs
+	$(BIN)/medgen show $(DEMO)/bravo $(DEMO)/pairs $(DEMO)/inserted --output $(DEMO)/demo.png
 	$(BIN)/medgen evaluate $(DEMO)/bravo $(DEMO)/pairs --html $(DEMO)/card.html
 
 lint: $(READY)

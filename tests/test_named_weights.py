@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from medgen_builtins.weights.brain import Brain
 
 from medgen.errors import RecipeError
@@ -30,7 +31,9 @@ def test_any_other_path_stays_as_it_is(path):
 
 
 def test_a_purpose_without_weights_is_refused_in_a_line():
-    with pytest.raises(RecipeError, match="has weights for autoencoder, not for dual"):
+    with pytest.raises(
+        RecipeError, match=r"has weights for autoencoder, bravo, .*, insert, not for dual"
+    ):
         named_weights.find(Path("brain"), "dual", KEY)
 
 
@@ -38,7 +41,7 @@ def test_all_together_are_small_and_say_how_to_build_them():
     assert sum(file.stat().st_size for file in set(Brain.files.values())) <= MOST
     for file in Brain.files.values():
         shared = shared_weights.read(file)
-        assert "Mets" not in shared.recipe
+        assert "h1600" not in shared.recipe  # the folder that they were trained on
         assert all(bool(each.isfinite().all()) for each in shared.weights.values())
 
 
@@ -64,3 +67,19 @@ def test_heads_survive_the_autoencoder_whatever_their_contrast(medgen, tmp_path)
     assert done.code == 0, done
     figures = json.loads((tmp_path / "audit.json").read_text())
     assert figures["head"]["psnr"] >= 32
+
+
+@pytest.mark.parametrize(
+    ("recipe", "purpose"), [("demo_bravo", "bravo"), ("demo_insert", "insert")]
+)
+def test_the_demo_begins_from_them(recipe, purpose, medgen, tmp_path):
+    """A run of one step with no learning to speak of has their weights."""
+    medgen("data", "demo", tmp_path / "data", "--patients", 3)
+    given = (f"data.root={tmp_path / 'data'}", f"run.dir={tmp_path / 'run'}", "training.steps=1")
+    given = (*given, "training.learning_rate=1e-12", "training.batch_size=2", "callbacks.ema=false")
+    done = medgen("train", recipe, *given, "callbacks.previews=false", "training.precision=fp32")
+    assert done.code == 0, done
+    run = shared_weights.load_any(tmp_path / "run" / "latest.pt")
+    shipped = shared_weights.read(Brain.files[purpose]).weights
+    assert run.keys() == shipped.keys()
+    assert all(torch.allclose(run[name], shipped[name], atol=1e-6) for name in run)

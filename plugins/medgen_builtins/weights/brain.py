@@ -15,9 +15,13 @@ _HERE = Path(__file__).parent
 
 @settings
 class Brain(WeightsSettings):
-    """An autoencoder of brain slices of any contrast; see brain.md."""
+    """An autoencoder of brain slices, and a generator of them given masks; see brain.md."""
 
-    files: ClassVar[Mapping[str, Path]] = {"autoencoder": _HERE / "brain_autoencoder.safetensors"}
+    files: ClassVar[Mapping[str, Path]] = {
+        "autoencoder": _HERE / "brain_autoencoder.safetensors",
+        **dict.fromkeys(("bravo", "t1_pre", "t1_gd", "flair"), _HERE / "brain_slice.safetensors"),
+        "insert": _HERE / "brain_insert.safetensors",
+    }
 
 
 @hookimpl
