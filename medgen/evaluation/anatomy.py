@@ -16,7 +16,7 @@ from medgen.evaluation.heads import Boxes, boxed, boxes_of, heads_of
 from medgen.evaluation.samples import Samples
 
 SECTION = "anatomy and intensity"
-SYMMETRY, UNEXPLAINED = "mirror symmetry", "anatomy that real heads do not explain"
+SYMMETRY, UNEXPLAINED = "mirror symmetry", "unexplained anatomy"
 GRID, CELLS = 32, 8
 """Pixels and cells of a side of the head's box, stretched."""
 BANDS = 16

@@ -68,7 +68,8 @@ def judge(figures: Sequence[Figure], features: Mapping[str, FeaturesSettings]) -
     seen = [name for name in features if name != by and not _as_good(figures, name)]
     if word == WORDS[0][1] and seen:
         word = WORDS[1][1]
-        why = f"anatomy is as in other patients, but {' and '.join(seen)} tell them apart"
+        tell = "tells" if len(seen) == 1 else "tell"
+        why = f"anatomy is as in other patients, but {' and '.join(seen)} {tell} them apart"
     blind = f" {by} does not know heads: add features of anatomy, such as taught."
     text = f"The pairs are {word}: {why}. {_said(worst, known[worst])}{'' if knowing else blind}"
     return Verdict(word, text, worst, *known[worst])

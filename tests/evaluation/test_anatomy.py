@@ -59,7 +59,7 @@ def test_a_fault_is_seen_and_the_more_so_the_stronger_it_is(fault, name):
 
 
 def test_brains_that_are_no_mixture_of_real_ones_are_told_from_other_patients():
-    name = "anatomy that real heads do not explain"
+    name = "unexplained anatomy"
     mottled = made_heads.mottled(THIRD, 1)
     assert figures(THIRD)[name].as_good
     assert not figures(mottled)[name].as_good
