@@ -287,7 +287,7 @@ def test_what_any_extractor_tells_from_real_is_not_like_real_patients():
     figures = [kid_of("heads", 0.3, -0.5, 1.2), kid_of("photos", 9.0, 6.0, 12.0)]
     verdict = judge(figures, {"heads": Knowing(), "photos": Blind()})
     assert verdict.word == "near real"
-    assert "but photos tell them apart" in verdict.text
+    assert "but photos tells them apart" in verdict.text
 
 
 def test_too_few_patients_give_no_words_of_praise():
