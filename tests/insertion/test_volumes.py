@@ -90,8 +90,12 @@ def test_an_output_is_the_same_whatever_else_is_made_and_after_a_stop(
     assert files(tmp_path / "one/train/syn_00001") == files(tmp_path / "all/train/syn_00001")
 
 
-def test_three_planes_are_shown_of_what_was_painted_as_a_volume(medgen, patients, run, tmp_path):
-    assert medgen(*command(patients, run, tmp_path / "out", "--num-images", 1)).code == 0
+def test_three_planes_are_shown_of_what_was_painted_as_a_volume(
+    medgen, patients, run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(insertions_picture, "SHOWN", 3)
+    assert medgen(*command(patients, run, tmp_path / "out", "--num-images", 2)).code == 0
+    assert len(list((tmp_path / "out/pictures").iterdir())) == 1
     side = insertions_picture.SIDE
     picture = Image.open(tmp_path / "out/pictures/syn_00000.png")
     assert picture.size == (3 * side, 3 * side)

@@ -16,7 +16,7 @@ from medgen.generation.manifest import name_of
 Array = np.ndarray[Any, np.dtype[Any]]
 
 SHOWN = 24
-"""Outputs that are shown, the first."""
+"""Planes that are shown, those of the first outputs."""
 ACROSS = 2
 """Outputs in a row."""
 FOLDER = "pictures"

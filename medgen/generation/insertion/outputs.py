@@ -114,8 +114,8 @@ def write(made: Inserted, index: int, manifest: Manifest, make: Inserter) -> Non
         for name, content in zip(names, data, strict=True):
             (folder / f"{name}.nii.gz").write_bytes(content)
 
-    if index < insertions_picture.SHOWN:
-        planes = PLANES if paints_volumes(make.painter) else AXIAL
+    planes = PLANES if paints_volumes(make.painter) else AXIAL
+    if index < insertions_picture.SHOWN // len(planes):
         insertions_picture.save_one(made, manifest.out, index, planes)
     pair_writer.write_folder(manifest, entry | figures, names, put)
 
