@@ -145,7 +145,6 @@ def test_a_dry_run_of_volumes_says_what_they_take(medgen, cohort):
         (("data.image_size=[16,4,16]",), "data.image_size[1]: got 4, expected a value from 8"),
         (("data.axis=coronal",), 'data.axis: got "coronal", but volumes are not cut into slices'),
         (("data.crop=lesions", "data.augment.flip=0.5"), "changes whole volumes, and data.crop ="),
-        (("space=latent", "space.latent.checkpoint=x"), "got 3, but space.latent is for slices"),
         (("callbacks.evaluation={}",), "got 3, but callbacks.evaluation is for slices"),
         (
             ('mode.bravo.numbers=["position", "lesion_size"]',),
@@ -163,12 +162,6 @@ def test_what_volumes_cannot_do_is_one_line(given, told):
     with pytest.raises(RecipeError) as error:
         load(recipe, given)
     assert any(told in line for line in error.value.lines), error.value.lines
-
-
-def test_an_autoencoder_of_volumes_is_refused():
-    with pytest.raises(RecipeError) as error:
-        load(RECIPES / "vae_seg.toml", ("data.dimensions=3",))
-    assert "got 3, but strategy.vae is for slices" in error.value.lines[0]
 
 
 def test_the_perceptual_distance_of_volumes_is_that_of_their_slices(monkeypatch):

@@ -148,15 +148,16 @@ def prepare_images(
         prepared = open_latent_store(store, parts.mode, space, device, progress=bar.update)
     if new:
         feed = Loader(store, parts.mode, "train", prepared=prepared)
-        batches = (feed.stored(part) for part in _parts(feed.size))
+        batches = (feed.stored(part) for part in _parts(feed.size, recipe.data.axes))
         space.calibrate(batch.map(lambda part: part.to(device).float()) for batch in batches)
         feed.close()
     return prepared
 
 
-def _parts(count: int) -> Iterator[np.ndarray]:
-    """Yield the indices below `count`, 256 at a time."""
-    return (np.arange(start, min(start + 256, count)) for start in range(0, count, 256))
+def _parts(count: int, axes: int) -> Iterator[np.ndarray]:
+    """Yield the indices below `count`: 256 slices at a time, volumes one by one."""
+    some = 256 if axes == 2 else 1
+    return (np.arange(start, min(start + some, count)) for start in range(0, count, some))
 
 
 def _restore_space(space: Space, saved: Saved) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, pad
+from torch.nn.functional import conv2d, conv3d, pad
 
 
 def ssim(
@@ -12,14 +12,19 @@ def ssim(
 ) -> Tensor:
     """Return structural similarity, `[batch, channel, *space]` (Wang et al. 2004, eq. 13).
 
-    Weights are Gaussian; beyond the border the image is repeated.
+    Weights are Gaussian along every axis; beyond the border the image is repeated.
     """
     reach = torch.arange(window, device=one.device, dtype=torch.float32) - window // 2
     line = torch.exp(-(reach**2) / (2 * sigma**2))
-    kernel = (line[:, None] * line / line.sum() ** 2).expand(one.shape[1], 1, window, window)
+    plane, rim = line[:, None] * line / line.sum() ** 2, (window // 2,) * 2 * (one.ndim - 2)
 
     def mean(x: Tensor) -> Tensor:
-        return conv2d(pad(x, (window // 2,) * 4, mode="replicate"), kernel, groups=x.shape[1])
+        x = pad(x, rim, mode="replicate")
+        if x.ndim == 4:
+            return conv2d(x, plane.expand(x.shape[1], 1, -1, -1), groups=x.shape[1])
+        for each in (plane[None], (line / line.sum())[:, None, None]):  # their product is the window
+            x = conv3d(x, each.expand(x.shape[1], 1, -1, -1, -1), groups=x.shape[1])
+        return x
 
     mu1, mu2, c1, c2 = mean(one), mean(two), (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     var1, var2, both = (

@@ -26,9 +26,9 @@ from medgen.system import files
 
 FORMAT = 1
 """Part of the key: raise it with any change of what is kept."""
-BLOCK = 16
-"""Images prepared at a time; always the same number, as convolutions differ in the last bit between
-batch sizes.
+BLOCK = {2: 16, 3: 1}
+"""Images prepared at a time, by their axes; always the same number, as convolutions differ in the
+last bit between batch sizes. Volumes one by one, as each may take all the memory there is.
 """
 
 Progress = Callable[[int, int], None]
@@ -118,8 +118,9 @@ def _blocks(
     rows: np.ndarray, store: SliceStore, mode: Mode, space: Space, device: torch.device
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield how many rows are done, and `[sample, ...]` of the last few of them."""
-    for start in range(0, len(rows), BLOCK):
-        some = rows[start : start + BLOCK]
+    count = BLOCK[len(store.grid.shape)]
+    for start in range(0, len(rows), count):
+        some = rows[start : start + count]
         images = torch.from_numpy(store.read(some, mode.images)).to(device).float()
         with torch.no_grad():
             stored = space.prepare(images.flatten(0, 1)[:, None] if mode.pooled else images)

@@ -59,7 +59,9 @@ class Previewing(Callback):
         outlined = self._outlined(run, examples)
         if not isinstance(run.strategy, DiffusionStrategy):
             return {
-                "reconstructions": self._reconstructions(examples, self._reconstruct(run), outlined)
+                "reconstructions": self._reconstructions(
+                    run, examples, self._reconstruct(run), outlined
+                )
             }
         samples, path = self._sample(run, run.strategy, self.steps or None)
         return {
@@ -138,18 +140,19 @@ class Previewing(Callback):
         every = [*masks, *images[own]]
         return np.max(every, axis=0) if every else None
 
-    def _reconstructions(self, batch: Batch, made: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    def _reconstructions(
+        self, run: Run, batch: Batch, made: np.ndarray, masks: np.ndarray
+    ) -> np.ndarray:
         """Arrange a row per sample: each channel, its reconstruction, and the difference, grey
-        where 0.
+        where 0; of volumes three planes of each, where most of the lesion is.
         """
         rows = []
         for real, back, outlined in zip(batch.image.float().numpy(), made, masks, strict=True):
-            pairs = zip(real, back, strict=True)
-            triples = [
-                (pictures.tile(a, outlined), pictures.tile(b), pictures.tile(b - a))
-                for a, b in pairs
-            ]
-            rows.append([each for triple in triples for each in triple])
+            shown, row = self._shown(run, real, outlined), list[np.ndarray]()
+            for a, b in zip(real, back, strict=True):
+                row += pictures.tiles(a, outlined, shown)
+                row += pictures.tiles(b, shown=shown) + pictures.tiles(b - a, shown=shown)
+            rows.append(row)
         return _two_columns(rows)
 
     def _grid(self, run: Run, batch: Batch, samples: np.ndarray, masks: np.ndarray) -> np.ndarray:

@@ -24,7 +24,8 @@ from medgen_builtins.spaces._latent import LatentSpace
 from medgen_builtins.spaces._latent_autoencoder import Moments
 from medgen_builtins.strategies._vae_turns import HEAD
 
-BLOCK = 16
+BLOCK = {2: 16, 3: 1}
+"""Samples at a time, by their axes."""
 BINS = (4, 9, 24, 99)
 """The largest area of a lesion in each bin but the last, px."""
 RING = 3
@@ -72,11 +73,13 @@ class Audit:
 
     def run(self) -> dict[str, Any]:
         """Compute all figures, as plain values."""
-        with progress("audit", self.feed.size, "slices") as bar, torch.no_grad():
-            for start in range(0, self.feed.size, BLOCK):
-                self._add(np.arange(start, min(start + BLOCK, self.feed.size)))
-                bar.advance(min(BLOCK, self.feed.size - start))
-        figures = {"slices": self.feed.size, "image": self._image()}
+        block = BLOCK[len(self.feed.store.grid.shape)]
+        with progress("audit", self.feed.size, "samples") as bar, torch.no_grad():
+            for start in range(0, self.feed.size, block):
+                self._add(np.arange(start, min(start + block, self.feed.size)))
+                bar.advance(min(block, self.feed.size - start))
+        noun = "slices" if block > 1 else "volumes"
+        figures = {noun: self.feed.size, "image": self._image()}
         figures |= {"head": self.head.figures(), "lesion": self.lesion.figures()}
         figures |= {"sizes": sizes(self.lesions), "channels": channels(self.moments)}
         return figures | {"verdict": verdict(figures)}
@@ -138,10 +141,13 @@ class Audit:
 
 def parts_of(mask: np.ndarray, outside: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield each connected lesion of a mask, and its surroundings outside every lesion."""
-    labels, count = ndimage.label(mask, np.ones((3, 3)))
-    for number in range(1, count + 1):
-        lesion = labels == number
-        ring = ndimage.binary_dilation(lesion, np.ones((3, 3)), RING) & outside
+    near = np.ones((3,) * mask.ndim)
+    labels, _ = ndimage.label(mask, near)
+    for number, box in enumerate(ndimage.find_objects(labels), 1):
+        wide = tuple(slice(max(0, each.start - RING), each.stop + RING) for each in box)
+        lesion, ring = np.zeros(mask.shape, bool), np.zeros(mask.shape, bool)
+        lesion[wide] = labels[wide] == number
+        ring[wide] = ndimage.binary_dilation(lesion[wide], near, RING) & outside[wide]
         if ring.any():
             yield lesion, ring
 
@@ -212,9 +218,9 @@ def span(row: Mapping[str, Any]) -> str:
 
 def tables(figures: Mapping[str, Any]) -> list[Table]:
     """Format the figures as tables."""
-    likeness = Table(
-        "held out", "PSNR, dB", "SSIM", title=f"encoded and decoded, {figures['slices']} slices"
-    )
+    noun = next(iter(figures))
+    title = f"encoded and decoded, {figures[noun]} {noun}"
+    likeness = Table("held out", "PSNR, dB", "SSIM", title=title)
     rows = {"whole image": "image", "inside the head": "head", "inside lesions": "lesion"}
     for name, row in ((name, figures[key]) for name, key in rows.items()):
         if row:

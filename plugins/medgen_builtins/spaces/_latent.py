@@ -12,6 +12,7 @@ from torch import Tensor
 from medgen import Batch, Draws, Mode, Space
 from medgen_builtins.spaces import _latent_autoencoder
 from medgen_builtins.spaces._latent_autoencoder import Codec, Moments
+from medgen_builtins.spaces._tiles import Tiles
 from medgen_builtins.spaces.space_to_depth import fold
 
 
@@ -31,11 +32,13 @@ class LatentSpace(Space):
         checkpoint: Path,
         mask_checkpoint: Path | None,
         device: torch.device,
+        tiles: Tiles | None = None,
     ):
         """mask_checkpoint: encodes the masks; None: they are folded. axes: spatial ones of a
-        sample.
+        sample. tiles: in which the autoencoders work; None: as a whole.
         """
         self.mode, self.factor, self.axes, self.device = mode, factor, axes, device
+        self.tiles = tiles
         self.checkpoint, self.mask_checkpoint = checkpoint, mask_checkpoint
         self._images: Codec | None = None
         self._masks: Codec | None = None
@@ -68,8 +71,8 @@ class LatentSpace(Space):
 
     @property
     def key(self) -> str:  # type: ignore[override]  # known once the autoencoder is read
-        """A hash of the images' autoencoder."""
-        return f"latent {self.images.digest}"
+        """A hash of the images' autoencoder, and the tiles that it works in."""
+        return f"latent {self.images.digest}" + (f" {self.tiles}" if self.tiles else "")
 
     def shape(self, size: Sequence[int]) -> tuple[int, ...]:
         return (self.channels, *(length // self.factor for length in size))
@@ -119,9 +122,13 @@ class LatentSpace(Space):
             self._masks = self._restore(state["mask_autoencoder"], len(self.mode.condition))
 
     def _read(self, path: Path, key: str, names: Sequence[str], count: int) -> Codec:
-        return _latent_autoencoder.read(
-            path, f"space.latent.{key}", names, count, self.factor, self.device
-        )
+        where, fits = f"space.latent.{key}", (self.factor, self.axes)
+        codec = _latent_autoencoder.read(path, where, names, count, *fits, self.device)
+        codec.tiles = self.tiles
+        return codec
 
     def _restore(self, state: Mapping[str, Any], count: int) -> Codec:
-        return _latent_autoencoder.restore(state, count, self.factor, self.device)
+        fits = (self.factor, self.axes)
+        codec = _latent_autoencoder.restore(state, count, *fits, self.device)
+        codec.tiles = self.tiles
+        return codec

@@ -16,6 +16,7 @@ from medgen.errors import CheckpointError, Problem, RecipeError
 from medgen.run import checkpoint, named_weights, shared_weights
 from medgen.run.shared_weights import SharedWeights
 from medgen.run.weights import load_into
+from medgen_builtins.spaces._tiles import Tiles, in_tiles
 
 if TYPE_CHECKING:
     from medgen.api.interfaces import Autoencoder
@@ -34,8 +35,11 @@ class Codec:
     latents to images.
 
     An autoencoder of one channel encodes each channel by itself. digest: sha256 of the recipe and
-    the weights. shift, scale: `[channel]`, of the latents over the whole training set.
+    the weights. shift, scale: `[channel]`, of the latents over the whole training set. tiles: in
+    which images of several are encoded and decoded; None: as a whole.
     """
+
+    tiles: Tiles | None = None
 
     def __init__(self, text: str, module: nn.Module, count: int, width: int, device: torch.device):
         """text: the autoencoder's recipe. count: channels of an image. width: channels that the
@@ -54,7 +58,7 @@ class Codec:
 
     def moments(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return means and log-variances, each `[batch, channels, *space / factor]`."""
-        mean, logvar = self.autoencoder.encode(self._split(image))
+        mean, logvar = self._encode(self._split(image)).chunk(2, dim=1)
         return self._join(mean, len(image)), self._join(logvar, len(image))
 
     def normalise(self, z: Tensor) -> Tensor:
@@ -64,7 +68,7 @@ class Codec:
     def decode(self, z: Tensor) -> Tensor:
         """Decode normalised latents to images, not clamped."""
         z = z * self._spread(self.scale, z) + self._spread(self.shift, z)
-        return self._join(self.autoencoder.decode(self._split(z)), len(z))
+        return self._join(self._decode(self._split(z)), len(z))
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that `restore` needs."""
@@ -75,6 +79,23 @@ class Codec:
             "weights": self.module.state_dict(),
             **scaling,
         }
+
+    def _encode(self, image: Tensor) -> Tensor:
+        """Return means and log-variances as channels."""
+
+        def moments(part: Tensor) -> Tensor:
+            return torch.cat(self.autoencoder.encode(part), dim=1)
+
+        factor = self.autoencoder.factor
+        if self.tiles is None or not self.tiles.divide([side // factor for side in image.shape[2:]]):
+            return moments(image)
+        return in_tiles(moments, image, self.tiles, before=factor, after=1)
+
+    def _decode(self, z: Tensor) -> Tensor:
+        if self.tiles is None or not self.tiles.divide(z.shape[2:]):
+            return self.autoencoder.decode(z)
+        factor = self.autoencoder.factor
+        return in_tiles(self.autoencoder.decode, z, self.tiles, before=1, after=factor)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.reshape(len(x) * self.groups, x.shape[1] // self.groups, *x.shape[2:])
@@ -120,12 +141,18 @@ class Moments:
 
 
 def read(
-    path: Path, key: str, names: Sequence[str], count: int, factor: int, device: torch.device
+    path: Path,
+    key: str,
+    names: Sequence[str],
+    count: int,
+    factor: int,
+    axes: int,
+    device: torch.device,
 ) -> Codec:
     """Load the autoencoder from a file or a run's folder, with averaged weights if there are any.
 
-    key: the setting that names it. names, count: the channels that it is for. Raises
-    CheckpointError or RecipeError.
+    key: the setting that names it. names, count: the channels that it is for. axes: spatial ones of
+    a sample. Raises CheckpointError or RecipeError.
     """
     if path == Path():
         raise RecipeError(
@@ -134,7 +161,7 @@ def read(
     found = _find(named_weights.find(path, "autoencoder", key), key)
     given = _weights(found)
     fitting = None if given.any_image else names
-    codec = _build(given.recipe, given.weights, found, fitting, count, device)
+    codec = _build(given.recipe, given.weights, found, fitting, count, axes, device)
     if codec.autoencoder.factor != factor:
         fits = codec.autoencoder.factor
         raise RecipeError(
@@ -163,9 +190,12 @@ def _weights(path: Path) -> SharedWeights:
     return SharedWeights(state["recipe"], state["averaged"] or state["network"], any_image=False)
 
 
-def restore(state: Mapping[str, Any], count: int, factor: int, device: torch.device) -> Codec:
-    """Rebuild a codec from `Codec.state_dict`. count: channels that it is for."""
-    codec = _build(state["recipe"], state["weights"], Path("autoencoder"), None, count, device)
+def restore(
+    state: Mapping[str, Any], count: int, factor: int, axes: int, device: torch.device
+) -> Codec:
+    """Rebuild a codec from `Codec.state_dict`. count, axes: as of `read`."""
+    source = Path("autoencoder")
+    codec = _build(state["recipe"], state["weights"], source, None, count, axes, device)
     if codec.digest != state["digest"] or codec.autoencoder.factor != factor:
         raise ValueError("its autoencoder is not the one that it was trained with")
     for name in ("shift", "scale"):
@@ -179,6 +209,7 @@ def _build(
     source: Path,
     names: Sequence[str] | None,
     count: int,
+    axes: int,
     device: torch.device,
 ) -> Codec:
     """names: those that the autoencoder must know; None: it knows these, or is for any."""
@@ -187,6 +218,9 @@ def _build(
     if names is not None and not _fits(mode, names):
         what = f"an autoencoder of {', '.join(mode.images)}, but the recipe's mode has {', '.join(names)}"
         raise CheckpointError(Problem(source, what, "Use one of these, or one that pools them"))
+    if recipe.data.axes != axes:
+        what = f"an autoencoder of {recipe.data.noun}, but data.dimensions is {axes}"
+        raise CheckpointError(Problem(source, what, "Use one that was trained with the same"))
     module = recipe.network.build(mode.channels, mode.channels, recipe.data.axes)
     if not all(hasattr(module, name) for name in CONTRACT):
         what = f"network.{recipe.names['network']} is no autoencoder"

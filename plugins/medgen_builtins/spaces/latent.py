@@ -8,14 +8,49 @@ from typing import TYPE_CHECKING, Literal
 
 from medgen import Mode, Problem, Space, SpaceSettings, field, ge, hookimpl, settings
 from medgen.api.tables import sides, size_text
-from medgen.config.checks import slices_only
 
 if TYPE_CHECKING:
     import torch
 
     from medgen.api.recipe import Recipe
+    from medgen_builtins.spaces._tiles import Tiles
 
 medgen_api = 1
+
+
+@settings
+class Tile:
+    """Tiles in which images are encoded and decoded, so that memory does not grow with their size.
+
+    The result is that of the whole where no tiles overlap, if the autoencoder sees no further than
+    the overlap and has no norm that sees all of an image; with one, such as the group norms of
+    `network.autoencoder`, use tiles of the size that it was trained on.
+    """
+
+    size: int = field(0, help="px, edge of a tile; 0: images are encoded as a whole", check=ge(0))
+    overlap: int | None = field(
+        None,
+        help="px by which neighbours overlap, at most half of size; default: a quarter",
+        check=ge(0),
+    )
+
+    def check(self, factor: int) -> Iterator[Problem]:
+        """Find edges that are no whole latent pixels, and overlaps that are too wide."""
+        for name, value in (("size", self.size), ("overlap", self.overlap or 0)):
+            if value % factor:
+                what = f"got {value}, expected a multiple of space.latent.factor = {factor}"
+                yield Problem(f"space.latent.tile.{name}", what, "Change one of them")
+        if 2 * (self.overlap or 0) > self.size:
+            what = f"got {self.overlap}, expected at most half of space.latent.tile.size = {self.size}"
+            yield Problem("space.latent.tile.overlap", what, "Change one of them")
+
+    def tiles(self, factor: int, axes: int) -> Tiles | None:
+        """Return the tiles; None for images as a whole. axes: spatial ones of a sample."""
+        from medgen_builtins.spaces._tiles import Tiles
+
+        edge = self.size // factor
+        overlap = edge // 4 if self.overlap is None else self.overlap // factor
+        return Tiles((edge,) * axes, overlap) if edge else None
 
 
 @settings
@@ -37,6 +72,7 @@ class Latent(SpaceSettings):
     mask_checkpoint: Path | None = field(
         None, help="checkpoint of an autoencoder of masks, for masks = encode"
     )
+    tile: Tile = field(Tile(), help="size and overlap of tiles, for images of any size")
 
     def spatial(self, size: Sequence[int]) -> tuple[int, ...]:
         """Return the spatial size of an encoded sample, for the checks of a recipe."""
@@ -52,9 +88,7 @@ class Latent(SpaceSettings):
                 f"got {size_text(size)}, expected a multiple of space.latent.factor = {self.factor}"
             )
             yield Problem("data.image_size", what, "Change one of them")
-        yield from slices_only(
-            recipe, "space.latent", "Use [space.pixel] or [space.space_to_depth]"
-        )
+        yield from self.tile.check(self.factor)
         if wanted and self.mask_checkpoint is None:
             what = "missing, expected a path, as space.latent.masks is encode"
             yield Problem("space.latent.mask_checkpoint", what, "Give one")
@@ -67,7 +101,8 @@ class Latent(SpaceSettings):
         from medgen_builtins.spaces._latent import LatentSpace
 
         masks = (self.mask_checkpoint or Path()) if self.masks == "encode" else None
-        return LatentSpace(mode, self.factor, axes, self.checkpoint, masks, device)
+        tiles = self.tile.tiles(self.factor, axes)
+        return LatentSpace(mode, self.factor, axes, self.checkpoint, masks, device, tiles)
 
 
 @hookimpl

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from medgen import Problem, Recipe, Strategy, StrategySettings, field, hookimpl, settings
 from medgen.api.tables import sides
 from medgen.api.values import Better
-from medgen.config.checks import slices_only
 from medgen_builtins.strategies._discriminator import Discriminator
 
 medgen_api = 1
@@ -30,7 +29,6 @@ class Vae(StrategySettings):
         if recipe.names["space"] != "pixel":
             where = f"space.{recipe.names['space']}"
             yield Problem(where, "strategy.vae makes latents of images", "Use [space.pixel]")
-        yield from slices_only(recipe, "strategy.vae", "Use [strategy.rflow] or [strategy.ddpm]")
         size, layers = min(sides(recipe.data.image_size)), self.discriminator.layers
         if layers and size // 2**layers < 4:
             what = f"got {layers}, expected fewer for images of {size} px"
