@@ -30,11 +30,17 @@ def vae(tmp_path_factory, cohort) -> Path:
     from medgen.cli.main import main
 
     folder = tmp_path_factory.mktemp("vae")
-    given = (*VOLUMES, *AUTOENCODER, "callbacks.previews.count=2", "training.batch_size=2")
+    given = (
+        *VOLUMES,
+        *AUTOENCODER,
+        "callbacks.previews.count=2",
+        "training.batch_size=2",
+        "training.steps=2",
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEDGEN_CACHE", str(folder / "cache"))
         with pytest.raises(SystemExit) as ended:
-            main(["train", "vae_bravo", f"data.root={cohort}", *given, "training.steps=2", f"run.dir={folder}/run"])  # fmt: skip
+            main(["train", "vae_bravo", f"data.root={cohort}", *given, f"run.dir={folder}/run"])
         assert not ended.value.code
     return folder / "run"
 

@@ -22,7 +22,10 @@ def ssim(
         x = pad(x, rim, mode="replicate")
         if x.ndim == 4:
             return conv2d(x, plane.expand(x.shape[1], 1, -1, -1), groups=x.shape[1])
-        for each in (plane[None], (line / line.sum())[:, None, None]):  # their product is the window
+        for each in (
+            plane[None],
+            (line / line.sum())[:, None, None],
+        ):  # their product is the window
             x = conv3d(x, each.expand(x.shape[1], 1, -1, -1, -1), groups=x.shape[1])
         return x
 

@@ -87,7 +87,9 @@ class Codec:
             return torch.cat(self.autoencoder.encode(part), dim=1)
 
         factor = self.autoencoder.factor
-        if self.tiles is None or not self.tiles.divide([side // factor for side in image.shape[2:]]):
+        if self.tiles is None or not self.tiles.divide(
+            [side // factor for side in image.shape[2:]]
+        ):
             return moments(image)
         return in_tiles(moments, image, self.tiles, before=factor, after=1)
 

@@ -41,7 +41,9 @@ class Tile:
                 what = f"got {value}, expected a multiple of space.latent.factor = {factor}"
                 yield Problem(f"space.latent.tile.{name}", what, "Change one of them")
         if 2 * (self.overlap or 0) > self.size:
-            what = f"got {self.overlap}, expected at most half of space.latent.tile.size = {self.size}"
+            what = (
+                f"got {self.overlap}, expected at most half of space.latent.tile.size = {self.size}"
+            )
             yield Problem("space.latent.tile.overlap", what, "Change one of them")
 
     def tiles(self, factor: int, axes: int) -> Tiles | None:
