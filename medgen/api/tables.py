@@ -190,6 +190,14 @@ class DataSettings:
         help="px, width and height of a slice, or every side of a volume; of a volume also [x, y, z]",
         check=between(8, LARGEST_SIZE),
     )
+    patch_size: int | tuple[int, int, int] | None = field(
+        None,
+        help="px, sides of the crops that are trained on; default: none, but whole slices or volumes",
+        check=between(4, LARGEST_SIZE),
+    )
+    lesion_patches: float = field(
+        0.0, help="share of the crops of patch_size that are around a lesion", check=between(0, 1)
+    )
     spacing: float = field(
         0.0,
         help="mm per pixel, along every axis; 0: the least at which every patient's head fits",
@@ -250,8 +258,26 @@ class DataSettings:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Return the points of a sample along each axis."""
-        given = sides(self.image_size)
+        """Return the points of a whole sample along each axis."""
+        return self._along_axes(self.image_size)
+
+    @property
+    def trained_shape(self) -> tuple[int, ...]:
+        """Return the points along each axis of what is trained on: of a crop, or of the whole."""
+        return self._along_axes(self.trained_size)
+
+    @property
+    def trained_size(self) -> int | tuple[int, int, int]:
+        """Return `patch_size`, or `image_size` where samples are trained on as a whole."""
+        return self.patch_size or self.image_size
+
+    @property
+    def trained_key(self) -> str:
+        """Return the key that `trained_size` comes from."""
+        return "data.patch_size" if self.patch_size else "data.image_size"
+
+    def _along_axes(self, size: int | tuple[int, int, int]) -> tuple[int, ...]:
+        given = sides(size)
         return given * self.dimensions if len(given) == 1 else given
 
     @property

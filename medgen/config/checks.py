@@ -19,6 +19,7 @@ def checks(recipe: Recipe) -> Iterator[tuple[str, Check]]:
     """List every check with the table that it belongs to."""
     yield "data", check_data
     yield "data", check_grid
+    yield "data", check_patches
     yield "data", check_augment
     yield "mode", check_numbers
     yield "training", check_training
@@ -67,6 +68,28 @@ def check_grid(recipe: Recipe) -> Iterator[Problem]:
     if data.axes == 3 and data.axis != "axial":
         what = f"got {as_toml(data.axis)}, but volumes are not cut into slices"
         yield Problem("data.axis", what, "Leave it out")
+
+
+def check_patches(recipe: Recipe) -> Iterator[Problem]:
+    """Find crops that are larger than samples, and what cannot be done with crops."""
+    data, key = recipe.data, "data.patch_size"
+    if data.patch_size is None:
+        if data.lesion_patches:
+            what = f"got {data.lesion_patches:g}, but no crops are trained on"
+            yield Problem("data.lesion_patches", what, f"Give {key}")
+        return
+    given = as_toml(data.patch_size)
+    if data.axes == 2 and len(sides(data.patch_size)) > 1:
+        yield Problem(key, f"got {given}, expected one number, as data.dimensions is 2", "Give one")
+    elif any(side > whole for side, whole in zip(data.trained_shape, data.shape, strict=False)):
+        what = f"got {given}, expected at most data.image_size = {as_toml(data.image_size)}"
+        yield Problem(key, what, "Make it smaller, or leave it out")
+    if data.crop != "none":
+        what = f'got {given}, but data.crop = "{data.crop}" cuts crops of data.image_size itself'
+        yield Problem(key, what, "Leave one of them out")
+    if data.augment.on:
+        what = f"is on, but changes whole {data.noun}, and crops are trained on (data.patch_size)"
+        yield Problem("data.augment", what, "Leave one of them out")
 
 
 def slices_only(recipe: Recipe, what: str, fix: str) -> Iterator[Problem]:

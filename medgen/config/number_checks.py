@@ -42,8 +42,9 @@ def _use(recipe: Recipe, mode: Mode, key: str) -> Iterator[Problem]:
     if recipe.strategy is not None and recipe.strategy.unconditional:
         what = f"got {given}, but strategy.{recipe.names['strategy']} is given no condition"
         yield Problem(key, what, "Leave the key out")
-    if mode.margin or recipe.data.crop != "none":
-        what = f"got {given}, which are known of whole {recipe.data.noun} alone, not of crops"
+    data = recipe.data
+    if mode.margin or data.crop != "none" or data.patch_size:
+        what = f"got {given}, which are known of whole {data.noun} alone, not of crops"
         yield Problem(key, what, "Leave the key out")
     for name in mode.numbers:
         if name in OF_SLICES and recipe.data.axes > 2:

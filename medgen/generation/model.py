@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from medgen.api.recipe import Recipe
+from medgen.api.tables import size_text
 from medgen.api.values import Mode
 from medgen.config.recipe import from_toml
 from medgen.config.registry import Registry
@@ -62,6 +63,10 @@ def load_model(
         raise CheckpointError(
             Problem(path, what, "Train a model in its latents with [space.latent], and give that")
         )
+    if recipe.data.patch_size:
+        what = f"was trained on crops of {size_text(recipe.data.patch_size)} px (data.patch_size)"
+        fix = "Train one on whole samples, such as the latents of an autoencoder of crops"
+        raise CheckpointError(Problem(path, f"{what}, which are no pairs", fix))
     parts = build(recipe, device, Saved(state, path))
     _check_names(path, parts.mode)
     load_into(parts.network, state["averaged"] or state["network"], path)

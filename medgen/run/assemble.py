@@ -71,7 +71,7 @@ def build(recipe: Recipe, device: torch.device, saved: Saved | None = None) -> P
         require(f"network.{names['network']}", network, nn.Module)
     with building(f"strategy.{names['strategy']}"):
         strategy = recipe.strategy.build()
-    strategy.shape = recipe.data.shape
+    strategy.shape = recipe.data.trained_shape
     return Parts(mode, space, strategy, network.to(device))
 
 

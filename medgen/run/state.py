@@ -14,6 +14,7 @@ from medgen.api.interfaces import Callback, Space, Strategy, Turn
 from medgen.api.recipe import Recipe
 from medgen.api.values import Batch, Mode
 from medgen.data.store.loader import Loader
+from medgen.data.store.patches import Patches
 from medgen.run import optim
 from medgen.run.metrics_file import MetricsFile
 from medgen.run.progress import Progress
@@ -55,8 +56,11 @@ class RunState:
             dict(turns),
         )
         self.metrics_file = metrics_file
-        self.train = Loader(store, mode, "train", recipe.run.seed, latents, recipe.data.augment)
-        self.val = Loader(store, mode, "val", prepared=latents)
+        patches = Patches.of(store, recipe.data, recipe.run.seed)
+        self.train = Loader(
+            store, mode, "train", recipe.run.seed, latents, recipe.data.augment, patches
+        )
+        self.val = Loader(store, mode, "val", prepared=latents, patches=patches)
         self.channels_last = optim.channels_last(recipe.training, network)
         self.optimizers = {
             name: optim.optimizer(turn, recipe.training) for name, turn in turns.items()

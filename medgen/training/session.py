@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medgen.api.recipe import Recipe
+from medgen.api.tables import size_text
 from medgen.config import compatibility
 from medgen.config.checks import require_equal_shares
 from medgen.config.recipe import load
@@ -19,7 +20,7 @@ from medgen.run.assemble import default_device
 from medgen.run.open import begin, restore
 from medgen.run.run import TrainingRun
 from medgen.system import files
-from medgen.system.console import say
+from medgen.system.console import say, warn
 from medgen.training import trainer
 from medgen.training.interruption import Signals, at_work, recorded
 from medgen.training.memory_advice import explained_memory
@@ -139,6 +140,9 @@ def _train_children(
 
 
 def _introduce(run: TrainingRun) -> None:
+    if run.recipe.data.patch_size and not run.recipe.strategy.unconditional:
+        what = "this model will know crops alone, of which `medgen generate` makes no pairs"
+        warn(f"data.patch_size: {what}. Train an autoencoder on crops, and this in its latents.")
     folder.write_metadata(
         run.dir,
         "running",
@@ -156,12 +160,11 @@ def _introduce(run: TrainingRun) -> None:
 def describe(run: TrainingRun) -> None:
     parameters = sum(each.numel() for each in run.network.parameters())
     patients = f"{run.store.patients('train')} + {run.store.patients('val')} patients"
-    what = (
-        run.recipe.data.noun
-        if run.recipe.data.crop == "none"
-        else f"crops around lesions, {run.store.grid.spacing[0]:g} mm a pixel,"
-    )
-    say(f"data     {run.train.size} {what} to train on, {run.val.size} held out ({patients})")
+    data, what = run.recipe.data, run.recipe.data.noun
+    if data.crop != "none":
+        what = f"crops around lesions, {run.store.grid.spacing[0]:g} mm a pixel,"
+    cut = f" in crops of {size_text(data.patch_size)} px" if data.patch_size else ""
+    say(f"data     {run.train.size} {what} to train on{cut}, {run.val.size} held out ({patients})")
     say(
         f"network  {parameters / 1e6:.1f} M parameters on {run.device}, {run.recipe.training.precision}"
     )

@@ -4,6 +4,7 @@ alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 
@@ -17,6 +18,7 @@ from medgen.data.store import slice_numbers
 from medgen.data.store.augment import Augmentation
 from medgen.data.store.crop_targets import mark
 from medgen.data.store.latent_store import LatentStore
+from medgen.data.store.patches import Patches
 from medgen.data.store.store import SliceStore
 from medgen.errors import Problem, RecipeError
 
@@ -37,7 +39,10 @@ class Loader:
         seed: int = 0,
         prepared: LatentStore | None = None,
         augment: AugmentSettings | None = None,
+        patches: Patches | None = None,
     ):
+        """prepared: what the space made of whole samples. patches: crops of them to give instead."""
+        self.patches = _fitting(patches, prepared)
         self.augmentation = _augmentation(augment, seed, store, prepared)
         self.store, self.mode, self.seed, self.prepared = store, mode, seed, prepared
         self.rows = store.select(split)
@@ -52,9 +57,11 @@ class Loader:
 
     def read(self, samples: np.ndarray, moved: np.ndarray | None = None) -> Batch:
         """The samples with these numbers in 0..size-1, as float16 on the CPU. moved: as of
-        `SliceStore.read`.
+        `SliceStore.read`, or the corners of crops; by default crops are the same each time.
         """
         rows, view = self._places(samples)
+        if self.patches and moved is None:
+            moved = self.patches.fixed(rows)
         return Batch(
             self._images(rows, view, moved), self._condition(rows, moved), self._numbers_of(rows)
         )
@@ -121,7 +128,7 @@ class Loader:
         places, numbers = np.arange(position, position + count), self._numbers(position, count)
         if chosen is not None:
             places, numbers = places[chosen], numbers[chosen]
-        batch = self._augmented(self.stored(numbers, self._moved(places)), numbers, places)
+        batch = self._augmented(self.stored(numbers, self._moved(numbers, places)), numbers, places)
         return batch.map(torch.Tensor.pin_memory) if torch.cuda.is_available() else batch
 
     def _numbers(self, position: int, count: int) -> np.ndarray:
@@ -132,8 +139,12 @@ class Loader:
     def _places(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.rows[samples // self.views], samples % self.views
 
-    def _moved(self, places: np.ndarray) -> np.ndarray:
-        """Draw by how many px each sample of the run is moved, `[sample, axis]`; slices not at all."""
+    def _moved(self, samples: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """Draw by how many px each sample of the run is moved, `[sample, axis]`; slices not at all.
+        Of crops of `patches` draw the corners.
+        """
+        if self.patches:
+            return self.patches.drawn(self._places(samples)[0], places)
         axes, most = len(self.store.grid.shape), self.store.spare
         moved = np.zeros((len(places), axes), int)
         for out, place in zip(moved if most else (), places.tolist(), strict=False):
@@ -160,7 +171,7 @@ class Loader:
         return batch._replace(image=image, condition=condition)
 
     def _condition(self, rows: np.ndarray, moved: np.ndarray | None = None) -> torch.Tensor:
-        masks = self.store.read(rows, self.mode.condition, moved)
+        masks = self._channels(rows, self.mode.condition, moved)
         if self.mode.margin:
             middle = np.array(self.store.grid.shape) // 2
             middles = np.broadcast_to(middle, (len(rows), len(middle))) - (
@@ -173,13 +184,28 @@ class Loader:
     def _numbers_of(self, rows: np.ndarray) -> torch.Tensor | tuple[()]:
         return torch.from_numpy(self._scaled[rows]) if self.mode.numbers else ()
 
+    def _channels(
+        self, rows: np.ndarray, names: Sequence[str], moved: np.ndarray | None
+    ) -> np.ndarray:
+        if self.patches and moved is not None:
+            return self.patches.read(rows, names, moved)
+        return self.store.read(rows, names, moved)
+
     def _images(
         self, rows: np.ndarray, view: np.ndarray, moved: np.ndarray | None = None
     ) -> torch.Tensor:
-        images = self.store.read(rows, self.mode.images, moved)
+        images = self._channels(rows, self.mode.images, moved)
         if self.mode.pooled:
             images = images[np.arange(len(rows)), view][:, None]
         return torch.from_numpy(np.ascontiguousarray(images))
+
+
+def _fitting(patches: Patches | None, prepared: LatentStore | None) -> Patches | None:
+    """Return the crops. Raises RecipeError for spaces that keep what they made of whole samples."""
+    if patches is not None and prepared is not None:
+        what = "is given, but what the space made of each whole sample is kept"
+        raise RecipeError(Problem("data.patch_size", what, "Remove it, or use another space"))
+    return patches
 
 
 def _augmentation(

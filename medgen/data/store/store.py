@@ -138,6 +138,10 @@ class SliceStore:
                 out[place, number] = AS_IMAGE[source[row]] if mask else source[row]
         return self._framed(out.reshape(len(rows), len(channels), *shape), moved)
 
+    def raw(self, channel: str, row: int) -> np.ndarray:
+        """Return a sample as it lies in the file, read-only: `[*size]` float16, of masks uint8."""
+        return self._arrays[channel][row].reshape(self._stored_shape())
+
     def _stored_shape(self) -> tuple[int, ...]:
         """Return the points of a sample along each axis, with the rim of crops."""
         return tuple(size + 2 * self.spare for size in self.grid.shape)
@@ -247,6 +251,9 @@ def _require_masks(settings: DataSettings, channels: Sequence[str], masks: froze
                 "Set it to false, or use a mode with a mask",
             )
         )
+    if settings.lesion_patches:
+        what = f"is {settings.lesion_patches:g}, {listed}"
+        raise RecipeError(Problem("data.lesion_patches", what, "Use a mode with a mask"))
     if settings.crop != "none":
         what = f'is "{settings.crop}", {listed}'
         raise RecipeError(Problem("data.crop", what, 'Set it to "none", or use a mode with a mask'))

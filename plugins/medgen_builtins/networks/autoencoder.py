@@ -47,12 +47,12 @@ class Autoencoder(NetworkSettings):
             what = "got [], expected at least one level"
             yield Problem("network.autoencoder.channels", what, "Give the width of each level")
             return
-        size, halvings = recipe.data.image_size, len(self.channels) - 1
+        size, halvings = recipe.data.trained_size, len(self.channels) - 1
         if any(side % 2**halvings for side in sides(size)):
             levels = f"as {len(self.channels)} levels halve it {halvings} times"
             what = f"got {size_text(size)}, expected a multiple of {2**halvings}, {levels}"
             fix = "Choose another size, or fewer network.autoencoder.channels"
-            yield Problem("data.image_size", what, fix)
+            yield Problem(recipe.data.trained_key, what, fix)
         for level, width in enumerate(self.channels):
             if width % self._norm_groups():
                 groups = f"network.autoencoder.norm_groups = {self._norm_groups()}"

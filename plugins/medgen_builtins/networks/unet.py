@@ -94,15 +94,14 @@ class Unet(NetworkSettings):
         return self.head_channels or _largest_divisor(width, _MAX_HEAD_CHANNELS)
 
     def _check_size(self, recipe: Recipe) -> Iterator[Problem]:
-        size, halvings = size_text(recipe.data.image_size), len(self.channels) - 1
-        inside = recipe.space.spatial(recipe.data.shape)
+        size, halvings = size_text(recipe.data.trained_size), len(self.channels) - 1
+        inside = recipe.space.spatial(recipe.data.trained_shape)
         if any(length % 2**halvings for length in inside):
             got = f"got {size}, which is {' x '.join(map(str, inside))} in the space"
             levels = f"as {len(self.channels)} levels halve it {halvings} times"
             what = f"{got}, expected a multiple of {2**halvings} there, {levels}"
-            yield Problem(
-                "data.image_size", what, "Choose another size, or fewer network.unet.channels"
-            )
+            fix = "Choose another size, or fewer network.unet.channels"
+            yield Problem(recipe.data.trained_key, what, fix)
 
     def _check_widths(self) -> Iterator[Problem]:
         groups = self._norm_groups()

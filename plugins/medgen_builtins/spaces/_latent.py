@@ -12,7 +12,7 @@ from torch import Tensor
 from medgen import Batch, Draws, Mode, Space
 from medgen_builtins.spaces import _latent_autoencoder
 from medgen_builtins.spaces._latent_autoencoder import Codec, Moments
-from medgen_builtins.spaces._tiles import Tiles
+from medgen_builtins.spaces.latent import Tile
 from medgen_builtins.spaces.space_to_depth import fold
 
 
@@ -32,13 +32,13 @@ class LatentSpace(Space):
         checkpoint: Path,
         mask_checkpoint: Path | None,
         device: torch.device,
-        tiles: Tiles | None = None,
+        tile: Tile,
     ):
         """mask_checkpoint: encodes the masks; None: they are folded. axes: spatial ones of a
-        sample. tiles: in which the autoencoders work; None: as a whole.
+        sample. tile: says in which tiles the autoencoders work.
         """
         self.mode, self.factor, self.axes, self.device = mode, factor, axes, device
-        self.tiles = tiles
+        self.tile = tile
         self.checkpoint, self.mask_checkpoint = checkpoint, mask_checkpoint
         self._images: Codec | None = None
         self._masks: Codec | None = None
@@ -72,7 +72,8 @@ class LatentSpace(Space):
     @property
     def key(self) -> str:  # type: ignore[override]  # known once the autoencoder is read
         """A hash of the images' autoencoder, and the tiles that it works in."""
-        return f"latent {self.images.digest}" + (f" {self.tiles}" if self.tiles else "")
+        tiles = self.images.tiles
+        return f"latent {self.images.digest}" + (f" {tiles}" if tiles else "")
 
     def shape(self, size: Sequence[int]) -> tuple[int, ...]:
         return (self.channels, *(length // self.factor for length in size))
@@ -123,12 +124,12 @@ class LatentSpace(Space):
 
     def _read(self, path: Path, key: str, names: Sequence[str], count: int) -> Codec:
         where, fits = f"space.latent.{key}", (self.factor, self.axes)
-        codec = _latent_autoencoder.read(path, where, names, count, *fits, self.device)
-        codec.tiles = self.tiles
-        return codec
+        return self._tiled(_latent_autoencoder.read(path, where, names, count, *fits, self.device))
 
     def _restore(self, state: Mapping[str, Any], count: int) -> Codec:
         fits = (self.factor, self.axes)
-        codec = _latent_autoencoder.restore(state, count, *fits, self.device)
-        codec.tiles = self.tiles
+        return self._tiled(_latent_autoencoder.restore(state, count, *fits, self.device))
+
+    def _tiled(self, codec: Codec) -> Codec:
+        codec.tiles = self.tile.tiles(self.factor, self.axes, codec.trained)
         return codec

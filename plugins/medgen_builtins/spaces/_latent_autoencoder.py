@@ -40,6 +40,8 @@ class Codec:
     """
 
     tiles: Tiles | None = None
+    trained: tuple[int, ...] = ()
+    """Sides of the crops that the autoencoder was trained on, px; none: whole images."""
 
     def __init__(self, text: str, module: nn.Module, count: int, width: int, device: torch.device):
         """text: the autoencoder's recipe. count: channels of an image. width: channels that the
@@ -230,7 +232,9 @@ def _build(
             Problem(source, what, "Use a checkpoint of one, such as strategy.vae trains")
         )
     load_into(module, weights, source)
-    return Codec(text, module, count, mode.channels, device)
+    codec = Codec(text, module, count, mode.channels, device)
+    codec.trained = recipe.data.trained_shape if recipe.data.patch_size else ()
+    return codec
 
 
 def _recipe(text: str, source: Path) -> Recipe:

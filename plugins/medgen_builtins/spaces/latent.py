@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from medgen import Mode, Problem, Space, SpaceSettings, field, ge, hookimpl, settings
+from medgen import Mode, Problem, RecipeError, Space, SpaceSettings, field, ge, hookimpl, settings
 from medgen.api.tables import sides, size_text
 
 if TYPE_CHECKING:
@@ -27,7 +27,12 @@ class Tile:
     `network.autoencoder`, use tiles of the size that it was trained on.
     """
 
-    size: int = field(0, help="px, edge of a tile; 0: images are encoded as a whole", check=ge(0))
+    size: int | None = field(
+        None,
+        help="px, edge of a tile; 0: images are encoded as a whole; default: as the crops "
+        "(data.patch_size) that the autoencoder was trained on, if it was",
+        check=ge(0),
+    )
     overlap: int | None = field(
         None,
         help="px by which neighbours overlap, at most half of size; default: a quarter",
@@ -36,23 +41,32 @@ class Tile:
 
     def check(self, factor: int) -> Iterator[Problem]:
         """Find edges that are no whole latent pixels, and overlaps that are too wide."""
-        for name, value in (("size", self.size), ("overlap", self.overlap or 0)):
+        for name, value in (("size", self.size or 0), ("overlap", self.overlap or 0)):
             if value % factor:
                 what = f"got {value}, expected a multiple of space.latent.factor = {factor}"
                 yield Problem(f"space.latent.tile.{name}", what, "Change one of them")
-        if 2 * (self.overlap or 0) > self.size:
-            what = (
-                f"got {self.overlap}, expected at most half of space.latent.tile.size = {self.size}"
-            )
-            yield Problem("space.latent.tile.overlap", what, "Change one of them")
+        if self.size is not None:
+            yield from self._check_overlap(self.size)
 
-    def tiles(self, factor: int, axes: int) -> Tiles | None:
-        """Return the tiles; None for images as a whole. axes: spatial ones of a sample."""
+    def tiles(self, factor: int, axes: int, trained: Sequence[int] = ()) -> Tiles | None:
+        """Return the tiles; None for images as a whole. Raises RecipeError.
+
+        axes: spatial ones of a sample. trained: sides of the crops that the autoencoder knows, px.
+        """
         from medgen_builtins.spaces._tiles import Tiles
 
-        edge = self.size // factor
-        overlap = edge // 4 if self.overlap is None else self.overlap // factor
-        return Tiles((edge,) * axes, overlap) if edge else None
+        edges = trained if self.size is None else (self.size,) * axes
+        if not edges or not min(edges):
+            return None
+        for problem in self._check_overlap(min(edges)):
+            raise RecipeError(problem)
+        overlap = min(edges) // 4 if self.overlap is None else self.overlap
+        return Tiles(tuple(edge // factor for edge in edges), overlap // factor)
+
+    def _check_overlap(self, size: int) -> Iterator[Problem]:
+        if 2 * (self.overlap or 0) > size:
+            what = f"got {self.overlap}, expected at most half of a tile, which has {size} px"
+            yield Problem("space.latent.tile.overlap", what, "Change one of them")
 
 
 @settings
@@ -84,6 +98,9 @@ class Latent(SpaceSettings):
         if recipe.data.augment.on:
             what = "is on, but latents are made once, before training, and cannot be changed"
             yield Problem("data.augment", what, "Remove it, or train in pixels")
+        if recipe.data.patch_size:
+            what = "is given, but latents are made of whole samples, once, before training"
+            yield Problem("data.patch_size", what, "Leave it out: latents are small")
         size, wanted = recipe.data.image_size, self.masks == "encode"
         if any(side % self.factor for side in sides(size)):
             what = (
@@ -103,8 +120,7 @@ class Latent(SpaceSettings):
         from medgen_builtins.spaces._latent import LatentSpace
 
         masks = (self.mask_checkpoint or Path()) if self.masks == "encode" else None
-        tiles = self.tile.tiles(self.factor, axes)
-        return LatentSpace(mode, self.factor, axes, self.checkpoint, masks, device, tiles)
+        return LatentSpace(mode, self.factor, axes, self.checkpoint, masks, device, self.tile)
 
 
 @hookimpl

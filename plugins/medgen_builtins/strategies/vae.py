@@ -29,7 +29,7 @@ class Vae(StrategySettings):
         if recipe.names["space"] != "pixel":
             where = f"space.{recipe.names['space']}"
             yield Problem(where, "strategy.vae makes latents of images", "Use [space.pixel]")
-        size, layers = min(sides(recipe.data.image_size)), self.discriminator.layers
+        size, layers = min(sides(recipe.data.trained_size)), self.discriminator.layers
         if layers and size // 2**layers < 4:
             what = f"got {layers}, expected fewer for images of {size} px"
             yield Problem(

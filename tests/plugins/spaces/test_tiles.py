@@ -105,15 +105,23 @@ def test_the_overlap_is_a_quarter_unless_given():
     assert Tile().tiles(4, 3) is None
 
 
+def test_tiles_are_as_the_crops_that_the_autoencoder_knows_unless_given():
+    assert Tile().tiles(4, 3, (64, 32, 48)) == Tiles((16, 8, 12), 2)
+    assert Tile(size=0).tiles(4, 3, (64, 32, 48)) is None
+    assert Tile(size=16).tiles(4, 3, (64, 32, 48)) == Tiles((4, 4, 4), 1)
+    with pytest.raises(RecipeError, match="got 32, expected at most half of a tile, which has 32"):
+        Tile(overlap=32).tiles(4, 3, (64, 32, 48))
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [
         ("size=30", "space.latent.tile.size: got 30, expected a multiple of space.latent.factor = 4"),
-        ("overlap=8", "space.latent.tile.overlap: got 8, expected at most half of space.latent.tile.size = 0"),
+        ("size=8 space.latent.tile.overlap=8", "overlap: got 8, expected at most half of a tile, which has 8 px"),
         ("overlap=3", "space.latent.tile.overlap: got 3, expected a multiple of"),
     ],
 )  # fmt: skip
 def test_tiles_that_do_not_fit_are_told(given, told):
     with pytest.raises(RecipeError) as error:
-        load(RECIPES / "bravo_rflow_latent.toml", (f"space.latent.tile.{given}",))
+        load(RECIPES / "bravo_rflow_latent.toml", f"space.latent.tile.{given}".split())
     assert told in error.value.lines[0]

@@ -1,0 +1,157 @@
+"""Crops of samples: parts of them, where the place in the run says, around lesions as often as asked for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import RECIPES, TINY
+from faults.variants import AUTOENCODER, SMALL
+from latents import BRAVO, store_of
+
+from medgen.api.tables import DataSettings
+from medgen.api.values import Mode
+from medgen.config.recipe import load
+from medgen.data.store.loader import Loader
+from medgen.data.store.patches import Patches
+from medgen.errors import RecipeError
+from medgen.run import checkpoint
+
+BOTH = pytest.mark.parametrize("axes", [2, 3])
+
+
+def store_and(cohort, axes, share=0.0, side=8, **more):
+    store = store_of(cohort, dimensions=axes, image_size=16, val_fraction=0.25, **more)
+    return store, Patches(store, (side,) * axes, share, seed=3)
+
+
+@BOTH
+def test_a_crop_is_a_part_of_its_sample_in_every_channel(axes, cohort):
+    store, patches = store_and(cohort, axes, 0.5)
+    rows = np.resize(store.select("train"), 12)
+    corners = patches.drawn(rows, np.arange(12))
+    made = patches.read(rows, BRAVO.names, corners)
+    whole = store.read(rows, BRAVO.names)
+    for crop, sample, corner in zip(made, whole, corners, strict=True):
+        where = tuple(slice(start, start + 8) for start in corner)
+        assert np.array_equal(crop, sample[(slice(None), *where)])
+    assert len(np.unique(corners, axis=0)) > 6
+    assert corners.min() >= 0
+    assert corners.max() <= 8
+
+
+@BOTH
+def test_crops_depend_on_the_place_in_the_run_and_on_nothing_else(axes, cohort):
+    store, patches = store_and(cohort, axes, 0.5)
+    given = (BRAVO, "train", 3, None, None)
+    one, other = (Loader(store, *given, patches=each) for each in (patches, store_and(cohort, axes, 0.5)[1]))  # fmt: skip
+    first = [one.at(position, 4) for position in (0, 4, 8)]
+    again = other.at(8, 4)  # as a run that is resumed there
+    assert torch.equal(first[2].image, again.image)
+    assert torch.equal(first[2].condition, again.condition)
+    assert first[0].image.shape[2:] == (8,) * axes
+    samples = np.arange(3)
+    assert torch.equal(one.read(samples).image, other.stored(samples).image)
+    for each in (one, other):
+        each.close()
+
+
+def test_the_share_of_crops_around_lesions_is_the_one_asked_for(cohort):
+    for share, least, most in ((0.0, 0, 0.8), (0.5, 0.35, 0.9), (1.0, 1, 1)):
+        store, patches = store_and(cohort, 3, share)
+        rows = np.array([row for row in store.select("train") if len(patches.lesions(row))])
+        rows = np.resize(rows, 200)
+        masks = patches.read(rows, ["seg"], patches.drawn(rows, np.arange(200))) > 0
+        assert least <= masks.any((1, 2, 3, 4)).mean() <= most
+
+
+def test_every_lesion_has_the_same_chance_however_small(cohort, monkeypatch):
+    store, patches = store_and(cohort, 3, 1.0, side=4)
+    mask = np.zeros((16, 16, 16), np.uint8)
+    mask[0:6, 0:6, 0:6], mask[13, 13, 13] = 1, 1
+    monkeypatch.setattr(store, "raw", lambda channel, row: mask)
+    monkeypatch.setitem(store.lesion_area, "seg", np.ones(len(store), int))
+    assert patches.lesions(0).tolist() == [[3, 3, 3], [13, 13, 13]]
+    corners = patches.drawn(np.zeros(400, int), np.arange(400))
+    small = (corners > 8).all(1)
+    assert 160 < small.sum() < 240
+    assert corners[small].min() >= 10  # up to a quarter of the crop from its middle
+    assert corners.max() == 12  # never beyond the sample
+
+
+def test_a_sample_without_lesions_gives_crops_of_anywhere(cohort, monkeypatch):
+    store, patches = store_and(cohort, 2, 1.0)
+    monkeypatch.setitem(store.lesion_area, "seg", np.zeros(len(store), int))
+    corners = patches.drawn(np.zeros(50, int), np.arange(50))
+    assert len(np.unique(corners, axis=0)) > 25
+
+
+def test_whole_samples_are_given_without_a_size():
+    assert Patches.of(None, DataSettings(), 0) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("data.patch_size=32", "data.patch_size: got 32, expected at most data.image_size = 16"),
+        ("data.patch_size=[8,16,32]", "data.patch_size: got [8, 16, 32], expected at most"),
+        ("data.patch_size=9", "data.patch_size: got 9, expected a multiple of 2"),
+        ("data.patch_size=8 data.dimensions=2 data.augment.flip=0.5",
+         "data.augment: is on, but changes whole slices, and crops are trained on"),
+        ("data.patch_size=8 data.dimensions=2 data.crop=lesions", 'but data.crop = "lesions" cuts crops'),
+        ("data.patch_size=[8,8,8] data.dimensions=2", "expected one number, as data.dimensions is 2"),
+        ("data.lesion_patches=0.5", "data.lesion_patches: got 0.5, but no crops are trained on"),
+    ],
+)  # fmt: skip
+def test_crops_that_cannot_be_are_told(given, told):
+    small = (*TINY, *SMALL, *AUTOENCODER, "data.dimensions=3")
+    with pytest.raises(RecipeError) as error:
+        load(RECIPES / "vae_bravo.toml", (*small, *given.split()))
+    assert any(told in line for line in error.value.lines), error.value.lines
+
+
+def test_latents_are_never_of_crops():
+    with pytest.raises(RecipeError) as error:
+        load(RECIPES / "bravo_rflow_latent.toml", ("data.patch_size=64",))
+    assert (
+        "data.patch_size: is given, but latents are made of whole samples" in error.value.lines[0]
+    )
+
+
+def test_lesions_need_a_mask(cohort):
+    settings = DataSettings(root=cohort, patch_size=8, lesion_patches=0.5, image_size=16)
+    from medgen.data.store.store import open_store
+
+    with pytest.raises(RecipeError, match=r"data.lesion_patches: is 0.5, but no mask is among"):
+        open_store(settings, Mode(images=("bravo",)).names, frozenset({"seg"}))
+
+
+def test_a_run_of_crops_trains_and_is_refused_as_a_source_of_pairs(cohort, medgen, tmp_path):
+    given = (f"data.root={cohort}", *TINY, *SMALL, "data.patch_size=8", "data.lesion_patches=0.5",
+             "training.warmup_steps=0", "training.steps=2", "data.val_fraction=0.25")  # fmt: skip
+    result = medgen("train", "bravo_rflow_3d", *given, f"run.dir={tmp_path}/run")
+    assert result.code == 0, result.err
+    assert "3 volumes to train on in crops of 8 px, 1 held out" in result.out
+    assert "this model will know crops alone" in result.err
+    made = ("--image-model", tmp_path / "run", "--seg-model", cohort, "--num-images", 1)
+    result = medgen("generate", *made, "--output-dir", tmp_path / "out")
+    assert result.code == 4
+    assert "was trained on crops of 8 px (data.patch_size), which are no pairs" in result.err
+
+
+def test_whole_volumes_are_encoded_in_tiles_as_the_crops_of_the_autoencoder(
+    cohort, medgen, tmp_path
+):
+    given = (f"data.root={cohort}", *TINY, *SMALL, "training.steps=2", "data.val_fraction=0.25")
+    crops = ("data.dimensions=3", "data.patch_size=8", "data.lesion_patches=0.5")
+    vae = medgen("train", "vae_bravo", *given, *AUTOENCODER, *crops, f"run.dir={tmp_path}/vae")
+    assert vae.code == 0, vae.err
+    latent = ("space=latent", f"space.latent.checkpoint={tmp_path}/vae", "space.latent.factor=2")
+    result = medgen("train", "bravo_rflow_3d", *given, *latent, f"run.dir={tmp_path}/run")
+    assert result.code == 0, result.err
+    from medgen.generation.pair_writer import load_model
+
+    model = load_model(tmp_path / "run/latest.pt")
+    assert model.grid.shape == (16, 16, 16)
+    assert model.parts.space.images.tiles == ((4, 4, 4), 1)
+    assert checkpoint.load(tmp_path / "vae/latest.pt")["position"]["step"] == 2
