@@ -17,6 +17,7 @@ ROWS = {
         "data: MONAI CacheDataset, volumes / medgen",
         "data: MONAI CacheDataset, slices / medgen",
     ],
+    "crops": ["crops: MONAI CacheDataset, RandCropByPosNegLabel / medgen"],
     "sampling": ["sampling: DDPM 1000 steps / medgen 25 steps"],
     "latent": [
         "latent: step that encodes / step from the cache",
@@ -87,6 +88,13 @@ def test_without_a_gpu_its_benchmark_ends_with_one_line(benchmark, monkeypatch):
     monkeypatch.setattr("sys.argv", ["bench_gpu.py"])
     with pytest.raises(SystemExit, match=r"^bench_gpu: torch sees no CUDA device\. [^\n]*$"):
         benchmark("bench_gpu").main()
+
+
+def test_a_volume_in_tiles_is_measured(benchmark):
+    """With a small network."""
+    small = ("network.autoencoder.channels=[8,8,8]", "network.autoencoder.num_res_blocks=1")
+    taken = benchmark("bench_tiles").measure((32, 16, 16), 16, small)
+    assert min(taken) > 0
 
 
 @pytest.mark.parametrize("who", ["medgen", "MONAI default", "MONAI bf16"])

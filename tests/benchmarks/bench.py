@@ -22,6 +22,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
+import bench_crops
 import bench_data
 import bench_faults
 import bench_latent
@@ -133,6 +134,18 @@ def _data_goal(name: str) -> Goal | None:
     return Goal("least", 10) if "CacheDataset" in name and "lean" not in name else None
 
 
+def crops(folder: Path, options: argparse.Namespace) -> Part:
+    sizes = bench_crops.Sizes(32, 16, 2, 8) if options.quick else bench_crops.Sizes()
+    rates = bench_crops.measure(folder, sizes, max(2, options.pairs // 2))
+    rows = [
+        Row(f"crops: {name} / medgen", [each["medgen"] / each[name] for each in rates], Goal("least", 10))
+        for name in rates[0]
+        if name != "medgen"
+    ]  # fmt: skip
+    of = f"of {sizes.crop} px of volumes of {sizes.size} px, a scan and its mask"
+    return Part(rows, [f"crops: {of}, half around lesions, one thread, from data that are ready"])
+
+
 def fewer(options: argparse.Namespace, share: int) -> argparse.Namespace:
     """For what takes long: half the size a side, and one pair for `share` pairs."""
     return argparse.Namespace(
@@ -210,7 +223,8 @@ def saving(folder: Path, options: argparse.Namespace) -> Part:
 
 
 PARTS = {
-    each.__name__: each for each in (step, peers, data, sampling, latent, ranks, startup, saving)
+    each.__name__: each
+    for each in (step, peers, data, crops, sampling, latent, ranks, startup, saving)
 }
 
 

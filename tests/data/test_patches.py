@@ -86,6 +86,15 @@ def test_a_sample_without_lesions_gives_crops_of_anywhere(cohort, monkeypatch):
     assert len(np.unique(corners, axis=0)) > 25
 
 
+def test_nothing_is_held_of_samples_but_where_their_lesions_are(cohort):
+    """What is read lies in a file, which the system may take back."""
+    store, patches = store_and(cohort, 3, 1.0)
+    rows = np.arange(len(store))
+    patches.read(rows, BRAVO.names, patches.drawn(rows, rows))
+    assert not any(store.raw(name, 0).flags.owndata for name in BRAVO.names)
+    assert sum(each.nbytes for each in patches._lesions.values()) < 1000
+
+
 def test_whole_samples_are_given_without_a_size():
     assert Patches.of(None, DataSettings(), 0) is None
 
