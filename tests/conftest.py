@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 import torch
 from data.cohort import write_cohort
-from faults.variants import AUTOENCODER, SMALL
+from faults.variants import AUTOENCODER, SMALL, overrides
+from latents import write_volume_autoencoder
 
 # a shell without job control starts what it puts in the background with Ctrl-C ignored, and children inherit that
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
@@ -159,6 +160,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory, train: Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def autoencoder(tmp_path_factory: pytest.TempPathFactory, train: Callable[..., Path]) -> Path:
-    """The folder of an autoencoder's run of one step, that halves bravo images."""
+    """The folder of an autoencoder's run of one step, that halves bravo images.
+
+    Beside it are autoencoders of volumes as they are before training: `volumes.pt`, pooled, and
+    `bravo_volumes.pt`.
+    """
+    folder = tmp_path_factory.mktemp("autoencoder")
+    given = (*TINY, *overrides("vae_bravo_3d", folder))
+    write_volume_autoencoder(folder / "volumes.pt", *given)
+    write_volume_autoencoder(folder / "bravo_volumes.pt", *given, "mode=bravo")
     options = (*SMALL, *AUTOENCODER, "training.steps=1")
-    return train(tmp_path_factory.mktemp("autoencoder") / "run", "vae_bravo", options)
+    return train(folder / "run", "vae_bravo", options)

@@ -58,6 +58,15 @@ def write_autoencoder(path: Path, mode: str, *overrides: str, seed: int = 0) -> 
     return path
 
 
+def write_volume_autoencoder(path: Path, *given: str) -> None:
+    """A checkpoint of an autoencoder of `vae_bravo_3d` that was never trained."""
+    recipe = load("vae_bravo_3d", given)
+    seeds.seed_globals(0, "init")
+    network = recipe.network.build(1, 1, 3)
+    state = {"recipe": public_toml(recipe), "network": network.state_dict(), "averaged": None}
+    checkpoint.save(state, path)
+
+
 class Counting:
     """A space that halves an image's side, keeps two values of each, and counts what it was asked."""
 

@@ -54,6 +54,7 @@ VARIANTS = {
         "training.accumulate=2",
     ),
 }
+VARIANTS["vae_bravo_3d"] = (*VARIANTS["vae_bravo"], "data.spacing=0", "data.patch_size=8")
 """To try another kind of training, add a line."""
 REPOSITORY = Path(__file__).parents[1]
 
@@ -75,7 +76,7 @@ def measured(folder):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] if name == "bravo_rflow_3d" else [])
+        pytest.param(name, marks=[pytest.mark.slow] if name.endswith("_3d") else [])
         for name in VARIANTS
     ],
 )

@@ -36,11 +36,12 @@ def test_a_dry_run_says_what_it_costs_and_keeps_nothing(dry, tmp_path: Path) -> 
     """One step's speed, FLOPs and hours fit together, and it says what would fit or that it cannot tell."""
     ended = dry("bravo_rflow", "training.steps=7200", "training.schedule=linear")
     lines = said(ended.out)
-    assert list(lines)[:8] == [
+    assert list(lines)[:9] == [
         "device",
         "data",
         "network",
         "plan",
+        "gpu",
         "image",
         "step",
         "memory",

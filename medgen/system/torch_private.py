@@ -4,13 +4,15 @@ mended in one file.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch.distributed.elastic.agent.server.api import WorkerSpec
     from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
     from torch.distributed.elastic.multiprocessing import LogsSpecs
@@ -55,6 +57,26 @@ def compiler_cache() -> str:
     from torch._inductor.runtime.cache_dir_utils import cache_dir
 
     return str(cache_dir())
+
+
+@contextmanager
+def shapes_alone() -> Iterator[Callable[[Tensor], Tensor]]:
+    """Let operations of the block compute shapes and no values; gives what makes a tensor such a one."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        yield mode.from_tensor
+
+
+def needs_values() -> tuple[type[Exception], ...]:
+    """Return the errors of what cannot do without values in `shapes_alone`."""
+    from torch._subclasses.fake_tensor import (
+        DataDependentOutputException,
+        DynamicOutputShapeException,
+        UnsupportedFakeTensorException,
+    )
+
+    return DataDependentOutputException, DynamicOutputShapeException, UnsupportedFakeTensorException
 
 
 def count_graphs() -> int:

@@ -10,7 +10,7 @@ import torch
 
 from medgen.api.tables import TrainingSettings
 from medgen.run.run import TrainingRun
-from medgen.training import device_memory
+from medgen.training import device_memory, gpu_advice
 from medgen.training.throughput import finish, flops_per_image, peak
 from medgen.training.trainer import Trainer
 
@@ -31,11 +31,12 @@ class Measured(NamedTuple):
 
 
 def lines(run: TrainingRun) -> Iterator[str]:
-    """Yield lines: FLOPs of an image, a step, its memory, the whole run, the fitting batch size.
+    """Yield lines: what fits into GPUs, FLOPs of an image, a step, its memory, the whole run, the fitting batch size.
 
     The run is used up. Of several devices, what one of them will have to do is measured.
     """
     training, steps = run.recipe.training, run.total_steps
+    yield from gpu_advice.lines(run)
     began = time.perf_counter()
     flops = flops_per_image(run)
     one = time.perf_counter() - began

@@ -62,7 +62,8 @@ def write_scans(root: Path, size: int, patients: int) -> list[dict[str, str]]:
         places = draw.uniform(-0.5, 0.5, (3, 3, 1, 1, 1))
         lesions = np.any([((near - place) ** 2).sum(0) < 0.01 for place in places], axis=0)
         texture = draw.normal(600, 80, head.shape) + 200 * lesions
-        for name, data in zip(NAMES, ((head * texture).astype(np.int16), lesions.astype(np.uint8)), strict=True):  # fmt: skip
+        scan = (head * texture).astype(np.int16)
+        for name, data in zip(NAMES, (scan, lesions.astype(np.uint8)), strict=True):
             nib.save(nib.Nifti1Image(data, np.eye(4)), folder / f"{name}.nii")
         items.append({name: str(folder / f"{name}.nii") for name in NAMES})
     return items

@@ -58,6 +58,8 @@ EVERY = (
         pytest.param(100, "insert_rflow", marks=pytest.mark.slow),
         pytest.param(100, "bravo_rflow_latent", marks=pytest.mark.slow),
         pytest.param(20, "bravo_rflow_3d", marks=pytest.mark.slow),
+        pytest.param(20, "vae_bravo_3d", marks=pytest.mark.slow),
+        pytest.param(20, "bravo_rflow_latent_3d", marks=pytest.mark.slow),
         pytest.param(100, "joint_rflow", marks=pytest.mark.slow),
     ],
 )

@@ -140,6 +140,20 @@ def test_kills_of_models_that_are_given_numbers_end_with_the_same_bytes_too(
     kill_often(server, folder, tmp_path, 20)
 
 
+@pytest.mark.slow
+@pytest.mark.row("G1")
+def test_kills_of_models_of_volumes_in_latents_end_with_the_same_bytes_too(
+    server: Server, tiny: tuple[str, ...], autoencoder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "trained"
+    latent = ("space=latent", "space.latent.factor=2", "mode=bravo", "training.batch_size=2",
+              f"space.latent.checkpoint={autoencoder.parent / 'bravo_volumes.pt'}")  # fmt: skip
+    for mode, given in (("seg", ()), ("bravo", latent)):
+        words = ("train", f"{mode}_rflow_3d", *tiny, *SMALL, *given, "training.steps=2")
+        assert server.run(*words, f"run.dir={folder / mode}").code == 0
+    kill_often(server, folder, tmp_path, 20)
+
+
 def kill_often(server: Server, trained: Path, tmp_path: Path, kills: int) -> None:
     out, chance, count = tmp_path / "out", random.Random(1), 3 * kills + 6
     for _ in range(kills):

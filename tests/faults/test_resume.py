@@ -26,7 +26,8 @@ from medgen.run.run import TrainingRun
 from medgen.training.trainer import Trainer
 
 SHORT = (*SMALL, "training.val_batches=1")
-VOLUMES = ("bravo_rflow_3d", "insert_3d")
+VOLUMES = ("bravo_rflow_3d", "bravo_rflow_latent_3d", "insert_3d")
+"""Kinds of which one stands for all among the quick tests: autoencoders, trained on crops."""
 EPOCHS = {10: 5, 24: 8}
 """Steps of a run that is stopped at each or some of its steps, and of its epochs."""
 SOME = (1, 4, 5, 6)

@@ -46,6 +46,24 @@ VARIANTS = {
         "network.unet.dropout=0.2",
     ),
     "vae_bravo": AUTOENCODER,
+    "vae_bravo_3d": (
+        *AUTOENCODER,
+        'mode.images.images=["t1_pre", "t1_gd"]',
+        "mode.images.pooled=true",
+        "mode=images",
+        "data.spacing=0",
+        "data.patch_size=8",
+        "training.batch_size=2",
+    ),
+    "bravo_rflow_latent_3d": (
+        "space.latent.checkpoint={autoencoder}/../volumes.pt",  # of crops of 8 px, so in tiles
+        "space.latent.factor=2",
+        'mode.images.images=["t1_pre", "t1_gd"]',
+        "mode.images.pooled=true",
+        "mode=images",
+        "data.spacing=0",
+        "training.batch_size=1",
+    ),
     "joint_rflow": (
         "data.lesion_only=false",
         "data.augment.flip=0.5",

@@ -20,7 +20,7 @@ from medgen import (
     hookimpl,
     settings,
 )
-from medgen.api.tables import LARGEST_SIZE
+from medgen.api.tables import LARGEST_SIZE, image_size, sides
 from medgen.config.checks import mistakes
 from medgen_builtins.callbacks._plateau import KEY, Rule
 
@@ -39,7 +39,9 @@ class ProgressiveVae(PhasedSettings):
     """
 
     sizes: tuple[int, ...] = field(
-        (64, 128, 256), help="px, image size of each phase, rising", check=between(8, LARGEST_SIZE)
+        (64, 128, 256),
+        help="px, image size of each phase, rising; of volumes that are no cubes the first side",
+        check=between(8, LARGEST_SIZE),
     )
     batch_sizes: tuple[int, ...] = field(
         (32, 16, 8), help="training.batch_size of each phase", check=between(1, 10**6)
@@ -82,7 +84,9 @@ class ProgressiveVae(PhasedSettings):
             spacing = (
                 recipe.data.spacing * recipe.data.shape[0] / size
             )  # the same square in every phase
-            data = attrs.evolve(recipe.data, image_size=size, spacing=spacing)
+            first, *others = sides(recipe.data.image_size)
+            whole = image_size((size, *(round(side * size / first) for side in others)))
+            data = attrs.evolve(recipe.data, image_size=whole, spacing=spacing)
             found[f"phase_{size}"] = attrs.evolve(
                 recipe, data=data, training=training, callbacks=others
             )

@@ -22,6 +22,7 @@ from medgen_builtins.callbacks._plateau import Plateau
 from medgen_builtins.callbacks.progressive_vae import ProgressiveVae
 from medgen_builtins.commands import _verify_resume as verify_resume
 
+from medgen.config.recipe import load
 from medgen.run import checkpoint
 from medgen.training import dry_run
 from medgen.training.trainer import Trainer
@@ -351,6 +352,20 @@ def test_a_metric_that_nobody_measures_is_told_with_those_that_there_are(medgen,
     )
     assert ended.code == 2
     assert "got 'loss/vall', expected one of loss/val," in ended.err
+
+
+def test_volumes_grow_in_proportion():
+    given = [
+        "losses.perceptual=false",
+        "data.dimensions=3",
+        "data.spacing=1",
+        f"{KEY}.sizes=[96,192]",
+    ]
+    size = "data.image_size=[192,224,192]"
+    recipe = load("vae_progressive", (*given, size, f"{KEY}.batch_sizes=[2,1]"))
+    found = recipe.callbacks["progressive_vae"].phases(recipe)
+    assert [each.data.image_size for each in found.values()] == [(96, 112, 96), (192, 224, 192)]
+    assert [each.data.spacing for each in found.values()] == [2, 1]
 
 
 @pytest.mark.parametrize(
