@@ -31,7 +31,8 @@ class Measured(NamedTuple):
 
 
 def lines(run: TrainingRun) -> Iterator[str]:
-    """Yield lines: what fits into GPUs, FLOPs of an image, a step, its memory, the whole run, the fitting batch size.
+    """Yield lines: what fits into GPUs, FLOPs of an image, a step, its memory, the whole run, the
+    fitting batch size.
 
     The run is used up. Of several devices, what one of them will have to do is measured.
     """

@@ -1,8 +1,8 @@
 """Tell by arithmetic how many samples at a time would fit into GPUs of usual sizes, on any device.
 
 A step is traced with tensors that have a shape and no values, so that it takes seconds and no
-memory. Held are weights, gradients and two averages of AdamW in fp32, averaged weights, what is not
-trained, and what autograd keeps of the turn that keeps most.
+memory. Held are weights, gradients and two averages of AdamW in fp32, averaged weights, and what
+autograd keeps of the turn that keeps most.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ def lines(run: TrainingRun) -> Iterator[str]:
     except needs_values():
         yield "gpu      cannot be told, as a part of this recipe looks at values"
         return
-    counts = [fitting(GB * 1e9, held(run), each) for GB in SIZES]
-    told = ", ".join(f"{GB} GB: {count or 'none'}" for GB, count in zip(SIZES, counts, strict=True))
+    counts = [fitting(size * 1e9, held(run), each) for size in SIZES]
+    pairs = zip(SIZES, counts, strict=True)
+    told = ", ".join(f"{size} GB: {count or 'none'}" for size, count in pairs)
     yield f"gpu      samples at a time in {precision}, by arithmetic, in {told}"
 
 
