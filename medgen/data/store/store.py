@@ -140,7 +140,8 @@ class SliceStore:
 
     def raw(self, channel: str, row: int) -> np.ndarray:
         """Return a sample as it lies in the file, read-only: `[*size]` float16, of masks uint8."""
-        return self._arrays[channel][row].reshape(self._stored_shape())
+        sample: np.ndarray = self._arrays[channel][row]
+        return sample.reshape(self._stored_shape())
 
     def _stored_shape(self) -> tuple[int, ...]:
         """Return the points of a sample along each axis, with the rim of crops."""

@@ -84,8 +84,8 @@ class ProgressiveVae(PhasedSettings):
             spacing = (
                 recipe.data.spacing * recipe.data.shape[0] / size
             )  # the same square in every phase
-            first, *others = sides(recipe.data.image_size)
-            whole = image_size((size, *(round(side * size / first) for side in others)))
+            first, *more = sides(recipe.data.image_size)
+            whole = image_size((size, *(round(side * size / first) for side in more)))
             data = attrs.evolve(recipe.data, image_size=whole, spacing=spacing)
             found[f"phase_{size}"] = attrs.evolve(
                 recipe, data=data, training=training, callbacks=others

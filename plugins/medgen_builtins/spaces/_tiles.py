@@ -56,16 +56,22 @@ def in_tiles(
     ]
     out: Tensor | None = None
     for each in product(*axes):
-        made = compute(x[(..., *(slice(p.start * before, p.stop * before) for p in each))]).float()
+        made = compute(x[_window(each, before)]).float()
         if out is None:
             size = [length // before * after for length in x.shape[2:]]
             out = made.new_zeros(*made.shape[:2], *size)
         for axis, part in enumerate(each):
             weight = _weight(part, tiles.overlap / 2, after, made.device)
             made = made * weight.view(-1, *(1,) * (len(each) - 1 - axis))
-        out[(..., *(slice(p.start * after, p.stop * after) for p in each))] += made
+        out[_window(each, after)] += made
     assert out is not None  # there is a tile
     return out
+
+
+def _window(tile: Sequence[Part], points: int) -> tuple[slice, ...]:
+    """Return where a tile lies in `[batch, channel, *space]`. points: per latent px and side."""
+    places = (slice(part.start * points, part.stop * points) for part in tile)
+    return (slice(None), slice(None), *places)
 
 
 def parts(length: int, size: int, overlap: int) -> list[Part]:
