@@ -32,11 +32,11 @@ class DctAutoencoder(NetworkSettings):
     blocks: int = field(6, help="residual blocks of the decoder", check=between(1, 100))
 
     def check(self, recipe: Recipe) -> Iterator[Problem]:
-        size, most = recipe.data.image_size, self.factor**recipe.data.axes
+        size, most = recipe.data.trained_size, self.factor**recipe.data.axes
         if any(side % self.factor for side in sides(size)):
             what = f"got {size_text(size)}, expected a multiple of {self.factor}"
             fix = "Choose another size, or another network.dct_autoencoder.factor"
-            yield Problem("data.image_size", what, fix)
+            yield Problem(recipe.data.trained_key, what, fix)
         if self.latent_channels > most:
             what = (
                 f"got {self.latent_channels}, expected at most {most}, the coefficients of a block"
