@@ -49,6 +49,7 @@ VARIANTS = {
     "vae_bravo_3d": (
         *AUTOENCODER,
         'mode.images.images=["t1_pre", "t1_gd"]',
+        'mode.images.condition=["seg"]',  # crops around lesions need it, the autoencoder does not
         "mode.images.pooled=true",
         "mode=images",
         "data.spacing=0",
