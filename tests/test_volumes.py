@@ -110,6 +110,7 @@ def test_runs_of_volumes_have_a_folder_of_their_own(medgen, tiny, tmp_path):
 KINDS = {
     "ddpm": ("strategy=ddpm", "losses.mse=false", "losses.min_snr.gamma=5"),
     "pixel": ("space=pixel", "data.image_size=[16,8,16]"),
+    "wavelet": ("space=wavelet", "space.wavelet.levels=2"),
     "dual": ("mode=dual", "network.unet.checkpointing=true", "training.accumulate=2"),
     "seg": ("mode=seg", "losses.bce.weight=0.1", "losses.dice.weight=0.1", "losses.l1.weight=1"),
     "flair": ("mode=flair", "training.memory_format=channels_last"),
