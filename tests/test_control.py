@@ -17,7 +17,7 @@ from medgen.errors import RecipeError
 from medgen.evaluation import evaluate as work
 from medgen.evaluation import obedience, two_sample
 from medgen.evaluation.comparison import Comparison
-from medgen.evaluation.samples import read_pairs
+from medgen.evaluation.pair_samples import read_pairs
 from medgen.generation import control, pair_writer
 from medgen.generation.masks import Masks
 from medgen.generation.model import load_model

@@ -239,7 +239,7 @@ def test_a_joint_model_is_no_mask_model(run, trained, medgen, tmp_path):
 def test_a_card_has_no_control_without_a_mask_where_none_was_given(run, medgen, tmp_path):
     from medgen.cli._evaluate import _with_control
     from medgen.evaluation.comparison import Comparison
-    from medgen.evaluation.samples import read_pairs
+    from medgen.evaluation.pair_samples import read_pairs
 
     assert generate(medgen, run, tmp_path).code == 0
     made = read_pairs(tmp_path)

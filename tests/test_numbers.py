@@ -16,7 +16,7 @@ from test_control import NoMasks
 
 from medgen import seeds
 from medgen.errors import CheckpointError, RecipeError
-from medgen.evaluation.samples import read_pairs
+from medgen.evaluation.pair_samples import read_pairs
 from medgen.generation import control, numbers, pair_writer
 from medgen.generation.model import draw_samples
 from medgen.generation.numbers import Table

@@ -28,7 +28,7 @@ class FeaturesSettings(Contract):
 class SegmenterSettings(Contract):
     """What finds lesions. Commands take its fields as `segmenters.NAME.KEY=VALUE`."""
 
-    def build(self, in_channels: int) -> nn.Module:
-        """Return a module `network(x)`: images `[n, in_channels, h, w]` in [-1, 1] to logits `[n,
-        1, h, w]`.
+    def build(self, in_channels: int, axes: int = 2) -> nn.Module:
+        """Return a module `network(x)`: images `[n, in_channels, *space]` in [-1, 1] to logits `[n,
+        1, *space]`. axes: of space; given for volumes alone.
         """

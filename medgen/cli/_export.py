@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medgen.cli import options
-from medgen.evaluation import nnunet, samples, sources
+from medgen.evaluation import nnunet, pair_samples, samples, sources
 from medgen.evaluation.nnunet import UNSEEN, Dataset, Fold
 from medgen.evaluation.unseen import require_unseen
 from medgen.system.console import progress, say
@@ -27,7 +27,7 @@ def export(
     source = sources.real(real, overrides, options.registry()) if real else None
     if source:
         require_unseen(source, pairs, UNSEEN[saw])
-    made = samples.read_pairs(pairs)
+    made = pair_samples.read_pairs(pairs)
     both = [
         samples.read_real(source, split, like=made) if source else None
         for split in ("train", "val")

@@ -23,7 +23,7 @@ from medgen.cli.options import FOLDER, overrides_argument, seed_option
 @click.option(
     "--real",
     metavar="DATA",
-    help="Real slices beside the pairs: a recipe, a run, a folder of patients.",
+    help="Real scans beside the pairs: a recipe, a run, a folder of patients.",
 )
 @click.option(
     "--generator-saw",
@@ -53,10 +53,10 @@ def export(
     name: str,
     seed: int,
 ) -> None:
-    """Write PAIRS as a raw dataset of nnU-Net v2, with or without real slices.
+    """Write PAIRS as a raw dataset of nnU-Net v2, with or without real scans.
 
-    KEY=VALUE are of DATA's recipe. In splits_final.json pairs are only ever trained on, and not
-    where a person is validated whom their generator saw.
+    Pairs that are volumes make a 3D dataset. KEY=VALUE are of DATA's recipe. In
+    splits_final.json pairs are only ever trained on, and not where a person is validated whom their generator saw.
     """
     from medgen.cli import _export
 

@@ -95,6 +95,11 @@ class Grid:
             np.insert(self.affine, across, mm * np.eye(4)[across], axis=1),
         )
 
+    @property
+    def described(self) -> str:
+        """Return shape, spacing and the axis perpendicular to slices, for messages and reports."""
+        return f"{self}, {self.axis}" if len(self.shape) < 3 else f"{self}"
+
     def __str__(self) -> str:
         shape = self.shape[:1] if len(set(self.shape)) == 1 else self.shape
         spacing = self.spacing[:1] if len(set(self.spacing)) == 1 else self.spacing

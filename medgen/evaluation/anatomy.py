@@ -1,6 +1,7 @@
-"""Figures of anatomy and intensity without weights: distances of generated from real slices.
+"""Figures of anatomy and intensity without weights: distances of generated from real slices or
+volumes.
 
-Every slice is measured by itself; `distributions.Wasserstein` compares the distributions.
+Every sample is measured by itself; `distributions.Wasserstein` compares the distributions.
 """
 
 from __future__ import annotations
@@ -13,31 +14,38 @@ from scipy import ndimage
 from medgen.evaluation.distributions import DRAWS, FigureMaker, Measured
 from medgen.evaluation.figures import Figure
 from medgen.evaluation.heads import Boxes, boxed, boxes_of, heads_of
+from medgen.evaluation.intensities import (
+    SMALL,
+    count,
+    distance,
+    each_of,
+    noise,
+    quantiles,
+    sharpness,
+    spectrum,
+    within,
+)
 from medgen.evaluation.samples import Samples
 
 SECTION = "anatomy and intensity"
 SYMMETRY, UNEXPLAINED = "mirror symmetry", "unexplained anatomy"
 GRID, CELLS = 32, 8
-"""Pixels and cells of a side of the head's box, stretched."""
-BANDS = 16
-"""Rings of equal width of the spectrum, up to the Nyquist frequency of the slice's side."""
-QUANTILES = np.linspace(0.05, 0.95, 19)
+"""Points and cells of a side of the head's box, stretched."""
 INNER, RING, BRAIN = 0.35, (0.45, 0.75), 0.75
 """Radii of the middle of the head, where the ventricles are, of the brain around it, and of all of
 the brain, of half the box's sides.
 """
 COMPONENTS = 8
 """Principal components of real heads: with more the few real patients are learned by heart."""
-SMALL = 1e-6
 
 
 def figures_of(
     real: Samples, other: Samples, synthetic: Samples, *, draws: int = DRAWS, seed: int = 0
 ) -> list[Figure]:
-    """Return figures of anatomy and intensity. other: real slices of persons not in `real`."""
+    """Return figures of anatomy and intensity. other: real samples of persons not in `real`."""
     maker = FigureMaker(SECTION, draws, seed)
     axis = mirror_axis(real)
-    measured = [dict(measures(samples, axis)) for samples in (real, other, synthetic)]
+    measured = [_measured(samples, axis) for samples in (real, other, synthetic)]
     people = [samples.people for samples in (real, other, synthetic)]
     figures = []
     for name in measured[0]:
@@ -46,6 +54,13 @@ def figures_of(
             figures.append(maker.level(name, *sets[1:], unit=UNITS[name]))
         figures.append(maker.distance(name, *sets))
     return [*figures, _unexplained(maker, real, other, synthetic)]
+
+
+def _measured(samples: Samples, axis: int) -> dict[str, np.ndarray]:
+    """Measure all slices at once; volumes one by one, as their spectra fill the memory."""
+    rows = [np.arange(len(samples))] if samples.axes == 2 else np.arange(len(samples))[:, None]
+    parts = [dict(measures(samples.take(mine), axis)) for mine in rows]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _unexplained(maker: FigureMaker, real: Samples, other: Samples, synthetic: Samples) -> Figure:
@@ -84,13 +99,14 @@ def _brains(samples: Samples) -> np.ndarray:
 
 def _brain(view: np.ndarray) -> np.ndarray:
     """Return the brain's pixels, `[sample, channel, pixel]`, blurred by one to leave out noise."""
-    return np.asarray(ndimage.gaussian_filter(view, (0, 0, 1, 1))[..., _radius() < BRAIN])
+    axes = view.ndim - 2
+    blurred = ndimage.gaussian_filter(view, (0, 0, *(1,) * axes))
+    return np.asarray(blurred[..., _radius(axes) < BRAIN])
 
 
-def _radius() -> np.ndarray:
+def _radius(axes: int) -> np.ndarray:
     """Return each pixel's distance from the middle of the stretched box, 1 at mid-side."""
-    place = (np.arange(GRID) + 0.5) / GRID * 2 - 1
-    return np.hypot(place[:, None], place[None])
+    return distance([(np.arange(GRID) + 0.5) / GRID * 2 - 1] * axes)
 
 
 def _unit(brain: np.ndarray) -> np.ndarray:
@@ -99,19 +115,26 @@ def _unit(brain: np.ndarray) -> np.ndarray:
     return np.asarray(centred / np.maximum(np.sqrt((centred**2).sum((1, 2), keepdims=True)), SMALL))
 
 
-UNITS = {"head area": "cm2", SYMMETRY: "", "sharpness": "", "noise": ""}
+UNITS = {
+    "head area": "cm2",
+    "head volume": "cm3",
+    SYMMETRY: "",
+    "sharpness": "",
+    "noise": "",
+}
 """What is also shown as a median, for it says which way the generated ones differ."""
 
 
 def measures(samples: Samples, axis: int) -> Iterator[tuple[str, np.ndarray]]:
     """Yield the name and the values, `[sample, column]`, of each property. axis: of mirror
-    symmetry, 0 or 1.
+    symmetry.
     """
     images = samples.images
     heads = heads_of(images)
     boxes = boxes_of(heads)
     view = _standardised(boxed(images, boxes, GRID), heads, images)
-    yield "head area", heads.sum((1, 2))[:, None] * samples.grid.cell / 100
+    size, in_cm = ("head area", 100) if samples.axes == 2 else ("head volume", 1000)
+    yield size, count(heads)[:, None] * samples.grid.cell / in_cm
     yield "head shape", _shape(heads, boxes)
     yield SYMMETRY, _symmetry(view, axis)
     yield "middle of the head", _middle(view)
@@ -123,75 +146,24 @@ def measures(samples: Samples, axis: int) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def mirror_axis(real: Samples) -> int:
-    """Return the axis, 0 or 1, whose flip real slices resemble more."""
+    """Return the axis whose flip real slices or volumes resemble most."""
     heads = heads_of(real.images)
     view = boxed(real.images, boxes_of(heads), GRID)
-    return int(np.argmax([np.median(_symmetry(view, axis)) for axis in (0, 1)]))
-
-
-def quantiles(images: np.ndarray, heads: np.ndarray) -> np.ndarray:
-    """Return `[sample, channel * 19]`: quantiles of the head's values. Without a head, -1.
-
-    W1 of two histograms is the mean distance of their quantiles; a slice's histogram counts once.
-    """
-    rows = [
-        np.quantile(image[:, head], QUANTILES, axis=1).T.ravel()
-        if head.any()
-        else np.full(image.shape[0] * 19, -1.0)
-        for image, head in zip(images, heads, strict=True)
-    ]
-    return np.array(rows)
-
-
-def spectrum(images: np.ndarray) -> np.ndarray:
-    """Return `[sample, channel * band]`: log10 of mean power in rings of the 2D Fourier transform."""
-    power = np.abs(np.fft.fft2(images + 1.0)) ** 2 / np.prod(images.shape[2:])
-    down, across = (np.fft.fftfreq(side) for side in images.shape[2:])
-    ring = (np.hypot(down[:, None], across[None]) * 2 * BANDS).astype(np.int64)
-    flat, ring = power.reshape(len(images) * images.shape[1], -1), ring.ravel()
-    bands = np.stack(
-        [flat[:, ring == band].mean(1) for band in range(BANDS) if (ring == band).any()], 1
-    )
-    return np.log10(bands + SMALL).reshape(len(images), -1)
-
-
-def sharpness(images: np.ndarray, heads: np.ndarray) -> np.ndarray:
-    """Return `[sample, channel]`: mean gradient inside the head, in deviations of its values."""
-    inner = ndimage.binary_erosion(heads, np.ones((1, 3, 3)))
-    down, across = np.gradient(images, axis=(2, 3))
-    deviation = np.sqrt(_within((images - _within(images, heads)[..., None, None]) ** 2, heads))
-    return np.asarray(_within(np.hypot(down, across), inner) / np.maximum(deviation, SMALL))
-
-
-def noise(images: np.ndarray, heads: np.ndarray) -> np.ndarray:
-    """Return `[sample, channel]`: deviation of the noise in the head (Immerkaer 1996, equation 5).
-
-    The difference of two Laplacians is blind to edges that are straight, not to texture, which real
-    slices have too.
-    """
-    kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)[None, None]
-    response = np.abs(ndimage.convolve(images, kernel, mode="nearest"))
-    inner = ndimage.binary_erosion(heads, np.ones((1, 3, 3)))
-    return np.asarray(np.sqrt(np.pi / 2) / 6 * _within(response, inner))
-
-
-def _within(values: np.ndarray, heads: np.ndarray) -> np.ndarray:
-    """Return the mean of each channel in the head, `[sample, channel]`; 0 without one."""
-    total = np.einsum("nchw,nhw->nc", values, heads.astype(values.dtype))
-    return np.asarray(total / np.maximum(heads.sum((1, 2)), 1)[:, None])
+    return int(np.argmax([np.median(_symmetry(view, axis)) for axis in range(real.axes)]))
 
 
 def _standardised(view: np.ndarray, heads: np.ndarray, images: np.ndarray) -> np.ndarray:
     """Standardise stretched heads to mean 0 and deviation 1, so that only anatomy is left."""
-    mean = _within(images, heads)[..., None, None]
-    deviation = np.sqrt(_within((images - mean) ** 2, heads))[..., None, None]
+    mean = each_of(within(images, heads), images)
+    deviation = each_of(np.sqrt(within((images - mean) ** 2, heads)), images)
     return np.asarray((view - mean) / np.maximum(deviation, 1e-2))
 
 
 def _shape(heads: np.ndarray, boxes: Boxes) -> np.ndarray:
-    """Return the box's ratio of sides, as a logarithm, and the share of the box that is head."""
+    """Return the box's ratios of sides, as logarithms, and the share of the box that is head."""
     sides = (boxes.high - boxes.low).astype(np.float64)
-    return np.stack([np.log(sides[:, 0] / sides[:, 1]), heads.sum((1, 2)) / sides.prod(1)], 1)
+    ratios = [np.log(sides[:, 0] / other) for other in sides.T[1:]]
+    return np.stack([*ratios, count(heads) / sides.prod(1)], 1)
 
 
 def _symmetry(view: np.ndarray, axis: int) -> np.ndarray:
@@ -206,7 +178,7 @@ def _symmetry(view: np.ndarray, axis: int) -> np.ndarray:
 
 def _middle(view: np.ndarray) -> np.ndarray:
     """Measure the head's middle: mean against the ring around it, deviation, darkest tenth."""
-    radius = _radius()
+    radius = _radius(view.ndim - 2)
     inner, ring = view[..., radius < INNER], view[..., (radius > RING[0]) & (radius < RING[1])]
     return np.concatenate(
         [inner.mean(-1) - ring.mean(-1), inner.std(-1), np.quantile(inner, 0.1, axis=-1)], 1
@@ -214,7 +186,8 @@ def _middle(view: np.ndarray) -> np.ndarray:
 
 
 def _cells(view: np.ndarray) -> np.ndarray:
-    """Return the mean of each cell, `[sample, channel * 64]`."""
-    side = GRID // CELLS
-    cells = view.reshape(*view.shape[:2], CELLS, side, CELLS, side).mean((3, 5))
+    """Return the mean of each cell, `[sample, channel * cell]`."""
+    axes = view.ndim - 2
+    parts = view.reshape(*view.shape[:2], *(CELLS, GRID // CELLS) * axes)
+    cells = parts.mean(tuple(range(3, parts.ndim, 2)))
     return np.asarray(cells.reshape(len(view), -1))

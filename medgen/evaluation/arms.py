@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import attrs
@@ -146,31 +145,35 @@ def scores_of(found: Array, test: Samples) -> dict[str, list[float | None]]:
     """Return scores of each test person, ascending, by name; None where nothing can be scored."""
     lesions = lesion_scores(found, test.masks, test.grid.spacing[0])
     rows = [np.flatnonzero(test.people == person) for person in test.persons]
-    each = [_scores(lesions.take(mine), found[mine], test.masks[mine]) for mine in rows]
+    names = names_of_scores(test.noun)
+    each = [
+        dict(zip(names, _scores(lesions.take(mine), found[mine], test.masks[mine]), strict=True))
+        for mine in rows
+    ]
     return {name: [_plain(one[name]) for one in each] for name in each[0]}
 
 
-def names_of_scores() -> list[str]:
-    """Return every score, the primary one first."""
+def names_of_scores(noun: str) -> list[str]:
+    """Return every score, the primary one first. noun: of a sample."""
     sized = [f"{score}, {size.name}" for size in SIZES for score in (PRIMARY, "sensitivity")]
-    return [PRIMARY, "pixel Dice", "sensitivity", "false positives per slice", *sized]
+    return [PRIMARY, "pixel Dice", "sensitivity", f"false positives per {noun}", *sized]
 
 
-def _scores(lesions: LesionScores, found: Array, truth: Array) -> Mapping[str, float]:
+def _scores(lesions: LesionScores, found: Array, truth: Array) -> list[float]:
+    """Return the scores of one person, in the order of their names."""
     sized = [
         each
         for size in SIZES
         for each in (lesions.sized(size).mean_dice(), lesions.sized(size).sensitivity())
     ]
-    whole = pixel_dice(found[None], truth[None])[0]  # all slices of a person as one volume
-    values = [
+    whole = pixel_dice(found[None], truth[None])[0]  # all samples of a person together
+    return [
         lesions.mean_dice(),
         float(whole),
         lesions.sensitivity(),
         lesions.false_per_sample(len(truth)),
         *sized,
     ]
-    return dict(zip(names_of_scores(), values, strict=True))
 
 
 def _persons(given: Comparison, count: int, repeat: int) -> Samples:

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import attrs
 import numpy as np
 import torch
 
 from medgen.config.registry import Registry
-from medgen.evaluation import anatomy, diversity, lesions, obedience, radiomics, two_sample
+from medgen.evaluation import (
+    anatomy,
+    diversity,
+    lesions,
+    neighbours,
+    obedience,
+    planes,
+    radiomics,
+    two_sample,
+)
 from medgen.evaluation.comparison import Comparison
 from medgen.evaluation.figures import Figure
 
@@ -17,6 +27,19 @@ Section = Callable[[Comparison], list[Figure]]
 
 def _two_sample(comparison: Comparison) -> list[Figure]:
     return two_sample.figures_of(comparison, torch.device("cpu"))
+
+
+def _by_plane(figures_of: Section, count: int) -> Section:
+    """Return a section of slices; of volumes on `count` slices of each, plane by plane."""
+
+    def section(comparison: Comparison) -> list[Figure]:
+        return [
+            attrs.evolve(figure, name=figure.name + plane)
+            for plane, view in planes.views(comparison, count)
+            for figure in figures_of(view)
+        ]
+
+    return section
 
 
 def _apart(figures_of: Callable[..., list[Figure]], name: str) -> Section:
@@ -48,8 +71,9 @@ def _obedience(comparison: Comparison) -> list[Figure]:
 
 
 SECTIONS: Mapping[str, Section] = {
-    "two samples": _two_sample,
-    "diversity": diversity.figures_of,
+    "two samples": _by_plane(_two_sample, planes.SLICES),
+    "diversity": _by_plane(diversity.figures_of, 1),
+    neighbours.SECTION: _apart(neighbours.figures_of, neighbours.SECTION),
     anatomy.SECTION: _apart(anatomy.figures_of, anatomy.SECTION),
     radiomics.SECTION: _apart(radiomics.figures_of, radiomics.SECTION),
     lesions.SECTION: _apart(lesions.figures_of, lesions.SECTION),

@@ -11,12 +11,13 @@ import attrs
 from medgen.api.measures import FeaturesSettings
 from medgen.api.tables import DataSettings
 from medgen.evaluation import comparison as persons
-from medgen.evaluation import fidelity
+from medgen.evaluation import fidelity, pair_files, planes
 from medgen.evaluation.card import Card
 from medgen.evaluation.card_sections import SECTIONS
 from medgen.evaluation.comparison import Comparison
 from medgen.evaluation.figures import Figure
-from medgen.evaluation.samples import Samples, read_pairs, read_real
+from medgen.evaluation.pair_samples import read_pairs
+from medgen.evaluation.samples import Samples, read_real
 from medgen.evaluation.sources import Source
 from medgen.evaluation.verdict import judge
 from medgen.run.assemble import default_device
@@ -25,6 +26,8 @@ from medgen.system import console
 
 LIMIT = 2000
 """Samples of each set at most, drawn at random."""
+VOLUMES = 200
+"""Volumes of each set at most, as they are held in memory: the first pairs, and real ones evenly."""
 SPLIT = "train"
 DRAWS = 200
 """Of each bootstrap."""
@@ -45,14 +48,16 @@ class Asked:
 
 def compare(source: Source, pairs: Path, asked: Asked) -> Comparison:
     """Read both sides and deal the persons out. Raises DataError."""
-    return compare_samples(source, read_pairs(pairs), asked)
+    most = min(asked.limit, VOLUMES) if pair_files.are_volumes(pairs) else None
+    return compare_samples(source, read_pairs(pairs, most), asked)
 
 
 def compare_samples(source: Source, made: Samples, asked: Asked) -> Comparison:
     """Read the real side, and deal the persons out. Raises DataError."""
-    real = read_real(source, asked.split, made)
+    most = None if made.axes == 2 else VOLUMES
+    real = read_real(source, asked.split, made, most=most)
     whole = attrs.evolve(source, data=_whole_heads(source.data))
-    heads = read_real(whole, asked.split, made, lesions_only=False)
+    heads = read_real(whole, asked.split, made, lesions_only=False, most=most)
     made, real = (
         persons.thinned(each, asked.limit, asked.seed, number)
         for number, each in enumerate((made, real))
@@ -66,7 +71,9 @@ def measure(comparison: Comparison, source: Source, asked: Asked) -> Card:
     with console.progress("card", len(asked.features) + len(SECTIONS), unit="parts") as bar:
         for name, settings in asked.features.items():
             found, hashes[name] = fidelity.figures_of(
-                comparison, name, settings.build(default_device())
+                comparison,
+                name,
+                planes.extractor(settings, comparison.made.axes, default_device()),
             )
             figures += found
             bar.advance()
@@ -97,7 +104,7 @@ def _whole_heads(data: DataSettings) -> DataSettings:
 
 
 def _about(samples: Samples) -> dict[str, Any]:
-    counts = {"slices": len(samples), "persons": len(samples.persons)}
+    counts = {f"{samples.noun}s": len(samples), "persons": len(samples.persons)}
     return {"where": samples.where, **counts, "fingerprint": persons.fingerprint(samples)}
 
 
@@ -106,9 +113,9 @@ def _selection(comparison: Comparison, source: Source, asked: Asked) -> dict[str
     return {
         "channels": ", ".join(made.channels),
         "masks": ", ".join(source.masks),
-        "grid": f"{made.grid}, {made.grid.axis}",
+        "grid": made.grid.described,
         "split": asked.split,
-        "slices": f"with a lesion, at least {data.min_foreground:g} head",
+        f"{made.noun}s": f"with a lesion, at least {data.min_foreground:g} head",
         "seed": asked.seed,
         "limit": asked.limit,
     }

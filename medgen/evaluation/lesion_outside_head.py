@@ -1,8 +1,10 @@
-"""How much of a lesion lies outside of the head in a slice, judged by the head without the lesion.
+"""How much of a lesion lies outside of the head in a slice or volume, judged by the head without the
+lesion.
 
 A model paints a bright lesion wherever its mask is, in the air as well, so that a lesion's own
 pixels do not count as head. They are taken out; where they hid the rim of the head, its outline is
-drawn on from both sides.
+drawn on from both sides. In volumes that is done in the slices of three planes, of which two decide:
+at the top of the head a lesion may be all that an axial slice shows.
 """
 
 from __future__ import annotations
@@ -43,26 +45,45 @@ outside half from 6 px and all from 10 or 12 px on.
 
 
 def outside(images: Array, mask: Array) -> float:
-    """Share of a lesion, bool `[h, w]`, that lies outside the head of slices `[channel, h, w]`; 0
-    without a lesion.
+    """Share of a lesion, bool `[*space]`, that lies outside the head of images `[channel, *space]`;
+    0 without a lesion.
     """
     area = np.count_nonzero(mask)
     return float(np.count_nonzero(beyond(images, mask)) / area) if area else 0.0
 
 
 def beyond(images: Array, mask: Array) -> Array:
-    """Return the pixels of a lesion, bool `[h, w]`, outside of the head; all without a head.
+    """Return the pixels of a lesion, bool `[*space]`, outside of the head; all without a head.
 
-    images: the slice, `[channel, h, w]` in [-1, 1].
+    images: the slice or volume, `[channel, *space]` in [-1, 1].
     """
     if not mask.any():
         return np.zeros(mask.shape, bool)
-    hidden = ndimage.binary_dilation(mask, _disc(BLUR))
+    hidden = ndimage.binary_dilation(mask, _disc(BLUR, mask.ndim))
     rest = _tissue(images.mean(0), ~hidden)
+    if mask.ndim == 2 or not rest.any() or _keeps_rim(rest, hidden):
+        return _past(rest, hidden, mask)
+    votes = np.zeros(mask.shape, int)
+    for axis in range(mask.ndim):
+        for place in np.flatnonzero(mask.any(tuple(n for n in range(mask.ndim) if n != axis))):
+            where = (slice(None),) * axis + (place,)
+            votes[where] += _past(rest[where], hidden[where], mask[where])
+    return np.asarray(votes * 2 > mask.ndim)
+
+
+def _keeps_rim(rest: Array, hidden: Array) -> bool:
+    """Tell whether a head encloses all that is hidden, as it does most lesions."""
+    return bool(ndimage.binary_fill_holes(rest)[hidden].all())
+
+
+def _past(rest: Array, hidden: Array, mask: Array) -> Array:
+    """Return the pixels of a lesion beyond the outline of the head's visible rest; of a volume all
+    or none, where no outline is needed.
+    """
     if not rest.any():
         return np.array(mask)
-    if ndimage.binary_fill_holes(rest)[hidden].all():
-        return np.zeros(mask.shape, bool)  # as most lesions: nothing of the rim is lost
+    if _keeps_rim(rest, hidden):
+        return np.zeros(mask.shape, bool)
     outline = _outline(rest, hidden)
     places = np.argwhere(mask)
     away, bearing = _polar(places, outline.centre)
@@ -82,17 +103,20 @@ class _Outline(NamedTuple):
 
 
 def _tissue(image: Array, known: Array) -> Array:
-    """Return the head in what is known of a slice `[h, w]`, bool: bright parts without specks."""
+    """Return the head in what is known of an image `[*space]`, bool: bright parts without specks."""
     if not known.any():
         return np.zeros_like(known)
     seen = np.where(known, image, image[known].min()).astype(np.float32)
     smooth = ndimage.gaussian_filter(seen, max(0.5, min(image.shape) / 128))
-    border = np.concatenate([smooth[0], smooth[-1], smooth[:, 0], smooth[:, -1]])
+    ends = (smooth.take(end, axis) for axis in range(smooth.ndim) for end in (0, -1))
+    border = np.concatenate([each.ravel() for each in ends])
     dark, bright = float(np.median(border)), float(np.quantile(smooth[known], 0.97))
     if not bright > dark:
         return np.zeros_like(known)
     tissue = float(np.median(smooth[known & (smooth > dark + DARK * (bright - dark))]))
-    labels, count = ndimage.label((smooth > dark + EDGE * (tissue - dark)) & known, np.ones((3, 3)))
+    labels, count = ndimage.label(
+        (smooth > dark + EDGE * (tissue - dark)) & known, np.ones((3,) * image.ndim)
+    )
     areas = np.bincount(labels.ravel(), minlength=count + 1)
     areas[0] = 0
     return np.asarray((areas >= max(1, PART * areas.max()))[labels])
@@ -169,6 +193,7 @@ def _polar(places: Array, centre: Array) -> tuple[Array, Array]:
     return np.hypot(down, across), np.rint(turn).astype(np.int64) % BEARINGS
 
 
-def _disc(radius: int) -> Array:
-    side = np.arange(-radius, radius + 1)
-    return np.asarray(np.hypot(side[:, None], side) <= radius)
+def _disc(radius: int, axes: int) -> Array:
+    """Return a disc, or a ball."""
+    places = np.indices((2 * radius + 1,) * axes) - radius
+    return np.asarray((places**2).sum(0) <= radius**2)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import Any
 
 import attrs
 import numpy as np
@@ -16,8 +18,6 @@ from medgen.evaluation.lesion_outside_head import OUTSIDE, beyond
 from medgen.evaluation.samples import Samples
 
 SECTION = "lesions"
-CORNERS = np.ones((3, 3), bool)
-"""Pixels that touch with a corner are of one lesion."""
 RING = 2
 """Pixels around a lesion that are its surroundings."""
 
@@ -26,12 +26,12 @@ RING = 2
 class Lesions:
     """One row per lesion, NaN where it cannot be told.
 
-    sample: int64 `[lesion]`, the slice. size: mm2. centre: `[lesion, 2]`, along the axes of the
-    slice, 0 to 1 within the head's box. depth: distance of the centre from the head's edge, in the
-    largest that any pixel has; below 0 outside. outside: share of the area beyond the head as it is
-    without lesions. elongation: longer by shorter axis of the ellipse with equal moments. solidity:
-    area by that of the convex hull. contrast: `[lesion, channel]`, mean within less that of the
-    surroundings, in deviations of the head's values. count: `[sample]`, lesions of each slice.
+    sample: int64 `[lesion]`, the slice or volume. size: mm2, or mm3. centre: `[lesion, axis]`, 0 to
+    1 within the head's box. depth: distance of the centre from the head's edge, in the largest that
+    any pixel has; below 0 outside. outside: share of the size beyond the head as it is without
+    lesions. elongation: longest by shortest axis of the ellipse, or ellipsoid, with equal moments.
+    solidity: size by that of the convex hull. contrast: `[lesion, channel]`, mean within less that
+    of the surroundings, in deviations of the head's values. count: `[sample]`, lesions of each.
     """
 
     sample: np.ndarray
@@ -58,7 +58,7 @@ def lesions_of(samples: Samples) -> Lesions:
     ]
     sample = np.array([row[0] for row in rows], np.int64)
     pixels, where, depth, outside, elongation, solidity, contrast = _columns(
-        rows, samples.images.shape[1]
+        rows, samples.axes, samples.images.shape[1]
     )
     low, high = boxes.low[sample], boxes.high[sample]
     return Lesions(
@@ -75,8 +75,10 @@ def lesions_of(samples: Samples) -> Lesions:
 
 
 def parts_of(mask: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the pixels of each lesion of one slice, int64 `[pixel, 2]`."""
-    parts, count = ndimage.label(mask, CORNERS)
+    """Yield the pixels of each lesion of one slice or volume, int64 `[pixel, axis]`; those that
+    touch with a corner are of one lesion.
+    """
+    parts, count = ndimage.label(mask, _corners(mask.ndim))
     places = np.argwhere(parts)
     number = parts[tuple(places.T)]
     for lesion in range(1, count + 1):
@@ -86,7 +88,7 @@ def parts_of(mask: np.ndarray) -> Iterator[np.ndarray]:
 def figures_of(
     real: Samples, other: Samples, synthetic: Samples, *, draws: int = DRAWS, seed: int = 0
 ) -> list[Figure]:
-    """Return the figures of lesions. other: real slices of persons who are not in `real`."""
+    """Return the figures of lesions. other: real samples of persons who are not in `real`."""
     maker = FigureMaker(SECTION, draws, seed)
     sets = (real, other, synthetic)
     found = [lesions_of(each) for each in sets]
@@ -94,10 +96,11 @@ def figures_of(
     def measured(name: str) -> list[Measured]:
         return [_measured(each, samples, name) for each, samples in zip(found, sets, strict=True)]
 
-    figures = [maker.level("lesions per slice", *measured("count")[1:], statistic=known_mean)]
-    figures.append(maker.distance("lesions per slice", *measured("count")))
+    number = f"lesions per {real.noun}"
+    figures = [maker.level(number, *measured("count")[1:], statistic=known_mean)]
+    figures.append(maker.distance(number, *measured("count")))
     for name, unit in (
-        ("size", "mm2"),
+        ("size", f"mm{real.axes}"),
         ("elongation", ""),
         ("solidity", ""),
         ("contrast", "SD of the head"),
@@ -125,11 +128,13 @@ def _measured(lesions: Lesions, samples: Samples, name: str) -> Measured:
     return Measured(values if values.ndim == 2 else values[:, None], people)
 
 
-def _columns(rows: Sequence[tuple[object, ...]], channels: int) -> tuple[np.ndarray, ...]:
+def _columns(
+    rows: Sequence[tuple[object, ...]], axes: int, channels: int
+) -> tuple[np.ndarray, ...]:
     """Return the columns behind the first of some rows, as arrays also where there is no row."""
     if rows:
         return tuple(np.array(column, np.float64) for column in list(zip(*rows, strict=True))[1:])
-    shapes = ((0,), (0, 2), (0,), (0,), (0,), (0,), (0, channels))
+    shapes = ((0,), (0, axes), (0,), (0,), (0,), (0,), (0, channels))
     return tuple(np.zeros(shape) for shape in shapes)
 
 
@@ -157,19 +162,20 @@ def _measure(
 
 
 def elongation(part: np.ndarray) -> float:
-    """Return the longer by the shorter axis of the ellipse with a lesion's second moments, of
-    pixels as squares.
+    """Return the longest by the shortest axis of the ellipse, or ellipsoid, with a lesion's second
+    moments, of pixels as squares.
     """
     moments = (
-        np.cov(part.T, bias=True) + np.eye(2) / 12
+        np.cov(part.T, bias=True) + np.eye(part.shape[1]) / 12
     )  # 1/12: the second moment of a pixel itself
-    short, long = np.linalg.eigvalsh(moments)
+    short, *_, long = np.linalg.eigvalsh(moments)
     return float(np.sqrt(long / short))
 
 
 def solidity(part: np.ndarray) -> float:
-    """Return a lesion's area by that of its convex hull, both of pixels as squares: 1 is convex."""
-    corners = (part[:, None] + np.array([(0, 0), (0, 1), (1, 0), (1, 1)])).reshape(-1, 2)
+    """Return a lesion's size by that of its convex hull, both of pixels as squares: 1 is convex."""
+    axes = part.shape[1]
+    corners = (part[:, None] + np.array([*product((0, 1), repeat=axes)])).reshape(-1, axes)
     return float(len(part) / ConvexHull(np.unique(corners, axis=0)).volume)
 
 
@@ -177,8 +183,12 @@ def _ring(part: np.ndarray, mask: np.ndarray, head: np.ndarray) -> tuple[np.ndar
     """Return the head's pixels within `RING` of a lesion that are of no lesion."""
     own = np.zeros_like(mask)
     own[tuple(part.T)] = True
-    around = ndimage.binary_dilation(own, CORNERS, RING)
+    around = ndimage.binary_dilation(own, _corners(mask.ndim), RING)
     return np.nonzero(around & ~mask & head)
+
+
+def _corners(axes: int) -> np.ndarray:
+    return np.ones((3,) * axes, bool)
 
 
 def _contrast(
@@ -191,7 +201,9 @@ def _contrast(
     if not len(ring[0]):
         return np.full(len(image), np.nan)
     deviation = image[:, head].std(1)
-    difference = image[:, inside[0], inside[1]].mean(1) - image[:, ring[0], ring[1]].mean(1)
+    places: list[tuple[Any, ...]] = [(slice(None), *where) for where in (inside, ring)]
+    within, beside = (image[where].mean(1) for where in places)
+    difference = within - beside
     return np.asarray(difference / np.where(deviation > 0, deviation, np.nan))
 
 
@@ -200,6 +212,7 @@ def _depths(heads: np.ndarray) -> np.ndarray:
     depths = np.full(heads.shape, np.nan)
     for depth, head in zip(depths, heads, strict=True):
         if head.any():
-            within = ndimage.distance_transform_edt(np.pad(head, 1))[1:-1, 1:-1]
+            middle = (slice(1, -1),) * head.ndim
+            within = ndimage.distance_transform_edt(np.pad(head, 1))[middle]
             depth[:] = (within - ndimage.distance_transform_edt(~head)) / within.max()
     return depths

@@ -1,5 +1,5 @@
-"""Pairs and real slices as a raw dataset of nnU-Net v2, with folds in which no pair helps on
-persons it stems from.
+"""Pairs and real slices, or volumes, as a raw dataset of nnU-Net v2, with folds in which no pair
+helps on persons it stems from.
 
 The format is that of nnU-Net's `documentation/dataset_format.md`:
 `Dataset###_Name/{imagesTr,labelsTr}`, `dataset.json`, a slice as a volume whose third axis has
@@ -36,7 +36,7 @@ FOLDS = 5
 
 
 class Case(NamedTuple):
-    """A slice to write. person: number of the real person, -1 for a pair.
+    """A slice or volume to write. person: number of the real person, -1 for a pair.
 
     seen: the generator was trained on the person.
     """
@@ -89,7 +89,7 @@ def _fold(real: Sequence[Case], pairs: Sequence[Case], validated: set[int]) -> F
 class Dataset(NamedTuple):
     """What is exported. number, name: of nnU-Net's dataset.
 
-    train, val: real slices, if any. saw: which of them the generator was trained on.
+    train, val: real slices or volumes, as the pairs are, if any. saw: which of them the generator was trained on.
     """
 
     number: int
@@ -108,9 +108,9 @@ class Dataset(NamedTuple):
 def export(
     dataset: Dataset, out: Path, seed: int, advance: Callable[[], None] = lambda: None
 ) -> list[Fold]:
-    """Write the dataset below `out`, all or nothing; returns the folds, none without real slices.
+    """Write the dataset below `out`, all or nothing; returns the folds, none without real ones.
 
-    Raises RecipeError if it is there already, or if real slices have other channels.
+    Raises RecipeError if it is there already, or if real ones have other channels.
     """
     _require_usable(dataset, out)
     made = out / f".tmp-{dataset.folder}"
@@ -141,12 +141,13 @@ def _require_usable(dataset: Dataset, out: Path) -> None:
         )
     for samples, _ in _real(dataset):
         if samples.channels != dataset.pairs.channels:
-            what = f"real slices are {', '.join(samples.channels)}, pairs {', '.join(dataset.pairs.channels)}"
+            given, wanted = (", ".join(each.channels) for each in (samples, dataset.pairs))
+            what = f"real {samples.noun}s are {given}, pairs {wanted}"
             raise RecipeError(Problem("--real", what, "Give the recipe of the image model"))
 
 
 def _real(dataset: Dataset) -> Iterator[tuple[Samples, bool]]:
-    """Real slices, and whether the generator saw them."""
+    """Real samples, and whether the generator saw them."""
     if dataset.train is not None:
         yield dataset.train, dataset.saw != "none"
     if dataset.val is not None:
@@ -166,8 +167,12 @@ def _case(name: str) -> str:
 def _write(
     made: Path, samples: Samples, cases: Sequence[Case], advance: Callable[[], None]
 ) -> None:
-    """Write images and labels with a third axis of 1, which nnU-Net wants, whatever axis it was."""
-    grid = Grid.of_slices(samples.images.shape[-1], samples.grid.spacing[0], "axial")
+    """Write images and labels; slices with a third axis of 1, which nnU-Net wants, whatever axis it
+    was.
+    """
+    grid = samples.grid
+    if samples.axes == 2:
+        grid = Grid.of_slices(samples.images.shape[-1], grid.spacing[0], "axial")
     for case, image, mask in zip(cases, samples.images, samples.masks, strict=True):
         for number, channel in enumerate(image):
             path = made / "imagesTr" / f"{case.name}_{number:04d}.nii.gz"
@@ -186,7 +191,7 @@ def _describe(made: Path, dataset: Dataset, cases: Sequence[Case], folds: Sequen
         "file_ending": ".nii.gz",
         "name": dataset.name,
         "description": "synthetic pairs"
-        + (" and real slices" if folds else "")
+        + (f" and real {dataset.pairs.noun}s" if folds else "")
         + ", written by medgen",
     }
     files.write(made / "dataset.json", json.dumps(about, indent=1) + "\n")

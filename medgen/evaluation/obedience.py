@@ -30,12 +30,12 @@ no finding.
 SHARE = (0.0, 1.0)
 """What a Dice coefficient, or a share of lesions, can be."""
 SIZES = ("small", "medium", "large")
-"""Thirds of the real lesions by area."""
+"""Thirds of the real lesions by area, or volume."""
 
 
 @attrs.frozen(eq=False)
 class Judges:
-    """Segmenters cross-fitted on real persons. limits: mm2, between small, medium and large."""
+    """Segmenters cross-fitted on real persons. limits: mm2, or mm3, between small, medium and large."""
 
     fitted: list[Fold]
     real: Samples
@@ -48,7 +48,7 @@ class Judges:
         )
 
     def found(self, pairs: Samples) -> list[np.ndarray]:
-        """Return what each segmenter finds, bool `[pair, height, width]`."""
+        """Return what each segmenter finds, bool `[pair, *space]`."""
         return [predict(fold.network, pairs.images) for fold in self.fitted]
 
 
@@ -60,7 +60,7 @@ def fit(
     steps: int = STEPS,
     seed: int = 0,
 ) -> Judges:
-    """Train the segmenters that judge obedience on real slices with lesions of two or more persons."""
+    """Train the segmenters that judge obedience on real samples with lesions of two or more persons."""
     sizes = [len(part) * real.grid.cell for mask in real.masks for part in parts_of(mask)]
     limits = np.quantile(sizes, [1 / 3, 2 / 3])
     return Judges(
@@ -113,13 +113,14 @@ def figures_of(
 
 
 def dice(found: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Return float64 `[n]`: the Dice coefficient of each slice, 1 where both are empty."""
-    both, total = (found & masks).sum((1, 2)), found.sum((1, 2)) + masks.sum((1, 2))
+    """Return float64 `[n]`: the Dice coefficient of each sample, 1 where both are empty."""
+    space = tuple(range(1, masks.ndim))
+    both, total = (found & masks).sum(space), found.sum(space) + masks.sum(space)
     return np.asarray(np.where(total > 0, 2 * both / np.maximum(total, 1), 1.0))
 
 
 def shuffled(samples: Samples, seed: int) -> np.ndarray:
-    """Return int64 `[n]`: for each slice one of another person, in an order that the seed draws.
+    """Return int64 `[n]`: for each sample one of another person, in an order that the seed draws.
 
     A person's own slices show nearly the same lesion, so they are no control.
     """
@@ -170,7 +171,9 @@ def _sensitivities(
 def _hits(
     found: Sequence[np.ndarray], samples: Samples
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return for every lesion: the share of segmenters that find it, its area in mm2, the person."""
+    """Return for every lesion: the share of segmenters that find it, its size in mm2 or mm3, the
+    person.
+    """
     rows = [
         (
             np.mean([each[number][tuple(part.T)].any() for each in found]),

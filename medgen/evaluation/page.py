@@ -25,7 +25,7 @@ from medgen.evaluation.figures import Figure
 from medgen.evaluation.samples import Samples
 
 SHOWN, ACROSS = 12, 6
-"""Slices of each side, and how many in a row."""
+"""Tiles of each side, and how many in a row: a slice each, or a volume in three of its slices."""
 INK, MADE, REAL = "#010203", "#040506", "#070809"
 """Stand for colours that the page's style sheet gives, light or dark."""
 VARIABLES = {INK: "var(--faint)", MADE: "var(--made)", REAL: "var(--real)"}
@@ -40,21 +40,23 @@ def render(card: Card, comparison: Comparison) -> str:
     sections = card.by_section()
     return template.render(
         card=card,
+        counts=[f"{len(each)}" for each in (comparison.made, comparison.real)],
+        noun=comparison.real.noun,
         sections=sections,
         plots={name: _plot(figures) for name, figures in sections.items()},
         pictures={"real": _picture(comparison, "real"), "made": _picture(comparison, "made")},
-        facts=_facts(card),
+        facts=_facts(card, comparison.real.noun),
         number=card_tables.number,
         span=card_tables.span,
         said=card_tables.said,
     )
 
 
-def _facts(card: Card) -> dict[str, Any]:
+def _facts(card: Card, noun: str) -> dict[str, Any]:
     facts = {f"selection: {name}": value for name, value in card.selection.items()}
     facts |= {f"extractor {name}": f"hash {value}" for name, value in card.extractors.items()}
     facts |= {
-        "real slices": f"hash {card.real['fingerprint']}",
+        f"real {noun}s": f"hash {card.real['fingerprint']}",
         "pairs": f"hash {card.made['fingerprint']}",
     }
     facts |= {"control without a mask": card.made["control"]} if card.made.get("control") else {}
@@ -62,10 +64,15 @@ def _facts(card: Card) -> dict[str, Any]:
 
 
 def _picture(comparison: Comparison, side: str) -> str:
-    """Return a PNG, as a data URI, of slices drawn at random, lesions outlined."""
+    """Return a PNG, as a data URI, of samples drawn at random, lesions outlined."""
     samples: Samples = getattr(comparison, side)
-    rows = np.sort(comparison.rng(f"pictures/{side}").permutation(len(samples))[:SHOWN])
-    tiles = [pictures.tile(samples.images[row, 0], [samples.masks[row]], 160) for row in rows]
+    count = SHOWN if samples.axes == 2 else SHOWN // 3
+    rows = np.sort(comparison.rng(f"pictures/{side}").permutation(len(samples))[:count])
+    tiles = [
+        tile
+        for row in rows
+        for tile in pictures.tiles(samples.images[row, 0], [samples.masks[row]])
+    ]
     lines = [tiles[start : start + ACROSS] for start in range(0, len(tiles), ACROSS)]
     buffer = io.BytesIO()
     Image.fromarray(pictures.grid(lines)).save(buffer, "PNG", optimize=True)

@@ -16,7 +16,8 @@ from medgen.errors import DataError, Problem, RecipeError, StoppedError
 from medgen.evaluation import arm_results, arms
 from medgen.evaluation.arm_results import Results
 from medgen.evaluation.arms import FEWER, FEWEST, MIXED, PASTED, PRIMARY, Arm, Comparison, real_arm
-from medgen.evaluation.samples import EVERY, Samples, read_pairs, read_real
+from medgen.evaluation.pair_samples import read_pairs
+from medgen.evaluation.samples import EVERY, Samples, read_real
 from medgen.evaluation.sources import Source
 from medgen.evaluation.unseen import require_unseen
 from medgen.evaluation.worth import Interval, Verdict, Worth, mean, verdict, worth
@@ -158,7 +159,7 @@ def judged(
     curve = {arm.persons: arm.name for arm in planned if arm.name == real_arm(arm.persons)}
     primary = results.scores(planned, repeats, PRIMARY)
     means: dict[str, dict[str, Interval]] = {name: {} for name in names}
-    for score in arms.names_of_scores():
+    for score in arms.names_of_scores(given.test.noun):
         table = results.scores(planned, repeats, score)
         for name in names:
             known = not np.isnan(table.by_arm[name]).all()

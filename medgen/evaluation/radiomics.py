@@ -1,4 +1,4 @@
-"""Radiomics of head and lesion, and how far generated slices are from real ones in them."""
+"""Radiomics of head and lesion, and how far generated slices or volumes are from real ones in them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ HEAD_BIN, LESION_BIN = 2 / 32, 2 / 16
 """Widths of the bins of grey levels, of images in [-1, 1]; a lesion has few pixels, and so gets few
 bins.
 """
-TOGETHER = 64
-"""Slices that are worked on at a time: their matrices take some 50 MB."""
+TOGETHER = {2: 64, 3: 1}
+"""Slices and volumes that are worked on at a time: the matrices of 64 slices take some 50 MB."""
 FAMILIES = ("first order", "GLCM", "GLSZM")
 
 
@@ -46,14 +46,13 @@ def rois_of(samples: Samples, region: str) -> np.ndarray:
 def features_of(images: np.ndarray, rois: np.ndarray, width: float) -> np.ndarray:
     """Return float64 `[sample, channel * feature]`, NaN where a region is too small to have one.
 
-    images: `[sample, channel, height, width]` in [-1, 1]. rois: bool `[sample, height, width]`.
-    width: of a bin.
+    images: `[sample, channel, *space]` in [-1, 1]. rois: bool `[sample, *space]`. width: of a bin.
     """
-    columns = []
+    columns, size = [], TOGETHER[rois.ndim - 1]
     for channel in range(images.shape[1]):
         parts = [
-            _some(images[start : start + TOGETHER, channel], rois[start : start + TOGETHER], width)
-            for start in range(0, len(images), TOGETHER)
+            _some(images[start : start + size, channel], rois[start : start + size], width)
+            for start in range(0, len(images), size)
         ]
         columns.append(np.concatenate(parts) if parts else np.zeros((0, len(NAMES))))
     return np.concatenate(columns, 1)

@@ -11,14 +11,21 @@ from torch.nn.functional import binary_cross_entropy_with_logits, pad
 
 from medgen import seeds
 from medgen.api.measures import SegmenterSettings
+from medgen.config.blame import building
 from medgen.evaluation.samples import Samples
 
 PEAK = 3e-3
 """Highest learning rate, of AdamW with warm-up and a cosine (Smith and Topin 2017)."""
 MULTIPLE = 16
-"""Slices are padded to a multiple of it, so that any U-Net of up to five levels can halve them."""
-TOGETHER = 64
-"""Slices that are looked at together."""
+"""Samples are padded to a multiple of it, so that any U-Net of up to five levels can halve them."""
+TOGETHER = {2: 64, 3: 1}
+"""Slices and volumes that are looked at together."""
+BATCH = {2: 16, 3: 4}
+"""Slices, and crops of volumes, of a training step."""
+CROP = 32
+"""Side of the crops of volumes that are trained on, voxels: a step on whole volumes takes minutes on a
+CPU.
+"""
 
 
 def train(
@@ -28,23 +35,29 @@ def train(
     steps: int,
     seed: int,
     device: torch.device | str = "cpu",
-    batch_size: int = 16,
+    batch_size: int | None = None,
     augment: bool = True,
 ) -> nn.Module:
-    """Train a network on slices and masks: same arguments and device, same weights.
+    """Train a network on images and masks: same arguments and device, same weights.
+
+    Of volumes crops are trained on, every other around a lesion. batch_size: `BATCH`, if none is
+    given.
 
     The loss is the soft Dice of the batch (Milletari et al. 2016, section 3) plus binary
     cross-entropy, as in nnU-Net.
     """
-    network = _built(settings, samples.images.shape[1], seed).to(device).train()
+    network = _built(settings, samples, seed).to(device).train()
+    size = batch_size or BATCH[samples.axes]
     optimizer = torch.optim.AdamW(network.parameters(), PEAK, weight_decay=1e-2)
     total = max(steps, 6)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK, total, pct_start=0.2)
     images, masks = torch.from_numpy(samples.images), torch.from_numpy(samples.masks)
     for step in range(steps):
         generator = seeds.stream(seed, "segmenter", step)
-        rows = torch.randint(len(samples), (batch_size,), generator=generator)
+        rows = torch.randint(len(samples), (size,), generator=generator)
         image, mask = images[rows], masks[rows, None].float()
+        if samples.axes == 3:
+            image, mask = cropped(image, mask, generator)
         if augment:
             image, mask = augmented(image, mask, generator)
         loss = _loss(network(_padded(image).to(device)), _padded(mask, 0).to(device))
@@ -57,38 +70,62 @@ def train(
 
 
 def augmented(image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Flip slices and change contrast, brightness and gamma, each slice by itself.
+    """Flip images and change contrast, brightness and gamma, each by itself.
 
-    image: `[batch, channel, h, w]` in [-1, 1], in which it stays. mask: `[batch, 1, h, w]`.
+    image: `[batch, channel, *space]` in [-1, 1], in which it stays. mask: `[batch, 1, *space]`.
     """
-    draws = torch.rand(5, len(image), 1, 1, 1, generator=generator)
-    for axis in (2, 3):
-        flip = draws[axis - 2] < 0.5
-        image, mask = (torch.where(flip, each.flip(axis), each) for each in (image, mask))
+    axes = image.ndim - 2
+    draws = torch.rand(axes + 3, len(image), *(1,) * (axes + 1), generator=generator)
+    for axis in range(axes):
+        flip = draws[axis] < 0.5
+        image, mask = (torch.where(flip, each.flip(axis + 2), each) for each in (image, mask))
     gain, shift, power = (
-        0.9 + 0.2 * draws[2],
-        0.1 * (draws[3] - 0.5),
-        torch.exp(0.6 * (draws[4] - 0.5)),
+        0.9 + 0.2 * draws[axes],
+        0.1 * (draws[axes + 1] - 0.5),
+        torch.exp(0.6 * (draws[axes + 2] - 0.5)),
     )
     bright = ((image + 1) / 2).clamp(0, 1) ** power
     inside = bright > 0.05  # the background stays what it is
     return torch.where(inside, (2 * bright * gain - 1 + shift).clamp(-1, 1), image), mask
 
 
+def cropped(image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Cut a crop of `CROP` voxels, or less, out of each volume: at random, and every other around a
+    voxel of a lesion.
+
+    image: `[batch, channel, x, y, z]`. mask: `[batch, 1, x, y, z]`.
+    """
+    sides = [min(CROP, side) for side in image.shape[2:]]
+    room = torch.tensor(image.shape[2:]) - torch.tensor(sides)
+    parts = []
+    for number, (one, lesion) in enumerate(zip(image, mask, strict=True)):
+        draws = torch.rand(4, generator=generator)
+        low = (draws[:3] * (room + 1)).long()
+        if number % 2 == 0 and len(places := lesion[0].nonzero()):
+            low = places[int(draws[3] * len(places))] - torch.tensor(sides) // 2
+        low = low.minimum(room).clamp(min=0)
+        where = (slice(None), *map(slice, low.tolist(), (low + torch.tensor(sides)).tolist()))
+        parts.append((one[where], lesion[where]))
+    images, masks = (torch.stack(each) for each in zip(*parts, strict=True))
+    return images, masks
+
+
 def probabilities(network: nn.Module, images: np.ndarray) -> np.ndarray:
-    """Return the probability of lesion, float32 `[n, h, w]`. images: float32 `[n, channel, h, w]`."""
+    """Return the probability of lesion, float32 `[n, *space]`. images: float32 `[n, channel,
+    *space]`.
+    """
     device = next(network.parameters()).device
-    height, width = images.shape[2:]
-    found = [np.zeros((0, height, width), np.float32)]
+    space, size = images.shape[2:], TOGETHER[images.ndim - 2]
+    found, kept = [np.zeros((0, *space), np.float32)], (slice(None), 0, *map(slice, space))
     with torch.no_grad():
-        for start in range(0, len(images), TOGETHER):
-            some = _padded(torch.from_numpy(images[start : start + TOGETHER])).to(device)
-            found.append(network(some)[:, 0, :height, :width].sigmoid().float().cpu().numpy())
+        for start in range(0, len(images), size):
+            some = _padded(torch.from_numpy(images[start : start + size])).to(device)
+            found.append(network(some)[kept].sigmoid().float().cpu().numpy())
     return np.concatenate(found)
 
 
 def predict(network: nn.Module, images: np.ndarray) -> np.ndarray:
-    """Return bool `[n, h, w]`: the lesions that a network finds."""
+    """Return bool `[n, *space]`: the lesions that a network finds."""
     return probabilities(network, images) > 0.5
 
 
@@ -141,25 +178,26 @@ def cross_fit(
     seed: int,
     device: torch.device | str = "cpu",
 ) -> np.ndarray:
-    """Find lesions, bool `[n, h, w]`, by a network that was trained without that person."""
+    """Find lesions, bool `[n, *space]`, by a network that was trained without that person."""
     return held_out(fit_folds(settings, samples, folds, steps, seed, device), samples)
 
 
 def held_out(fitted: list[Fold], samples: Samples) -> np.ndarray:
-    """Return bool `[n, h, w]`: what each network finds in the persons that it has not seen."""
+    """Return bool `[n, *space]`: what each network finds in the persons that it has not seen."""
     found = np.zeros(samples.masks.shape, bool)
     for network, rows in fitted:
         found[rows] = predict(network, samples.images[rows])
     return found
 
 
-def _built(settings: SegmenterSettings, channels: int, seed: int) -> nn.Module:
+def _built(settings: SegmenterSettings, samples: Samples, seed: int) -> nn.Module:
     """Return a network with the weights that the seed gives; torch's global generator goes on as if
     nothing had been.
     """
-    with torch.random.fork_rng(devices=[]):
+    axes = () if samples.axes == 2 else (samples.axes,)
+    with torch.random.fork_rng(devices=[]), building(f"segmenters ({type(settings).__name__})"):
         seeds.seed_globals(seed, "segmenter weights")
-        return settings.build(channels)
+        return settings.build(samples.images.shape[1], *axes)
 
 
 def _loss(logits: Tensor, mask: Tensor) -> Tensor:
@@ -170,4 +208,5 @@ def _loss(logits: Tensor, mask: Tensor) -> Tensor:
 
 def _padded(values: Tensor, background: float = -1) -> Tensor:
     missing = [-side % MULTIPLE for side in values.shape[2:]]
-    return pad(values, (0, missing[1], 0, missing[0]), value=background) if any(missing) else values
+    rims = [rim for side in reversed(missing) for rim in (0, side)]
+    return pad(values, rims, value=background) if any(missing) else values

@@ -1,4 +1,4 @@
-"""One file of a pair: a slice as `medgen generate` stored it."""
+"""One file of a pair: a slice or a volume as `medgen generate` stored it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ from medgen.data.grid import Grid
 from medgen.errors import DataError, Problem
 
 ADVICE = "Give the folder that `medgen generate` wrote"
+EQUAL = 1e-3
+"""Of the spacing, by which the sides of a voxel may differ: what a header rounds."""
 
 
 class SliceFile(NamedTuple):
-    """A stored slice. values: float32 `[h, w]`, 0 to WHITE, or 0 and 1 of a mask."""
+    """A stored slice `[h, w]` or volume `[x, y, z]`. values: float32, 0 to WHITE, or 0 and 1 of a
+    mask.
+    """
 
     values: np.ndarray[Any, np.dtype[Any]]
     is_mask: bool
@@ -26,7 +30,9 @@ class SliceFile(NamedTuple):
 
 
 def read(path: Path) -> SliceFile:
-    """Read a file of a pair. Raises DataError if it is missing, damaged or no slice."""
+    """Read a file of a pair. Raises DataError if it is missing, damaged or neither slice nor
+    volume, or a volume of unequal spacings, which no model makes.
+    """
     try:
         image = nib.Nifti1Image.from_bytes(gzip.decompress(path.read_bytes()))
         data = np.asarray(image.dataobj)
@@ -39,14 +45,14 @@ def read(path: Path) -> SliceFile:
             Problem(path, f"cannot be read ({str(error).splitlines()[0]})", "Make it again")
         ) from None
     flat = [number for number, count in enumerate(data.shape) if count == 1]
-    if data.ndim == 3 and not flat:
-        what = f"is a volume of {' x '.join(map(str, data.shape))} voxels, and pairs are judged as slices"
-        raise DataError(Problem(path, what, "Give pairs of a model with data.dimensions = 2"))
-    if data.ndim != 3 or len(flat) != 1:
+    if data.ndim != 3 or len(flat) > 1:
         raise DataError(
-            Problem(path, f"has shape {data.shape}, expected a volume of one slice", ADVICE)
+            Problem(path, f"has shape {data.shape}, expected a slice or a volume", ADVICE)
         )
-    plane = data.squeeze(flat[0]).astype(np.float32)
-    spacing = np.delete(image.header.get_zooms()[:3], flat[0]).astype(float).tolist()
-    grid = Grid(plane.shape, tuple(spacing), np.delete(image.affine, flat[0], axis=1))
-    return SliceFile(plane, data.dtype == np.uint8, grid)
+    values = data.squeeze(tuple(flat)).astype(np.float32)
+    spacing = np.delete(image.header.get_zooms()[:3], flat).astype(float).tolist()
+    grid = Grid(values.shape, tuple(spacing), np.delete(image.affine, flat, axis=1))
+    if values.ndim == 3 and not np.allclose(spacing, spacing[0], rtol=EQUAL):
+        what = f"has voxels of {' x '.join(f'{mm:g}' for mm in spacing)} mm"
+        raise DataError(Problem(path, f"{what}, expected equal sides", ADVICE))
+    return SliceFile(values, data.dtype == np.uint8, grid)

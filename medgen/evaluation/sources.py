@@ -50,17 +50,8 @@ def real(where: str, overrides: Sequence[str] = (), registry: Registry | None = 
     patients.
 
     overrides: `KEY=VALUE` of the recipe, those of plugins that judge pairs (`features.x.y=1`) left
-    out. Raises RecipeError for volumes, as slices are compared.
+    out.
     """
-    source = _real(where, overrides, registry)
-    if source.data.axes != 2:
-        what = f"data.dimensions is {source.data.axes}, and slices are compared"
-        fix = "Give the folder of its scans, or a recipe of slices"
-        raise RecipeError(Problem(where, what, fix))
-    return source
-
-
-def _real(where: str, overrides: Sequence[str], registry: Registry | None) -> Source:
     path, given = Path(where), [each for each in overrides if _kind(each) not in MEASURES]
     registry = registry or Registry.load()
     if (path / "recipe.toml").is_file():

@@ -1,34 +1,37 @@
 """Radiomics of a region: first order, co-occurrence (GLCM) and size zones of grey levels (GLSZM).
 
 Names and definitions are PyRadiomics' (van Griethuysen et al. 2017; Zwanenburg et al. 2020), in two
-dimensions, with bins of fixed width. Slices are worked on together; `rois` are their pixels.
+or three dimensions, with bins of fixed width. Slices are worked on together; `rois` are their pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
+from itertools import product
 
 import numpy as np
 from scipy import ndimage
 
-OFFSETS = ((0, 1), (1, 1), (1, 0), (1, -1))
-"""Neighbours at a distance of one pixel; each counts in both directions."""
+OFFSETS = {
+    2: ((0, 1), (1, 1), (1, 0), (1, -1)),
+    3: tuple(each for each in product((-1, 0, 1), repeat=3) if each > (0, 0, 0)),
+}
+"""Neighbours at a distance of one pixel, by the number of axes; each counts in both directions."""
 SMALL = 2e-16
-IN_PLANE = np.zeros((3, 3, 3), bool)
-IN_PLANE[1] = True
-"""Eight neighbours within a slice, none across slices."""
 
 Features = Iterator[tuple[str, np.ndarray]]
 """Names and values `[sample]`."""
 
 
 def binned(images: np.ndarray, rois: np.ndarray, width: float) -> np.ndarray:
-    """Return int64 `[sample, height, width]`: bins from 1 on, 0 outside of the region.
+    """Return int64 `[sample, *space]`: bins from 1 on, 0 outside of the region.
 
     Bins are aligned to 0, and the one with the region's lowest value is number 1.
     """
     bins = np.floor(images / width).astype(np.int64)
-    lowest = np.where(rois, bins, np.iinfo(np.int64).max).min((1, 2), keepdims=True)
+    space = tuple(range(1, bins.ndim))
+    lowest = np.where(rois, bins, np.iinfo(np.int64).max).min(space, keepdims=True)
     return np.where(rois, bins - lowest + 1, 0)
 
 
@@ -100,7 +103,8 @@ def co_occurrence(bins: np.ndarray) -> Features:
 
     NaN without any pair. A region of one bin has a correlation of 1, as in PyRadiomics.
     """
-    matrices = np.stack([_pairs(bins, *offset) for offset in OFFSETS], 1).astype(np.float64)
+    each = [_pairs(bins, offset) for offset in OFFSETS[bins.ndim - 1]]
+    matrices = np.stack(each, 1).astype(np.float64)
     total = matrices.sum((2, 3))
     shares = matrices / _or_nan(total)[:, :, None, None]
     for name, values in _of_matrix(shares):
@@ -108,13 +112,15 @@ def co_occurrence(bins: np.ndarray) -> Features:
         yield name, np.where(known, values, 0).sum(1) / _or_nan(known.sum(1))
 
 
-def _pairs(bins: np.ndarray, down: int, across: int) -> np.ndarray:
+def _pairs(bins: np.ndarray, offset: Sequence[int]) -> np.ndarray:
     """Return the symmetric matrix of neighbours at one offset, `[sample, bin, bin]`."""
     levels = max(int(bins.max(initial=0)), 1)
-    height, width = bins.shape[1:]
-    here = bins[:, : height - down, max(0, -across) : width - max(0, across)]
-    there = bins[:, down:, max(0, across) : width - max(0, -across)]
-    sample = np.broadcast_to(np.arange(len(bins))[:, None, None], here.shape)
+    steps = [*zip(bins.shape[1:], offset, strict=True)]
+    low = [slice(max(0, -step), side - max(0, step)) for side, step in steps]
+    high = [slice(max(0, step), side - max(0, -step)) for side, step in steps]
+    here, there = (bins[where] for where in ((slice(None), *low), (slice(None), *high)))
+    rows = np.arange(len(bins)).reshape(-1, *(1,) * len(offset))
+    sample = np.broadcast_to(rows, here.shape)
     both = (here > 0) & (there > 0)
     keys = (sample[both] * levels + here[both] - 1) * levels + there[both] - 1
     counts = np.bincount(keys, minlength=len(bins) * levels**2).reshape(len(bins), levels, levels)
@@ -175,7 +181,7 @@ def size_zones(bins: np.ndarray) -> Features:
 
     yield "SmallAreaEmphasis", mean(1 / size**2)
     yield "LargeAreaEmphasis", mean(size**2)
-    yield "ZonePercentage", zones / _or_nan((bins > 0).sum((1, 2)))
+    yield "ZonePercentage", zones / _or_nan((bins > 0).sum(tuple(range(1, bins.ndim))))
     yield "LowGrayLevelZoneEmphasis", mean(1 / level**2)
     yield "HighGrayLevelZoneEmphasis", mean(level**2)
     yield "SmallAreaLowGrayLevelEmphasis", mean(1 / (level**2 * size**2))
@@ -199,23 +205,20 @@ def size_zones(bins: np.ndarray) -> Features:
 def _zones(bins: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the sample, the bin and the number of pixels of each zone; bins and pixels as floats."""
     found = []
+    touching = np.zeros((3,) * bins.ndim, bool)
+    touching[1] = True  # all neighbours within a sample, none across samples
     for level in range(1, int(bins.max(initial=0)) + 1):
-        parts, count = ndimage.label(bins == level, IN_PLANE)
+        parts, count = ndimage.label(bins == level, touching)
         pixel = np.flatnonzero(parts)
         number = parts.ravel()[pixel] - 1
         owner = np.zeros(count, np.int64)
-        owner[number] = pixel // (bins.shape[1] * bins.shape[2])
-        found.append(
-            (
-                owner,
-                np.full(count, float(level)),
-                np.bincount(number, minlength=count).astype(np.float64),
-            )
-        )
+        owner[number] = pixel // math.prod(bins.shape[1:])
+        sizes = np.bincount(number, minlength=count).astype(np.float64)
+        found.append((owner, np.full(count, float(level)), sizes))
     if not found:
         return np.zeros(0, np.int64), np.zeros(0), np.zeros(0)
-    sample, levels, sizes = (np.concatenate(each) for each in zip(*found, strict=True))
-    return sample, levels, sizes
+    sample, levels, pixels = (np.concatenate(each) for each in zip(*found, strict=True))
+    return sample, levels, pixels
 
 
 def _equal(*members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,7 @@ import attrs
 from medgen.api.measures import FeaturesSettings
 from medgen.evaluation.anatomy import SYMMETRY, UNEXPLAINED
 from medgen.evaluation.figures import Figure
+from medgen.evaluation.neighbours import torn
 
 WORDS = (
     (1.0, "like real patients", "they cannot be told from other patients"),
@@ -50,6 +51,7 @@ def judge(figures: Sequence[Figure], features: Mapping[str, FeaturesSettings]) -
     figure of anatomy that is further from real for certain.
 
     The other extractors only forbid praise: what any of them tells from real is at best near real.
+    Volumes whose slices do not follow each other are far from it at best.
 
     The measure is the generated's distance over the upper end of the interval of real against real,
     which few patients make wide: with them hardly anything can be told, and the words say so.
@@ -70,6 +72,7 @@ def judge(figures: Sequence[Figure], features: Mapping[str, FeaturesSettings]) -
         word = WORDS[1][1]
         tell = "tells" if len(seen) == 1 else "tell"
         why = f"anatomy is as in other patients, but {' and '.join(seen)} {tell} them apart"
+    word, why = _in_one_piece(figures, word, why)
     blind = f" {by} does not know heads: add features of anatomy, such as taught."
     text = f"The pairs are {word}: {why}. {_said(worst, known[worst])}{'' if knowing else blind}"
     return Verdict(word, text, worst, *known[worst])
@@ -116,6 +119,18 @@ def _as_good(figures: Sequence[Figure], name: str) -> bool:
     """Return whether KID on an extractor, if it can tell, tells no pairs from real."""
     kid = _kid_on(figures, name)
     return not kid or math.isnan(kid[0].low) or math.isnan(kid[0].reference_high) or kid[0].as_good
+
+
+def _in_one_piece(figures: Sequence[Figure], word: str, why: str) -> tuple[str, str]:
+    """Return the words for volumes: those given, unless slices are torn apart."""
+    apart = [f"{each.name} {each.value:.2f} beside {each.reference:.2f}" for each in torn(figures)]
+    if not apart:
+        return word, why
+    least = WORDS[2][1] if word in (WORDS[0][1], WORDS[1][1]) else word
+    return (
+        least,
+        f"neighbouring slices do not follow each other as in real heads ({', '.join(apart)})",
+    )
 
 
 def _words(times: float, low: float) -> tuple[str, str]:

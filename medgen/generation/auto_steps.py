@@ -17,7 +17,7 @@ import numpy as np
 
 from medgen.api.interfaces import DiffusionStrategy
 from medgen.api.measures import FeaturesSettings
-from medgen.evaluation import evaluate
+from medgen.evaluation import evaluate, planes
 from medgen.evaluation.bootstrap import interval
 from medgen.evaluation.comparison import Comparison
 from medgen.evaluation.distributions import Measured, Wasserstein
@@ -71,7 +71,9 @@ class Ruler:
         asked = evaluate.Asked(features={FEATURES: features}, seed=seed, split=split)
         self._comparison: Comparison = evaluate.compare_samples(source, like, asked)
         self._stick = Yardstick.of(
-            self._comparison, FEATURES, lambda: features.build(default_device())
+            self._comparison,
+            FEATURES,
+            lambda: planes.extractor(features, like.axes, default_device()),
         )
 
     def figures(self, made: Samples, with_lesions: bool) -> dict[str, Interval]:

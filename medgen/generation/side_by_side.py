@@ -13,7 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 from medgen import pictures
 from medgen.errors import Problem, RecipeError
 from medgen.evaluation import sources
-from medgen.evaluation.samples import EVERY, Samples, read_pairs, read_real
+from medgen.evaluation.pair_samples import read_pairs
+from medgen.evaluation.samples import EVERY, Samples, read_real
 from medgen.generation.insertion.insertions_picture import strips
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from medgen.evaluation.lesion_outside_head import OUTSIDE, outside
-from medgen.evaluation.samples import read_pairs
+from medgen.evaluation.pair_samples import read_pairs
 
 MOST = 0.05
 """Share of pairs that may be given up."""

@@ -39,7 +39,8 @@ from medgen.evaluation.arms import (
     real_arm,
     training_set,
 )
-from medgen.evaluation.samples import Samples, read_pairs, read_real
+from medgen.evaluation.pair_samples import read_pairs
+from medgen.evaluation.samples import Samples, read_real
 from medgen.evaluation.worth import Interval, Worth, difference, worth
 from medgen.system.signals import Stop
 

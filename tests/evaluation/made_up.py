@@ -48,3 +48,32 @@ def heads(
         grid=Grid.of_slices(size, 3.0, "axial"),
         where="made up",
     )
+
+
+def volumes(
+    persons: int, size: int = 16, seed: int = 0, first: int = 0, contrast: float = 0.5
+) -> Samples:
+    """Volumes of made-up persons, one each: smooth texture in an ellipsoid, with bright balls."""
+    rng = np.random.default_rng([3, seed])
+    axes = np.indices((size,) * 3) - (size - 1) / 2
+    images, masks = [], []
+    for _ in range(persons):
+        half = rng.uniform((0.34, 0.4, 0.38), (0.38, 0.45, 0.42)) * size
+        head = ((axes / half[:, None, None, None]) ** 2).sum(0) < 1
+        texture = ndimage.gaussian_filter(rng.normal(size=head.shape), 1.5)
+        image = np.where(head, rng.uniform(-0.1, 0.1) + 0.15 * texture / texture.std(), -1)
+        mask = np.zeros(head.shape, bool)
+        for centre in rng.uniform(-0.2, 0.2, (int(rng.integers(1, 3)), 3)) * size:
+            mask |= ((axes - centre[:, None, None, None]) ** 2).sum(0) < rng.uniform(1.5, 2.5) ** 2
+        images.append(np.clip(np.where(mask & head, image + contrast, image), -1, 1))
+        masks.append(mask)
+    return Samples(
+        images=np.array(images, np.float32)[:, None],
+        masks=np.array(masks),
+        people=first + np.arange(persons),
+        position=np.full(persons, np.nan, np.float32),
+        names=tuple(f"patient {first + number}" for number in range(persons)),
+        channels=("bravo",),
+        grid=Grid.of_volumes((size,) * 3, 4.0),
+        where="made up",
+    )

@@ -1,6 +1,6 @@
 """What the figures of anatomy and intensity see, and what they leave alone.
 
-Covers: medgen.evaluation.distributions, medgen.evaluation.heads.
+Covers: medgen.evaluation.distributions, medgen.evaluation.heads, medgen.evaluation.intensities.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from evaluation import made_heads
 from scipy import stats
 
 from medgen.data.grid import Grid
-from medgen.evaluation import anatomy
+from medgen.evaluation import anatomy, intensities
 from medgen.evaluation.distributions import Wasserstein
 from medgen.evaluation.heads import boxed, boxes_of, heads_of
 
@@ -87,7 +87,9 @@ def test_the_head_area_is_in_square_centimetres():
 
 def test_noise_is_measured_in_the_units_of_the_image():
     drawn = 0.1 * np.random.default_rng(0).standard_normal((4, 1, 48, 48)).astype(np.float32)
-    assert anatomy.noise(drawn, np.ones((4, 48, 48), bool)).mean() == pytest.approx(0.1, rel=0.03)
+    assert intensities.noise(drawn, np.ones((4, 48, 48), bool)).mean() == pytest.approx(
+        0.1, rel=0.03
+    )
 
 
 def test_distances_are_those_of_scipy_column_by_column():

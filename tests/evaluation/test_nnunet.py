@@ -13,7 +13,7 @@ import attrs
 import nibabel as nib
 import numpy as np
 import pytest
-from evaluation.made_up import heads
+from evaluation.made_up import heads, volumes
 
 from medgen.errors import RecipeError
 from medgen.evaluation.nnunet import Case, Dataset, export, folds_of
@@ -96,6 +96,38 @@ def test_files_names_spacing_and_labels_are_as_nnunet_wants_them(tmp_path):
     assert {name for split in splits for name in split["train"] + split["val"]} <= set(labels)
 
 
+def _volumes() -> Dataset:
+    train, val, pairs = volumes(6), volumes(3, seed=1, first=50), volumes(5, seed=2)
+    pairs = attrs.evolve(pairs, names=tuple(f"syn_{n:05d}" for n in range(5)))
+    return Dataset(502, "Heads", pairs, train, val, "train")
+
+
+def test_volumes_are_exported_as_they_are(tmp_path):
+    dataset = _volumes()
+    folds = export(dataset, tmp_path, seed=0)
+    folder = tmp_path / "Dataset502_Heads"
+    about = json.loads((folder / "dataset.json").read_text())
+    assert about["numTraining"] == 14
+    assert about["description"] == "synthetic pairs and real volumes, written by medgen"
+    for samples, case, place in (
+        (dataset.pairs, "syn_00003", 3),
+        (dataset.val, "patient_051", 1),
+    ):
+        image = nib.load(folder / "imagesTr" / f"{case}_0000.nii.gz")
+        label = nib.load(folder / "labelsTr" / f"{case}.nii.gz")
+        assert image.shape == label.shape == (16, 16, 16)
+        assert image.header.get_zooms() == (4, 4, 4)
+        np.testing.assert_allclose(image.affine, samples.grid.affine)
+        np.testing.assert_allclose(label.affine, samples.grid.affine)
+        assert np.array_equal(np.asarray(label.dataobj) > 0, samples.masks[place])
+        shown = np.asarray(image.dataobj) / 500 - 1
+        np.testing.assert_allclose(shown, samples.images[place, 0], atol=1.001e-3)
+    assert len(folds) == 5
+    assert sorted(name for fold in folds for name in fold.val) == sorted(
+        f"patient_{person:03d}" for person in (*range(6), 50, 51, 52)
+    )
+
+
 def test_without_real_slices_there_are_no_folds(tmp_path):
     assert export(_dataset(train=None, val=None), tmp_path, seed=0) == []
     assert not (tmp_path / "Dataset501_Demo" / "splits_final.json").exists()
@@ -131,9 +163,10 @@ def main(folder):
 
     torch.set_num_threads(1)
     plans, about = (json.loads((folder / name).read_text()) for name in ("nnUNetPlans.json", "dataset.json"))
-    plans["configurations"]["2d"].update(batch_size=2)
+    which = sys.argv[2]
+    plans["configurations"][which].update(batch_size=2)
     plans["continue_training"] = False  # from version 2.8 on
-    trainer = nnUNetTrainer(plans=plans, configuration="2d", fold=0, dataset_json=about, device=torch.device("cpu"))
+    trainer = nnUNetTrainer(plans=plans, configuration=which, fold=0, dataset_json=about, device=torch.device("cpu"))
     trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = 2, 2, 1
     trainer.run_training()
     assert trainer.current_epoch == 2, trainer.current_epoch
@@ -147,9 +180,14 @@ if __name__ == "__main__":  # nnU-Net starts processes to validate
 @pytest.mark.skipif(
     importlib.util.find_spec("nnunetv2") is None, reason="nnunetv2 is not installed"
 )
-def test_nnunet_accepts_the_dataset_and_trains_two_epochs_on_it(tmp_path):
+@pytest.mark.parametrize(
+    ("made", "configuration"), [(_dataset, "2d"), (_volumes, "3d_fullres")], ids=["2d", "3d"]
+)
+def test_nnunet_accepts_the_dataset_and_trains_two_epochs_on_it(made, configuration, tmp_path):
+    dataset = made()
+    number, name = str(dataset.number), dataset.folder
     raw, ready, ended = (tmp_path / name for name in ("raw", "preprocessed", "results"))
-    export(_dataset(), raw, seed=0)
+    export(dataset, raw, seed=0)
     (tmp_path / "driver.py").write_text(DRIVER)
     folders = {
         "nnUNet_raw": str(raw),
@@ -157,13 +195,12 @@ def test_nnunet_accepts_the_dataset_and_trains_two_epochs_on_it(tmp_path):
         "nnUNet_results": str(ended),
     }
     environment = {**os.environ, **folders, "nnUNet_n_proc_DA": "1", "nnUNet_compile": "f"}
-    asked = ["-d", "501", "--verify_dataset_integrity", "-c", "2d", "-np", "1", "-npfp", "1"]
+    asked = ["-d", number, "--verify_dataset_integrity", "-c", configuration]
+    asked += ["-np", "1", "-npfp", "1"]
     subprocess.run([sys.executable, "-c", PLAN, *asked], env=environment, check=True)
-    folder = ready / "Dataset501_Demo"
-    (folder / "splits_final.json").write_bytes(
-        (raw / "Dataset501_Demo" / "splits_final.json").read_bytes()
-    )
-    driver = [sys.executable, str(tmp_path / "driver.py"), str(folder)]
+    folder = ready / name
+    (folder / "splits_final.json").write_bytes((raw / name / "splits_final.json").read_bytes())
+    driver = [sys.executable, str(tmp_path / "driver.py"), str(folder), configuration]
     environment["nnUNet_n_proc_DA"] = "0"  # in this process; planning takes no 0
     subprocess.run(driver, env=environment, check=True)
     assert len(list(Path(ended).rglob("checkpoint_final.pth"))) == 1

@@ -1,6 +1,7 @@
 """Real slices and pairs lie on one grid, people are told apart, and what is no pair is refused.
 
-Covers: medgen.evaluation.pair_files, medgen.evaluation.slice_file, medgen.evaluation.sources.
+Covers: medgen.evaluation.pair_files, medgen.evaluation.pair_samples, medgen.evaluation.slice_file,
+medgen.evaluation.sources.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from medgen.data.grid import Grid
 from medgen.data.store.nifti_writer import write_slice
 from medgen.errors import DataError, RecipeError
 from medgen.evaluation import sources
-from medgen.evaluation.samples import by_person, read_pairs, read_real
+from medgen.evaluation.pair_samples import read_pairs
+from medgen.evaluation.samples import by_person, read_real
 
 SIZE, SPACING = 16, 1.9
 ELSEWHERE = '{}\n{"index": 1, "id": "../../scans", "files": {"bravo": ""}}\n'

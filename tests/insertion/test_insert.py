@@ -22,7 +22,7 @@ from faults.forkserver import HANG, Server
 from insertion.made_up import AFFINE, write_heads
 
 from medgen.data.grid import Grid
-from medgen.evaluation.samples import read_pairs
+from medgen.evaluation.pair_samples import read_pairs
 from medgen.generation.insertion.paste import Paste
 
 Run = Callable[..., Any]

@@ -23,14 +23,14 @@ class SmallUnet(SegmenterSettings):
     )
     units: int = field(0, help="residual units per level; 0 is one plain convolution", check=ge(0))
 
-    def build(self, in_channels: int) -> nn.Module:
-        """Return `network(x)`: x `[n, in_channels, h, w]`, sides that divide by 2^(levels - 2), to
-        logits `[n, 1, h, w]`.
+    def build(self, in_channels: int, axes: int = 2) -> nn.Module:
+        """Return `network(x)`: x `[n, in_channels, *space]`, sides that divide by 2^(levels - 2),
+        to logits `[n, 1, *space]`.
         """
         from monai.networks.nets import UNet
 
         return UNet(  # type: ignore[no-any-return]
-            spatial_dims=2,
+            spatial_dims=axes,
             in_channels=in_channels,
             out_channels=1,
             channels=self.channels,
