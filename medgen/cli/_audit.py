@@ -45,7 +45,7 @@ def run(
     limit: float = LIMIT,
     report: Path | None = None,
 ) -> None:
-    """Compare pairs with training slices, say what was found, and raise PrivacyError beyond the
+    """Compare pairs with training samples, say what was found, and raise PrivacyError beyond the
     limit.
     """
     pair_audit.move(pairs)
@@ -65,7 +65,7 @@ def run(
 
 
 def read_training(pairs: Path, against: str, overrides: tuple[str, ...] = ()) -> Samples:
-    """The training slices of a recipe, run, checkpoint or folder, on the grid of the pairs."""
+    """The training slices or volumes of a recipe, run, checkpoint or folder, on the grid of the pairs."""
     source = sources.real(against, overrides, options.registry())
     is_folder = Path(against).is_dir() and not (Path(against) / "recipe.toml").is_file()
     like = pair_audit.first_pair(pairs)  # its size, channels and mm per pixel
@@ -75,7 +75,7 @@ def read_training(pairs: Path, against: str, overrides: tuple[str, ...] = ()) ->
 def _compare(
     pairs: Path, locks: Locks, training: Samples, rows: dict[int, Any], report: Path
 ) -> None:
-    with progress("calibration", min(CALIBRATION, len(training)), "slices") as bar:
+    with progress("calibration", min(CALIBRATION, len(training)), f"{training.noun}s") as bar:
         judge = Judge(training, bar.advance)
     with progress("audit", len(rows), unit="pairs") as bar:
         pair_audit.audit(pairs, locks, judge, rows, bar.advance)
@@ -92,7 +92,7 @@ def _about(judge: Judge) -> dict[str, Any]:
     training = judge.training
     return {
         "against": judge.key,
-        "slices": len(training),
+        f"{training.noun}s": len(training),
         "persons": len(training.persons),
         "false_alarms": _plain("share", judge.false_alarms(np.random.default_rng(0))),
         "between_persons": _plain("distance", judge.between_persons(np.random.default_rng(0))),
@@ -188,8 +188,6 @@ def after_generate(
     below is set aside.
     """
     where, why = at_hand(image_model, against, asked)
-    if where and pair_files.are_volumes(out):
-        where, why = "", "these pairs are volumes, and copies are looked for in slices"
     if obedience is not None and not where:
         option = "--min-obedience" if obedience else "--obedience"
         raise RecipeError(

@@ -14,7 +14,6 @@ from medgen.errors import IncompleteError, PrivacyError, Problem, RecipeError
 from medgen.evaluation import pair_files
 from medgen.generation import pair_writer as work
 from medgen.generation import workers
-from medgen.generation.generator import UNJUDGED
 from medgen.generation.indices import Indices, wanted
 from medgen.generation.pair_writer import Outcome
 from medgen.system import streams
@@ -78,23 +77,12 @@ def _make(asked: Asked, indices: Sequence[int], command: str) -> None:
         )
         steps = asked.steps
         if isinstance(steps, str):
-            _refuse_volumes(make(None), "--steps auto", "Give --steps N")
             steps = _auto_steps.settle(
                 make, asked.output_dir, asked.image_model, asked.audit_against, asked.seed, stop
             )
         generator = make(steps)
-        if _least(asked) is not None:
-            _refuse_volumes(generator, "--obedience", "Leave it out, and --min-obedience")
-        if generator.is_unjudged and attempts:
-            say(f"--inside head: {UNJUDGED}")
         with workers.progress(len(indices)) as advance:
             work.generate(generator, indices, asked.output_dir, stop, advance)
-
-
-def _refuse_volumes(make: work.Generator, option: str, fix: str) -> None:
-    """Raise RecipeError for an option that looks at slices."""
-    if make.makes_volumes:
-        raise RecipeError(Problem(option, "looks at slices, and these models make volumes", fix))
 
 
 def _audit(

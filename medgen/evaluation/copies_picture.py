@@ -1,4 +1,6 @@
-"""`audit.png`: pairs beside the training slices they are most like, and the difference of both."""
+"""`audit.png`: pairs beside the training slices or volumes they are most like; of slices also the
+difference of both.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +16,23 @@ from medgen.evaluation.copies import Judge, Verdict
 from medgen.evaluation.head_views import SIDE, views
 from medgen.evaluation.pair_files import Block
 from medgen.evaluation.registration import Placement, warped
+from medgen.evaluation.sample_search import SliceSearch
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def save(judge: Judge, blocks: Sequence[Block], path: Path) -> Path:
-    """Write a row per pair: as it is, as it lies on its training slice, that slice, the difference."""
+    """Write a row per pair: as it is, as it lies on its training slice, that slice, the difference.
+    Of a volume three slices, and the same of its training volume.
+    """
     return pictures.save(pictures.grid([_row(judge, block) for block in blocks]), path)
 
 
 def _row(judge: Judge, block: Block) -> list[Array]:
     verdict = judge.judge(block.images, block.masks)[0]
     mine, mask = block.images[0].mean(0), block.masks[0]
+    if mine.ndim == 3:
+        return _volume_row(judge, verdict, mine, mask)
     if verdict.why == "lesion":
         return _lesion_row(judge, verdict, mine, mask)
     other = judge.training.images[verdict.row].mean(0)
@@ -36,6 +43,15 @@ def _row(judge: Judge, block: Block) -> list[Array]:
         pictures.tile(other),
         pictures.tile(_less(laid, other)),
     ]
+
+
+def _volume_row(judge: Judge, verdict: Verdict, mine: Array, mask: Array) -> list[Array]:
+    """Return three slices of each volume: through a copied lesion, or else through the middle."""
+    training = judge.training
+    if verdict.why == "lesion":
+        other, there = (each[verdict.lesion_row] for each in (training.images, training.masks))
+        return [*pictures.tiles(mine, [mask]), *pictures.tiles(other.mean(0), [there])]
+    return [*pictures.tiles(mine), *pictures.tiles(training.images[verdict.row].mean(0))]
 
 
 def _lesion_row(judge: Judge, verdict: Verdict, mine: Array, mask: Array) -> list[Array]:
@@ -54,7 +70,8 @@ def _lesion_row(judge: Judge, verdict: Verdict, mine: Array, mask: Array) -> lis
 
 def _laid(judge: Judge, block: Block) -> Array:
     """Return the pair turned, flipped, zoomed and shifted onto its training slice."""
-    at = judge.finder.find(views(block.images)).at
+    assert isinstance(judge.search, SliceSearch)  # volumes have rows of their own
+    at = judge.search.finder.find(views(block.images)).at
     image = torch.from_numpy(block.images.mean(1, keepdims=True)) + 1
     placement = Placement(at.matrix, at.offset * (image.shape[-1] / SIDE))
     return np.asarray(warped(image, placement)[0, 0].numpy() - 1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from itertools import permutations, product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,17 +18,17 @@ Array = np.ndarray[Any, np.dtype[Any]]
 PATCH = 16
 """px of a patch's side."""
 ROOM, SMALLEST = 1.5, 12.0
-"""The patch's side in those of the lesion's box, and at least, px of the slice: a copy has the same
+"""The patch's side in those of the lesion's box, and at least, px of the image: a copy has the same
 box.
 """
-LEAST = 9
-"""px below which a lesion shows nothing that tells it from others."""
+LEAST = 3
+"""Side, px, of a square or cube; a lesion with fewer px shows nothing that tells it from others."""
 CHUNK = 512
 
 
 class Patches(NamedTuple):
-    """Lesions. values: `[n, PATCH * PATCH]`, brightness inside the mask, mean 0, unit norm. area:
-    px. row: slice.
+    """Lesions. values: `[n, PATCH ** axes]`, brightness inside the mask, mean 0, unit norm. area:
+    px. row: slice or volume.
     """
 
     values: Tensor
@@ -35,31 +37,33 @@ class Patches(NamedTuple):
 
 
 def patches(images: Array, masks: Array) -> Patches:
-    """Cut each lesion out of slices `[n, channel, h, w]` in [-1, 1] with masks bool `[n, h, w]`."""
+    """Cut each lesion out of images `[n, channel, *space]` in [-1, 1] with masks bool `[n, *space]`."""
     values, areas, rows = [], [], []
-    for row in np.flatnonzero(masks.any(axis=(1, 2))).tolist():
-        labels, _ = ndimage.label(masks[row], np.ones((3, 3)))
+    axes = masks.ndim - 1
+    for row in np.flatnonzero(masks.any(axis=tuple(range(1, masks.ndim)))).tolist():
+        labels, _ = ndimage.label(masks[row], np.ones((3,) * axes))
         for number, box in enumerate(ndimage.find_objects(labels), 1):
             part = labels[box] == number
-            if (area := int(part.sum())) >= LEAST:
+            if (area := int(part.sum())) >= LEAST**axes:
                 values.append(_patch(images[row].mean(0), labels == number, box))
                 areas.append(area)
                 rows.append(row)
-    stacked = torch.stack(values) if values else torch.zeros(0, PATCH * PATCH)
+    stacked = torch.stack(values) if values else torch.zeros(0, PATCH**axes)
     return Patches(stacked, np.array(areas, np.int64), np.array(rows, np.int64))
 
 
-def _patch(image: Array, mask: Array, box: tuple[slice, slice]) -> Tensor:
+def _patch(image: Array, mask: Array, box: tuple[slice, ...]) -> Tensor:
     """Return a lesion around the middle of its box, resampled, so that a flip or a quarter turn
     only permutes the px.
     """
-    height, width = (each.stop - each.start for each in box)
-    half = max(ROOM * max(height, width), SMALLEST) / 2
+    half = max(ROOM * max(each.stop - each.start for each in box), SMALLEST) / 2
     middle = [(each.start + each.stop - 1) / 2 for each in box]
     at = (torch.arange(PATCH).float() - (PATCH - 1) / 2) * (2 * half / PATCH)
-    rows, columns = torch.meshgrid(at + middle[0], at + middle[1], indexing="ij")
-    sides = torch.tensor([image.shape[1], image.shape[0]])
-    grid = (torch.stack([columns, rows], -1) * 2 + 1) / sides - 1
+    places = torch.meshgrid(*(at + each for each in middle), indexing="ij")
+    sides = torch.tensor(image.shape[::-1])
+    grid = (
+        torch.stack(places[::-1], -1) * 2 + 1
+    ) / sides - 1  # the last axis first, as torch wants
     inside = mask.astype(np.float32)
     both = torch.from_numpy(np.stack([image * inside, inside]).astype(np.float32))
     total, weight = F.grid_sample(both[None], grid[None], align_corners=False)[0]
@@ -93,9 +97,12 @@ def most_alike(
 
 
 def _turned(values: Tensor) -> list[Tensor]:
-    """Return the eight ways to flip and turn patches."""
-    square = values.view(-1, PATCH, PATCH)
+    """Return the ways to flip and turn patches: eight of a square, 48 of a cube."""
+    axes = round(math.log(values.shape[1], PATCH))
+    whole = values.view(-1, *(PATCH,) * axes)
     turned = [
-        torch.rot90(each, count, (1, 2)) for each in (square, square.flip(1)) for count in range(4)
+        whole.permute(0, *order).flip([axis for axis, flip in enumerate(flips, 1) if flip])
+        for order in permutations(range(1, axes + 1))
+        for flips in product((False, True), repeat=axes)
     ]
     return [each.reshape(len(values), -1) for each in turned]

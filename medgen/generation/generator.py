@@ -36,8 +36,6 @@ DRAWN_AGAIN = "drawn_again"
 """Key of a manifest's line: how often its image was drawn again, if it was."""
 NUMBERS = "numbers"
 """Key of a manifest's line: the numbers that its models were given, by name, if they were."""
-UNJUDGED = "not judged, as pairs are volumes and heads are judged in slices"
-"""What a manifest says of `inside` where pairs are volumes."""
 
 
 class Pair(NamedTuple):
@@ -64,8 +62,7 @@ class Generator:
     """Generates pairs by block: masks only without an image model, images only without masks.
 
     inside: how often a pair is drawn until its lesion lies inside its own head; 0: wherever it
-    lies, as always in volumes. within: positions in the head to draw from, where a model is given
-    any.
+    lies. within: positions in the head to draw from, where a model is given any.
     """
 
     def __init__(
@@ -91,17 +88,12 @@ class Generator:
             self._numbers = restricted(image.numbers, "--image-model", within)
         source = image or masks
         self.grid = source.grid  # type: ignore[union-attr]  # _check saw one of them
-        self.inside = inside if image and masks and not self.makes_volumes else 0
+        self.inside = inside if image and masks else 0
 
     @property
     def makes_volumes(self) -> bool:
         """True if a pair is a volume, and no slice."""
         return len(self.grid.shape) == 3
-
-    @property
-    def is_unjudged(self) -> bool:
-        """True if pairs have lesions and heads, but as volumes."""
-        return self.makes_volumes and None not in (self.image, self.masks)
 
     def identity(self) -> dict[str, Any]:
         """Return everything that decides the bytes of a pair besides its index."""
@@ -112,7 +104,6 @@ class Generator:
             **(self.masks.identity() if self.masks else {}),
             **({"inside": "head", "max_attempts": self.inside} if self.inside else {}),
             **({"dimensions": 3} if self.makes_volumes else {}),
-            **({"inside": UNJUDGED} if self.is_unjudged else {}),
             **({} if self.within == EVERYWHERE else {"position": list(self.within)}),
         }
 

@@ -18,7 +18,8 @@ import numpy as np
 from medgen.data.scans.manifest_lines import Entry, line_of, listed
 from medgen.errors import DataError, Problem, RunInUseError
 from medgen.evaluation import pair_files
-from medgen.evaluation.copies import BLOCK, Judge, Verdict
+from medgen.evaluation.copies import Judge, Verdict
+from medgen.evaluation.sample_search import BLOCK
 from medgen.evaluation.samples import Samples
 from medgen.generation.manifest import IN_USE
 from medgen.system import files
@@ -27,7 +28,7 @@ from medgen.system.locks import Locks
 FOLDER = "set_aside"
 """Where copies are moved, beside `train`."""
 COPY = "copy of a"
-"""How the reason begins for which a copy is set aside; what follows is `slice` or `lesion`."""
+"""How the reason begins for which a copy is set aside; then `slice`, `volume` or `lesion`."""
 OBEDIENCE = "obedience below"
 """How the reason begins for which a pair is set aside whose lesion is not found; what follows is
 the least Dice.
@@ -120,8 +121,9 @@ def obey(
 
 def _obedience(out: Path, judges: Obedience, rows: Sequence[Entry]) -> Iterator[float]:
     """Yield the obedience of pairs, a block at a time."""
-    for start in range(0, len(rows), BLOCK):
-        some = rows[start : start + BLOCK]
+    size = BLOCK[3 if pair_files.are_volumes(out) else 2]
+    for start in range(0, len(rows), size):
+        some = rows[start : start + size]
         block = pair_files.read([place(out, row) for row in some], some[0]["files"])
         found = judges.per_pair(block.samples(*(str(row["id"]) for row in some)))
         yield from (round(value, 4) for value in found.tolist())

@@ -17,8 +17,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 def lesion_figures(
     channels: Mapping[str, Array], masks: frozenset[str], grid: Grid
 ) -> dict[str, Any]:
-    """`lesions`: how many, their area in mm2, and the share of it outside the head; of volumes their
-    volume in mm3 alone; nothing where there is no mask.
+    """`lesions`: how many, their area in mm2, of volumes their volume in mm3, and the share of it
+    outside the head; nothing where there is no mask.
 
     channels: slices `[x, y]` or volumes in [-1, 1] by name, those in `masks` set where > 0.
     """
@@ -30,6 +30,6 @@ def lesion_figures(
     area = round(float(np.count_nonzero(lesion)) * grid.cell, 2)
     count = int(ndimage.label(lesion, np.ones((3,) * lesion.ndim))[1])
     found: dict[str, Any] = {"count": count, f"mm{lesion.ndim}": area}
-    if images and lesion.ndim == 2:
+    if images:
         found["outside"] = round(outside(np.stack(images), lesion), 4)
     return {"lesions": found}

@@ -82,7 +82,7 @@ def test_the_number_of_threads_changes_nothing(training, judge, monkeypatch):
     monkeypatch.setattr(threads, "count_cores", lambda: 1)
     one = Judge(training)
     assert one.limit.levels.tolist() == judge.limit.levels.tolist()
-    assert torch.equal(one.finder.references.fine, judge.finder.references.fine)
+    assert torch.equal(one.search.finder.references.fine, judge.search.finder.references.fine)
     assert torch.get_num_threads() == before
 
 
