@@ -28,7 +28,7 @@ from medgen.cli.options import FOLDER, real_and_pairs, seed_option
     type=click.FloatRange(0, min_open=True),
     default=4,
     show_default=True,
-    help="Most pairs per real slice.",
+    help="Most pairs per real slice or volume.",
 )
 @click.option(
     "--steps",
@@ -71,8 +71,8 @@ def prove(
 
     REAL is a recipe, a run's folder, a checkpoint, or a folder of patients; its patients for
     validation are tested on, as the pairs' generator has not seen them. The same small segmenter is
-    trained on real slices, on pairs, on both, and on real slices with copy-pasted lesions. Goes on
-    where it was stopped.
+    trained on real slices, or volumes, on pairs, on both, and on real ones with copy-pasted
+    lesions. Goes on where it was stopped.
     """
     from medgen.cli import _prove
 

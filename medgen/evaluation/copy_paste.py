@@ -1,4 +1,5 @@
-"""More training slices without learning: a lesion of one person, pasted into the head of another.
+"""More training slices or volumes without learning: a lesion of one person, pasted into the head of
+another.
 
 The control that a generator has to beat. Nothing but the training persons themselves is used. After
 Ghiasi et al. (2021, "Simple Copy-Paste") and, for lesions, CarveMix (Zhang et al. 2021): a margin
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 
 import attrs
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, signal
 
 from medgen import seeds
 from medgen.evaluation.blending import blend
@@ -29,12 +30,12 @@ DEPTH = 8.0
 PLACES = 24
 """Places that are compared; the one whose surroundings are most like the lesion's own is taken."""
 ATTEMPTS = 20
-"""Hosts and lesions that are tried for one slice."""
+"""Hosts and lesions that are tried for one sample."""
 
 
 class _Patch(NamedTuple):
-    """A lesion cut out. image: `[channel, h, w]`; lesion: bool `[h, w]`; alpha: `[h, w]`, 1 in it,
-    0 at the rim.
+    """A lesion cut out. image: `[channel, *space]`; lesion: bool `[*space]`; alpha: `[*space]`, 1 in
+    it, 0 at the rim.
     """
 
     image: Array
@@ -48,14 +49,14 @@ class _Patch(NamedTuple):
 
     @property
     def rim(self) -> Array:
-        """Return bool `[h, w]`: the margin, without the lesion."""
+        """Return bool `[*space]`: the margin, without the lesion."""
         return (self.alpha > 0) & ~self.lesion
 
 
 def copy_paste(samples: Samples, count: int, seed: int) -> Samples:
-    """Make `count` slices: a host with its own lesions, and one more from another person.
+    """Make `count` samples: a host with its own lesions, and one more from another person.
 
-    Hosts go round in an order that the seed draws. A slice in which nothing fits after ATTEMPTS
+    Hosts go round in an order that the seed draws. A sample in which nothing fits after ATTEMPTS
     tries, or for which there is no second person, stays as its host is.
     """
     donors = [
@@ -78,7 +79,7 @@ def copy_paste(samples: Samples, count: int, seed: int) -> Samples:
 def _made(
     samples: Samples, heads: Array, donors: list[tuple[int, int]], number: int, seed: int
 ) -> tuple[int, Array, Array]:
-    """Return one slice: its host's row, image and mask."""
+    """Return one sample: its host's row, image and mask."""
     rng = np.random.default_rng(seeds.derive(seed, "copy-paste", number))
     order = np.random.default_rng(seeds.derive(seed, "copy-paste hosts", number // len(samples)))
     host = int(order.permutation(len(samples))[number % len(samples)])
@@ -94,7 +95,7 @@ def _made(
 
 
 def _patch(samples: Samples, row: int, number: int) -> _Patch:
-    """Cut out a lesion with its margin, an odd number of pixels wide and high."""
+    """Cut out a lesion with its margin, an odd number of pixels along each axis."""
     lesion = components(samples.masks[row])[0] == number
     reach = max(2, round(MARGIN / samples.grid.spacing[0]))
     (box,) = ndimage.find_objects(lesion.astype(np.uint8))
@@ -102,66 +103,75 @@ def _patch(samples: Samples, row: int, number: int) -> _Patch:
     window = tuple(
         slice(part.start, part.stop + sum(pad)) for part, pad in zip(box, wide, strict=True)
     )
-    padding = [(reach, reach + 1)] * 2
+    padding = [(reach, reach + 1)] * lesion.ndim
     inside = np.pad(lesion, padding)[window]
     distance = ndimage.distance_transform_edt(~inside)
     others = np.pad(samples.masks[row] & ~lesion, padding)[window]
     alpha = np.where(others, 0.0, np.clip(1 - distance / (reach + 1), 0, 1)).astype(np.float32)
-    image = np.pad(samples.images[row], [(0, 0), *padding], mode="edge")[:, window[0], window[1]]
+    image = np.pad(samples.images[row], [(0, 0), *padding], mode="edge")[_channels(window)]
     return _Patch(image, inside, alpha)
 
 
 def _turned(patch: _Patch, rng: np.random.Generator) -> _Patch:
-    """Turn by quarters and mirror: the same lesion looks different in another head."""
+    """Turn by quarters, of volumes about the long axis of the body, and mirror: the same lesion looks
+    different in another head.
+    """
     turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
-    turned = [np.rot90(each, turns, (-2, -1)) for each in patch]
+    first = -patch.lesion.ndim
+    turned = [np.rot90(each, turns, (first, first + 1)) for each in patch]
     return _Patch(*(np.ascontiguousarray(each[..., ::-1] if mirror else each) for each in turned))
 
 
 def _free(head: Array, mask: Array, patch: _Patch, spacing: float) -> Array:
-    """Return centres, bool `[h, w]`, where the patch lies in the brain, apart from other lesions."""
-    within = np.pad(head, 1)  # the edge of the slice is an edge of the head
-    depth = ndimage.distance_transform_edt(within)[1:-1, 1:-1] * spacing
+    """Return centres, bool `[*space]`, where the patch lies in the brain, apart from other lesions."""
+    within = np.pad(head, 1)  # the edge of the image is an edge of the head
+    depth = ndimage.distance_transform_edt(within)[(slice(1, -1),) * head.ndim] * spacing
     allowed = (depth > DEPTH) & ~ndimage.binary_dilation(mask, iterations=2)
-    inside = ndimage.binary_erosion(allowed, patch.alpha > 0, border_value=0)
-    return np.asarray(inside & _fits(mask.shape, patch.lesion.shape))
+    # an erosion, as a count of what is not allowed under the patch: in volumes many times as fast
+    patch_there = np.flip(patch.alpha > 0).astype(np.float64)
+    refused = signal.fftconvolve((~allowed).astype(np.float64), patch_there, mode="same")
+    return np.asarray((refused < 0.5) & _fits(mask.shape, patch.lesion.shape))
 
 
 def _fits(shape: tuple[int, ...], window: tuple[int, ...]) -> Array:
-    """Return centres at which a window lies in the slice."""
+    """Return centres at which a window, of odd sides, lies in the image."""
     ok = np.zeros(shape, bool)
     half = [side // 2 for side in window]
-    ok[half[0] : shape[0] - half[0], half[1] : shape[1] - half[1]] = True
+    ok[tuple(slice(rim, side - rim) for rim, side in zip(half, shape, strict=True))] = True
     return ok
 
 
-def _place(
-    image: Array, patch: _Patch, free: Array, rng: np.random.Generator
-) -> tuple[slice, slice]:
+def _place(image: Array, patch: _Patch, free: Array, rng: np.random.Generator) -> tuple[slice, ...]:
     """Draw a few windows; return the one whose surroundings are most like the lesion's own."""
     centres = np.argwhere(free)
     drawn = centres[rng.integers(len(centres), size=PLACES)]
     windows = [_window(centre, patch.lesion.shape) for centre in drawn]
     unlike = [
-        np.abs(_level(image[:, window[0], window[1]], patch.rim) - patch.around).sum()
+        np.abs(_level(image[_channels(window)], patch.rim) - patch.around).sum()
         for window in windows
     ]
     return windows[int(np.argmin(unlike))]
 
 
-def _window(centre: Array, shape: tuple[int, ...]) -> tuple[slice, slice]:
+def _window(centre: Array, shape: tuple[int, ...]) -> tuple[slice, ...]:
     low = [int(at) - side // 2 for at, side in zip(centre, shape, strict=True)]
-    return slice(low[0], low[0] + shape[0]), slice(low[1], low[1] + shape[1])
+    return tuple(slice(start, start + side) for start, side in zip(low, shape, strict=True))
+
+
+def _channels(window: tuple[slice, ...]) -> tuple[slice, ...]:
+    """Return the window of an image, in all of its channels."""
+    return (slice(None), *window)
 
 
 def _pasted(
-    image: Array, mask: Array, patch: _Patch, window: tuple[slice, slice]
+    image: Array, mask: Array, patch: _Patch, window: tuple[slice, ...]
 ) -> tuple[Array, Array]:
     """Blend the patch in, on the level of the host around it."""
     image, mask = image.copy(), mask.copy()
-    host = image[:, window[0], window[1]]
+    there = _channels(window)
+    host = image[there]
     blended = blend(host, patch.image, patch.alpha > 0, kept=patch.alpha > 0)
-    image[:, window[0], window[1]] = np.clip(host + patch.alpha * (blended - host), -1, 1)
+    image[there] = np.clip(host + patch.alpha * (blended - host), -1, 1)
     mask[window] |= patch.lesion
     return image, mask
 

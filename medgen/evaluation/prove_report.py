@@ -19,12 +19,6 @@ from medgen.system import files
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SHOWN = (
-    PRIMARY,
-    "sensitivity",
-    "false positives per slice",
-    *(f"{PRIMARY}, {size.name}" for size in SIZES),
-)
 CAVEAT = (
     "A small segmenter, trained for minutes, is not nnU-Net. `medgen export PAIRS --nnunet OUT` writes the folders "
     "to train nnU-Net on the same data."
@@ -63,12 +57,19 @@ def table(proof: Proof) -> Table:
     """Return a row per arm, a column per score, with intervals for the primary one."""
     rows = Table(box=None, pad_edge=False, header_style="bold")
     rows.add_column("trained on", no_wrap=True)
-    for name in SHOWN:
+    shown = _shown(proof)
+    for name in shown:
         rows.add_column(name, justify="right")
     for arm, scores in proof.means.items():
-        cells = [str(scores[PRIMARY]), *(_number(scores[name].value) for name in SHOWN[1:])]
+        cells = [str(scores[PRIMARY]), *(_number(scores[name].value) for name in shown[1:])]
         rows.add_row(arm, *cells, style="bold" if arm == MIXED else "")
     return rows
+
+
+def _shown(proof: Proof) -> list[str]:
+    """Return the scores that the table has, the primary one first."""
+    false = next(name for name in proof.means[MIXED] if name.startswith("false positives"))
+    return [PRIMARY, "sensitivity", false, *(f"{PRIMARY}, {size.name}" for size in SIZES)]
 
 
 def to_json(proof: Proof) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from evaluation.made_up import heads
+from evaluation.made_up import heads, volumes
 from scipy import ndimage
 
 from medgen.evaluation.copy_paste import copy_paste
 from medgen.evaluation.heads import heads_of
+from medgen.evaluation.lesion_scores import components
 
 
 def _added(samples, made):
@@ -79,3 +80,22 @@ def test_slice_8_is_the_same_however_many_are_made():
     few, many = copy_paste(samples, 9, seed=5), copy_paste(samples, 30, seed=5)
     np.testing.assert_array_equal(few.images[8], many.images[8])
     assert not np.array_equal(few.images, copy_paste(samples, 9, seed=6).images)
+
+
+def test_lesions_are_pasted_into_volumes_whole_inside_the_head_and_apart_from_others():
+    samples = volumes(5, 24)
+    made = copy_paste(samples, 12, seed=1)
+    inside = heads_of(samples.images)
+    sizes = {
+        int(each) for mask in samples.masks for each in np.bincount(components(mask)[0].ravel())[1:]
+    }
+    pasted = 0
+    for number, host, added in _added(samples, made):
+        assert made.people[number] == samples.people[host]
+        assert (made.masks[number] & samples.masks[host]).sum() == samples.masks[host].sum()
+        assert not (added & ~inside[host]).any()
+        assert not (ndimage.binary_dilation(samples.masks[host]) & added).any()
+        if added.any():
+            assert int(added.sum()) in sizes
+            pasted += 1
+    assert pasted >= 8
