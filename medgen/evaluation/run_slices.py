@@ -1,4 +1,4 @@
-"""The slices of a run, real or generated during it, as samples that can be measured."""
+"""The slices or volumes of a run, real or generated during it, as samples that can be measured."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from medgen.data.grid import Grid
 from medgen.evaluation.samples import Samples
 from medgen.training.lesion_masks import has_masks, lesion_masks, mask_channels
 
-LIMIT = 2000
-"""Slices of a split at most, drawn at random, so that they fit in memory."""
+LIMIT = {2: 2000, 3: 100}
+"""Slices, or volumes, of a split at most, drawn at random, so that they fit in memory."""
 
 
 def numbers_of(run: Run, slices: Slices, lesions_only: bool = True) -> np.ndarray:
-    """Return the numbers of the slices of a split to measure with, ascending: `LIMIT` at most.
+    """Return the numbers of the samples of a split to measure with, ascending: `LIMIT` at most.
 
     lesions_only: those with a lesion, where the mode has masks.
     """
@@ -29,7 +29,7 @@ def numbers_of(run: Run, slices: Slices, lesions_only: bool = True) -> np.ndarra
     order = torch.randperm(
         len(everything), generator=seeds.stream(run.recipe.run.seed, "evaluation/slices")
     )
-    return np.sort(everything[order.numpy()[:LIMIT]])
+    return np.sort(everything[order.numpy()[: LIMIT[run.recipe.data.axes]]])
 
 
 def real(run: Run, slices: Slices, numbers: np.ndarray, where: str) -> Samples:
@@ -69,6 +69,12 @@ def _samples(
         position=position,
         names=tuple(f"{where} {number}" for number in range(len(image))),
         channels=tuple(run.mode.images[channel] for channel in scans),
-        grid=Grid.of_slices(image.shape[-1], slices.spacing, run.recipe.data.axis),
+        grid=_grid(run, tuple(image.shape[2:]), slices.spacing),
         where=where,
     )
+
+
+def _grid(run: Run, shape: tuple[int, ...], spacing: float) -> Grid:
+    if len(shape) == 3:
+        return Grid.of_volumes(shape, spacing)
+    return Grid.of_slices(shape[-1], spacing, run.recipe.data.axis)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from medgen import Batch, Callback, DataError, StopFit, hookimpl, seeds
 from medgen.config.registry import Registry
 from medgen.errors import Problem
-from medgen.evaluation import obedience, run_slices, segmentation
+from medgen.evaluation import obedience, planes, run_slices, segmentation
 from medgen.evaluation.yardstick import Yardstick, sides_of
 from medgen.ranks import collectives
 from medgen.training import sampling
@@ -67,7 +67,9 @@ class Evaluating(Callback):
             )
         registry = Registry.load()
         self._extractors = {
-            figure: registry.get("features", name).settings_class().build(run.device)
+            figure: planes.extractor(
+                registry.get("features", name).settings_class(), run.recipe.data.axes, run.device
+            )
             for figure, name in wanted.features.items()
         }
         self._judges: Judges | None = None
@@ -185,7 +187,7 @@ class Evaluating(Callback):
 
 
 def _dice(segmenter: nn.Module, samples: Samples) -> float:
-    """The mean over slices of the Dice of what is found and the mask."""
+    """The mean over samples of the Dice of what is found and the mask."""
     return float(
         np.mean(obedience.dice(segmentation.predict(segmenter, samples.images), samples.masks))
     )

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from medgen import Callback, CallbackSettings, Problem, between, field, gt, hookimpl, settings
 from medgen.api.messages import as_toml, did_you_mean
-from medgen.config.checks import slices_only
 from medgen.config.registry import Registry
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ KEY = "callbacks.evaluation"
 @settings
 class Evaluation(CallbackSettings):
     """KID of a small sample of the same noise each time, and whether a segmenter finds the lesions
-    where the masks say.
+    where the masks say; of volumes by the slices of three planes, and in 3D.
 
     Samples are compared with the held-out slices, on features that are fitted on the slices to
     train on; their masks are those of held-out slices. Both figures are in `metrics.jsonl` and
@@ -55,7 +54,6 @@ class Evaluation(CallbackSettings):
             key = "data.patch_size" if recipe.data.patch_size else f"data.crop = {crop}"
             what = f"samples are crops ({key}), and features are of whole heads"
             yield Problem(KEY, what, f"Set {KEY}=false")
-        yield from slices_only(recipe, KEY, f"Set {KEY}=false")
         if not recipe.training.validate_every:
             what = f"got 0, expected 1 or more, as {KEY} is part of validation"
             yield Problem("training.validate_every", what, "Raise it")
