@@ -73,7 +73,7 @@ def test_pairs_are_made_in_latents_of_volumes_in_tiles(vae, cohort, medgen, tmp_
     state = checkpoint.load(tmp_path / "r/latest.pt")
     assert state["space"]["autoencoder"]["scale"].shape == (4,)
     models = ("--image-model", tmp_path / "r", "--seg-model", cohort, "--no-audit")
-    result = medgen("generate", *models, "--num-images", 1, "--steps", 1, "--max-area", 1,
+    result = medgen("generate", *models, "--num-images", 1, "--steps", 1, "--max-area", 1, "--inside", "off",
                     "--output-dir", tmp_path / "out")  # fmt: skip
     assert result.code == 0, result.err
     image = nib.load(tmp_path / "out/train/syn_00000/bravo.nii.gz")

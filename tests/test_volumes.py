@@ -1,4 +1,4 @@
-"""Volumes from the recipe to the files of pairs: trained, resumed, generated, and never judged as what they are not.
+"""Volumes from the recipe to the files of pairs: trained, resumed, generated and judged.
 
 Covers: medgen.cli.generators.
 """
@@ -15,6 +15,7 @@ import torch
 from conftest import RECIPES, TINY
 from faults.variants import SMALL
 from medgen_builtins.losses import _perceptual
+from medgen_builtins.segmenters.small_unet import SmallUnet
 from PIL import Image
 
 from medgen import pictures
@@ -23,12 +24,13 @@ from medgen.config.recipe import load
 from medgen.data.grid import Grid
 from medgen.data.store.store import open_store
 from medgen.errors import RecipeError
+from medgen.evaluation import arms, evaluate, obedience, two_sample
 from medgen.generation import pair_writer as pairs
 from medgen.generation.pair_line import lesion_figures
 from medgen.run import checkpoint, optim
 
 VOLUMES = (*TINY, *SMALL[:2], "callbacks.tensorboard=false", "training.warmup_steps=0")
-AS_DRAWN = ("--max-area", 1, "--steps", 2, "--batch-size", 2)
+AS_DRAWN = ("--max-area", 1, "--steps", 2, "--batch-size", 2, "--inside", "off")
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +148,6 @@ def test_a_dry_run_of_volumes_says_what_they_take(medgen, cohort):
         (("data.image_size=[16,4,16]",), "data.image_size[1]: got 4, expected a value from 8"),
         (("data.axis=coronal",), 'data.axis: got "coronal", but volumes are not cut into slices'),
         (("data.crop=lesions", "data.augment.flip=0.5"), "changes whole volumes, and data.crop ="),
-        (("callbacks.evaluation={}",), "got 3, but callbacks.evaluation is for slices"),
         (
             ('mode.bravo.numbers=["position", "lesion_size"]',),
             'got "position", which is known of slices alone, and data.dimensions is 3',
@@ -210,19 +211,81 @@ def test_a_pair_is_two_volumes_with_the_models_affine_and_spacing(models, made):
     assert picture.size[0] == 12 * (160 + pictures.GAP) + pictures.GAP  # two pairs of six tiles
 
 
-def test_the_manifest_says_what_was_not_judged(models, medgen, made, tmp_path):
+def test_volumes_are_audited_where_they_are_made_and_a_line_tells_of_their_lesions(
+    models, medgen, made, tmp_path
+):
     assert header(made)["dimensions"] == 3
-    assert header(made)["inside"].startswith("not judged, as pairs are volumes")
     assert header(made)["audit"] == {"done": False, "why": "--no-audit"}
     row = json.loads((made / "manifest.jsonl").read_text().splitlines()[1])
-    assert set(row["lesions"]) == {"count", "mm3"}
-    given = [each for each in arguments(models, tmp_path / "out", 1) if each != "--no-audit"]
+    assert set(row["lesions"]) == {"count", "mm3", "outside"}
+    given = [each for each in arguments(models, tmp_path / "out", 2) if each != "--no-audit"]
     result = medgen(*given)
     assert result.code == 0, result.err
-    assert result.out.count("not judged, as pairs are volumes") == 1
-    why = "these pairs are volumes, and copies are looked for in slices"
-    assert f"audit: not done, {why}" in result.out
-    assert header(tmp_path / "out")["audit"] == {"done": False, "why": why}
+    assert "audit: 0 of 2 pairs are copies of training data" in result.out
+    assert header(tmp_path / "out")["audit"]["volumes"] == 3
+    rows = (tmp_path / "out/manifest.jsonl").read_text().splitlines()[1:]
+    assert all(json.loads(each)["nearest"]["to"].startswith("patient ") for each in rows)
+    assert files(tmp_path / "out/train").items() <= files(made / "train").items()
+    picture = Image.open(tmp_path / "out/set_aside/audit.png")
+    assert picture.size[0] == 6 * (160 + pictures.GAP) + pictures.GAP
+
+
+def test_a_volume_whose_lesion_lies_outside_of_its_head_is_drawn_again():
+    image = np.full((16,) * 3, -1, np.float32)
+    image[3:13, 3:13, 3:13] = 0.3
+    mask = np.full(image.shape, -1, np.float32)
+    mask[14:, 14:, 14:] = 1
+    good = {"bravo": image, "seg": np.roll(mask, -8, (0, 1, 2))}
+
+    class Make(pairs.Generator):
+        inside = 3
+
+        def __init__(self):
+            pass
+
+        def _names(self):
+            return frozenset({"seg"})
+
+        def _again(self, pair, images):
+            return pair._replace(faults=[*pair.faults, ""], channels=good)
+
+    bad = pairs.Pair(0, [""], {"bravo": image, "seg": mask}, frozenset({"seg"}))
+    assert Make().settled(bad).faults == ["outside_head", ""]
+    assert Make().settled(bad._replace(channels=good)).faults == [""]
+
+
+def test_a_copied_volume_is_set_aside(cohort, medgen, tmp_path):
+    folder = tmp_path / "pairs"
+    source = DataSettings(root=cohort, dimensions=3, image_size=16, workers=1, val_fraction=0.0)
+    store = open_store(source, ("bravo", "seg"), frozenset({"seg"}))
+    wanted = store.read(np.arange(4), ("bravo", "seg")).astype(np.float32)
+    wanted[0] = wanted[0, :, ::-1]  # a training volume, flipped
+    wanted[1:, 0] = np.random.default_rng(0).permuted(wanted[1:, 0], axis=2)  # and three new ones
+    maker = type("Maker", (), {**MAKER, "grid": store.grid, "made": wanted})()
+    pairs.generate(maker, range(4), folder)
+    result = medgen("audit", folder, "data.workers=1", "--against", cohort)
+    assert result.code == 11
+    assert "1 of 4 pairs are copies of training data" in result.out
+    rows = [json.loads(each) for each in (folder / "manifest.jsonl").read_text().splitlines()[1:]]
+    assert [each.get("set_aside") for each in rows] == ["copy of a volume", None, None, None]
+    assert rows[0]["nearest"]["to"] == "patient 0"
+    assert (folder / "set_aside/syn_00000/bravo.nii.gz").is_file()
+
+
+MAKER = {
+    "image": None,
+    "masks": None,
+    "batch_size": 4,
+    "identity": lambda self: {"seed": 0, "dimensions": 3},
+    "made_with": lambda self: {},
+    "shown": lambda self: (("bravo",), ("seg",)),
+    "settled": lambda self, pair: pair,
+    "block": lambda self, number: (
+        pairs.Pair(index, [""], {"bravo": one[0], "seg": one[1]}, frozenset({"seg"}))
+        for index, one in enumerate(self.made)
+    ),
+}
+"""What the writer of pairs asks of a generator; `made` are the volumes."""
 
 
 def test_parts_and_single_pairs_have_the_bytes_of_all_at_once(models, medgen, made, tmp_path):
@@ -276,7 +339,7 @@ def test_lesions_of_a_volume_are_counted_across_its_slices():
     found = lesion_figures(
         {"a": mask, "seg": mask}, frozenset({"seg"}), Grid.of_volumes((6,) * 3, 2.0)
     )
-    assert found == {"lesions": {"count": 2, "mm3": 24.0}}
+    assert found == {"lesions": {"count": 2, "mm3": 24.0, "outside": 1.0}}
 
 
 def test_models_of_slices_and_of_volumes_give_no_pairs_together(models, trained, medgen, tmp_path):
@@ -290,40 +353,127 @@ def test_models_of_slices_and_of_volumes_give_no_pairs_together(models, trained,
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    ("given", "told"),
-    [
-        (("--obedience", "--audit"), "--obedience: looks at slices, and these models make volumes"),
-        (("--steps", "auto"), "--steps auto: looks at slices, and these models make volumes"),
-    ],
-)
-def test_what_judges_slices_is_refused_before_a_pair_is_made(given, told, models, medgen, tmp_path):
-    result = medgen(*arguments(models, tmp_path / "out"), *given)
-    assert result.code == 2
-    assert told in result.err
-    assert not list((tmp_path / "out").glob("train/*"))
+def quick_judges(patch):
+    """Segmenters of one step, which find nothing, and a classifier of two."""
+    settings = SmallUnet(channels=(4, 4))
+    fit = obedience.fit
+
+    def quickly(_, real, **given):
+        return fit(settings, real, **{**given, "steps": 1})
+
+    patch.setattr(obedience, "fit", quickly)
+    patch.setattr(two_sample, "STEPS", 2)
+    patch.setattr(evaluate, "DRAWS", 10)
 
 
-@pytest.mark.parametrize("command", ["evaluate", "audit", "prove", "export"])
-def test_commands_that_compare_slices_refuse_volumes_in_one_line(
-    command, made, cohort, medgen, tmp_path
+def test_volumes_whose_lesion_no_segmenter_finds_are_set_aside(
+    models, medgen, tmp_path, monkeypatch
 ):
-    given: dict[str, tuple[object, ...]] = {
-        "evaluate": (cohort, made),
-        "audit": (made, "--against", cohort),
-        "prove": (cohort, made),
-        "export": (made, "--nnunet", tmp_path / "out"),
-    }
-    result = medgen(command, *given[command])
-    assert result.code == 3, result.err
-    assert result.err.count("\n") == 1
-    assert "is a volume of 16 x 16 x 16 voxels, and pairs are judged as slices" in result.err
+    quick_judges(monkeypatch)
+    given = [each for each in arguments(models, tmp_path / "out") if each != "--no-audit"]
+    result = medgen(*given, "--min-obedience", 0.99)
+    assert "obedience: 3 pairs below 0.99 are in" in result.out, result.err
+    assert header(tmp_path / "out")["dimensions"] == 3
 
 
-def test_a_run_of_volumes_is_no_source_of_slices(models, medgen, made, tmp_path):
-    result = medgen("evaluate", models / "bravo", made)
-    assert result.code == 2
-    assert "data.dimensions is 3, and slices are compared" in result.err
+@pytest.fixture(scope="module")
+def patients(tmp_path_factory) -> Path:
+    """Ten patients with one image: enough for real against real."""
+    from data.cohort import write_cohort
+
+    return write_cohort(tmp_path_factory.mktemp("ten"), 10, channels=("bravo", "seg"), seed=1)
+
+
+def test_a_card_of_volumes_has_all_that_one_of_slices_has(
+    patients, made, medgen, tmp_path, monkeypatch
+):
+    quick_judges(monkeypatch)
+    out = ("--output", tmp_path / "card.json", "--html", tmp_path / "card.html")
+    given = ("--features", "radiomics", "--split", "all", "--control", 0, "data.workers=1")
+    result = medgen("evaluate", patients, made, *given, *out)
+    assert result.code == 0, result.err
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert (card["made"]["volumes"], card["real"]["volumes"]) == (3, 10)
+    assert card["selection"]["grid"].startswith("16 px of ")
+    found: dict[str, set[str]] = {}
+    for each in card["figures"]:
+        found.setdefault(each["section"], set()).add(each["name"])
+    planes = ("sagittal", "coronal", "axial")
+    assert found["two samples"] == {f"AUC of a classifier, {plane} slices" for plane in planes}
+    assert found["diversity"] == {f"MS-SSIM among samples, {plane} slices" for plane in planes}
+    assert found["neighbouring slices"] == {f"correlation of {plane} slices" for plane in planes}
+    assert "KID" in found["features: radiomics"]
+    assert "head volume" in found["anatomy and intensity"]
+    assert "lesions per volume" in found["lesions"]
+    assert {"GLCM of the head, distance", "GLSZM of the head, distance"} <= found["radiomics"]
+    assert "Dice" in found["obedience"]
+    page = (tmp_path / "card.html").read_text()
+    assert "3 pairs beside 10 real volumes" in page
+    monkeypatch.setattr(evaluate, "VOLUMES", 2)
+    assert len(evaluate.read_pairs(made, 2)) == 2
+
+
+def test_an_arm_of_volumes_is_trained_and_scored_by_lesions_in_3d():
+    from evaluation.made_up import volumes
+
+    pool, test, synthetic = volumes(3), volumes(2, seed=1, first=10), volumes(4, seed=2, first=20)
+    given = arms.Comparison(SmallUnet(channels=(4, 4)), pool, test, synthetic, 3, 1.0, 2, 0)
+    found = arms.run(given, arms.Arm(arms.PASTED, 3, "pasted"), 0)
+    assert (found["real"], found["added"]) == (3, 3)
+    assert "false positives per volume" in found["scores"]
+    assert len(found["scores"][arms.PRIMARY]) == 2
+    exact = arms.scores_of(test.masks, test)
+    assert exact[arms.PRIMARY] == [1.0, 1.0]
+    assert exact["false positives per volume"] == [0.0, 0.0]
+
+
+@pytest.mark.slow
+def test_volumes_are_proved(patients, made, medgen, tmp_path):
+    given = ("--steps", 10, "--processes", 1, "segmenters.small_unet.channels=[4,4]")
+    data = ("data.val_fraction=0.4", "data.workers=1")
+    result = medgen("prove", patients, made, *given, *data, "--output-dir", tmp_path / "out")
+    assert result.code == 0, result.err
+    proof = json.loads((tmp_path / "out/prove.json").read_text())
+    assert proof["verdict"] in ("helps", "no evidence", "hurts")
+    assert "false positives per volume" in proof["scores"]["real + pairs"]
+
+
+def test_samples_are_measured_while_volumes_are_trained(cohort, medgen, tmp_path, monkeypatch):
+    monkeypatch.setattr(obedience, "STEPS", 1)
+    measured = ("every=1", "count=8", "steps=1")
+    given = [f"callbacks.evaluation.{each}" for each in measured]
+    given += ["callbacks.checkpoints.metric=kid", "callbacks.previews=false", "training.steps=2"]
+    data = (f"data.root={cohort}", *VOLUMES, "data.val_fraction=0.5")
+    result = medgen("train", "bravo_rflow_3d", *data, *given, f"run.dir={tmp_path / 'run'}")
+    assert result.code == 0, result.err
+    lines = [json.loads(each) for each in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    last = {name: value for line in lines for name, value in line.items()}
+    assert np.isfinite(last["kid"])
+    assert {"obedience", "obedience/real"} <= last.keys()
+    assert (tmp_path / "run/best.pt").is_file()
+
+
+def test_volumes_and_the_real_ones_they_learned_from_are_exported(models, medgen, made, tmp_path):
+    given = ("--nnunet", tmp_path / "out", "--real", models / "bravo", "--id", 7)
+    result = medgen("export", made, *given)
+    assert result.code == 0, result.err
+    folder = tmp_path / "out/Dataset007_Medgen"
+    labels = sorted(path.name for path in (folder / "labelsTr").iterdir())
+    assert labels == [
+        f"{name}.nii.gz"
+        for name in (*(f"patient_{n:03d}" for n in range(4)), *(f"syn_{n:05d}" for n in range(3)))
+    ]
+    for path in (folder / "labelsTr").iterdir():
+        assert nib.load(path).shape == (16, 16, 16)
+    mine, theirs = (
+        nib.load(path)
+        for path in (
+            folder / "imagesTr/syn_00001_0000.nii.gz",
+            made / "train/syn_00001/bravo.nii.gz",
+        )
+    )
+    assert np.allclose(mine.affine, theirs.affine)
+    assert np.array_equal(mine.dataobj, theirs.dataobj)
 
 
 # Pictures

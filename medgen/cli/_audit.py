@@ -65,7 +65,7 @@ def run(
 
 
 def read_training(pairs: Path, against: str, overrides: tuple[str, ...] = ()) -> Samples:
-    """The training slices or volumes of a recipe, run, checkpoint or folder, on the grid of the pairs."""
+    """The training samples of a recipe, run, checkpoint or folder, on the grid of the pairs."""
     source = sources.real(against, overrides, options.registry())
     is_folder = Path(against).is_dir() and not (Path(against) / "recipe.toml").is_file()
     like = pair_audit.first_pair(pairs)  # its size, channels and mm per pixel

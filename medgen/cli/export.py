@@ -56,7 +56,8 @@ def export(
     """Write PAIRS as a raw dataset of nnU-Net v2, with or without real scans.
 
     Pairs that are volumes make a 3D dataset. KEY=VALUE are of DATA's recipe. In
-    splits_final.json pairs are only ever trained on, and not where a person is validated whom their generator saw.
+    splits_final.json pairs are only ever trained on, and not where a person is validated whom their
+    generator saw.
     """
     from medgen.cli import _export
 

@@ -92,12 +92,6 @@ def check_patches(recipe: Recipe) -> Iterator[Problem]:
         yield Problem("data.augment", what, "Leave one of them out")
 
 
-def slices_only(recipe: Recipe, what: str, fix: str) -> Iterator[Problem]:
-    """Find volumes where only slices can be trained on. what: what needs slices. fix: an advice."""
-    if recipe.data.axes != 2:
-        yield Problem("data.dimensions", f"got {recipe.data.axes}, but {what} is for slices", fix)
-
-
 def check_augment(recipe: Recipe) -> Iterator[Problem]:
     """Find changes of samples that would make them something else."""
     data = recipe.data
