@@ -15,11 +15,13 @@ from scipy import ndimage
 
 from medgen import seeds
 from medgen.api.tables import DataSettings
-from medgen.data.store.store import AS_IMAGE, SliceStore
+from medgen.data.store.store import SliceStore
 
 Array = np.ndarray[Any, np.dtype[Any]]
 FIXED = "patch/fixed"
 """Purpose of the draws for samples that have no place in a run: those to validate on, and shown."""
+UNSET, SIGN = int(np.float16(-1).view(np.uint16)), 15
+"""Bits of a mask's -1 in float16, and the place of the bit that makes 1 of it."""
 PARTS = 1_000_000
 """Into which `data.lesion_patches` is divided."""
 
@@ -63,7 +65,10 @@ class Patches:
             ):
                 ends = zip(corner, self.shape, strict=True)
                 cut = self.store.raw(channel, row)[tuple(slice(a, a + side) for a, side in ends)]
-                out[place, number] = AS_IMAGE[cut] if channel in self.store.masks else cut
+                if channel in self.store.masks:
+                    _set_signs(out[place, number].view(np.uint16), cut)
+                else:
+                    out[place, number] = cut
         return out
 
     def _corners(self, purpose: str, rows: Array, places: Array) -> Array:
@@ -101,3 +106,11 @@ class Patches:
         boxes = ndimage.find_objects(ndimage.label(shown, np.ones((3,) * shown.ndim))[0])
         middles = [[(part.start + part.stop) // 2 for part in box] for box in boxes]
         return np.array(middles, np.int32).reshape(len(boxes), shown.ndim)
+
+
+def _set_signs(bits: Array, mask: Array) -> None:
+    """Write the bits of float16 1 where a mask of 0 and 1 is set, and of -1 elsewhere: ten times
+    faster than to look each up.
+    """
+    np.left_shift(mask, SIGN, out=bits, dtype=np.uint16)
+    np.bitwise_xor(bits, UNSET, out=bits)
