@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import numpy as np
 
 from medgen.api.measures import FeaturesSettings
 from medgen.api.tables import DataSettings
@@ -16,6 +17,7 @@ from medgen.evaluation.card import Card
 from medgen.evaluation.card_sections import SECTIONS
 from medgen.evaluation.comparison import Comparison
 from medgen.evaluation.figures import Figure
+from medgen.evaluation.heads import heads_of
 from medgen.evaluation.pair_samples import read_pairs
 from medgen.evaluation.samples import Samples, read_real
 from medgen.evaluation.sources import Source
@@ -31,6 +33,10 @@ VOLUMES = 200
 SPLIT = "train"
 DRAWS = 200
 """Of each bootstrap."""
+LEAST_HEAD = 0.02
+"""Share of the pairs that may show less of a head than every real slice beside them."""
+MOST_PERSONS = 0.75
+"""Share of the real persons that must be left if slices are left out for that."""
 
 
 @attrs.frozen(kw_only=True)
@@ -56,6 +62,8 @@ def compare_samples(source: Source, made: Samples, asked: Asked) -> Comparison:
     """Read the real side, and deal the persons out. Raises DataError."""
     most = None if made.axes == 2 else VOLUMES
     real = read_real(source, asked.split, made, most=most)
+    if not source.images and made.axes == 2:  # a bare folder; a recipe has chosen its slices
+        real = _as_much_head(real, made)
     whole = attrs.evolve(source, data=_whole_heads(source.data))
     heads = read_real(whole, asked.split, made, lesions_only=False, most=most)
     made, real = (
@@ -63,6 +71,15 @@ def compare_samples(source: Source, made: Samples, asked: Asked) -> Comparison:
         for number, each in enumerate((made, real))
     )
     return persons.arrange(made, real, heads, asked.seed, asked.draws)
+
+
+def _as_much_head(real: Samples, made: Samples) -> Samples:
+    """Leave out real slices that show less of a head than nearly all pairs do: those of all heights
+    differ more than pairs of the middle can. None if so few persons were left.
+    """
+    mine, theirs = (heads_of(each.images).mean((1, 2)) for each in (made, real))
+    left = real.take(theirs >= np.quantile(mine, LEAST_HEAD))
+    return left if len(left.persons) >= MOST_PERSONS * len(real.persons) else real
 
 
 def measure(comparison: Comparison, source: Source, asked: Asked) -> Card:

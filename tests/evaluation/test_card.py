@@ -14,9 +14,11 @@ import re
 import socket
 
 import attrs
+import numpy as np
 import pytest
 from data.cohort import write_cohort
 from evaluation.test_samples import write_pairs
+from made_up_heads import cohort as made_up
 
 from medgen import FeaturesSettings
 from medgen.cli.main import main
@@ -25,6 +27,7 @@ from medgen.evaluation import card_tables, two_sample
 from medgen.evaluation import evaluate as work
 from medgen.evaluation.anatomy import SYMMETRY, UNEXPLAINED
 from medgen.evaluation.figures import Figure
+from medgen.evaluation.heads import heads_of
 from medgen.evaluation.verdict import judge
 
 QUICK = (
@@ -325,3 +328,21 @@ def test_of_two_figures_the_better_is_named_only_where_intervals_do_not_overlap(
     assert card_tables.better(("a", "b"), one, two) == "a"
     assert card_tables.better(("a", "b"), two, one) == "b"
     assert card_tables.better(("a", "b"), one, close) == "cannot be told"
+
+
+def test_slices_with_less_of_a_head_than_pairs_show_are_left_out():
+    real, made = made_up(range(4)), made_up(range(4, 6))
+    tops = attrs.evolve(real, images=np.where(np.arange(64)[:, None] < 26, real.images, -1.0))
+    both = attrs.evolve(
+        real,
+        images=np.concatenate([real.images, tops.images]),
+        masks=np.concatenate([real.masks] * 2),
+        people=np.concatenate([real.people] * 2),
+        position=np.concatenate([real.position] * 2),
+        names=real.names * 2,
+    )
+    left = work._as_much_head(both, made)
+    shares, least = heads_of(left.images).mean((1, 2)), heads_of(made.images).mean((1, 2)).min()
+    assert shares.min() >= least
+    assert len(left) >= len(real) / 2
+    assert work._as_much_head(tops, made) is tops, "nobody would be left"
