@@ -176,7 +176,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_generates_no_scans_is_refused_in_one_line(name):
     with pytest.raises(RecipeError) as refused:
-        load(name, ["callbacks.evaluation.every=1"])
+        load(name, ["callbacks.evaluation.every=1", "training.validate_every=1"])
     assert refused.value.lines == [f"command line: {REFUSED[name]}"]
 
 
