@@ -213,7 +213,7 @@ def test_training_moves_crops_as_a_function_of_the_position_alone(cohort, tmp_pa
 
 def test_moves_differ_between_epochs_and_reach_the_rim(cohort, tmp_path):
     loader = Loader(opened(cohort, tmp_path), INSERT, "train")
-    moved = loader._moved(np.arange(1000))
+    moved = loader._moved(np.arange(1000) % loader.size, np.arange(1000))
     assert np.unique(moved).tolist() == [-2, -1, 0, 1, 2]
     assert (moved[: loader.size] != moved[loader.size : 2 * loader.size]).any()
 

@@ -253,7 +253,7 @@ def test_every_setting_is_known_to_change_slices_or_not_to():
     by_the_sources = {"root", "layout", "files", "exclude"}
     selects_rows = {"person", "min_foreground", "lesion_only", "min_lesion", "val_fraction"}
     refuses_or_allows = {"workers", "max_voxels", "allow_patient_overlap", "accept_changes"}
-    of_what_is_read = {"augment"}
+    of_what_is_read = {"augment", "patch_size", "lesion_patches"}
     names = {each.name for each in attrs.fields(DataSettings)}
     known = in_the_key | by_the_sources | selects_rows | refuses_or_allows | of_what_is_read
     assert names == known
