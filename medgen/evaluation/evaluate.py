@@ -35,8 +35,8 @@ DRAWS = 200
 """Of each bootstrap."""
 LEAST_HEAD = 0.02
 """Share of the pairs that may show less of a head than every real slice beside them."""
-MOST_PERSONS = 0.75
-"""Share of the real persons that must be left if slices are left out for that."""
+MOST_PERSONS, KEPT = 0.75, 0.25
+"""Share of the real persons that keep at least this share of their slices."""
 
 
 @attrs.frozen(kw_only=True)
@@ -75,11 +75,12 @@ def compare_samples(source: Source, made: Samples, asked: Asked) -> Comparison:
 
 def _as_much_head(real: Samples, made: Samples) -> Samples:
     """Leave out real slices that show less of a head than nearly all pairs do: those of all heights
-    differ more than pairs of the middle can. None if so few persons were left.
+    differ more than pairs of the middle can. Most persons keep their slices of largest heads.
     """
     mine, theirs = (heads_of(each.images).mean((1, 2)) for each in (made, real))
-    left = real.take(theirs >= np.quantile(mine, LEAST_HEAD))
-    return left if len(left.persons) >= MOST_PERSONS * len(real.persons) else real
+    large = [np.quantile(theirs[real.people == each], 1 - KEPT) for each in real.persons]
+    least = min(np.quantile(mine, LEAST_HEAD), np.quantile(large, 1 - MOST_PERSONS))
+    return real.take(theirs >= least)
 
 
 def measure(comparison: Comparison, source: Source, asked: Asked) -> Card:

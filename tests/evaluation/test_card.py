@@ -345,4 +345,6 @@ def test_slices_with_less_of_a_head_than_pairs_show_are_left_out():
     shares, least = heads_of(left.images).mean((1, 2)), heads_of(made.images).mean((1, 2)).min()
     assert shares.min() >= least
     assert len(left) >= len(real) / 2
-    assert work._as_much_head(tops, made) is tops, "nobody would be left"
+    few = work._as_much_head(tops, made)
+    assert len(few.persons) >= 3, "most persons stay, however little they show"
+    assert len(few) >= len(tops) / 6
