@@ -4,7 +4,7 @@
     medgen data demo OTHER --patients 40 --seed 1
     python tests/benchmarks/bench_remembered.py REAL OTHER OUT [--steps 4000] [--pairs 200] [KEY=VALUE ...]
 
-The same recipe, demo_bravo at 32 px, and as many steps: on 4 patients of REAL, and on all. Both paint the masks of
+The same recipe, small_bravo at 32 px, and as many steps: on 4 patients of REAL, and on all. Both paint the masks of
 OTHER. Ends with an error unless the intervals of the median distance to the nearest training slice are disjoint, and
 the audit says of the first that it remembers. Trains what OUT lacks.
 """
@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+RECIPE = str(Path(__file__).with_name("small_bravo.toml"))
 FEW = 4
 """Patients that are remembered."""
 FINE = (0, 11)
@@ -65,7 +66,7 @@ def _made(options: argparse.Namespace, data: Path, out: Path) -> dict[str, Any]:
     run, pairs = out / "run", out / "pairs"
     if not (run / "latest.pt").exists():
         given = (f"data.root={data}", *SMALL, f"training.steps={options.steps}", f"run.dir={run}")
-        _medgen("train", "demo_bravo", *given, *options.overrides)
+        _medgen("train", RECIPE, *given, *options.overrides)
     models = ("--seg-model", options.other, "--image-model", run, "--output-dir", pairs)
     _medgen("generate", *models, "--num-images", options.pairs, "--steps", 20)
     report = json.loads((pairs / "audit.json").read_text())

@@ -75,7 +75,14 @@ def _train(where: Path, data: Path, options: argparse.Namespace, policy: dict[st
         "import sys; from medgen.system import surroundings; surroundings.prepare = lambda: None; "
         "from medgen.cli.main import main; main(sys.argv[1:])"
     )
-    command = [sys.executable, "-c", start, "train", str(ROOT / "recipes/demo_bravo.toml"), *given]
+    command = [
+        sys.executable,
+        "-c",
+        start,
+        "train",
+        str(ROOT / "tests/benchmarks/small_bravo.toml"),
+        *given,
+    ]
     subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
     lines = [json.loads(line) for line in (where / "metrics.jsonl").read_text().splitlines()]
     return statistics.median(
@@ -118,7 +125,7 @@ def _report(speeds: dict[str, list[float]], options: argparse.Namespace) -> str:
         f"{statistics.median(speeds['own']):.2f} | {cost:.3f} ({min(ratios):.3f} to {max(ratios):.3f}) | {goal} |",
     ]
     what = (
-        f"demo_bravo in fp32, {options.steps} steps, {options.turns} turns, {os.cpu_count()} cores"
+        f"small_bravo in fp32, {options.steps} steps, {options.turns} turns, {os.cpu_count()} cores"
     )
     return "\n".join([f"How threads wait: {what}.", "", *table])
 

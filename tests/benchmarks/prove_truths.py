@@ -44,6 +44,7 @@ from medgen.evaluation.samples import Samples, read_real
 from medgen.evaluation.worth import Interval, Worth, difference, worth
 from medgen.system.signals import Stop
 
+RECIPE = str(Path(__file__).with_name("small_bravo.toml"))
 BASE, NEW, TESTED = 4, 16, 14
 """Real persons that pairs are added to, persons that pairs come from, persons to test on."""
 SEEDS, FEW_STEPS, SEGMENTER = 3, 20, "small_unet"
@@ -57,13 +58,13 @@ EXPECTED = {
 
 
 def scans(folder: Path) -> list[str]:
-    """The overrides of demo_bravo that read a made-up cohort."""
+    """The overrides of the recipe that read a made-up cohort."""
     return [f"data.root={folder}", "data.min_foreground=0.05", "data.spacing=3.46"]
 
 
 def read(folder: Path, registry: Registry) -> Samples:
     """All slices with a lesion of a made-up cohort, at the demo's size."""
-    return read_real(sources.real("demo_bravo", scans(folder), registry), "all")
+    return read_real(sources.real(RECIPE, scans(folder), registry), "all")
 
 
 def barely_trained(given: argparse.Namespace) -> Samples:
@@ -71,7 +72,7 @@ def barely_trained(given: argparse.Namespace) -> Samples:
     run, pairs = given.out / "barely_trained", given.out / "barely_trained_pairs"
     steps = [f"training.steps={FEW_STEPS}", "callbacks.previews=false", f"run.dir={run}"]
     if not (run / "latest.pt").exists():
-        medgen("train", "demo_bravo", *scans(given.real), *steps)
+        medgen("train", RECIPE, *scans(given.real), *steps)
     models = ("--seg-model", given.new, "--image-model", run, "--output-dir", pairs)
     medgen("generate", *models, "--num-images", 400, "--steps", 10, "--inside", "off", "--no-audit")
     return read_pairs(pairs)
