@@ -99,6 +99,7 @@ def test_a_step_that_would_take_long_is_told_from_one_of_few_images(monkeypatch)
         asked.append(images)
         return Measured(images, 0.5 * images, 1e9 + 1e8 * images)
 
+    monkeypatch.setattr(dry_run.gpu_advice, "lines", lambda run: [])
     monkeypatch.setattr(dry_run, "measure", measure)
     monkeypatch.setattr(device_memory, "room", lambda device: 20e9)
     training = TrainingSettings(steps=1, batch_size=100, accumulate=2)
@@ -162,6 +163,7 @@ def last_line(accumulate: int, devices: int, measure, monkeypatch) -> str:
     training = TrainingSettings(
         steps=1, batch_size=8 * devices, accumulate=accumulate, devices=devices
     )
+    monkeypatch.setattr(dry_run.gpu_advice, "lines", lambda run: [])
     monkeypatch.setattr(dry_run, "measure", measure)
     monkeypatch.setattr(dry_run, "flops_per_image", lambda run: 1.0)
     monkeypatch.setattr(dry_run, "peak", lambda *device: 1.0)

@@ -11,7 +11,7 @@ AXES = {
     "network.unet": ("bravo_rflow",),
     "network.autoencoder": ("vae_bravo",),
     "space.latent": LATENT,
-    "space.space_to_depth": ("demo_bravo",),
+    "space.space_to_depth": ("demo_joint",),
 }
 
 

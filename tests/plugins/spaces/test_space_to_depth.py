@@ -10,6 +10,7 @@ import torch
 from medgen_builtins.spaces.space_to_depth import SpaceToDepth, SpaceToDepthSpace, fold
 from torch import nn
 
+from medgen.api.tables import DataSettings
 from medgen.api.values import Draws, Mode
 
 DRAWS = Draws(torch.zeros(2), torch.zeros(2))
@@ -58,7 +59,7 @@ def test_no_condition_stays_none() -> None:
 @pytest.mark.parametrize(("size", "mistakes"), [(64, 0), (63, 1)])
 def test_sizes_that_do_not_fold_are_mistakes(size: int, mistakes: int) -> None:
     """An image size that the factor does not divide is reported with its key."""
-    recipe: Any = SimpleNamespace(data=SimpleNamespace(image_size=size))
+    recipe: Any = SimpleNamespace(data=DataSettings(image_size=size))
     found = list(SpaceToDepth().check(recipe))
     assert len(found) == mistakes
     assert all(str(each).startswith(f"data.image_size: got {size}, ") for each in found)

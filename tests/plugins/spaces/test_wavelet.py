@@ -11,6 +11,7 @@ from conftest import RECIPES
 from medgen_builtins.spaces._wavelet import WaveletSpace, analyse
 from medgen_builtins.spaces.wavelet import Wavelet
 
+from medgen.api.tables import DataSettings
 from medgen.api.values import Draws, Mode
 from medgen.config.recipe import load
 from medgen.errors import RecipeError
@@ -74,7 +75,7 @@ def test_conditions_are_transformed_like_the_image_and_none_stay_none() -> None:
 
 @pytest.mark.parametrize(("size", "mistakes"), [(64, 0), (62, 1), ((16, 18, 16), 1)])
 def test_sizes_that_cannot_be_halved_are_mistakes(size: Any, mistakes: int) -> None:
-    recipe: Any = SimpleNamespace(data=SimpleNamespace(image_size=size))
+    recipe: Any = SimpleNamespace(data=DataSettings(image_size=size))
     found = [str(each) for each in Wavelet(levels=2).check(recipe)]
     assert len(found) == mistakes
     assert all("a multiple of 2^space.wavelet.levels = 4" in each for each in found)
