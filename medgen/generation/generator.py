@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from medgen import seeds
+from medgen.data.store.nifti_writer import as_written
 from medgen.errors import Problem, RecipeError
 from medgen.evaluation.lesion_outside_head import OUTSIDE, outside
 from medgen.generation.combination import require_image_model, require_same_masks
@@ -149,9 +150,13 @@ class Generator:
         return pair
 
     def outside(self, channels: Mapping[str, Array]) -> float:
-        """Share of a pair's lesion that lies outside its head."""
+        """Share of a pair's lesion that lies outside its head, by the image as it is written: a pair
+        at the limit would otherwise be drawn again though its file is fine.
+        """
         given = self._names()
-        images = np.stack([values for name, values in channels.items() if name not in given])
+        images = np.stack(
+            [as_written(values) for name, values in channels.items() if name not in given]
+        )
         return outside(
             images, np.any([channels[name] > 0 for name in given if name in channels], axis=0)
         )

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from medgen.data.grid import Grid
+from medgen.data.store.nifti_writer import as_written
 from medgen.evaluation.lesion_outside_head import outside
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -31,5 +32,5 @@ def lesion_figures(
     count = int(ndimage.label(lesion, np.ones((3,) * lesion.ndim))[1])
     found: dict[str, Any] = {"count": count, f"mm{lesion.ndim}": area}
     if images:
-        found["outside"] = round(outside(np.stack(images), lesion), 4)
+        found["outside"] = round(outside(np.stack([*map(as_written, images)]), lesion), 4)
     return {"lesions": found}

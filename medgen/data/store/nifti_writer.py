@@ -37,6 +37,12 @@ def write_slice(path: Path, values: np.ndarray[Any, Any], is_mask: bool, grid: G
     path.write_bytes(packed(image.to_bytes()))
 
 
+def as_written(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return what `read_slice` gives of an image that `write_slice` wrote, float32 in [-1, 1]."""
+    stored = np.rint((values + 1) * WHITE / 2).astype(np.int16)
+    return np.asarray(stored.astype(np.float32) * 2 / WHITE - 1)
+
+
 def is_written(header: nib.Nifti1Header, stored: np.ndarray[Any, Any]) -> bool:
     """True for an image that `write_slice` wrote, whose values need no scaling but its own."""
     mine = bytes(header["descrip"]).rstrip(b"\0") == MARK and stored.dtype == np.int16
