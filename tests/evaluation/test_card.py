@@ -87,7 +87,8 @@ def test_the_card_says_what_was_compared_and_each_figure_stands_beside_real_agai
 ):
     _, path, _ = written
     card = json.loads(path.read_text())
-    assert (card["real"]["persons"], card["made"]["slices"]) == (9, 6)
+    # one of nine persons has no slice with as large a head as the pairs have
+    assert (card["real"]["persons"], card["made"]["slices"]) == (8, 6)
     assert card["selection"]["grid"] == "16 px of 1.9 mm, axial"
     assert re.fullmatch(r"[0-9a-f]{16}(\+[0-9a-f]{16})?", card["extractors"]["taught"])
     assert card["versions"].keys() >= {"medgen", "torch", "python"}
