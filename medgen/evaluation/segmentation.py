@@ -22,9 +22,9 @@ TOGETHER = {2: 64, 3: 1}
 """Slices and volumes that are looked at together."""
 BATCH = {2: 16, 3: 4}
 """Slices, and crops of volumes, of a training step."""
-CROP = 32
-"""Side of the crops of volumes that are trained on, voxels: a step on whole volumes takes minutes on a
-CPU.
+CROP = {2: 64, 3: 32}
+"""Largest side of what is trained on, of slices and volumes: of larger ones crops, as a step on whole
+volumes takes minutes on a CPU.
 """
 
 
@@ -40,7 +40,7 @@ def train(
 ) -> nn.Module:
     """Train a network on images and masks: same arguments and device, same weights.
 
-    Of volumes crops are trained on, every other around a lesion. batch_size: `BATCH`, if none is
+    Of large samples crops are trained on, every other around a lesion. batch_size: `BATCH`, if none is
     given.
 
     The loss is the soft Dice of the batch (Milletari et al. 2016, section 3) plus binary
@@ -56,7 +56,7 @@ def train(
         generator = seeds.stream(seed, "segmenter", step)
         rows = torch.randint(len(samples), (size,), generator=generator)
         image, mask = images[rows], masks[rows, None].float()
-        if samples.axes == 3:
+        if max(image.shape[2:]) > CROP[samples.axes]:
             image, mask = cropped(image, mask, generator)
         if augment:
             image, mask = augmented(image, mask, generator)
@@ -90,19 +90,20 @@ def augmented(image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[
 
 
 def cropped(image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Cut a crop of `CROP` voxels, or less, out of each volume: at random, and every other around a
-    voxel of a lesion.
+    """Cut a crop of `CROP` points a side, or less, out of each sample: at random, and every other
+    around a point of a lesion.
 
-    image: `[batch, channel, x, y, z]`. mask: `[batch, 1, x, y, z]`.
+    image: `[batch, channel, *space]`. mask: `[batch, 1, *space]`.
     """
-    sides = [min(CROP, side) for side in image.shape[2:]]
+    axes = image.ndim - 2
+    sides = [min(CROP[axes], side) for side in image.shape[2:]]
     room = torch.tensor(image.shape[2:]) - torch.tensor(sides)
     parts = []
     for number, (one, lesion) in enumerate(zip(image, mask, strict=True)):
-        draws = torch.rand(4, generator=generator)
-        low = (draws[:3] * (room + 1)).long()
+        draws = torch.rand(axes + 1, generator=generator)
+        low = (draws[:axes] * (room + 1)).long()
         if number % 2 == 0 and len(places := lesion[0].nonzero()):
-            low = places[int(draws[3] * len(places))] - torch.tensor(sides) // 2
+            low = places[int(draws[axes] * len(places))] - torch.tensor(sides) // 2
         low = low.minimum(room).clamp(min=0)
         where = (slice(None), *map(slice, low.tolist(), (low + torch.tensor(sides)).tolist()))
         parts.append((one[where], lesion[where]))

@@ -276,3 +276,11 @@ def test_volumes_are_changed_along_all_axes_and_masks_with_them():
         if torch.equal(one.flip(flips), two)
     }
     assert {axis for flips in ways for axis in flips} == {1, 2, 3}
+
+
+def test_of_large_slices_crops_are_cut_too_and_show_their_lesions():
+    image, mask = torch.zeros(8, 2, 96, 80), torch.zeros(8, 1, 96, 80)
+    mask[:, :, 90:93, 3:6] = 1
+    cut, marked = segmentation.cropped(image, mask, torch.Generator().manual_seed(0))
+    assert (cut.shape, marked.shape) == ((8, 2, 64, 64), (8, 1, 64, 64))
+    assert (marked[::2].flatten(1).sum(1) == 9).all()
