@@ -123,7 +123,9 @@ def test_stopping_and_resuming_equals_never_stopping_step_by_step(
         ):  # else that is still to come in the one that stopped
             assert differences(kept, folder) == []
             compared += 1
-    assert compared >= 0.75 * len(stops)
+    assert compared >= 0.6 * len(
+        stops
+    )  # epochs of volumes are short, and a third of the stops end one
     assert medgen("train", "--resume", folder).code == 0
     assert differences(tmp_path / "whole", folder) == []
 
