@@ -12,6 +12,7 @@ import pytest
 import torch
 from medgen_builtins.weights.brain import Brain
 
+from medgen.config.recipe import from_toml, load
 from medgen.errors import RecipeError
 from medgen.run import named_weights, shared_weights
 
@@ -83,3 +84,15 @@ def test_the_demo_begins_from_them(recipe, purpose, medgen, tmp_path):
     shipped = shared_weights.read(Brain.files[purpose]).weights
     assert run.keys() == shipped.keys()
     assert all(torch.allclose(run[name], shipped[name], atol=1e-6) for name in run)
+
+
+def test_every_recipe_that_begins_from_them_has_their_network():
+    begin = []
+    for file in sorted((Path(__file__).parents[1] / "recipes").glob("*.toml")):
+        recipe = load(file)
+        if recipe.training.init_from != Path("brain"):
+            continue
+        theirs = from_toml(shared_weights.read(Brain.files[recipe.names["mode"]]).recipe)
+        assert (recipe.network, recipe.data.axes) == (theirs.network, theirs.data.axes), file
+        begin.append(file.stem)
+    assert begin == ["demo_bravo", "demo_insert"]
