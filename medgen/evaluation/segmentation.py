@@ -54,12 +54,7 @@ def train(
     images, masks = torch.from_numpy(samples.images), torch.from_numpy(samples.masks)
     for step in range(steps):
         generator = seeds.stream(seed, "segmenter", step)
-        rows = torch.randint(len(samples), (size,), generator=generator)
-        image, mask = images[rows], masks[rows, None].float()
-        if max(image.shape[2:]) > CROP[samples.axes]:
-            image, mask = cropped(image, mask, generator)
-        if augment:
-            image, mask = augmented(image, mask, generator)
+        image, mask = _batch(images, masks, size, generator, augment)
         loss = _loss(network(_padded(image).to(device)), _padded(mask, 0).to(device))
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -67,6 +62,17 @@ def train(
         optimizer.step()
         schedule.step()
     return network.eval()
+
+
+def _batch(
+    images: Tensor, masks: Tensor, size: int, generator: torch.Generator, augment: bool
+) -> tuple[Tensor, Tensor]:
+    """Draw samples, or crops of large ones, and change them."""
+    rows = torch.randint(len(images), (size,), generator=generator)
+    image, mask = images[rows], masks[rows, None].float()
+    if max(image.shape[2:]) > CROP[image.ndim - 2]:
+        image, mask = cropped(image, mask, generator)
+    return augmented(image, mask, generator) if augment else (image, mask)
 
 
 def augmented(image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
