@@ -6,6 +6,7 @@ Covers: medgen.cli.show.
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from data.cohort import write_cohort
@@ -13,6 +14,7 @@ from insertion.made_up import write_heads
 from PIL import Image
 
 from medgen import pictures
+from medgen.generation import side_by_side
 from medgen.generation.side_by_side import ACROSS, SIDE, TITLE
 
 STEP = SIDE + pictures.GAP
@@ -62,3 +64,10 @@ def test_a_dataset_alone_must_say_which_images(medgen, tmp_path):
     assert done.code == 2
     assert "does not say which images to show" in done.err
     assert not (tmp_path / "show.png").exists()
+
+
+def test_a_volume_is_shown_in_three_planes():
+    volume = np.random.default_rng(0).uniform(-1, 1, (1, 1, 8, 10, 6)).astype(np.float32)
+    samples = SimpleNamespace(images=volume, masks=volume[:, 0] > 0.9)
+    (tiles,) = side_by_side._tiles(samples)
+    assert [tile.shape for tile in tiles] == [(SIDE, SIDE, 3)] * 6

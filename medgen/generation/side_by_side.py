@@ -77,9 +77,10 @@ def _real(folder: str, count: int, like: Samples | None) -> Samples:
 
 
 def _tiles(samples: Samples) -> list[list[Array]]:
+    """Return the tiles of each sample, then again with the lesion outlined: of a volume three."""
     marks = np.where(samples.masks, 1.0, -1.0)
     return [
-        [pictures.tile(image[0], side=SIDE), pictures.tile(image[0], [mark], SIDE)]
+        [*pictures.tiles(image[0], shown=mark), *pictures.tiles(image[0], [mark])]
         for image, mark in zip(samples.images, marks, strict=True)
     ]
 
