@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from concurrent.futures import process
+from multiprocessing import reduction
 from multiprocessing.context import SpawnProcess
 
 import pytest
@@ -75,13 +76,15 @@ def test_a_process_that_is_killed_as_it_starts_is_named_with_its_signal_though_n
     assert re.fullmatch(rf"{who} \(how much memory it held is not known\){then}", said), said
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("when", ["before", "during", "after"])
 def test_a_process_that_is_started_as_the_pool_breaks_is_ended_too(when, started, monkeypatch):
     """The pool has already told all it knew of to end: it waits for this one while it works, or cannot start it.
 
-    before, after: whether the pool breaks before the process has started or after that.
+    before, during, after: whether the pool breaks before the process has started, once it has been
+    given the pipes of the pool, which are closed then, or after it has started.
     """
     broken, start, terminate = threading.Event(), SpawnProcess.start, SpawnProcess.terminate
+    dump, closing = reduction.dump, []
 
     def starting(self):
         second = bool(started)
@@ -91,7 +94,15 @@ def test_a_process_that_is_started_as_the_pool_breaks_is_ended_too(when, started
         if second and when == "after":
             pool_breaks()
 
+    def dumping(given, *others):
+        dump(given, *others)
+        if started and when == "during" and isinstance(given, SpawnProcess):
+            lower = [os.open(os.devnull, os.O_RDONLY) for _ in range(64)]
+            pool_breaks()  # and what is opened next gets the number of a pipe that was closed
+            closing.extend(lower)
+
     def pool_breaks():
+        os.kill(started[0], signal.SIGKILL)
         broken.wait(10)
         time.sleep(
             0.2
@@ -103,8 +114,10 @@ def test_a_process_that_is_started_as_the_pool_breaks_is_ended_too(when, started
 
     monkeypatch.setattr(SpawnProcess, "start", starting)
     monkeypatch.setattr(SpawnProcess, "terminate", terminating)
-    started.signals.append(signal.SIGKILL)
+    monkeypatch.setattr(reduction, "dump", dumping)
     said = told(*UNTIL_KILLED)
+    for each in closing:
+        os.close(each)
     assert f"process {started[0]}, one of 2 that read the scans, was killed by SIGKILL" in said
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -67,11 +68,10 @@ def results(
     try:
         yield _given(_submitted(pool, work, jobs, watch), watch)
     except BrokenProcessPool:
-        told = watch.told()
         # the pool forgets the one that was being started as it broke, and waits for it
         for each in watch.started():
             each.terminate()
-        raise OutOfMemoryError(Problem("data.workers", told)) from None
+        raise OutOfMemoryError(Problem("data.workers", watch.told())) from None
     except MemoryError:
         what = f"one of {workers} processes that read the scans could not get more memory"
         raise OutOfMemoryError(Problem("data.workers", what, LESS)) from None
@@ -86,9 +86,12 @@ def _submitted(
     """Give the pool all jobs, upon which it starts its processes."""
     try:
         return [pool.submit(work, job) for job in jobs]
-    except OSError as error:
-        if watch.one_is_gone():  # and the pool has closed what the next one needs to start
+    except (OSError, ValueError) as error:
+        # the pool closes what the next one needs to start: before it is asked for, or after that
+        if watch.one_is_gone():
             raise BrokenProcessPool from error
+        if isinstance(error, ValueError):
+            raise
         what = f"a process to read the scans could not be started ({error.strerror or error})"
         raise OutOfMemoryError(Problem("data.workers", what, LESS)) from error
 
@@ -144,7 +147,10 @@ class Watch:
         return [each for each in self.workers if each.pid]
 
     def one_is_gone(self) -> bool:
-        return any(each.exitcode is not None for each in self.workers)
+        """Return whether one has ended, by what the pool looks at too: `exitcode` is None for a moment
+        while another thread asks for it.
+        """
+        return bool(connection.wait([each.sentinel for each in self.started()], timeout=0))
 
     def told(self) -> str:
         """Return which of them ended first and how, and what to do."""
