@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import ndimage
 
-from medgen.evaluation.distributions import DRAWS, FigureMaker, Measured
+from medgen.evaluation.distributions import DRAWS, FigureMaker, Measured, together
 from medgen.evaluation.figures import Figure
 from medgen.evaluation.heads import Boxes, boxed, boxes_of, heads_of
 from medgen.evaluation.intensities import (
@@ -51,7 +51,8 @@ def figures_of(
     for name in measured[0]:
         sets = [Measured(values[name], who) for values, who in zip(measured, people, strict=True)]
         if name in UNITS:
-            figures.append(maker.level(name, *sets[1:], unit=UNITS[name]))
+            everyone = together(*sets[:2])
+            figures.append(maker.level(name, everyone, sets[2], unit=UNITS[name]))
         figures.append(maker.distance(name, *sets))
     return [*figures, _unexplained(maker, real, other, synthetic)]
 

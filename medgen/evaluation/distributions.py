@@ -25,6 +25,11 @@ class Measured(NamedTuple):
     people: np.ndarray
 
 
+def together(*parts: Measured) -> Measured:
+    """Return the measurements of several sets of persons as those of one."""
+    return Measured(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+
+
 class Wasserstein:
     """The 1-Wasserstein distance of each column between rows of two sets, in standard deviations of
     the second set.
@@ -97,7 +102,7 @@ class FigureMaker:
     def level(
         self,
         name: str,
-        other: Measured,
+        real: Measured,
         synthetic: Measured,
         *,
         unit: str = "",
@@ -107,12 +112,13 @@ class FigureMaker:
     ) -> Figure:
         """Return a statistic of the first column of each set; the median if no other is given.
 
-        limits: of what the statistic can be, at which intervals end.
+        real: as many persons as nothing was fitted to. limits: of what the statistic can be, at
+        which intervals end.
         """
         of = statistic or known_median
         value, reference = (
             np.clip(self._alone(name, which, measured, of), *limits)
-            for which, measured in (("value", synthetic), ("reference", other))
+            for which, measured in (("value", synthetic), ("reference", real))
         )
         return Figure.of(self.section, name, value, reference, unit, better)
 

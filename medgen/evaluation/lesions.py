@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import ConvexHull
 
-from medgen.evaluation.distributions import DRAWS, FigureMaker, Measured, known_mean
+from medgen.evaluation.distributions import DRAWS, FigureMaker, Measured, known_mean, together
 from medgen.evaluation.figures import Figure
 from medgen.evaluation.heads import boxes_of, heads_of
 from medgen.evaluation.lesion_outside_head import OUTSIDE, beyond
@@ -96,8 +96,12 @@ def figures_of(
     def measured(name: str) -> list[Measured]:
         return [_measured(each, samples, name) for each, samples in zip(found, sets, strict=True)]
 
+    def levels(name: str) -> tuple[Measured, Measured]:
+        *persons, generated = measured(name)
+        return together(*persons), generated
+
     number = f"lesions per {real.noun}"
-    figures = [maker.level(number, *measured("count")[1:], statistic=known_mean)]
+    figures = [maker.level(number, *levels("count"), statistic=known_mean)]
     figures.append(maker.distance(number, *measured("count")))
     for name, unit in (
         ("size", f"mm{real.axes}"),
@@ -105,13 +109,13 @@ def figures_of(
         ("solidity", ""),
         ("contrast", "SD of the head"),
     ):
-        figures.append(maker.level(f"lesion {name}", *measured(name)[1:], unit=unit))
+        figures.append(maker.level(f"lesion {name}", *levels(name), unit=unit))
         figures.append(maker.distance(f"lesion {name}", *measured(name)))
     for name in ("depth", "centre"):
         figures.append(maker.distance(f"lesion {name} in the head", *measured(name)))
     share = [
         each._replace(values=(each.values > OUTSIDE).astype(np.float64))
-        for each in measured("outside")[1:]
+        for each in levels("outside")
     ]
     return [
         *figures,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from medgen.api.tables import AXES
-from medgen.evaluation.distributions import DRAWS, FigureMaker, Measured, known_mean
+from medgen.evaluation.distributions import DRAWS, FigureMaker, Measured, known_mean, together
 from medgen.evaluation.figures import Figure
 from medgen.evaluation.heads import heads_of
 from medgen.evaluation.samples import Samples
@@ -32,12 +32,17 @@ def figures_of(
     maker = FigureMaker(SECTION, draws, seed)
     figures = []
     for axis, plane in enumerate(AXES):
-        sets = [
-            Measured(correlations(each.images, axis), each.people) for each in (other, synthetic)
+        *persons, generated = [
+            Measured(correlations(each.images, axis), each.people)
+            for each in (real, other, synthetic)
         ]
         figures.append(
             maker.level(
-                f"correlation of {plane} slices", *sets, statistic=known_mean, limits=(-1, 1)
+                f"correlation of {plane} slices",
+                together(*persons),
+                generated,
+                statistic=known_mean,
+                limits=(-1, 1),
             )
         )
     return figures
