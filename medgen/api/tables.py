@@ -276,6 +276,11 @@ class DataSettings:
         """Return the key that `trained_size` comes from."""
         return "data.patch_size" if self.patch_size else "data.image_size"
 
+    @property
+    def sizes(self) -> dict[str, int | tuple[int, int, int]]:
+        """Return the sizes of what a model sees, by key: of whole samples, and of crops if any."""
+        return {"data.image_size": self.image_size, self.trained_key: self.trained_size}
+
     def _along_axes(self, size: int | tuple[int, int, int]) -> tuple[int, ...]:
         given = sides(size)
         return given * self.dimensions if len(given) == 1 else given

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from medgen.api.recipe import Recipe
-from medgen.api.tables import size_text
 from medgen.api.values import Mode
 from medgen.config.recipe import from_toml
 from medgen.config.registry import Registry
@@ -24,7 +23,7 @@ from medgen.run import checkpoint, optim
 from medgen.run.assemble import Parts, Saved, build, default_device
 from medgen.run.weights import load_into
 from medgen.system.names import is_file_name
-from medgen.training import sampling
+from medgen.training import sampling, tiles
 
 
 class Model(NamedTuple):
@@ -63,10 +62,6 @@ def load_model(
         raise CheckpointError(
             Problem(path, what, "Train a model in its latents with [space.latent], and give that")
         )
-    if recipe.data.patch_size:
-        what = f"was trained on crops of {size_text(recipe.data.patch_size)} px (data.patch_size)"
-        fix = "Train one on whole samples, such as the latents of an autoencoder of crops"
-        raise CheckpointError(Problem(path, f"{what}, which are no pairs", fix))
     parts = build(recipe, device, Saved(state, path))
     _check_names(path, parts.mode)
     load_into(parts.network, state["averaged"] or state["network"], path)
@@ -131,11 +126,15 @@ def draw_samples(
 ) -> Tensor:
     """Sample `[batch, channel, *space]` in [-1, 1] on the CPU, for conditions in [-1, 1].
 
-    numbers: of each sample, by name, where the model is given any.
+    numbers: of each sample, by name, where the model is given any. A model of crops makes the whole
+    in tiles of their size.
     """
     mode, space, strategy, network = model.parts
     draw = sampling.noise(generators, space.shape(condition.shape[2:]), model.device)
     condition, given = condition.to(model.device), as_given(numbers, mode.numbers, model.device)
+    known = tiles.of_crops(space, model.recipe.data)
     with sampling.autocast(model.device, model.recipe.training.precision):
-        made = sampling.sample(strategy, space, network, condition, draw, steps, numbers=given)
+        made = sampling.sample(
+            strategy, space, network, condition, draw, steps, numbers=given, tiles=known
+        )
     return made.float().cpu()

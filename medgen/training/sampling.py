@@ -13,6 +13,7 @@ from medgen.api.interfaces import DiffusionStrategy, Space
 from medgen.api.values import DrawNoise, Predict, Prediction
 from medgen.training.lesion_region import Given
 from medgen.training.number_channels import conditions
+from medgen.training.tiles import Tiles, in_tiles
 
 Watch = Callable[[float, Tensor], None]
 """Is told the time (1000 to 0) and the estimate of x0 in the space, at every evaluation of the
@@ -30,17 +31,18 @@ def sample(
     watch: Watch | None = None,
     given: Given | None = None,
     numbers: Tensor | tuple[()] = (),
+    tiles: Tiles | None = None,
 ) -> Tensor:
     """Images `[batch, channel, *space]`, clamped to [-1, 1], for conditions `[batch, channel,
     *space]` in [-1, 1].
 
     Conditions may have no channels. `draw` gives standard normal noise of the space's shape,
     `[batch, *shape]`. given: what is known of the images, where only a region of them is made.
-    numbers: `[batch, number]`, as of `Batch`.
+    numbers: `[batch, number]`, as of `Batch`. tiles: see `predictor`.
     """
     with torch.no_grad():
         channels = conditions(space, condition, numbers)
-        predict = predictor(strategy, network, channels, watch, given)
+        predict = predictor(strategy, network, channels, watch, given, tiles)
         z = strategy.sample(predict, draw(), steps or strategy.sampling_steps, draw)
         return space.decode(z if given is None else torch.where(given.region, z, given.z)).clamp(
             -1, 1
@@ -53,17 +55,27 @@ def predictor(
     condition: Tensor,
     watch: Watch | None,
     given: Given | None = None,
+    tiles: Tiles | None = None,
 ) -> Predict:
     """Return `predict(xt, t)`, which reads as training does. condition: `[batch, channel, *space]`.
 
     The network sees what is given without noise, as in training, whatever the sampler makes of it.
+    tiles: of the size that the network was trained on. At every time it predicts each of them, and
+    the whole prediction is their weighted mean, as in MultiDiffusion (Bar-Tal et al. 2023, eq. 5,
+    the weights being ramps): all tiles share one xt, so that samples have no seams.
     """
+
+    def output(x: Tensor, times: Tensor) -> Tensor:
+        if tiles is None or not tiles.divide(x.shape[2:]):
+            made: Tensor = network(x, times)
+            return made
+        return in_tiles(lambda tile: network(tile, times), x, tiles)
 
     def predict(xt: Tensor, t: float) -> Prediction:
         if given is not None:
             xt = torch.where(given.region, xt, given.z)
         times = torch.full((xt.shape[0],), float(t), device=xt.device)
-        prediction = strategy.read(network(torch.cat([xt, condition], dim=1), times), xt, times)
+        prediction = strategy.read(output(torch.cat([xt, condition], dim=1), times), xt, times)
         if given is not None:
             prediction = prediction._replace(x0=torch.where(given.region, prediction.x0, given.z))
         if watch is not None:

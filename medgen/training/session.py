@@ -20,7 +20,7 @@ from medgen.run.assemble import default_device
 from medgen.run.open import begin, restore
 from medgen.run.run import TrainingRun
 from medgen.system import files
-from medgen.system.console import say, warn
+from medgen.system.console import say
 from medgen.training import trainer
 from medgen.training.interruption import Signals, at_work, recorded
 from medgen.training.memory_advice import explained_memory
@@ -140,9 +140,6 @@ def _train_children(
 
 
 def _introduce(run: TrainingRun) -> None:
-    if run.recipe.data.patch_size and not run.recipe.strategy.unconditional:
-        what = "this model will know crops alone, of which `medgen generate` makes no pairs"
-        warn(f"data.patch_size: {what}. Train an autoencoder on crops, and this in its latents.")
     folder.write_metadata(
         run.dir,
         "running",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -15,6 +16,7 @@ from medgen.config.recipe import load
 from medgen.data.store.loader import Loader
 from medgen.data.store.patches import Patches
 from medgen.errors import RecipeError
+from medgen.generation.model import draw_samples, load_model
 from medgen.run import checkpoint
 
 BOTH = pytest.mark.parametrize("axes", [2, 3])
@@ -119,6 +121,15 @@ def test_crops_that_cannot_be_are_told(given, told):
     assert any(told in line for line in error.value.lines), error.value.lines
 
 
+@pytest.mark.parametrize("space", ["space_to_depth", "wavelet"])
+def test_whole_samples_are_made_of_the_blocks_of_the_space_as_crops_are(space):
+    given = (f"space={space}", "data.image_size=17", "data.patch_size=8", *SMALL)
+    with pytest.raises(RecipeError) as error:
+        load(RECIPES / "bravo_rflow_3d.toml", given)
+    [line] = error.value.lines
+    assert "data.image_size: got 17, expected a multiple of" in line
+
+
 def test_latents_are_never_of_crops():
     with pytest.raises(RecipeError) as error:
         load(RECIPES / "bravo_rflow_latent.toml", ("data.patch_size=64",))
@@ -135,17 +146,75 @@ def test_lesions_need_a_mask(cohort):
         open_store(settings, Mode(images=("bravo",)).names, frozenset({"seg"}))
 
 
-def test_a_run_of_crops_trains_and_is_refused_as_a_source_of_pairs(cohort, medgen, tmp_path):
-    given = (f"data.root={cohort}", *TINY, *SMALL, "data.patch_size=8", "data.lesion_patches=0.5",
-             "training.warmup_steps=0", "training.steps=2", "data.val_fraction=0.25")  # fmt: skip
-    result = medgen("train", "bravo_rflow_3d", *given, f"run.dir={tmp_path}/run")
+GIVEN = (*TINY, *SMALL, "data.patch_size=8", "data.lesion_patches=0.5", "training.warmup_steps=0",
+         "training.steps=2", "data.val_fraction=0.25")  # fmt: skip
+AS_DRAWN = ("--max-area", 1, "--steps", 2, "--batch-size", 2, "--inside", "off", "--no-audit")
+
+
+@pytest.fixture(scope="module")
+def models(cohort, tmp_path_factory):
+    """A folder with `seg` and `bravo`: models of crops of volumes after two steps."""
+    from medgen.cli.main import main
+
+    folder = tmp_path_factory.mktemp("crops")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDGEN_CACHE", str(folder / "cache"))
+        for mode in ("seg", "bravo"):
+            given = (f"data.root={cohort}", *GIVEN, f"run.dir={folder}/{mode}")
+            with pytest.raises(SystemExit) as ended:
+                main(["train", f"{mode}_rflow_3d", *given])
+            assert not ended.value.code
+    return folder
+
+
+def files(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.nii.gz")}
+
+
+def test_models_of_crops_make_whole_pairs_and_each_the_same_alone_and_in_shards(
+    models, medgen, tmp_path
+):
+    given = (
+        "generate",
+        "--seg-model",
+        models / "seg",
+        "--image-model",
+        models / "bravo",
+        *AS_DRAWN,
+    )
+    result = medgen(*given, "--num-images", 4, "--output-dir", tmp_path / "all")
     assert result.code == 0, result.err
-    assert "3 volumes to train on in crops of 8 px, 1 held out" in result.out
-    assert "this model will know crops alone" in result.err
-    made = ("--image-model", tmp_path / "run", "--seg-model", cohort, "--num-images", 1)
-    result = medgen("generate", *made, "--output-dir", tmp_path / "out")
-    assert result.code == 4
-    assert "was trained on crops of 8 px (data.patch_size), which are no pairs" in result.err
+    whole = files(tmp_path / "all")
+    assert len(whole) == 8
+    for path in (tmp_path / "all").rglob("*.nii.gz"):
+        assert nib.load(path).shape == (16, 16, 16)
+    made = ("--num-images", 4, "--output-dir", tmp_path / "shards")
+    for shard in ("2/2", "1/2"):
+        assert medgen(*given, *made, "--shard", shard).code == 0
+    assert files(tmp_path / "shards") == whole
+    assert medgen(*given, "--only", 3, "--output-dir", tmp_path / "alone").code == 0
+    alone = files(tmp_path / "alone")
+    assert len(alone) == 2
+    assert alone.items() <= whole.items()
+
+
+def test_the_network_sees_tiles_of_the_size_of_its_crops(models):
+    model = load_model(models / "bravo/latest.pt")
+    seen, network = [], model.parts.network
+    network.register_forward_pre_hook(lambda _, given: seen.append(tuple(given[0].shape[2:])))
+    condition = torch.ones(1, 1, *model.grid.shape)
+    made = draw_samples(model, condition, [torch.Generator().manual_seed(0)], 1)
+    assert made.shape == (1, 1, 16, 16, 16)
+    assert seen == [model.parts.space.shape((8, 8, 8))[1:]] * 27
+
+
+def test_previews_of_a_run_of_crops_show_crops(cohort, medgen, tmp_path):
+    shown = ("callbacks.previews.count=2", "callbacks.previews.steps=1")
+    given = (f"data.root={cohort}", *GIVEN, "callbacks.previews=true", *shown)
+    result = medgen("train", "bravo_rflow", *given, f"run.dir={tmp_path}/run")
+    assert result.code == 0, result.err
+    assert "in crops of 8 px" in result.out
+    assert [*(tmp_path / "run/previews").glob("samples_*.png")]
 
 
 def test_whole_volumes_are_encoded_in_tiles_as_the_crops_of_the_autoencoder(
@@ -158,8 +227,6 @@ def test_whole_volumes_are_encoded_in_tiles_as_the_crops_of_the_autoencoder(
     latent = ("space=latent", f"space.latent.checkpoint={tmp_path}/vae", "space.latent.factor=2")
     result = medgen("train", "bravo_rflow_3d", *given, *latent, f"run.dir={tmp_path}/run")
     assert result.code == 0, result.err
-    from medgen.generation.pair_writer import load_model
-
     model = load_model(tmp_path / "run/latest.pt")
     assert model.grid.shape == (16, 16, 16)
     assert model.parts.space.images.tiles == ((4, 4, 4), 1)

@@ -16,7 +16,7 @@ from medgen.errors import CheckpointError, Problem, RecipeError
 from medgen.run import checkpoint, named_weights, shared_weights
 from medgen.run.shared_weights import SharedWeights
 from medgen.run.weights import load_into
-from medgen_builtins.spaces._tiles import Tiles, in_tiles
+from medgen.training.tiles import Tiles, in_tiles
 
 if TYPE_CHECKING:
     from medgen.api.interfaces import Autoencoder

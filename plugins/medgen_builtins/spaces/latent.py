@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from medgen.api.recipe import Recipe
-    from medgen_builtins.spaces._tiles import Tiles
+    from medgen.training.tiles import Tiles
 
 medgen_api = 1
 
@@ -53,7 +53,7 @@ class Tile:
 
         axes: spatial ones of a sample. trained: sides of the crops that the autoencoder knows, px.
         """
-        from medgen_builtins.spaces._tiles import Tiles
+        from medgen.training.tiles import Tiles
 
         edges = trained if self.size is None else (self.size,) * axes
         if not edges or not min(edges):

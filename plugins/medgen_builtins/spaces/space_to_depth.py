@@ -30,10 +30,10 @@ class SpaceToDepth(SpaceSettings):
         return tuple(length // self.factor for length in size)
 
     def check(self, recipe: Recipe) -> Iterator[Problem]:
-        size = recipe.data.trained_size
-        if any(side % self.factor for side in sides(size)):
-            what = f"got {size_text(size)}, expected a multiple of space.space_to_depth.factor = {self.factor}"
-            yield Problem(recipe.data.trained_key, what, "Change one of them")
+        for key, size in recipe.data.sizes.items():
+            if any(side % self.factor for side in sides(size)):
+                what = f"got {size_text(size)}, expected a multiple of space.space_to_depth.factor = {self.factor}"
+                yield Problem(key, what, "Change one of them")
 
     def build(self, mode: Mode, device: torch.device, axes: int = 2) -> SpaceToDepthSpace:
         return SpaceToDepthSpace(mode, self, axes)

@@ -39,11 +39,11 @@ class Wavelet(SpaceSettings):
         return tuple(length // 2**self.levels for length in size)
 
     def check(self, recipe: Recipe) -> Iterator[Problem]:
-        size = recipe.data.trained_size
-        if any(side % 2**self.levels for side in sides(size)):
-            expected = f"a multiple of 2^space.wavelet.levels = {2**self.levels}"
-            what = f"got {size_text(size)}, expected {expected}"
-            yield Problem(recipe.data.trained_key, what, "Change one of them")
+        expected = f"a multiple of 2^space.wavelet.levels = {2**self.levels}"
+        for key, size in recipe.data.sizes.items():
+            if any(side % 2**self.levels for side in sides(size)):
+                what = f"got {size_text(size)}, expected {expected}"
+                yield Problem(key, what, "Change one of them")
 
     def build(self, mode: Mode, device: torch.device, axes: int = 2) -> Space:
         from medgen_builtins.spaces._wavelet import WaveletSpace

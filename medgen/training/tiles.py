@@ -1,4 +1,5 @@
-"""Encode and decode in overlapping tiles, so that memory does not grow with the image.
+"""Compute in overlapping tiles: no network sees more than it was trained on, and memory does not grow
+with the sample.
 
 MONAI's `sliding_window_inference` gives some weight to the rim of each tile, which knows nothing of
 what lies beyond, and keeps a map of weights as large as the result; here such a rim has none.
@@ -13,23 +14,26 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from medgen.api.interfaces import Space
+from medgen.api.tables import DataSettings
+
 
 class Tiles(NamedTuple):
     """Edges of a tile along each axis, and the least by which neighbours overlap, at most half of
-    the shortest edge; latent px.
+    the shortest edge; points of the space's grid (of a latent space: latent px).
     """
 
     size: tuple[int, ...]
     overlap: int
 
     def divide(self, space: Sequence[int]) -> bool:
-        """Return True if latents `[*space]` are more than one tile."""
+        """Return True if samples `[*space]` are more than one tile."""
         return any(length > edge for length, edge in zip(space, self.size, strict=True))
 
 
 class Part(NamedTuple):
     """What a tile covers of an axis, from `start` to `stop`; it counts from the middle of the ramp
-    at `rise`, if any, to that of the ramp at `fall`; latent px.
+    at `rise`, if any, to that of the ramp at `fall`; points of the space's grid.
     """
 
     start: int
@@ -38,12 +42,28 @@ class Part(NamedTuple):
     fall: float | None
 
 
+def of_crops(space: Space, data: DataSettings) -> Tiles | None:
+    """Return tiles of the size of the crops that a network was trained on; None for whole samples.
+
+    Neighbours overlap by half of the shortest edge, so that an eighth of a tile at each rim, of
+    which the network sees the least context, counts nothing.
+    """
+    if data.patch_size is None:
+        return None
+    size = tuple(space.shape(data.trained_shape)[1:])
+    return Tiles(size, min(size) // 2)
+
+
 def in_tiles(
-    compute: Callable[[Tensor], Tensor], x: Tensor, tiles: Tiles, before: int, after: int
+    compute: Callable[[Tensor], Tensor],
+    x: Tensor,
+    tiles: Tiles,
+    before: int = 1,
+    after: int = 1,
 ) -> Tensor:
     """Return what `compute` makes of `[batch, channel, *space]`, put together from tiles; fp32.
 
-    before, after: points of x and of the result per latent px and side. Of each overlap the middle
+    before, after: points of x and of the result per point of the tiles' grid and side. Of each overlap the middle
     half is a ramp from one tile to the next, and the rest context alone. So the result is that of
     the whole where no tile overlaps another if `compute` sees no further than the overlap, and
     everywhere if it sees no further than a quarter of it. A norm that takes its statistics of what
@@ -69,7 +89,9 @@ def in_tiles(
 
 
 def _window(tile: Sequence[Part], points: int) -> tuple[slice, ...]:
-    """Return where a tile lies in `[batch, channel, *space]`. points: per latent px and side."""
+    """Return where a tile lies in `[batch, channel, *space]`. points: per point of the tiles' grid
+    and side.
+    """
     places = (slice(part.start * points, part.stop * points) for part in tile)
     return (slice(None), slice(None), *places)
 
@@ -85,7 +107,7 @@ def parts(length: int, size: int, overlap: int) -> list[Part]:
 
 def _weight(part: Part, ramp: float, after: int, device: torch.device) -> Tensor:
     """Return the weight of each point of the result along an axis of a tile, fp32; those of all
-    tiles add up to 1. ramp: its length, latent px.
+    tiles add up to 1. ramp: its length, points of the tiles' grid.
     """
     points = torch.arange((part.stop - part.start) * after, device=device)
     at = part.start + (points + 0.5) / after
