@@ -17,7 +17,7 @@ KEY = "mode.bravo.numbers"
         (
             "bravo_rflow",
             [f'{KEY}=["positon"]'],
-            f'{KEY}: got "positon", expected names among position, lesion_size, spacing, contrast.'
+            f'{KEY}: got "positon", expected names among position, lesion_size, spacing, contrast, place.'
             " Did you mean position?",
         ),
         (
@@ -56,6 +56,26 @@ KEY = "mode.bravo.numbers"
             'mode.images.numbers: got "contrast", which is of one image that is no mask, and the channels are bravo,'
             " flair, seg (pooled).",
         ),
+        (
+            "bravo_rflow",
+            [f'{KEY}=["position", "contrast", "place", "lesion_size"]', "data.patch_size=64"],
+            f'{KEY}: got ["contrast", "lesion_size"], which are known of whole slices alone, not of crops.',
+        ),
+        (
+            "bravo_rflow",
+            [f'{KEY}=["place"]'],
+            f'{KEY}: got "place", but no crops are trained on. Leave it out, or give data.patch_size.',
+        ),
+        (
+            "bravo_rflow",
+            [f'{KEY}=["place"]', "data.crop=lesions"],
+            f'{KEY}: got ["place"], which are known of whole slices alone, not of crops.',
+        ),
+        (
+            "vae_bravo",
+            [f'{KEY}=["place"]', "data.patch_size=64"],
+            f'{KEY}: got ["place"], but strategy.vae is given no condition.',
+        ),
         ("bravo_rflow", [f"{KEY}=3"], f"{KEY}: got 3, expected a list of strings."),
     ],
 )
@@ -71,6 +91,12 @@ def test_a_position_of_volumes_is_refused_and_their_other_numbers_are_not(monkey
     with pytest.raises(RecipeError, match=r'got "position", which is known of slices alone'):
         load("bravo_rflow", [f'{KEY}=["spacing", "position"]'])
     load("bravo_rflow", [f'{KEY}=["lesion_size", "spacing", "contrast"]'])
+
+
+def test_what_is_as_true_of_a_crop_may_be_given_with_its_place():
+    given = load("bravo_rflow", [f'{KEY}=["position", "place", "spacing"]', "data.patch_size=64"])
+    mode = given.mode.build()
+    assert (mode.scalars, mode.has_place) == (("position", "spacing"), True)
 
 
 def test_numbers_stay_in_the_recipe_and_without_them_its_text_is_as_before():

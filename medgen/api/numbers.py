@@ -40,6 +40,12 @@ NUMBERS = {
     ),
 }
 """Every number by its name in a mode's `numbers`."""
+PLACE = "place"
+"""Name in a mode's `numbers` of where each point of a crop lies in its sample: no number, but a channel
+of coordinates for each axis (CoordConv, Liu et al. 2018).
+"""
+OF_CROPS = ("position", "spacing", PLACE)
+"""Those that are as true of a crop of a sample as of the whole of it."""
 OF_SLICES = ("position",)
 """Those that a volume has not."""
 OF_LESIONS = ("lesion_size", "contrast")

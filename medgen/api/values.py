@@ -10,6 +10,8 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
+from medgen.api.numbers import PLACE
+
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
@@ -83,6 +85,16 @@ class Mode(NamedTuple):
     """What is known of a slice besides its channels, names in `medgen.api.numbers`."""
 
     @property
+    def scalars(self) -> tuple[str, ...]:
+        """Return the names in `numbers` of what is a single number of each sample."""
+        return tuple(name for name in self.numbers if name != PLACE)
+
+    @property
+    def has_place(self) -> bool:
+        """Return True if a crop is given the coordinates of its points in the whole sample."""
+        return PLACE in self.numbers
+
+    @property
     def channels(self) -> int:
         """Channels of one generated sample."""
         return 1 if self.pooled else len(self.images)
@@ -98,17 +110,21 @@ class Batch(NamedTuple):
 
     `image` is `[batch, channel, *space]`, or what the space's `prepare` made of it; `condition` may
     have no channels. numbers: fp32 `[batch, number]`, the mode's, scaled to about [-1, 1]; empty if
-    it has none.
+    it has none. place: fp32 `[batch, 2, axis]`, px, first the corners of crops in their samples, then
+    the sides of the samples; empty unless the mode's `numbers` name it.
     """
 
     image: Tensor
     condition: Tensor
     numbers: Tensor | tuple[()] = ()
+    place: Tensor | tuple[()] = ()
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """Return what `change` makes of every tensor."""
-        numbers = self.numbers if isinstance(self.numbers, tuple) else change(self.numbers)
-        return Batch(change(self.image), change(self.condition), numbers)
+        known = (
+            each if isinstance(each, tuple) else change(each) for each in (self.numbers, self.place)
+        )
+        return Batch(change(self.image), change(self.condition), *known)
 
 
 class Draws(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from medgen.api.messages import as_toml, did_you_mean
-from medgen.api.numbers import NUMBERS, OF_LESIONS, OF_SCANS, OF_SLICES
+from medgen.api.numbers import NUMBERS, OF_CROPS, OF_LESIONS, OF_SCANS, OF_SLICES, PLACE
 from medgen.api.recipe import Recipe
 from medgen.api.tables import DEFAULT_MASK
 from medgen.api.values import Mode
@@ -28,11 +28,11 @@ def check_numbers(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _names(mode: Mode, key: str) -> Iterator[Problem]:
-    known = ", ".join(NUMBERS)
+    known = [*NUMBERS, PLACE]
     for name in mode.numbers:
-        if name not in NUMBERS:
-            fix = did_you_mean(name, NUMBERS) or "Choose among these"
-            yield Problem(key, f"got {as_toml(name)}, expected names among {known}", fix)
+        if name not in known:
+            what = f"got {as_toml(name)}, expected names among {', '.join(known)}"
+            yield Problem(key, what, did_you_mean(name, known) or "Choose among these")
     for name in sorted({name for name in mode.numbers if mode.numbers.count(name) > 1}):
         yield Problem(key, f"got {as_toml(name)} more than once", "Name it once")
 
@@ -42,14 +42,23 @@ def _use(recipe: Recipe, mode: Mode, key: str) -> Iterator[Problem]:
     if recipe.strategy is not None and recipe.strategy.unconditional:
         what = f"got {given}, but strategy.{recipe.names['strategy']} is given no condition"
         yield Problem(key, what, "Leave the key out")
-    data = recipe.data
-    if mode.margin or data.crop != "none" or data.patch_size:
-        what = f"got {given}, which are known of whole {data.noun} alone, not of crops"
-        yield Problem(key, what, "Leave the key out")
+    yield from _crops(recipe, mode, key)
     for name in mode.numbers:
         if name in OF_SLICES and recipe.data.axes > 2:
             what = f"got {as_toml(name)}, which is known of slices alone, and data.dimensions is 3"
             yield Problem(key, what, "Leave it out")
+
+
+def _crops(recipe: Recipe, mode: Mode, key: str) -> Iterator[Problem]:
+    """Find numbers that are not known of crops, and a place that nothing but crops has."""
+    data, around = recipe.data, bool(mode.margin) or recipe.data.crop != "none"
+    wrong = [name for name in mode.numbers if around or name not in OF_CROPS]
+    if wrong and (around or data.patch_size):
+        what = f"got {as_toml(wrong)}, which are known of whole {data.noun} alone, not of crops"
+        yield Problem(key, what, "Leave the key out" if around else "Leave them out")
+    elif mode.has_place and not data.patch_size:
+        what = f"got {as_toml(PLACE)}, but no crops are trained on"
+        yield Problem(key, what, "Leave it out, or give data.patch_size")
 
 
 def _channels(mode: Mode, masks: set[str], key: str) -> Iterator[Problem]:

@@ -24,6 +24,7 @@ from medgen.run.assemble import Parts, Saved, build, default_device
 from medgen.run.weights import load_into
 from medgen.system.names import is_file_name
 from medgen.training import sampling, tiles
+from medgen.training.number_channels import of_whole
 
 
 class Model(NamedTuple):
@@ -131,10 +132,18 @@ def draw_samples(
     """
     mode, space, strategy, network = model.parts
     draw = sampling.noise(generators, space.shape(condition.shape[2:]), model.device)
-    condition, given = condition.to(model.device), as_given(numbers, mode.numbers, model.device)
-    known = tiles.of_crops(space, model.recipe.data)
+    condition, given = condition.to(model.device), as_given(numbers, mode.scalars, model.device)
+    place, crops = of_whole(mode, condition), tiles.of_crops(space, model.recipe.data)
     with sampling.autocast(model.device, model.recipe.training.precision):
         made = sampling.sample(
-            strategy, space, network, condition, draw, steps, numbers=given, tiles=known
+            strategy,
+            space,
+            network,
+            condition,
+            draw,
+            steps,
+            numbers=given,
+            place=place,
+            tiles=crops,
         )
     return made.float().cpu()

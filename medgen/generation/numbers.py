@@ -73,17 +73,17 @@ class Table:
 
 def table(path: Path, mode: Mode, data: Mapping[str, Any]) -> Table | None:
     """Read the numbers that a checkpoint keeps; None if its mode has none. Raises CheckpointError."""
-    if not mode.numbers:
+    if not mode.scalars:
         return None
     try:
         values = {name: _column(name, each) for name, each in data["numbers"].items()}
         [count] = {len(each) for each in values.values()}
-        if not count or not {*mode.numbers} <= values.keys():
-            raise ValueError(f"expected some of {', '.join(mode.numbers)}")
+        if not count or not {*mode.scalars} <= values.keys():
+            raise ValueError(f"expected some of {', '.join(mode.scalars)}")
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         what = f"the numbers of its training slices do not fit ({type(error).__name__}: {error})"
         raise CheckpointError(Problem(path, what, "Use a checkpoint that medgen wrote")) from error
-    return Table(mode.numbers, values)
+    return Table(mode.scalars, values)
 
 
 def _column(name: str, kept: Tensor) -> np.ndarray:

@@ -64,7 +64,7 @@ def build(recipe: Recipe, device: torch.device, saved: Saved | None = None) -> P
     if saved is not None:
         _restore_space(space, saved)
     channels = space.channels
-    given = 0 if recipe.strategy.unconditional else space.condition_channels + len(mode.numbers)
+    given = 0 if recipe.strategy.unconditional else _given_channels(recipe, mode, space)
     seeds.seed_globals(recipe.run.seed, "init")
     with building(f"network.{names['network']}"):
         network = recipe.network.build(channels + given, channels, *_axes(recipe))
@@ -73,6 +73,12 @@ def build(recipe: Recipe, device: torch.device, saved: Saved | None = None) -> P
         strategy = recipe.strategy.build()
     strategy.shape = recipe.data.trained_shape
     return Parts(mode, space, strategy, network.to(device))
+
+
+def _given_channels(recipe: Recipe, mode: Mode, space: Space) -> int:
+    """Return how many channels `number_channels.conditions` gives a network besides the sample."""
+    places = recipe.data.axes if mode.has_place else 0
+    return space.condition_channels + len(mode.scalars) + places
 
 
 def _axes(recipe: Recipe) -> tuple[int, ...]:
@@ -127,7 +133,7 @@ def prepare_data(recipe: Recipe, mode: Mode) -> SliceStore:
     """
     with progress("slice store", unit="steps, two per patient") as bar:
         store = open_store(recipe.data, mode.names, mask_names(recipe.data), progress=bar.update)
-    for name in mode.numbers:
+    for name in mode.scalars:
         slice_numbers.measured(store, name)
     return store
 

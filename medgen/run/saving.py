@@ -108,8 +108,8 @@ def _data(run: RunState) -> dict[str, Any]:
         "samples": sizes,
         "patients": patients,
     }
-    if run.mode.numbers:
-        joint = slice_numbers.joint(run.store, run.mode.numbers, run.train.rows)
+    if run.mode.scalars:
+        joint = slice_numbers.joint(run.store, run.mode.scalars, run.train.rows)
         about["numbers"] = {name: torch.from_numpy(each) for name, each in joint.items()}
     return about
 

@@ -45,11 +45,11 @@ class Objective(nn.Module, Turn):
 
     def forward(self, batch: Batch, draws: Draws, before: TurnOutput | None = None) -> TurnOutput:
         """Losses by name, each `[batch]`, for images and conditions in [-1, 1]."""
-        image, condition, numbers = batch  # no condition: zero channels
+        image, condition, numbers, place = batch  # no condition: zero channels
         region = lesion_region.region(self.mode, self.space, condition)
         x0 = self.space.encode(image, draws)
         noisy = region.noise_inside(self.strategy.corrupt(x0, draws))
-        given = conditions(self.space, condition, numbers)
+        given = conditions(self.space, condition, numbers, place)
         output = self.network(torch.cat([noisy.x, given], dim=1), noisy.t)
         prediction = self.strategy.read(output, noisy.x, noisy.t)  # fp32
         prediction = region.truth_outside(prediction, noisy)

@@ -31,6 +31,7 @@ def sample(
     watch: Watch | None = None,
     given: Given | None = None,
     numbers: Tensor | tuple[()] = (),
+    place: Tensor | tuple[()] = (),
     tiles: Tiles | None = None,
 ) -> Tensor:
     """Images `[batch, channel, *space]`, clamped to [-1, 1], for conditions `[batch, channel,
@@ -38,10 +39,10 @@ def sample(
 
     Conditions may have no channels. `draw` gives standard normal noise of the space's shape,
     `[batch, *shape]`. given: what is known of the images, where only a region of them is made.
-    numbers: `[batch, number]`, as of `Batch`. tiles: see `predictor`.
+    numbers, place: `[batch, number]` and `[batch, 2, axis]`, as of `Batch`. tiles: see `predictor`.
     """
     with torch.no_grad():
-        channels = conditions(space, condition, numbers)
+        channels = conditions(space, condition, numbers, place)
         predict = predictor(strategy, network, channels, watch, given, tiles)
         z = strategy.sample(predict, draw(), steps or strategy.sampling_steps, draw)
         return space.decode(z if given is None else torch.where(given.region, z, given.z)).clamp(

@@ -20,7 +20,7 @@ from medgen.run.assemble import default_device
 from medgen.run.open import begin, restore
 from medgen.run.run import TrainingRun
 from medgen.system import files
-from medgen.system.console import say
+from medgen.system.console import say, warn
 from medgen.training import trainer
 from medgen.training.interruption import Signals, at_work, recorded
 from medgen.training.memory_advice import explained_memory
@@ -140,6 +140,10 @@ def _train_children(
 
 
 def _introduce(run: TrainingRun) -> None:
+    if run.recipe.data.patch_size and not (run.recipe.strategy.unconditional or run.mode.has_place):
+        key = f'mode.{run.recipe.names["mode"]}.numbers=["place"]'
+        what = "this model is not told where in the whole a crop lies, and so knows no heads"
+        warn(f"data.patch_size: {what}. Give {key}.")
     folder.write_metadata(
         run.dir,
         "running",

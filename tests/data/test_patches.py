@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -56,6 +58,41 @@ def test_crops_depend_on_the_place_in_the_run_and_on_nothing_else(axes, cohort):
     assert torch.equal(one.read(samples).image, other.stored(samples).image)
     for each in (one, other):
         each.close()
+
+
+PLACED = BRAVO._replace(numbers=("position", "place"))
+
+
+@BOTH
+def test_a_batch_says_where_its_crops_lie_drawn_or_fixed(axes, cohort):
+    store, patches = store_and(cohort, axes, 0.5)
+    mode = PLACED if axes == 2 else BRAVO._replace(numbers=("place",))
+    loader = Loader(store, mode, "train", 3, patches=patches)
+    rows = np.array(loader.slices(5, 6))
+    samples = np.arange(3)
+    fixed = loader.read(samples)
+    for batch, chosen, corners in (
+        (loader.at(5, 6), rows, patches.drawn(rows, np.arange(5, 11))),
+        (fixed, loader.rows[samples], patches.fixed(loader.rows[samples])),
+    ):
+        assert batch.place.dtype == torch.float32
+        assert batch.place[:, 0].tolist() == corners.tolist()
+        assert batch.place[:, 1].tolist() == [[16] * axes] * len(chosen)
+        for image, corner, row in zip(batch.image, batch.place[:, 0].int(), chosen, strict=True):
+            where = tuple(slice(start, start + 8) for start in corner.tolist())
+            whole = store.read(np.array([row]), ["bravo"])[0]
+            assert np.array_equal(image.numpy(), whole[(slice(None), *where)])
+    assert torch.equal(loader.stored(samples).place, fixed.place)
+    loader.close()
+
+
+def test_a_crop_has_the_position_of_its_slice(cohort):
+    store, patches = store_and(cohort, 2)
+    loader = Loader(store, PLACED, "train", 3, patches=patches)
+    batch, whole = loader.read(np.arange(4)), Loader(store, PLACED, "train", 3).read(np.arange(4))
+    assert batch.numbers.shape == (4, 1)
+    assert torch.equal(batch.numbers, whole.numbers)
+    assert whole.place == ()
 
 
 def test_the_share_of_crops_around_lesions_is_the_one_asked_for(cohort):
@@ -153,14 +190,15 @@ AS_DRAWN = ("--max-area", 1, "--steps", 2, "--batch-size", 2, "--inside", "off",
 
 @pytest.fixture(scope="module")
 def models(cohort, tmp_path_factory):
-    """A folder with `seg` and `bravo`: models of crops of volumes after two steps."""
+    """A folder with `seg` and `bravo`, which knows its place: models of crops of volumes after two steps."""
     from medgen.cli.main import main
 
     folder = tmp_path_factory.mktemp("crops")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEDGEN_CACHE", str(folder / "cache"))
         for mode in ("seg", "bravo"):
-            given = (f"data.root={cohort}", *GIVEN, f"run.dir={folder}/{mode}")
+            place = ('mode.bravo.numbers=["place"]',) if mode == "bravo" else ()
+            given = (f"data.root={cohort}", *GIVEN, *place, f"run.dir={folder}/{mode}")
             with pytest.raises(SystemExit) as ended:
                 main(["train", f"{mode}_rflow_3d", *given])
             assert not ended.value.code
@@ -201,11 +239,31 @@ def test_models_of_crops_make_whole_pairs_and_each_the_same_alone_and_in_shards(
 def test_the_network_sees_tiles_of_the_size_of_its_crops(models):
     model = load_model(models / "bravo/latest.pt")
     seen, network = [], model.parts.network
-    network.register_forward_pre_hook(lambda _, given: seen.append(tuple(given[0].shape[2:])))
+    network.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     condition = torch.ones(1, 1, *model.grid.shape)
     made = draw_samples(model, condition, [torch.Generator().manual_seed(0)], 1)
     assert made.shape == (1, 1, 16, 16, 16)
-    assert seen == [model.parts.space.shape((8, 8, 8))[1:]] * 27
+    side = model.parts.space.shape((8, 8, 8))[1]
+    assert [tuple(tile.shape[2:]) for tile in seen] == [(side,) * 3] * 27
+    place = [tile[0, -3:] for tile in seen]  # a channel for each axis
+    assert place[0].min() == -1 + 1 / (2 * side)
+    assert place[-1].max() == 1 - 1 / (2 * side)
+    assert model.numbers is None
+    assert "numbers" not in checkpoint.load(models / "bravo/latest.pt")["data"]
+
+
+def test_pairs_of_slices_have_positions_and_places(cohort, medgen, tmp_path):
+    known = ('mode.bravo.numbers=["position", "place"]', "space=wavelet", "data.patch_size=12")
+    given = (f"data.root={cohort}", *GIVEN, *known, f"run.dir={tmp_path}/run")
+    result = medgen("train", "bravo_rflow", *given)
+    assert result.code == 0, result.err
+    assert "not told where" not in result.err
+    made = ("--image-model", tmp_path / "run", "--seg-model", cohort, "--num-images", 2)
+    result = medgen("generate", *made, *AS_DRAWN, "--output-dir", tmp_path / "out")
+    assert result.code == 0, result.err
+    assert nib.load(tmp_path / "out/train/syn_00000/bravo.nii.gz").shape == (16, 16, 1)
+    line = json.loads((tmp_path / "out/manifest.jsonl").read_text().splitlines()[1])
+    assert list(line["numbers"]) == ["position"]
 
 
 def test_previews_of_a_run_of_crops_show_crops(cohort, medgen, tmp_path):
@@ -213,6 +271,8 @@ def test_previews_of_a_run_of_crops_show_crops(cohort, medgen, tmp_path):
     given = (f"data.root={cohort}", *GIVEN, "callbacks.previews=true", *shown)
     result = medgen("train", "bravo_rflow", *given, f"run.dir={tmp_path}/run")
     assert result.code == 0, result.err
+    told = 'not told where in the whole a crop lies, and so knows no heads. Give mode.bravo.numbers=["place"].'
+    assert told in result.err
     assert "in crops of 8 px" in result.out
     assert [*(tmp_path / "run/previews").glob("samples_*.png")]
 

@@ -22,6 +22,12 @@ AUTOENCODER = (
 )
 VARIANTS = {
     "bravo_rflow": ("training.accumulate=2", "callbacks.ema.decay=0.9"),
+    "bravo_ddpm": (
+        "data.patch_size=8",
+        "data.lesion_patches=0.5",
+        'mode.bravo.numbers=["place", "position"]',
+        "training.accumulate=2",
+    ),
     "seg_ddpm": (
         "space=wavelet",
         "losses.mse=false",

@@ -48,7 +48,7 @@ class Loader:
         self.rows = store.select(split)
         self.views = len(mode.images) if mode.pooled else 1
         self.size = len(self.rows) * self.views
-        self._scaled = slice_numbers.scaled(store, mode.numbers)
+        self._scaled = slice_numbers.scaled(store, mode.scalars)
         self._order = lru_cache(maxsize=4)(
             lambda epoch: seeds.permutation(seed, epoch, self.size).numpy()
         )
@@ -63,7 +63,10 @@ class Loader:
         if self.patches and moved is None:
             moved = self.patches.fixed(rows)
         return Batch(
-            self._images(rows, view, moved), self._condition(rows, moved), self._numbers_of(rows)
+            self._images(rows, view, moved),
+            self._condition(rows, moved),
+            self._numbers_of(rows),
+            self._place_of(moved),
         )
 
     def stored(self, samples: np.ndarray, moved: np.ndarray | None = None) -> Batch:
@@ -182,7 +185,13 @@ class Loader:
         return torch.from_numpy(masks)
 
     def _numbers_of(self, rows: np.ndarray) -> torch.Tensor | tuple[()]:
-        return torch.from_numpy(self._scaled[rows]) if self.mode.numbers else ()
+        return torch.from_numpy(self._scaled[rows]) if self.mode.scalars else ()
+
+    def _place_of(self, corners: np.ndarray | None) -> torch.Tensor | tuple[()]:
+        """Return where crops lie in their samples, as of `Batch`."""
+        if self.patches is None or corners is None or not self.mode.has_place:
+            return ()
+        return torch.from_numpy(self.patches.places(corners))
 
     def _channels(
         self, rows: np.ndarray, names: Sequence[str], moved: np.ndarray | None

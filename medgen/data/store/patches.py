@@ -53,6 +53,11 @@ class Patches:
         """Return the corner of a crop of each row, `[row, axis]`, for its place in the run."""
         return self._corners("patch", rows, places)
 
+    def places(self, corners: Array) -> Array:
+        """Return where crops lie in their samples, float32 `[row, 2, axis]`; see `Batch.place`."""
+        whole = np.broadcast_to(self.store.grid.shape, corners.shape)
+        return np.stack([corners, whole], axis=1).astype(np.float32)
+
     def read(self, rows: Array, channels: Sequence[str], corners: Array) -> Array:
         """Return `[row, channel, *shape]` float16 in [-1, 1], masks at -1 and 1.
 

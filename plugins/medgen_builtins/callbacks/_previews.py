@@ -99,7 +99,7 @@ class Previewing(Callback):
         """
         rows, seen = self._rows(), list[Tensor]()
         examples = self._examples(run, rows).map(lambda part: part.to(run.device).float())
-        image, condition, numbers = examples
+        image, condition, numbers, place = examples
         given = lesion_region.given(run.mode, run.space, image, condition)
         generators = [seeds.stream(run.recipe.run.seed, "preview", row) for row in rows]
         draw = sampling.noise(generators, run.space.shape(condition.shape[2:]), run.device)
@@ -109,7 +109,7 @@ class Previewing(Callback):
         ):
             samples = sampling.sample(
                 strategy, run.space, run.network, condition, draw, steps,
-                watch=lambda t, x0: seen.append(x0[:FOLLOWED]), given=given, numbers=numbers,
+                watch=lambda t, x0: seen.append(x0[:FOLLOWED]), given=given, numbers=numbers, place=place,
             )  # fmt: skip
         path = torch.stack(
             [seen[index] for index in np.linspace(0, len(seen) - 1, TIMES).astype(int)], 1

@@ -85,7 +85,8 @@ class Audit:
         return figures | {"verdict": verdict(figures)}
 
     def _add(self, samples: np.ndarray) -> None:
-        image, condition, _ = self.feed.read(samples).map(lambda part: part.to(self.device).float())
+        batch = self.feed.read(samples).map(lambda part: part.to(self.device).float())
+        image, condition = batch.image, batch.condition
         stored = self.space.prepare(image)
         self.moments.add(*stored.chunk(2, dim=1))
         again = self.space.decode(
