@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -188,7 +189,7 @@ def test_the_control_without_masks_is_given_the_same_numbers_but_no_lesion(
 ):
     given = []
 
-    def drawn(model, condition, generators, steps, numbers):
+    def drawn(model, condition, generators, steps, numbers, guidance):
         given.extend(numbers)
         return torch.zeros(len(condition), 1, 16, 16)
 
@@ -247,3 +248,41 @@ def test_what_is_no_range_of_positions_is_a_mistake(medgen, tmp_path, value):
     assert result.code == 2
     assert "is no range within 0..1, such as 0.3..0.6" in result.err
     assert len(result.err.splitlines()) == 1
+
+
+# Guidance by the mask, of such pairs
+
+
+def test_guidance_changes_images_alone_and_stands_in_the_manifest(trained, made, medgen, tmp_path):
+    out = {weight: tmp_path / str(weight) for weight in (0, 2)}
+    for weight, folder in out.items():
+        assert medgen(*arguments(trained, folder, "--guidance", weight)).code == 0
+    plain, none, guided = (files(each) for each in (made, out[0], out[2]))
+    assert none == plain
+    assert [name for name in plain if guided[name] != plain[name]] == [
+        name for name in plain if name.endswith("bravo.nii.gz")
+    ]
+    header = json.loads((out[2] / "manifest.jsonl").read_text().splitlines()[0])
+    assert header["guidance"] == 2
+    other = medgen(*arguments(trained, out[2], "--guidance", 1))
+    assert other.code == 4
+    assert "guidance" in other.err
+
+
+def test_guidance_without_a_model_that_is_given_masks_is_refused(trained, medgen, tmp_path):
+    options = ("--seg-model", trained / "seg", "--num-images", 1, "--output-dir", tmp_path / "out")
+    said = medgen("generate", *options, "--guidance", 1)
+    assert said.code == 2
+    assert "--guidance: is given, but no image model here is given a mask" in said.err
+
+
+def test_a_recipe_says_how_its_model_is_guided(trained):
+    bravo = pair_writer.load_model(trained / "bravo/latest.pt")
+    condition = torch.full((1, 1, *bravo.grid.shape), -1.0)
+    condition[..., 4:8, 4:8] = 1.0
+    given = [{"position": 0.5, "spacing": 1.0, "lesion_size": 16.0}]
+    plain = draw(bravo, condition, given)
+    bravo.parts.strategy.guidance = 2.0
+    assert (draw(bravo, condition, given) != plain).any()
+    settings = bravo.recipe.strategy
+    assert attrs.evolve(settings, guidance=2.0).build().guidance == 2.0

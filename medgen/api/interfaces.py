@@ -195,6 +195,8 @@ class DiffusionStrategy(Strategy):
 
     sampling_steps: int
     """Steps that it samples with if no other number is given."""
+    guidance: float = 0.0
+    """How far beyond the prediction for an empty mask it samples, if no other number is given."""
 
     def draw(self, generator: torch.Generator, batch_size: int, shape: Sequence[int]) -> Draws:
         """Return times and noise for `batch_size` samples of `shape`, on the generator's device."""

@@ -74,6 +74,7 @@ def _make(asked: Asked, indices: Sequence[int], command: str) -> None:
             asked.max_attempts,
             attempts,
             asked.position,
+            asked.guidance,
         )
         steps = asked.steps
         if isinstance(steps, str):

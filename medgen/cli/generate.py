@@ -67,6 +67,13 @@ from medgen.cli.options import FOLDER
     " for models that are given their position.",
 )
 @click.option(
+    "--guidance",
+    type=click.FloatRange(0, 100),
+    metavar="W",
+    help="Classifier-free guidance by the mask: above 0, lesions are drawn more clearly where masks are;"
+    " default: that of the model's recipe.",
+)
+@click.option(
     "--audit/--no-audit", default=True, show_default=True, help="Look for copies of training data."
 )
 @click.option(

@@ -100,6 +100,7 @@ class Asked(NamedTuple):
     max_attempts: int
     inside: str
     position: tuple[float, float]
+    guidance: float | None
     audit: bool
     audit_against: str | None
     obedience: bool

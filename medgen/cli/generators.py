@@ -32,6 +32,7 @@ def maker(
     max_attempts: int,
     inside: int,
     within: Range = EVERYWHERE,
+    guidance: float | None = None,
 ) -> Make:
     """Load the models, and return what gives generators of pairs with any number of sampling steps."""
     image_model, seg_model = (
@@ -41,7 +42,7 @@ def maker(
     image = load_model(image_model, options.registry()) if image_model else None
     masks = _masks(seg_model, image, seed, max_area, max_attempts, within)
     return lambda steps: work.Generator(
-        image, masks(steps), seed, steps, batch_size, inside, within
+        image, masks(steps), seed, steps, batch_size, inside, within, guidance
     )
 
 

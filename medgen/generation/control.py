@@ -71,7 +71,7 @@ def without_mask(
         ]
         empty = torch.full((len(some), len(model.parts.mode.condition), *model.grid.shape), -1.0)
         numbers = [{**row.get(NUMBERS, {}), "lesion_size": 0.0} for row in some]
-        drawn = draw_samples(model, empty, generators, header["steps"], numbers)
+        drawn = draw_samples(model, empty, generators, header["steps"], numbers, guidance=0.0)
         images.append(drawn.numpy())
         advance(len(some))
     chosen = made.take(np.array([number[row["id"]] for row in rows], np.int64))

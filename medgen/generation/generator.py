@@ -63,7 +63,8 @@ class Generator:
     """Generates pairs by block: masks only without an image model, images only without masks.
 
     inside: how often a pair is drawn until its lesion lies inside its own head; 0: wherever it
-    lies. within: positions in the head to draw from, where a model is given any.
+    lies. within: positions in the head to draw from, where a model is given any. guidance: of the
+    image model by the mask, see `sampling.guided`; None: as its recipe says.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Generator:
         batch_size: int,
         inside: int = 0,
         within: Range = EVERYWHERE,
+        guidance: float | None = None,
     ):
         self.image, self.masks, self.seed, self.steps, self.batch_size = (
             image,
@@ -83,7 +85,7 @@ class Generator:
             steps,
             batch_size,
         )
-        self.within, self._numbers = within, None
+        self.within, self.guidance, self._numbers = within, guidance, None
         self._check()
         if image and image.numbers and not isinstance(masks, JointMasks):
             self._numbers = restricted(image.numbers, "--image-model", within)
@@ -106,6 +108,7 @@ class Generator:
             **({"inside": "head", "max_attempts": self.inside} if self.inside else {}),
             **({"dimensions": 3} if self.makes_volumes else {}),
             **({} if self.within == EVERYWHERE else {"position": list(self.within)}),
+            **({} if self.guidance is None else {"guidance": self.guidance}),
         }
 
     def made_with(self) -> dict[str, Any]:
@@ -203,7 +206,7 @@ class Generator:
             torch.empty(len(indices), 0, *self.image.grid.shape) if masks is None else masks.values
         )
         generators = [seeds.stream(self.seed, "image", index, images) for index in indices]
-        return draw_samples(self.image, condition, generators, self.steps, numbers)
+        return draw_samples(self.image, condition, generators, self.steps, numbers, self.guidance)
 
     def _channels(self, images: Tensor | None, masks: Masks | None, place: int) -> dict[str, Array]:
         channels: dict[str, Array] = {}
@@ -244,6 +247,11 @@ class Generator:
         if self.image is not None and given is not None:
             require_same_masks(given.names, self.image)
         self._check_position()
+        if self.guidance is not None and (
+            self.image is None or not self.image.parts.mode.condition
+        ):
+            what = "is given, but no image model here is given a mask"
+            raise RecipeError(Problem("--guidance", what, "Leave it out"))
 
     def _check_position(self) -> None:
         """Refuse positions for models that are given none."""

@@ -124,6 +124,7 @@ def draw_samples(
     generators: Sequence[torch.Generator],
     steps: int | None,
     numbers: Sequence[Row] = (),
+    guidance: float | None = None,
 ) -> Tensor:
     """Sample `[batch, channel, *space]` in [-1, 1] on the CPU, for conditions in [-1, 1].
 
@@ -145,5 +146,6 @@ def draw_samples(
             numbers=given,
             place=place,
             tiles=crops,
+            guidance=guidance,
         )
     return made.float().cpu()

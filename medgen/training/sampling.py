@@ -33,6 +33,7 @@ def sample(
     numbers: Tensor | tuple[()] = (),
     place: Tensor | tuple[()] = (),
     tiles: Tiles | None = None,
+    guidance: float | None = None,
 ) -> Tensor:
     """Images `[batch, channel, *space]`, clamped to [-1, 1], for conditions `[batch, channel,
     *space]` in [-1, 1].
@@ -40,10 +41,17 @@ def sample(
     Conditions may have no channels. `draw` gives standard normal noise of the space's shape,
     `[batch, *shape]`. given: what is known of the images, where only a region of them is made.
     numbers, place: `[batch, number]` and `[batch, 2, axis]`, as of `Batch`. tiles: see `predictor`.
+    guidance: see `guided`; the strategy's own if it is None. None where a region alone is made.
     """
     with torch.no_grad():
         channels = conditions(space, condition, numbers, place)
         predict = predictor(strategy, network, channels, watch, given, tiles)
+        weight = strategy.guidance if guidance is None else guidance
+        if weight and condition.shape[1] and given is None:
+            empty = conditions(space, torch.full_like(condition, -1.0), numbers, place)
+            predict = guided(
+                predict, predictor(strategy, network, empty, None, tiles=tiles), weight
+            )
         z = strategy.sample(predict, draw(), steps or strategy.sampling_steps, draw)
         return space.decode(z if given is None else torch.where(given.region, z, given.z)).clamp(
             -1, 1
@@ -84,6 +92,22 @@ def predictor(
         return prediction
 
     return predict
+
+
+def guided(predict: Predict, without: Predict, weight: float) -> Predict:
+    """Return classifier-free guidance, x0 + weight (x0 - x0 without) (Ho and Salimans 2022, eq. 6,
+    which holds for x0 as for epsilon, as both are linear in each other).
+
+    without: predicts for an empty mask, which training knows from slices without a lesion, so that
+    no condition has to be dropped there.
+    """
+
+    def both(xt: Tensor, t: float) -> Prediction:
+        prediction = predict(xt, t)
+        x0 = prediction.x0 + weight * (prediction.x0 - without(xt, t).x0)
+        return prediction._replace(x0=x0)
+
+    return both
 
 
 def noise(

@@ -11,6 +11,7 @@ from medgen import (
     between,
     diffusion_metrics,
     field,
+    ge,
     gt,
     hookimpl,
     settings,
@@ -43,6 +44,12 @@ class Ddpm(StrategySettings):
     sampling_steps: int = field(
         50, help="sampling steps, at most timesteps", check=between(1, 10**6)
     )
+    guidance: float = field(
+        0.0,
+        help="classifier-free guidance by the mask: how much further the prediction is taken from that for an empty mask;"
+        " twice the time per step",
+        check=ge(0),
+    )
 
     def metrics(self, recipe: Recipe) -> dict[str, Better]:
         return diffusion_metrics()
@@ -57,7 +64,9 @@ class Ddpm(StrategySettings):
             "cosine": lambda: _schedules.cosine_betas(self.timesteps),
         }
         betas = schedules[self.schedule]()
-        return _ddpm.DdpmStrategy(betas, self.prediction, self.sampler, self.sampling_steps)
+        made = _ddpm.DdpmStrategy(betas, self.prediction, self.sampler, self.sampling_steps)
+        made.guidance = self.guidance
+        return made
 
 
 @hookimpl

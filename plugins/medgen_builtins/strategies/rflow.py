@@ -11,6 +11,7 @@ from medgen import (
     between,
     diffusion_metrics,
     field,
+    ge,
     gt,
     hookimpl,
     settings,
@@ -44,6 +45,12 @@ class Rflow(StrategySettings):
         "euler", help="sampling method; heun evaluates the network twice per step"
     )
     sampling_steps: int = field(25, help="sampling steps", check=between(1, 10**6))
+    guidance: float = field(
+        0.0,
+        help="classifier-free guidance by the mask: how much further the prediction is taken from that for an empty mask;"
+        " twice the time per step",
+        check=ge(0),
+    )
 
     def metrics(self, recipe: Recipe) -> dict[str, Better]:
         return diffusion_metrics()
@@ -52,7 +59,9 @@ class Rflow(StrategySettings):
         from medgen_builtins.strategies._rflow import RflowStrategy, Times
 
         times = Times(self.time, self.logit_mean, self.logit_std, self.shift)
-        return RflowStrategy(times, self.prediction, self.t_min, self.sampler, self.sampling_steps)
+        made = RflowStrategy(times, self.prediction, self.t_min, self.sampler, self.sampling_steps)
+        made.guidance = self.guidance
+        return made
 
 
 @hookimpl
