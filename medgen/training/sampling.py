@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from medgen.api.interfaces import DiffusionStrategy, Space
 from medgen.api.values import DrawNoise, Predict, Prediction
@@ -15,6 +16,11 @@ from medgen.training.lesion_region import Given
 from medgen.training.number_channels import conditions
 from medgen.training.tiles import Tiles, in_tiles
 
+POOLS: Mapping[int, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
+    2: (functional.adaptive_max_pool2d, functional.max_pool2d),
+    3: (functional.adaptive_max_pool3d, functional.max_pool3d),
+}
+"""By spatial axes."""
 Watch = Callable[[float, Tensor], None]
 """Is told the time (1000 to 0) and the estimate of x0 in the space, at every evaluation of the
 network.
@@ -49,9 +55,8 @@ def sample(
         weight = strategy.guidance if guidance is None else guidance
         if weight and condition.shape[1] and given is None:
             empty = conditions(space, torch.full_like(condition, -1.0), numbers, place)
-            predict = guided(
-                predict, predictor(strategy, network, empty, None, tiles=tiles), weight
-            )
+            without = predictor(strategy, network, empty, None, tiles=tiles)
+            predict = guided(predict, without, weight * around(condition, channels.shape[2:]))
         z = strategy.sample(predict, draw(), steps or strategy.sampling_steps, draw)
         return space.decode(z if given is None else torch.where(given.region, z, given.z)).clamp(
             -1, 1
@@ -94,12 +99,22 @@ def predictor(
     return predict
 
 
-def guided(predict: Predict, without: Predict, weight: float) -> Predict:
+def around(masks: Tensor, size: Sequence[int]) -> Tensor:
+    """Return 1 in and next to lesions and 0 elsewhere, `[batch, 1, *size]`, of masks `[batch, mask,
+    *space]` that are set where > 0, on the grid of a space.
+    """
+    shown = (masks > 0).any(1, keepdim=True).float()
+    pool, largest = POOLS[len(size)]
+    return largest(pool(shown, tuple(size)), 3, stride=1, padding=1)
+
+
+def guided(predict: Predict, without: Predict, weight: Tensor) -> Predict:
     """Return classifier-free guidance, x0 + weight (x0 - x0 without) (Ho and Salimans 2022, eq. 6,
     which holds for x0 as for epsilon, as both are linear in each other).
 
     without: predicts for an empty mask, which training knows from slices without a lesion, so that
-    no condition has to be dropped there.
+    no condition has to be dropped there. weight: `[batch, 1, *space]`, 0 where there is no lesion,
+    so that all else is what the mask alone gives.
     """
 
     def both(xt: Tensor, t: float) -> Prediction:
