@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from medgen.api.values import Prediction
+from medgen.config.recipe import load
+from medgen.errors import RecipeError
 from medgen.training import sampling
 
 
@@ -38,3 +40,15 @@ def test_guidance_is_limited_to_lesions_and_what_is_next_to_them(axes):
     expected = torch.zeros((4,) * axes)
     expected[(slice(0, 3),) * axes] = 1
     assert torch.equal(where[0, 0], expected)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "mode"),
+    [("seg_rflow", "seg"), ("insert_rflow", "insert"), ("joint_rflow", "images")],
+)
+def test_guidance_of_a_model_that_makes_no_whole_image_of_a_mask_is_refused(recipe, mode):
+    with pytest.raises(RecipeError) as raised:
+        load(recipe, ["strategy.rflow.guidance=1"])
+    said = f"strategy.rflow.guidance: got 1, but mode.{mode} makes no whole image of a mask"
+    assert said in raised.value.lines[0]
+    load("bravo_rflow", ["strategy.rflow.guidance=1"])

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from medgen.api.messages import as_toml, did_you_mean
 from medgen.api.recipe import CallbackSettings, Recipe
 from medgen.api.tables import DEFAULT_MASK, sides
-from medgen.api.values import SEVERAL, Better
-from medgen.config.blame import building
+from medgen.api.values import SEVERAL, Better, Mode
+from medgen.config.blame import building, mode_of
 from medgen.config.number_checks import check_numbers
 from medgen.errors import Problem, RecipeError
 
@@ -22,6 +22,7 @@ def checks(recipe: Recipe) -> Iterator[tuple[str, Check]]:
     yield "data", check_patches
     yield "data", check_augment
     yield "mode", check_numbers
+    yield "strategy", check_guidance
     yield "training", check_training
     for kind, name in recipe.names.items():
         if part := getattr(recipe, kind):
@@ -101,6 +102,17 @@ def check_augment(recipe: Recipe) -> Iterator[Problem]:
     if data.augment.on and data.crop != "none":
         what = f'is on, but changes whole {data.noun}, and data.crop = "{data.crop}" moves crops itself'
         yield Problem("data.augment", what, "Remove it")
+
+
+def check_guidance(recipe: Recipe) -> Iterator[Problem]:
+    """Find guidance by the mask of a model that is given none, or that makes a region alone."""
+    weight = getattr(recipe.strategy, "guidance", 0.0)
+    if not weight or recipe.mode is None:
+        return
+    mode = mode_of(recipe)
+    if isinstance(mode, Mode) and (mode.margin or not mode.condition):
+        what = f"got {weight:g}, but mode.{recipe.names['mode']} makes no whole image of a mask"
+        yield Problem(f"strategy.{recipe.names['strategy']}.guidance", what, "Leave it out")
 
 
 def check_training(recipe: Recipe) -> Iterator[Problem]:
