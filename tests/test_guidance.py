@@ -1,13 +1,16 @@
 """Classifier-free guidance by the mask.
 
-Covers: medgen.training.sampling.
+Covers: medgen.training.sampling, medgen_builtins.strategies._guidance.
 """
 
 from __future__ import annotations
 
 import pytest
 import torch
+from medgen_builtins.strategies.ddpm import Ddpm
+from medgen_builtins.strategies.rflow import Rflow
 
+from medgen.api.settings import fields
 from medgen.api.values import Prediction
 from medgen.config.recipe import load
 from medgen.errors import RecipeError
@@ -29,6 +32,16 @@ def test_guidance_takes_the_prediction_further_from_that_for_an_empty_mask():
     assert torch.allclose(made.x0, 3 * one - 2 * other)
     assert torch.equal(made.target, one)
     assert [(each is xt, t) for each, t in seen] == [(True, 300.0)]
+
+
+def test_the_diffusion_strategies_have_one_setting_of_the_same_words():
+    one, other = (
+        next(each for each in fields(strategy) if each.name == "guidance")
+        for strategy in (Rflow, Ddpm)
+    )
+    assert one == other
+    assert (one.default, one.expected) == (0.0, "a number of at least 0")
+    assert "twice the time per step" in one.help
 
 
 @pytest.mark.parametrize("axes", [2, 3])

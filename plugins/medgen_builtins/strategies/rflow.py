@@ -11,12 +11,12 @@ from medgen import (
     between,
     diffusion_metrics,
     field,
-    ge,
     gt,
     hookimpl,
     settings,
 )
 from medgen.api.values import Better
+from medgen_builtins.strategies._guidance import guidance_field
 
 medgen_api = 1
 
@@ -45,12 +45,7 @@ class Rflow(StrategySettings):
         "euler", help="sampling method; heun evaluates the network twice per step"
     )
     sampling_steps: int = field(25, help="sampling steps", check=between(1, 10**6))
-    guidance: float = field(
-        0.0,
-        help="classifier-free guidance by the mask: how much further the prediction is taken from that for an empty mask;"
-        " twice the time per step",
-        check=ge(0),
-    )
+    guidance: float = guidance_field()
 
     def metrics(self, recipe: Recipe) -> dict[str, Better]:
         return diffusion_metrics()
