@@ -27,8 +27,11 @@ class Slices(Protocol):
     def read(self, numbers: np.ndarray) -> Batch:
         """Images and conditions of these slices, in [-1, 1], on the CPU."""
 
+    def whole(self, numbers: np.ndarray) -> Batch:
+        """The same, but whole samples also where crops of them are trained on, without a place."""
+
     def stored(self, numbers: np.ndarray) -> Batch:
-        """The same, with images as the space's `prepare` stores them."""
+        """`read`, with images as the space's `prepare` stores them."""
 
     @property
     def spacing(self) -> float:

@@ -33,8 +33,8 @@ def numbers_of(run: Run, slices: Slices, lesions_only: bool = True) -> np.ndarra
 
 
 def real(run: Run, slices: Slices, numbers: np.ndarray, where: str) -> Samples:
-    """Read slices of a split. where: what a message calls them."""
-    batch, facts = slices.read(numbers), slices.facts(numbers)
+    """Read whole slices of a split. where: what a message calls them."""
+    batch, facts = slices.whole(numbers), slices.facts(numbers)
     return _samples(run, slices, batch, facts.person, facts.position, where)
 
 

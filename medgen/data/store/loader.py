@@ -69,6 +69,11 @@ class Loader:
             self._place_of(moved),
         )
 
+    def whole(self, samples: np.ndarray) -> Batch:
+        """`read`, but whole samples also where crops of them are trained on."""
+        rows, view = self._places(samples)
+        return Batch(self._images(rows, view), self._condition(rows), self._numbers_of(rows))
+
     def stored(self, samples: np.ndarray, moved: np.ndarray | None = None) -> Batch:
         """The same, but with what the space made of the images, where that is kept; those are never
         moved.

@@ -15,7 +15,8 @@ from medgen.errors import Problem
 from medgen.evaluation import obedience, planes, run_slices, segmentation
 from medgen.evaluation.yardstick import Yardstick, sides_of
 from medgen.ranks import collectives
-from medgen.training import sampling
+from medgen.training import sampling, tiles
+from medgen.training.number_channels import of_whole
 
 if TYPE_CHECKING:
     from medgen.api.interfaces import DiffusionStrategy
@@ -105,7 +106,7 @@ class Evaluating(Callback):
             if number in collectives.local_indices(len(blocks)):
                 mine.append(self._block(run, samples, self.wanted.steps or None))
         spare = torch.zeros(
-            len(blocks[0]), *run.val.read(self._numbers[:1]).image.shape[1:], device=run.device
+            len(blocks[0]), *run.val.whole(self._numbers[:1]).image.shape[1:], device=run.device
         )
         made = collectives.all_gather_rows(torch.stack(mine or [spare]), len(blocks))
         return made.flatten(0, 1)[: self.wanted.samples].cpu()
@@ -129,17 +130,19 @@ class Evaluating(Callback):
                 draw,
                 steps,
                 numbers=batch.numbers,
+                place=of_whole(run.mode, batch.condition),
+                tiles=tiles.of_crops(run.space, run.recipe.data),
             ).float()
 
     def _given(self, run: Run, samples: np.ndarray) -> Batch:
-        """The held-out slices whose masks the samples are given: in an order of the seed's, from
+        """The whole held-out slices whose masks the samples are given: in an order of the seed's, from
         its start again.
         """
         count = len(self._numbers)
         order = torch.randperm(
             count, generator=seeds.stream(run.recipe.run.seed, "evaluation/conditions")
         )
-        return run.val.read(self._numbers[order.numpy()[samples % count]])
+        return run.val.whole(self._numbers[order.numpy()[samples % count]])
 
     def _figures(self, run: Run, images: Tensor) -> dict[str, float]:
         """Measure the samples."""

@@ -49,10 +49,9 @@ class Evaluation(CallbackSettings):
         elif not self._scans(recipe):
             what = f"mode.{recipe.names['mode']} generates masks alone, and features are of scans"
             yield Problem(KEY, what, f"Set {KEY}=false")
-        elif recipe.data.crop != "none" or recipe.data.patch_size:
-            crop = as_toml(recipe.data.crop)
-            key = "data.patch_size" if recipe.data.patch_size else f"data.crop = {crop}"
-            what = f"samples are crops ({key}), and features are of whole heads"
+        elif recipe.data.crop != "none":
+            crop = f"data.crop = {as_toml(recipe.data.crop)}"
+            what = f"samples are crops ({crop}), and features are of whole heads"
             yield Problem(KEY, what, f"Set {KEY}=false")
         if not recipe.training.validate_every:
             what = f"got 0, expected 1 or more, as {KEY} is part of validation"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from conftest import TINY
 from data.cohort import write_cohort
 from faults import ranks
@@ -17,6 +18,7 @@ from medgen.config.recipe import load
 from medgen.errors import RecipeError
 from medgen.evaluation import obedience
 from medgen.run import checkpoint
+from medgen.training import sampling
 
 SHORT = (
     "network.unet.channels=[8,8]",
@@ -162,6 +164,30 @@ def test_several_features_have_a_figure_each(short, medgen, tmp_path):
     result = medgen("train", *short, *MEASURED, *more, "training.steps=3", f"run.dir={tmp_path}/r")
     assert result.code == 0, result.err
     assert [*measured(tmp_path / "r")[3]] == ["kid", "kid/atlas"]
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_a_model_of_crops_is_measured_by_whole_samples(axes, short, medgen, tmp_path, monkeypatch):
+    seen, shown, sample = [], set(), sampling.sample
+
+    def watched(strategy, space, network, condition, *rest, **more):
+        hook = network.register_forward_pre_hook(lambda _, given: shown.add(given[0].shape[1:]))
+        made = sample(strategy, space, network, condition, *rest, **more)
+        hook.remove()
+        seen.append((made.shape, condition.shape))
+        return made
+
+    monkeypatch.setattr(sampling, "sample", watched)
+    crops = ("data.patch_size=8", 'mode.bravo.numbers=["place"]', f"data.dimensions={axes}")
+    result = medgen("train", *short, *MEASURED, *crops, "callbacks.evaluation.count=8",
+                    "training.steps=2", f"run.dir={tmp_path}/r")  # fmt: skip
+    assert result.code == 0, result.err
+    found = measured(tmp_path / "r")
+    assert list(found) == [2]
+    assert all(each.keys() == {"kid", "obedience", "obedience/real"} for each in found.values())
+    assert set(seen) == {(torch.Size((8, 1, *(16,) * axes)),) * 2}
+    # in tiles, as in training: noise, mask and a channel of coordinates for each axis
+    assert shown == {torch.Size((2 + axes, *(8,) * axes))}
 
 
 REFUSED = {
