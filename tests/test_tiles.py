@@ -96,14 +96,15 @@ class Blur(nn.Module):
         return self.layers(x) * scale
 
 
-def made(strategy, network, size, tiles, steps=3, count=2):
+def made(strategy, network, size, tiles, steps=3, count=2, guidance=0.0):
     torch.manual_seed(0)
     space = Pixel().build(MODE, CPU)
     condition = torch.ones(count, 1, *size)
     condition[:, :, 4:9] = -1
     streams = [torch.Generator().manual_seed(number) for number in range(count)]
     draw = sampling.noise(streams, (1, *size), CPU)
-    return sampling.sample(strategy.build(), space, network, condition, draw, steps, tiles=tiles)
+    given = (strategy.build(), space, network, condition, draw, steps)
+    return sampling.sample(*given, tiles=tiles, guidance=guidance)
 
 
 STRATEGIES = pytest.mark.parametrize("strategy", [Rflow(), Rflow(sampler="heun"), Ddpm()])
@@ -118,6 +119,16 @@ def test_a_network_that_sees_little_samples_in_tiles_as_of_the_whole(strategy, s
         made(strategy, network, size, Tiles(edges, 8)), whole, atol=1e-5, rtol=0
     )
     assert (made(strategy, network, size, Tiles(edges, 0)) - whole).abs().max() > 1e-3
+
+
+@STRATEGIES
+@pytest.mark.parametrize("size", [(48, 24), (32, 16, 16)])
+def test_guidance_by_the_mask_is_that_of_the_whole_in_tiles_too(strategy, size):
+    network, tiles = Blur(1, len(size)), Tiles((16,) * len(size), 8)
+    whole = made(strategy, network, size, None, guidance=2.0)
+    tiled = made(strategy, network, size, tiles, guidance=2.0)
+    torch.testing.assert_close(tiled, whole, atol=2e-5, rtol=0)
+    assert (tiled - made(strategy, network, size, tiles)).abs().max() > 1e-3
 
 
 @STRATEGIES
