@@ -29,7 +29,9 @@ def everything(store: SliceStore) -> bytes:
     return store.read(np.arange(len(store)), store.channels).tobytes()
 
 
-def fill(scans: Path, cache: Path, log: Path, start: Any, answer: Path, stop_at: int = 0) -> None:
+def fill(
+    settings: DataSettings, cache: Path, log: Path, start: Any, answer: Path, stop_at: int = 0
+) -> None:
     """In a process of its own, which writes what it has to say to a file: make the store and say what is in it.
 
     answer: the file for that. stop_at: at which patient, from 1, to wait to be killed, which `answer` then says.
@@ -46,7 +48,7 @@ def fill(scans: Path, cache: Path, log: Path, start: Any, answer: Path, stop_at:
 
     store_building._make = making
     start.wait()
-    answer.write_bytes(everything(opened(wanted(scans), cache)))
+    answer.write_bytes(everything(opened(settings, cache)))
 
 
 def blocked(_: Any) -> None:

@@ -45,6 +45,12 @@ def stores(cache: Path) -> list[Path]:
     )
 
 
+@pytest.fixture(params=[2, pytest.param(3, marks=pytest.mark.slow)], ids=["slices", "volumes"])
+def settings(request, scans) -> DataSettings:
+    """Of a store of slices, and of one of volumes."""
+    return wanted(scans, dimensions=request.param)
+
+
 # Many processes, one cache
 
 
@@ -57,17 +63,17 @@ def processes() -> BaseContext:
 
 
 @pytest.mark.row("C1")
-def test_eight_processes_fill_one_cache_and_one_is_killed(scans, cache, tmp_path, processes):
+def test_eight_processes_fill_one_cache_and_one_is_killed(settings, cache, tmp_path, processes):
     """All that live read the same bytes, as alone, from one store; the killed one leaves no part of a store."""
-    expected = everything(opened(wanted(scans), tmp_path / "alone"))
+    expected = everything(opened(settings, tmp_path / "alone"))
     start, log, answers = (
         processes.Event(),
         tmp_path / "log",
         [tmp_path / f"answer-{number}" for number in range(8)],
     )
-    killed = processes.Process(target=fill, args=(scans, cache, log, start, answers[0], 3))
+    killed = processes.Process(target=fill, args=(settings, cache, log, start, answers[0], 3))
     others = [
-        processes.Process(target=fill, args=(scans, cache, log, start, each))
+        processes.Process(target=fill, args=(settings, cache, log, start, each))
         for each in answers[1:]
     ]
     for process in (killed, *others):
@@ -86,9 +92,9 @@ def test_eight_processes_fill_one_cache_and_one_is_killed(scans, cache, tmp_path
 
 
 @pytest.mark.row("C1")
-def test_eight_processes_find_one_damaged_store(scans, cache, tmp_path, processes):
+def test_eight_processes_find_one_damaged_store(settings, cache, tmp_path, processes):
     """Whoever comes first makes it again; nobody fails, and nobody reads the damaged one."""
-    expected = everything(opened(wanted(scans), cache))
+    expected = everything(opened(settings, cache))
     (store,) = stores(cache)
     flip(store / "0", 12345)
     start, log, answers = (
@@ -97,7 +103,7 @@ def test_eight_processes_find_one_damaged_store(scans, cache, tmp_path, processe
         [tmp_path / f"answer-{number}" for number in range(8)],
     )
     others = [
-        processes.Process(target=fill, args=(scans, cache, log, start, each)) for each in answers
+        processes.Process(target=fill, args=(settings, cache, log, start, each)) for each in answers
     ]
     for process in others:
         process.start()
@@ -106,10 +112,7 @@ def test_eight_processes_find_one_damaged_store(scans, cache, tmp_path, processe
         process.join(HANG)
     assert [process.exitcode for process in others] == [0] * 8
     assert {each.read_bytes() for each in answers} == {expected}
-    assert (
-        "the slice store is damaged (0 has another checksum than when it was written)"
-        in log.read_text()
-    )
+    assert " store is damaged (0 has another checksum than when it was written)" in log.read_text()
 
 
 def flip(path: Path, bit: int) -> None:
@@ -120,15 +123,15 @@ def flip(path: Path, bit: int) -> None:
 
 @pytest.mark.parametrize("bits", [30, pytest.param(150, marks=pytest.mark.slow)])
 @pytest.mark.row("C1")
-def test_no_flipped_bit_and_no_cut_in_a_store_is_read(bits, scans, cache, capsys):
+def test_no_flipped_bit_and_no_cut_in_a_store_is_read(bits, settings, cache, capsys):
     """A bit changed anywhere in a store, or a part of a file missing: it is made again, once, with a warning."""
-    expected = everything(opened(wanted(scans), cache))
+    expected = everything(opened(settings, cache))
     random, made = np.random.default_rng(0), []
     build = store_module.build
     (store,) = stores(cache)
     files = {path.name: path.read_bytes() for path in store.iterdir()}
 
-    def restore(sources, settings, folder, progress):
+    def restore(sources, wanted, folder, progress):
         """Stands for making it again: the same bytes at once."""
         made.append(folder)
         folder.mkdir()
@@ -140,11 +143,11 @@ def test_no_flipped_bit_and_no_cut_in_a_store_is_read(bits, scans, cache, capsys
         for name in [*files] * 3 + ["index.npz"] * bits:
             made.clear()
             flip(store / name, int(random.integers(len(files[name]) * 8)))
-            assert everything(opened(wanted(scans), cache)) == expected
+            assert everything(opened(settings, cache)) == expected
             assert len(made) == ("damaged" in capsys.readouterr().err) <= 1
         for name, data in files.items():
             (store / name).write_bytes(data[: random.integers(len(data))])
-            assert everything(opened(wanted(scans), cache)) == expected
+            assert everything(opened(settings, cache)) == expected
             assert "damaged" in capsys.readouterr().err
     finally:
         store_module.build = build
@@ -289,15 +292,18 @@ def test_a_scan_that_changed_is_never_read_from_the_cache(scans, cache, monkeypa
     assert len(stores(cache)) == 2
 
 
+MADE = {2: (48, [-0.950195, 0.137939, -0.987793]), 3: (6, [-0.967773, 0.104797, -0.992188])}
+"""By axes, how many samples a store has, the mean and spread of their images, and the mean of their masks."""
+
+
+@pytest.mark.parametrize("axes", MADE)
 @pytest.mark.row("C2")
-def test_what_a_slice_is_changes_only_with_the_format(scans, cache):
-    """If this fails, slices are made otherwise than before: raise `store.FORMAT`, then set these numbers anew."""
-    store = opened(wanted(scans), cache)
+def test_what_a_sample_is_changes_only_with_the_format(axes, scans, cache):
+    """If this fails, they are made otherwise than before: raise `store.FORMAT`, then set these numbers anew."""
+    store = opened(wanted(scans, dimensions=axes), cache)
     bravo, seg = (store.read(np.arange(len(store)), (channel,)) for channel in ("bravo", "seg"))
-    assert (store_module.FORMAT, len(store)) == (4, 48)
-    assert [bravo.mean(), bravo.std(), seg.mean()] == pytest.approx(
-        [-0.950195, 0.137939, -0.987793], abs=1e-5
-    )
+    assert (store_module.FORMAT, len(store)) == (4, MADE[axes][0])
+    assert [bravo.mean(), bravo.std(), seg.mean()] == pytest.approx(MADE[axes][1], abs=1e-5)
 
 
 # Unreadable for now

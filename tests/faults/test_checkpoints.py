@@ -42,7 +42,6 @@ def common(tiny):
 EVERY = (
     "training.steps=12",
     "training.epoch_steps=5",
-    "training.accumulate=2",
     "callbacks.checkpoints.every_steps=2",
 )
 

@@ -32,9 +32,12 @@ def server(tmp_path_factory):
     return Server(tmp_path_factory.mktemp("logs"))
 
 
-@pytest.fixture
-def common(tiny, medgen, tmp_path):
-    given = ("bravo_rflow", *tiny, *SHORT)
+@pytest.fixture(
+    params=["bravo_rflow", pytest.param("bravo_rflow_3d", marks=pytest.mark.slow)],
+    ids=["slices", "volumes"],
+)
+def common(request, tiny, medgen, tmp_path):
+    given = (request.param, *tiny, *SHORT)
     assert medgen("data", "prepare", *given).code == 0  # else a first rank tells of that
     return ("train", *given, f"run.dir={tmp_path}/r")
 

@@ -38,6 +38,26 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Server:
     return Server(tmp_path_factory.mktemp("logs"))
 
 
+@pytest.fixture(
+    scope="module",
+    params=["slices", pytest.param("volumes", marks=pytest.mark.slow)],
+)
+def trained(
+    request: pytest.FixtureRequest,
+    trained: Path,
+    train: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A folder with `seg` and `bravo`: of slices, or of crops of volumes, so that pairs are made in tiles."""
+    if request.param == "slices":
+        return trained
+    folder = tmp_path_factory.mktemp("volumes")
+    given = ("data.patch_size=8", "data.lesion_patches=0.5", "training.steps=4", *SMALL)
+    for mode, more in (("seg", ()), ("bravo", ('mode.bravo.numbers=["place"]',))):
+        train(folder / mode, f"{mode}_rflow_3d", (*given, *more))
+    return folder
+
+
 def command(trained: Path, out: Path, count: int = COUNT, *more: object) -> list[str]:
     """Of a folder with a mask model and an image model, or of a joint model's run."""
     models: tuple[object, ...] = ("--image-model", trained)

@@ -419,6 +419,21 @@ def test_init_from_prefers_averaged_weights_and_keys_never_carry_a_wrapper(
 
 
 @pytest.mark.row("R7")
+def test_weights_of_volumes_start_a_run_of_volumes_and_none_of_slices(short, medgen, tmp_path):
+    common = (*short, "training.steps=1", f"training.init_from={tmp_path}/old/latest.pt")
+    old = (*short, "training.steps=1", f"run.dir={tmp_path}/old")
+    assert medgen("train", "bravo_rflow_3d", *old).code == 0
+    still = ("training.learning_rate=1e-30", f"run.dir={tmp_path}/new")
+    result = medgen("train", "bravo_rflow_3d", *common, *still)
+    assert result.code == 0, result.err
+    one, other = (checkpoint.load(tmp_path / name / "latest.pt") for name in ("old", "new"))
+    for weights in (other["network"], other["averaged"]):
+        assert all(torch.allclose(weights[name], each) for name, each in one["averaged"].items())
+    result = medgen("train", "bravo_rflow", *common, f"run.dir={tmp_path}/slices")
+    assert (result.code, " tensors would stay as they are" in result.err) == (4, True), result.err
+
+
+@pytest.mark.row("R7")
 def test_weights_that_would_leave_some_at_random_are_refused_with_the_count(
     trained, medgen, short, tmp_path
 ):

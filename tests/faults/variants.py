@@ -90,6 +90,7 @@ VARIANTS = {
         "space.latent.factor=2",
         "data.image_size=32",
         'mode.bravo.numbers=["position"]',
+        "training.accumulate=2",
     ),
 }
 """What each recipe is given. To try another kind of training, add a line."""
