@@ -15,6 +15,7 @@ from medgen.evaluation import pair_files
 from medgen.generation import pair_writer as work
 from medgen.generation import workers
 from medgen.generation.indices import Indices, wanted
+from medgen.generation.pair_format import PairFormat
 from medgen.generation.pair_writer import Outcome
 from medgen.system import streams
 from medgen.system.console import say
@@ -83,7 +84,8 @@ def _make(asked: Asked, indices: Sequence[int], command: str) -> None:
             )
         generator = make(steps)
         with workers.progress(len(indices)) as advance:
-            work.generate(generator, indices, asked.output_dir, stop, advance)
+            form = PairFormat.of(generator, asked.like)
+            work.generate(generator, indices, asked.output_dir, stop, advance, form)
 
 
 def _audit(

@@ -74,6 +74,12 @@ from medgen.cli.options import FOLDER
     " default: that of the model's recipe.",
 )
 @click.option(
+    "--like",
+    type=FOLDER,
+    metavar="SCAN",
+    help="Write volumes with the voxels, orientation and place of this scan, around its head; default: as the model's.",
+)
+@click.option(
     "--audit/--no-audit", default=True, show_default=True, help="Look for copies of training data."
 )
 @click.option(

@@ -101,6 +101,7 @@ class Asked(NamedTuple):
     inside: str
     position: tuple[float, float]
     guidance: float | None
+    like: Path | None
     audit: bool
     audit_against: str | None
     obedience: bool

@@ -12,6 +12,7 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 
 from medgen.data.grid import Grid
+from medgen.data.store.scan_grid import Origin
 from medgen.errors import DataError, Problem
 
 ADVICE = "Give the folder that `medgen generate` wrote"
@@ -21,7 +22,7 @@ EQUAL = 1e-3
 
 class SliceFile(NamedTuple):
     """A stored slice `[h, w]` or volume `[x, y, z]`. values: float32, 0 to WHITE, or 0 and 1 of a
-    mask.
+    mask, or its labels. A volume on the grid of a scan is brought back to that of the model.
     """
 
     values: np.ndarray[Any, np.dtype[Any]]
@@ -44,6 +45,11 @@ def read(path: Path) -> SliceFile:
         raise DataError(
             Problem(path, f"cannot be read ({str(error).splitlines()[0]})", "Make it again")
         ) from None
+    if origin := Origin.of(image.header):
+        values = origin.back(
+            np.asarray(nib.as_closest_canonical(image).dataobj), data.dtype == np.uint8
+        )
+        return SliceFile(values, data.dtype == np.uint8, origin.model)
     flat = [number for number, count in enumerate(data.shape) if count == 1]
     if data.ndim != 3 or len(flat) > 1:
         raise DataError(

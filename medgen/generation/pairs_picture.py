@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from medgen import pictures
-from medgen.data.store.nifti_writer import read_slice
+from medgen.data.store.nifti_writer import WHITE
+from medgen.evaluation import slice_file
 from medgen.generation.manifest import Manifest, name_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -35,8 +36,8 @@ def picture(
 
 
 def _tiles(folder: Path, images: Sequence[str], masks: Sequence[str]) -> list[Array]:
-    shown = [read_slice(folder / f"{name}.nii.gz") for name in images]
-    marks = [read_slice(folder / f"{name}.nii.gz", is_mask=True) for name in masks]
+    shown = [slice_file.read(folder / f"{name}.nii.gz").values * 2 / WHITE - 1 for name in images]
+    marks = [slice_file.read(folder / f"{name}.nii.gz").values * 2 - 1 for name in masks]
     lesion = np.max(marks, axis=0) if marks else None
     tiles = [tile for image in shown for tile in pictures.tiles(image, shown=lesion)]
     return tiles + (pictures.tiles(shown[-1] if shown else None, marks) if marks else [])

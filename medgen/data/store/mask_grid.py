@@ -47,14 +47,18 @@ def is_absurd(shape: Sequence[int], spacing: Sequence[float], grid: Grid) -> boo
 
 
 def place(
-    masks: Array, spacing: Sequence[float], grid: Grid, middle: Sequence[float] | None = None
+    masks: Array,
+    spacing: Sequence[float],
+    grid: Grid,
+    middle: Sequence[float] | None = None,
+    least: int = 0,
 ) -> Placed:
     """Bring masks of a slice or volume, bool `[mask, *size]` with pixels of `spacing` mm, to a grid.
 
     middle: where the grid's middle lies, pixels from the slice's first edges; the slice's own
     middle if None. Each lesion becomes the pixels that it covers most, as in the slice store, but
-    none if it is too small. Masks that overlap, exclude or contain one another go on doing so: what
-    is placed are the combinations of them, as labels.
+    none if it is too small, or as many as `least`. Masks that overlap, exclude or contain one
+    another go on doing so: what is placed are the combinations of them, as labels.
     """
     sides = masks.shape[1:]
     middle = [count / 2 for count in sides] if middle is None else middle
@@ -70,7 +74,9 @@ def place(
 
     def covered(part: Array, window: Window) -> tuple[Cover, int] | None:
         own = cover(part, [each[:, side] for each, side in zip(along, window, strict=True)])
-        return own and (own, count_pixels(np.count_nonzero(part), ratio))
+        if own is None:
+            return None
+        return own, max(least, count_pixels(np.count_nonzero(part), ratio))
 
     return Placed(
         lay(masks, grid.shape, covered), _beyond(np.asarray(masks.any(0)), spacing, grid, middle)

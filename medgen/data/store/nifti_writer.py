@@ -23,24 +23,36 @@ MARK = b"synthetic"
 
 def write_slice(path: Path, values: np.ndarray[Any, Any], is_mask: bool, grid: Grid) -> None:
     """Write a volume `[x, y, z]` in [-1, 1], or a slice `[x, y]` as a volume of one slice, RAS;
-    masks as 0/1. Same values, same bytes.
+    masks as 0/1, or as the labels that uint8 values are. Same values, same bytes.
     """
-    data = (
-        (values > 0).astype(np.uint8)
-        if is_mask
-        else np.rint((values + 1) * WHITE / 2).astype(np.int16)
-    )
+    labels = values if values.dtype == np.uint8 else (values > 0).astype(np.uint8)
+    data = labels if is_mask else encoded(values)
     volume = grid.as_volume()
-    image = nib.Nifti1Image(data.reshape(volume.shape), volume.affine)
+    write_volume(path, data.reshape(volume.shape), volume.affine)
+
+
+def write_volume(
+    path: Path, data: np.ndarray[Any, Any], affine: np.ndarray[Any, Any], note: bytes = b""
+) -> None:
+    """Write a volume as it is, int16 of `encoded` or uint8 of a mask. note: a comment, kept as an
+    extension of the header.
+    """
+    image = nib.Nifti1Image(data, affine)
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = MARK
+    if note:
+        image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", note))
     path.write_bytes(packed(image.to_bytes()))
+
+
+def encoded(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return int16 from 0 to `WHITE` of an image in [-1, 1]."""
+    return np.asarray(np.rint((values + 1) * WHITE / 2).astype(np.int16))
 
 
 def as_written(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return what `read_slice` gives of an image that `write_slice` wrote, float32 in [-1, 1]."""
-    stored = np.rint((values + 1) * WHITE / 2).astype(np.int16)
-    return np.asarray(stored.astype(np.float32) * 2 / WHITE - 1)
+    return np.asarray(encoded(values).astype(np.float32) * 2 / WHITE - 1)
 
 
 def is_written(header: nib.Nifti1Header, stored: np.ndarray[Any, Any]) -> bool:
