@@ -11,6 +11,7 @@ import torch
 from medgen.data.grid import Grid
 from medgen.errors import RecipeError
 from medgen.generation import pair_writer
+from medgen.generation.masks import surest
 
 
 def blob(*pixels, size=16):
@@ -118,6 +119,32 @@ def test_a_lesion_too_small_for_the_images_is_an_empty_mask(trained, monkeypatch
     models.draw(monkeypatch, blob((8, 8)))
     masks = pair_writer.ModelMasks(seg, 0, 2, 1.0, 1, scaled(image, 3)).block(range(2))
     assert masks.faults == [["empty"], ["empty"]]
+
+
+def drawn(*blobs, size=16):
+    """What a model draws: a value in each blob, -1 elsewhere, some noise everywhere."""
+    noise = torch.rand(1, size, size, generator=torch.Generator().manual_seed(0))
+    values = noise * 0.2 - 1
+    for pixels, value in blobs:
+        values[0][pixels] += value + 1
+    return values.clamp(-1, 1)
+
+
+def test_a_mask_has_the_size_that_its_model_was_given():
+    faint, wide = blob((slice(2, 5), slice(2, 5))), blob((slice(7, 14), slice(7, 14)))
+    values = drawn((faint, -0.2), (wide, 1.0))
+    both = surest(values, 58)[0] > 0
+    assert torch.equal(both, faint | wide)  # above 0 is the wide one alone
+    fewer = surest(values, 25)[0] > 0
+    assert fewer.sum() == 25
+    assert not (fewer & ~wide).any()
+    assert fewer[8:13, 8:13].all()  # the middle of it: outlines shrink, they do not fray
+
+
+def test_a_mask_is_not_filled_with_background():
+    faint = blob((slice(2, 5), slice(2, 5)))
+    assert torch.equal(surest(drawn((faint, 0.3)), 100)[0] > 0, faint)
+    assert not (surest(drawn(), 100) > 0).any()
 
 
 def test_masks_along_another_axis_are_refused(trained, medgen, tmp_path):

@@ -4,11 +4,14 @@ on the grid of the images.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
+from scipy.ndimage import uniform_filter
 from torch import Tensor
 
 from medgen import seeds
@@ -21,6 +24,9 @@ from medgen.generation.combination import (
 )
 from medgen.generation.model import Model, draw_samples
 from medgen.generation.numbers import EVERYWHERE, Range, Row, Table, restricted
+
+FAINT = -0.5
+"""What a model of masks gives for a point that may be of a lesion, at least; background is -1."""
 
 
 class Masks(NamedTuple):
@@ -174,7 +180,14 @@ class ModelMasks(DrawnMasks):
         return Masks(torch.stack(values), faults)
 
     def _attempt(self, indices: Sequence[int], attempt: int) -> Tensor:
-        return _cut(self._samples(indices, attempt))
+        """Draw masks on the model's own grid, of the size that the model was given, if it was."""
+        drawn = self._samples(indices, attempt)
+        rows = self._numbers(indices, [attempt] * len(indices))
+        if not rows or "lesion_size" not in rows[0]:
+            return _cut(drawn)
+        cell = math.prod(self.model.grid.spacing)
+        sizes = [max(1, round(row["lesion_size"] / cell)) for row in rows]
+        return torch.stack([surest(*each) for each in zip(drawn, sizes, strict=True)])
 
 
 class JointMasks(DrawnMasks):
@@ -208,6 +221,21 @@ class JointMasks(DrawnMasks):
         images = images if wanted is None else images[list(wanted)]
         values = _cut(images[:, self._own])
         return Masks(values, [[self.fault(each)] for each in values], images=images)
+
+
+def surest(drawn: Tensor, count: int) -> Tensor:
+    """Set the `count` points of what a model of masks gives, `[mask, *space]` in [-1, 1], that are
+    marked most clearly to +1, the others to -1.
+
+    A model of few steps draws small lesions too faintly to be above 0, and large ones too wide. The
+    neighbours of a point count as much as the point itself, so that outlines are smooth.
+    """
+    values = drawn.double().numpy()
+    clear = values + [uniform_filter(each, 3, mode="nearest") for each in values]
+    chosen = np.zeros(clear.size, bool)
+    chosen[np.argsort(-clear, axis=None, kind="stable")[:count]] = True
+    marked = chosen.reshape(clear.shape) & (values > FAINT)
+    return torch.where(torch.from_numpy(marked), 1.0, -1.0)
 
 
 def _cut(drawn: Tensor) -> Tensor:
