@@ -12,8 +12,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 from conftest import TINY
+from data.test_volumes import COMBINATIONS, written
 from faults.variants import SMALL
-from insertion.made_up import SPACING, write_heads
+from insertion.made_up import SPACING, head, write_heads
 from PIL import Image
 
 from medgen.data.grid import Grid
@@ -76,6 +77,50 @@ def test_all_but_the_region_of_new_lesions_is_the_host_bit_for_bit(medgen, patie
         assert before[~region].tobytes() == after[~region].tobytes()
         assert (before[shown] != after[shown]).any()
         assert (flair.affine == host.affine).all()
+
+
+PLACES = {
+    "folders": ("{id}/flair.nii.gz", "{id}/seg.nii.gz"),
+    "modalities": ("flair/{id}.nii.gz", "seg/{id}.nii.gz"),
+    "nnunet": ("imagesTr/{id}_0000.nii.gz", "labelsTr/{id}.nii.gz"),
+}
+"""By layout, where a patient's scan and mask are."""
+
+
+@pytest.mark.parametrize("layout", PLACES)
+def test_hosts_of_any_orientation_obliqueness_and_spacing_keep_their_voxels(
+    layout, medgen, run, tmp_path
+):
+    """The twelve combinations of the geometry of volumes, four in each layout."""
+    root, hosts = tmp_path / "hosts", [each[:3] for each in COMBINATIONS if each[3] == layout]
+    for number, (orientation, turn, spacing) in enumerate(hosts):
+        values, mask = head(number)
+        for place, data in zip(PLACES[layout], (values.astype(np.int16), mask), strict=True):
+            path = root / place.format(id=f"P{number:03d}")
+            written(path, data.astype(np.int16), orientation, turn, spacing + 2)
+    if layout == "nnunet":
+        about = {"channel_names": {"0": "flair"}, "labels": {"background": 0, "seg": 1}}
+        (root / "dataset.json").write_text(json.dumps(about))
+    result = medgen(*command(root, run, tmp_path / "out", "--num-images", 4))
+    assert result.code == 0, result.err
+    lines = (tmp_path / "out/manifest.jsonl").read_text().splitlines()[1:]
+    assert {json.loads(line)["host"]["id"] for line in lines} == {f"P{n:03d}" for n in range(4)}
+    for line in map(json.loads, lines):
+        made = tmp_path / "out/train" / line["id"]
+        flair, seg, new = (nib.load(made / f"{n}.nii.gz") for n in ("flair", "seg", "seg_new"))
+        host, mask = (nib.load(root / each.format(id=line["host"]["id"])) for each in PLACES[layout])  # fmt: skip
+        orientation, _, spacing = hosts[int(line["host"]["id"][1:])]
+        for each in (flair, seg, new):
+            assert nib.aff2axcodes(each.affine) == tuple(orientation)
+            assert np.array_equal(each.affine, host.affine)
+            assert each.header.get_zooms() == pytest.approx((spacing + 2,) * 3)
+        shown = np.asarray(new.dataobj) > 0
+        assert shown.any()
+        assert np.array_equal(np.asarray(seg.dataobj) > 0, shown | (np.asarray(mask.dataobj) > 0))
+        before, after = (np.asarray(each.dataobj) for each in (host, flair))
+        region = grown(shown, (spacing + 2,) * 3, 4.0)
+        assert before[~region].tobytes() == after[~region].tobytes()
+        assert (before[shown] != after[shown]).any()
 
 
 def test_an_output_is_the_same_whatever_else_is_made_and_after_a_stop(
