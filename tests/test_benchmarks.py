@@ -12,6 +12,7 @@ from medgen.system import console
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 ROWS = {
     "step": ["step: medgen / bare", "step: bare / bare (A/A)"],
+    "volumes": ["volumes: medgen / bare", "volumes: bare / bare (A/A)"],
     "peers": ["step: MONAI default / medgen", "step: MONAI bf16 / medgen"],
     "data": [
         "data: MONAI CacheDataset, volumes / medgen",

@@ -67,6 +67,17 @@ def step(folder: Path, options: argparse.Namespace) -> Part:
     )
 
 
+def volumes(folder: Path, options: argparse.Namespace) -> Part:
+    """The step of volumes, a quarter of the size a side, with a narrower network as they take longer."""
+    given = {"size": max(16, options.size // 4), "batch": 2}
+    given |= {} if options.quick else {"channels": "32,64,64"}
+    sized = argparse.Namespace(**{**vars(options), **given})
+    rows = bench_step.measure(folder, sized, axes=3)
+    goals = {"medgen / bare": Goal("most", 1.02)}
+    note = f"volumes: {sized.size} px a side, unet ({sized.channels}), batch {sized.batch}"
+    return Part([Row(f"volumes: {name}", each, goals.get(name)) for name, each in rows.items()], [note])  # fmt: skip
+
+
 def peers(folder: Path, options: argparse.Namespace) -> Part:
     ours, trainer = bench_step.medgen_step(folder, options)
     note = f"peers' step: parameters: medgen {bench_peers.parameters(trainer.run.network)}"
@@ -224,7 +235,7 @@ def saving(folder: Path, options: argparse.Namespace) -> Part:
 
 PARTS = {
     each.__name__: each
-    for each in (step, peers, data, crops, sampling, latent, ranks, startup, saving)
+    for each in (step, volumes, peers, data, crops, sampling, latent, ranks, startup, saving)
 }
 
 

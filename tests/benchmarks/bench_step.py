@@ -1,7 +1,8 @@
 """medgen's whole training step (data, draws, losses, averaging, logging) over the bare step of the same network.
 
 Both run in this process with the same network, optimizer and precision, a block of steps in turn; an A/A row of the
-bare step against itself shows the noise. `python tests/benchmarks/bench_step.py [--pairs 30] [--channels 128,256,256]`
+bare step against itself shows the noise.
+`python tests/benchmarks/bench_step.py [--pairs 30] [--channels 128,256,256] [--axes 3]`
 """
 
 from __future__ import annotations
@@ -64,13 +65,13 @@ def bare_step(trainer: Trainer, options: argparse.Namespace) -> Callable[[], Non
     run = trainer.run
     network = copy.deepcopy(run.network)
     optimizer = torch.optim.AdamW(network.parameters(), 1e-4, fused=True)
-    side, batch, device = options.size, options.batch, run.device
-    condition = -torch.ones(batch, 1, side, side, device=device)
-    x0, noise = torch.randn(2, batch, 1, side, side, device=device)
+    shape, batch, device = run.recipe.data.shape, options.batch, run.device
+    condition = -torch.ones(batch, 1, *shape, device=device)
+    x0, noise = torch.randn(2, batch, 1, *shape, device=device)
     t = torch.rand(batch, device=device)
 
     def step() -> None:
-        weight = t.view(-1, 1, 1, 1)
+        weight = t.view(-1, *(1,) * (x0.ndim - 1))
         with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16"):
             output = network(
                 torch.cat([(1 - weight) * x0 + weight * noise, condition], 1), t * 1000
@@ -113,10 +114,10 @@ def interval(ratios: list[float]) -> tuple[float, float, float]:
     return statistics.median(ordered), ordered[low], ordered[high]
 
 
-def measure(folder: Path, options: argparse.Namespace) -> dict[str, list[float]]:
+def measure(folder: Path, options: argparse.Namespace, axes: int = 2) -> dict[str, list[float]]:
     """Ratios by name."""
     cuda = torch.cuda.is_available()
-    ours, trainer = medgen_step(folder, options)
+    ours, trainer = medgen_step(folder, options, f"data.dimensions={axes}")
     bare, again = bare_step(trainer, options), bare_step(trainer, options)
     for step in (ours, bare, again):
         seconds(step, 3, cuda)
@@ -136,9 +137,10 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--channels", default="128,256,256")
     parser.add_argument("--precision", default="bf16")
+    parser.add_argument("--axes", type=int, default=2, choices=(2, 3), help="of the samples")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        rows = measure(Path(folder), options)
+        rows = measure(Path(folder), options, options.axes)
     table = Table("ratio", "median", "95 % interval", "pairs")
     for name, ratios in rows.items():
         median, low, high = interval(ratios)
@@ -146,7 +148,8 @@ def main() -> None:
     console = Console(width=100)
     console.print(table)
     console.print(
-        f"unet ({options.channels}), {options.size} px, batch {options.batch}, {options.precision}"
+        f"unet ({options.channels}), {options.size} px, {options.axes} axes, batch {options.batch},"
+        f" {options.precision}"
     )
 
 
