@@ -47,17 +47,19 @@ class RflowStrategy(Diffusion):
         t, divisor = self._at(draws.t, x0.ndim)
         xt = (1 - t) * x0 + t * noise
         # with x0, the target is divided as the prediction is, else a perfect x0 would have a loss below t_min
-        target = x0 - noise if self.prediction == "velocity" else t / divisor * (x0 - noise)
+        target = t / divisor * (x0 - noise) if self.prediction == "x0" else x0 - noise
         snr = ((1 - t) / t.clamp(min=1e-6)) ** 2  # finite at t = 0 too
         return Noisy(xt, draws.t, target, x0, snr.flatten(), (divisor**2).flatten())
 
     def read(self, output: Tensor, xt: Tensor, t: Tensor) -> Prediction:
-        """Return the velocity and x0 = xt + t velocity, from whichever of the two is predicted."""
+        """Return the velocity and x0 = xt + t velocity, from what is predicted."""
         output, xt = output.float(), xt.float()
-        _, divisor = self._at(t, xt.ndim)
-        if self.prediction == "velocity":
-            return Prediction(output, xt + divisor * output)
-        return Prediction((output - xt) / divisor, output)
+        t, divisor = self._at(t, xt.ndim)
+        if self.prediction == "x0":
+            return Prediction((output - xt) / divisor, output)
+        if self.prediction == "preconditioned":
+            output = _velocity(output, xt, t)
+        return Prediction(output, xt + t * output)
 
     def sample(self, predict: Predict, noise: Tensor, steps: int, draw: DrawNoise) -> Tensor:
         """Turn noise into x0 in `steps` steps; adds no further noise."""
@@ -72,7 +74,7 @@ class RflowStrategy(Diffusion):
     def _at(self, t: Tensor, ndim: int) -> tuple[Tensor, Tensor]:
         """Return t in 0..1, and dx0/dvelocity, t except below `t_min`; each `[batch, 1, ...]`."""
         t = (t.float() / TIME_SCALE).view(-1, *(1,) * (ndim - 1))
-        return t, t if self.prediction == "velocity" else t.clamp(min=self.t_min)
+        return t, t.clamp(min=self.t_min) if self.prediction == "x0" else t
 
     def _times(self, generator: torch.Generator, batch_size: int) -> Tensor:
         """Draw times `[batch]` in 0..1."""
@@ -84,3 +86,13 @@ class RflowStrategy(Diffusion):
         if chosen.time == "shifted":  # Esser et al. 2024, eq. 23, shift = sqrt(m/n)
             t = chosen.shift * t / (1 + (chosen.shift - 1) * t)
         return t
+
+
+def _velocity(output: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+    """Return (x0 - xt)/t of a preconditioned output, finite for all t in 0..1.
+
+    x0 = c_skip xt + c_out output (Karras et al. 2022, eq. 7), where c_skip xt is the best linear
+    estimate of an x0 of variance 1 and c_out its error: (1 - t)/v and t/sqrt(v), v the variance of xt.
+    """
+    v = (1 - t) ** 2 + t**2
+    return (1 - 2 * t) / v * xt + output / v.sqrt()

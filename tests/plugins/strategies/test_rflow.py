@@ -11,7 +11,7 @@ from torch import Tensor
 
 from medgen.api.values import Draws
 
-OUTPUTS = ["velocity", "x0"]
+OUTPUTS = ["velocity", "x0", "preconditioned"]
 
 
 def samples(t: list[float]) -> tuple[Tensor, Draws]:
@@ -19,6 +19,13 @@ def samples(t: list[float]) -> tuple[Tensor, Draws]:
     generator = torch.Generator().manual_seed(0)
     x0, noise = torch.randn(2, len(t), 2, 4, 4, generator=generator)
     return x0 * 0.3, Draws(torch.tensor(t, dtype=torch.float32), noise)
+
+
+def exact(prediction: str, x0: Tensor, draws: Draws) -> Tensor:
+    """What a network puts out that knows x0."""
+    t = draws.t.view(-1, 1, 1, 1) / 1000
+    rest = (t * x0 - (1 - t) * draws.noise) / ((1 - t) ** 2 + t**2).sqrt()
+    return {"x0": x0, "velocity": x0 - draws.noise, "preconditioned": rest}[prediction]
 
 
 def test_forward_process() -> None:
@@ -52,13 +59,26 @@ def test_x0_has_the_velocity_as_its_target_too() -> None:
 
 @pytest.mark.parametrize("prediction", OUTPUTS)
 def test_an_exact_output_is_read_exactly(prediction: Any) -> None:
-    """A network that puts out the exact velocity, or x0, has the exact target and x0, so no loss, at any time."""
+    """A network whose output is exact has the exact target and x0, so no loss, at any time."""
     strategy = Rflow(prediction=prediction).build()
     x0, draws = samples([0, 1, 20, 250, 500, 999, 1000])
     noisy = strategy.corrupt(x0, draws)
-    read = strategy.read(x0 if prediction == "x0" else noisy.target, noisy.x, noisy.t)
+    read = strategy.read(exact(prediction, x0, draws), noisy.x, noisy.t)
     assert torch.allclose(read.target, noisy.target, atol=1e-5)
     assert torch.allclose(read.x0, x0, atol=1e-5)
+
+
+def test_a_preconditioned_network_begins_at_the_best_linear_estimate() -> None:
+    """An output of 0 is the linear estimate of an x0 of variance 1, which no other factor of xt betters."""
+    strategy = Rflow(prediction="preconditioned").build()
+    generator = torch.Generator().manual_seed(0)
+    x0, noise = torch.randn(2, 1, 4, 64, 64, generator=generator)
+    for t in (20.0, 300.0, 500.0, 900.0):
+        noisy = strategy.corrupt(x0, Draws(torch.tensor([t]), noise))
+        estimate = strategy.read(torch.zeros_like(x0), noisy.x, noisy.t).x0
+        best = (noisy.x * x0).sum() / noisy.x.square().sum() * noisy.x
+        assert torch.allclose(estimate, best, atol=0.1)
+        assert (estimate - x0).square().mean() <= 1.01 * (best - x0).square().mean()
 
 
 @pytest.mark.parametrize("prediction", OUTPUTS)
@@ -67,7 +87,7 @@ def test_gain_is_the_slope_of_x0(prediction: Any) -> None:
     strategy = Rflow(prediction=prediction).build()
     x0, draws = samples([1, 20, 250, 500, 1000])
     noisy = strategy.corrupt(x0, draws)
-    output = x0 if prediction == "x0" else noisy.target
+    output = exact(prediction, x0, draws)
     right, wrong = (strategy.read(output + error, noisy.x, noisy.t) for error in (0, 0.5))
     slope = (wrong.x0 - right.x0) / (wrong.target - right.target)
     assert torch.allclose(
