@@ -19,6 +19,7 @@ from medgen.cli import _audit
 from medgen.data.grid import Grid
 from medgen.generation import pair_audit, pair_writer
 from medgen.generation.generator import Generator
+from medgen.generation.pair_format import AS_MADE
 
 NEW, COPY, LESION = range(3), 3, 4
 
@@ -27,6 +28,7 @@ class Maker:
     """Gives slices of new persons, one flipped slice of a training person, and a new head with a copied lesion."""
 
     image = masks = None
+    form = AS_MADE
     grid, batch_size = Grid.of_slices(SIDE, 1.0, "axial"), 8
 
     def __init__(self):

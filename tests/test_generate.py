@@ -23,6 +23,7 @@ from medgen.errors import StoppedError
 from medgen.generation import pair_writer, workers
 from medgen.generation.indices import Indices
 from medgen.generation.manifest import Manifest, name_of
+from medgen.generation.pair_format import AS_MADE
 from medgen.run import checkpoint
 from medgen.system.signals import Stop
 
@@ -293,6 +294,7 @@ class Stub:
     """A generator of tiny images that asks to stop as it makes its third block."""
 
     image = masks = None
+    form = AS_MADE
     grid, batch_size = Grid.of_slices(4, 1.0, "axial"), 16
 
     def __init__(self, stop):

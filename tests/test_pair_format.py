@@ -17,9 +17,11 @@ from data.cohort import write_cohort, write_volume
 from faults.variants import SMALL
 
 from medgen.api.tables import DataSettings, MaskSettings
+from medgen.cli import generators
 from medgen.data.store.mask_slices import open_masks
 from medgen.data.store.store import open_store
 from medgen.evaluation.pair_samples import read_pairs
+from medgen.generation.auto_steps import Trial, note
 from medgen.generation.label_map import LabelMap
 from medgen.generation.pair_writer import load_model
 
@@ -149,6 +151,28 @@ def test_pairs_like_a_scan_have_its_voxels_and_are_judged_as_those_of_the_model(
     refused = medgen("generate", *given, "--output-dir", tmp_path / "like")
     assert refused.code == 4
     assert "its pairs were made differently (like: " in refused.err
+
+
+def test_what_was_measured_of_steps_goes_on_with_the_form_of_the_files(
+    run, labelled, medgen, tmp_path
+):
+    scan, out = labelled / "Mets_001/bravo.nii.gz", tmp_path / "out"
+    make = generators.maker(run, labelled, 0, 2, 1.0, 10, 0)
+    note(out, generators.formed(make, scan)(1), [Trial(1, 2, {})])
+    given = (
+        "--image-model",
+        run,
+        "--seg-model",
+        labelled,
+        *LIMITS,
+        "--steps",
+        "auto",
+        "--no-audit",
+    )
+    result = medgen("generate", *given, "--num-images", 1, "--output-dir", out, "--like", scan)
+    assert result.code == 0, result.err
+    header = json.loads((out / "manifest.jsonl").read_text().splitlines()[0])
+    assert {"like", "label_map", "steps_auto"} <= set(header)
 
 
 def test_slices_are_never_written_like_a_scan(trained, labelled, medgen, tmp_path):

@@ -26,6 +26,7 @@ from medgen.data.store.store import open_store
 from medgen.errors import RecipeError
 from medgen.evaluation import arms, evaluate, obedience, two_sample
 from medgen.generation import pair_writer as pairs
+from medgen.generation.pair_format import AS_MADE
 from medgen.generation.pair_line import lesion_figures
 from medgen.run import checkpoint, optim
 
@@ -273,6 +274,7 @@ def test_a_copied_volume_is_set_aside(cohort, medgen, tmp_path):
 
 
 MAKER = {
+    "form": AS_MADE,
     "image": None,
     "masks": None,
     "batch_size": 4,

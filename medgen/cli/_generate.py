@@ -15,7 +15,6 @@ from medgen.evaluation import pair_files
 from medgen.generation import pair_writer as work
 from medgen.generation import workers
 from medgen.generation.indices import Indices, wanted
-from medgen.generation.pair_format import PairFormat
 from medgen.generation.pair_writer import Outcome
 from medgen.system import streams
 from medgen.system.console import say
@@ -77,6 +76,7 @@ def _make(asked: Asked, indices: Sequence[int], command: str) -> None:
             asked.position,
             asked.guidance,
         )
+        make = generators.formed(make, asked.like)
         steps = asked.steps
         if isinstance(steps, str):
             steps = _auto_steps.settle(
@@ -84,8 +84,7 @@ def _make(asked: Asked, indices: Sequence[int], command: str) -> None:
             )
         generator = make(steps)
         with workers.progress(len(indices)) as advance:
-            form = PairFormat.of(generator, asked.like)
-            work.generate(generator, indices, asked.output_dir, stop, advance, form)
+            work.generate(generator, indices, asked.output_dir, stop, advance)
 
 
 def _audit(

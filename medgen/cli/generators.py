@@ -15,9 +15,10 @@ from medgen.generation.combination import (
     require_mask_model,
 )
 from medgen.generation.folder_masks import FolderMasks
-from medgen.generation.masks import JointMasks, MaskSource, ModelMasks
+from medgen.generation.masks import DrawnMasks, JointMasks, MaskSource, ModelMasks
 from medgen.generation.model import Model, load_model
 from medgen.generation.numbers import EVERYWHERE, Range
+from medgen.generation.pair_format import PairFormat
 
 Masks = Callable[[int | None], MaskSource | None]
 """Gives a source of masks with a number of sampling steps."""
@@ -44,6 +45,24 @@ def maker(
     return lambda steps: work.Generator(
         image, masks(steps), seed, steps, batch_size, inside, within, guidance
     )
+
+
+def formed(make: Make, like: Path | None) -> Make:
+    """Return the same generators with the form of their files: like a scan, if one is given, and with
+    one label map of masks that came from one file.
+    """
+    first = make(None)
+    model = first.masks.model if isinstance(first.masks, DrawnMasks) else first.image
+    assert model is not None  # a folder of masks needs an image model
+    data = (first.image or model).recipe.data
+    form = PairFormat.of(first.grid, data, first.shown()[1], like)
+
+    def made(steps: int | None) -> work.Generator:
+        generator = make(steps)
+        generator.form = form
+        return generator
+
+    return made
 
 
 def _masks(

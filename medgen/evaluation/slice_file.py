@@ -36,16 +36,16 @@ def read(path: Path) -> SliceFile:
     """
     try:
         image = nib.Nifti1Image.from_bytes(gzip.decompress(path.read_bytes()))
-        data = np.asarray(image.dataobj)
+        data, origin = np.asarray(image.dataobj), Origin.of(image.header)
     except FileNotFoundError:
         raise DataError(
             Problem(path, "is not there", "Run the same `medgen generate` again, which makes it")
         ) from None
-    except (OSError, EOFError, zlib.error, ValueError, ImageFileError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, ImageFileError, LookupError) as error:
         raise DataError(
             Problem(path, f"cannot be read ({str(error).splitlines()[0]})", "Make it again")
         ) from None
-    if origin := Origin.of(image.header):
+    if origin is not None:
         values = origin.back(
             np.asarray(nib.as_closest_canonical(image).dataobj), data.dtype == np.uint8
         )

@@ -27,6 +27,7 @@ from medgen.generation.numbers import (
     of_image,
     restricted,
 )
+from medgen.generation.pair_format import AS_MADE
 from medgen.run.assemble import default_device
 from medgen.run.versions import versions
 
@@ -64,8 +65,10 @@ class Generator:
 
     inside: how often a pair is drawn until its lesion lies inside its own head; 0: wherever it
     lies. within: positions in the head to draw from, where a model is given any. guidance: of the
-    image model by the mask, see `sampling.guided`; None: as its recipe says.
+    image model by the mask, see `sampling.guided`; None: as its recipe says. form: of the files.
     """
+
+    form = AS_MADE
 
     def __init__(
         self,
@@ -109,6 +112,7 @@ class Generator:
             **({"dimensions": 3} if self.makes_volumes else {}),
             **({} if self.within == EVERYWHERE else {"position": list(self.within)}),
             **({} if self.guidance is None else {"guidance": self.guidance}),
+            **self.form.identity(),
         }
 
     def made_with(self) -> dict[str, Any]:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from medgen.api.tables import DataSettings
 from medgen.data.grid import Grid
 from medgen.data.store.nifti_writer import write_slice
 from medgen.data.store.scan_grid import ScanGrid
 from medgen.errors import Problem, RecipeError
-from medgen.generation.generator import Generator, Pair
 from medgen.generation.label_map import LabelMap
-from medgen.generation.masks import DrawnMasks
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -28,17 +27,19 @@ class PairFormat(NamedTuple):
     label_map: LabelMap | None = None
 
     @classmethod
-    def of(cls, make: Generator, like: Path | None) -> PairFormat:
-        """Return how a generator's pairs are written. Raises RecipeError for slices like a scan."""
-        masks = make.shown()[1]
-        model = make.masks.model if isinstance(make.masks, DrawnMasks) else make.image
-        label_map = LabelMap.of((make.image or model).recipe.data, masks) if model else None
+    def of(
+        cls, grid: Grid, data: DataSettings, masks: Sequence[str], like: Path | None
+    ) -> PairFormat:
+        """Return how pairs are written. grid: the model's. data: what it was trained on. masks: that
+        a pair has. like: a scan. Raises RecipeError for slices like a scan.
+        """
+        label_map = LabelMap.of(data, masks)
         if like is None:
             return cls(None, label_map)
-        if not make.makes_volumes:
+        if len(grid.shape) < 3:
             what = "is given, but the models make slices"
             raise RecipeError(Problem("--like", what, "Leave it out, or give models of volumes"))
-        return cls(ScanGrid.of(like, make.grid), label_map)
+        return cls(ScanGrid.of(like, grid), label_map)
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the bytes of files besides their values."""
@@ -51,16 +52,16 @@ class PairFormat(NamedTuple):
         """Return the files, without their ends, that hold masks of these names."""
         return [self.label_map.name] if self.label_map else list(names)
 
-    def files(self, pair: Pair) -> dict[str, Array]:
+    def files(self, channels: Mapping[str, Array], masks: Container[str]) -> dict[str, Array]:
         """Return what is written, by the name of the file: images in [-1, 1], masks uint8."""
         files: dict[str, Array] = {}
-        for name, values in pair.channels.items():
-            if name not in pair.masks:
+        for name, values in channels.items():
+            if name not in masks:
                 files[name] = values
             elif self.label_map is None:
                 files[name] = (values > 0).astype(np.uint8)
             elif self.label_map.name not in files:
-                files[self.label_map.name] = self.label_map.merged(pair.channels)
+                files[self.label_map.name] = self.label_map.merged(channels)
         return files
 
     def write(self, folder: Path, files: Mapping[str, Array], grid: Grid) -> None:

@@ -33,7 +33,6 @@ from medgen.generation.generator import DRAWN_AGAIN, NUMBERS, Generator, Pair
 from medgen.generation.manifest import Manifest, name_of, sha256
 from medgen.generation.masks import ModelMasks
 from medgen.generation.model import Model, load_model
-from medgen.generation.pair_format import AS_MADE, PairFormat
 from medgen.generation.pair_line import lesion_figures
 from medgen.generation.pairs_picture import picture
 from medgen.system import files
@@ -73,23 +72,22 @@ def generate(
     out: Path,
     stop: Stop | None = None,
     advance: Callable[[int], None] = lambda _: None,
-    form: PairFormat = AS_MADE,
 ) -> None:
-    """Write pairs below `out/train`, in their form, skipping whole existing ones.
+    """Write pairs below `out/train`, skipping whole existing ones.
 
     Other processes may write other indices into the folder. Raises CheckpointError for pairs of
     other settings, StorageError, and StoppedError between two blocks once `stop` has a reason.
     """
     with (
         with_advice(out, blocks_too_large(make.batch_size)),
-        Manifest.open(out, make.identity() | form.identity(), make.made_with()) as manifest,
+        Manifest.open(out, make.identity(), make.made_with()) as manifest,
     ):
         sweep(manifest, make.batch_size)
-        _make_blocks(make, manifest, indices, stop or Stop(), advance, form)
+        _make_blocks(make, manifest, indices, stop or Stop(), advance)
         with manifest.locked():
             manifest.sort()
             images, masks = make.shown()
-            picture(images, form.masks(masks), manifest)
+            picture(images, make.form.masks(masks), manifest)
 
 
 @contextmanager
@@ -120,7 +118,6 @@ def _make_blocks(
     indices: Iterable[int],
     stop: Stop,
     advance: Callable[[int], None],
-    form: PairFormat,
 ) -> None:
     """Generate block after block, with the memory of a single block."""
     for number, block in groupby(indices, lambda index: index // make.batch_size):
@@ -131,7 +128,7 @@ def _make_blocks(
             with manifest.block(number):
                 for pair in make.block(number):
                     if pair.number in todo:
-                        write_pair(make.settled(pair), manifest, make, form)
+                        write_pair(make.settled(pair), manifest, make)
         advance(len(wanted))
 
 
@@ -143,18 +140,18 @@ def stopped(out: Path, stop: Stop) -> StoppedError:
     )
 
 
-def write_pair(pair: Pair, manifest: Manifest, make: Generator, form: PairFormat) -> None:
+def write_pair(pair: Pair, manifest: Manifest, make: Generator) -> None:
     """Write the files of a pair, or that every attempt was invalid."""
     entry: Entry = {"index": pair.number, "id": name_of(pair.number), "attempts": len(pair.faults)}
     if not pair.channels:
         manifest.add(entry | {"failed": True, "rejected": Counter(pair.faults)})
         return
 
-    files = form.files(pair)
+    files = make.form.files(pair.channels, pair.masks)
     entry |= {DRAWN_AGAIN: pair.drawn_again} if pair.drawn_again else {}
     entry |= {NUMBERS: dict(pair.numbers)} if pair.numbers else {}
     figures = lesion_figures(pair.channels, pair.masks, make.grid)
-    write = partial(form.write, files=files, grid=make.grid)
+    write = partial(make.form.write, files=files, grid=make.grid)
     write_folder(manifest, entry | figures, tuple(files), write)
 
 

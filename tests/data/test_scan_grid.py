@@ -22,7 +22,8 @@ from data.test_volumes import (
 from nibabel.viewers import OrthoSlicer3D
 
 from medgen.data.grid import Grid
-from medgen.data.store.nifti_writer import encoded
+from medgen.data.scans.nifti import gate
+from medgen.data.store.nifti_writer import encoded, write_volume
 from medgen.data.store.scan_grid import ScanGrid
 from medgen.errors import DataError
 from medgen.evaluation import slice_file
@@ -64,6 +65,9 @@ def test_what_came_from_a_scan_goes_out_where_its_voxels_are(
         assert back.grid == grid
         assert np.array_equal(back.values, part)
         assert back.is_mask == (name == "mask")
+        volume = gate.read(tmp_path / f"{name}.nii.gz", mask=name == "mask")  # as training does
+        assert np.array_equal(volume.data, nib.as_closest_canonical(image if name == "image" else mask).dataobj)  # fmt: skip
+        assert volume.written == (name == "image")
 
 
 SCANS = {
@@ -121,6 +125,13 @@ def test_a_slice_is_no_scan_to_write_volumes_like(tmp_path):
     nib.save(nib.Nifti1Image(np.eye(16, dtype=np.uint8)[..., None], np.eye(4)), tmp_path / "s.nii")
     with pytest.raises(DataError, match=r"s\.nii: is a single slice \(16 x 16 x 1 voxels\)"):
         ScanGrid.of(tmp_path / "s.nii", Grid.of_volumes((16,) * 3, 1.0))
+
+
+def test_a_file_whose_note_is_damaged_is_one_line(tmp_path):
+    for text in (b'{"medgen": {"shape": [16]}}', b'{"medgen"'):
+        write_volume(tmp_path / "m.nii.gz", np.ones((8,) * 3, np.uint8), np.eye(4), text)
+        with pytest.raises(DataError, match=r"m\.nii\.gz: cannot be read"):
+            slice_file.read(tmp_path / "m.nii.gz")
 
 
 def test_a_viewer_shows_the_same_places_of_both(tmp_path):
