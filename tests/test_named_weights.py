@@ -9,12 +9,14 @@ import json
 from pathlib import Path
 
 import pytest
+import tomli
 import torch
 from medgen_builtins.weights.brain import Brain
 
 from medgen.config.recipe import from_toml, load
 from medgen.errors import RecipeError
 from medgen.run import named_weights, shared_weights
+from medgen.run.open import compare_outputs
 
 KEY = "training.init_from"
 MOST = 16e6
@@ -80,19 +82,39 @@ def test_the_demo_begins_from_them(recipe, purpose, medgen, tmp_path):
     given = (*given, "training.learning_rate=1e-12", "training.batch_size=2", "callbacks.ema=false")
     done = medgen("train", recipe, *given, "callbacks.previews=false", "training.precision=fp32")
     assert done.code == 0, done
-    run = shared_weights.load_any(tmp_path / "run" / "latest.pt")
+    run = shared_weights.load_any(tmp_path / "run" / "latest.pt").weights
     shipped = shared_weights.read(Brain.files[purpose]).weights
     assert run.keys() == shipped.keys()
     assert all(torch.allclose(run[name], shipped[name], atol=1e-6) for name in run)
 
 
-def test_every_recipe_that_begins_from_them_has_their_network():
+@pytest.mark.parametrize("prediction", ["x0", "velocity", "preconditioned"])
+def test_weights_that_put_out_something_else_are_told(prediction, capsys):
+    recipe = load("demo_bravo", [f"strategy.rflow.prediction={prediction}"])
+    for was in ("x0", "preconditioned"):
+        theirs = {"strategy": {"rflow": {"prediction": was}}}
+        compare_outputs(recipe, theirs, Path("brain"))
+        said = capsys.readouterr().err
+        if was == prediction:
+            assert said == ""
+        else:
+            assert f"strategy.rflow.prediction: was {was} for the weights of brain" in said
+            assert f"Set strategy.rflow.prediction={was}" in said
+    compare_outputs(recipe, {}, Path("other.pt"))
+    compare_outputs(recipe, {"strategy": {"ddpm": {"prediction": "epsilon"}}}, Path("other.pt"))
+    assert capsys.readouterr().err == ""
+
+
+def test_every_recipe_that_begins_from_them_has_their_network(capsys):
     begin = []
     for file in sorted((Path(__file__).parents[1] / "recipes").glob("*.toml")):
         recipe = load(file)
         if recipe.training.init_from != Path("brain"):
             continue
-        theirs = from_toml(shared_weights.read(Brain.files[recipe.names["mode"]]).recipe)
+        text = shared_weights.read(Brain.files[recipe.names["mode"]]).recipe
+        theirs = from_toml(text)
         assert (recipe.network, recipe.data.axes) == (theirs.network, theirs.data.axes), file
+        compare_outputs(recipe, tomli.loads(text), file)
+        assert capsys.readouterr().err == ""
         begin.append(file.stem)
     assert begin == ["demo_bravo", "demo_insert"]

@@ -48,7 +48,7 @@ def test_a_new_run_may_begin_from_it(source, tmp_path):
     """What `training.init_from` reads has the names of the checkpoint's own weights, in fp32."""
     out = tmp_path / "shared.safetensors"
     shared_weights.write(source, out)
-    own, shared = shared_weights.load_any(source), shared_weights.load_any(out)
+    own, shared = (shared_weights.load_any(each).weights for each in (source, out))
     assert shared.keys() == own.keys()
     assert all(torch.equal(shared[name], own[name].half().float()) for name in own)
 

@@ -47,6 +47,9 @@ class StrategySettings(Settings):
     gives: ClassVar[tuple[str, ...]] = ("target", "x0")
     """Names of what its predictions have, for losses to read."""
 
+    output: ClassVar[str] = ""
+    """Name of the setting that says what the network puts out; empty without one."""
+
     def metrics(self, recipe: Recipe) -> Mapping[str, Better] | None:
         """Return the names of metrics besides `loss/val` and its terms; None if not known yet."""
         return None

@@ -25,7 +25,7 @@ from medgen.generation.combination import (
 from medgen.generation.model import Model, draw_samples
 from medgen.generation.numbers import EVERYWHERE, Range, Row, Table, restricted
 
-FAINT = -0.5
+FAINT = -0.7
 """What a model of masks gives for a point that may be of a lesion, at least; background is -1."""
 
 

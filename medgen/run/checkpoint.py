@@ -61,7 +61,11 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
 
     Prefixes of wrappers (`module.`, `_orig_mod.`) are removed. Raises CheckpointError.
     """
-    state = load_any(path)
+    return weights_of(load_any(path), path)
+
+
+def weights_of(state: Mapping[str, Any], path: Path) -> dict[str, torch.Tensor]:
+    """Return the weights in what `load_any` read from a file; see `load_weights`."""
     weights = (state["averaged"] or state["network"]) if "format" in state else _find_weights(state)
     if not weights:
         raise CheckpointError(

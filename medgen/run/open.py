@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import tomli
+
 from medgen.api.interfaces import Callback
 from medgen.api.recipe import Recipe
 from medgen.config import compatibility
@@ -14,6 +16,7 @@ from medgen.errors import DataError, Problem
 from medgen.run import auto_settings, folder, named_weights, shared_weights
 from medgen.run.assemble import Saved, assemble
 from medgen.run.run import TrainingRun
+from medgen.system.console import warn
 
 
 def begin(
@@ -24,7 +27,9 @@ def begin(
     source = recipe.training.init_from
     if source is not None:
         file = named_weights.find(source, recipe.names["mode"], "training.init_from")
-        run.start_from(shared_weights.load_any(file), source)
+        given = shared_weights.load_any(file)
+        compare_outputs(recipe, tomli.loads(given.recipe), source)
+        run.start_from(given.weights, source)
     return run
 
 
@@ -43,6 +48,18 @@ def restore(
     _check_data(run, state, source)
     run.load_state_dict(state, source)
     return run
+
+
+def compare_outputs(recipe: Recipe, theirs: Mapping[str, Any], source: Path) -> None:
+    """Warn of weights of the same strategy whose network puts out something else."""
+    name = recipe.names["strategy"]
+    key = type(recipe.strategy).output
+    was = theirs.get("strategy", {}).get(name, {}).get(key)
+    if was in (None, now := getattr(recipe.strategy, key, None)):
+        return
+    where = f"strategy.{name}.{key}"
+    what = f"was {was} for the weights of {source} and is {now} here, which they have to learn anew"
+    warn(f"{where}: {what}. Set {where}={was} to go on from where they are.")
 
 
 def _check_data(run: TrainingRun, state: dict[str, Any], source: Path) -> None:

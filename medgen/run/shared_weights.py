@@ -25,7 +25,7 @@ KEY = "medgen"
 
 
 class SharedWeights(NamedTuple):
-    """What is in a file. recipe: TOML. weights: fp32 by name. any_image: made for images of any
+    """What is in a file. recipe: TOML; empty if it is not known. weights: fp32 by name. any_image: made for images of any
     name, not only for those of the recipe's mode.
     """
 
@@ -75,11 +75,15 @@ def read(path: Path) -> SharedWeights:
     return SharedWeights(about["recipe"], weights, about["any_image"])
 
 
-def load_any(path: Path) -> dict[str, Tensor]:
-    """The weights in a file of `write`, a checkpoint, or another program's file, see
+def load_any(path: Path) -> SharedWeights:
+    """Read a file of `write`, a checkpoint, or another program's file, whose recipe is empty; see
     `checkpoint.load_weights`.
     """
-    return read(path).weights if path.suffix == SUFFIX else checkpoint.load_weights(path)
+    if path.suffix == SUFFIX:
+        return read(path)
+    state = checkpoint.load_any(path)
+    recipe = state["recipe"] if "format" in state else ""
+    return SharedWeights(recipe, checkpoint.weights_of(state, path), any_image=False)
 
 
 def _about(metadata: Mapping[str, str]) -> dict[str, Any] | None:

@@ -46,6 +46,8 @@ class Ddpm(StrategySettings):
     )
     guidance: float = guidance_field()
 
+    output = "prediction"
+
     def metrics(self, recipe: Recipe) -> dict[str, Better]:
         return diffusion_metrics()
 

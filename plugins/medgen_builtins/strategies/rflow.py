@@ -49,6 +49,8 @@ class Rflow(StrategySettings):
     sampling_steps: int = field(25, help="sampling steps", check=between(1, 10**6))
     guidance: float = guidance_field()
 
+    output = "prediction"
+
     def metrics(self, recipe: Recipe) -> dict[str, Better]:
         return diffusion_metrics()
 
