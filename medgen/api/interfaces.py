@@ -42,6 +42,10 @@ class Space(Contract):
     `prepare` then runs once, before training, its results are kept in the cache under this key, and
     `encode` draws a new sample of them in each step, with `draws.latent`.
     """
+    moments: tuple[Tensor, Tensor] | None = None
+    """Mean and standard deviation of each channel of the samples to train on, each `[channel]`, fp32,
+    on the device; None if they are not measured.
+    """
 
     def shape(self, size: Sequence[int]) -> tuple[int, ...]:
         """Return `[channel, *space]` of an encoded sample whose image has the spatial size `size`."""
@@ -172,6 +176,10 @@ class Strategy(Contract):
 
     shape: tuple[int, ...] = ()
     """Points of an image along each spatial axis; the core sets it before `turns` is called."""
+    space: Space
+    """Where samples are diffused; the core sets it before `turns` is called."""
+    network_outputs: int = 1
+    """Channels that the network puts out for each channel of a sample."""
 
     def turns(
         self,
@@ -203,6 +211,10 @@ class DiffusionStrategy(Strategy):
 
     def corrupt(self, x0: Tensor, draws: Draws) -> Noisy:
         """Apply the forward process."""
+
+    def network_input(self, xt: Tensor, t: Tensor) -> Tensor:
+        """Return what the network sees of xt at t `[batch]` in 0..1000."""
+        return xt
 
     def read(self, output: Tensor, xt: Tensor, t: Tensor) -> Prediction:
         """Read the output for xt at t `[batch]` in 0..1000 as the target and as x0, both fp32."""

@@ -61,6 +61,9 @@ class StrategySettings(Settings):
 class SpaceSettings(Settings):
     """Where samples are diffused."""
 
+    measures: ClassVar[bool] = False
+    """True if the space measures `moments` of its channels."""
+
     def spatial(self, size: Sequence[int]) -> tuple[int, ...]:
         """Return the spatial size of an encoded sample, for the checks of a recipe."""
         return tuple(size)

@@ -65,13 +65,14 @@ def build(recipe: Recipe, device: torch.device, saved: Saved | None = None) -> P
         _restore_space(space, saved)
     channels = space.channels
     given = 0 if recipe.strategy.unconditional else _given_channels(recipe, mode, space)
-    seeds.seed_globals(recipe.run.seed, "init")
-    with building(f"network.{names['network']}"):
-        network = recipe.network.build(channels + given, channels, *_axes(recipe))
-        require(f"network.{names['network']}", network, nn.Module)
     with building(f"strategy.{names['strategy']}"):
         strategy = recipe.strategy.build()
-    strategy.shape = recipe.data.trained_shape
+    seeds.seed_globals(recipe.run.seed, "init")
+    with building(f"network.{names['network']}"):
+        outputs = channels * strategy.network_outputs
+        network = recipe.network.build(channels + given, outputs, *_axes(recipe))
+        require(f"network.{names['network']}", network, nn.Module)
+    strategy.shape, strategy.space = recipe.data.trained_shape, space
     return Parts(mode, space, strategy, network.to(device))
 
 
@@ -146,13 +147,12 @@ def prepare_images(
     A missing store is built first, with a progress bar. new: calibrate the space on the training
     slices.
     """
-    space = parts.space
-    if space.key is None:
-        return None
-    space.shape(recipe.data.shape)  # raises for a wrong size before the slow preparation
-    with progress("prepared slices", unit="slices") as bar:
-        prepared = open_latent_store(store, parts.mode, space, device, progress=bar.update)
-    if new:
+    space, prepared = parts.space, None
+    if space.key is not None:
+        space.shape(recipe.data.shape)  # raises for a wrong size before the slow preparation
+        with progress("prepared slices", unit="slices") as bar:
+            prepared = open_latent_store(store, parts.mode, space, device, progress=bar.update)
+    if new and type(space).calibrate is not Space.calibrate:
         feed = Loader(store, parts.mode, "train", prepared=prepared)
         batches = (feed.stored(part) for part in _parts(feed.size, recipe.data.axes))
         space.calibrate(batch.map(lambda part: part.to(device).float()) for batch in batches)

@@ -50,7 +50,8 @@ class Objective(nn.Module, Turn):
         x0 = self.space.encode(image, draws)
         noisy = region.noise_inside(self.strategy.corrupt(x0, draws))
         given = conditions(self.space, condition, numbers, place)
-        output = self.network(torch.cat([noisy.x, given], dim=1), noisy.t)
+        seen = self.strategy.network_input(noisy.x, noisy.t)
+        output = self.network(torch.cat([seen, given], dim=1), noisy.t)
         prediction = self.strategy.read(output, noisy.x, noisy.t)  # fp32
         prediction = region.truth_outside(prediction, noisy)
         losses = {name: region.mean(loss(prediction, noisy)) for name, loss in self.losses.items()}

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from medgen import Draws, Mode, Space
+from medgen import Batch, Draws, Mode, Space
 from medgen_builtins.spaces.space_to_depth import fold, unfold
 
 ROOT = math.sqrt(0.5)
 """Weight of each of two neighbours in a sum or a difference, for transforms that keep lengths."""
+NAMES = ("mean", "deviation")
+"""Of the two moments in checkpoints."""
+LEAST_SPREAD = 1e-3
+"""Standard deviation of a channel that is constant, so that nothing is divided by 0."""
 
 
 class WaveletSpace(Space):
@@ -21,8 +25,8 @@ class WaveletSpace(Space):
     each finer level, of which the pixels of a block are channels.
     """
 
-    def __init__(self, mode: Mode, levels: int, axes: int):
-        self.levels, block = levels, 2 ** (axes * levels)
+    def __init__(self, mode: Mode, levels: int, axes: int, device: torch.device):
+        self.levels, self.device, block = levels, device, 2 ** (axes * levels)
         self.channels, self.condition_channels = mode.channels * block, len(mode.condition) * block
 
     def shape(self, size: Sequence[int]) -> tuple[int, ...]:
@@ -40,11 +44,24 @@ class WaveletSpace(Space):
     def decode(self, z: Tensor) -> Tensor:
         return synthesise(z, self.levels)
 
+    def calibrate(self, batches: Iterable[Batch]) -> None:
+        """Measure mean and standard deviation of each channel over the training set."""
+        count, sums = 0, torch.zeros(2, self.channels, dtype=torch.float64, device=self.device)
+        for batch in batches:
+            z = analyse(batch.image, self.levels).double().transpose(0, 1).flatten(1)
+            sums += torch.stack([z.sum(1), z.square().sum(1)])
+            count += z.shape[1]
+        mean, square = sums / count
+        deviation = (square - mean**2).clamp_min(LEAST_SPREAD**2).sqrt()
+        self.moments = mean.float(), deviation.float()
+
     def state_dict(self) -> dict[str, Any]:
-        return {}
+        return {} if self.moments is None else dict(zip(NAMES, self.moments, strict=True))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Do nothing: the space has no state."""
+        if state:  # checkpoints from before the measures have none
+            mean, deviation = (state[name].to(self.device) for name in NAMES)
+            self.moments = mean, deviation
 
 
 def analyse(x: Tensor, levels: int) -> Tensor:

@@ -28,6 +28,8 @@ class Wavelet(SpaceSettings):
     4^levels times (in volumes 8^levels) fewer positions to compute.
     """
 
+    measures = True
+
     levels: int = field(
         1,
         help="halvings of a side: each splits the averages of the one before",
@@ -48,7 +50,7 @@ class Wavelet(SpaceSettings):
     def build(self, mode: Mode, device: torch.device, axes: int = 2) -> Space:
         from medgen_builtins.spaces._wavelet import WaveletSpace
 
-        return WaveletSpace(mode, self.levels, axes)
+        return WaveletSpace(mode, self.levels, axes, device)
 
 
 @hookimpl

@@ -10,11 +10,13 @@ from torch import Tensor
 
 from medgen import TIME_SCALE, Draws, Noisy, Prediction
 from medgen.api.values import DrawNoise, Predict
-from medgen_builtins.strategies import _samplers, _schedules
+from medgen_builtins.strategies import _preconditioning, _samplers, _schedules
 from medgen_builtins.strategies._diffusion import Diffusion
 
 SAMPLERS = {"euler": _samplers.euler, "heun": _samplers.heun}
 """By the names that the setting `sampler` knows."""
+OF_X0 = ("x0", "residual")
+"""Predictions that are read as x0, from which the velocity follows."""
 
 
 class Times(NamedTuple):
@@ -34,6 +36,7 @@ class RflowStrategy(Diffusion):
     ):
         self.distribution, self.prediction, self.t_min = times, prediction, t_min
         self.sampler, self.sampling_steps = sampler, sampling_steps
+        self.network_outputs = 2 if prediction == "residual" else 1
 
     def draw(self, generator: torch.Generator, batch_size: int, shape: Sequence[int]) -> Draws:
         """Draw times from the recipe's distribution, and noise."""
@@ -47,19 +50,28 @@ class RflowStrategy(Diffusion):
         t, divisor = self._at(draws.t, x0.ndim)
         xt = (1 - t) * x0 + t * noise
         # with x0, the target is divided as the prediction is, else a perfect x0 would have a loss below t_min
-        target = t / divisor * (x0 - noise) if self.prediction == "x0" else x0 - noise
+        target = t / divisor * (x0 - noise) if self.prediction in OF_X0 else x0 - noise
         snr = ((1 - t) / t.clamp(min=1e-6)) ** 2  # finite at t = 0 too
         return Noisy(xt, draws.t, target, x0, snr.flatten(), (divisor**2).flatten())
+
+    def network_input(self, xt: Tensor, t: Tensor) -> Tensor:
+        """Return xt; where the residual is predicted, each channel with mean 0 and variance 1."""
+        if self.prediction != "residual":
+            return xt
+        sigma, _ = self._at(t, xt.ndim)
+        return _preconditioning.network_input(xt.float(), 1 - sigma, sigma, self.space.moments)
 
     def read(self, output: Tensor, xt: Tensor, t: Tensor) -> Prediction:
         """Return the velocity and x0 = xt + t velocity, from what is predicted."""
         output, xt = output.float(), xt.float()
-        t, divisor = self._at(t, xt.ndim)
-        if self.prediction == "x0":
+        sigma, divisor = self._at(t, xt.ndim)
+        if self.prediction == "residual":
+            output = _preconditioning.x0(output, xt, 1 - sigma, sigma, self.space.moments)
+        if self.prediction in OF_X0:
             return Prediction((output - xt) / divisor, output)
         if self.prediction == "preconditioned":
-            output = _velocity(output, xt, t)
-        return Prediction(output, xt + t * output)
+            output = _velocity(output, xt, sigma)
+        return Prediction(output, xt + sigma * output)
 
     def sample(self, predict: Predict, noise: Tensor, steps: int, draw: DrawNoise) -> Tensor:
         """Turn noise into x0 in `steps` steps; adds no further noise."""
@@ -74,7 +86,7 @@ class RflowStrategy(Diffusion):
     def _at(self, t: Tensor, ndim: int) -> tuple[Tensor, Tensor]:
         """Return t in 0..1, and dx0/dvelocity, t except below `t_min`; each `[batch, 1, ...]`."""
         t = (t.float() / TIME_SCALE).view(-1, *(1,) * (ndim - 1))
-        return t, t.clamp(min=self.t_min) if self.prediction == "x0" else t
+        return t, t.clamp(min=self.t_min) if self.prediction in OF_X0 else t
 
     def _times(self, generator: torch.Generator, batch_size: int) -> Tensor:
         """Draw times `[batch]` in 0..1."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 from medgen import (
+    Problem,
     Recipe,
     Strategy,
     StrategySettings,
@@ -33,14 +35,15 @@ class Rflow(StrategySettings):
         1.0, help="standard deviation of logit(t) for logit-normal", check=gt(0)
     )
     shift: float = field(3.0, help="factor of sigma/alpha of a uniform t, for shifted", check=gt(0))
-    prediction: Literal["velocity", "x0", "preconditioned"] = field(
+    prediction: Literal["velocity", "x0", "preconditioned", "residual"] = field(
         "velocity",
         help="output of the network; x0 learns faster, velocity is better in the end; preconditioned: x0 in much noise,"
-        " and what a linear estimate of x0 lacks in little, for spaces of variance 1 such as latent",
+        " and what a linear estimate of x0 lacks in little, for spaces of variance 1 such as latent; residual: the same with"
+        " the spread of each channel, for space wavelet",
     )
     t_min: float = field(
         0.05,
-        help="lower bound of t in the velocity (x0 - xt) / max(t, t_min), for prediction x0",
+        help="lower bound of t in the velocity (x0 - xt) / max(t, t_min), for predictions x0 and residual",
         check=between(1e-6, 1),
     )
     sampler: Literal["euler", "heun"] = field(
@@ -50,6 +53,14 @@ class Rflow(StrategySettings):
     guidance: float = guidance_field()
 
     output = "prediction"
+
+    def check(self, recipe: Recipe) -> Iterator[Problem]:
+        if self.prediction == "residual" and recipe.space is not None and not recipe.space.measures:
+            space = f"space.{recipe.names['space']}"
+            what = f'got "residual", which needs the spread of channels, and {space} does not measure it'
+            yield Problem(
+                "strategy.rflow.prediction", what, "Use space=wavelet, or another prediction"
+            )
 
     def metrics(self, recipe: Recipe) -> dict[str, Better]:
         return diffusion_metrics()

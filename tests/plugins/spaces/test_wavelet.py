@@ -12,7 +12,7 @@ from medgen_builtins.spaces._wavelet import WaveletSpace, analyse
 from medgen_builtins.spaces.wavelet import Wavelet
 
 from medgen.api.tables import DataSettings
-from medgen.api.values import Draws, Mode
+from medgen.api.values import Batch, Draws, Mode
 from medgen.config.recipe import load
 from medgen.errors import RecipeError
 
@@ -85,3 +85,26 @@ def test_lesions_are_not_painted_in_it() -> None:
     """A coefficient is of several pixels, and all but a lesion has to stay as it is."""
     with pytest.raises(RecipeError, match=r"space\.wavelet: mixes a lesion with what lies around"):
         load(RECIPES / "insert_rflow.toml", ("space=wavelet",))
+
+
+def test_the_channels_are_measured_and_kept_in_checkpoints() -> None:
+    """Mean and standard deviation over all batches; a checkpoint from before that has none."""
+    space, parts = build(1, 3), torch.randn(3, 2, 2, 4, 4, 4)
+    assert space.moments is None
+    space.calibrate(Batch(part, torch.zeros(2, 0, 4, 4, 4)) for part in parts)
+    z = analyse(parts.flatten(0, 1), 1).transpose(0, 1).flatten(1)
+    again = build(1, 3)
+    again.load_state_dict(space.state_dict())
+    assert again.moments is not None
+    assert torch.allclose(again.moments[0], z.mean(1), atol=1e-6)
+    assert torch.allclose(again.moments[1], z.std(1, correction=0), atol=1e-6)
+    older = build(1, 3)
+    older.load_state_dict({})
+    assert older.moments is None
+
+
+def test_a_constant_channel_has_a_spread_to_divide_by() -> None:
+    space = build(1, 2)
+    space.calibrate([Batch(torch.full((1, 2, 4, 4), -1.0), torch.zeros(1, 0, 4, 4))])
+    assert space.moments is not None
+    assert torch.allclose(space.moments[1], torch.full((8,), 1e-3))
