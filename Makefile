@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
+DEMO_3D ?= demo_3d
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-all lint bench bench-gpu clean
+.PHONY: setup demo demo-3d test test-all lint bench bench-gpu clean
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
@@ -26,6 +27,17 @@ demo: $(READY)
 		--num-images 64 --output-dir $(DEMO)/pairs
 	$(BIN)/medgen show $(DEMO)/bravo $(DEMO)/pairs $(DEMO)/inserted --output $(DEMO)/demo.png
 	$(BIN)/medgen evaluate $(DEMO)/bravo $(DEMO)/pairs --html $(DEMO)/card.html
+
+# the same with volumes, and without insertion
+demo-3d: $(READY)
+	rm -rf $(DEMO_3D)
+	$(BIN)/medgen data demo $(DEMO_3D)/data --patients 100
+	$(BIN)/medgen train recipes/demo_seg_3d.toml data.root=$(DEMO_3D)/data run.dir=$(DEMO_3D)/seg $(DEMO_OPTIONS)
+	$(BIN)/medgen train recipes/demo_bravo_3d.toml data.root=$(DEMO_3D)/data run.dir=$(DEMO_3D)/bravo $(DEMO_OPTIONS)
+	$(BIN)/medgen generate --seg-model $(DEMO_3D)/seg/latest.pt --image-model $(DEMO_3D)/bravo/latest.pt \
+		--num-images 12 --output-dir $(DEMO_3D)/pairs
+	$(BIN)/medgen show $(DEMO_3D)/bravo $(DEMO_3D)/pairs --output $(DEMO_3D)/demo.png
+	$(BIN)/medgen evaluate $(DEMO_3D)/bravo $(DEMO_3D)/pairs --html $(DEMO_3D)/card.html
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -50,4 +62,4 @@ bench-gpu:
 	$(PY) tests/benchmarks/bench_gpu.py --write tests/benchmarks/RESULTS_GPU.md
 
 clean:
-	rm -rf $(VENV) $(DEMO) build *.egg-info
+	rm -rf $(VENV) $(DEMO) $(DEMO_3D) build *.egg-info
