@@ -69,8 +69,6 @@ class RflowStrategy(Diffusion):
             output = _preconditioning.x0(output, xt, 1 - sigma, sigma, self.space.moments)
         if self.prediction in OF_X0:
             return Prediction((output - xt) / divisor, output)
-        if self.prediction == "preconditioned":
-            output = _velocity(output, xt, sigma)
         return Prediction(output, xt + sigma * output)
 
     def sample(self, predict: Predict, noise: Tensor, steps: int, draw: DrawNoise) -> Tensor:
@@ -98,13 +96,3 @@ class RflowStrategy(Diffusion):
         if chosen.time == "shifted":  # Esser et al. 2024, eq. 23, shift = sqrt(m/n)
             t = chosen.shift * t / (1 + (chosen.shift - 1) * t)
         return t
-
-
-def _velocity(output: Tensor, xt: Tensor, t: Tensor) -> Tensor:
-    """Return (x0 - xt)/t of a preconditioned output, finite for all t in 0..1.
-
-    x0 = c_skip xt + c_out output (Karras et al. 2022, eq. 7), where c_skip xt is the best linear
-    estimate of an x0 of variance 1 and c_out its error: (1 - t)/v and t/sqrt(v), v the variance of xt.
-    """
-    v = (1 - t) ** 2 + t**2
-    return (1 - 2 * t) / v * xt + output / v.sqrt()

@@ -35,11 +35,10 @@ class Rflow(StrategySettings):
         1.0, help="standard deviation of logit(t) for logit-normal", check=gt(0)
     )
     shift: float = field(3.0, help="factor of sigma/alpha of a uniform t, for shifted", check=gt(0))
-    prediction: Literal["velocity", "x0", "preconditioned", "residual"] = field(
+    prediction: Literal["velocity", "x0", "residual"] = field(
         "velocity",
-        help="output of the network; x0 learns faster, velocity is better in the end; preconditioned: x0 in much noise,"
-        " and what a linear estimate of x0 lacks in little, for spaces of variance 1 such as latent; residual: the same with"
-        " the spread of each channel, for space wavelet",
+        help="output of the network; x0 learns faster, velocity is better in the end; residual: what a linear guess"
+        " of x0 from each channel lacks, for space wavelet",
     )
     t_min: float = field(
         0.05,

@@ -41,9 +41,7 @@ def exact(strategy: Any, sd: float = SD, mean: Tensor | float = 0.0) -> Predict:
         x0 = mean + alpha * sd**2 / (alpha**2 * sd**2 + sigma**2) * (xt - alpha * mean)
         noise = (xt - alpha * x0) / sigma
         velocity = alpha * noise - sigma * x0 if hasattr(strategy, "level") else x0 - noise
-        rest = (sigma * x0 - alpha * noise) / (alpha**2 + sigma**2) ** 0.5
-        outputs = {"epsilon": noise, "x0": x0, "velocity": velocity, "preconditioned": rest}
-        output = outputs[strategy.prediction]
+        output = {"epsilon": noise, "x0": x0, "velocity": velocity}[strategy.prediction]
         return strategy.read(output, xt, torch.full((len(xt),), t))
 
     return predict
@@ -94,7 +92,7 @@ def test_ancestral_samples_a_gaussian_for_each_target(prediction: Any) -> None:
 
 
 @pytest.mark.parametrize("steps", STEPS)
-@pytest.mark.parametrize("prediction", ["x0", "velocity", "preconditioned"])
+@pytest.mark.parametrize("prediction", ["x0", "velocity"])
 @pytest.mark.parametrize("sampler", ["euler", "heun"])
 def test_rflow_samples_a_gaussian(sampler: Any, prediction: Any, steps: int) -> None:
     """Euler and Heun keep the standard deviation at any number of steps, whatever the network predicts."""
