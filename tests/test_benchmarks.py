@@ -73,7 +73,7 @@ def test_rows_that_are_not_there_are_refused(benchmark, capsys):
     """With the names of those that are."""
     with pytest.raises(SystemExit, match="2"):
         benchmark("bench").parse(["--only", "step,speed"])
-    assert "got speed, expected some of step, peers" in capsys.readouterr().err
+    assert "got speed, expected some of step, volumes, peers" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

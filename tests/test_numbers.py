@@ -259,9 +259,9 @@ def test_guidance_changes_images_alone_and_stands_in_the_manifest(trained, made,
         assert medgen(*arguments(trained, folder, "--guidance", weight)).code == 0
     plain, none, guided = (files(each) for each in (made, out[0], out[2]))
     assert none == plain
-    assert [name for name in plain if guided[name] != plain[name]] == [
-        name for name in plain if name.endswith("bravo.nii.gz")
-    ]
+    changed = [name for name in plain if guided[name] != plain[name]]
+    assert changed  # a lesion of one pixel may be white or black with guidance and without
+    assert all(name.endswith("bravo.nii.gz") for name in changed)
     header = json.loads((out[2] / "manifest.jsonl").read_text().splitlines()[0])
     assert header["guidance"] == 2
     other = medgen(*arguments(trained, out[2], "--guidance", 1))
