@@ -24,7 +24,7 @@ demo: $(READY)
 	$(BIN)/medgen train recipes/demo_insert.toml data.root=$(DEMO)/data run.dir=$(DEMO)/insert $(DEMO_OPTIONS)
 	$(BIN)/medgen insert --hosts $(DEMO)/data --image-model $(DEMO)/insert --num-images 12 --output-dir $(DEMO)/inserted
 	$(BIN)/medgen generate --seg-model $(DEMO)/seg/latest.pt --image-model $(DEMO)/bravo/latest.pt \
-		--num-images 64 --output-dir $(DEMO)/pairs
+		--num-images 64 --devices 2 --output-dir $(DEMO)/pairs
 	$(BIN)/medgen show $(DEMO)/bravo $(DEMO)/pairs $(DEMO)/inserted --output $(DEMO)/demo.png
 	$(BIN)/medgen evaluate $(DEMO)/bravo $(DEMO)/pairs --html $(DEMO)/card.html
 
