@@ -25,8 +25,8 @@ KEY = "medgen"
 
 
 class SharedWeights(NamedTuple):
-    """What is in a file. recipe: TOML; empty if it is not known. weights: fp32 by name. any_image: made for images of any
-    name, not only for those of the recipe's mode.
+    """What is in a file. recipe: TOML; empty if it is not known. weights: fp32 by name. any_image:
+    made for images of any name, not only for those of the recipe's mode.
     """
 
     recipe: str
