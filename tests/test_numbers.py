@@ -152,6 +152,12 @@ def test_every_line_has_the_numbers_and_the_image_that_of_its_mask(trained, made
     assert {row["numbers"]["spacing"] for row in rows} <= {*tables[1].values["spacing"]}
 
 
+def test_a_folder_says_how_masks_of_a_given_size_were_cut(trained, made):
+    """So that a folder from before they were is not gone on with."""
+    header = json.loads((made / "manifest.jsonl").read_text().splitlines()[0])
+    assert header["mask_cut"] == "lesion_size, above -0.7"
+
+
 def test_the_image_is_what_the_model_makes_of_the_numbers_in_its_line(trained):
     seg, bravo = (pair_writer.load_model(trained / mode / "latest.pt") for mode in GIVEN)
     masks = pair_writer.ModelMasks(seg, 0, 2, 1.0, 1, bravo)

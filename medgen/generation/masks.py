@@ -165,8 +165,14 @@ class ModelMasks(DrawnMasks):
             self.numbers = restricted(model.numbers, "--seg-model", within, shown)
 
     def identity(self) -> Mapping[str, Any]:
-        """Return a hash of the model's weights, and the limits."""
-        return {"seg_model": self.model.digest, **super().identity()}
+        """Return a hash of the model's weights, how its masks are cut, and the limits."""
+        cut = {"mask_cut": f"lesion_size, above {FAINT}"} if self._sized else {}
+        return {"seg_model": self.model.digest, **cut, **super().identity()}
+
+    @property
+    def _sized(self) -> bool:
+        """True if the model is given how large its lesions are."""
+        return self.numbers is not None and "lesion_size" in self.model.parts.mode.scalars
 
     def _draw(
         self, indices: Sequence[int], attempt: int, wanted: Sequence[int] | None = None
@@ -182,9 +188,9 @@ class ModelMasks(DrawnMasks):
     def _attempt(self, indices: Sequence[int], attempt: int) -> Tensor:
         """Draw masks on the model's own grid, of the size that the model was given, if it was."""
         drawn = self._samples(indices, attempt)
-        rows = self._numbers(indices, [attempt] * len(indices))
-        if not rows or "lesion_size" not in rows[0]:
+        if not self._sized:
             return _cut(drawn)
+        rows = self._numbers(indices, [attempt] * len(indices))
         cell = math.prod(self.model.grid.spacing)
         sizes = [max(1, round(row["lesion_size"] / cell)) for row in rows]
         return torch.stack([surest(*each) for each in zip(drawn, sizes, strict=True)])
