@@ -175,3 +175,21 @@ def test_the_model_is_given_a_volume_marked_as_in_training(run, monkeypatch):
     assert np.abs(one - image)[0][~region].max() < 1e-6
     assert not np.allclose(one, two, atol=1e-3)
     assert painter.paint([crop], [1])[0].tobytes() == one.tobytes()
+
+
+def test_a_volume_is_painted_without_copies_of_it(run, monkeypatch):
+    from medgen.generation.insertion.painter import Crop
+    from medgen.training import sampling
+
+    painter, mask = open_painter(run / "latest.pt", steps=1), np.zeros((16,) * 3, bool)
+    mask[7:9, 7:9, 7:9] = True
+    image, head = np.zeros((1, 16, 16, 16), np.float32), np.ones_like(mask)
+    sizes, sample = [], sampling.sample
+
+    def counted(strategy, space, network, condition, *rest, **more):
+        sizes.append(len(condition))
+        return sample(strategy, space, network, condition, *rest, **more)
+
+    monkeypatch.setattr(sampling, "sample", counted)
+    painter.paint([Crop(image, mask, grown(mask, (3.0,) * 3, 4.0), (3.0,) * 3, head)], [1])
+    assert sizes == [1]

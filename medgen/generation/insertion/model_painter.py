@@ -13,12 +13,12 @@ from medgen import seeds
 from medgen.config.registry import Registry
 from medgen.data.grid import Grid
 from medgen.errors import CheckpointError, Problem
-from medgen.generation.insertion.painter import Array, Crop
+from medgen.generation.insertion.painter import Array, Crop, paints_volumes
 from medgen.generation.model import Model, load_model
 from medgen.training import lesion_region, sampling
 
 BLOCK = 8
-"""Crops that are painted at a time."""
+"""Slices that are painted at a time, of one lesion; a volume, which is a whole lesion, is painted alone."""
 
 
 class ModelPainter:
@@ -33,18 +33,19 @@ class ModelPainter:
         mode = model.parts.mode
         self.channels, self.margin = mode.images, mode.margin
         self.grid: Grid | None = model.grid
+        self._block = 1 if paints_volumes(self) else BLOCK
 
     def paint(self, crops: Sequence[Crop], seeds: Sequence[int]) -> list[Array]:
         """Paint float32 `[channel, *size]` in [0, 1] for each crop, by the crop and its seed alone."""
         made: list[Array] = []
-        for at in range(0, len(crops), BLOCK):
-            made += self._paint(crops[at : at + BLOCK], seeds[at : at + BLOCK])
+        for at in range(0, len(crops), self._block):
+            made += self._paint(crops[at : at + self._block], seeds[at : at + self._block])
         return made
 
     def _paint(self, crops: Sequence[Crop], own: Sequence[int]) -> list[Array]:
-        """Paint up to `BLOCK` crops; the last again and again in the places that are left."""
+        """Paint up to a block of crops; the last again and again in the places that are left."""
         (mode, space, strategy, network), device = self.model.parts, self.model.device
-        filled = [min(place, len(crops) - 1) for place in range(BLOCK)]
+        filled = [min(place, len(crops) - 1) for place in range(self._block)]
         images = np.stack([np.asarray(crops[place].image, np.float32) for place in filled])
         image = torch.from_numpy(images).to(device) * 2 - 1
         condition = torch.cat([marked(crops[place]) for place in filled]).to(device)
