@@ -48,12 +48,13 @@ def trained(
     train: Callable[..., Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """A folder with `seg` and `bravo`: of slices, or of crops of volumes, so that pairs are made in tiles."""
+    """A folder with `seg`, `bravo` and `dual`: of slices, or of crops of volumes, so that pairs are made in tiles."""
     if request.param == "slices":
         return trained
     folder = tmp_path_factory.mktemp("volumes")
     given = ("data.patch_size=8", "data.lesion_patches=0.5", "training.steps=4", *SMALL)
-    for mode, more in (("seg", ()), ("bravo", ('mode.bravo.numbers=["place"]',))):
+    numbers = 'mode.bravo.numbers=["place"]'
+    for mode, more in (("seg", ()), ("bravo", (numbers,)), ("dual", ())):
         train(folder / mode, f"{mode}_rflow_3d", (*given, *more))
     return folder
 
