@@ -105,6 +105,15 @@ def test_weights_that_put_out_something_else_are_told(prediction, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("scaling", ["channel", "whole"])
+def test_weights_of_latents_of_another_scale_are_told(scaling, capsys):
+    recipe = load("demo_bravo", [f"space.latent.scaling={scaling}"])
+    compare_outputs(recipe, {"space": {"latent": {"scaling": "whole"}}}, Path("brain"))
+    said = capsys.readouterr().err
+    assert (said == "") == (scaling == "whole")
+    assert scaling == "whole" or "Set space.latent.scaling=whole" in said
+
+
 def test_every_recipe_that_begins_from_them_has_their_network(capsys):
     begin = []
     for file in sorted((Path(__file__).parents[1] / "recipes").glob("*.toml")):

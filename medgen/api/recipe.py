@@ -63,6 +63,8 @@ class SpaceSettings(Settings):
 
     measures: ClassVar[bool] = False
     """True if the space measures `moments` of its channels."""
+    output: ClassVar[str] = ""
+    """Name of the setting that says what a network is given and puts out; empty without one."""
 
     def spatial(self, size: Sequence[int]) -> tuple[int, ...]:
         """Return the spatial size of an encoded sample, for the checks of a recipe."""

@@ -51,15 +51,15 @@ def restore(
 
 
 def compare_outputs(recipe: Recipe, theirs: Mapping[str, Any], source: Path) -> None:
-    """Warn of weights of the same strategy whose network puts out something else."""
-    name = recipe.names["strategy"]
-    key = type(recipe.strategy).output
-    was = theirs.get("strategy", {}).get(name, {}).get(key)
-    if was in (None, now := getattr(recipe.strategy, key, None)):
-        return
-    where = f"strategy.{name}.{key}"
-    what = f"was {was} for the weights of {source} and is {now} here, which they have to learn anew"
-    warn(f"{where}: {what}. Set {where}={was} to go on from where they are.")
+    """Warn of weights of the same strategy, or space, whose network puts out something else."""
+    for table, settings in (("strategy", recipe.strategy), ("space", recipe.space)):
+        name, key = recipe.names[table], type(settings).output
+        was = theirs.get(table, {}).get(name, {}).get(key)
+        if was in (None, now := getattr(settings, key, None)):
+            continue
+        where = f"{table}.{name}.{key}"
+        what = f"was {was} for the weights of {source} and is {now} here, which they have to learn anew"
+        warn(f"{where}: {what}. Set {where}={was} to go on from where they are.")
 
 
 def _check_data(run: TrainingRun, state: dict[str, Any], source: Path) -> None:

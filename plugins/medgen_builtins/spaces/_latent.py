@@ -33,12 +33,13 @@ class LatentSpace(Space):
         mask_checkpoint: Path | None,
         device: torch.device,
         tile: Tile,
+        scaling: str = "channel",
     ):
         """mask_checkpoint: encodes the masks; None: they are folded. axes: spatial ones of a
-        sample. tile: says in which tiles the autoencoders work.
+        sample. tile: says in which tiles the autoencoders work. scaling: `channel` or `whole`.
         """
         self.mode, self.factor, self.axes, self.device = mode, factor, axes, device
-        self.tile = tile
+        self.tile, self.scaling = tile, scaling
         self.checkpoint, self.mask_checkpoint = checkpoint, mask_checkpoint
         self._images: Codec | None = None
         self._masks: Codec | None = None
@@ -100,7 +101,9 @@ class LatentSpace(Space):
         return self.images.decode(z)
 
     def calibrate(self, batches: Iterable[Batch]) -> None:
-        """Measure shift and scale of each channel, for mean 0 and variance 1 over the training set."""
+        """Measure shift and scale of each channel, for mean 0 and, of each or of all together,
+        variance 1 over the training set.
+        """
         of_images, of_masks = Moments(), Moments()
         for batch in batches:
             of_images.add(*batch.image.chunk(2, dim=1))
@@ -108,19 +111,30 @@ class LatentSpace(Space):
                 with torch.no_grad():
                     mean = self.masks.moments(batch.condition)[0]
                 of_masks.add(mean, torch.full_like(mean, -torch.inf))  # it is not sampled
-        self.images.shift, self.images.scale = of_images.shift_and_scale()
+        self.images.shift, spread = of_images.shift_and_scale()
+        whole = spread.square().mean().sqrt().expand_as(spread)
+        self.images.scale = whole.clone() if self.scaling == "whole" else spread
+        self._measured(spread / self.images.scale)
         if self.masks is not None:
             self.masks.shift, self.masks.scale = of_masks.shift_and_scale()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"autoencoder": self.images.state_dict()} | (
-            {"mask_autoencoder": self.masks.state_dict()} if self.masks else {}
+        masks = {"mask_autoencoder": self.masks.state_dict()} if self.masks else {}
+        spread = (
+            {}
+            if self.scaling == "channel" or self.moments is None
+            else {"deviation": self.moments[1]}
         )
+        return {"autoencoder": self.images.state_dict()} | masks | spread
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._images = self._restore(state["autoencoder"], self.mode.channels)
+        self._measured(state.get("deviation", torch.ones(self.channels)).to(self.device))
         if self.mask_checkpoint is not None and self.mode.condition:
             self._masks = self._restore(state["mask_autoencoder"], len(self.mode.condition))
+
+    def _measured(self, deviation: Tensor) -> None:
+        self.moments = torch.zeros_like(deviation), deviation
 
     def _read(self, path: Path, key: str, names: Sequence[str], count: int) -> Codec:
         where, fits = f"space.latent.{key}", (self.factor, self.axes)

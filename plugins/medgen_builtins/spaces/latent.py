@@ -89,6 +89,14 @@ class Latent(SpaceSettings):
         None, help="checkpoint of an autoencoder of masks, for masks = encode"
     )
     tile: Tile = field(Tile(), help="size and overlap of tiles, for images of any size")
+    scaling: Literal["channel", "whole"] = field(
+        "channel",
+        help="what has variance 1. channel: each channel of the latents; whole: all of them together, so that channels"
+        " of coarse shapes stand out of noise before those of detail do, as in pixels",
+    )
+
+    measures = True
+    output = "scaling"
 
     def spatial(self, size: Sequence[int]) -> tuple[int, ...]:
         """Return the spatial size of an encoded sample, for the checks of a recipe."""
@@ -120,7 +128,8 @@ class Latent(SpaceSettings):
         from medgen_builtins.spaces._latent import LatentSpace
 
         masks = (self.mask_checkpoint or Path()) if self.masks == "encode" else None
-        return LatentSpace(mode, self.factor, axes, self.checkpoint, masks, device, self.tile)
+        files = (self.checkpoint, masks)
+        return LatentSpace(mode, self.factor, axes, *files, device, self.tile, self.scaling)
 
 
 @hookimpl

@@ -38,7 +38,7 @@ class Rflow(StrategySettings):
     prediction: Literal["velocity", "x0", "residual"] = field(
         "velocity",
         help="output of the network; x0 learns faster, velocity is better in the end; residual: what a linear guess"
-        " of x0 from each channel lacks, for space wavelet",
+        " of x0 from each channel lacks, for spaces wavelet and latent",
     )
     t_min: float = field(
         0.05,
@@ -58,7 +58,9 @@ class Rflow(StrategySettings):
             space = f"space.{recipe.names['space']}"
             what = f'got "residual", which needs the spread of channels, and {space} does not measure it'
             yield Problem(
-                "strategy.rflow.prediction", what, "Use space=wavelet, or another prediction"
+                "strategy.rflow.prediction",
+                what,
+                "Use space=wavelet or space=latent, or another prediction",
             )
 
     def metrics(self, recipe: Recipe) -> dict[str, Better]:

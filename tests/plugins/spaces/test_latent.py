@@ -94,6 +94,29 @@ def test_each_step_draws_a_new_sample_of_unit_variance(bravo):
     torch.testing.assert_close(z.std((0, 2, 3)), torch.ones(16), atol=0.02, rtol=0)
 
 
+def test_channels_may_keep_their_proportions(bravo):
+    """Together they have variance 1 then, and what a strategy learns of them is how wide each is."""
+    images = torch.randn(64, 1, 16, 16) + torch.linspace(-1, 1, 16)  # neighbours are alike
+    spaces = {name: space_of(bravo, scaling=name) for name in ("channel", "whole")}
+    z = {}
+    for name, space in spaces.items():
+        stored = space.prepare(images)
+        space.calibrate([Batch(stored, torch.zeros(64, 1, 16, 16))])
+        z[name] = space.encode(stored, draws(space, 64))
+        mean, deviation = space.moments
+        torch.testing.assert_close(z[name].mean((0, 2, 3)), mean, atol=1e-4, rtol=0)
+        torch.testing.assert_close(z[name].std((0, 2, 3)), deviation, atol=0.01, rtol=0)
+        torch.testing.assert_close(space.decode(z[name]), images, atol=1e-5, rtol=0)
+    torch.testing.assert_close(z["whole"].square().mean(), torch.tensor(1.0), atol=0.02, rtol=0)
+    spread = spaces["whole"].moments[1].view(-1, 1, 1)
+    torch.testing.assert_close(z["whole"], z["channel"] * spread)
+    assert spread.max() > 1.2 * spread.min()
+    again = Latent(checkpoint=Path(), scaling="whole").build(BRAVO, CPU)
+    again.load_state_dict(spaces["whole"].state_dict())
+    assert torch.equal(again.moments[1], spaces["whole"].moments[1])
+    assert "deviation" not in spaces["channel"].state_dict()  # checkpoints are what they were
+
+
 def test_no_pixel_of_a_mask_is_lost_on_the_latent_grid(bravo):
     """Every lesion of 2 x 2 px gives a condition of its own."""
     masks = -torch.ones(225, 1, 16, 16)
