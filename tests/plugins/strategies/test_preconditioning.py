@@ -50,8 +50,10 @@ def test_the_network_sees_channels_of_mean_0_and_variance_1(time):
 
 
 def output(x0: torch.Tensor, added: float = 0.0, change: float = 0.0) -> torch.Tensor:
-    """What a network puts out that says the same everywhere."""
-    return torch.cat([torch.full_like(x0, added), torch.full_like(x0, change)], 1)
+    """What a network puts out that says the same everywhere. change: of the logarithm of the variance."""
+    return torch.cat(
+        [torch.full_like(x0, added), torch.full_like(x0, change / _preconditioning.RATE)], 1
+    )
 
 
 @pytest.mark.parametrize("time", TIMES[1:])
@@ -111,6 +113,7 @@ def test_a_space_that_measures_no_channels_is_refused():
     with pytest.raises(RecipeError, match=told):
         load(RECIPES / "bravo_rflow.toml", ("strategy.rflow.prediction=residual",))
     load(RECIPES / "bravo_rflow.toml", ("strategy.rflow.prediction=residual", "space=wavelet"))
+    load(RECIPES / "bravo_rflow_latent.toml", ("strategy.rflow.prediction=residual",))
 
 
 def test_half_precision_is_read_in_fp32():
