@@ -6,7 +6,7 @@ DEMO ?= demo
 DEMO_3D ?= demo_3d
 READY := $(VENV)/.ready
 
-.PHONY: setup demo demo-masks demo-images demo-3d test test-all lint bench bench-gpu clean
+.PHONY: setup demo demo-images demo-masks demo-lesions demo-inserted demo-3d test test-all lint bench bench-gpu clean
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
@@ -19,24 +19,27 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	rm -rf $(DEMO)
 	$(BIN)/medgen data demo $(DEMO)/data --patients 30
-	$(MAKE) --no-print-directory --jobs 2 demo-masks demo-images
-	$(BIN)/medgen insert --hosts $(DEMO)/data --image-model $(DEMO)/insert --num-images 12 --output-dir $(DEMO)/inserted
+	$(MAKE) --no-print-directory --jobs 2 demo-images demo-masks demo-inserted
 	$(BIN)/medgen generate --seg-model $(DEMO)/seg/latest.pt --image-model $(DEMO)/bravo/latest.pt \
 		--num-images 64 --devices 2 --output-dir $(DEMO)/pairs
 	$(BIN)/medgen show $(DEMO)/bravo $(DEMO)/pairs $(DEMO)/inserted --output $(DEMO)/demo.png
 	$(BIN)/medgen evaluate $(DEMO)/bravo $(DEMO)/pairs --html $(DEMO)/card.html
 
 # Two trainings at a time, each with half of the cores: one with all of them is hardly faster.
-demo-masks demo-images: export OMP_NUM_THREADS ?= $(shell echo $$((($$(getconf _NPROCESSORS_ONLN) + 1) / 2)))
-
-demo-masks: $(READY)
-	@echo "demo: masks are trained beside the images; the lines of that run are in $(DEMO)/seg.txt"
-	@$(BIN)/medgen train recipes/demo_seg.toml data.root=$(DEMO)/data run.dir=$(DEMO)/seg $(DEMO_OPTIONS) \
-		> $(DEMO)/seg.txt 2>&1 || { cat $(DEMO)/seg.txt; exit 1; }
+demo-images demo-masks demo-lesions demo-inserted: export OMP_NUM_THREADS ?= $(shell echo $$((($$(getconf _NPROCESSORS_ONLN) + 1) / 2)))
 
 demo-images: $(READY)
 	$(BIN)/medgen train recipes/demo_bravo.toml data.root=$(DEMO)/data run.dir=$(DEMO)/bravo $(DEMO_OPTIONS)
-	$(BIN)/medgen train recipes/demo_insert.toml data.root=$(DEMO)/data run.dir=$(DEMO)/insert $(DEMO_OPTIONS)
+
+demo-masks: RUN := seg
+demo-lesions: RUN := insert
+demo-masks demo-lesions: $(READY)
+	@echo "demo: recipes/demo_$(RUN).toml is trained beside the images, see $(DEMO)/$(RUN).txt"
+	@$(BIN)/medgen train recipes/demo_$(RUN).toml data.root=$(DEMO)/data run.dir=$(DEMO)/$(RUN) $(DEMO_OPTIONS) \
+		> $(DEMO)/$(RUN).txt 2>&1 || { cat $(DEMO)/$(RUN).txt; exit 1; }
+
+demo-inserted: demo-lesions
+	$(BIN)/medgen insert --hosts $(DEMO)/data --image-model $(DEMO)/insert --num-images 12 --output-dir $(DEMO)/inserted
 
 # the same with volumes, and without insertion
 demo-3d: $(READY)
