@@ -120,20 +120,21 @@ class LatentSpace(Space):
 
     def state_dict(self) -> dict[str, Any]:
         masks = {"mask_autoencoder": self.masks.state_dict()} if self.masks else {}
-        spread = (
-            {}
-            if self.scaling == "channel" or self.moments is None
-            else {"deviation": self.moments[1]}
-        )
-        return {"autoencoder": self.images.state_dict()} | masks | spread
+        state: dict[str, Any] = {"autoencoder": self.images.state_dict()} | masks
+        if self.scaling == "whole" and self.moments is not None:
+            state["deviation"] = self.moments[1]
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._images = self._restore(state["autoencoder"], self.mode.channels)
-        self._measured(state.get("deviation", torch.ones(self.channels)).to(self.device))
+        whole = self.scaling == "whole"
+        deviation = state["deviation"] if whole else torch.ones(self.channels)
+        self._measured(deviation.to(self.device))
         if self.mask_checkpoint is not None and self.mode.condition:
             self._masks = self._restore(state["mask_autoencoder"], len(self.mode.condition))
 
     def _measured(self, deviation: Tensor) -> None:
+        """Keep the standard deviation of each normalised channel, `[channel]`, whose mean is 0."""
         self.moments = torch.zeros_like(deviation), deviation
 
     def _read(self, path: Path, key: str, names: Sequence[str], count: int) -> Codec:

@@ -128,8 +128,9 @@ class Latent(SpaceSettings):
         from medgen_builtins.spaces._latent import LatentSpace
 
         masks = (self.mask_checkpoint or Path()) if self.masks == "encode" else None
-        files = (self.checkpoint, masks)
-        return LatentSpace(mode, self.factor, axes, *files, device, self.tile, self.scaling)
+        return LatentSpace(
+            mode, self.factor, axes, self.checkpoint, masks, device, self.tile, self.scaling
+        )
 
 
 @hookimpl

@@ -17,7 +17,7 @@ averages, which differ much over a head, and little from one block to the next.
 MOST = 8.0
 """Of the logarithm by which a network changes a variance."""
 RATE = 4.0
-"""Of that logarithm to what the network puts out: it has far to go, in air, and Adam's steps are short."""
+"""Factor from what a network puts out to that logarithm, which Adam's short steps would lower slowly in air."""
 Moments = tuple[Tensor, Tensor] | None
 """Mean and standard deviation by channel, `[channel]`, as of `Space.moments`."""
 
@@ -34,9 +34,9 @@ def network_input(xt: Tensor, alpha: Tensor, sigma: Tensor, moments: Moments) ->
 def x0(output: Tensor, xt: Tensor, alpha: Tensor, sigma: Tensor, moments: Moments) -> Tensor:
     """Return the linear guess m + c_skip (xt - alpha m), plus c_out times the output: eq. 7.
 
-    output: `[batch, 2 * channel, *space]`, what is added, and 1 / `RATE` of the logarithm by
-    which the channel's variance there differs from s^2, 0 at first: air is flat and cortex is not (as in Gaussian scale
-    mixtures, Portilla et al. 2003). With that variance k^2, at most `CAP`^2, c_skip = alpha k^2 /
+    output: `[batch, 2 * channel, *space]`, what is added, and 1 / `RATE` of the logarithm by which
+    the channel's variance there differs from s^2, 0 at first: air is flat and cortex is not (as in
+    Gaussian scale mixtures, Portilla et al. 2003). With that variance k^2, at most `CAP`^2, c_skip = alpha k^2 /
     (alpha^2 k^2 + sigma^2). c_out is the standard deviation of what the guess lacks without it.
     """
     mean, deviation = _of(moments, xt)

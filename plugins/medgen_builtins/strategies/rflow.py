@@ -57,11 +57,8 @@ class Rflow(StrategySettings):
         if self.prediction == "residual" and recipe.space is not None and not recipe.space.measures:
             space = f"space.{recipe.names['space']}"
             what = f'got "residual", which needs the spread of channels, and {space} does not measure it'
-            yield Problem(
-                "strategy.rflow.prediction",
-                what,
-                "Use space=wavelet or space=latent, or another prediction",
-            )
+            fix = "Use space=wavelet or space=latent, or another prediction"
+            yield Problem("strategy.rflow.prediction", what, fix)
 
     def metrics(self, recipe: Recipe) -> dict[str, Better]:
         return diffusion_metrics()

@@ -114,6 +114,8 @@ def test_channels_may_keep_their_proportions(bravo):
     again = Latent(checkpoint=Path(), scaling="whole").build(BRAVO, CPU)
     again.load_state_dict(spaces["whole"].state_dict())
     assert torch.equal(again.moments[1], spaces["whole"].moments[1])
+    with pytest.raises(KeyError, match="deviation"):
+        again.load_state_dict(spaces["channel"].state_dict())
     assert "deviation" not in spaces["channel"].state_dict()  # checkpoints are what they were
 
 
