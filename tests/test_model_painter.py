@@ -80,6 +80,28 @@ def test_another_seed_paints_another_lesion(painter):
     assert not np.allclose(one, two, atol=1e-3)
 
 
+def test_a_lesion_is_painted_by_the_contrast_of_a_training_lesion(run, tmp_path):
+    from medgen.cli.main import main
+
+    recipe, folder = run / "recipe.toml", tmp_path / "run"
+    with pytest.raises(SystemExit) as ended:
+        main(["train", str(recipe), 'mode.insert.numbers=["contrast"]', f"run.dir={folder}"])
+    assert not ended.value.code
+    painter = open_painter(folder / "latest.pt", steps=3)
+    kept = painter.model.numbers.values["contrast"]
+    crops = [crop(0), crop(1)]
+    drawn = [painter.numbers(crops, seed) for seed in range(20)]
+    assert painter.numbers(crops, 3) == drawn[3]
+    assert {each["contrast"] for each in drawn} <= set(kept.tolist())
+    assert len({each["contrast"] for each in drawn}) > 1
+    low, high = (painter.paint([crop(1)], [7], {"contrast": each})[0] for each in (-1.0, 1.0))
+    assert not np.array_equal(low, high)
+
+
+def test_a_model_that_is_given_no_number_draws_none(painter):
+    assert painter.numbers([crop(1)], 7) == {}
+
+
 def test_averaged_weights_paint(run, painter):
     state = checkpoint.load(run / "latest.pt")
     name = next(iter(state["averaged"]))

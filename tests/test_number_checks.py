@@ -76,6 +76,11 @@ KEY = "mode.bravo.numbers"
             [f'{KEY}=["place"]', "data.patch_size=64"],
             f'{KEY}: got ["place"], but strategy.vae is given no condition.',
         ),
+        (
+            "insert_rflow",
+            ['mode.insert.numbers=["contrast", "position"]'],
+            'mode.insert.numbers: got ["position"], which are known of whole slices alone, not of crops.',
+        ),
         ("bravo_rflow", [f"{KEY}=3"], f"{KEY}: got 3, expected a list of strings."),
     ],
 )
@@ -97,6 +102,11 @@ def test_what_is_as_true_of_a_crop_may_be_given_with_its_place():
     given = load("bravo_rflow", [f'{KEY}=["position", "place", "spacing"]', "data.patch_size=64"])
     mode = given.mode.build()
     assert (mode.scalars, mode.has_place) == (("position", "spacing"), True)
+
+
+def test_the_contrast_of_a_lesion_that_is_inserted_may_be_given():
+    given = load("insert_rflow", ['mode.insert.numbers=["contrast"]'])
+    assert given.mode.build().scalars == ("contrast",)
 
 
 def test_numbers_stay_in_the_recipe_and_without_them_its_text_is_as_before():

@@ -35,7 +35,7 @@ NUMBERS = {
     ),
     "contrast": Number(
         "mean of the lesions less that of the rest of the head in the first image, which is in [-1, 1];"
-        " 0 without a lesion",
+        " 0 without a lesion; for insertion, of a lesion less that of 4 mm around it",
         lambda value: value / 2,
     ),
 }
@@ -46,6 +46,8 @@ of coordinates for each axis (CoordConv, Liu et al. 2018).
 """
 OF_CROPS = ("position", "spacing", PLACE)
 """Those that are as true of a crop of a sample as of the whole of it."""
+OF_INSERTION = ("contrast",)
+"""Those of crops around a lesion, where they are of that lesion and what surrounds it."""
 OF_SLICES = ("position",)
 """Those that a volume has not."""
 OF_LESIONS = ("lesion_size", "contrast")

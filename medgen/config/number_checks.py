@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from medgen.api.messages import as_toml, did_you_mean
-from medgen.api.numbers import NUMBERS, OF_CROPS, OF_LESIONS, OF_SCANS, OF_SLICES, PLACE
+from medgen.api.numbers import (
+    NUMBERS,
+    OF_CROPS,
+    OF_INSERTION,
+    OF_LESIONS,
+    OF_SCANS,
+    OF_SLICES,
+    PLACE,
+)
 from medgen.api.recipe import Recipe
 from medgen.api.tables import DEFAULT_MASK
 from medgen.api.values import Mode
@@ -52,7 +60,8 @@ def _use(recipe: Recipe, mode: Mode, key: str) -> Iterator[Problem]:
 def _crops(recipe: Recipe, mode: Mode, key: str) -> Iterator[Problem]:
     """Find numbers that are not known of crops, and a place that nothing but crops has."""
     data, around = recipe.data, bool(mode.margin) or recipe.data.crop != "none"
-    wrong = [name for name in mode.numbers if around or name not in OF_CROPS]
+    known = OF_CROPS if not around else OF_INSERTION if mode.margin else ()
+    wrong = [name for name in mode.numbers if name not in known]
     if wrong and (around or data.patch_size):
         what = f"got {as_toml(wrong)}, which are known of whole {data.noun} alone, not of crops"
         yield Problem(key, what, "Leave the key out" if around else "Leave them out")

@@ -1,8 +1,9 @@
 """Lesions that `medgen insert` made, beside real ones: contrast, the seam, and KID of crops.
 
-`python tests/benchmarks/bench_inserted.py OUT --hosts SCANS [--donors DATASET] [--image flair] [KEY=VALUE...]`
+`python tests/benchmarks/bench_inserted.py OUT --hosts SCANS [--donors DATASET] [--image NAME] [KEY=VALUE...]`
 
-OUT: what `medgen insert --hosts SCANS ...` wrote; KEY=VALUE as that command had. Real lesions are those of the hosts'
+OUT: what `medgen insert --hosts SCANS ...` wrote; KEY=VALUE as that command had. NAME: of the image that is compared,
+by default the first that was painted. Real lesions are those of the hosts'
 own, which no host's outputs show as new ones, and those of the donors. Ends with an error if contrast differs from the
 hosts' own lesions (KS, p at most 0.05), if the gradient across the seam is more than 1.1 of that around real lesions,
 if KID of crops is beyond the interval of real against real, or if a voxel farther than 4 mm from a new lesion differs
@@ -12,6 +13,7 @@ from the host's.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -91,7 +93,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("out", type=Path)
     parser.add_argument("--hosts", type=Path, required=True)
     parser.add_argument("--donors", type=Path)
-    parser.add_argument("--image", default="flair")
+    parser.add_argument("--image")
     parser.add_argument("--features", default="efficientnet")
     parser.add_argument(
         "--units", choices=("person", "lesion"), default="person", help="of the bootstrap"
@@ -100,7 +102,16 @@ def _options() -> argparse.Namespace:
         "--widest", type=float, default=SIDE, help="mm of lesions of which crops are compared"
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    return parser.parse_intermixed_args()
+    asked = parser.parse_intermixed_args()
+    asked.image = asked.image or _painted(asked.out)
+    return asked
+
+
+def _painted(out: Path) -> str:
+    """Return the name of the first image that lesions were painted into."""
+    with (out / "manifest.jsonl").open() as lines:
+        first: str = json.loads(next(lines))["images"][0]
+    return first
 
 
 def _real(asked: argparse.Namespace) -> dict[str, list[Lesion]]:

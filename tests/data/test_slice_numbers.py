@@ -17,6 +17,7 @@ from medgen.api.tables import AXES, DataSettings
 from medgen.api.values import Mode
 from medgen.data.scans.layouts import mask_names
 from medgen.data.store import slice_numbers
+from medgen.data.store.crop_targets import inside, nearest, region
 from medgen.data.store.loader import Loader
 from medgen.data.store.store import SliceStore, open_store
 
@@ -149,3 +150,16 @@ def test_what_a_checkpoint_keeps_is_in_the_order_of_sizes_and_bounded(cohort, mo
     few = slice_numbers.joint(store, ["position"], rows)["lesion_size"]
     assert len(few) == 5
     assert few[[0, -1]].tolist() == kept["lesion_size"][[0, -1]].tolist()
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_crops_around_lesions_have_the_contrast_and_size_of_their_own_lesion(cohort, dimensions):
+    store = opened(cohort, crop="lesions", image_size=12, dimensions=dimensions, spacing=2.0)
+    contrast, size = (slice_numbers.measured(store, name) for name in ("contrast", "lesion_size"))
+    assert len(np.unique(contrast)) > 1
+    for row in range(len(store)):
+        image, mask = store.read(np.array([row]), ["bravo", "seg"])[0].astype(np.float64)
+        own, others = nearest(mask > 0, np.array(mask.shape) // 2)
+        ring = region(own, inside(image[None], -1), 4.0, store.grid.spacing) & ~own & ~others
+        assert contrast[row] == pytest.approx(image[own].mean() - image[ring].mean())
+        assert size[row] == pytest.approx(own.sum() * store.grid.cell)

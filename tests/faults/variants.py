@@ -86,7 +86,11 @@ VARIANTS = {
         "training.accumulate=2",
         "callbacks.ema.decay=0.9",
     ),
-    "insert_3d": ("training.batch_size=1", "callbacks.ema.decay=0.9"),
+    "insert_3d": (
+        "training.batch_size=1",
+        "callbacks.ema.decay=0.9",
+        'mode.insert.numbers=["contrast"]',
+    ),
     "bravo_rflow_latent": (
         "space.latent.checkpoint={autoencoder}",
         "space.latent.factor=2",

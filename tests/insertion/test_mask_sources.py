@@ -15,6 +15,7 @@ from faults.variants import SMALL
 from insertion.made_up import AFFINE, write_heads
 from scipy import ndimage
 
+from medgen import seeds
 from medgen.api.tables import DataSettings
 from medgen.data.grid import Grid
 from medgen.generation.insertion import cases, lesions
@@ -30,7 +31,10 @@ class Bright:
     channels = ("flair",)
     grid, margin = None, 4.0
 
-    def paint(self, crops, seeds):
+    def numbers(self, crops, seed):
+        return {}
+
+    def paint(self, crops, seeds, numbers):
         return [np.ones_like(crop.image) for crop in crops]
 
 
@@ -99,6 +103,23 @@ def test_shapes_of_a_folder_go_where_real_lesions_of_their_size_lie(
             0.2 < np.abs(where[:, 0]).mean() < 0.6
         )  # the donors' lie 24 of 62 mm from the midplane
         np.testing.assert_allclose(made.images[0][made.new], 1)
+
+
+def test_what_a_lesion_is_painted_by_is_noted_with_it(donors: Path, tmp_path: Path) -> None:
+    class Numbered(Bright):
+        def numbers(self, crops, seed):
+            return {"contrast": seed % 7}
+
+    hosts = write_heads(tmp_path / "hosts", range(10, 12), masked=False)
+    make = inserter(donors, hosts, None)
+    plain = make.make(0).lesions
+    make.painter = Numbered()
+    noted = make.make(0).lesions
+    assert noted
+    assert [each["numbers"]["contrast"] for each in noted] == [
+        seeds.derive(make.seed, "insert/paint", 0, number) % 7 for number in range(len(noted))
+    ]
+    assert not any("numbers" in each for each in plain)
 
 
 def test_a_drawn_lesion_lies_where_it_lay_in_its_slice_and_is_round(

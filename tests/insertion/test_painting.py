@@ -33,7 +33,11 @@ class Bright:
         self.grid, self.margin = grid(size, mm) if size else None, margin
         self.crops, self.seeds = [], []
 
-    def paint(self, crops, seeds):
+    def numbers(self, crops, seed):
+        return {"contrast": seed}
+
+    def paint(self, crops, seeds, numbers):
+        assert numbers == {"contrast": seeds[0]}
         self.crops += crops
         self.seeds += seeds
         return [np.full_like(crop.image, 0.9) for crop in crops]
@@ -54,7 +58,7 @@ def painted(painter, spacing=(1.0, 1.0, 1.0), patch=None):
     images, head = host()
     before = images.copy()
     placed = Placed(patch or Patch(ball(3)), CENTRE)
-    weight = paint(images, head, spacing, placed, painter, seed=5)
+    weight, _ = paint(images, head, spacing, placed, painter, seed=5)
     return before, images, weight, placed.mask(SHAPE)
 
 

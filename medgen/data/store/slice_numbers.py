@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from medgen.api.numbers import NUMBERS
 from medgen.api.tables import AXES
+from medgen.data.store.crop_targets import mark
 from medgen.data.store.store import SliceStore
 
 MOST = 4096
 """Slices that a checkpoint keeps the numbers of."""
 PART = 1 << 22
 """Pixels that are read at a time: 256 slices of 128 px, or two volumes of it."""
+RING = 4.0
+"""mm around a lesion that a crop's contrast compares it with."""
 
 
 def scaled(store: SliceStore, names: Sequence[str]) -> np.ndarray:
@@ -59,6 +62,10 @@ def _position(store: SliceStore) -> np.ndarray:
 
 
 def _lesion_size(store: SliceStore) -> np.ndarray:
+    """Of crops, that of the lesion that they are around."""
+    if store.extent is not None:
+        counts = [(own > 0).reshape(len(own), -1).sum(1) for _, own in _crops(store)]
+        return np.asarray(np.concatenate(counts) * store.grid.cell, np.float64)
     pixels = sum((each.astype(np.int64) for each in store.lesion_area.values()), np.int64(0))
     return np.asarray(pixels * store.grid.cell, np.float64)
 
@@ -71,27 +78,50 @@ def _spacing(store: SliceStore) -> np.ndarray:
 
 
 def _contrast(store: SliceStore) -> np.ndarray:
-    image = next(name for name in store.channels if name not in store.masks)
-    masks = [name for name in store.channels if name in store.masks]
-    count = max(1, PART // math.prod(store.grid.shape))
-    parts = np.array_split(np.arange(len(store)), -(-len(store) // count))
-    found = [
-        _contrasts(store.read(rows, [image])[:, 0].astype(np.float64), store.read(rows, masks) > 0)
-        for rows in parts
-    ]
-    return np.concatenate(found)
+    if store.extent is not None:
+        found = [_contrasts(images[:, 0], own > 0, own == 0) for images, own in _crops(store)]
+        return np.concatenate(found)
+    return np.concatenate([_of_whole(store, rows) for rows in _parts(store)])
 
 
-def _contrasts(images: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    lesion, head = np.asarray(masks.any(1)), np.asarray(images > -1)
+def _of_whole(store: SliceStore, rows: np.ndarray) -> np.ndarray:
+    image = store.read(rows, _images(store)[:1])[:, 0]
+    lesion = np.asarray((store.read(rows, _masks(store)) > 0).any(1))
+    return _contrasts(image, lesion, (image > -1) & ~lesion)
+
+
+def _contrasts(images: np.ndarray, lesions: np.ndarray, around: np.ndarray) -> np.ndarray:
+    """Return the mean in lesions less that around them, `[row]`; all are `[row, *size]`."""
     return np.array(
         [
-            each[inside].mean() - each[shown & ~inside].mean()
-            if inside.any() and (shown & ~inside).any()
-            else 0.0
-            for each, inside, shown in zip(images, lesion, head, strict=True)
+            each[inside].mean() - each[beside].mean() if inside.any() and beside.any() else 0.0
+            for each, inside, beside in zip(images.astype(np.float64), lesions, around, strict=True)
         ]
     )
+
+
+def _crops(store: SliceStore) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield parts of the images, and of the lesion that each crop is around, `[row, *size]`: 1 in
+    it, 0 around it, -1 elsewhere.
+    """
+    for rows in _parts(store):
+        images, masks = store.read(rows, _images(store)), store.read(rows, _masks(store))
+        middles = np.broadcast_to(np.array(images.shape[2:]) // 2, (len(rows), images.ndim - 2))
+        yield images, mark(masks, images, middles, RING, store.grid.spacing).max(1)
+
+
+def _parts(store: SliceStore) -> list[np.ndarray]:
+    """Return all rows in parts of `PART` pixels."""
+    count = max(1, PART // math.prod(store.grid.shape))
+    return np.array_split(np.arange(len(store)), -(-len(store) // count))
+
+
+def _images(store: SliceStore) -> list[str]:
+    return [name for name in store.channels if name not in store.masks]
+
+
+def _masks(store: SliceStore) -> list[str]:
+    return [name for name in store.channels if name in store.masks]
 
 
 MEASURES: dict[str, Callable[[SliceStore], np.ndarray]] = {

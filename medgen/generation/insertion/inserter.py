@@ -15,11 +15,12 @@ import numpy as np
 from medgen import seeds
 from medgen.api.tables import DataSettings
 from medgen.data.store.crop_targets import grown
+from medgen.generation.generator import NUMBERS
 from medgen.generation.insertion import cases, lesions, shapes
 from medgen.generation.insertion.cases import Case, Files
 from medgen.generation.insertion.lesions import Lesion, Library
 from medgen.generation.insertion.mask_sources import MaskSource
-from medgen.generation.insertion.painter import Painter, learns_nothing
+from medgen.generation.insertion.painter import Numbers, Painter, learns_nothing
 from medgen.generation.insertion.painting import Placed, fits, paint
 from medgen.generation.insertion.places import SPREAD, Ground
 
@@ -122,8 +123,9 @@ class Inserter:
         chosen, missed = self._chosen(case, index, rng)
         images = case.images.copy()
         changed, new = np.zeros((2, *case.head.shape), bool)
+        drawn = list[Numbers]()
         for number, each in enumerate(chosen):
-            weight = paint(
+            weight, numbers = paint(
                 images,
                 case.head,
                 case.spacing,
@@ -131,9 +133,13 @@ class Inserter:
                 self.painter,
                 seeds.derive(self.seed, "insert/paint", index, number),
             )
+            drawn.append(numbers)
             changed |= weight > 0
             new |= each.placed.mask(new.shape)
-        notes = tuple(self._note(case, images, each, new) for each in chosen)
+        notes = tuple(
+            self._note(case, images, each, new) | ({NUMBERS: dict(numbers)} if numbers else {})
+            for each, numbers in zip(chosen, drawn, strict=True)
+        )
         return Inserted(case, images, changed, new, notes, missed)
 
     def _read_host(self, number: int) -> Case:

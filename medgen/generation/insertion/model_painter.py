@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from medgen import seeds
 from medgen.config.registry import Registry
 from medgen.data.grid import Grid
 from medgen.errors import CheckpointError, Problem
-from medgen.generation.insertion.painter import Array, Crop, paints_volumes
+from medgen.generation.insertion.painter import NONE, Array, Crop, Numbers, paints_volumes
 from medgen.generation.model import Model, load_model
+from medgen.generation.numbers import as_given
 from medgen.training import lesion_region, sampling
 
 BLOCK = 8
@@ -35,14 +37,28 @@ class ModelPainter:
         self.grid: Grid | None = model.grid
         self._block = 1 if paints_volumes(self) else BLOCK
 
-    def paint(self, crops: Sequence[Crop], seeds: Sequence[int]) -> list[Array]:
-        """Paint float32 `[channel, *size]` in [0, 1] for each crop, by the crop and its seed alone."""
+    def numbers(self, crops: Sequence[Crop], seed: int) -> Numbers:
+        """Draw those of a training crop whose lesion is about as large, in its largest slice."""
+        table = self.model.numbers
+        if table is None:
+            return {}
+        cell = crops[0].spacing
+        size = max(np.count_nonzero(crop.mask) for crop in crops) * math.prod(cell)
+        return table.near({"lesion_size": size}).drawn(seed, "lesion numbers")
+
+    def paint(
+        self, crops: Sequence[Crop], seeds: Sequence[int], numbers: Numbers = NONE
+    ) -> list[Array]:
+        """Paint float32 `[channel, *size]` in [0, 1] for each crop, by the crop, its seed and the
+        numbers alone.
+        """
         made: list[Array] = []
         for at in range(0, len(crops), self._block):
-            made += self._paint(crops[at : at + self._block], seeds[at : at + self._block])
+            own = seeds[at : at + self._block]
+            made += self._paint(crops[at : at + self._block], own, numbers)
         return made
 
-    def _paint(self, crops: Sequence[Crop], own: Sequence[int]) -> list[Array]:
+    def _paint(self, crops: Sequence[Crop], own: Sequence[int], numbers: Numbers) -> list[Array]:
         """Paint up to a block of crops; the last again and again in the places that are left."""
         (mode, space, strategy, network), device = self.model.parts, self.model.device
         filled = [min(place, len(crops) - 1) for place in range(self._block)]
@@ -52,9 +68,17 @@ class ModelPainter:
         streams = [seeds.stream(own[place], "paint") for place in filled]
         draw = sampling.noise(streams, space.shape(condition.shape[2:]), device)
         given = lesion_region.given(mode, space, image, condition)
+        scalars = as_given([numbers] * self._block, mode.scalars, device)
         with sampling.autocast(device, self.model.recipe.training.precision):
             made = sampling.sample(
-                strategy, space, network, condition, draw, self.steps, given=given
+                strategy,
+                space,
+                network,
+                condition,
+                draw,
+                self.steps,
+                given=given,
+                numbers=scalars,
             )
         return list((made[: len(crops)].float().cpu().numpy() + 1) / 2)
 

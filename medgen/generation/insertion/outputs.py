@@ -56,7 +56,8 @@ def insert(
 
 def identity(make: Inserter) -> dict[str, Any]:
     """Return what decides the bytes of an output besides its index, and that it may not be shared."""
-    return {"insert": True, "shareable": False, "seed": make.seed, **make.made_from}
+    volumes = {"dimensions": 3} if paints_volumes(make.painter) else {}
+    return {"insert": True, "shareable": False, "seed": make.seed, **make.made_from, **volumes}
 
 
 def made_with(make: Inserter) -> dict[str, Any]:

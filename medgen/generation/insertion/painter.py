@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,6 +12,9 @@ from attrs import frozen
 from medgen.data.grid import Grid
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Numbers = Mapping[str, float]
+"""Of a lesion, by name, each in its unit; see `medgen.api.numbers`."""
+NONE: Numbers = MappingProxyType({})
 
 
 @frozen(eq=False)
@@ -45,8 +49,14 @@ class Painter(Protocol):
     grid: Grid | None
     margin: float
 
-    def paint(self, crops: Sequence[Crop], seeds: Sequence[int]) -> list[Array]:
-        """Paint float32 `[channel, *size]` in [0, 1] for each crop, by the crop and its seed alone.
+    def numbers(self, crops: Sequence[Crop], seed: int) -> Numbers:
+        """Draw what a lesion, whole or in slices, is painted by besides its crops, by name."""
+
+    def paint(
+        self, crops: Sequence[Crop], seeds: Sequence[int], numbers: Numbers = NONE
+    ) -> list[Array]:
+        """Paint float32 `[channel, *size]` in [0, 1] for each crop, by the crop, its seed and the
+        numbers alone.
 
         Only what is in the region is used, and faded into the scan at its edge.
         """

@@ -13,11 +13,13 @@ from scipy import ndimage
 
 from medgen.api.tables import AXES
 from medgen.data.store.crop_targets import inside, region
-from medgen.generation.insertion.painter import Crop, Painter
+from medgen.generation.insertion.painter import Crop, Numbers, Painter
 from medgen.generation.insertion.shapes import Patch
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Box = tuple[slice, ...]
+Painted = tuple[Array, Numbers]
+"""How much of each voxel is painted, float32 `[*space]`, and the numbers that it was painted by."""
 
 
 @attrs.frozen(eq=False)
@@ -68,13 +70,11 @@ def paint(
     placed: Placed,
     painter: Painter,
     seed: int,
-) -> Array:
-    """Paint a lesion into `images`, `[channel, *space]` in [0, 1] and beyond, and give how much of
-    each voxel it is.
+) -> Painted:
+    """Paint a lesion into `images`, `[channel, *space]` in [0, 1] and beyond.
 
-    head: bool `[*space]`, without which nothing changes. The weight, float32 `[*space]`, is 1 in
-    the lesion and falls to 0 at the edge of the region. Slices of a lesion have one seed, so that
-    they go together.
+    head: bool `[*space]`, without which nothing changes. The weight is 1 in the lesion and falls to
+    0 at the edge of the region. Slices of a lesion have one seed, so that they go together.
     """
     lesion = placed.mask(head.shape)
     box = _box(lesion, [int(np.ceil(painter.margin / mm)) + 1 for mm in spacing])
@@ -82,14 +82,14 @@ def paint(
     weight[box] = _edge(lesion[box], head[box], spacing, painter.margin)
     pieces = _pieces(painter, weight, box)
     host = Host(np.clip(images, 0, 1), lesion.astype(np.float32), tuple(spacing))
-    made = painter.paint(
-        [_crop(host, placed, painter, piece) for piece in pieces], [seed] * len(pieces)
-    )
+    crops = [_crop(host, placed, painter, piece) for piece in pieces]
+    numbers = painter.numbers(crops, seed)
+    made = painter.paint(crops, [seed] * len(pieces), numbers)
     for piece, crop in zip(pieces, made, strict=True):
         here = _back(crop, piece, spacing, placed, painter)
         for image, values in zip(images, here, strict=True):
             image[piece] += np.where(weight[piece] > 0, weight[piece] * (values - image[piece]), 0)
-    return weight
+    return weight, numbers
 
 
 def _edge(lesion: Array, head: Array, spacing: Sequence[float], margin: float) -> Array:

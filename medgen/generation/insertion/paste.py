@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from medgen.data.grid import Grid
 from medgen.evaluation.blending import blend
-from medgen.generation.insertion.painter import Array, Crop
+from medgen.generation.insertion.painter import NONE, Array, Crop, Numbers
 
 NAME = "paste"
 """What it is called in place of a model."""
@@ -25,7 +25,13 @@ class Paste:
     def __init__(self, channels: tuple[str, ...]):
         self.channels = channels
 
-    def paint(self, crops: Sequence[Crop], seeds: Sequence[int]) -> list[Array]:
+    def numbers(self, crops: Sequence[Crop], seed: int) -> Numbers:
+        """Draw nothing: a donor is as it is."""
+        return {}
+
+    def paint(
+        self, crops: Sequence[Crop], seeds: Sequence[int], numbers: Numbers = NONE
+    ) -> list[Array]:
         """Blend each donor in. Nothing is drawn, so seeds change nothing."""
         return [_pasted(crop) for crop in crops]
 

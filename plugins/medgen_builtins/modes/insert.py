@@ -31,6 +31,9 @@ class Insert(ModeSettings):
     margin: float = field(
         4.0, help="mm around a lesion, within the head, that are generated with it", check=gt(0)
     )
+    numbers: tuple[str, ...] | None = field(
+        None, help='names of numbers that it is given too: none or ["contrast"]'
+    )
 
     def check(self, recipe: Recipe) -> Iterator[Problem]:
         if not self.images or self.mask in self.images or len(set(self.images)) < len(self.images):
@@ -48,7 +51,12 @@ class Insert(ModeSettings):
             yield Problem(f"space.{space}", what, "Use space.pixel or space.space_to_depth")
 
     def build(self) -> Mode:
-        return Mode(images=self.images, condition=(self.mask,), margin=self.margin)
+        return Mode(
+            images=self.images,
+            condition=(self.mask,),
+            margin=self.margin,
+            numbers=self.numbers or (),
+        )
 
 
 @hookimpl
