@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -11,7 +12,7 @@ from faults.variants import SMALL
 from medgen.data.grid import Grid
 from medgen.errors import CheckpointError, RecipeError
 from medgen.generation.combination import require_image_model
-from medgen.generation.insertion.model_painter import open_painter
+from medgen.generation.insertion.model_painter import contrast, open_painter
 from medgen.generation.insertion.painter import Crop
 from medgen.run import checkpoint
 
@@ -96,6 +97,24 @@ def test_a_lesion_is_painted_by_the_contrast_of_a_training_lesion(run, tmp_path)
     assert len({each["contrast"] for each in drawn}) > 1
     low, high = (painter.paint([crop(1)], [7], {"contrast": each})[0] for each in (-1.0, 1.0))
     assert not np.array_equal(low, high)
+
+
+def test_what_a_first_painting_lacks_of_the_contrast_is_asked_for_in_the_second(
+    painter, monkeypatch
+):
+    asked, mask = [], crop(1).mask
+
+    def half(crops, own, numbers):
+        """Paint lesions half as bright as asked, 0.4 around them."""
+        asked.append([each["contrast"] for each in numbers])
+        level = [0.4 + each["contrast"] / 4 * mask for each in numbers]
+        return [np.stack([each, each]) for each in level]
+
+    monkeypatch.setattr(painter, "_paint", half)
+    made = painter.paint([crop(1)] * 2, [7, 8], {"contrast": 0.6})
+    assert np.allclose(asked, [[0.6, 0.6], [0.9, 0.9]])
+    assert contrast(crop(1), made[0]) == pytest.approx(0.45)
+    assert contrast(attrs.evolve(crop(1), region=mask), made[0]) == 0.0
 
 
 def test_a_model_that_is_given_no_number_draws_none(painter):

@@ -19,6 +19,8 @@ from medgen.generation.model import Model, load_model
 from medgen.generation.numbers import as_given
 from medgen.training import lesion_region, sampling
 
+CONTRAST = "contrast"
+"""Name of the number that says how much brighter than its surroundings a lesion is."""
 BLOCK = 8
 """Slices that are painted at a time, of one lesion; a volume, which is a whole lesion, is painted alone."""
 
@@ -51,14 +53,32 @@ class ModelPainter:
     ) -> list[Array]:
         """Paint float32 `[channel, *size]` in [0, 1] for each crop, by the crop, its seed and the
         numbers alone.
+
+        A model of few patients paints what it has not seen fainter than it was asked to. What a
+        crop lacks of the contrast is asked for as well when it is painted again, of the same noise.
         """
+        made = self._painted(crops, seeds, [numbers] * len(crops))
+        if CONTRAST not in numbers:
+            return made
+        lacking = [
+            numbers[CONTRAST] - contrast(crop, image)
+            for crop, image in zip(crops, made, strict=True)
+        ]
+        asked = [{**numbers, CONTRAST: numbers[CONTRAST] + each} for each in lacking]
+        return self._painted(crops, seeds, asked)
+
+    def _painted(
+        self, crops: Sequence[Crop], seeds: Sequence[int], numbers: Sequence[Numbers]
+    ) -> list[Array]:
         made: list[Array] = []
         for at in range(0, len(crops), self._block):
-            own = seeds[at : at + self._block]
-            made += self._paint(crops[at : at + self._block], own, numbers)
+            some = slice(at, at + self._block)
+            made += self._paint(crops[some], seeds[some], numbers[some])
         return made
 
-    def _paint(self, crops: Sequence[Crop], own: Sequence[int], numbers: Numbers) -> list[Array]:
+    def _paint(
+        self, crops: Sequence[Crop], own: Sequence[int], numbers: Sequence[Numbers]
+    ) -> list[Array]:
         """Paint up to a block of crops; the last again and again in the places that are left."""
         (mode, space, strategy, network), device = self.model.parts, self.model.device
         filled = [min(place, len(crops) - 1) for place in range(self._block)]
@@ -68,7 +88,7 @@ class ModelPainter:
         streams = [seeds.stream(own[place], "paint") for place in filled]
         draw = sampling.noise(streams, space.shape(condition.shape[2:]), device)
         given = lesion_region.given(mode, space, image, condition)
-        scalars = as_given([numbers] * self._block, mode.scalars, device)
+        scalars = as_given([numbers[place] for place in filled], mode.scalars, device)
         with sampling.autocast(device, self.model.recipe.training.precision):
             made = sampling.sample(
                 strategy,
@@ -81,6 +101,16 @@ class ModelPainter:
                 numbers=scalars,
             )
         return list((made[: len(crops)].float().cpu().numpy() + 1) / 2)
+
+
+def contrast(crop: Crop, image: Array) -> float:
+    """Return the number of that name, as of training crops, of a lesion in an image `[channel,
+    *size]` in [0, 1]; 0 where nothing is around it.
+    """
+    around = crop.region & ~crop.mask
+    if not (crop.mask.any() and around.any()):
+        return 0.0
+    return 2 * float(image[0][crop.mask].mean() - image[0][around].mean())
 
 
 def marked(crop: Crop) -> Tensor:
