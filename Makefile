@@ -29,26 +29,25 @@ demo: $(READY)
 demo-images demo-masks demo-lesions demo-inserted: export OMP_NUM_THREADS ?= $(shell echo $$((($$(getconf _NPROCESSORS_ONLN) + 1) / 2)))
 
 demo-images: $(READY)
-	$(BIN)/medgen train recipes/demo_bravo.toml data.root=$(DEMO)/data run.dir=$(DEMO)/bravo $(DEMO_OPTIONS)
+	$(BIN)/medgen train recipes/demo_bravo$(VOLUMES).toml data.root=$(DEMO)/data run.dir=$(DEMO)/bravo $(DEMO_OPTIONS)
 
 demo-masks: RUN := seg
 demo-lesions: RUN := insert
 demo-masks demo-lesions: $(READY)
-	@echo "demo: recipes/demo_$(RUN).toml is trained beside the images, see $(DEMO)/$(RUN).txt"
-	@$(BIN)/medgen train recipes/demo_$(RUN).toml data.root=$(DEMO)/data run.dir=$(DEMO)/$(RUN) $(DEMO_OPTIONS) \
+	@echo "demo: recipes/demo_$(RUN)$(VOLUMES).toml is trained beside the images, see $(DEMO)/$(RUN).txt"
+	@$(BIN)/medgen train recipes/demo_$(RUN)$(VOLUMES).toml data.root=$(DEMO)/data run.dir=$(DEMO)/$(RUN) $(DEMO_OPTIONS) \
 		> $(DEMO)/$(RUN).txt 2>&1 || { cat $(DEMO)/$(RUN).txt; exit 1; }
 
 demo-inserted: demo-lesions
 	$(BIN)/medgen insert --hosts $(DEMO)/data --image-model $(DEMO)/insert --num-images 12 --output-dir $(DEMO)/inserted
 
-# the same with volumes, and without insertion
+# the same with volumes, and without insertion; VOLUMES: the end of the name of their recipes
 demo-3d: $(READY)
 	rm -rf $(DEMO_3D)
 	$(BIN)/medgen data demo $(DEMO_3D)/data --patients 100
-	$(BIN)/medgen train recipes/demo_seg_3d.toml data.root=$(DEMO_3D)/data run.dir=$(DEMO_3D)/seg $(DEMO_OPTIONS)
-	$(BIN)/medgen train recipes/demo_bravo_3d.toml data.root=$(DEMO_3D)/data run.dir=$(DEMO_3D)/bravo $(DEMO_OPTIONS)
+	$(MAKE) --no-print-directory --jobs 2 demo-images demo-masks DEMO=$(DEMO_3D) VOLUMES=_3d
 	$(BIN)/medgen generate --seg-model $(DEMO_3D)/seg/latest.pt --image-model $(DEMO_3D)/bravo/latest.pt \
-		--num-images 12 --output-dir $(DEMO_3D)/pairs
+		--num-images 12 --devices 2 --output-dir $(DEMO_3D)/pairs
 	$(BIN)/medgen show $(DEMO_3D)/bravo $(DEMO_3D)/pairs --output $(DEMO_3D)/demo.png
 	$(BIN)/medgen evaluate $(DEMO_3D)/bravo $(DEMO_3D)/pairs --html $(DEMO_3D)/card.html
 
