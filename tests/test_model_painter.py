@@ -12,7 +12,7 @@ from faults.variants import SMALL
 from medgen.data.grid import Grid
 from medgen.errors import CheckpointError, RecipeError
 from medgen.generation.combination import require_image_model
-from medgen.generation.insertion.model_painter import contrast, open_painter
+from medgen.generation.insertion.model_painter import lacking, open_painter
 from medgen.generation.insertion.painter import Crop
 from medgen.run import checkpoint
 
@@ -113,8 +113,9 @@ def test_what_a_first_painting_lacks_of_the_contrast_is_asked_for_in_the_second(
     monkeypatch.setattr(painter, "_paint", half)
     made = painter.paint([crop(1)] * 2, [7, 8], {"contrast": 0.6})
     assert np.allclose(asked, [[0.6, 0.6], [0.9, 0.9]])
-    assert contrast(crop(1), made[0]) == pytest.approx(0.45)
-    assert contrast(attrs.evolve(crop(1), region=mask), made[0]) == 0.0
+    assert lacking(crop(1), made[0], 0.6) == pytest.approx(0.15)
+    for bare in ({"region": mask}, {"mask": np.zeros_like(mask)}):
+        assert lacking(attrs.evolve(crop(1), **bare), made[0], 0.6) == 0.0
 
 
 def test_a_model_that_is_given_no_number_draws_none(painter):

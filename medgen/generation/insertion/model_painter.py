@@ -60,11 +60,11 @@ class ModelPainter:
         made = self._painted(crops, seeds, [numbers] * len(crops))
         if CONTRAST not in numbers:
             return made
-        lacking = [
-            numbers[CONTRAST] - contrast(crop, image)
+        wanted = numbers[CONTRAST]
+        asked = [
+            {**numbers, CONTRAST: wanted + lacking(crop, image, wanted)}
             for crop, image in zip(crops, made, strict=True)
         ]
-        asked = [{**numbers, CONTRAST: numbers[CONTRAST] + each} for each in lacking]
         return self._painted(crops, seeds, asked)
 
     def _painted(
@@ -103,14 +103,14 @@ class ModelPainter:
         return list((made[: len(crops)].float().cpu().numpy() + 1) / 2)
 
 
-def contrast(crop: Crop, image: Array) -> float:
-    """Return the number of that name, as of training crops, of a lesion in an image `[channel,
-    *size]` in [0, 1]; 0 where nothing is around it.
+def lacking(crop: Crop, image: Array, wanted: float) -> float:
+    """Return what an image `[channel, *size]` in [0, 1] lacks of a contrast, in the number's unit;
+    0 where it shows no lesion, or nothing around it.
     """
     around = crop.region & ~crop.mask
     if not (crop.mask.any() and around.any()):
         return 0.0
-    return 2 * float(image[0][crop.mask].mean() - image[0][around].mean())
+    return wanted - 2 * float(image[0][crop.mask].mean() - image[0][around].mean())
 
 
 def marked(crop: Crop) -> Tensor:
