@@ -172,7 +172,7 @@ def test_slices_of_one_host_are_of_one_person(medgen: Run, patients: Path, tmp_p
 def test_a_device_without_memory_for_a_crop_is_told_what_to_do(
     medgen: Run, patients: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def exhausted(self: Paste, crops: object, seeds: object) -> None:
+    def exhausted(self: Paste, *given: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(Paste, "paint", exhausted)
