@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 DEMO_3D ?= demo_3d
+# the end of the names of the demo's recipes: nothing, or _3d
+VOLUMES :=
 READY := $(VENV)/.ready
 
 .PHONY: setup demo demo-images demo-masks demo-lesions demo-inserted demo-3d test test-all lint bench bench-gpu clean
@@ -41,7 +43,7 @@ demo-masks demo-lesions: $(READY)
 demo-inserted: demo-lesions
 	$(BIN)/medgen insert --hosts $(DEMO)/data --image-model $(DEMO)/insert --num-images 12 --output-dir $(DEMO)/inserted
 
-# the same with volumes, and without insertion; VOLUMES: the end of the name of their recipes
+# the same with volumes, and without insertion
 demo-3d: $(READY)
 	rm -rf $(DEMO_3D)
 	$(BIN)/medgen data demo $(DEMO_3D)/data --patients 100

@@ -64,7 +64,7 @@ def _crops(recipe: Recipe, mode: Mode, key: str) -> Iterator[Problem]:
     wrong = [name for name in mode.numbers if name not in known]
     if wrong and (around or data.patch_size):
         what = f"got {as_toml(wrong)}, which are known of whole {data.noun} alone, not of crops"
-        yield Problem(key, what, "Leave the key out" if around else "Leave them out")
+        yield Problem(key, what, "Leave them out" if known else "Leave the key out")
     elif mode.has_place and not data.patch_size:
         what = f"got {as_toml(PLACE)}, but no crops are trained on"
         yield Problem(key, what, "Leave it out, or give data.patch_size")

@@ -3,11 +3,10 @@
 `python tests/benchmarks/bench_inserted.py OUT --hosts SCANS [--donors DATASET] [--image NAME] [KEY=VALUE...]`
 
 OUT: what `medgen insert --hosts SCANS ...` wrote; KEY=VALUE as that command had. NAME: of the image that is compared,
-by default the first that was painted. Real lesions are those of the hosts'
-own, which no host's outputs show as new ones, and those of the donors. Ends with an error if contrast differs from the
-hosts' own lesions (KS, p at most 0.05), if the gradient across the seam is more than 1.1 of that around real lesions,
-if KID of crops is beyond the interval of real against real, or if a voxel farther than 4 mm from a new lesion differs
-from the host's.
+by default the first that was painted. Real lesions are those of the hosts' own, which no host's outputs show as new
+ones, and those of the donors. Ends with an error if contrast differs from the hosts' own lesions (KS, p at most 0.05),
+if the gradient across the seam is more than 1.1 of that around real lesions, if KID of crops is beyond the interval of
+real against real, or if a voxel farther than 4 mm from a new lesion differs from the host's.
 """
 
 from __future__ import annotations
