@@ -88,6 +88,16 @@ def test_the_demo_begins_from_them(recipe, purpose, medgen, tmp_path):
     assert all(torch.allclose(run[name], shipped[name], atol=1e-6) for name in run)
 
 
+def test_an_empty_name_takes_back_what_a_recipe_extends(medgen, tmp_path):
+    medgen("data", "demo", tmp_path / "data", "--patients", 3)
+    given = (f"data.root={tmp_path / 'data'}", f"run.dir={tmp_path / 'run'}", "training.steps=1")
+    done = medgen("train", "demo_bravo", *given, "training.init_from=", "callbacks.previews=false")
+    assert done.code == 0, done
+    run = shared_weights.load_any(tmp_path / "run" / "latest.pt").weights
+    shipped = shared_weights.read(Brain.files["bravo"]).weights
+    assert not torch.allclose(run["conv_in.conv.weight"], shipped["conv_in.conv.weight"], atol=0.01)
+
+
 @pytest.mark.parametrize("prediction", ["x0", "velocity"])
 def test_weights_that_put_out_something_else_are_told(prediction, capsys):
     recipe = load("demo_bravo", [f"strategy.rflow.prediction={prediction}"])

@@ -75,7 +75,8 @@ class TrainingSettings:
     )
     init_from: Path | None = field(
         None,
-        help="checkpoint with the initial weights of a new run, or the name of weights that come along",
+        help="checkpoint with the initial weights of a new run, or the name of weights that come along; "
+        '"": none, whatever the recipe extends',
     )
     time_limit: float = field(
         0.0, help="minutes after which to save and stop; 0: SLURM's limit, if any", check=ge(0)

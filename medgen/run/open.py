@@ -25,7 +25,7 @@ def begin(
     """Build a new run, with the weights of `training.init_from`, if given."""
     run = assemble(recipe, where, callbacks=callbacks)
     source = recipe.training.init_from
-    if source is not None:
+    if source not in (None, Path()):  # "" takes back what a recipe extends
         file = named_weights.find(source, recipe.names["mode"], "training.init_from")
         given = shared_weights.load_any(file)
         compare_outputs(recipe, tomli.loads(given.recipe), source)
