@@ -25,11 +25,14 @@ ARM = "processor\t: 0\nFeatures\t: fp asimd {} sve\nCPU part\t: 0xd40\n"
 
 @pytest.fixture
 def machine(monkeypatch, tmp_path):
-    """A function that gives this machine a CPU with these words among its flags."""
+    """A function that gives this machine a CPU with these words among its flags, which is faster in
+    bf16 than in fp32 or not.
+    """
 
-    def become(words: str, text: str = INTEL) -> None:
+    def become(words: str, text: str = INTEL, faster: bool = True) -> None:
         (tmp_path / "cpuinfo").write_text(text.format(words))
         monkeypatch.setattr(auto_settings, "CPU", tmp_path / "cpuinfo")
+        monkeypatch.setattr(auto_settings, "faster_on_cpu", lambda: faster)
 
     become("")
     return become
@@ -69,6 +72,38 @@ def test_bf16_is_chosen_where_the_cpu_has_units_for_it(words, text, able, machin
     recipe = load("bravo_rflow", ["training.precision=auto"])
     assert auto_settings.has_bf16(CPU) is able
     assert auto_settings.settle(recipe, CPU).training.precision == ("bf16" if able else "fp32")
+
+
+def test_units_that_are_slower_than_those_for_fp32_are_not_used(
+    machine, auto, medgen, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(dry_run, "MEASURED", 0.0)
+    machine("avx512_bf16", faster=False)
+    has = "as the CPU has units for bf16 that are slower than those for fp32"
+    given = ("train", "bravo_rflow", *auto, "training.steps=1", "--dry-run")
+    assert medgen(*given).out.splitlines()[0] == f"device   cpu, in fp32, {has}"
+    asked = medgen(*given, "training.precision=bf16")
+    [line] = [each for each in asked.err.splitlines() if "training.precision" in each]
+    assert f"bf16 is slow here, {has}; use training.precision=auto or fp32." in line
+
+
+def test_the_trial_takes_the_fastest_of_each_precision(monkeypatch):
+    """A neighbour slows some turns, and never speeds one up."""
+    auto_settings.faster_on_cpu.cache_clear()
+    clock = iter(range(10**6))
+    lasted = iter([9, 9, 5, 4, 5, 8, 7, 4, 5, 9, 9, 9])  # fp32 and bf16 in turn; the first warm up
+    now = [0.0]
+
+    def perf_counter() -> float:
+        if next(clock) % 2:
+            now[0] += next(lasted)
+        return now[0]
+
+    monkeypatch.setattr(auto_settings.time, "perf_counter", perf_counter)
+    try:
+        assert auto_settings.faster_on_cpu()
+    finally:
+        auto_settings.faster_on_cpu.cache_clear()
 
 
 def test_without_proc_a_cpu_has_no_units(monkeypatch, tmp_path):

@@ -55,7 +55,7 @@ class TrainingSettings:
     precision: Literal["auto", "bf16", "fp32"] = field(
         "auto",
         help="number format of the network; losses and weights are always fp32. auto: bf16 if the device that a run "
-        "begins on has units for it",
+        "begins on is faster in it",
     )
     compile: Literal["auto", True, False] = field(
         "auto",

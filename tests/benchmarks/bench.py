@@ -33,6 +33,7 @@ import report
 from bench_step import compare, seconds
 from report import Goal, Row
 
+from medgen.run import auto_settings
 from medgen.run.assemble import build, default_device
 from medgen.system import console
 
@@ -113,11 +114,11 @@ def _peers(options: argparse.Namespace) -> list[tuple[str, str, Build]]:
 
 
 def _goal(precision: str, options: argparse.Namespace) -> Goal | None:
-    """bf16 pays only where the processor has units for it and the network is wide."""
+    """bf16 pays only where the processor is faster in it and the network is wide."""
     wide = min(map(int, options.channels.split(","))) >= 128
     if precision == "bf16":
         return Goal("least", 1.0)
-    return Goal("least", 2.5) if wide and report.has_bf16_units() else None
+    return Goal("least", 2.5) if wide and auto_settings.gains(torch.device("cpu")) else None
 
 
 def data(folder: Path, options: argparse.Namespace) -> Part:

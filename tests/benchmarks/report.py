@@ -93,11 +93,6 @@ def machine() -> list[str]:
     ]
 
 
-def has_bf16_units() -> bool:
-    """Whether bf16 is faster than fp32 on this CPU."""
-    return any(name in _cpuinfo("flags").split() for name in UNITS)
-
-
 def _cpuinfo(key: str) -> str:
     """Of the first core; empty where the system does not say."""
     try:
