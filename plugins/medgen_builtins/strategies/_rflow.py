@@ -32,9 +32,15 @@ class RflowStrategy(Diffusion):
     """See `DiffusionStrategy`. xt = (1 - t) x0 + t epsilon, t in 0..1 (the network's over 1000)."""
 
     def __init__(
-        self, times: Times, prediction: str, t_min: float, sampler: str, sampling_steps: int
+        self,
+        times: Times,
+        prediction: str,
+        t_min: float,
+        sampler: str,
+        sampling_steps: int,
+        churn: float,
     ):
-        self.distribution, self.prediction, self.t_min = times, prediction, t_min
+        self.distribution, self.prediction, self.t_min, self.churn = times, prediction, t_min, churn
         self.sampler, self.sampling_steps = sampler, sampling_steps
         self.network_outputs = 2 if prediction == "residual" else 1
 
@@ -72,8 +78,9 @@ class RflowStrategy(Diffusion):
         return Prediction(output, xt + sigma * output)
 
     def sample(self, predict: Predict, noise: Tensor, steps: int, draw: DrawNoise) -> Tensor:
-        """Turn noise into x0 in `steps` steps; adds no further noise."""
-        return SAMPLERS[self.sampler](predict, noise, self.times(steps))
+        """Turn noise into x0 in `steps` steps; adds further noise with `churn` alone."""
+        stir = _samplers.churn(draw, self.churn, steps) if self.churn else _samplers.still
+        return SAMPLERS[self.sampler](predict, noise, self.times(steps), stir)
 
     def times(self, steps: int) -> list[float]:
         """Return the sampler's times, from 1000 to 0."""

@@ -13,24 +13,56 @@ from itertools import pairwise
 
 from torch import Tensor
 
+from medgen import TIME_SCALE
 from medgen.api.values import DrawNoise, Predict
 
 Level = Callable[[float], tuple[float, float]]
+Stir = Callable[[Tensor, float], tuple[Tensor, float]]
+"""Given xt and t: the same with more noise, and its time."""
+CHURNED = (0.02 * TIME_SCALE, 0.9 * TIME_SCALE)
+"""Between these times noise is added: above there is little else, below nothing would remove it."""
+MOST = math.sqrt(2) - 1
+"""Largest share of the noise that is added at a step: as much as there is, in variance."""
 
 
-def euler(predict: Predict, x: Tensor, times: Sequence[float]) -> Tensor:
+def still(x: Tensor, t: float) -> tuple[Tensor, float]:
+    """Add no noise."""
+    return x, t
+
+
+def churn(draw: DrawNoise, amount: float, steps: int) -> Stir:
+    """Raise sigma, that is t / (1 - t), by a share of it (Karras et al. 2022, Algorithm 2, lines 4 to 6).
+
+    amount: S_churn there, the sum of the shares over all steps, so that it means the same for any number.
+    """
+    share = min(amount / steps, MOST)
+
+    def stir(x: Tensor, t: float) -> tuple[Tensor, float]:
+        if not CHURNED[0] < t < CHURNED[1]:
+            return x, t
+        sigma = t / (TIME_SCALE - t)
+        raised = (1 + share) * sigma
+        x = x * (1 + sigma) + math.sqrt(raised**2 - sigma**2) * draw()
+        return x / (1 + raised), TIME_SCALE * raised / (1 + raised)
+
+    return stir
+
+
+def euler(predict: Predict, x: Tensor, times: Sequence[float], stir: Stir = still) -> Tensor:
     """Solve dx/dt = (xt - x0)/t by Euler (Liu et al. 2023, eq. 1). One evaluation per step."""
-    for t, s in pairwise(times):
+    for begin, s in pairwise(times):
+        x, t = stir(x, begin)
         x = x + (s - t) * (x - predict(x, t).x0) / t
     return x
 
 
-def heun(predict: Predict, x: Tensor, times: Sequence[float]) -> Tensor:
-    """Solve the same equation by Heun's method (Karras et al. 2022, Algorithm 1, no noise).
+def heun(predict: Predict, x: Tensor, times: Sequence[float], stir: Stir = still) -> Tensor:
+    """Solve the same equation by Heun's method (Karras et al. 2022, Algorithm 1).
 
     Two evaluations per step, but one for the last, as the slope at 0 cannot be read from x0.
     """
-    for t, s in pairwise(times):
+    for begin, s in pairwise(times):
+        x, t = stir(x, begin)
         slope = (x - predict(x, t).x0) / t
         if s > 0:
             trial = x + (s - t) * slope

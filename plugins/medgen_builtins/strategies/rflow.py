@@ -13,6 +13,7 @@ from medgen import (
     between,
     diffusion_metrics,
     field,
+    ge,
     gt,
     hookimpl,
     settings,
@@ -49,6 +50,12 @@ class Rflow(StrategySettings):
         "euler", help="sampling method; heun evaluates the network twice per step"
     )
     sampling_steps: int = field(25, help="sampling steps", check=between(1, 10**6))
+    churn: float = field(
+        0.0,
+        help="noise that sampling adds and removes again, so that later steps correct errors of earlier ones: the sum over"
+        " all steps, each as a share of what is there; 0: none",
+        check=ge(0),
+    )
     guidance: float = guidance_field()
 
     output = "prediction"
@@ -67,7 +74,8 @@ class Rflow(StrategySettings):
         from medgen_builtins.strategies._rflow import RflowStrategy, Times
 
         times = Times(self.time, self.logit_mean, self.logit_std, self.shift)
-        made = RflowStrategy(times, self.prediction, self.t_min, self.sampler, self.sampling_steps)
+        sampling = (self.sampler, self.sampling_steps, self.churn)
+        made = RflowStrategy(times, self.prediction, self.t_min, *sampling)
         made.guidance = self.guidance
         return made
 

@@ -212,6 +212,55 @@ def cumulated(x: Tensor, alpha: float, sigma: float) -> Tensor:
     ) / 2
 
 
+@pytest.mark.parametrize("t", [30.0, 400.0, 880.0])
+def test_churn_leaves_xt_as_it_is_at_a_later_time(t: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = straight(t)[0] * 0.5 + straight(t)[1] * normal_numbers(100_000)
+    stirred, later = _samplers.churn(lambda: torch.randn(x.shape, generator=generator), 3, 10)(x, t)
+    assert later / (1000 - later) == pytest.approx(1.3 * t / (1000 - t))
+    alpha, sigma = straight(later)
+    assert stirred.mean().item() == pytest.approx(0.5 * alpha, abs=0.01)
+    assert stirred.std().item() == pytest.approx(sigma, rel=0.01)
+
+
+@pytest.mark.parametrize("t", [1000.0, 900.0, 20.0])
+def test_churn_keeps_away_from_both_ends(t: float) -> None:
+    x = torch.ones(2, 1)
+    assert _samplers.churn(lambda: torch.ones(2, 1), 3, 10)(x, t) == (x, t)
+
+
+@pytest.mark.parametrize("sampler", ["euler", "heun"])
+def test_with_churn_samples_have_the_spread_of_the_data(sampler: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    strategy = Rflow(prediction="x0", t_min=1e-6, sampler=sampler, churn=4).build()
+    noise = normal_numbers(20_000)
+    made = strategy.sample(
+        exact(strategy), noise, 200, lambda: torch.randn(noise.shape, generator=generator)
+    )
+    assert made.std().item() == pytest.approx(SD, abs=WITHIN)
+    kept = Rflow(prediction="x0", t_min=1e-6, sampler=sampler).build()
+    assert not torch.allclose(made, kept.sample(exact(kept), noise, 200, lambda: noise), atol=0.01)
+
+
+def test_churn_corrects_what_earlier_steps_got_wrong() -> None:
+    """A denoiser that is off where there is much noise: later steps pull the samples back."""
+
+    def predict(xt: Tensor, t: float) -> Prediction:
+        made = mixture(straight)(xt, t)
+        return made._replace(x0=made.x0 + 0.2) if t > 500 else made
+
+    def share_above(churn: float) -> float:
+        generator = torch.Generator().manual_seed(0)
+        strategy = Rflow(prediction="x0", churn=churn).build()
+        noise = normal_numbers(20_000)
+        made = strategy.sample(
+            predict, noise, 50, lambda: torch.randn(noise.shape, generator=generator)
+        )
+        return (made > 0).float().mean().item()
+
+    assert 0.5 < share_above(10) < share_above(0.0) - 0.02
+
+
 @pytest.mark.parametrize("timesteps", [20, 1000])
 @pytest.mark.parametrize("sampler", ["ddim", "dpm_solver", "ancestral"])
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 20, 333, 999, 1000, 5000])
