@@ -25,7 +25,7 @@ demo: $(READY)
 	$(BIN)/medgen generate --seg-model $(DEMO)/seg/latest.pt --image-model $(DEMO)/bravo/latest.pt \
 		--num-images 64 --devices 2 --output-dir $(DEMO)/pairs
 	$(BIN)/medgen show $(DEMO)/bravo $(DEMO)/pairs $(DEMO)/inserted --output $(DEMO)/demo.png
-	$(BIN)/medgen evaluate $(DEMO)/bravo $(DEMO)/pairs --html $(DEMO)/card.html
+	$(BIN)/medgen evaluate $(DEMO)/bravo $(DEMO)/pairs --control 32 --html $(DEMO)/card.html
 
 # Two trainings at a time, each with half of the cores: one with all of them is hardly faster.
 demo-images demo-masks demo-lesions demo-inserted: export OMP_NUM_THREADS ?= $(shell echo $$((($$(getconf _NPROCESSORS_ONLN) + 1) / 2)))

@@ -114,8 +114,8 @@ def test_what_a_first_painting_lacks_of_the_contrast_is_asked_for_in_the_second(
     made = painter.paint([crop(1)] * 2, [7, 8], {"contrast": 0.6})
     assert np.allclose(asked, [[0.6, 0.6], [0.9, 0.9]])
     assert lacking(crop(1), made[0], 0.6) == pytest.approx(0.15)
-    for bare in ({"region": mask}, {"mask": np.zeros_like(mask)}):
-        assert lacking(attrs.evolve(crop(1), **bare), made[0], 0.6) == 0.0
+    for bare in (np.ones_like(mask), np.zeros_like(mask)):
+        assert lacking(attrs.evolve(crop(1), mask=bare), made[0], 0.6) == 0.0
 
 
 def test_a_model_that_is_given_no_number_draws_none(painter):

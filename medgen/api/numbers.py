@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 LARGEST_LESION = 10_000.0
 """mm2 of lesion in a slice, or mm3 in a volume, that become 1."""
+RING = 4.0
+"""mm around a lesion that are its surroundings."""
 
 
 class Number(NamedTuple):
@@ -35,7 +37,7 @@ NUMBERS = {
     ),
     "contrast": Number(
         "mean of the lesions less that of the rest of the head in the first image, which is in [-1, 1];"
-        " 0 without a lesion; for insertion, of a lesion less that of 4 mm around it",
+        f" 0 without a lesion; for insertion, of a lesion less that of {RING:g} mm around it",
         lambda value: value / 2,
     ),
 }

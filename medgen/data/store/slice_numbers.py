@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from medgen.api.numbers import NUMBERS
+from medgen.api.numbers import NUMBERS, RING
 from medgen.api.tables import AXES
 from medgen.data.store.crop_targets import mark
 from medgen.data.store.store import SliceStore
@@ -16,8 +16,6 @@ MOST = 4096
 """Slices that a checkpoint keeps the numbers of."""
 PART = 1 << 22
 """Pixels that are read at a time: 256 slices of 128 px, or two volumes of it."""
-RING = 4.0
-"""mm around a lesion that a crop's contrast compares it with."""
 
 
 def scaled(store: SliceStore, names: Sequence[str]) -> np.ndarray:

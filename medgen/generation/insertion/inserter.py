@@ -13,6 +13,7 @@ import attrs
 import numpy as np
 
 from medgen import seeds
+from medgen.api.numbers import RING
 from medgen.api.tables import DataSettings
 from medgen.data.store.crop_targets import grown
 from medgen.generation.generator import NUMBERS
@@ -216,7 +217,7 @@ class Inserter:
         lesion that it stands for. centre: mm, in the scan's own space.
         """
         mask = chosen.placed.mask(new.shape)
-        around = case.head & ~new & ~case.lesion & grown(mask, case.spacing, lesions.RING)
+        around = case.head & ~new & ~case.lesion & grown(mask, case.spacing, RING)
         lesion, affine = chosen.lesion, case.place.affine
         return {
             "donor": lesion.donor,

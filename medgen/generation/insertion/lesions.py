@@ -9,6 +9,7 @@ import attrs
 import numpy as np
 from scipy import ndimage
 
+from medgen.api.numbers import RING
 from medgen.api.tables import DataSettings
 from medgen.data.store import processes
 from medgen.errors import DataError, Problem
@@ -25,8 +26,6 @@ AROUND = 14.0
 """mm around a lesion that are cut out with it: the edge, what it is compared by, and room to turn
 it.
 """
-RING = 4.0
-"""mm around a lesion that are its surroundings."""
 MIDLINE = 1.5
 """mm on either side of the midplane up to which a lesion does not lie across it."""
 ALIKE = 1.5

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from medgen import seeds
+from medgen.api.numbers import RING
 from medgen.config.registry import Registry
 from medgen.data.grid import Grid
 from medgen.errors import CheckpointError, Problem
@@ -105,9 +107,9 @@ class ModelPainter:
 
 def lacking(crop: Crop, image: Array, wanted: float) -> float:
     """Return what an image `[channel, *size]` in [0, 1] lacks of a contrast, in the number's unit;
-    0 where it shows no lesion, or nothing around it.
+    0 where it shows no lesion, or nothing around it. It is measured as `slice_numbers` does.
     """
-    around = crop.region & ~crop.mask
+    around = ~crop.mask & (ndimage.distance_transform_edt(~crop.mask, crop.spacing) <= RING)
     if not (crop.mask.any() and around.any()):
         return 0.0
     return wanted - 2 * float(image[0][crop.mask].mean() - image[0][around].mean())

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from medgen.api.numbers import RING
 from medgen.generation.insertion.cases import Case
 from medgen.generation.insertion.frame import Frame, depths
-from medgen.generation.insertion.lesions import MIDLINE, RING, Lesion, bins
+from medgen.generation.insertion.lesions import MIDLINE, Lesion, bins
 from medgen.generation.insertion.shapes import Patch
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -10,8 +10,9 @@ import attrs
 import numpy as np
 from scipy import ndimage
 
+from medgen.api.numbers import RING
 from medgen.data.store.crop_targets import grown
-from medgen.generation.insertion.lesions import RING, Lesion, contrast
+from medgen.generation.insertion.lesions import Lesion, contrast
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
