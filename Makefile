@@ -4,9 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 DEMO_3D ?= demo_3d
-# the end of the names of the demo's recipes: nothing, or _3d; and the autoencoder of its images, if it trains one
+# the end of the names of the demo's recipes: nothing, or _3d
 VOLUMES :=
-LATENTS :=
 READY := $(VENV)/.ready
 
 .PHONY: setup demo demo-images demo-masks demo-lesions demo-inserted demo-3d test test-all lint bench bench-gpu clean
@@ -32,8 +31,7 @@ demo: $(READY)
 demo-images demo-masks demo-lesions demo-inserted: export OMP_NUM_THREADS ?= $(shell echo $$((($$(getconf _NPROCESSORS_ONLN) + 1) / 2)))
 
 demo-images: $(READY)
-	$(BIN)/medgen train recipes/demo_bravo$(VOLUMES).toml data.root=$(DEMO)/data run.dir=$(DEMO)/bravo \
-		$(addprefix space.latent.checkpoint=,$(LATENTS)) $(DEMO_OPTIONS)
+	$(BIN)/medgen train recipes/demo_bravo$(VOLUMES).toml data.root=$(DEMO)/data run.dir=$(DEMO)/bravo $(DEMO_OPTIONS)
 
 demo-masks: RUN := seg
 demo-lesions: RUN := insert
@@ -49,8 +47,7 @@ demo-inserted: demo-lesions
 demo-3d: $(READY)
 	rm -rf $(DEMO_3D)
 	$(BIN)/medgen data demo $(DEMO_3D)/data --patients 100
-	$(BIN)/medgen train recipes/demo_vae_3d.toml data.root=$(DEMO_3D)/data run.dir=$(DEMO_3D)/vae
-	$(MAKE) --no-print-directory --jobs 2 demo-images demo-masks DEMO=$(DEMO_3D) VOLUMES=_3d LATENTS=$(DEMO_3D)/vae
+	$(MAKE) --no-print-directory --jobs 2 demo-images demo-masks DEMO=$(DEMO_3D) VOLUMES=_3d
 	$(BIN)/medgen generate --seg-model $(DEMO_3D)/seg/latest.pt --image-model $(DEMO_3D)/bravo/latest.pt \
 		--num-images 12 --devices 2 --output-dir $(DEMO_3D)/pairs
 	$(BIN)/medgen show $(DEMO_3D)/bravo $(DEMO_3D)/pairs --output $(DEMO_3D)/demo.png
