@@ -106,6 +106,14 @@ def test_the_trial_takes_the_fastest_of_each_precision(monkeypatch):
         auto_settings.faster_on_cpu.cache_clear()
 
 
+def test_the_trial_draws_no_random_numbers():
+    """A run's own would else depend on the machine, and on whether it was begun or resumed."""
+    auto_settings.faster_on_cpu.cache_clear()
+    before = torch.get_rng_state()
+    auto_settings.faster_on_cpu()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_without_proc_a_cpu_has_no_units(monkeypatch, tmp_path):
     monkeypatch.setattr(auto_settings, "CPU", tmp_path / "none")
     assert not auto_settings.has_bf16(CPU)

@@ -60,14 +60,11 @@ def of(recipe: Recipe) -> dict[str, Any]:
 
 def tell(recipe: Recipe, device: torch.device, asked: str) -> None:
     """Print the device and precision of a run, and the reason. asked: the recipe's value, or KEPT."""
-    precision, able = recipe.training.precision, has_bf16(device)
-    has = f"the {device.type.upper().replace('CUDA', 'GPU')} has {'' if able else 'no '}units for bf16"
-    slow = able and not gains(device)
-    has += " that are slower than those for fp32" if slow else ""
+    precision = recipe.training.precision
     why = (
         "as the run began"
         if asked == KEPT
-        else f"as {has}"
+        else f"as {_units(device)}"
         if asked == AUTO
         else "as training.precision says"
     )
@@ -78,9 +75,16 @@ def tell(recipe: Recipe, device: torch.device, asked: str) -> None:
             if asked == KEPT
             else "use training.precision=auto or fp32"
         )
-        warn(
-            f"training.precision: bf16 is slow here, as {has}{'' if able else ' and emulates it'}; {what}."
-        )
+        emulated = "" if has_bf16(device) else " and emulates it"
+        warn(f"training.precision: bf16 is slow here, as {_units(device)}{emulated}; {what}.")
+
+
+def _units(device: torch.device) -> str:
+    name = "GPU" if device.type == "cuda" else "CPU"
+    if not has_bf16(device):
+        return f"the {name} has no units for bf16"
+    slow = "" if gains(device) else " that are slower than those for fp32"
+    return f"the {name} has units for bf16{slow}"
 
 
 def gains(device: torch.device) -> bool:
@@ -94,16 +98,19 @@ def gains(device: torch.device) -> bool:
 
 @functools.cache
 def faster_on_cpu() -> bool:
-    """Return True if a convolution and its gradient take less time in bf16 than in fp32, here."""
-    convolution, x = torch.nn.Conv2d(64, 64, 3, padding=1), torch.ones(4, 64, 32, 32)
-    x.requires_grad_()
+    """Return True if a convolution and its gradient take less time in bf16 than in fp32, here.
+
+    Draws no random numbers: a run's own must not depend on the machine.
+    """
+    weight = torch.ones(64, 64, 3, 3, requires_grad=True)
+    x = torch.ones(4, 64, 32, 32, requires_grad=True)
     took: dict[bool, list[float]] = {False: [], True: []}
     for _ in range(1 + TURNS):
         for bf16, times in took.items():
             began = time.perf_counter()
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                made = convolution(x)
-            made.float().sum().backward()
+                made = torch.nn.functional.conv2d(x, weight, padding=1)
+            torch.autograd.grad(made.float().sum(), (weight, x))
             times.append(time.perf_counter() - began)
     # the first turn builds what the others use
     return min(took[True][1:]) < min(took[False][1:])

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from medgen import seeds
 from medgen.api.numbers import RING
 from medgen.config.registry import Registry
 from medgen.data.grid import Grid
+from medgen.data.store.crop_targets import grown
 from medgen.errors import CheckpointError, Problem
 from medgen.generation.insertion.painter import NONE, Array, Crop, Numbers, paints_volumes
 from medgen.generation.model import Model, load_model
@@ -109,7 +109,7 @@ def lacking(crop: Crop, image: Array, wanted: float) -> float:
     """Return what an image `[channel, *size]` in [0, 1] lacks of a contrast, in the number's unit;
     0 where it shows no lesion, or nothing around it. It is measured as `slice_numbers` does.
     """
-    around = ~crop.mask & (ndimage.distance_transform_edt(~crop.mask, crop.spacing) <= RING)
+    around = grown(crop.mask, crop.spacing, RING) & ~crop.mask
     if not (crop.mask.any() and around.any()):
         return 0.0
     return wanted - 2 * float(image[0][crop.mask].mean() - image[0][around].mean())
