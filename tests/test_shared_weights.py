@@ -44,6 +44,23 @@ def test_the_file_has_the_weights_in_half_precision_and_a_recipe_without_places(
     assert not shared.any_image
 
 
+def test_eight_bits_change_a_weight_by_at_most_half_a_step(source, tmp_path, medgen):
+    out = tmp_path / "shared.safetensors"
+    assert medgen("export-weights", source, out, "--bits", 8).code == 0
+    own, shared = (shared_weights.load_any(each).weights for each in (source, out))
+    assert shared.keys() == own.keys()
+    for name, value in own.items():
+        rows = value.flatten(1) if value.ndim > 1 else value[None]
+        step = rows.abs().amax(1, keepdim=True) / 127
+        assert bool(((shared[name] - value).reshape(rows.shape).abs() <= 0.501 * step).all()), name
+    large = [name for name, value in own.items() if value.ndim > 1]
+    stored = safetensors.torch.load_file(out)
+    assert large
+    assert all(stored[name].dtype == torch.int8 for name in large)
+    shared_weights.write(source, tmp_path / "again.safetensors", bits=8)
+    assert (tmp_path / "again.safetensors").read_bytes() == out.read_bytes()
+
+
 def test_a_new_run_may_begin_from_it(source, tmp_path):
     """What `training.init_from` reads has the names of the checkpoint's own weights, in fp32."""
     out = tmp_path / "shared.safetensors"

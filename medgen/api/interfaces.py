@@ -66,6 +66,13 @@ class Space(Contract):
         """Turn samples back into images, not clamped."""
         return z
 
+    def textured(self, image: Tensor, z: Tensor, draw: DrawNoise) -> Tensor:
+        """Add to decoded images what `z` holds the strength of alone, such as noise.
+
+        draw: gives normal noise of the shape of `z`, anew at each call.
+        """
+        return image
+
     def calibrate(self, batches: Iterable[Batch]) -> None:
         """Measure the slices to train on, as they are stored, in parts, on the device; called once,
         in a new run.

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from medgen.config.recipe import from_toml, public_toml
@@ -19,7 +20,10 @@ from medgen.run import checkpoint
 from medgen.system import files
 
 SUFFIX = ".safetensors"
-FORMAT = 1
+FORMATS = {16: 1, 8: 2}
+"""By bits of a weight."""
+SCALE = ":scale"
+"""Ends the name of what the whole numbers of a weight are multiplied by."""
 KEY = "medgen"
 """Of the entry in the file's metadata."""
 
@@ -34,22 +38,26 @@ class SharedWeights(NamedTuple):
     any_image: bool
 
 
-def write(source: Path, path: Path, any_image: bool = False) -> None:
-    """Write the weights of a checkpoint to `path`, in fp16: the averaged ones if it has them.
+def write(source: Path, path: Path, any_image: bool = False, bits: int = 16) -> None:
+    """Write the weights of a checkpoint to `path`: the averaged ones if it has them.
 
-    Raises CheckpointError for no checkpoint, or for weights beyond fp16, and StorageError.
+    bits: 16 for fp16; 8 for whole numbers from -127 to 127 with a scale for each output channel,
+    where a weight has more than one axis. Raises CheckpointError for no checkpoint, or for weights
+    beyond fp16, and StorageError.
     """
     state = checkpoint.load(source)
-    weights = {
-        name: value.half().contiguous() if value.is_floating_point() else value
-        for name, value in (state["averaged"] or state["network"]).items()
-    }
+    weights: dict[str, Tensor] = {}
+    for name, value in (state["averaged"] or state["network"]).items():
+        if bits == 8 and value.is_floating_point() and value.ndim > 1:
+            weights[name], weights[name + SCALE] = _whole_numbers(value)
+        else:
+            weights[name] = value.half().contiguous() if value.is_floating_point() else value
     if not all(bool(each.isfinite().all()) for each in weights.values()):
         what = "has weights beyond 65504, the largest number of fp16"
         raise CheckpointError(Problem(source, what, "Train with weight decay"))
     recipe = public_toml(from_toml(state["recipe"], source=str(source)))
     # one entry, as safetensors writes several in an order of its own at each call
-    about = {KEY: json.dumps({"format": FORMAT, "recipe": recipe, "any_image": any_image})}
+    about = {KEY: json.dumps({"format": FORMATS[bits], "recipe": recipe, "any_image": any_image})}
     try:
         files.write(path, safetensors.torch.save(weights, metadata=about))
     except OSError as error:
@@ -61,7 +69,7 @@ def read(path: Path) -> SharedWeights:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             about = _about(file.metadata() or {})
-            weights = {name: _full(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+            weights = _full({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     except FileNotFoundError:
         raise CheckpointError(Problem(path, "no such file", "Check the path")) from None
     except OSError as error:
@@ -92,9 +100,23 @@ def _about(metadata: Mapping[str, str]) -> dict[str, Any] | None:
         about = json.loads(metadata.get(KEY, ""))
     except ValueError:
         return None
-    known = isinstance(about, dict) and about.get("format") == FORMAT
+    known = isinstance(about, dict) and about.get("format") in FORMATS.values()
     return about if known and {"recipe", "any_image"} <= about.keys() else None
 
 
-def _full(value: Tensor) -> Tensor:
-    return value.float() if value.is_floating_point() else value
+def _whole_numbers(value: Tensor) -> tuple[Tensor, Tensor]:
+    """Return int8 of the shape of `value`, and the fp32 scale of each row, `[row, 1, ...]`."""
+    largest = value.float().abs().amax(tuple(range(1, value.ndim)), keepdim=True)
+    scale = largest.clamp_min(torch.finfo(torch.float32).tiny) / 127
+    return (value.float() / scale).round().to(torch.int8), scale
+
+
+def _full(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights in fp32."""
+    weights = {}
+    for name, value in stored.items():
+        if name + SCALE in stored:
+            weights[name] = value.float() * stored[name + SCALE]
+        elif not name.endswith(SCALE):
+            weights[name] = value.float() if value.is_floating_point() else value
+    return weights

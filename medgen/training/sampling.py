@@ -58,9 +58,8 @@ def sample(
             without = predictor(strategy, network, empty, None, tiles=tiles)
             predict = guided(predict, without, weight * around(condition, channels.shape[2:]))
         z = strategy.sample(predict, draw(), steps or strategy.sampling_steps, draw)
-        return space.decode(z if given is None else torch.where(given.region, z, given.z)).clamp(
-            -1, 1
-        )
+        z = z if given is None else torch.where(given.region, z, given.z)
+        return space.textured(space.decode(z), z, draw).clamp(-1, 1)
 
 
 def predictor(

@@ -8,10 +8,14 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
+from medgen import DrawNoise
+
 MAX_RESIDUAL = 1e-3
 """Spread of the last layer's weights at the start, so that training begins at the plain transform."""
 NO_NOISE = -30.0
 """Log-variance of latents that are not drawn."""
+QUIET = 0.005
+"""Added to a strength, in units of [-1, 1], so that air, which has none, has a logarithm."""
 
 
 def dct_basis(factor: int, axes: int, count: int) -> Tensor:
@@ -59,21 +63,29 @@ class DctAutoencoder(nn.Module):
     basis: Tensor
 
     def __init__(
-        self, axes: int, image_channels: int, factor: int, kept: int, channels: int, blocks: int
+        self,
+        axes: int,
+        image_channels: int,
+        factor: int,
+        kept: int,
+        channels: int,
+        blocks: int,
+        texture: bool = False,
     ):
         """kept: coefficients of a block of `factor ** axes` points. channels, blocks: of the network
-        that restores.
+        that restores. texture: adds a channel of latents, see `textured`.
         """
         super().__init__()
         self.axes, self.factor, self.kept, self.image_channels = axes, factor, kept, image_channels
-        self.latent_channels = kept * image_channels
+        self.texture, self.dropped = texture, factor**axes - kept
+        self.latent_channels = (kept + texture) * image_channels
         self.register_buffer("basis", dct_basis(factor, axes, factor**axes), persistent=False)
         kind = nn.Conv2d if axes == 2 else nn.Conv3d
         last = kind(channels, image_channels * factor**axes, 3, padding=1)
         nn.init.normal_(last.weight, std=MAX_RESIDUAL)
         nn.init.zeros_(last.bias)  # type: ignore[arg-type]
         self.restore = nn.Sequential(
-            kind(self.latent_channels, channels, 3, padding=1),
+            kind(kept * image_channels, channels, 3, padding=1),
             *(ResidualBlock(axes, channels) for _ in range(blocks)),
             last,
         )
@@ -81,19 +93,51 @@ class DctAutoencoder(nn.Module):
     def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log-variance, `[batch, latent_channels, *space / factor]`, of images."""
         blocks = self._blocks(image)
-        mean = torch.einsum("kp,bcp...->bck...", self.basis[: self.kept].to(image.dtype), blocks)
+        known = torch.einsum("kp,bcp...->bck...", self.basis[: self.kept].to(image.dtype), blocks)
+        mean = torch.cat([known, self._strength(known, blocks)], 2) if self.texture else known
         mean = mean.flatten(1, 2)
         return mean, torch.full_like(mean, NO_NOISE)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Return images of latents."""
-        split = (len(z), self.image_channels, -1, *z.shape[2:])
-        known = z.reshape(split)
-        added = self.restore(z).reshape(split)
-        kept = added[:, :, : self.kept] + known
-        coefficients = torch.cat([kept, added[:, :, self.kept :]], dim=2)
-        blocks = torch.einsum("kp,bck...->bcp...", self.basis.to(z.dtype), coefficients)
-        return self._image(blocks)
+        """Return images of latents, without texture."""
+        return self._image(self._points(self._coefficients(self._split(z)[:, :, : self.kept])))
+
+    def textured(self, image: Tensor, z: Tensor, draw: DrawNoise) -> Tensor:
+        """Add noise of the latents' strength in the coefficients that are dropped, to what `decode`
+        gives: scans have noise, of which no network can know more than how strong it is.
+
+        As perceptual noise substitution does in audio (Herre and Schulz 1998).
+        """
+        if not self.texture:
+            return image
+        strength = (self._split(z)[:, :, self.kept :].exp() - QUIET).clamp_min(0)
+        needed = self.image_channels * self.dropped
+        noise = torch.cat([draw() for _ in range(-(-needed // z.shape[1]))], dim=1)[:, :needed]
+        noise = strength * noise.reshape(len(z), self.image_channels, -1, *z.shape[2:])
+        nothing = noise.new_zeros(*noise.shape[:2], self.kept, *noise.shape[3:])
+        return image + self._image(self._points(torch.cat([nothing, noise], dim=2)))
+
+    def _strength(self, known: Tensor, blocks: Tensor) -> Tensor:
+        """Return the logarithm of the spread of the dropped coefficients around what the network
+        makes of them, `[batch, channel, 1, *space / factor]`.
+        """
+        with torch.no_grad():
+            all_ = torch.einsum("kp,bcp...->bck...", self.basis.to(blocks.dtype), blocks)
+            lost = (all_ - self._coefficients(known))[:, :, self.kept :]
+        return (lost.square().mean(2, keepdim=True).sqrt() + QUIET).log()
+
+    def _coefficients(self, known: Tensor) -> Tensor:
+        """Return all coefficients, `[batch, channel, coefficient, *space / factor]`."""
+        added = self.restore(known.flatten(1, 2)).reshape(*known.shape[:2], -1, *known.shape[3:])
+        return torch.cat([added[:, :, : self.kept] + known, added[:, :, self.kept :]], dim=2)
+
+    def _points(self, coefficients: Tensor) -> Tensor:
+        """Return blocks, as of `_blocks`."""
+        return torch.einsum("kp,bck...->bcp...", self.basis.to(coefficients.dtype), coefficients)
+
+    def _split(self, z: Tensor) -> Tensor:
+        """Return `[batch, channel, latent, *space / factor]`."""
+        return z.reshape(len(z), self.image_channels, -1, *z.shape[2:])
 
     def _blocks(self, image: Tensor) -> Tensor:
         """Return `[batch, channel, points of a block, *space / factor]`."""

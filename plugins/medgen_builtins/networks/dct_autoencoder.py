@@ -30,6 +30,11 @@ class DctAutoencoder(NetworkSettings):
     )
     channels: int = field(64, help="width of the decoder", check=between(1, 10**6))
     blocks: int = field(6, help="residual blocks of the decoder", check=between(1, 100))
+    texture: bool = field(
+        False,
+        help="one more channel of latents for each image: how strong the coefficients that are not kept are; "
+        "what is sampled gets noise of that strength",
+    )
 
     def check(self, recipe: Recipe) -> Iterator[Problem]:
         size, most = recipe.data.trained_size, self.factor**recipe.data.axes
@@ -42,13 +47,22 @@ class DctAutoencoder(NetworkSettings):
                 f"got {self.latent_channels}, expected at most {most}, the coefficients of a block"
             )
             yield Problem("network.dct_autoencoder.latent_channels", what, f"Give at most {most}")
+        if self.texture and self.latent_channels == most:
+            what = f"is on, but all {most} coefficients of a block are kept"
+            yield Problem("network.dct_autoencoder.texture", what, "Leave it out, or keep fewer")
 
     def build(self, in_channels: int, out_channels: int, axes: int = 2) -> nn.Module:
         """Return the network, see `medgen.Autoencoder`."""
         from medgen_builtins.networks import _dct_autoencoder
 
         return _dct_autoencoder.DctAutoencoder(
-            axes, in_channels, self.factor, self.latent_channels, self.channels, self.blocks
+            axes,
+            in_channels,
+            self.factor,
+            self.latent_channels,
+            self.channels,
+            self.blocks,
+            self.texture,
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from medgen import Batch, Draws, Mode, Space
+from medgen import Batch, DrawNoise, Draws, Mode, Space
 from medgen_builtins.spaces import _latent_autoencoder
 from medgen_builtins.spaces._latent_autoencoder import Codec, Moments
 from medgen_builtins.spaces.latent import Tile
@@ -99,6 +99,9 @@ class LatentSpace(Space):
 
     def decode(self, z: Tensor) -> Tensor:
         return self.images.decode(z)
+
+    def textured(self, image: Tensor, z: Tensor, draw: DrawNoise) -> Tensor:
+        return self.images.textured(image, z, draw)
 
     def calibrate(self, batches: Iterable[Batch]) -> None:
         """Measure shift and scale of each channel, for mean 0 and, of each or of all together,

@@ -20,7 +20,7 @@ from medgen.training.tiles import Tiles, in_tiles
 
 if TYPE_CHECKING:
     from medgen.api.interfaces import Autoencoder
-    from medgen.api.values import Mode
+    from medgen.api.values import DrawNoise, Mode
 
 NEWEST = ("final_model.pt", "best.pt", "latest.pt")
 """Checkpoints of a run's folder by preference; the first that exists is used."""
@@ -69,8 +69,15 @@ class Codec:
 
     def decode(self, z: Tensor) -> Tensor:
         """Decode normalised latents to images, not clamped."""
-        z = z * self._spread(self.scale, z) + self._spread(self.shift, z)
-        return self._join(self._decode(self._split(z)), len(z))
+        return self._join(self._decode(self._latents(z)), len(z))
+
+    def textured(self, image: Tensor, z: Tensor, draw: DrawNoise) -> Tensor:
+        """Add texture to decoded images, if the autoencoder has any: see `DctAutoencoder`."""
+        add = getattr(self.module, "textured", None)
+        if add is None:
+            return image
+        made = add(self._split(image), self._latents(z), lambda: self._split(draw()))
+        return self._join(made, len(z))
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that `restore` needs."""
@@ -100,6 +107,10 @@ class Codec:
             return self.autoencoder.decode(z)
         factor = self.autoencoder.factor
         return in_tiles(self.autoencoder.decode, z, self.tiles, before=1, after=factor)
+
+    def _latents(self, z: Tensor) -> Tensor:
+        """Return what the autoencoder takes, of normalised latents."""
+        return self._split(z * self._spread(self.scale, z) + self._spread(self.shift, z))
 
     def _split(self, x: Tensor) -> Tensor:
         return x.reshape(len(x) * self.groups, x.shape[1] // self.groups, *x.shape[2:])

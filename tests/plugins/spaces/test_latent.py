@@ -338,3 +338,25 @@ def test_a_compiled_step_gives_the_same(short, tmp_path):
         compiled(batch, given, None).losses["mse"], turn(batch, given, None).losses["mse"]
     )
     run.train.close()
+
+
+def test_what_is_sampled_has_the_texture_that_its_latents_say(medgen, tiny, tmp_path):
+    """Of an autoencoder of one channel each image of a pair gets its own, and decoding adds none."""
+    small = [each for each in tiny if not each.startswith("network.")]
+    given = ("network=dct_autoencoder", "network.dct_autoencoder.channels=8", "training.steps=1")
+    given = (*given, "network.dct_autoencoder.blocks=1", "network.dct_autoencoder.texture=true")
+    done = medgen(
+        "train", "demo_vae", *small, *given, "losses.kl=false", f"run.dir={tmp_path / 'ae'}"
+    )
+    assert done.code == 0, done
+    out = tmp_path / "any.safetensors"
+    assert medgen("export-weights", tmp_path / "ae" / "latest.pt", out, "--any-image").code == 0
+    space = space_of(out, DUAL)
+    rough = torch.zeros(1, 2, 32, 32)
+    rough[:, 1] = 0.2 * torch.randn(32, 32, generator=torch.Generator().manual_seed(0))
+    z = space.encode(space.prepare(rough), draws(space, 1, 32))
+    smooth = space.decode(z)
+    assert torch.equal(smooth, space.decode(z))
+    made = space.textured(smooth, z, lambda: torch.randn(z.shape))
+    first, second = (float((made - smooth)[:, each].std()) for each in range(2))
+    assert first < 0.01 < 0.08 < second < 0.2
