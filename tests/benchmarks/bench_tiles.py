@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from medgen_builtins.spaces._latent_autoencoder import Codec
+from medgen_builtins.spaces._codec import Codec
 from medgen_builtins.spaces.latent import Tile
 
 from medgen.config.recipe import load

@@ -20,8 +20,8 @@ from medgen.run.assemble import Parts
 from medgen.system.console import progress
 from medgen.training.lesion_masks import lesion_masks, mask_channels
 from medgen_builtins._similarity import ssim
+from medgen_builtins.spaces._codec import Moments
 from medgen_builtins.spaces._latent import LatentSpace
-from medgen_builtins.spaces._latent_autoencoder import Moments
 from medgen_builtins.strategies._vae_turns import HEAD
 
 BLOCK = {2: 16, 3: 1}

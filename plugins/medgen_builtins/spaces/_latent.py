@@ -11,7 +11,7 @@ from torch import Tensor
 
 from medgen import Batch, DrawNoise, Draws, Mode, Space
 from medgen_builtins.spaces import _latent_autoencoder
-from medgen_builtins.spaces._latent_autoencoder import Codec, Moments
+from medgen_builtins.spaces._codec import Codec, Moments
 from medgen_builtins.spaces.latent import Tile
 from medgen_builtins.spaces.space_to_depth import fold
 

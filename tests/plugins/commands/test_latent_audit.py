@@ -13,7 +13,7 @@ import pytest
 import torch
 from medgen_builtins._similarity import ssim
 from medgen_builtins.commands import _latent_figures
-from medgen_builtins.spaces._latent_autoencoder import Moments
+from medgen_builtins.spaces._codec import Moments
 
 
 @pytest.fixture

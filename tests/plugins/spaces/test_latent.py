@@ -1,6 +1,6 @@
 """The latent space: what it gives back, what it keeps, and that a checkpoint needs nothing else.
 
-Covers: medgen_builtins.spaces._latent_autoencoder.
+Covers: medgen_builtins.spaces._latent_autoencoder, medgen_builtins.spaces._codec.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import RECIPES
 from medgen_builtins.networks.autoencoder import Autoencoder
-from medgen_builtins.spaces._latent_autoencoder import Codec
+from medgen_builtins.spaces._codec import Codec
 from medgen_builtins.spaces.latent import Tile
 from test_tiles import alone
 from torch import nn
