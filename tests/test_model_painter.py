@@ -12,7 +12,7 @@ from faults.variants import SMALL
 from medgen.data.grid import Grid
 from medgen.errors import CheckpointError, RecipeError
 from medgen.generation.combination import require_image_model
-from medgen.generation.insertion.model_painter import lacking, open_painter
+from medgen.generation.insertion.model_painter import donor_contrast, lacking, open_painter
 from medgen.generation.insertion.painter import Crop
 from medgen.run import checkpoint
 
@@ -51,6 +51,27 @@ def crop(seed: int) -> Crop:
     image = np.random.default_rng(seed).random((2, 16, 16), np.float32)
     head = np.ones((16, 16), bool)
     return Crop(image=image, mask=mask, region=region, spacing=(1.0, 1.0), head=head)
+
+
+def donated(given: Crop, contrast: float) -> Crop:
+    """The same crop with a real lesion behind its mask, in slightly uneven tissue of 0.4; 0.9 of another."""
+    image = np.full((2, 16, 16), 0.4, np.float32) + np.linspace(-0.01, 0.01, 16, dtype=np.float32)
+    image[:, given.mask] += contrast
+    clear = np.ones((16, 16), bool)
+    clear[:, :5] = False
+    image[:, ~clear] = 0.9
+    donor = Crop(image, given.mask, clear, given.spacing, clear)
+    return attrs.evolve(given, donor=donor)
+
+
+def test_the_contrast_of_a_real_lesion_is_that_of_all_of_its_slices():
+    one, two = donated(crop(0), 0.3), donated(crop(1), 0.1)
+    voxels = [np.count_nonzero(each.mask) for each in (one, two)]
+    expected = 2 * (0.3 * voxels[0] + 0.1 * voxels[1]) / sum(voxels)
+    assert donor_contrast([one, two]) == pytest.approx(expected, abs=0.01)
+    assert donor_contrast([one, crop(1)]) is None
+    bare = attrs.evolve(one.donor, region=np.zeros((16, 16), bool))
+    assert donor_contrast([attrs.evolve(one, donor=bare)]) is None
 
 
 def test_it_says_what_crops_it_takes(painter):
@@ -95,6 +116,8 @@ def test_a_lesion_is_painted_by_the_contrast_of_a_training_lesion(run, tmp_path)
     assert painter.numbers(crops, 3) == drawn[3]
     assert {each["contrast"] for each in drawn} <= set(kept.tolist())
     assert len({each["contrast"] for each in drawn}) > 1
+    real = [donated(each, 0.3) for each in crops]
+    assert painter.numbers(real, 3)["contrast"] == pytest.approx(0.6, abs=0.02)
     low, high = (painter.paint([crop(1)], [7], {"contrast": each})[0] for each in (-1.0, 1.0))
     assert not np.array_equal(low, high)
 

@@ -18,7 +18,7 @@ from medgen.data.store.crop_targets import grown
 from medgen.errors import CheckpointError, Problem
 from medgen.generation.insertion.painter import NONE, Array, Crop, Numbers, paints_volumes
 from medgen.generation.model import Model, load_model
-from medgen.generation.numbers import as_given
+from medgen.generation.numbers import DIGITS, as_given
 from medgen.training import lesion_region, sampling
 
 CONTRAST = "contrast"
@@ -42,13 +42,19 @@ class ModelPainter:
         self._block = 1 if paints_volumes(self) else BLOCK
 
     def numbers(self, crops: Sequence[Crop], seed: int) -> Numbers:
-        """Draw those of a training crop whose lesion is about as large, in its largest slice."""
+        """Draw those of a training crop whose lesion is about as large, in its largest slice, and of
+        about the contrast of the real one, which a real mask keeps.
+
+        Drawn by its size alone, contrast would be that of other shapes: large rings, small disks.
+        """
         table = self.model.numbers
         if table is None:
             return {}
         cell = crops[0].spacing
         size = max(np.count_nonzero(crop.mask) for crop in crops) * math.prod(cell)
-        return table.near({"lesion_size": size}).drawn(seed, "lesion numbers")
+        own = donor_contrast(crops)
+        kept = {} if own is None or CONTRAST not in table.names else {CONTRAST: own}
+        return table.near({"lesion_size": size, **kept}).drawn(seed, "lesion numbers") | kept
 
     def paint(
         self, crops: Sequence[Crop], seeds: Sequence[int], numbers: Numbers = NONE
@@ -103,6 +109,21 @@ class ModelPainter:
                 numbers=scalars,
             )
         return list((made[: len(crops)].float().cpu().numpy() + 1) / 2)
+
+
+def donor_contrast(crops: Sequence[Crop]) -> float | None:
+    """Return the contrast of the real lesion whose mask crops have, one or its slices, in the
+    number's unit; None if the mask is no real one, or nothing of its scan lies around it.
+    """
+    within, beside = list[Array](), list[Array]()
+    for crop in crops:
+        if crop.donor is None:
+            return None
+        image, clear = crop.donor.image[0], crop.donor.region
+        within.append(image[crop.mask])
+        beside.append(image[grown(crop.mask, crop.spacing, RING) & clear & ~crop.mask])
+    one, two = np.concatenate(within), np.concatenate(beside)
+    return round(2 * float(one.mean() - two.mean()), DIGITS) if len(one) and len(two) else None
 
 
 def lacking(crop: Crop, image: Array, wanted: float) -> float:
