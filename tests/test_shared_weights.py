@@ -115,3 +115,12 @@ def test_weights_that_fp16_cannot_hold_are_refused(source, tmp_path):
     with pytest.raises(CheckpointError, match="65504"):
         shared_weights.write(source, tmp_path / "x.safetensors")
     assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_a_folder_is_no_checkpoint_and_the_line_says_which_file_is(source, tmp_path, medgen):
+    done = medgen("export-weights", source.parent, tmp_path / "x.safetensors")
+    assert done.code == 4
+    assert (
+        f"{source.parent}: is a folder, not a checkpoint. Give a checkpoint in it, such as"
+        in done.err
+    )

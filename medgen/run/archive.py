@@ -102,6 +102,9 @@ def _unread(path: Path, error: OSError) -> CheckpointError | StorageError:
     """Describe damage, or a read error of a file that may be whole and must not count as lost."""
     if error.errno in file_systems.NOT_NOW:
         return files.unreadable(path, error)
+    if isinstance(error, IsADirectoryError):
+        fix = f"Give a checkpoint in it, such as {path / 'latest.pt'}"
+        return CheckpointError(Problem(path, "is a folder, not a checkpoint", fix))
     return CheckpointError(
         Problem(path, f"damaged or not a checkpoint ({_first_line(error)})", "Use another copy")
     )
