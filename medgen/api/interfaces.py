@@ -43,8 +43,8 @@ class Space(Contract):
     `encode` draws a new sample of them in each step, with `draws.latent`.
     """
     moments: tuple[Tensor, Tensor] | None = None
-    """Mean and standard deviation of each channel of the samples to train on, each `[channel]`, fp32,
-    on the device; None if they are not measured.
+    """Mean and standard deviation of the samples to train on, of each channel, `[channel]`, or of
+    each place of it, `[channel, *space]`, fp32, on the device; None if they are not measured.
     """
 
     def shape(self, size: Sequence[int]) -> tuple[int, ...]:

@@ -140,7 +140,9 @@ class WeightsSettings(Settings):
     """Trained weights that a package brings; recipes name them where they name a checkpoint."""
 
     files: ClassVar[Mapping[str, Path]]
-    """Files of `medgen export-weights` by what they are for: the name of a mode, or `autoencoder`."""
+    """Files of `medgen export-weights` by what they are for: the name of a mode, or `autoencoder`; with
+    `_3d` at its end if they are for volumes.
+    """
 
 
 @attrs.frozen(kw_only=True)

@@ -26,7 +26,9 @@ def begin(
     run = assemble(recipe, where, callbacks=callbacks)
     source = recipe.training.init_from
     if source not in (None, Path()):  # "" takes back what a recipe extends
-        file = named_weights.find(source, recipe.names["mode"], "training.init_from")
+        file = named_weights.find(
+            source, recipe.names["mode"], "training.init_from", recipe.data.axes
+        )
         given = shared_weights.load_any(file)
         compare_outputs(recipe, tomli.loads(given.recipe), source)
         run.start_from(given.weights, source)

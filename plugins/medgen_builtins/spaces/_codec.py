@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from medgen.training.tiles import Tiles, in_tiles
 
@@ -108,40 +109,45 @@ class Codec:
         return x.reshape(batch, -1, *x.shape[2:])
 
     def _spread(self, values: Tensor, z: Tensor) -> Tensor:
-        return values.view(-1, *(1,) * (z.ndim - 2))
+        return values.view(*values.shape, *(1,) * (z.ndim - 1 - values.ndim))
 
 
 class Moments:
-    """Mean and variance per channel of sampled latents, accumulated in parts."""
+    """Mean and variance of sampled latents, accumulated in parts: of each channel, `[channel]`, or of
+    each place of it, `[channel, *space]`.
+    """
 
-    def __init__(self) -> None:
-        self.count = 0
+    def __init__(self, places: bool = False) -> None:
+        self.places, self.count = places, 0
         self.sums: Tensor | None = None
 
     def add(self, mean: Tensor, logvar: Tensor) -> None:
         """Add means and log-variances, each `[batch, channel, *space]`."""
-        mean, noise = (
-            mean.double().transpose(0, 1).flatten(1),
-            logvar.double().exp().transpose(0, 1).flatten(1),
-        )
-        sums = torch.stack([mean.sum(1), mean.square().sum(1), noise.sum(1)])
+        mean, noise = mean.double(), logvar.double().exp()
+        sums = torch.stack([self._sum(each) for each in (mean, mean.square(), noise)])
         self.sums = sums if self.sums is None else self.sums + sums
-        self.count += mean.shape[1]
+        self.count += mean.numel() // sums[0].numel()
 
     def read(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return per channel: the mean, the variance of the means, and the mean variance of the
-        noise.
-        """
+        """Return the mean, the variance of the means, and the mean variance of the noise."""
         assert self.sums is not None
         mean, square, noise = self.sums / self.count
         return mean, (square - mean.square()).clamp_min(0), noise
 
     def shift_and_scale(self) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of a sample; its variance is that of the means plus
-        that of the noise.
+        that of the noise. Of places, half of it is that of the places around, as a few samples say
+        little of one.
         """
         mean, signal, noise = self.read()
-        return mean.float(), (signal + noise).sqrt().clamp_min(LEAST_SCALE).float()
+        variance = signal + noise
+        if self.places:
+            pool = {3: functional.avg_pool2d, 4: functional.avg_pool3d}[variance.ndim]
+            variance = (variance + pool(variance, 3, 1, 1, count_include_pad=False)) / 2
+        return mean.float(), variance.sqrt().clamp_min(LEAST_SCALE).float()
+
+    def _sum(self, values: Tensor) -> Tensor:
+        return values.sum(0) if self.places else values.transpose(0, 1).flatten(1).sum(1)
 
 
 def _digest(text: str, weights: Mapping[str, Tensor]) -> str:

@@ -15,6 +15,9 @@ from medgen_builtins.spaces._codec import Codec, Moments
 from medgen_builtins.spaces.latent import Tile
 from medgen_builtins.spaces.space_to_depth import fold
 
+FLATTEST = 0.01
+"""Least standard deviation of a place, where that of all is 1: air is flat."""
+
 
 class LatentSpace(Space):
     """See `StoringSpace`. What is stored are means and log-variances, `[batch, 2 * channels,
@@ -36,7 +39,8 @@ class LatentSpace(Space):
         scaling: str = "channel",
     ):
         """mask_checkpoint: encodes the masks; None: they are folded. axes: spatial ones of a
-        sample. tile: says in which tiles the autoencoders work. scaling: `channel` or `whole`.
+        sample. tile: says in which tiles the autoencoders work. scaling: `channel`, `whole`
+        or `place`.
         """
         self.mode, self.factor, self.axes, self.device = mode, factor, axes, device
         self.tile, self.scaling = tile, scaling
@@ -104,10 +108,10 @@ class LatentSpace(Space):
         return self.images.textured(image, z, draw)
 
     def calibrate(self, batches: Iterable[Batch]) -> None:
-        """Measure shift and scale of each channel, for mean 0 and, of each or of all together,
-        variance 1 over the training set.
+        """Measure shift and scale, for mean 0 of each channel, or of each place of it, and variance 1
+        of each channel or of all together, over the training set.
         """
-        of_images, of_masks = Moments(), Moments()
+        of_images, of_masks = Moments(places=self.scaling == "place"), Moments()
         for batch in batches:
             of_images.add(*batch.image.chunk(2, dim=1))
             if self.masks is not None:
@@ -115,29 +119,30 @@ class LatentSpace(Space):
                     mean = self.masks.moments(batch.condition)[0]
                 of_masks.add(mean, torch.full_like(mean, -torch.inf))  # it is not sampled
         self.images.shift, spread = of_images.shift_and_scale()
-        whole = spread.square().mean().sqrt().expand_as(spread)
-        self.images.scale = whole.clone() if self.scaling == "whole" else spread
-        self._measured(spread / self.images.scale)
+        whole = spread.square().mean().sqrt()
+        self.images.scale = spread if self.scaling == "channel" else whole.repeat(self.channels)
+        deviation = spread / (spread if self.scaling == "channel" else whole)
+        self._measured(deviation.clamp_min(FLATTEST) if self.scaling == "place" else deviation)
         if self.masks is not None:
             self.masks.shift, self.masks.scale = of_masks.shift_and_scale()
 
     def state_dict(self) -> dict[str, Any]:
         masks = {"mask_autoencoder": self.masks.state_dict()} if self.masks else {}
         state: dict[str, Any] = {"autoencoder": self.images.state_dict()} | masks
-        if self.scaling == "whole" and self.moments is not None:
+        if self.scaling != "channel" and self.moments is not None:
             state["deviation"] = self.moments[1]
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._images = self._restore(state["autoencoder"], self.mode.channels)
-        whole = self.scaling == "whole"
-        deviation = state["deviation"] if whole else torch.ones(self.channels)
+        ones = torch.ones(self.channels)
+        deviation = ones if self.scaling == "channel" else state["deviation"]
         self._measured(deviation.to(self.device))
         if self.mask_checkpoint is not None and self.mode.condition:
             self._masks = self._restore(state["mask_autoencoder"], len(self.mode.condition))
 
     def _measured(self, deviation: Tensor) -> None:
-        """Keep the standard deviation of each normalised channel, `[channel]`, whose mean is 0."""
+        """Keep the standard deviation of each normalised channel, or place, whose mean is 0."""
         self.moments = torch.zeros_like(deviation), deviation
 
     def _read(self, path: Path, key: str, names: Sequence[str], count: int) -> Codec:

@@ -84,7 +84,10 @@ def restore(
     if codec.digest != state["digest"] or codec.autoencoder.factor != factor:
         raise ValueError("its autoencoder is not the one that it was trained with")
     for name in ("shift", "scale"):
-        getattr(codec, name).copy_(state[name])
+        value = state[name]
+        if len(value) != codec.channels or value.ndim not in (1, 1 + axes):
+            raise ValueError(f"its {name} is of {tuple(value.shape)}")
+        setattr(codec, name, value.to(device))
     return codec
 
 

@@ -89,10 +89,11 @@ class Latent(SpaceSettings):
         None, help="checkpoint of an autoencoder of masks, for masks = encode"
     )
     tile: Tile = field(Tile(), help="size and overlap of tiles, for images of any size")
-    scaling: Literal["channel", "whole"] = field(
+    scaling: Literal["channel", "whole", "place"] = field(
         "channel",
         help="what has variance 1. channel: each channel of the latents; whole: all of them together, so that channels"
-        " of coarse shapes stand out of noise before those of detail do, as in pixels",
+        " of coarse shapes stand out of noise before those of detail do, as in pixels; place: the same, after the mean"
+        " of all training samples at each place is taken away, so that the network adds to an average head",
     )
 
     measures = True

@@ -19,7 +19,7 @@ MOST = 8.0
 RATE = 4.0
 """Factor from what a network puts out to that logarithm, which Adam's short steps would lower slowly in air."""
 Moments = tuple[Tensor, Tensor] | None
-"""Mean and standard deviation by channel, `[channel]`, as of `Space.moments`."""
+"""Mean and standard deviation by channel or place, as of `Space.moments`."""
 
 
 def network_input(xt: Tensor, alpha: Tensor, sigma: Tensor, moments: Moments) -> Tensor:
@@ -53,7 +53,9 @@ def _skip(alpha: Tensor, sigma: Tensor, variance: Tensor) -> Tensor:
 
 
 def _of(moments: Moments, xt: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation, each `[channel, 1, ...]`."""
+    """Return mean and standard deviation, each of the axes of a sample."""
     assert moments is not None  # the recipe was checked, and the space calibrated
-    mean, deviation = (each.view(-1, *(1,) * (xt.ndim - 2)) for each in moments)
+    mean, deviation = (
+        each.view(*each.shape, *(1,) * (xt.ndim - 1 - each.ndim)) for each in moments
+    )
     return mean, deviation

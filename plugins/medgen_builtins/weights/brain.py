@@ -15,12 +15,13 @@ _HERE = Path(__file__).parent
 
 @settings
 class Brain(WeightsSettings):
-    """An autoencoder of brain slices, and a generator of them given masks; see brain.md."""
+    """Autoencoders of brain slices and volumes, and a generator of slices given masks; see brain.md."""
 
     files: ClassVar[Mapping[str, Path]] = {
         "autoencoder": _HERE / "brain_autoencoder.safetensors",
         **dict.fromkeys(("bravo", "t1_pre", "t1_gd", "flair"), _HERE / "brain_slice.safetensors"),
         "insert": _HERE / "brain_insert.safetensors",
+        "autoencoder_3d": _HERE / "brain_autoencoder_3d.safetensors",
     }
 
 

@@ -26,6 +26,11 @@ from medgen.training.trainer import Trainer
 BRAVO = Mode(images=("bravo",), condition=("seg",))
 DUAL = Mode(images=("t1_pre", "t1_gd"), condition=("seg",))
 CPU = torch.device("cpu")
+PLACE = (
+    "space.latent.scaling=place",
+    "strategy.rflow.prediction=residual",
+    "strategy.rflow.t_min=0.1",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -119,6 +124,33 @@ def test_channels_may_keep_their_proportions(bravo):
     assert "deviation" not in spaces["channel"].state_dict()  # checkpoints are what they were
 
 
+def test_what_is_diffused_may_be_the_difference_from_the_average_sample(bravo):
+    """Each place has mean 0 then, and a spread of its own, which a strategy learns of; air is nearly flat."""
+    images = torch.linspace(-1, 1, 16) + torch.linspace(0, 0.5, 16) * torch.randn(64, 1, 16, 16)
+    space = space_of(bravo, scaling="place")
+    stored = space.prepare(images)
+    parts = [Batch(stored[some], torch.zeros(32, 1, 16, 16)) for some in (slice(32), slice(32, 64))]
+    space.calibrate(parts)
+    z = space.encode(stored, draws(space, 64))
+    torch.testing.assert_close(z.mean(0), torch.zeros(space.shape((16, 16))), atol=1e-5, rtol=0)
+    torch.testing.assert_close(z.square().mean(), torch.tensor(1.0), atol=0.05, rtol=0)
+    torch.testing.assert_close(space.decode(z), images, atol=1e-5, rtol=0)
+    mean, deviation = space.moments
+    assert not mean.any()
+    assert deviation.shape == space.shape((16, 16))
+    flat, rough = (deviation[..., at].mean() for at in (0, -1))
+    assert flat < 0.5 * rough
+    assert deviation.min() >= 0.01
+    again = Latent(checkpoint=Path(), scaling="place").build(BRAVO, CPU)
+    again.load_state_dict(space.state_dict())
+    assert torch.equal(again.decode(z), space.decode(z))
+    assert torch.equal(again.moments[1], deviation)
+    state = space.state_dict()
+    state["autoencoder"]["shift"] = state["autoencoder"]["shift"][:3]
+    with pytest.raises(ValueError, match="its shift is of"):
+        again.load_state_dict(state)
+
+
 def test_no_pixel_of_a_mask_is_lost_on_the_latent_grid(bravo):
     """Every lesion of 2 x 2 px gives a condition of its own."""
     masks = -torch.ones(225, 1, 16, 16)
@@ -145,12 +177,15 @@ def test_masks_may_come_from_an_autoencoder_of_their_own(bravo, tmp_path):
     torch.testing.assert_close(space.condition(masks).std((0, 2, 3), correction=0), torch.ones(5))
 
 
-@pytest.mark.parametrize("strategy", ["rflow", pytest.param("ddpm", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("strategy", "own"),
+    [("rflow", ()), ("rflow", PLACE), pytest.param("ddpm", (), marks=pytest.mark.slow)],
+)
 def test_a_checkpoint_alone_goes_on_and_generates_after_the_autoencoder_is_gone(
-    strategy, medgen, short, bravo, cohort, tmp_path
+    strategy, own, medgen, short, bravo, cohort, tmp_path
 ):
     """It also ends as if it had never been stopped, and its scale is that of its first step."""
-    options = (f"bravo_{strategy}", *short, "callbacks.checkpoints.every_steps=1")
+    options = (f"bravo_{strategy}", *short, *own, "callbacks.checkpoints.every_steps=1")
     assert medgen("train", *options, f"run.dir={tmp_path}/whole").code == 0
     with pytest.MonkeyPatch.context() as patch:
         real = Trainer.step
