@@ -36,7 +36,7 @@ def test_any_other_path_stays_as_it_is(path):
 
 def test_a_purpose_without_weights_is_refused_in_a_line():
     with pytest.raises(
-        RecipeError, match=r"has weights for autoencoder, bravo, .*, insert, not for dual"
+        RecipeError, match=r"has weights for autoencoder, bravo, .*, autoencoder_3d, not for dual"
     ):
         named_weights.find(Path("brain"), "dual", KEY)
     with pytest.raises(RecipeError, match=r"has weights for .*, not for insert_3d"):
