@@ -77,8 +77,7 @@ def test_heads_survive_the_autoencoder_whatever_their_contrast(medgen, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("recipe", "purpose"),
-    [("demo_bravo", "bravo"), ("demo_insert", "insert")],
+    ("recipe", "purpose"), [("demo_bravo", "bravo"), ("demo_insert", "insert")]
 )
 def test_the_demo_begins_from_them(recipe, purpose, medgen, tmp_path):
     """A run of one step with no learning to speak of has their weights."""

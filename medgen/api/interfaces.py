@@ -92,7 +92,8 @@ class Space(Contract):
 class Autoencoder(Protocol):
     """A network that strategy `vae` trains and space `latent` uses: an `nn.Module` with these.
 
-    Its settings have `latent_channels` too.
+    Its settings have `latent_channels` too. It may have `textured`, see `Space`; the latents are as
+    its `encode` gives them.
     """
 
     latent_channels: int

@@ -43,9 +43,8 @@ class ModelPainter:
 
     def numbers(self, crops: Sequence[Crop], seed: int) -> Numbers:
         """Draw those of a training crop whose lesion is about as large, in its largest slice, and of
-        about the contrast of the real one, which a real mask keeps.
-
-        Drawn by its size alone, contrast would be that of other shapes: large rings, small disks.
+        about the contrast of the real one, which a real mask keeps: a ring differs from a disk of
+        its size.
         """
         table = self.model.numbers
         if table is None:

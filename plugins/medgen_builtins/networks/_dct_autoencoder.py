@@ -122,8 +122,9 @@ class DctAutoencoder(nn.Module):
         makes of them, `[batch, channel, 1, *space / factor]`.
         """
         with torch.no_grad():
-            all_ = torch.einsum("kp,bcp...->bck...", self.basis.to(blocks.dtype), blocks)
-            lost = (all_ - self._coefficients(known))[:, :, self.kept :]
+            dropped = self.basis[self.kept :].to(blocks.dtype)
+            real = torch.einsum("kp,bcp...->bck...", dropped, blocks)
+            lost = real - self._coefficients(known)[:, :, self.kept :]
         return (lost.square().mean(2, keepdim=True).sqrt() + QUIET).log()
 
     def _coefficients(self, known: Tensor) -> Tensor:

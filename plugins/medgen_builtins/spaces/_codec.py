@@ -25,8 +25,9 @@ class Codec:
     latents to images.
 
     An autoencoder of one channel encodes each channel by itself. digest: sha256 of the recipe and
-    the weights. shift, scale: `[channel]`, of the latents over the whole training set. tiles: in
-    which images of several are encoded and decoded; None: as a whole.
+    the weights. shift: `[channel]`, or `[channel, *space]` for samples of one size; scale:
+    `[channel]`; both of the latents over the whole training set. tiles: in which images of several
+    are encoded and decoded; None: as a whole.
     """
 
     tiles: Tiles | None = None
