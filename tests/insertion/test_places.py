@@ -277,3 +277,44 @@ def test_where_no_copy_fits_a_smaller_lesion_takes_the_place() -> None:
     wanted = Wanted(["large"], ["small"], 100.0)  # type: ignore[list-item]
     assert list(wanted.trials()) == [*((["large"], scale) for scale in SCALES), (["small"], 1.0)]
     assert [scale for _, scale in Wanted(["mask"]).trials()] == [*SCALES]  # type: ignore[list-item]
+
+
+def test_a_lesion_is_warped_by_the_cubic_spline_through_its_control_points():
+    control = np.random.default_rng(0).standard_normal((3, 5, 6, 7))
+    lines = [np.linspace(-2, 2, 9), np.linspace(-3, 3, 11), np.linspace(-4, 4, 8)]
+
+    warp = shapes._Map(np.zeros(3), np.eye(3), control, step=2.0)._warp(lines)
+
+    at = np.stack(np.meshgrid(*(line / 2.0 for line in lines), indexing="ij"))
+    at += ((np.array(control.shape[1:]) - 1) / 2).reshape(3, 1, 1, 1)
+    expected = [ndimage.map_coordinates(each, at, order=3, prefilter=False) for each in control]
+    np.testing.assert_allclose(warp, expected, atol=1e-12)
+
+
+def test_a_long_lesion_keeps_its_ends_however_it_is_turned():
+    mask = np.zeros((9, 41, 9), bool)
+    mask[4, 2:39, 4] = mask[3, 2:39, 4] = mask[4, 2:39, 5] = True
+    size = float(np.count_nonzero(mask))
+    lesion = lesions.Lesion(
+        donor="D",
+        person="D",
+        number=1,
+        images=None,
+        mask=mask,
+        clear=None,
+        spacing=(1.0, 1.0, 1.0),
+        size=size,
+        where=np.zeros(3),
+        crosses=False,
+        depth=1.0,
+        contrast=(0.3,),
+    )
+
+    for seed in range(8):
+        found = shapes.moved(lesion, (1.0, 1.0, 1.0), np.random.default_rng(seed), seed % 2 == 1).mask
+
+        ends = np.argwhere(found)
+        assert np.count_nonzero(found) == size
+        assert np.linalg.norm(np.ptp(ends, axis=0)) > 32
+        assert ends.min() > 0
+        assert (ends < np.array(found.shape) - 1).all()

@@ -64,17 +64,26 @@ class _Map(NamedTuple):
     control: Array
     step: float
 
-    def of(self, offset: Array) -> Array:
-        """Voxels of the crop, `[axes, *grid]`, for offsets from the centre in mm."""
-        shape = self.control.shape[1:]
-        middle = (np.array(shape).reshape(-1, *[1] * (offset.ndim - 1)) - 1) / 2
-        at = offset / self.step + middle
-        warp = [
-            ndimage.map_coordinates(each, at, order=3, mode="nearest", prefilter=False)
-            for each in self.control
-        ]
-        turned = np.tensordot(self.matrix, offset + np.stack(warp), 1)
-        return np.asarray(turned + self.centre.reshape(-1, *[1] * (offset.ndim - 1)))
+    def of(self, half: Array, mm: Array) -> Array:
+        """Return voxels of the crop, `[axes, *grid]`, for a grid of `2 * half + 1` voxels of `mm`
+        around the centre.
+        """
+        lines = [np.arange(-side, side + 1) * step for side, step in zip(half, mm, strict=True)]
+        offset = np.stack(np.meshgrid(*lines, indexing="ij")) + self._warp(lines)
+        turned = np.tensordot(self.matrix, offset, 1)
+        return np.asarray(turned + self.centre.reshape(-1, *[1] * len(mm)))
+
+    def _warp(self, lines: Sequence[Array]) -> Array:
+        """Return displacements in mm, `[axes, *grid]`, of a grid given by its places along each axis.
+
+        They are a cubic spline, which on such a grid is computed along one axis after the other.
+        """
+        made = self.control
+        for axis, line in enumerate(lines):
+            nodes = self.step * (np.arange(made.shape[1 + axis]) - (made.shape[1 + axis] - 1) / 2)
+            weights = _cubic((line[:, None] - nodes) / self.step)
+            made = np.moveaxis(np.tensordot(weights, made, (1, 1 + axis)), 0, 1 + axis)
+        return made
 
 
 @attrs.frozen(eq=False)
@@ -98,7 +107,7 @@ class Moved:
         mask = _padded(self.mask, 2 * reach + 1)
         if self.lesion.images is None or self.lesion.clear is None:
             return Patch(mask)
-        at = self.given.of(_offsets(reach, mm))
+        at = self.given.of(reach, mm)
         clear = ndimage.map_coordinates(self.lesion.clear.astype(np.float32), at, order=1) > 0.5
         images = [
             ndimage.map_coordinates(image, at, order=3, mode="nearest")
@@ -120,18 +129,16 @@ def moved(
     mm along each axis.
     """
     mm = np.array(spacing, np.float64)
-    where = np.argwhere(lesion.mask)
+    voxels = np.argwhere(lesion.mask)
+    where = voxels - voxels.mean(0)
     size = lesion.size * scale ** len(mm)
     radius = size ** (1 / len(mm)) / 2
-    longest = np.linalg.norm((where - where.mean(0)) * lesion.spacing, axis=1).max()
-    far = scale * longest + 3 * WARP * radius
-    given = _map(lesion, where.mean(0), far + RING + REACH, radius, mm, rng, mirrored, scale)
-    offsets = _offsets(np.ceil(far / mm).astype(np.int64), mm)
-    near = np.linalg.norm(offsets, axis=0) <= far
-    share = np.zeros(near.shape, np.float32)
-    share[near] = ndimage.map_coordinates(
-        lesion.mask.astype(np.float32), given.of(offsets[:, near]), order=1
-    )
+    longest, slack = np.linalg.norm(where * lesion.spacing, axis=1).max(), 3 * WARP * radius
+    far = scale * longest + slack + RING + REACH
+    given = _map(lesion, voxels.mean(0), far, radius, mm, rng, mirrored, scale)
+    reach = np.abs(where @ np.linalg.inv(given.matrix).T).max(0) + slack
+    at = given.of(np.ceil(reach / mm).astype(np.int64), mm)
+    share = ndimage.map_coordinates(lesion.mask.astype(np.float32), at, order=1)
     return Moved(
         _largest(share, max(1, round(size / float(np.prod(mm))))),
         lesion,
@@ -187,11 +194,11 @@ def _sharpened(images: Array, mask: Array, clear: Array, of: Moved) -> Array:
     return images
 
 
-def _offsets(half: Array, mm: Array) -> Array:
-    """Mm from the middle of a grid of `2 * half + 1` voxels, `[axes, *grid]`."""
-    grid = np.indices([2 * each + 1 for each in half]).astype(np.float64)
-    column = (-1, *[1] * len(mm))
-    return np.asarray((grid - half.reshape(column)) * mm.reshape(column))
+def _cubic(at: Array) -> Array:
+    """Return the cubic B-spline, which is 0 from 2 on to both sides."""
+    far = np.abs(at)
+    near = 2 / 3 - far**2 + far**3 / 2
+    return np.asarray(np.where(far < 1, near, np.clip(2 - far, 0, None) ** 3 / 6))
 
 
 def _largest(share: Array, count: int) -> Array:
