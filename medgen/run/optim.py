@@ -9,6 +9,7 @@ from torch import nn
 
 from medgen.api.interfaces import Turn
 from medgen.api.tables import TrainingSettings
+from medgen.run.muon import Muon, is_matrix
 
 
 def learning_rate(training: TrainingSettings, step: int, total: int) -> float:
@@ -25,16 +26,22 @@ def learning_rate(training: TrainingSettings, step: int, total: int) -> float:
 
 
 def optimizer(turn: Turn, training: TrainingSettings) -> torch.optim.AdamW:
-    """Return fused AdamW: three times as fast as the loop, and able to skip a step by a flag on
-    the device.
+    """Return fused AdamW, or Muon with it: three times as fast as the loop, and able to skip a step
+    by a flag on the device.
     """
-    return torch.optim.AdamW(
+    made = Muon if training.optimizer == "muon" else torch.optim.AdamW
+    return made(
         turn.parameters(),
         lr=training.learning_rate,
         betas=turn.betas,
         weight_decay=training.weight_decay,
         fused=True,
     )
+
+
+def moments(training: TrainingSettings, parameter: torch.Tensor) -> int:
+    """Return how many values the optimizer keeps for each of a parameter."""
+    return 1 if training.optimizer == "muon" and is_matrix(parameter) else 2
 
 
 def channels_last(training: TrainingSettings, network: nn.Module) -> bool:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from medgen.ranks import heartbeat
+from medgen.run import optim
 from medgen.run.run import TrainingRun
 
 
@@ -50,11 +51,11 @@ def untouched(run: TrainingRun) -> Iterator[None]:
 
 
 def _moments(run: TrainingRun) -> list[torch.Tensor]:
-    """Return what AdamW will hold from the first update on."""
-    new = [
-        p
+    """Return what optimizers will hold from the first update on, of AdamW two averages, of Muon one."""
+    return [
+        torch.empty_like(p)
         for name, each in run.turns.items()
         for p in each.parameters()
         if p not in run.optimizers[name].state
+        for _ in range(optim.moments(run.recipe.training, p))
     ]
-    return [torch.empty_like(parameter) for parameter in new for _ in range(2)]

@@ -33,6 +33,8 @@ VARIANTS = {
         "losses.mse=false",
         "losses.min_snr.gamma=5",
         "data.lesion_only=false",
+        "training.optimizer=muon",
+        "network.unet.channels=[8,32]",  # narrower layers are AdamW's
     ),
     "dual_rflow": (
         "space=space_to_depth",

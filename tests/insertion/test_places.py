@@ -311,7 +311,9 @@ def test_a_long_lesion_keeps_its_ends_however_it_is_turned():
     )
 
     for seed in range(8):
-        found = shapes.moved(lesion, (1.0, 1.0, 1.0), np.random.default_rng(seed), seed % 2 == 1).mask
+        found = shapes.moved(
+            lesion, (1.0, 1.0, 1.0), np.random.default_rng(seed), seed % 2 == 1
+        ).mask
 
         ends = np.argwhere(found)
         assert np.count_nonzero(found) == size
