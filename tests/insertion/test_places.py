@@ -21,9 +21,18 @@ from medgen.data.store.crop_targets import grown
 from medgen.errors import DataError
 from medgen.generation.insertion import cases, lesions, shapes
 from medgen.generation.insertion.frame import Frame
-from medgen.generation.insertion.inserter import NO_PLACE, SCALES, Inserted, Inserter, Wanted
+from medgen.generation.insertion.inserter import (
+    COMPARED,
+    NO_PLACE,
+    SCALES,
+    Chosen,
+    Inserted,
+    Inserter,
+    Wanted,
+)
 from medgen.generation.insertion.lesions import crosses
 from medgen.generation.insertion.paste import MARGIN, Paste
+from medgen.generation.insertion.places import Found, Ground
 
 
 @pytest.fixture(scope="module")
@@ -277,6 +286,31 @@ def test_where_no_copy_fits_a_smaller_lesion_takes_the_place() -> None:
     wanted = Wanted(["large"], ["small"], 100.0)  # type: ignore[list-item]
     assert list(wanted.trials()) == [*((["large"], scale) for scale in SCALES), (["small"], 1.0)]
     assert [scale for _, scale in Wanted(["mask"]).trials()] == [*SCALES]  # type: ignore[list-item]
+
+
+def test_the_lesion_is_taken_whose_place_is_better_than_its_others(
+    donors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bright lesion's surroundings are bright, so that no place is much like its own."""
+    make = inserter(donors, write_heads(tmp_path, range(10, 11), masked=False))
+    bright, faint = make.library.lesions[:2]
+
+    def best(ground: Ground, centres: np.ndarray, patch: shapes.Patch) -> Found:
+        drawn = len(tried)
+        tried.append(patch)
+        unlike, usual = [(0.3, 0.4), (0.5, 1.0), (0.31, 0.4), (0.39, 0.4)][drawn]
+        return Found(centres[0], unlike, usual)
+
+    tried: list[shapes.Patch] = []
+    monkeypatch.setattr(Ground, "best", best)
+    case = cases.read(make.hosts[0], make.data)
+    ground = Ground(case, make.library.unlikely, 2.0)
+    found = make._fitting([bright, faint], 1.0, ground, np.random.default_rng(0))
+
+    assert len(tried) == COMPARED
+    assert isinstance(found, Chosen)
+    assert (found.unlike, found.usual) == (0.5, 1.0)
+    assert found.placed.patch is tried[1]
 
 
 def test_a_lesion_is_warped_by_the_cubic_spline_through_its_control_points():

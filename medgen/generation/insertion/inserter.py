@@ -36,7 +36,9 @@ SCALES = (1.0, 0.8, 0.64, 0.5)
 volume; of a smaller copy of a lesion the rim and the core would be thinner than those of real ones.
 """
 COMPARED = 4
-"""Of those that fit, so many are compared: the one that is most at home in the host is taken."""
+"""Of those that fit, so many are compared: the one is taken whose best place is best beside its others.
+By the distance itself, bright lesions would be taken less often: what they shine upon is nowhere alike.
+"""
 WIDEN = 4.0
 """Attempts after which places are drawn twice as far around."""
 NO_PLACE, TOO_LARGE = "no_place", "too_large"
@@ -48,7 +50,7 @@ HELD = 2
 
 
 class Chosen(NamedTuple):
-    """A lesion for a host. scale: of its diameter. unlike: see `places.Found`. wanted: see
+    """A lesion for a host. scale: of its diameter. unlike, usual: see `places.Found`. wanted: see
     `Wanted`.
     """
 
@@ -57,6 +59,7 @@ class Chosen(NamedTuple):
     scale: float
     placed: Placed
     unlike: float
+    usual: float
     wanted: float | None = None
 
 
@@ -207,10 +210,10 @@ class Inserter:
                 patch = moved.patch()
                 place = ground.best(centres, patch)
                 placed = Placed(patch, place.centre)
-                found.append(Chosen(lesion, mirrored, scale, placed, place.unlike))
+                found.append(Chosen(lesion, mirrored, scale, placed, place.unlike, place.usual))
             if len(found) == COMPARED:
                 break
-        return min(found, key=lambda each: each.unlike) if found else why
+        return min(found, key=lambda each: each.unlike / each.usual) if found else why
 
     def _note(self, case: Case, images: Array, chosen: Chosen, new: Array) -> dict[str, Any]:
         """Note a lesion for the manifest. scale: of the donor's, in diameter. wanted: mm3 of the

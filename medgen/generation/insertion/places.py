@@ -38,10 +38,13 @@ CHUNK = 1 << 22
 
 
 class Found(NamedTuple):
-    """A place. centre: int64 `[3]`, voxels. unlike: distance of its surroundings from the lesion's."""
+    """A place. centre: int64 `[3]`, voxels. unlike: distance of its surroundings from the lesion's.
+    usual: the mean of that over all places where the lesion fits.
+    """
 
     centre: Array
     unlike: float
+    usual: float
 
 
 class Ground:
@@ -92,7 +95,7 @@ class Ground:
         """Return the place that is most like the lesion's own."""
         unlike = self._unlike(centres, patch, _offsets(patch.mask))
         best = int(np.argmin(unlike))
-        return Found(centres[best], float(unlike[best]))
+        return Found(centres[best], float(unlike[best]), max(float(unlike.mean()), 1e-9))
 
     def _free(self, centres: Array, offsets: Array, depth: float) -> Array:
         """Return whether a lesion lies in the head, deep enough and apart from others, `[place]`."""
