@@ -43,14 +43,14 @@ demo-masks demo-lesions: $(READY)
 demo-inserted: demo-lesions
 	$(BIN)/medgen insert --hosts $(DEMO)/data --image-model $(DEMO)/insert --num-images 12 --output-dir $(DEMO)/inserted
 
-# the same with volumes, and without insertion
+# the same with volumes
 demo-3d: $(READY)
 	rm -rf $(DEMO_3D)
 	$(BIN)/medgen data demo $(DEMO_3D)/data --patients 100
-	$(MAKE) --no-print-directory --jobs 2 demo-images demo-masks DEMO=$(DEMO_3D) VOLUMES=_3d
+	$(MAKE) --no-print-directory --jobs 2 demo-images demo-masks demo-inserted DEMO=$(DEMO_3D) VOLUMES=_3d
 	$(BIN)/medgen generate --seg-model $(DEMO_3D)/seg/latest.pt --image-model $(DEMO_3D)/bravo/latest.pt \
 		--num-images 12 --devices 2 --output-dir $(DEMO_3D)/pairs
-	$(BIN)/medgen show $(DEMO_3D)/bravo $(DEMO_3D)/pairs --output $(DEMO_3D)/demo.png
+	$(BIN)/medgen show $(DEMO_3D)/bravo $(DEMO_3D)/pairs $(DEMO_3D)/inserted --output $(DEMO_3D)/demo.png
 	$(BIN)/medgen evaluate $(DEMO_3D)/bravo $(DEMO_3D)/pairs --html $(DEMO_3D)/card.html
 
 lint: $(READY)
