@@ -36,7 +36,8 @@ def test_any_other_path_stays_as_it_is(path):
 
 def test_a_purpose_without_weights_is_refused_in_a_line():
     with pytest.raises(
-        RecipeError, match=r"has weights for autoencoder, bravo, .*, autoencoder_3d, not for dual"
+        RecipeError,
+        match=r"has weights for autoencoder, bravo, .*, autoencoder_3d, .*, not for dual",
     ):
         named_weights.find(Path("brain"), "dual", KEY)
     with pytest.raises(RecipeError, match=r"has weights for .*, not for insert_3d"):
@@ -77,7 +78,8 @@ def test_heads_survive_the_autoencoder_whatever_their_contrast(medgen, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("recipe", "purpose"), [("demo_bravo", "bravo"), ("demo_insert", "insert")]
+    ("recipe", "purpose"),
+    [("demo_bravo", "bravo"), ("demo_bravo_3d", "bravo_3d"), ("demo_insert", "insert")],
 )
 def test_the_demo_begins_from_them(recipe, purpose, medgen, tmp_path):
     """A run of one step with no learning to speak of has their weights."""
@@ -141,4 +143,4 @@ def test_every_recipe_that_begins_from_them_has_their_network(capsys):
         compare_outputs(recipe, tomli.loads(text), path)
         assert capsys.readouterr().err == ""
         begin.append(path.stem)
-    assert begin == ["demo_bravo", "demo_insert"]
+    assert begin == ["demo_bravo", "demo_bravo_3d", "demo_insert"]

@@ -144,8 +144,8 @@ def test_the_recipes_of_make_demo_3d_train(recipe, medgen, cohort, tmp_path):
 
 @pytest.mark.slow
 def test_a_dry_run_of_volumes_says_what_they_take(medgen, cohort):
-    given = (f"data.root={cohort}", *VOLUMES, "data.spacing=0", "training.steps=2")
-    result = medgen("train", "demo_bravo_3d", *given, "--dry-run")
+    given = (f"data.root={cohort}", *VOLUMES, "data.spacing=0", "training.init_from=")
+    result = medgen("train", "demo_bravo_3d", *given, "training.steps=2", "--dry-run")
     assert result.code == 0, result.err
     assert "volumes to train on" in result.out
     assert "GFLOP" in result.out

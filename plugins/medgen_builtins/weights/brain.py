@@ -11,17 +11,20 @@ from medgen import WeightsSettings, hookimpl, settings
 medgen_api = 1
 
 _HERE = Path(__file__).parent
+_IMAGES = ("bravo", "t1_pre", "t1_gd", "flair")
+"""Modes of one image given a mask."""
 
 
 @settings
 class Brain(WeightsSettings):
-    """Autoencoders of brain slices and volumes, and a generator of slices given masks; see brain.md."""
+    """Autoencoders of brain slices and volumes, and generators of both given masks; see brain.md."""
 
     files: ClassVar[Mapping[str, Path]] = {
         "autoencoder": _HERE / "brain_autoencoder.safetensors",
-        **dict.fromkeys(("bravo", "t1_pre", "t1_gd", "flair"), _HERE / "brain_slice.safetensors"),
+        **dict.fromkeys(_IMAGES, _HERE / "brain_slice.safetensors"),
         "insert": _HERE / "brain_insert.safetensors",
         "autoencoder_3d": _HERE / "brain_autoencoder_3d.safetensors",
+        **{f"{image}_3d": _HERE / "brain_volume.safetensors" for image in _IMAGES},
     }
 
 
