@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 LEAST = 32
-"""Channels that a layer reads and writes at least, if its weights are matrices to Muon: fewer have those
-that read a sample, its condition or write one, whose channels are no features.
+"""Channels that a layer must read and write for Muon to step its weights. The first and the last layer of
+a network read and write samples, which have fewer; AdamW steps those.
 """
 MOMENTUM = 0.95
 """Of the running sum of gradients, with a look ahead as Nesterov's."""
 COEFFICIENTS = (3.4445, -4.775, 2.0315)
 """Of the odd polynomial of degree 5 that brings all singular values near 1."""
 ITERATIONS = 5
-"""Of the polynomial: singular values are between 0.7 and 1.2 then."""
+"""Of the polynomial, after which singular values are between 0.7 and 1.2."""
 RMS = 0.2
-"""Root mean square of a step at learning rate 1, which is about that of AdamW: a rate serves both (Liu
+"""Root mean square of a step at learning rate 1, about that of AdamW, so that one rate serves both (Liu
 et al. 2025, eq. 4).
 """
 
@@ -28,7 +28,7 @@ et al. 2025, eq. 4).
 class Muon(torch.optim.AdamW):
     """Muon for the weights of layers between features, AdamW for all others.
 
-    A step is `found_inf`'s to skip, as in fused AdamW.
+    Where `found_inf` is not 0, a step changes nothing, as in fused AdamW.
     """
 
     found_inf: Tensor
@@ -80,10 +80,10 @@ def is_matrix(parameter: Tensor) -> bool:
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """Return the nearest matrices with orthogonal rows or columns, whichever are fewer, about.
+    """Return approximately the nearest matrices with orthogonal rows, or columns if these are fewer.
 
-    matrices: `[n, rows, columns]`. Each is multiplied by a polynomial of its Gram matrix, in which all
-    iterations of Jordan et al. (2024) are done: it is small where a kernel has many columns.
+    matrices: `[n, rows, columns]`. Each is multiplied by a polynomial of its Gram matrix. All iterations
+    of Jordan et al. (2024) are done on that matrix, which is small where there are many columns.
     """
     if matrices.shape[1] > matrices.shape[2]:
         return orthogonal(matrices.mT).mT

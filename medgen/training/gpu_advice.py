@@ -1,8 +1,8 @@
 """Tell by arithmetic how many samples at a time would fit into GPUs of usual sizes, on any device.
 
 A step is traced with tensors that have a shape and no values, so that it takes seconds and no
-memory. Held are weights, gradients and two averages of AdamW in fp32, averaged weights, and what
-autograd keeps of the turn that keeps most.
+memory. Held are weights, gradients and two averages of AdamW (Muon has one) in fp32, averaged
+weights, and what autograd keeps of the turn that keeps most.
 """
 
 from __future__ import annotations

@@ -313,7 +313,7 @@ def test_the_lesion_is_taken_whose_place_is_better_than_its_others(
     assert found.placed.patch is tried[1]
 
 
-def test_a_lesion_is_warped_by_the_cubic_spline_through_its_control_points():
+def test_a_lesion_is_warped_by_the_cubic_spline_of_its_control_points():
     control = np.random.default_rng(0).standard_normal((3, 5, 6, 7))
     lines = [np.linspace(-2, 2, 9), np.linspace(-3, 3, 11), np.linspace(-4, 4, 8)]
 

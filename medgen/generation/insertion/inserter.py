@@ -36,8 +36,8 @@ SCALES = (1.0, 0.8, 0.64, 0.5)
 volume; of a smaller copy of a lesion the rim and the core would be thinner than those of real ones.
 """
 COMPARED = 4
-"""Of those that fit, so many are compared: the one is taken whose best place is best beside its others.
-By the distance itself, bright lesions would be taken less often: what they shine upon is nowhere alike.
+"""Lesions that fit and are compared. The one is taken whose best place differs least, as a share of what
+its places differ on average: without that, bright lesions, whose surroundings are bright too, were taken less often.
 """
 WIDEN = 4.0
 """Attempts after which places are drawn twice as far around."""

@@ -95,7 +95,8 @@ class Ground:
         """Return the place that is most like the lesion's own."""
         unlike = self._unlike(centres, patch, _offsets(patch.mask))
         best = int(np.argmin(unlike))
-        return Found(centres[best], float(unlike[best]), max(float(unlike.mean()), 1e-9))
+        usual = max(float(unlike.mean()), 1e-9)  # a divisor
+        return Found(centres[best], float(unlike[best]), usual)
 
     def _free(self, centres: Array, offsets: Array, depth: float) -> Array:
         """Return whether a lesion lies in the head, deep enough and apart from others, `[place]`."""
