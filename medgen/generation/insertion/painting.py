@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from medgen.api.tables import AXES
 from medgen.data.store.crop_targets import inside, region
-from medgen.generation.insertion.painter import Crop, Numbers, Painter
+from medgen.generation.insertion.painter import NONE, Crop, Numbers, Painter
 from medgen.generation.insertion.shapes import Patch
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -80,13 +80,16 @@ def paint(
     box = _box(lesion, [int(np.ceil(painter.margin / mm)) + 1 for mm in spacing])
     weight = np.zeros(head.shape, np.float32)
     weight[box] = _edge(lesion[box], head[box], spacing, painter.margin)
-    pieces = _pieces(painter, weight, box)
     host = Host(np.clip(images, 0, 1), lesion.astype(np.float32), tuple(spacing))
-    crops = [_crop(host, placed, painter, piece) for piece in pieces]
-    numbers = painter.numbers(crops, seed)
-    made = painter.paint(crops, [seed] * len(pieces), numbers)
-    for piece, crop in zip(pieces, made, strict=True):
-        here = _back(crop, piece, spacing, placed, painter)
+    every = [
+        (piece, _crop(host, placed, painter, piece)) for piece in _pieces(painter, weight, box)
+    ]
+    some = [(piece, crop) for piece, crop in every if crop.region.any()]  # not of the margin alone
+    crops = [crop for _, crop in some]
+    numbers = painter.numbers(crops, seed) if crops else NONE
+    made = painter.paint(crops, [seed] * len(crops), numbers)
+    for (piece, _), painted in zip(some, made, strict=True):
+        here = _back(painted, piece, spacing, placed, painter)
         for image, values in zip(images, here, strict=True):
             image[piece] += np.where(weight[piece] > 0, weight[piece] * (values - image[piece]), 0)
     return weight, numbers
