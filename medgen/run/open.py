@@ -13,7 +13,7 @@ from medgen.api.recipe import Recipe
 from medgen.config import compatibility
 from medgen.config.recipe import from_toml
 from medgen.errors import DataError, Problem
-from medgen.run import auto_settings, folder, named_weights, shared_weights
+from medgen.run import auto_settings, folder, more_inputs, named_weights, shared_weights
 from medgen.run.assemble import Saved, assemble
 from medgen.run.run import TrainingRun
 from medgen.system.console import warn
@@ -31,7 +31,8 @@ def begin(
         )
         given = shared_weights.load_any(file)
         compare_outputs(recipe, tomli.loads(given.recipe), source)
-        run.start_from(given.weights, source)
+        weights = more_inputs.widened(given, run.network.state_dict(), run.mode)
+        run.start_from(weights, source)
     return run
 
 
