@@ -153,7 +153,9 @@ def _hosts(asked: argparse.Namespace) -> DataSettings:
 
 
 def _only(files: Files, mask: str) -> Files:
-    return files._replace(masks=tuple(m for m in files.masks if m.path.name == f"{mask}.nii.gz"))
+    return files._replace(
+        masks={name: m for name, m in files.masks.items() if m.path.name == f"{mask}.nii.gz"}
+    )
 
 
 def _host_of(out: Path, output: Files, hosts: dict[str, Files]) -> Files:

@@ -335,6 +335,7 @@ def test_a_long_lesion_keeps_its_ends_however_it_is_turned():
         number=1,
         images=None,
         mask=mask,
+        parts=mask[None],
         clear=None,
         spacing=(1.0, 1.0, 1.0),
         size=size,

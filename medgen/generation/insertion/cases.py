@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from medgen.api.tables import DataSettings
 from medgen.data.scans import layouts
 from medgen.data.scans.consistency import Place, mismatches
 from medgen.data.scans.nifti import gate
-from medgen.data.scans.nifti.gate import Raw
+from medgen.data.scans.nifti.gate import Raw, Volume
 from medgen.data.store.foreground.detect import foreground
 from medgen.data.store.foreground.head_in_noise import large_parts
 from medgen.data.store.nifti_writer import WHITE
@@ -25,19 +26,19 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Files(NamedTuple):
-    """What is read of a patient. person: as splits are drawn by. images: by name. masks: none where
-    there are none.
+    """What is read of a patient. person: as splits are drawn by. images: by name. masks: likewise, those that
+    there are.
     """
 
     id: str
     person: str
     images: dict[str, Path]
-    masks: tuple[Channel, ...]
+    masks: dict[str, Channel]
 
     @property
     def paths(self) -> list[Path]:
         """Every file once."""
-        return list(dict.fromkeys([*self.images.values(), *(mask.path for mask in self.masks)]))
+        return list(dict.fromkeys([*self.images.values(), *_mask_paths(self)]))
 
 
 @attrs.frozen(eq=False)
@@ -45,19 +46,26 @@ class Case:
     """A patient's scans in canonical orientation.
 
     images: float32 `[channel, x, y, z]`, 0 and 1 at the two percentiles of the head that training
-    takes for -1 and 1, not clipped; 0 around the head. head, lesion: bool `[x, y, z]`. windows: the
-    two percentiles of each channel. raws: the files as they are. spacing: mm along each axis.
-    place: where the voxels are.
+    takes for -1 and 1, not clipped; 0 around the head. head: bool `[x, y, z]`. masks: likewise, by name.
+    labels: whole numbers `[x, y, z]`, of the file that all masks are of; None if there are several or
+    none. windows: the two percentiles of each channel. raws: the files as they are. spacing: mm along
+    each axis. place: where the voxels are.
     """
 
     files: Files
     images: Array
     head: Array
-    lesion: Array
+    masks: dict[str, Array]
+    labels: Array | None
     windows: tuple[tuple[float, float], ...]
     raws: tuple[Raw, ...]
     spacing: tuple[float, ...]
     place: Place
+
+    @cached_property
+    def lesion(self) -> Array:
+        """Every voxel of any mask, bool `[x, y, z]`."""
+        return _any(self.masks, self.head.shape)
 
 
 def find(
@@ -70,10 +78,10 @@ def find(
     """Find the patients to train on, ordered by id. Raises DataError with a line per problem.
 
     images: the names that each must have; None: those that each has. masked: each must have its
-    masks too. masks: which, None for all. tell: called with a line if there are others than those
+    masks too. masks: which, in order; None for all. tell: called with a line if there are others than those
     to train on.
     """
-    names = sorted(masks or layouts.mask_names(data))
+    names = mask_names(data, masks)
     sources = [layouts.source(data, name) for name in names]
     wanted = [] if images is None else [layouts.source(data, name) for name in images]
     sought = [*dict.fromkeys([*data.files, *KNOWN])] if images is None else []
@@ -90,6 +98,11 @@ def find(
         fix = "Set data.files.NAME to a pattern of the image's files"
         raise DataError(Problem(data.root, what, fix))
     return [_files(each, images, names, data) for each in patients]
+
+
+def mask_names(data: DataSettings, masks: Sequence[str] | None) -> list[str]:
+    """List the masks that are read, all of the data if none are named."""
+    return list(masks) if masks else sorted(layouts.mask_names(data))
 
 
 def _apart(data: DataSettings, count: int, kept: int) -> str:
@@ -110,9 +123,11 @@ def _files(
 ) -> Files:
     given = {name: layouts.source(data, name) for name in masks}
     there = [name for name in masks if given[name] in patient.files]
-    channels = [Channel.of(patient.files[given[name]], layouts.mask(data, name)) for name in there]
+    channels = {
+        name: Channel.of(patient.files[given[name]], layouts.mask(data, name)) for name in there
+    }
     files = {name: patient.files[layouts.source(data, name)] for name in images}
-    return Files(patient.id, patient.person, files, tuple(channels))
+    return Files(patient.id, patient.person, files, channels)
 
 
 def read(files: Files, data: DataSettings, tissue: bool = False) -> Case:
@@ -127,26 +142,45 @@ def read(files: Files, data: DataSettings, tissue: bool = False) -> Case:
         Place(path, raw.volume.data.shape, raw.volume.affine)
         for path, raw in zip(files.images.values(), raws, strict=True)
     ]
-    lesion = np.zeros(first.data.shape, bool)
-    masks = {
+    volumes = {
         path: gate.read(path, data.max_voxels, nan=data.nan, mask=True)
         for path in _mask_paths(files)
     }
-    places += [Place(path, volume.data.shape, volume.affine) for path, volume in masks.items()]
+    places += [Place(path, volume.data.shape, volume.affine) for path, volume in volumes.items()]
     if wrong := [fault for each in places[1:] for fault in mismatches(places[0], each)]:
         raise DataError(*wrong)
-    for mask in files.masks:
-        lesion |= binary(masks[mask.path].data, mask.labels or ())
+    masks = {
+        name: binary(volumes[mask.path].data, mask.labels or ())
+        for name, mask in files.masks.items()
+    }
     inside = [foreground(raw.volume.data) for raw in raws]
+    lesion = _any(masks, first.data.shape)
     counted = [_tissue(each, lesion) if tissue else each for each in inside]
     windows = [
         _window(*each, data) for each in zip(files.images.values(), raws, counted, strict=True)
     ]
     images = [_scaled(*each) for each in zip(raws, inside, windows, strict=True)]
-    head = large_parts(inside[0])
     return Case(
-        files, np.stack(images), head, lesion, tuple(windows), tuple(raws), first.spacing, places[0]
+        files,
+        images=np.stack(images),
+        head=large_parts(inside[0]),
+        masks=masks,
+        labels=_labels([*volumes.values()]) if len(masks) > 1 else None,
+        windows=tuple(windows),
+        raws=tuple(raws),
+        spacing=first.spacing,
+        place=places[0],
     )
+
+
+def _labels(volumes: Sequence[Volume]) -> Array | None:
+    """Return the labels of the one file of masks that there is."""
+    return np.rint(volumes[0].data).astype(np.uint16) if len(volumes) == 1 else None
+
+
+def _any(masks: Mapping[str, Array], shape: Sequence[int]) -> Array:
+    """Return every voxel of any mask, bool of this shape."""
+    return np.asarray(np.any([np.zeros(shape, bool), *masks.values()], axis=0))
 
 
 def _tissue(inside: Array, lesion: Array) -> Array:
@@ -156,7 +190,7 @@ def _tissue(inside: Array, lesion: Array) -> Array:
 
 
 def _mask_paths(files: Files) -> list[Path]:
-    return list(dict.fromkeys(mask.path for mask in files.masks))
+    return list(dict.fromkeys(mask.path for mask in files.masks.values()))
 
 
 def _window(path: Path, raw: Raw, inside: Array, data: DataSettings) -> tuple[float, float]:

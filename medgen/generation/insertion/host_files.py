@@ -38,11 +38,14 @@ def image_bytes(raw: Raw, values: Array, changed: Array) -> bytes:
 
 
 def mask_bytes(raw: Raw, mask: Array) -> bytes:
-    """Return the bytes of a mask (.nii.gz, uint8), bool `[x, y, z]`, canonical, on a host's grid."""
-    stored = np.zeros(raw.voxels.shape, np.uint8, order="F")
-    canonical(stored, raw.header)[mask] = 1
+    """Return the bytes of a mask (.nii.gz), `[x, y, z]`, canonical, on a host's grid: uint8 of bool, and
+    of whole numbers up to 255; of larger ones uint16.
+    """
+    dtype = np.uint8 if mask.max(initial=0) <= np.iinfo(np.uint8).max else np.uint16
+    stored = np.zeros(raw.voxels.shape, dtype, order="F")
+    canonical(stored, raw.header)[...] = mask
     header = _plain(raw.header)
-    header.set_data_dtype(np.uint8)
+    header.set_data_dtype(dtype)
     for name in ("scl_slope", "scl_inter", "cal_min", "cal_max"):
         header[name] = 0
     return _packed(header, stored)

@@ -82,7 +82,7 @@ class Wanted(NamedTuple):
 @attrs.frozen(eq=False)
 class Inserted:
     """A host with new lesions. images: float32 `[channel, x, y, z]`, as in `Case`. changed, new:
-    bool `[x, y, z]`, where values count, and the new lesions. lesions: what is noted of each.
+    bool `[x, y, z]`, where values count, and the new lesions. masks: these by mask. lesions: what is noted of each.
     missed: how many have no place, by `NO_PLACE` and `TOO_LARGE`.
     """
 
@@ -90,6 +90,7 @@ class Inserted:
     images: Array
     changed: Array
     new: Array
+    masks: Mapping[str, Array]
     lesions: tuple[Mapping[str, Any], ...]
     missed: Counter[str]
 
@@ -127,6 +128,7 @@ class Inserter:
         chosen, missed = self._chosen(case, index, rng)
         images = case.images.copy()
         changed, new = np.zeros((2, *case.head.shape), bool)
+        parts = np.zeros((len(self.library.masks), *new.shape), bool)
         drawn = list[Numbers]()
         for number, each in enumerate(chosen):
             weight, numbers = paint(
@@ -140,11 +142,14 @@ class Inserter:
             drawn.append(numbers)
             changed |= weight > 0
             new |= each.placed.mask(new.shape)
+            for whole, part in zip(parts, each.placed.parts, strict=True):
+                whole[tuple(each.placed.voxels[part].T)] = True
         notes = tuple(
             self._note(case, images, each, new) | ({NUMBERS: dict(numbers)} if numbers else {})
             for each, numbers in zip(chosen, drawn, strict=True)
         )
-        return Inserted(case, images, changed, new, notes, missed)
+        masks = dict(zip(self.library.masks, parts, strict=True))
+        return Inserted(case, images, changed, new, masks, notes, missed)
 
     def _read_host(self, number: int) -> Case:
         return cases.read(self.hosts[number], self.data, learns_nothing(self.painter))

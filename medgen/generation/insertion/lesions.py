@@ -38,10 +38,11 @@ BINS = 24
 
 @attrs.frozen(eq=False)
 class Lesion:
-    """A connected part of a patient's mask.
+    """A connected region of a patient's masks together.
 
-    images: float32 `[channel, *crop]`, as in `Case`. mask: bool `[*crop]`. clear: bool `[*crop]`,
-    head and of no other lesion. Both None where there is a mask alone. spacing: mm along each axis.
+    images: float32 `[channel, *crop]`, as in `Case`. mask: bool `[*crop]`. parts: bool `[part, *crop]`,
+    what of it is in each of the masks. clear: bool `[*crop]`, head and of no other lesion. images and
+    clear are None where there is a mask alone. spacing: mm along each axis.
     size: mm3. where: its centre in its head, see `Frame.place`. crosses: it lies across the
     midplane. depth: mm of its shallowest voxels below the head's surface. donor, number: of which
     patient, and which of the patient's lesions, from 1. contrast: `[channel]`, mean within less
@@ -53,6 +54,7 @@ class Lesion:
     number: int
     images: Array | None
     mask: Array
+    parts: Array
     clear: Array | None
     spacing: tuple[float, ...]
     size: float
@@ -80,11 +82,12 @@ class Job(NamedTuple):
 
 @attrs.frozen(eq=False)
 class Library:
-    """All donors' lesions. lesions: ascending by size. sizes: mm3 of each donor's, by person.
+    """All donors' lesions. masks: names of their parts. lesions: ascending by size. sizes: mm3 of each donor's, by person.
 
     unlikely: `[channel, bin]`, minus the logarithm of how often surroundings have an intensity.
     """
 
+    masks: tuple[str, ...]
     lesions: tuple[Lesion, ...]
     sizes: tuple[tuple[str, tuple[float, ...]], ...]
     unlikely: Array
@@ -143,7 +146,8 @@ def collect(
         if each.lesions
     ]
     share = np.mean([each.surroundings for each in donors if each.lesions], 0)
-    return Library(tuple(lesions), tuple(sizes), -np.log(share + 1 / share.shape[1] ** 2))
+    unlikely = -np.log(share + 1 / share.shape[1] ** 2)
+    return Library(tuple(found[0].masks), tuple(lesions), tuple(sizes), unlikely)
 
 
 def read(job: Job) -> Donor:
@@ -194,6 +198,7 @@ def _cut(
         number=number,
         images=images,
         mask=mask,
+        parts=np.stack([each[wide] & mask for each in case.masks.values()]),
         clear=clear,
         spacing=case.spacing,
         size=len(voxels) * float(np.prod(case.spacing)),

@@ -14,15 +14,17 @@ from scipy import ndimage
 
 from medgen.api.tables import DataSettings
 from medgen.data.scans import layouts
+from medgen.data.scans.consistency import Place, mismatches
 from medgen.data.scans.nifti import gate
 from medgen.data.store.file_memo import cache_root
-from medgen.data.store.preprocess import binary
+from medgen.data.store.preprocess import Channel, binary
 from medgen.data.store.store_sources import digests
 from medgen.errors import DataError, Problem
 from medgen.evaluation.lesion_scores import components
 from medgen.generation.folder_masks import settings_for
 from medgen.generation.insertion.frame import Frame
 from medgen.generation.insertion.lesions import LEAST, Lesion, Library, crosses
+from medgen.generation.insertion.parts import covering
 from medgen.generation.masks import ModelMasks
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -51,19 +53,23 @@ class FolderShapes:
 
     def __init__(self, folder: Path, data: DataSettings, names: Sequence[str]):
         settings = settings_for(folder, data, names)
-        sources = {layouts.source(settings, name) for name in names}
-        found = layouts.survey(settings, sorted(sources))
+        sources = {name: layouts.source(settings, name) for name in names}
+        found = layouts.survey(settings, sorted(set(sources.values())))
         if found.faults:
             raise DataError(*found.faults)
-        labels = sorted({label for name in names for label in layouts.mask(settings, name).labels})
-        paths = [
-            (patient.id, patient.files[source])
+        patients = {
+            patient.id: [
+                Channel.of(patient.files[source], layouts.mask(settings, name))
+                for name, source in sources.items()
+            ]
             for patient in found.patients
-            for source in sorted(sources)
+        }
+        paths = [mask.path for masks in patients.values() for mask in masks]
+        known = digests(dict.fromkeys(paths), cache_root())
+        self.digest = hashlib.sha256("".join(known[path] for path in paths).encode()).hexdigest()
+        self.lesions = [
+            lesion for id, masks in patients.items() for lesion in _read(id, masks, data)
         ]
-        known = digests([path for _, path in paths], cache_root())
-        self.digest = hashlib.sha256("".join(known[path] for _, path in paths).encode()).hexdigest()
-        self.lesions = [lesion for id, path in paths for lesion in _read(id, path, labels, data)]
         if not self.lesions:
             raise DataError(
                 Problem(
@@ -104,10 +110,11 @@ class ModelShapes:
         for attempt in range(1, DRAWS + 1):
             drawn = self.masks.again(index, attempt)
             if not drawn.faults[0][-1]:
-                parts, count = components(np.asarray((drawn.values[0] > 0).any(0)))
+                masks = np.asarray(drawn.values[0] > 0)
+                lesions, count = components(np.asarray(masks.any(0)))
                 found += [
-                    _in_head(parts == number, self.masks.grid.spacing[0], frame, library)
-                    for number in range(1, count + 1)
+                    _in_head(masks & (lesions == n), self.masks.grid.spacing[0], frame, library)
+                    for n in range(1, count + 1)
                 ]
             if len(found) >= len(sizes):
                 break
@@ -118,26 +125,35 @@ class ModelShapes:
         return self.masks.identity()
 
 
-def _read(id: str, path: Path, labels: Sequence[int], data: DataSettings) -> Iterator[Lesion]:
-    """Every lesion of a file of masks; where it lies in a head is not known."""
-    volume = gate.read(path, data.max_voxels, mask=True)
-    parts, _ = components(binary(volume.data, labels))
-    for number, box in enumerate(ndimage.find_objects(parts), 1):
-        mask = parts[box] == number
+def _read(id: str, masks: Sequence[Channel], data: DataSettings) -> Iterator[Lesion]:
+    """Every lesion of a patient's masks; where it lies in a head is not known."""
+    volumes = {
+        path: gate.read(path, data.max_voxels, mask=True)
+        for path in dict.fromkeys(mask.path for mask in masks)
+    }
+    (place, *others) = (Place(path, each.data.shape, each.affine) for path, each in volumes.items())
+    if wrong := [fault for other in others for fault in mismatches(place, other)]:
+        raise DataError(*wrong)
+    parts = np.stack([binary(volumes[mask.path].data, mask.labels or ()) for mask in masks])
+    lesions, _ = components(np.asarray(parts.any(0)))
+    for number, box in enumerate(ndimage.find_objects(lesions), 1):
+        mask = lesions[box] == number
         if np.count_nonzero(mask) >= LEAST:
-            yield _alone(id, number, np.pad(mask, 1), volume.spacing)
+            own = np.stack([part[box] & mask for part in parts])
+            yield _alone(id, number, own, volumes[masks[0].path].spacing)
 
 
-def _in_head(part: Array, spacing: float, frame: Frame, library: Library) -> list[Lesion]:
-    """A lesion of a volume, bool `[x, y, z]`, or slice, `[x, y]`, whose middle is the middle of the
-    head's box; that of a slice is as high as real ones lie.
+def _in_head(parts: Array, spacing: float, frame: Frame, library: Library) -> list[Lesion]:
+    """A lesion of a volume, bool `[part, x, y, z]`, or slice, `[part, x, y]`, whose middle is the middle
+    of the head's box; that of a slice is as high as real ones lie.
     """
+    part = np.asarray(parts.any(0))
     axes = part.ndim
     offsets = (np.argwhere(part) - (np.array(part.shape) - 1) / 2) * spacing
     x, y, *z = offsets.mean(0)
-    inner = part[ndimage.find_objects(part.astype(np.uint8))[0]]
-    mask = inner if z else rounded(inner)
-    lesion = _alone("", 0, np.pad(mask, 1), (spacing,) * 3)
+    box = ndimage.find_objects(part.astype(np.uint8))[0]
+    inner = np.stack([each[box] for each in parts])
+    lesion = _alone("", 0, inner if z else _all_rounded(inner), (spacing,) * 3)
     up = [(each - frame.height / 2) / frame.length for each in z]
     where = np.array([x / frame.half, 0.5 + y / frame.length, *up])
     beside = sorted(library.lesions, key=lambda other: _apart(other.where[:axes], where))[:PLACES]
@@ -157,6 +173,18 @@ def _apart(one: Array, other: Array) -> float:
     for here, there in zip(rest, others, strict=True):
         apart = np.hypot(apart, here - there)
     return float(apart)
+
+
+def _all_rounded(parts: Array) -> Array:
+    """Make the parts of a slice's lesion, bool `[part, x, y]`, as high as wide, `[part, x, y, z]`."""
+    high = rounded(np.asarray(parts.any(0)))
+    made = np.zeros((len(parts), *high.shape), bool)
+    for own, part in zip(made, parts, strict=True):
+        if part.any():
+            round_ = rounded(part)
+            spare = (high.shape[2] - round_.shape[2]) // 2
+            own[:, :, spare : spare + round_.shape[2]] = round_
+    return covering(made, high)
 
 
 def rounded(plane: Array) -> Array:
@@ -179,7 +207,22 @@ def _like(lesion: Lesion, other: Lesion) -> Lesion:
     return attrs.evolve(lesion, where=other.where, depth=other.depth, crosses=other.crosses)
 
 
-def _alone(id: str, number: int, mask: Array, spacing: tuple[float, ...]) -> Lesion:
-    """A lesion of which there is a mask alone."""
-    size = float(np.count_nonzero(mask) * np.prod(spacing))
-    return Lesion(id, "", number, None, mask, None, spacing, size, np.zeros(3), False, 0.0, ())
+def _alone(id: str, number: int, parts: Array, spacing: tuple[float, ...]) -> Lesion:
+    """A lesion of which there are masks alone, bool `[part, x, y, z]`."""
+    parts = np.pad(parts, ((0, 0), (1, 1), (1, 1), (1, 1)))
+    mask = np.asarray(parts.any(0))
+    return Lesion(
+        donor=id,
+        person="",
+        number=number,
+        images=None,
+        mask=mask,
+        parts=parts,
+        clear=None,
+        spacing=spacing,
+        size=float(np.count_nonzero(mask) * np.prod(spacing)),
+        where=np.zeros(3),
+        crosses=False,
+        depth=0.0,
+        contrast=(),
+    )

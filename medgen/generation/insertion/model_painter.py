@@ -136,9 +136,10 @@ def lacking(crop: Crop, image: Array, wanted: float) -> float:
 
 
 def marked(crop: Crop) -> Tensor:
-    """Return the mask of a crop as the model knows masks, `[1, 1, *size]`; see `Mode.margin`."""
-    values = np.where(crop.mask, 1, np.where(crop.region, 0, -1))
-    return torch.from_numpy(values.astype(np.float32))[None, None]
+    """Return the masks of a crop as the model knows masks, `[1, mask, *size]`; see `Mode.margin`."""
+    parts = crop.mask[None] if crop.parts is None else crop.parts
+    values = np.where(parts, 1, np.where(crop.region, 0, -1))
+    return torch.from_numpy(values.astype(np.float32))[None]
 
 
 def open_painter(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import torch
 
@@ -16,10 +17,12 @@ from medgen.errors import Problem
 from medgen.evaluation.lesion_scores import components
 from medgen.generation import pair_writer
 from medgen.generation.insertion import insertions_picture
+from medgen.generation.insertion.cases import Files
 from medgen.generation.insertion.host_files import image_bytes, mask_bytes
 from medgen.generation.insertion.inserter import Inserted, Inserter
 from medgen.generation.insertion.insertions_picture import AXIAL, PLANES
 from medgen.generation.insertion.painter import Painter, learns_nothing, paints_volumes
+from medgen.generation.label_map import LabelMap
 from medgen.generation.manifest import Manifest, name_of, sha256
 from medgen.run.versions import versions
 from medgen.system.signals import Stop
@@ -102,8 +105,7 @@ def write(made: Inserted, index: int, manifest: Manifest, make: Inserter) -> Non
     if not made.lesions:
         manifest.add(entry | {"failed": True, "rejected": made.missed})
         return
-    names = (*make.painter.channels, ALL, NEW_LESIONS)
-    data = list(_files(made))
+    files = {**_images(made, make), **_masks(made, make)}
     figures = {
         "lesions": _figures(made),
         "inserted": list(made.lesions),
@@ -112,21 +114,39 @@ def write(made: Inserted, index: int, manifest: Manifest, make: Inserter) -> Non
     }
 
     def put(folder: Path) -> None:
-        for name, content in zip(names, data, strict=True):
+        for name, content in files.items():
             (folder / f"{name}.nii.gz").write_bytes(content)
 
     planes = PLANES if paints_volumes(make.painter) else AXIAL
     if index < insertions_picture.SHOWN // len(planes):
         insertions_picture.save_one(made, manifest.out, index, planes)
-    pair_writer.write_folder(manifest, entry | figures, names, put)
+    pair_writer.write_folder(manifest, entry | figures, tuple(files), put)
 
 
-def _files(made: Inserted) -> Iterable[bytes]:
+def _images(made: Inserted, make: Inserter) -> dict[str, bytes]:
     case = made.case
-    for raw, (low, high), image in zip(case.raws, case.windows, made.images, strict=True):
-        yield image_bytes(raw, image * np.float32(high - low) + np.float32(low), made.changed)
-    for mask in (case.lesion | made.new, made.new):
-        yield mask_bytes(case.raws[0], mask)
+    scaled = zip(case.raws, case.windows, made.images, strict=True)
+    files = (
+        image_bytes(raw, image * np.float32(high - low) + np.float32(low), made.changed)
+        for raw, (low, high), image in scaled
+    )
+    return dict(zip(make.painter.channels, files, strict=True))
+
+
+def _masks(made: Inserted, make: Inserter) -> dict[str, bytes]:
+    """Give the files of masks: one of all lesions and one of the new, with the labels of the host's if all
+    masks are labels of one file; if they are of several, a file for each mask too.
+    """
+    volumes = attrs.evolve(make.data, dimensions=3)  # outputs are, painted slice by slice or not
+    case, label_map = made.case, LabelMap.of(volumes, [*made.masks])
+    masks: dict[str, Array] = {ALL: case.lesion | made.new, NEW_LESIONS: made.new}
+    if label_map:
+        new = label_map.merged(made.masks)
+        host = np.zeros_like(new) if case.labels is None else case.labels
+        masks = {ALL: np.where(made.new, new, host), NEW_LESIONS: new}
+    elif len(made.masks) > 1:
+        masks |= {name: case.masks.get(name, False) | new for name, new in made.masks.items()}
+    return {name: mask_bytes(case.raws[0], mask) for name, mask in masks.items()}
 
 
 def _host(made: Inserted, make: Inserter) -> dict[str, Any]:
@@ -135,9 +155,15 @@ def _host(made: Inserted, make: Inserter) -> dict[str, Any]:
     root = make.data.root
     listed = {
         name: {"file": os.path.relpath(path, root), "sha256": sha256(path)}
-        for name, path in [*files.images.items(), *((ALL, mask.path) for mask in files.masks[:1])]
+        for name, path in [*files.images.items(), *_host_masks(files)]
     }
     return {"id": files.id, "person": files.person, "files": listed}
+
+
+def _host_masks(files: Files) -> Iterable[tuple[str, Path]]:
+    """Return a host's files of masks by name; where there is one alone, by the name it has in outputs."""
+    paths = {mask.path: name for name, mask in files.masks.items()}
+    return [(ALL if len(paths) == 1 else name, path) for path, name in paths.items()]
 
 
 def _figures(made: Inserted) -> dict[str, Any]:

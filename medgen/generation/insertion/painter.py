@@ -22,7 +22,8 @@ class Crop:
     """One place in a scan, with any number of axes: a slice has two, a volume three.
 
     image: float32 `[channel, *size]` in [0, 1], by the window of the whole scan (the two
-    percentiles of its head that training takes too; clipped). mask: bool `[*size]`, the lesion.
+    percentiles of its head that training takes too; clipped). mask: bool `[*size]`, the lesion. parts:
+    bool `[part, *size]`, what of it is in each of the model's masks; None: one, the mask.
     region: bool `[*size]`, the mask dilated within the head, all that may change; as in training,
     by `data.store.crop_targets.region`. spacing: mm along each axis. head: bool `[*size]`. donor: the
     scan that a real mask was taken from, moved, turned and warped as the mask was, so that its mask
@@ -35,6 +36,7 @@ class Crop:
     spacing: tuple[float, ...]
     head: Array
     donor: Crop | None = None
+    parts: Array | None = None
 
 
 class Painter(Protocol):

@@ -14,6 +14,7 @@ from scipy import ndimage
 from medgen.api.tables import AXES
 from medgen.data.store.crop_targets import inside, region
 from medgen.generation.insertion.painter import NONE, Crop, Numbers, Painter
+from medgen.generation.insertion.parts import sampled
 from medgen.generation.insertion.shapes import Patch
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -41,6 +42,12 @@ class Placed:
         made = np.zeros(tuple(shape), bool)
         made[tuple(self.voxels.T)] = True
         return made
+
+    @property
+    def parts(self) -> Array:
+        """Which parts each of its voxels is in, bool `[part, n]`."""
+        mask, parts = self.patch.mask, self.patch.parts
+        return mask[mask][None] if parts is None else parts[:, mask]
 
 
 class Host(NamedTuple):
@@ -119,7 +126,23 @@ def _crop(host: Host, placed: Placed, painter: Painter, piece: Box) -> Crop:
     mask = _sample(host.lesion, at) > 0.5
     head = inside(image, 0)
     donor = _donor(placed, at, mask, mm) if placed.patch.images is not None else None
-    return Crop(image, mask, region(mask, head, painter.margin, mm), mm, head, donor)
+    inner = at - _shift(placed, at)
+    parts = placed.patch.parts
+    return Crop(
+        image,
+        mask,
+        region(mask, head, painter.margin, mm),
+        mm,
+        head,
+        donor,
+        None if parts is None else sampled(parts, mask, lambda share: _sample(share, inner)),
+    )
+
+
+def _shift(placed: Placed, at: Array) -> Array:
+    """Return the host's voxel that the first of a patch lies at, to take from `at`, `[3, *crop]`."""
+    first = placed.centre - np.array(placed.patch.mask.shape) // 2
+    return np.asarray(first.reshape(-1, *[1] * (at.ndim - 1)))
 
 
 def _donor(placed: Placed, at: Array, mask: Array, mm: tuple[float, ...]) -> Crop:
@@ -129,9 +152,9 @@ def _donor(placed: Placed, at: Array, mask: Array, mm: tuple[float, ...]) -> Cro
     patch = placed.patch
     assert patch.images is not None
     assert patch.clear is not None
-    shift = (placed.centre - np.array(patch.mask.shape) // 2).reshape(-1, *[1] * (at.ndim - 1))
-    images = np.stack([_sample(each, at - shift, "nearest") for each in patch.images])
-    clear = _sample(patch.clear.astype(np.float32), at - shift) > 0.5
+    inner = at - _shift(placed, at)
+    images = np.stack([_sample(each, inner, "nearest") for each in patch.images])
+    clear = _sample(patch.clear.astype(np.float32), inner) > 0.5
     return Crop(images, mask, clear, mm, clear)
 
 

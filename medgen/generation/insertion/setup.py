@@ -116,7 +116,8 @@ def _donors(
     found = cases.find(
         attrs.evolve(data, root=scans.donors or scans.hosts), images, not own, masks, tell
     )
-    if donors := [each for each in found if each.masks]:
+    count = len(cases.mask_names(data, masks))
+    if donors := [each for each in found if len(each.masks) == count]:
         return donors
     what = "none of its patients has masks of lesions, and no donors are given"
     raise DataError(Problem(scans.hosts, what, "Give --donors a dataset with masks of lesions"))

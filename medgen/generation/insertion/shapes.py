@@ -13,6 +13,7 @@ from scipy import ndimage
 from medgen.api.numbers import RING
 from medgen.data.store.crop_targets import grown
 from medgen.generation.insertion.lesions import Lesion, contrast
+from medgen.generation.insertion.parts import sampled
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -43,12 +44,13 @@ class Patch:
     """A lesion on a grid, its centre in the middle of an odd number of voxels along each axis.
 
     images: float32 `[channel, *size]`, or None where the mask is no real one. mask, clear: bool
-    `[*size]`, as in `Lesion`.
+    `[*size]`, parts: bool `[part, *size]`, as in `Lesion`; None: one, the mask.
     """
 
     mask: Array
     images: Array | None = None
     clear: Array | None = None
+    parts: Array | None = None
 
 
 class _Map(NamedTuple):
@@ -105,15 +107,18 @@ class Moved:
             (RING + REACH) / mm
         ).astype(np.int64)
         mask = _padded(self.mask, 2 * reach + 1)
-        if self.lesion.images is None or self.lesion.clear is None:
-            return Patch(mask)
         at = self.given.of(reach, mm)
+        parts = sampled(
+            self.lesion.parts, mask, lambda share: ndimage.map_coordinates(share, at, order=1)
+        )
+        if self.lesion.images is None or self.lesion.clear is None:
+            return Patch(mask, parts=parts)
         clear = ndimage.map_coordinates(self.lesion.clear.astype(np.float32), at, order=1) > 0.5
         images = [
             ndimage.map_coordinates(image, at, order=3, mode="nearest")
             for image in self.lesion.images
         ]
-        return Patch(mask, _sharpened(np.stack(images), mask, clear, self), clear)
+        return Patch(mask, _sharpened(np.stack(images), mask, clear, self), clear, parts)
 
 
 def moved(

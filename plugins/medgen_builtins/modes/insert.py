@@ -27,7 +27,10 @@ class Insert(ModeSettings):
     images: tuple[str, ...] = field(
         ("bravo",), help="names of the images that lesions are painted into, together"
     )
-    mask: str = field("seg", help="name of the mask")
+    mask: str = field("seg", help="name of the mask of the whole lesion")
+    parts: tuple[str, ...] = field(
+        (), help='names of masks of its parts: ["necrosis", "oedema"]. Painted by, and written'
+    )
     margin: float = field(
         4.0, help="mm around a lesion, within the head, that are generated with it", check=gt(0)
     )
@@ -40,6 +43,12 @@ class Insert(ModeSettings):
             expected = f"at least one image, each once, and not the mask {self.mask}"
             what = f"got {as_toml(list(self.images))}, expected {expected}"
             yield Problem("mode.insert.images", what, "Name the images to paint")
+        names = (self.mask, *self.parts)
+        if set(self.parts) & {self.mask, *self.images} or len(set(names)) < len(names):
+            what = (
+                f"got {as_toml(list(self.parts))}, expected other masks than {self.mask}, each once"
+            )
+            yield Problem("mode.insert.parts", what, "Name the masks of the lesion's parts")
         if recipe.data.crop != "lesions":
             what = f'got {as_toml(recipe.data.crop)}, expected "lesions", which mode.insert learns from'
             yield Problem("data.crop", what, "Set it")
@@ -53,7 +62,7 @@ class Insert(ModeSettings):
     def build(self) -> Mode:
         return Mode(
             images=self.images,
-            condition=(self.mask,),
+            condition=(self.mask, *self.parts),
             margin=self.margin,
             numbers=self.numbers or (),
         )
