@@ -89,6 +89,8 @@ def test_a_recipe_with_parts_begins_from_the_weights_brain(medgen, tmp_path) -> 
     done = medgen("train", "demo_insert", *given)
     assert done.code == 0, done
     first = load_any(tmp_path / "run" / "latest.pt").weights["conv_in.conv.weight"]
-    image, whole, core, contrast = first.split([4, 4, 4, 1], dim=1)  # 2 x 2 px are folded into channels
+    image, whole, core, contrast = first.split(
+        [4, 4, 4, 1], dim=1
+    )  # 2 x 2 px are folded into channels
     assert min(image.abs().max(), whole.abs().max()) > 0.01
     assert max(core.abs().max(), contrast.abs().max()) < 1e-6

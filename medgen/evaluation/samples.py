@@ -10,7 +10,8 @@ import numpy as np
 from medgen.api.tables import DataSettings, image_size
 from medgen.data.grid import Grid
 from medgen.data.scans import layouts
-from medgen.data.store.store import SliceStore, open_store
+from medgen.data.store.slice_store import SliceStore
+from medgen.data.store.store import open_store
 from medgen.errors import DataError, Problem
 from medgen.evaluation.sources import Source
 from medgen.system.console import progress

@@ -20,7 +20,8 @@ from medgen.data.scans.layouts import mask_names
 from medgen.data.store import slice_numbers
 from medgen.data.store.latent_store import LatentStore, open_latent_store
 from medgen.data.store.loader import Loader
-from medgen.data.store.store import SliceStore, open_store
+from medgen.data.store.slice_store import SliceStore
+from medgen.data.store.store import open_store
 from medgen.errors import CheckpointError, Problem
 from medgen.ranks import collectives
 from medgen.run import auto_settings, optim

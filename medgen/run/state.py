@@ -21,7 +21,7 @@ from medgen.run.progress import Progress
 
 if TYPE_CHECKING:
     from medgen.data.store.latent_store import LatentStore
-    from medgen.data.store.store import SliceStore
+    from medgen.data.store.slice_store import SliceStore
 
 
 class RunState:

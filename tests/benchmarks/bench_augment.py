@@ -23,7 +23,8 @@ from medgen.api.augment import AugmentSettings
 from medgen.api.tables import DataSettings
 from medgen.api.values import Mode
 from medgen.data.store.loader import Loader
-from medgen.data.store.store import SliceStore, open_store
+from medgen.data.store.slice_store import SliceStore
+from medgen.data.store.store import open_store
 
 BATCH = 16
 SETTINGS = {

@@ -36,7 +36,8 @@ from monai.transforms import (
 from torch.utils.data import RandomSampler
 
 from medgen.api.tables import DataSettings
-from medgen.data.store.store import SliceStore, open_store
+from medgen.data.store.slice_store import SliceStore
+from medgen.data.store.store import open_store
 
 NAMES = ("t1_pre", "t1_gd", "flair", "t2")
 BATCH = 16

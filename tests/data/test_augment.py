@@ -22,7 +22,8 @@ from medgen.data.grid import Grid
 from medgen.data.scans.layouts import mask_names
 from medgen.data.store.augment import Affine, Augmentation, Change, moved
 from medgen.data.store.loader import Loader
-from medgen.data.store.store import SliceStore, open_store
+from medgen.data.store.slice_store import SliceStore
+from medgen.data.store.store import open_store
 
 SIZE = 32
 CHANNELS = ("bravo", "seg")

@@ -19,7 +19,8 @@ from medgen.data.scans.layouts import mask_names
 from medgen.data.store import crops
 from medgen.data.store import store as store_module
 from medgen.data.store.loader import Loader
-from medgen.data.store.store import SliceStore, open_store
+from medgen.data.store.slice_store import SliceStore
+from medgen.data.store.store import open_store
 from medgen.errors import DataError, RecipeError
 
 CHANNELS = ("bravo", "seg")

@@ -18,7 +18,8 @@ from medgen.data.scans.check import check
 from medgen.data.scans.consistency import across_thick
 from medgen.data.scans.layouts import mask_names
 from medgen.data.scans.likeness import Likeness, alike, from_text, packed, sketch, to_text, unpacked
-from medgen.data.store.store import SliceStore, open_store
+from medgen.data.store.slice_store import SliceStore
+from medgen.data.store.store import open_store
 from medgen.errors import DataError
 
 SHAPE = (36, 44, 20)

@@ -18,7 +18,8 @@ from medgen.data.scans.layouts import mask_names
 from medgen.data.scans.nifti.gate import Volume
 from medgen.data.store.head_finding import locate
 from medgen.data.store.preprocess import Channel, cut
-from medgen.data.store.store import SliceStore, open_store
+from medgen.data.store.slice_store import SliceStore
+from medgen.data.store.store import open_store
 from medgen.errors import DataError
 
 WIDTH, HEIGHT, DEPTH = 140.0, 170.0, 40.0

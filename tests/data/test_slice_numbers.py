@@ -19,7 +19,8 @@ from medgen.data.scans.layouts import mask_names
 from medgen.data.store import slice_numbers
 from medgen.data.store.crop_targets import inside, nearest, region
 from medgen.data.store.loader import Loader
-from medgen.data.store.store import SliceStore, open_store
+from medgen.data.store.slice_store import SliceStore
+from medgen.data.store.store import open_store
 
 ALL = Mode(("bravo",), ("seg",), numbers=tuple(NUMBERS))
 

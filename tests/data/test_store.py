@@ -1,7 +1,8 @@
 """The slice store: what is read is what the scans hold, found again by content, made anew when it is damaged.
 
 Covers: medgen.data.scans.nifti.alike, medgen.data.store.cache_folder, medgen.data.store.file_memo,
-medgen.data.store.store_building, medgen.data.store.store_index, medgen.data.store.store_sources.
+medgen.data.store.slice_store, medgen.data.store.store_building, medgen.data.store.store_index,
+medgen.data.store.store_sources.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from medgen.data.scans.layouts import mask_names
 from medgen.data.store import cache_folder, file_memo, store_sources
 from medgen.data.store import store as store_module
 from medgen.data.store.loader import Loader
-from medgen.data.store.store import SliceStore, open_store
+from medgen.data.store.slice_store import SliceStore
+from medgen.data.store.store import open_store
 from medgen.errors import DataError, RecipeError, StorageError
 
 CHANNELS = ("bravo", "flair", "seg")

@@ -24,7 +24,8 @@ from medgen.data.store.mask_grid import place
 from medgen.data.store.mask_slices import open_masks
 from medgen.data.store.preprocess import scale
 from medgen.data.store.resample import weights
-from medgen.data.store.store import SliceStore, open_store
+from medgen.data.store.slice_store import SliceStore
+from medgen.data.store.store import open_store
 from medgen.errors import DataError
 
 CHANNELS = ("bravo", "seg")

@@ -12,7 +12,8 @@ import numpy as np
 from medgen.api.tables import DataSettings
 from medgen.data.scans.layouts import mask_names
 from medgen.data.store import store_building
-from medgen.data.store.store import SliceStore, open_store
+from medgen.data.store.slice_store import SliceStore
+from medgen.data.store.store import open_store
 
 CHANNELS = ("bravo", "flair", "seg")
 

@@ -20,7 +20,7 @@ from medgen.api.interfaces import Space
 from medgen.api.values import Mode
 from medgen.data.store import cache_folder
 from medgen.data.store.file_memo import cache_root
-from medgen.data.store.store import SliceStore
+from medgen.data.store.slice_store import SliceStore
 from medgen.errors import DataError, Problem
 from medgen.system import files
 

@@ -19,7 +19,7 @@ from medgen.data.store.augment import Augmentation
 from medgen.data.store.crop_targets import mark
 from medgen.data.store.latent_store import LatentStore
 from medgen.data.store.patches import Patches
-from medgen.data.store.store import SliceStore
+from medgen.data.store.slice_store import SliceStore
 from medgen.errors import Problem, RecipeError
 
 

@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from medgen import seeds
 from medgen.api.tables import DataSettings
-from medgen.data.store.store import SliceStore
+from medgen.data.store.slice_store import SliceStore
 
 Array = np.ndarray[Any, np.dtype[Any]]
 FIXED = "patch/fixed"

@@ -10,7 +10,7 @@ import numpy as np
 from medgen.api.numbers import NUMBERS, RING
 from medgen.api.tables import AXES
 from medgen.data.store.crop_targets import mark
-from medgen.data.store.store import SliceStore
+from medgen.data.store.slice_store import SliceStore
 
 MOST = 4096
 """Slices that a checkpoint keeps the numbers of."""
