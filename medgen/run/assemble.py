@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import nn
 from medgen import seeds
 from medgen.api.interfaces import Callback, Space
 from medgen.api.recipe import CallbackSettings, Recipe
-from medgen.api.values import Mode
+from medgen.api.values import Batch, Mode
 from medgen.config.blame import building, require
 from medgen.data.scans.layouts import mask_names
 from medgen.data.store import slice_numbers
@@ -153,12 +154,23 @@ def prepare_images(
         space.shape(recipe.data.shape)  # raises for a wrong size before the slow preparation
         with progress("prepared slices", unit="slices") as bar:
             prepared = open_latent_store(store, parts.mode, space, device, progress=bar.update)
-    if new and type(space).calibrate is not Space.calibrate:
-        feed = Loader(store, parts.mode, "train", prepared=prepared)
-        batches = (feed.stored(part) for part in _parts(feed.size, recipe.data.axes))
-        space.calibrate(batch.map(lambda part: part.to(device).float()) for batch in batches)
-        feed.close()
+    if new:
+        space.calibrate(_training_samples(recipe, parts, store, prepared, device))
     return prepared
+
+
+def _training_samples(
+    recipe: Recipe,
+    parts: Parts,
+    store: SliceStore,
+    prepared: LatentStore | None,
+    device: torch.device,
+) -> Iterator[Batch]:
+    """Yield the training samples once, fp32 on the device. Nothing is read until the first is asked for."""
+    feed = Loader(store, parts.mode, "train", prepared=prepared)
+    with contextlib.closing(feed):
+        for part in _parts(feed.size, recipe.data.axes):
+            yield feed.stored(part).map(lambda each: each.to(device).float())
 
 
 def _parts(count: int, axes: int) -> Iterator[np.ndarray]:
