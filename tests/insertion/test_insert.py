@@ -12,7 +12,8 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
@@ -23,6 +24,8 @@ from insertion.made_up import AFFINE, write_heads
 
 from medgen.data.grid import Grid
 from medgen.evaluation.pair_samples import read_pairs
+from medgen.generation.insertion import insertions_picture
+from medgen.generation.insertion.inserter import Inserted
 from medgen.generation.insertion.paste import Paste
 
 Run = Callable[..., Any]
@@ -293,3 +296,17 @@ def test_a_host_in_which_nothing_fits_is_left_out_and_told_of(
     )
     refused(medgen, arguments, 12, "1 of 1 outputs", "(indices 0): 1 found no place")
     assert not (tmp_path / "out/train/syn_00000").exists()
+
+
+def test_a_picture_shows_the_head_and_no_more_and_its_brightest_as_white() -> None:
+    head, new = np.zeros((2, 60, 60, 6), bool)
+    head[5:25, 30:50] = new[10:14, 36:40, 3] = True
+    before = np.where(head, 0.3, 0.0)[None]
+    case = SimpleNamespace(images=before, head=head)
+    made = SimpleNamespace(case=case, images=before + 0.2 * new, new=new)
+    strip = insertions_picture._strip(cast("Inserted", made), 2)
+    side = insertions_picture.SIDE
+    assert strip.shape == (side, 3 * side, 3)
+    after = strip[:, side : 2 * side, 0]
+    assert after.max() >= 250
+    assert (after > 0).mean() > 0.4

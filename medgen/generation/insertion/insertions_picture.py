@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from scipy import ndimage
 
 from medgen import pictures
 from medgen.generation.insertion.inserter import Inserted
@@ -22,6 +23,10 @@ ACROSS = 2
 FOLDER = "pictures"
 SIDE = 256
 """px of a slice."""
+RIM = 4
+"""px of a scan that are shown around its head."""
+BRIGHTEST = 0.999
+"""Share of a slice's pixels that are not shown white: windows of scans may leave room for bright lesions."""
 AXIAL, PLANES = (2,), (2, 1, 0)
 """Axes perpendicular to the slices that are shown of an output."""
 
@@ -39,11 +44,12 @@ def save_one(made: Inserted, out: Path, index: int, planes: Sequence[int] = AXIA
 def _strip(made: Inserted, axis: int) -> Array:
     """Return the tiles of a plane side by side, uint8 `[SIDE, 3 * SIDE, 3]`."""
     k = int(made.new.sum(tuple({0, 1, 2} - {axis})).argmax())
-    before, after = (
-        np.clip(images[0].take(k, axis), 0, 1) * 2 - 1 for images in (made.case.images, made.images)
-    )
-    mask = np.where(made.new.take(k, axis), 1.0, -1.0)
-    shown = [_square(each) for each in (before, after, mask)]
+    box = _head(np.asarray(made.case.head.any(axis)))
+    before, after = (images[0].take(k, axis)[box] for images in (made.case.images, made.images))
+    white = np.quantile(after[after > 0], BRIGHTEST) if (after > 0).any() else 1.0
+    mask = np.where(made.new.take(k, axis)[box], 1.0, -1.0)
+    greys = (np.clip(each / white, 0, 1) * 2 - 1 for each in (before, after))
+    shown = [_square(each) for each in (*greys, mask)]
     tiles = [pictures.tile(shown[0], side=SIDE), pictures.tile(shown[1], side=SIDE)]
     tiles.append(pictures.tile(shown[1], [shown[2]], SIDE))
     return np.concatenate(tiles, axis=1)
@@ -73,6 +79,12 @@ def _each(out: Path, count: int) -> list[Array]:
     """Return the pictures of outputs, one each."""
     paths = (out / FOLDER / f"{name_of(index)}.png" for index in range(count))
     return [np.array(Image.open(path)) for path in paths if path.exists()]
+
+
+def _head(plane: Array) -> tuple[slice, ...]:
+    """Return the box of a head, bool `[x, y]`, and RIM px around it."""
+    (box,) = ndimage.find_objects(plane.astype(np.uint8))
+    return tuple(slice(max(0, each.start - RIM), each.stop + RIM) for each in box)
 
 
 def _square(plane: Array) -> Array:
