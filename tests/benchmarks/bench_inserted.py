@@ -246,10 +246,14 @@ def _kid(
     asked: argparse.Namespace, real: dict[str, list[Lesion]], made: Sequence[Lesion]
 ) -> Iterator[list[str]]:
     """The row of KID: made against hosts' own lesions, beside donors' against the same."""
+    groups = (made, real["hosts"], real["donors"])
+    if not all(any(len(each.crops) for each in group) for group in groups):
+        yield ["KID of crops, against hosts'", "", "", "", f"no lesion up to {asked.widest:g} mm"]
+        return
     features = sources.measure("features", asked.features, [], Registry.load())
     extractor = features.build(torch.device("cpu"))
-    sets = [_features(extractor, group) for group in (made, real["hosts"], real["donors"])]
-    people = [_people(asked.units, group) for group in (made, real["hosts"], real["donors"])]
+    sets = [_features(extractor, group) for group in groups]
+    people = [_people(asked.units, group) for group in groups]
     found = []
     for number in (0, 2):
         kernels = Kernels.of(sets[1], sets[number], people[1], people[number])
