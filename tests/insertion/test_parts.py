@@ -17,7 +17,7 @@ from insertion.made_up import AFFINE, head
 from scipy import ndimage
 
 from medgen.api.tables import DataSettings, MaskSettings
-from medgen.generation.insertion import cases, lesions, shapes
+from medgen.generation.insertion import cases, lesions, model_painter, shapes
 from medgen.generation.insertion.mask_sources import FolderShapes
 from medgen.generation.insertion.model_painter import marked
 from medgen.generation.insertion.painter import Crop
@@ -190,3 +190,37 @@ def test_parts_that_are_none_are_refused(
     )  # fmt: skip
     assert result.code == 2
     assert problem in result.err
+
+
+@pytest.mark.parametrize("recipe", ["demo_insert", "demo_insert_3d"])
+def test_a_model_paints_by_parts_and_is_asked_for_them_in_outputs(
+    medgen: Run, patients: Path, tmp_path: Path, recipe: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    trained = medgen(
+        "train", recipe, f"data.root={patients}", *PARTS, 'mode.insert.images=["flair"]',
+        'mode.insert.parts=["core","rim"]', "data.val_fraction=0", "training.steps=2",
+        "training.batch_size=2", "data.image_size=16", "data.spacing=3", "callbacks.previews=false",
+        "training.precision=fp32", "network.unet.channels=[8,8]", "network.unet.norm_groups=4",
+        "network.unet.attention=[false,false]", "training.init_from=", f"run.dir={run}",
+    )  # fmt: skip
+    assert trained.code == 0, trained.err
+    given: list[torch.Tensor] = []
+
+    def seen(crop: Crop) -> torch.Tensor:
+        given.append(marked(crop))
+        return given[-1]
+
+    monkeypatch.setattr(model_painter, "marked", seen)
+    words = ["insert", "--hosts", patients, "--image-model", run, "--output-dir", tmp_path / "out"]
+    more = ["--num-images", 1, "--steps", 1, "data.workers=1", "data.val_fraction=0"]
+    assert medgen(*map(str, [*words, *more])).code == 0
+    assert {each.shape[1] for each in given} == {3}
+    whole, core, rim = (torch.cat([each[0, part].flatten() for each in given]) for part in range(3))
+    assert (core == 1).any()
+    assert (rim == 1).any()
+    assert not ((core == 1) & (rim == 1)).any()
+    assert (whole[core == 1] == 1).all()
+    (made,) = (tmp_path / "out/train").iterdir()
+    labels = set(np.unique(labels_of(made / "seg_new.nii.gz")).tolist())
+    assert {CORE, RIM} <= labels <= {0, CORE, RIM, OTHER}
