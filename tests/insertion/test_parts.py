@@ -224,3 +224,36 @@ def test_a_model_paints_by_parts_and_is_asked_for_them_in_outputs(
     (made,) = (tmp_path / "out/train").iterdir()
     labels = set(np.unique(labels_of(made / "seg_new.nii.gz")).tolist())
     assert {CORE, RIM} <= labels <= {0, CORE, RIM, OTHER}
+
+
+def test_gliomas_of_brats_are_trained_on_and_inserted(
+    medgen: Run, patients: Path, tmp_path: Path
+) -> None:
+    """Names and labels as of 2023; the recipe as it stands, but for its size."""
+    root = tmp_path / "brats"
+    for number, folder in enumerate(sorted(patients.iterdir())):
+        name = f"BraTS-GLI-{number:05d}-000"
+        (root / name).mkdir(parents=True)
+        for image in ("t1c", "t2f"):
+            (root / name / f"{name}-{image}.nii.gz").symlink_to(folder / "flair.nii.gz")
+        labels = nib.load(folder / "seg.nii.gz")
+        of_2023 = np.array([0, 1, 3, 0, 0, 0, 0, 2], np.uint8)[labels_of(folder / "seg.nii.gz")]
+        nib.save(nib.Nifti1Image(of_2023, labels.affine), root / name / f"{name}-seg.nii.gz")
+    run = tmp_path / "run"
+    trained = medgen(
+        "train", "insert_brats", f"data.root={root}", f"run.dir={run}", "training.steps=1",
+        "training.epochs=0", "training.batch_size=2", "data.image_size=16", "data.spacing=3",
+        "callbacks.previews=false", "network.unet.channels=[8,8]", "network.unet.norm_groups=4",
+        "network.unet.attention=[false,false]", "training.precision=fp32", "training.compile=false",
+        "data.val_fraction=0",
+    )  # fmt: skip
+    assert trained.code == 0, trained.err
+    words = ["insert", "--hosts", root, "--image-model", run, "--output-dir", tmp_path / "out"]
+    more = ["--num-images", 1, "--steps", 1, "data.workers=1", "data.val_fraction=0"]
+    made = medgen(*map(str, [*words, *more]))
+    assert made.code == 0, made.err
+    (folder,) = (tmp_path / "out/train").iterdir()
+    assert {path.name.split(".")[0] for path in folder.iterdir()} == {
+        "t1_gd", "flair", "seg", "seg_new",
+    }  # fmt: skip
+    assert {1, 3} <= set(np.unique(labels_of(folder / "seg_new.nii.gz")).tolist()) <= {0, 1, 2, 3}
