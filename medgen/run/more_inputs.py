@@ -18,12 +18,14 @@ def widened(given: SharedWeights, network: Mapping[str, Tensor], mode: Mode) -> 
 
     Unchanged where theirs are not the first of the mode's inputs, or another layer differs too.
     """
+    if not given.recipe:
+        return given.weights
     other = [
         name
         for name, mine in network.items()
         if name not in given.weights or mine.shape != given.weights[name].shape
     ]
-    if len(other) != 1 or not given.recipe:
+    if len(other) != 1:
         return given.weights
     (name,) = other
     if not _is_wider(network[name], given.weights.get(name)):

@@ -193,7 +193,7 @@ def test_parts_that_are_none_are_refused(
 
 
 @pytest.mark.parametrize("recipe", ["demo_insert", "demo_insert_3d"])
-def test_a_model_paints_by_parts_and_is_asked_for_them_in_outputs(
+def test_a_model_is_given_parts_and_outputs_have_their_labels(
     medgen: Run, patients: Path, tmp_path: Path, recipe: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"

@@ -26,9 +26,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Files(NamedTuple):
-    """What is read of a patient. person: as splits are drawn by. images: by name. masks: likewise, those that
-    there are.
-    """
+    """What is read of a patient. person: as splits are drawn by. images, masks: those that there are, by name."""
 
     id: str
     person: str
@@ -142,10 +140,7 @@ def read(files: Files, data: DataSettings, tissue: bool = False) -> Case:
         Place(path, raw.volume.data.shape, raw.volume.affine)
         for path, raw in zip(files.images.values(), raws, strict=True)
     ]
-    volumes = {
-        path: gate.read(path, data.max_voxels, nan=data.nan, mask=True)
-        for path in _mask_paths(files)
-    }
+    volumes = _mask_volumes(files, data)
     places += [Place(path, volume.data.shape, volume.affine) for path, volume in volumes.items()]
     if wrong := [fault for each in places[1:] for fault in mismatches(places[0], each)]:
         raise DataError(*wrong)
@@ -171,6 +166,14 @@ def read(files: Files, data: DataSettings, tissue: bool = False) -> Case:
         spacing=first.spacing,
         place=places[0],
     )
+
+
+def _mask_volumes(files: Files, data: DataSettings) -> dict[Path, Volume]:
+    """Read every file of masks once."""
+    return {
+        path: gate.read(path, data.max_voxels, nan=data.nan, mask=True)
+        for path in _mask_paths(files)
+    }
 
 
 def _labels(volumes: Sequence[Volume]) -> Array | None:

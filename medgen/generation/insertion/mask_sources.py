@@ -181,9 +181,9 @@ def _all_rounded(parts: Array) -> Array:
     made = np.zeros((len(parts), *high.shape), bool)
     for own, part in zip(made, parts, strict=True):
         if part.any():
-            round_ = rounded(part)
-            spare = (high.shape[2] - round_.shape[2]) // 2
-            own[:, :, spare : spare + round_.shape[2]] = round_
+            ball = rounded(part)
+            spare = (high.shape[2] - ball.shape[2]) // 2
+            own[:, :, spare : spare + ball.shape[2]] = ball
     return covering(made, high)
 
 

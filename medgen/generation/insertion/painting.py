@@ -125,8 +125,8 @@ def _crop(host: Host, placed: Placed, painter: Painter, piece: Box) -> Crop:
     image = np.stack([_sample(each, at) for each in host.images])
     mask = _sample(host.lesion, at) > 0.5
     head = inside(image, 0)
-    donor = _donor(placed, at, mask, mm) if placed.patch.images is not None else None
     inner = at - _shift(placed, at)
+    donor = _donor(placed, inner, mask, mm) if placed.patch.images is not None else None
     parts = placed.patch.parts
     return Crop(
         image,
@@ -145,14 +145,13 @@ def _shift(placed: Placed, at: Array) -> Array:
     return np.asarray(first.reshape(-1, *[1] * (at.ndim - 1)))
 
 
-def _donor(placed: Placed, at: Array, mask: Array, mm: tuple[float, ...]) -> Crop:
+def _donor(placed: Placed, inner: Array, mask: Array, mm: tuple[float, ...]) -> Crop:
     """The scan that a lesion was taken from, on the grid of a crop. Its region: what of it is head
-    and of no other.
+    and of no other. inner: the patch's voxels, `[3, *crop]`, that the crop samples.
     """
     patch = placed.patch
     assert patch.images is not None
     assert patch.clear is not None
-    inner = at - _shift(placed, at)
     images = np.stack([_sample(each, inner, "nearest") for each in patch.images])
     clear = _sample(patch.clear.astype(np.float32), inner) > 0.5
     return Crop(images, mask, clear, mm, clear)

@@ -29,7 +29,7 @@ class Insert(ModeSettings):
     )
     mask: str = field("seg", help="name of the mask of the whole lesion")
     parts: tuple[str, ...] = field(
-        (), help='names of masks of its parts: ["necrosis", "oedema"]. Painted by, and written'
+        (), help='names of masks of its parts, which the model is given too: ["core", "edema"]'
     )
     margin: float = field(
         4.0, help="mm around a lesion, within the head, that are generated with it", check=gt(0)
