@@ -110,7 +110,10 @@ def check_guidance(recipe: Recipe) -> Iterator[Problem]:
     if not weight or recipe.mode is None:
         return
     mode = mode_of(recipe)
-    if isinstance(mode, Mode) and (mode.margin or not mode.condition):
+    if not isinstance(mode, Mode):
+        return
+    masks = set(recipe.data.masks or {DEFAULT_MASK})
+    if mode.margin or not masks & set(mode.condition):
         what = f"got {weight:g}, but mode.{recipe.names['mode']} makes no whole image of a mask"
         yield Problem(f"strategy.{recipe.names['strategy']}.guidance", what, "Leave it out")
 

@@ -40,6 +40,7 @@ def sample(
     place: Tensor | tuple[()] = (),
     tiles: Tiles | None = None,
     guidance: float | None = None,
+    masks: Sequence[int] | None = None,
 ) -> Tensor:
     """Images `[batch, channel, *space]`, clamped to [-1, 1], for conditions `[batch, channel,
     *space]` in [-1, 1].
@@ -48,15 +49,18 @@ def sample(
     `[batch, *shape]`. given: what is known of the images, where only a region of them is made.
     numbers, place: `[batch, number]` and `[batch, 2, axis]`, as of `Batch`. tiles: see `predictor`.
     guidance: see `guided`; the strategy's own if it is None. None where a region alone is made.
+    masks: the conditions that are masks, by which samples are guided; None: all.
     """
     with torch.no_grad():
         channels = conditions(space, condition, numbers, place)
         predict = predictor(strategy, network, channels, watch, given, tiles)
         weight = strategy.guidance if guidance is None else guidance
-        if weight and condition.shape[1] and given is None:
-            empty = conditions(space, torch.full_like(condition, -1.0), numbers, place)
+        guiding = [*range(condition.shape[1])] if masks is None else [*masks]
+        if weight and guiding and given is None:
+            empty = conditions(space, without_masks(condition, guiding), numbers, place)
             without = predictor(strategy, network, empty, None, tiles=tiles)
-            predict = guided(predict, without, weight * around(condition, channels.shape[2:]))
+            near = around(condition[:, guiding], channels.shape[2:])
+            predict = guided(predict, without, weight * near)
         z = strategy.sample(predict, draw(), steps or strategy.sampling_steps, draw)
         z = z if given is None else torch.where(given.region, z, given.z)
         return space.textured(space.decode(z), z, draw).clamp(-1, 1)
@@ -97,6 +101,13 @@ def predictor(
         return prediction
 
     return predict
+
+
+def without_masks(condition: Tensor, masks: Sequence[int]) -> Tensor:
+    """Return conditions `[batch, channel, *space]` whose channels `masks` are empty."""
+    empty = condition.clone()
+    empty[:, list(masks)] = -1.0
+    return empty
 
 
 def around(masks: Tensor, size: Sequence[int]) -> Tensor:

@@ -110,6 +110,7 @@ class Previewing(Callback):
             samples = sampling.sample(
                 strategy, run.space, run.network, condition, draw, steps,
                 watch=lambda t, x0: seen.append(x0[:FOLLOWED]), given=given, numbers=numbers, place=place,
+                masks=mask_channels(run.mode.condition, run.masks),
             )  # fmt: skip
         path = torch.stack(
             [seen[index] for index in np.linspace(0, len(seen) - 1, TIMES).astype(int)], 1
