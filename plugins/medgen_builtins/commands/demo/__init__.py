@@ -35,13 +35,18 @@ medgen_api = 1
     is_flag=True,
     help="Draw contrast, noise, bias, skull and size of each head anew: to learn what holds for any sequence.",
 )
-def demo(out: Path, patients: int, seed: int, randomised: bool) -> None:
+@click.option(
+    "--tissue",
+    is_flag=True,
+    help="Write tissue.nii.gz too: CSF, grey and white matter as three levels of grey.",
+)
+def demo(out: Path, patients: int, seed: int, randomised: bool, tissue: bool) -> None:
     """Write made-up patients with brain metastases to OUT: T1 before and after contrast, BRAVO,
     FLAIR and masks.
     """
     from medgen_builtins.commands.demo import command
 
-    command.write(out, patients, seed, randomised)
+    command.write(out, patients, seed, randomised, tissue)
 
 
 @hookimpl

@@ -8,14 +8,23 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 
 from medgen.errors import Problem, RecipeError, StorageError
 from medgen_builtins.commands.demo.atlas import Grid, atlas_files
-from medgen_builtins.commands.demo.patient import make_patient, write_patient
+from medgen_builtins.commands.demo.patient import TISSUE, make_patient, write_patient
 from medgen_builtins.commands.demo.randomised import make_randomised
 
-Job = tuple[Path, int, int, float, bool]
-"""A patient's folder, the cohort's seed, the patient's number, mm, and whether contrasts are drawn."""
+
+class Job(NamedTuple):
+    """A patient to make; see `make_demo`."""
+
+    folder: Path
+    seed: int
+    number: int
+    spacing: float
+    randomised: bool
+    tissue: bool
 
 
 def make_demo(
@@ -26,12 +35,14 @@ def make_demo(
     spacing: float = 2.0,
     advance: Callable[[], None] | None = None,
     randomised: bool = False,
+    tissue: bool = False,
 ) -> list[Path]:
     """Write `out/Mets_001/{bravo,t1_pre,t1_gd,flair,seg}.nii.gz` and so on, and return the
     patients' folders.
 
     Patient i is a function of (seed, i, spacing, randomised) alone, byte for byte. spacing: mm.
-    randomised: see `make_randomised`. advance: called after each patient. Raises RecipeError
+    randomised: see `make_randomised`. tissue: write `tissue.nii.gz` too, see `Tissue.image`. advance:
+    called after each patient. Raises RecipeError
     without nilearn, for fewer than one patient, or if `out` is not empty.
     """
     _check(out, patients, seed)
@@ -43,7 +54,10 @@ def make_demo(
             Problem(out, f"cannot be made ({error.strerror})", "Name another folder")
         ) from error
     folders = [out / f"Mets_{i:03d}" for i in range(1, patients + 1)]
-    jobs = [(folder, seed, i, spacing, randomised) for i, folder in enumerate(folders, start=1)]
+    jobs = [
+        Job(folder, seed, i, spacing, randomised, tissue)
+        for i, folder in enumerate(folders, start=1)
+    ]
     _write_all(jobs, min(workers or os.cpu_count() or 1, patients), advance or (lambda: None))
     return folders
 
@@ -64,14 +78,15 @@ def _check(out: Path, patients: int, seed: int) -> None:
 
 
 def _write(job: Job) -> None:
-    folder, seed, index, spacing, randomised = job
-    if randomised:
-        volumes = make_randomised(seed, index)
-        grid = Grid(volumes["seg"].shape, spacing)
+    if job.randomised:
+        volumes = make_randomised(job.seed, job.number)
+        grid = Grid(volumes["seg"].shape, job.spacing)
     else:
-        grid = Grid.of(spacing)
-        volumes = make_patient(seed, index, grid)
-    write_patient(folder, volumes, grid)
+        grid = Grid.of(job.spacing)
+        volumes = make_patient(job.seed, job.number, grid)
+    if not job.tissue:
+        del volumes[TISSUE]
+    write_patient(job.folder, volumes, grid)
 
 
 def _write_all(jobs: list[Job], workers: int, advance: Callable[[], None]) -> None:

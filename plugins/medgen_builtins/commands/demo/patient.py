@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from medgen.data.store.nifti_writer import MARK
 from medgen.errors import Problem, StorageError
 from medgen.system import files
 from medgen_builtins.commands.demo.atlas import (
@@ -29,6 +30,9 @@ from medgen_builtins.commands.demo.atlas import (
 from medgen_builtins.commands.demo.contrasts import CONTRASTS, Contrast
 from medgen_builtins.commands.demo.disease import Disease, draw_lesions, grow
 from medgen_builtins.commands.demo.tissue import Tissue, make_tissue
+
+TISSUE = "tissue"
+"""Name of the image of tissues, which is written where it is asked for."""
 
 
 def render(
@@ -67,7 +71,9 @@ def scan(rng: Rng, signal: Volume, noise: float, seen: NDArray[Any]) -> NDArray[
 
 
 def make_patient(seed: int, index: int, grid: Grid) -> dict[str, NDArray[Any]]:
-    """All volumes of one patient by name: int16 images and the uint8 mask `seg`."""
+    """All volumes of one patient by name: int16 images, those of tissues as `tissue`, and the uint8
+    mask `seg`.
+    """
     rng = np.random.default_rng([seed, index])
     tissue = make_tissue(rng, grid, sample(load_atlas(), warp(rng, grid)))
     disease = grow(rng, grid, tissue, draw_lesions(rng, grid, tissue))
@@ -76,12 +82,15 @@ def make_patient(seed: int, index: int, grid: Grid) -> dict[str, NDArray[Any]]:
         name: render(rng, grid, contrast, tissue, disease, texture)
         for name, contrast in CONTRASTS.items()
     }
-    return images | {"seg": disease.mask.astype(np.uint8)}
+    return images | {TISSUE: tissue.image(), "seg": disease.mask.astype(np.uint8)}
 
 
 def write_patient(folder: Path, volumes: Mapping[str, NDArray[Any]], grid: Grid) -> None:
     """Write a patient's volumes: the folder appears once it is complete."""
-    content = {f"{name}.nii.gz": encode(volume, grid) for name, volume in volumes.items()}
+    content = {
+        f"{name}.nii.gz": encode(volume, grid, b"" if name != TISSUE else MARK)
+        for name, volume in volumes.items()
+    }
     partial = folder.with_name(f".{folder.name}.partial")
     try:
         partial.mkdir()
@@ -96,10 +105,13 @@ def write_patient(folder: Path, volumes: Mapping[str, NDArray[Any]], grid: Grid)
         ) from error
 
 
-def encode(volume: NDArray[Any], grid: Grid) -> bytes:
-    """A `.nii.gz` that holds nothing of when and where it was made."""
+def encode(volume: NDArray[Any], grid: Grid, description: bytes = b"") -> bytes:
+    """A `.nii.gz` that holds nothing of when and where it was made. description: `MARK` for grey
+    values that are read as they are.
+    """
     image = nibabel.Nifti1Image(volume, grid.affine)
     image.header.set_xyzt_units("mm")
+    image.header["descrip"] = description
     image.header.set_qform(grid.affine, code="scanner")
     image.header.set_sform(grid.affine, code="scanner")
     buffer = io.BytesIO()

@@ -23,7 +23,7 @@ from medgen_builtins.commands.demo.atlas import (
 )
 from medgen_builtins.commands.demo.contrasts import CONTRASTS, Contrast
 from medgen_builtins.commands.demo.disease import Disease, draw_lesions, grow
-from medgen_builtins.commands.demo.patient import scan, show
+from medgen_builtins.commands.demo.patient import TISSUE, scan, show
 from medgen_builtins.commands.demo.tissue import Tissue, distance_to, make_tissue
 
 SPACINGS = (1.5, 3.0)
@@ -40,8 +40,8 @@ def draw_contrast(rng: Rng) -> Contrast:
 
 
 def make_randomised(seed: int, index: int) -> dict[str, NDArray[Any]]:
-    """Make all volumes of one patient by name: int16 images of unlike contrast and the uint8 mask
-    `seg`. Heads are of other sizes in voxels.
+    """Make all volumes of one patient by name: int16 images of unlike contrast, that of tissues as
+    `tissue`, and the uint8 mask `seg`. Heads are of other sizes in voxels.
     """
     rng = np.random.default_rng([seed, index, 1])
     grid = Grid.of(float(np.exp(rng.uniform(*np.log(SPACINGS)))))
@@ -50,7 +50,7 @@ def make_randomised(seed: int, index: int) -> dict[str, NDArray[Any]]:
     texture = noise_field(rng, grid, 5)
     shells = _shells(rng, grid, tissue) if rng.uniform() < 0.5 else None
     images = {name: _image(rng, grid, tissue, disease, texture, shells) for name in CONTRASTS}
-    return images | {"seg": disease.mask.astype(np.uint8)}
+    return images | {TISSUE: tissue.image(), "seg": disease.mask.astype(np.uint8)}
 
 
 def _image(

@@ -5,9 +5,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
+from medgen.data.store.nifti_writer import WHITE
 from medgen_builtins.commands.demo.atlas import Grid, Mask, Rng, Volume, noise_field
+
+LEVELS = tuple(round(WHITE * third / 3) for third in (1, 2, 3))
+"""What an image of tissues shows of CSF, grey matter and white matter; 0 outside the brain."""
 
 
 class Tissue(NamedTuple):
@@ -21,6 +26,13 @@ class Tissue(NamedTuple):
     detail: Volume
     vessels: Volume
     brain: Mask
+
+    def image(self) -> NDArray[np.int16]:
+        """Return the mean of `LEVELS` in each voxel by its fractions, without noise or lesions."""
+        csf, grey, white = LEVELS
+        mean = csf * self.csf + grey * self.grey + white * self.white
+        shown: NDArray[np.int16] = np.rint(mean * self.brain).astype(np.int16)
+        return shown
 
 
 def make_tissue(rng: Rng, grid: Grid, maps: Volume) -> Tissue:
