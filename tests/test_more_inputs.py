@@ -1,4 +1,4 @@
-"""Weights begin a model with further masks or numbers, which they do not know.
+"""Weights begin a model with further masks, images or numbers, which they do not know.
 
 Covers: medgen.run.more_inputs.
 """
@@ -58,11 +58,23 @@ def test_further_masks_and_numbers_are_ignored_at_first(recipe: str, mode: Mode)
     )
 
 
+def test_numbers_stay_behind_further_images() -> None:
+    theirs, mine = weights(3), weights(5)
+    mode = ONE._replace(condition=("seg", "tissue"), numbers=("contrast", "lesion_size"))
+    made = widened(SharedWeights(NUMBERS, theirs, False), mine, mode)["first"]
+    assert torch.equal(made[:, [0, 1, 3]], theirs["first"])
+    assert not made[:, [2, 4]].any()
+
+
 @pytest.mark.parametrize(
     ("recipe", "mode", "mine"),
     [
-        # what their number was given to would be a mask
-        (NUMBERS, ONE._replace(condition=("seg", "core"), numbers=("contrast",)), weights(4)),
+        # the places of crops come after the numbers
+        (
+            NUMBERS,
+            ONE._replace(condition=("seg", "core"), numbers=("contrast", "place")),
+            weights(7),
+        ),
         (NUMBERS, ONE._replace(numbers=("lesion_size", "contrast")), weights(4)),
         (INSERT, ONE._replace(images=("bravo", "flair")), weights(4)),
         ("", ONE._replace(condition=("seg", "core")), weights(4)),  # of another program

@@ -1,5 +1,5 @@
-"""Weights for a network that is given more than the one they are of: further masks or numbers, which it
-ignores at first.
+"""Weights for a network that is given more than the one they are of: further masks, images or numbers,
+which it ignores at first.
 """
 
 from __future__ import annotations
@@ -30,10 +30,16 @@ def widened(given: SharedWeights, network: Mapping[str, Tensor], mode: Mode) -> 
     (name,) = other
     if not _is_wider(network[name], given.weights.get(name)):
         return given.weights
-    if not _begins_with(mode, from_toml(given.recipe).mode.build()):
+    theirs = from_toml(given.recipe).mode.build()
+    if not _begins_with(mode, theirs):
         return given.weights
     layer = network[name].new_zeros(network[name].shape)
-    layer[:, : given.weights[name].shape[1]] = given.weights[name]
+    more_given = len(mode.condition) > len(theirs.condition)
+    numbers = len(theirs.scalars) if more_given else 0  # which then are not beside the others
+    first, old = given.weights[name].shape[1] - numbers, given.weights[name]
+    layer[:, :first] = old[:, :first]
+    start = layer.shape[1] - len(mode.scalars)
+    layer[:, start : start + numbers] = old[:, first:]
     return {**given.weights, name: layer}
 
 
@@ -46,10 +52,10 @@ def _is_wider(mine: Tensor, theirs: Tensor | None) -> bool:
 
 
 def _begins_with(mode: Mode, theirs: Mode) -> bool:
-    """Return True if their inputs, images, masks and numbers in this order, are the first of a mode's."""
+    """Return True if their images, what they are given and their numbers are the first of a mode's."""
     if mode.channels != theirs.channels or len(mode.condition) < len(theirs.condition):
         return False
-    more_masks = len(mode.condition) > len(theirs.condition)
-    if more_masks:
-        return not theirs.numbers
+    more_given = len(mode.condition) > len(theirs.condition)
+    if more_given and (mode.has_place or theirs.has_place):
+        return False
     return mode.numbers[: len(theirs.numbers)] == theirs.numbers
