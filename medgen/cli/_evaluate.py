@@ -21,7 +21,7 @@ from medgen.system.console import out, progress, say
 
 def judge(
     real: str, pairs: Path, overrides: Sequence[str], names: Sequence[str], output: Path | None, html: Path | None,
-    *, split: str, seed: int, limit: int, image_model: Path | None, control: int,
+    *, split: str, seed: int, limit: int, image_model: Path | None, anatomy: Path | None, control: int,
 ) -> None:  # fmt: skip
     """Compare pairs with real scans by the extractors of these names, and show or write the card."""
     if output or html:
@@ -32,7 +32,7 @@ def judge(
     source = sources.real(real, overrides, registry)
     asked = work.Asked(features=chosen, seed=seed, limit=limit, split=split)
     made_by = _maker(pairs, image_model, real, control)
-    comparison = _with_control(work.compare(source, pairs, asked), pairs, made_by, control)
+    comparison = _with_control(work.compare(source, pairs, asked), pairs, made_by, anatomy, control)
     made = work.measure(comparison, source, asked)
     _show(made)
     if output:
@@ -49,7 +49,7 @@ def _maker(pairs: Path, given: Path | None, real: str, count: int) -> Path | Non
 
 
 def _with_control(
-    comparison: Comparison, pairs: Path, made_by: Path | None, count: int
+    comparison: Comparison, pairs: Path, made_by: Path | None, anatomy: Path | None, count: int
 ) -> Comparison:
     """Add the images of some of the pairs without their masks, or why there are none."""
     if not count:
@@ -59,11 +59,14 @@ def _with_control(
         return attrs.evolve(comparison, control=said)
     count = min(count, len(comparison.made))
     model = load_model(made_by, options.registry())
-    if not model.parts.mode.condition:
+    if model.scans_given and anatomy is None:
+        said = "not made, as the anatomy of the pairs is not at hand: give --anatomy"
+        return attrs.evolve(comparison, control=said)
+    if not model.masks_given:
         said = "not made, as the model that made the pairs is given no mask"
         return attrs.evolve(comparison, control=said)
     with progress("without a mask", count, "pairs") as bar:
-        bare = without_mask(comparison.made, pairs, model, count, bar.advance)
+        bare = without_mask(comparison.made, pairs, model, count, anatomy, bar.advance)
     return attrs.evolve(
         comparison, without_mask=bare, control=f"{len(bare)} pairs of the same noise"
     )

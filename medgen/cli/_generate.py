@@ -75,6 +75,7 @@ def _make(asked: Asked, indices: Sequence[int], command: str) -> None:
             attempts,
             asked.position,
             asked.guidance,
+            asked.anatomy,
         )
         make = generators.formed(make, asked.like)
         steps = asked.steps

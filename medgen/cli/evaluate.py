@@ -50,6 +50,12 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     help="Checkpoint or run folder of the model that made PAIRS, for the control of obedience; without it, REAL's.",
 )
 @click.option(
+    "--anatomy",
+    type=FOLDER,
+    metavar="DIR",
+    help="The --anatomy that PAIRS were made with, for the control of obedience.",
+)
+@click.option(
     "--control",
     type=click.IntRange(0),
     default=CONTROL,
@@ -62,7 +68,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 def evaluate(
     real: str, pairs: Path, overrides: tuple[str, ...], output: Path | None, html: Path | None,
     features: tuple[str, ...], split: str, seed: int, limit: int, image_model: Path | None,
-    control: int, compare: bool,
+    anatomy: Path | None, control: int, compare: bool,
 ) -> None:  # fmt: skip
     """Say how good PAIRS are, beside real scans against each other.
 
@@ -77,5 +83,5 @@ def evaluate(
         names = features or [name for name, package in FEATURES.items() if find_spec(package)]
         _evaluate.judge(
             real, pairs, overrides, names, output, html,
-            split=split, seed=seed, limit=limit, image_model=image_model, control=control,
+            split=split, seed=seed, limit=limit, image_model=image_model, anatomy=anatomy, control=control,
         )  # fmt: skip

@@ -24,6 +24,13 @@ from medgen.cli.options import FOLDER
     help="Checkpoint or run folder of the mask model, or a folder of mask files or patients;"
     " none for an image model that makes its own masks.",
 )
+@click.option(
+    "--anatomy",
+    type=FOLDER,
+    metavar="DIR",
+    help="Folder of patients with the images that the image model is given besides masks, such as"
+    " tissue.nii.gz of `medgen data tissue`.",
+)
 @outputs_in_parts("pair")
 @click.option(
     "--steps",

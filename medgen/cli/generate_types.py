@@ -88,6 +88,7 @@ class Asked(NamedTuple):
 
     image_model: Path | None
     seg_model: Path | None
+    anatomy: Path | None
     num_images: int | None
     only: tuple[int, ...]
     output_dir: Path

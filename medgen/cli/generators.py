@@ -8,9 +8,11 @@ from pathlib import Path
 from medgen.cli import options
 from medgen.errors import Problem, RecipeError
 from medgen.generation import pair_writer as work
+from medgen.generation.anatomy import Anatomy
 from medgen.generation.auto_steps import Make
 from medgen.generation.combination import (
     makes_pairs,
+    require_anatomy,
     require_image_model,
     require_mask_model,
 )
@@ -34,6 +36,7 @@ def maker(
     inside: int,
     within: Range = EVERYWHERE,
     guidance: float | None = None,
+    anatomy: Path | None = None,
 ) -> Make:
     """Load the models, and return what gives generators of pairs with any number of sampling steps."""
     image_model, seg_model = (
@@ -42,8 +45,9 @@ def maker(
     )
     image = load_model(image_model, options.registry()) if image_model else None
     masks = _masks(seg_model, image, seed, max_area, max_attempts, within)
+    given = _anatomy(anatomy, image, seed)
     return lambda steps: work.Generator(
-        image, masks(steps), seed, steps, batch_size, inside, within, guidance
+        image, masks(steps), seed, steps, batch_size, inside, within, guidance, given
     )
 
 
@@ -63,6 +67,17 @@ def formed(make: Make, like: Path | None) -> Make:
         return generator
 
     return made
+
+
+def _anatomy(folder: Path | None, image: Model | None, seed: int) -> Anatomy | None:
+    """Open the images that an image model is given besides masks, if it is given any."""
+    if image is None and folder is not None:
+        what = "is given, but no image model is"
+        raise RecipeError(Problem("--anatomy", what, "Give --image-model too"))
+    if image is None:
+        return None
+    require_anatomy(image, given=folder is not None)
+    return None if folder is None else Anatomy(folder, image, seed)
 
 
 def _masks(

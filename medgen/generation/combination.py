@@ -43,12 +43,9 @@ def makes_pairs(model: Model) -> bool:
 
 
 def require_image_model(model: Model, with_masks: bool) -> None:
-    """Refuse an `--image-model` that generates only masks, or needs scans, or takes no masks if
-    there are some.
-    """
+    """Refuse an `--image-model` that generates only masks, or takes no masks if there are some."""
     mode = model.parts.mode
     made = ", ".join(mode.images)
-    scans = [name for name in mode.condition if name not in model.masks]
     if mode.margin:
         what = f"paints lesions into given {made} (mode {model.recipe.names['mode']}), and makes no whole image"
         raise RecipeError(Problem("--image-model", what, "Use it with `medgen insert`"))
@@ -56,16 +53,13 @@ def require_image_model(model: Model, with_masks: bool) -> None:
         raise RecipeError(
             Problem("--image-model", f"makes {made}, which are masks", "Give it as --seg-model")
         )
-    if scans:
-        what = f"makes {made} given {', '.join(mode.condition)}, of which {', '.join(scans)} is no mask"
-        fix = "Give a model of images that is given masks alone, or nothing"
-        raise RecipeError(Problem("--image-model", what, fix))
-    if with_masks and not mode.condition:
-        what = f"makes {made} given nothing, so that masks (--seg-model) would not fit its images"
+    if with_masks and not model.masks_given:
+        given = ", ".join(mode.condition) or "nothing"
+        what = f"makes {made} given {given}, so that masks (--seg-model) would not fit its images"
         fix = "Leave --seg-model out, or give a model of images given masks"
         raise RecipeError(Problem("--image-model", what, fix))
-    if mode.condition and not with_masks:
-        needed = ", ".join(mode.condition)
+    if model.masks_given and not with_masks:
+        needed = ", ".join(model.masks_given)
         raise RecipeError(
             Problem(
                 "--seg-model", f"the image model needs {needed}", "Give a mask model or a folder"
@@ -74,10 +68,24 @@ def require_image_model(model: Model, with_masks: bool) -> None:
     _require_names("--image-model", model)
 
 
+def require_anatomy(model: Model, given: bool) -> None:
+    """Refuse an `--image-model` that needs images which nothing brings, or an anatomy that none needs."""
+    made, needed = ", ".join(model.parts.mode.images), ", ".join(model.scans_given)
+    if needed and not given:
+        what = f"the image model makes {made} given {needed}"
+        fix = (
+            f"Give a folder of patients with {needed}; `medgen data tissue` makes one of any scans"
+        )
+        raise RecipeError(Problem("--anatomy", what, fix))
+    if given and not needed:
+        what = f"is given, but the image model makes {made} given no image"
+        raise RecipeError(Problem("--anatomy", what, "Leave it out"))
+
+
 def require_same_masks(given: Sequence[str], image: Model) -> None:
     """Refuse masks other than those that the image model was trained on."""
-    wanted = image.parts.mode.condition
-    if tuple(given) != tuple(wanted):
+    wanted = image.masks_given
+    if tuple(given) != wanted:
         what = f"gives {', '.join(given)}, the image model (--image-model) was trained on {', '.join(wanted)}"
         raise RecipeError(
             Problem("--seg-model", what, "Use a mask model of the same masks in the same order")
@@ -99,7 +107,7 @@ def require_same_slices(masks: Model, image: Model) -> None:
         raise RecipeError(
             Problem("--seg-model", what, "Check the unit of the scans, and train one of them anew")
         )
-    for name in image.parts.mode.condition:
+    for name in image.masks_given:
         one, other = (sorted(set(mask(each.recipe.data, name).labels)) for each in (masks, image))
         if one != other:
             said = [

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import attrs
 import numpy as np
@@ -14,6 +15,8 @@ from medgen import seeds
 from medgen.data.scans.manifest_lines import Entry, listed
 from medgen.errors import Problem, RecipeError
 from medgen.evaluation.samples import Samples
+from medgen.generation.anatomy import Anatomy
+from medgen.generation.combination import require_anatomy
 from medgen.generation.generator import DRAWN_AGAIN, NUMBERS
 from medgen.generation.manifest import sha256
 from medgen.generation.model import Model, draw_samples
@@ -53,29 +56,48 @@ def without_mask(
     pairs: Path,
     model: Model,
     most: int,
+    anatomy: Path | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Samples:
     """Make images of the first `most` pairs again, of the same noise and an empty mask.
 
-    The masks that come along are those of the pairs, which the images were not given.
+    The masks that come along are those of the pairs, which the images were not given. anatomy: the
+    folder that the pairs' anatomy came from, if the model is given any. Raises RecipeError if it is
+    another.
     """
     with listed(pairs) as lines:
         header, wanted = lines.header or {}, {*made.names[:most]}
         rows = [row for row in (lines[index] for index in lines.made()) if row["id"] in wanted]
     number = {name: place for place, name in enumerate(made.names)}
+    anatomies = None if anatomy is None else _anatomy(anatomy, model, header)
     images = []
     for some in _batches(rows, int(header["batch_size"])):
         generators = [
             seeds.stream(int(header["seed"]), "image", row["index"], 1 + row.get(DRAWN_AGAIN, 0))
             for row in some
         ]
-        empty = torch.full((len(some), len(model.parts.mode.condition), *model.grid.shape), -1.0)
+        empty = torch.full((len(some), len(model.masks_given), *model.grid.shape), -1.0)
+        if anatomies is not None:
+            places = [
+                anatomies.drawn(row["index"], row.get(NUMBERS, {}), 1 + row.get(DRAWN_AGAIN, 0))
+                for row in some
+            ]
+            empty = anatomies.joined(places, empty, model.masks_given)
         numbers = [{**row.get(NUMBERS, {}), "lesion_size": 0.0} for row in some]
         drawn = draw_samples(model, empty, generators, header["steps"], numbers, guidance=0.0)
         images.append(drawn.numpy())
         advance(len(some))
     chosen = made.take(np.array([number[row["id"]] for row in rows], np.int64))
     return attrs.evolve(chosen, images=np.concatenate(images).astype(np.float32))
+
+
+def _anatomy(folder: Path, model: Model, header: Mapping[str, Any]) -> Anatomy:
+    require_anatomy(model, given=True)
+    found = Anatomy(folder, model, int(header["seed"]))
+    if any(header.get(key) != value for key, value in found.identity().items()):
+        what = f"{folder} is not the folder that the pairs were made with"
+        raise RecipeError(Problem("--anatomy", what, "Give that folder, or leave it out"))
+    return found
 
 
 def _batches(rows: Sequence[Entry], size: int) -> list[list[Entry]]:

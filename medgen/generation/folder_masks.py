@@ -41,7 +41,7 @@ class FolderMasks:
 
     def __init__(self, folder: Path, model: Model, seed: int):
         require_image_model(model, with_masks=True)
-        self.names, self.seed, self.grid = model.parts.mode.condition, seed, model.grid
+        self.names, self.seed, self.grid = model.masks_given, seed, model.grid
         try:
             with console.progress("masks", unit="patients") as bar:
                 settings = settings_for(folder, model.recipe.data, self.names)
@@ -140,9 +140,7 @@ def _labels(slices: MaskSlices, model: Model) -> str:
     if not slices.others:
         return ""
     data = model.recipe.data
-    wanted = sorted(
-        {label for name in model.parts.mode.condition for label in mask(data, name).labels}
-    )
+    wanted = sorted({label for name in model.masks_given for label in mask(data, name).labels})
     held = [str(label) for label in sorted(slices.others)]
     shown = ", ".join(held[:LABELS]) + (", ..." if len(held) > LABELS else "")
     return f"masks hold label {shown}, and the image model was trained on {', '.join(map(str, wanted))}"

@@ -16,7 +16,12 @@ from medgen import seeds
 from medgen.data.store.nifti_writer import as_written
 from medgen.errors import Problem, RecipeError
 from medgen.evaluation.lesion_outside_head import OUTSIDE, outside
-from medgen.generation.combination import require_image_model, require_same_masks
+from medgen.generation.anatomy import Anatomy
+from medgen.generation.combination import (
+    require_anatomy,
+    require_image_model,
+    require_same_masks,
+)
 from medgen.generation.masks import JointMasks, Masks, MaskSource
 from medgen.generation.model import Model, draw_samples
 from medgen.generation.numbers import (
@@ -38,6 +43,8 @@ DRAWN_AGAIN = "drawn_again"
 """Key of a manifest's line: how often its image was drawn again, if it was."""
 NUMBERS = "numbers"
 """Key of a manifest's line: the numbers that its models were given, by name, if they were."""
+ANATOMY = "anatomy"
+"""Key of a manifest's line: whose anatomy its image model was given, and which slice, if it was."""
 
 
 class Pair(NamedTuple):
@@ -45,7 +52,7 @@ class Pair(NamedTuple):
     named in `masks`.
 
     faults: of the mask at each attempt. No channels: every attempt was invalid. numbers: that its
-    models were given.
+    models were given. anatomy: whose, and of slices which, if its image model was given one.
     """
 
     number: int
@@ -53,6 +60,7 @@ class Pair(NamedTuple):
     channels: dict[str, Array]
     masks: frozenset[str]
     numbers: Row = MappingProxyType({})
+    anatomy: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def drawn_again(self) -> int:
@@ -60,12 +68,23 @@ class Pair(NamedTuple):
         return self.faults.count(OUTSIDE_HEAD)
 
 
+class _Given(NamedTuple):
+    """What the image model is given for a pair besides its mask. numbers: of the model. known: these
+    and those of the mask. anatomy: a row of the anatomies.
+    """
+
+    numbers: dict[str, float]
+    known: Row
+    anatomy: int | None
+
+
 class Generator:
     """Generates pairs by block: masks only without an image model, images only without masks.
 
     inside: how often a pair is drawn until its lesion lies inside its own head; 0: wherever it
     lies. within: positions in the head to draw from, where a model is given any. guidance: of the
-    image model by the mask, see `sampling.guided`; None: as its recipe says. form: of the files.
+    image model by the mask, see `sampling.guided`; None: as its recipe says. anatomy: images that
+    the image model is given besides masks. form: of the files.
     """
 
     form = AS_MADE
@@ -80,6 +99,7 @@ class Generator:
         inside: int = 0,
         within: Range = EVERYWHERE,
         guidance: float | None = None,
+        anatomy: Anatomy | None = None,
     ):
         self.image, self.masks, self.seed, self.steps, self.batch_size = (
             image,
@@ -89,6 +109,7 @@ class Generator:
             batch_size,
         )
         self.within, self.guidance, self._numbers = within, guidance, None
+        self.anatomy = anatomy
         self._check()
         if image and image.numbers and not isinstance(masks, JointMasks):
             self._numbers = restricted(image.numbers, "--image-model", within)
@@ -112,6 +133,7 @@ class Generator:
             **({"dimensions": 3} if self.makes_volumes else {}),
             **({} if self.within == EVERYWHERE else {"position": list(self.within)}),
             **({} if self.guidance is None else {"guidance": self.guidance}),
+            **({} if self.anatomy is None else self.anatomy.identity()),
             **self.form.identity(),
         }
 
@@ -134,13 +156,14 @@ class Generator:
         """
         indices = range(number * self.batch_size, (number + 1) * self.batch_size)
         masks = self.masks.block(indices) if self.masks else None
-        numbers = [self._given(index, masks, place) for place, index in enumerate(indices)]
-        images = self._images(indices, masks, numbers)
+        given = [self._given(index, masks, place) for place, index in enumerate(indices)]
+        images = self._images(indices, masks, given)
         for place, index in enumerate(indices):
             faults = masks.faults[place] if masks else [""]
             channels = {} if faults[-1] else self._channels(images, masks, place)
-            known = numbers[place] | dict(masks.known(place) if masks else {})
-            yield Pair(index, faults, channels, self._names(), known)
+            yield Pair(
+                index, faults, channels, self._names(), given[place].known, self._of(given[place])
+            )
 
     def settled(self, pair: Pair) -> Pair:
         """The pair, drawn again on its own while its lesion lies outside its head; none without its
@@ -177,28 +200,37 @@ class Generator:
         pair = pair._replace(faults=[*pair.faults, *masks.faults[0]])
         if pair.faults[-1]:
             return pair
-        numbers = self._given(pair.number, masks, 0, images)
-        made = self._images([pair.number], masks, [numbers], images)
-        known = numbers | dict(masks.known(0))
-        return pair._replace(channels=self._channels(made, masks, 0), numbers=known)
+        given = self._given(pair.number, masks, 0, images)
+        made = self._images([pair.number], masks, [given], images)
+        return pair._replace(
+            channels=self._channels(made, masks, 0), numbers=given.known, anatomy=self._of(given)
+        )
 
-    def _given(
-        self, index: int, masks: Masks | None, place: int, images: int = 1
-    ) -> dict[str, float]:
-        """Draw the numbers that the image model is given for a pair, fitting its mask."""
-        if self._numbers is None:
+    def _given(self, index: int, masks: Masks | None, place: int, images: int = 1) -> _Given:
+        """Draw what the image model is given for a pair besides its mask, fitting it."""
+        of_mask = masks.known(place) if masks is not None else {}
+        numbers: dict[str, float] = {}
+        if self._numbers is not None:
+            known: dict[str, float] = {}
+            if masks is not None:
+                size = lesion_size(masks.values[place], self.grid.cell)
+                known = {**of_mask, "lesion_size": size}
+            numbers = of_image(self._numbers, known, self.seed, index, images)
+        every = numbers | dict(of_mask)
+        anatomy = None if self.anatomy is None else self.anatomy.drawn(index, every, images)
+        return _Given(numbers, every, anatomy)
+
+    def _of(self, given: _Given) -> Mapping[str, Any]:
+        """Return what the manifest says of a pair's anatomy."""
+        if self.anatomy is None or given.anatomy is None:
             return {}
-        known: dict[str, float] = {}
-        if masks is not None:
-            size = lesion_size(masks.values[place], self.grid.cell)
-            known = {**masks.known(place), "lesion_size": size}
-        return of_image(self._numbers, known, self.seed, index, images)
+        return self.anatomy.named(given.anatomy)
 
     def _images(
         self,
         indices: Sequence[int],
         masks: Masks | None,
-        numbers: Sequence[Row],
+        given: Sequence[_Given],
         images: int = 1,
     ) -> Tensor | None:
         """Draw images given masks, or take those that were drawn with them."""
@@ -209,6 +241,11 @@ class Generator:
         condition = (
             torch.empty(len(indices), 0, *self.image.grid.shape) if masks is None else masks.values
         )
+        if self.anatomy is not None:
+            rows = [each.anatomy for each in given if each.anatomy is not None]
+            names = self.masks.names if self.masks else ()
+            condition = self.anatomy.joined(rows, condition, names)
+        numbers = [each.numbers for each in given]
         generators = [seeds.stream(self.seed, "image", index, images) for index in indices]
         return draw_samples(self.image, condition, generators, self.steps, numbers, self.guidance)
 
@@ -248,12 +285,11 @@ class Generator:
         given = None if isinstance(self.masks, JointMasks) else self.masks
         if self.image is not None:
             require_image_model(self.image, with_masks=given is not None)
+            require_anatomy(self.image, given=self.anatomy is not None)
         if self.image is not None and given is not None:
             require_same_masks(given.names, self.image)
         self._check_position()
-        if self.guidance is not None and (
-            self.image is None or not self.image.parts.mode.condition
-        ):
+        if self.guidance is not None and (self.image is None or not self.image.masks_given):
             what = "is given, but no image model here is given a mask"
             raise RecipeError(Problem("--guidance", what, "Leave it out"))
 

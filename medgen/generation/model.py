@@ -24,6 +24,7 @@ from medgen.run.assemble import Parts, Saved, build, default_device
 from medgen.run.weights import load_into
 from medgen.system.names import is_file_name
 from medgen.training import sampling, tiles
+from medgen.training.lesion_masks import mask_channels
 from medgen.training.number_channels import of_whole
 
 
@@ -42,6 +43,16 @@ class Model(NamedTuple):
     masks: frozenset[str]
     digest: str
     numbers: Table | None = None
+
+    @property
+    def masks_given(self) -> tuple[str, ...]:
+        """Return the names of the masks that it is given."""
+        return tuple(name for name in self.parts.mode.condition if name in self.masks)
+
+    @property
+    def scans_given(self) -> tuple[str, ...]:
+        """Return the names of the images that it is given, such as that of tissues."""
+        return tuple(name for name in self.parts.mode.condition if name not in self.masks)
 
 
 def load_model(
@@ -147,5 +158,6 @@ def draw_samples(
             place=place,
             tiles=crops,
             guidance=guidance,
+            masks=mask_channels(mode.condition, model.masks),
         )
     return made.float().cpu()

@@ -29,7 +29,7 @@ from medgen.errors import (
     StorageError,
     reason,
 )
-from medgen.generation.generator import DRAWN_AGAIN, NUMBERS, Generator, Pair
+from medgen.generation.generator import ANATOMY, DRAWN_AGAIN, NUMBERS, Generator, Pair
 from medgen.generation.manifest import Manifest, name_of, sha256
 from medgen.generation.masks import ModelMasks
 from medgen.generation.model import Model, load_model
@@ -150,6 +150,7 @@ def write_pair(pair: Pair, manifest: Manifest, make: Generator) -> None:
     files = make.form.files(pair.channels, pair.masks)
     entry |= {DRAWN_AGAIN: pair.drawn_again} if pair.drawn_again else {}
     entry |= {NUMBERS: dict(pair.numbers)} if pair.numbers else {}
+    entry |= {ANATOMY: dict(pair.anatomy)} if pair.anatomy else {}
     figures = lesion_figures(pair.channels, pair.masks, make.grid)
     write = partial(make.form.write, files=files, grid=make.grid)
     write_folder(manifest, entry | figures, tuple(files), write)
