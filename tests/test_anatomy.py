@@ -1,6 +1,6 @@
 """Pairs of models that are given images besides masks, which a folder of patients brings.
 
-Covers: medgen.generation.anatomy.
+Covers: medgen.generation.anatomy, medgen.generation.given.
 """
 
 from __future__ import annotations

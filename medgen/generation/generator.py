@@ -22,16 +22,10 @@ from medgen.generation.combination import (
     require_image_model,
     require_same_masks,
 )
+from medgen.generation.given import Given, Giver
 from medgen.generation.masks import JointMasks, Masks, MaskSource
 from medgen.generation.model import Model, draw_samples
-from medgen.generation.numbers import (
-    EVERYWHERE,
-    Range,
-    Row,
-    lesion_size,
-    of_image,
-    restricted,
-)
+from medgen.generation.numbers import EVERYWHERE, Range, Row, restricted
 from medgen.generation.pair_format import AS_MADE
 from medgen.run.assemble import default_device
 from medgen.run.versions import versions
@@ -68,16 +62,6 @@ class Pair(NamedTuple):
         return self.faults.count(OUTSIDE_HEAD)
 
 
-class _Given(NamedTuple):
-    """What the image model is given for a pair besides its mask. numbers: of the model. known: these
-    and those of the mask. anatomy: a row of the anatomies.
-    """
-
-    numbers: dict[str, float]
-    known: Row
-    anatomy: int | None
-
-
 class Generator:
     """Generates pairs by block: masks only without an image model, images only without masks.
 
@@ -108,13 +92,14 @@ class Generator:
             steps,
             batch_size,
         )
-        self.within, self.guidance, self._numbers = within, guidance, None
-        self.anatomy = anatomy
+        self.within, self.guidance, self.anatomy = within, guidance, anatomy
         self._check()
-        if image and image.numbers and not isinstance(masks, JointMasks):
-            self._numbers = restricted(image.numbers, "--image-model", within)
         source = image or masks
         self.grid = source.grid  # type: ignore[union-attr]  # _check saw one of them
+        numbers = None
+        if image and image.numbers and not isinstance(masks, JointMasks):
+            numbers = restricted(image.numbers, "--image-model", within)
+        self._giver = Giver(numbers, anatomy, seed, self.grid.cell)
         self.inside = inside if image and masks else 0
 
     @property
@@ -156,14 +141,13 @@ class Generator:
         """
         indices = range(number * self.batch_size, (number + 1) * self.batch_size)
         masks = self.masks.block(indices) if self.masks else None
-        given = [self._given(index, masks, place) for place, index in enumerate(indices)]
+        given = [self._giver.drawn(index, masks, place) for place, index in enumerate(indices)]
         images = self._images(indices, masks, given)
         for place, index in enumerate(indices):
             faults = masks.faults[place] if masks else [""]
             channels = {} if faults[-1] else self._channels(images, masks, place)
-            yield Pair(
-                index, faults, channels, self._names(), given[place].known, self._of(given[place])
-            )
+            anatomy = self._giver.named(given[place])
+            yield Pair(index, faults, channels, self._names(), given[place].known, anatomy)
 
     def settled(self, pair: Pair) -> Pair:
         """The pair, drawn again on its own while its lesion lies outside its head; none without its
@@ -200,37 +184,19 @@ class Generator:
         pair = pair._replace(faults=[*pair.faults, *masks.faults[0]])
         if pair.faults[-1]:
             return pair
-        given = self._given(pair.number, masks, 0, images)
+        given = self._giver.drawn(pair.number, masks, 0, images)
         made = self._images([pair.number], masks, [given], images)
         return pair._replace(
-            channels=self._channels(made, masks, 0), numbers=given.known, anatomy=self._of(given)
+            channels=self._channels(made, masks, 0),
+            numbers=given.known,
+            anatomy=self._giver.named(given),
         )
-
-    def _given(self, index: int, masks: Masks | None, place: int, images: int = 1) -> _Given:
-        """Draw what the image model is given for a pair besides its mask, fitting it."""
-        of_mask = masks.known(place) if masks is not None else {}
-        numbers: dict[str, float] = {}
-        if self._numbers is not None:
-            known: dict[str, float] = {}
-            if masks is not None:
-                size = lesion_size(masks.values[place], self.grid.cell)
-                known = {**of_mask, "lesion_size": size}
-            numbers = of_image(self._numbers, known, self.seed, index, images)
-        every = numbers | dict(of_mask)
-        anatomy = None if self.anatomy is None else self.anatomy.drawn(index, every, images)
-        return _Given(numbers, every, anatomy)
-
-    def _of(self, given: _Given) -> Mapping[str, Any]:
-        """Return what the manifest says of a pair's anatomy."""
-        if self.anatomy is None or given.anatomy is None:
-            return {}
-        return self.anatomy.named(given.anatomy)
 
     def _images(
         self,
         indices: Sequence[int],
         masks: Masks | None,
-        given: Sequence[_Given],
+        given: Sequence[Given],
         images: int = 1,
     ) -> Tensor | None:
         """Draw images given masks, or take those that were drawn with them."""
@@ -241,10 +207,8 @@ class Generator:
         condition = (
             torch.empty(len(indices), 0, *self.image.grid.shape) if masks is None else masks.values
         )
-        if self.anatomy is not None:
-            rows = [each.anatomy for each in given if each.anatomy is not None]
-            names = self.masks.names if self.masks else ()
-            condition = self.anatomy.joined(rows, condition, names)
+        names = self.masks.names if self.masks else ()
+        condition = self._giver.condition(given, condition, names)
         numbers = [each.numbers for each in given]
         generators = [seeds.stream(self.seed, "image", index, images) for index in indices]
         return draw_samples(self.image, condition, generators, self.steps, numbers, self.guidance)
