@@ -32,7 +32,7 @@ def judge(
     source = sources.real(real, overrides, registry)
     asked = work.Asked(features=chosen, seed=seed, limit=limit, split=split)
     made_by = _maker(pairs, image_model, real, control)
-    comparison = _with_control(work.compare(source, pairs, asked), pairs, made_by, anatomy, control)
+    comparison = _with_control(work.compare(source, pairs, asked), pairs, made_by, control, anatomy)
     made = work.measure(comparison, source, asked)
     _show(made)
     if output:
@@ -49,7 +49,11 @@ def _maker(pairs: Path, given: Path | None, real: str, count: int) -> Path | Non
 
 
 def _with_control(
-    comparison: Comparison, pairs: Path, made_by: Path | None, anatomy: Path | None, count: int
+    comparison: Comparison,
+    pairs: Path,
+    made_by: Path | None,
+    count: int,
+    anatomy: Path | None = None,
 ) -> Comparison:
     """Add the images of some of the pairs without their masks, or why there are none."""
     if not count:
