@@ -20,12 +20,15 @@ $(READY): pyproject.toml constraints.txt
 # DEMO_OPTIONS: of its trainings, such as training.precision=fp32
 demo: $(READY)
 	rm -rf $(DEMO)
-	$(BIN)/medgen data demo $(DEMO)/data --patients 30
+	$(BIN)/medgen data demo $(DEMO)/scans --patients 30
+	$(BIN)/medgen data tissue $(DEMO)/scans $(DEMO)/data
+	$(BIN)/medgen data demo $(DEMO)/heads --patients 12 --seed 1
+	$(BIN)/medgen data tissue $(DEMO)/heads $(DEMO)/anatomy
 	$(MAKE) --no-print-directory --jobs 2 demo-images demo-masks demo-inserted
 	$(BIN)/medgen generate --seg-model $(DEMO)/seg/latest.pt --image-model $(DEMO)/bravo/latest.pt \
-		--num-images 64 --devices 2 --output-dir $(DEMO)/pairs
+		--anatomy $(DEMO)/anatomy --num-images 64 --devices 2 --output-dir $(DEMO)/pairs
 	$(BIN)/medgen show $(DEMO)/bravo $(DEMO)/pairs $(DEMO)/inserted --output $(DEMO)/demo.png
-	$(BIN)/medgen evaluate $(DEMO)/bravo $(DEMO)/pairs --control 32 --html $(DEMO)/card.html
+	$(BIN)/medgen evaluate $(DEMO)/bravo $(DEMO)/pairs --anatomy $(DEMO)/anatomy --control 32 --html $(DEMO)/card.html
 
 # Two trainings at a time, each with half of the cores: one with all of them is hardly faster.
 demo-images demo-masks demo-lesions demo-inserted: export OMP_NUM_THREADS ?= $(shell echo $$((($$(getconf _NPROCESSORS_ONLN) + 1) / 2)))
@@ -46,10 +49,13 @@ demo-inserted: demo-lesions
 # the same with volumes
 demo-3d: $(READY)
 	rm -rf $(DEMO_3D)
-	$(BIN)/medgen data demo $(DEMO_3D)/data --patients 100
+	$(BIN)/medgen data demo $(DEMO_3D)/scans --patients 100
+	$(BIN)/medgen data tissue $(DEMO_3D)/scans $(DEMO_3D)/data
+	$(BIN)/medgen data demo $(DEMO_3D)/heads --patients 12 --seed 1
+	$(BIN)/medgen data tissue $(DEMO_3D)/heads $(DEMO_3D)/anatomy
 	$(MAKE) --no-print-directory --jobs 2 demo-images demo-masks demo-inserted DEMO=$(DEMO_3D) VOLUMES=_3d
 	$(BIN)/medgen generate --seg-model $(DEMO_3D)/seg/latest.pt --image-model $(DEMO_3D)/bravo/latest.pt \
-		--num-images 12 --devices 2 --output-dir $(DEMO_3D)/pairs
+		--anatomy $(DEMO_3D)/anatomy --num-images 12 --devices 2 --output-dir $(DEMO_3D)/pairs
 	$(BIN)/medgen show $(DEMO_3D)/bravo $(DEMO_3D)/pairs $(DEMO_3D)/inserted --output $(DEMO_3D)/demo.png
 	$(BIN)/medgen evaluate $(DEMO_3D)/bravo $(DEMO_3D)/pairs --html $(DEMO_3D)/card.html
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -34,20 +35,11 @@ def shown() -> str:
     return recipe
 
 
-def for_a_cpu() -> str:
-    """The same with what the README says of a CPU, word for word."""
-    paragraph = re.search(r"On a CPU, or with few patients, .*?\n\n", README, re.S)
+def for_a_cpu() -> list[list[str]]:
+    """The arguments of the commands that the README gives for a CPU."""
+    paragraph = re.search(r"On a CPU, or with few patients, .*?```sh\n(.*?)```", README, re.S)
     assert paragraph, "the README says nothing of CPUs"
-    extends, *given = re.findall(r"`([a-z_.]+ = [^`]+)`", paragraph[0])
-    data = [each.removeprefix("data.") for each in given if each.startswith("data.")]
-    training = [each for each in given if not each.startswith("data.")]
-    assert extends.startswith("extends")
-    assert data
-    assert training
-    recipe = re.sub(r"^extends = .*$", extends, shown(), flags=re.M)
-    return recipe.replace("[data]\n", "\n".join(["[data]", *data, ""])) + "\n".join(
-        ["[training]", *training, ""]
-    )
+    return [shlex.split(line, comments=True) for line in paragraph[1].splitlines()]
 
 
 @pytest.fixture
@@ -62,15 +54,24 @@ def folder(tmp_path, cohort, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("text", [shown(), for_a_cpu()], ids=["shown", "for a CPU"])
-def test_the_recipe_of_the_readme_is_trained(text, folder, medgen):
-    """Point 29: as it stands, but for its length and the width of a network that begins from nothing."""
-    (folder / "my.toml").write_text(text)
-    recipe = load("my.toml")
-    given = f"network.unet.channels={[8] * len(recipe.network.channels)}"
-    if recipe.training.init_from is not None:
-        given = "data.image_size=32"
+def test_the_recipe_of_the_readme_is_trained(folder, medgen):
+    """Point 29: as it stands, but for its length and the width of the network."""
+    (folder / "my.toml").write_text(shown())
+    given = f"network.unet.channels={[8] * len(load('my.toml').network.channels)}"
     result = medgen("train", "my.toml", *SMALL, given, "callbacks.previews=false", "run.dir=run")
+    assert result.code == 0, result.err
+    assert (folder / "run/latest.pt").exists()
+
+
+def test_what_the_readme_gives_for_a_cpu_ends_with_a_model(folder, medgen):
+    """As it stands, but for its length and the size of the slices."""
+    tissue, train = for_a_cpu()
+    assert not medgen(*tissue[1:]).code
+    assert len([*(folder / "cohort").rglob("tissue.nii.gz")]) == len(
+        [*(folder / "scans").iterdir()]
+    )
+    small = (*SMALL, "data.image_size=32", "callbacks.previews=false", "run.dir=run")
+    result = medgen(*train[1:], *small)
     assert result.code == 0, result.err
     assert (folder / "run/latest.pt").exists()
 

@@ -83,7 +83,7 @@ def test_heads_survive_the_autoencoder_whatever_their_contrast(medgen, tmp_path)
 )
 def test_the_demo_begins_from_them(recipe, purpose, medgen, tmp_path):
     """A run of one step with no learning to speak of has their weights."""
-    medgen("data", "demo", tmp_path / "data", "--patients", 3)
+    medgen("data", "demo", tmp_path / "data", "--patients", 3, "--tissue")
     given = (f"data.root={tmp_path / 'data'}", f"run.dir={tmp_path / 'run'}", "training.steps=1")
     given = (*given, "training.learning_rate=1e-12", "training.batch_size=2", "callbacks.ema=false")
     done = medgen("train", recipe, *given, "callbacks.previews=false", "training.precision=fp32")
@@ -95,7 +95,7 @@ def test_the_demo_begins_from_them(recipe, purpose, medgen, tmp_path):
 
 
 def test_an_empty_name_takes_back_what_a_recipe_extends(medgen, tmp_path):
-    medgen("data", "demo", tmp_path / "data", "--patients", 3)
+    medgen("data", "demo", tmp_path / "data", "--patients", 3, "--tissue")
     given = (f"data.root={tmp_path / 'data'}", f"run.dir={tmp_path / 'run'}", "training.steps=1")
     done = medgen("train", "demo_bravo", *given, "training.init_from=", "callbacks.previews=false")
     assert done.code == 0, done

@@ -16,6 +16,7 @@ from medgen.evaluation import obedience, planes, run_slices, segmentation
 from medgen.evaluation.yardstick import Yardstick, sides_of
 from medgen.ranks import collectives
 from medgen.training import sampling, tiles
+from medgen.training.lesion_masks import mask_channels
 from medgen.training.number_channels import of_whole
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ class Evaluating(Callback):
                 numbers=batch.numbers,
                 place=of_whole(run.mode, batch.condition),
                 tiles=tiles.of_crops(run.space, run.recipe.data),
+                masks=mask_channels(run.mode.condition, run.masks),
             ).float()
 
     def _given(self, run: Run, samples: np.ndarray) -> Batch:
