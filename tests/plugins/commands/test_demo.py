@@ -114,7 +114,7 @@ def test_every_patient_has_lesions_and_they_lie_within_the_brain(
     """The mask is 0/1, not empty, small beside the brain, and 0 wherever the images are background."""
     for patient in patients:
         mask, brain = patient["seg"] > 0, patient["t1_pre"] > 0
-        assert set(patient) == NAMES
+        assert set(patient) == {*NAMES, "tissue"}
         assert set(np.unique(patient["seg"])) == {0, 1}
         assert 0 < mask.sum() < 0.05 * brain.sum()
         assert (brain[mask]).mean() > 0.999
