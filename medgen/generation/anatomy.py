@@ -37,7 +37,7 @@ class Anatomy:
         self.names, self.condition, self.seed = model.scans_given, model.parts.mode.condition, seed
         data = _settings(folder, model)
         try:
-            with console.progress("anatomy", unit="patients") as bar:
+            with console.progress("anatomy", unit="steps, two per patient") as bar:
                 self.store = open_store(data, self.names, frozenset(), bar.update)
         except DataError as error:
             raise DataError(*(each._replace(fix=ADVICE) for each in error.problems)) from error
