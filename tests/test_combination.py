@@ -51,12 +51,12 @@ def test_what_makes_no_masks_from_noise_is_no_mask_model(model, mode, told):
         (
             (("bravo",), ("t1_pre",)),
             True,
-            "--image-model: makes bravo given t1_pre, of which t1_pre is no mask",
+            "--image-model: makes bravo given t1_pre, so that masks (--seg-model) would not fit",
         ),
         (
             (("bravo",), ("seg", "t1_pre")),
             False,
-            "--image-model: makes bravo given seg, t1_pre, of which t1_pre is",
+            "--seg-model: the image model needs seg.",
         ),
         ((("bravo",), ("seg", "core")), False, "--seg-model: the image model needs seg, core."),
         (
