@@ -1,6 +1,7 @@
 """What the figures of anatomy and intensity see, and what they leave alone.
 
-Covers: medgen.evaluation.distributions, medgen.evaluation.heads, medgen.evaluation.intensities.
+Covers: medgen.evaluation.anatomy, medgen.evaluation.distributions, medgen.evaluation.heads,
+medgen.evaluation.intensities.
 """
 
 from __future__ import annotations
