@@ -47,10 +47,10 @@ def write(folder: Path, out: Path, overrides: Sequence[str], image: str, model: 
         raise RecipeError(Problem(out, what, "Name one outside of it"))
     data = attrs.evolve(data_settings(overrides), root=folder)
     estimate = Estimator(load(model))
-    patients = _patients(data, image)
+    patients, by_hand = _patients(data, image), _by_hand(folder)
     with progress(NAME, len(patients), "patients") as bar:
         for patient in patients:
-            target = out / patient.split / patient.id if _by_hand(folder) else out / patient.id
+            target = out / patient.split / patient.id if by_hand else out / patient.id
             if not target.exists():
                 _write_patient(estimate, data, patient, image, target)
             bar.advance()
@@ -147,6 +147,11 @@ def _by_hand(folder: Path) -> bool:
     return any((folder / split).is_dir() for split in layouts.SPLITS)
 
 
+def _ending(path: Path) -> str:
+    """Return `.nii` or `.nii.gz`, as a file has it."""
+    return "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
+
+
 def _write_patient(
     estimate: Estimator, data: DataSettings, patient: Patient, image: str, target: Path
 ) -> None:
@@ -171,10 +176,7 @@ def _write_patient(
         partial.mkdir(parents=True, exist_ok=True)
         ScanGrid.of(scan, grid).write(partial / f"{NAME}.nii.gz", made, is_mask=False)
         for name, path in patient.files.items():
-            link = (
-                partial
-                / f"{name}{''.join(path.suffixes[-2:]) if path.suffix == '.gz' else path.suffix}"
-            )
+            link = partial / f"{name}{_ending(path)}"
             link.unlink(missing_ok=True)
             link.symlink_to(path.resolve())
         files.move_folder(partial, target)

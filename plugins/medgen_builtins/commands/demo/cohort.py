@@ -42,8 +42,8 @@ def make_demo(
 
     Patient i is a function of (seed, i, spacing, randomised) alone, byte for byte. spacing: mm.
     randomised: see `make_randomised`. tissue: write `tissue.nii.gz` too, see `Tissue.image`. advance:
-    called after each patient. Raises RecipeError
-    without nilearn, for fewer than one patient, or if `out` is not empty.
+    called after each patient. Raises RecipeError without nilearn, for fewer than one patient, or if
+    `out` is not empty.
     """
     _check(out, patients, seed)
     atlas_files()
