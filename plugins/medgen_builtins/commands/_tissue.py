@@ -23,6 +23,7 @@ from medgen.data.store.head_finding import locate
 from medgen.data.store.preprocess import Channel, cut
 from medgen.data.store.scan_grid import ScanGrid
 from medgen.errors import DataError, Problem, RecipeError, StorageError, reason
+from medgen.evaluation.threads import threads
 from medgen.generation.model import Model, draw_samples
 from medgen.run import named_weights, shared_weights
 from medgen.run.assemble import build, default_device
@@ -48,11 +49,14 @@ def write(folder: Path, out: Path, overrides: Sequence[str], image: str, model: 
     data = attrs.evolve(data_settings(overrides), root=folder)
     estimate = Estimator(load(model))
     patients, by_hand = _patients(data, image), _by_hand(folder)
-    with progress(NAME, len(patients), "patients") as bar:
-        for patient in patients:
-            target = out / patient.split / patient.id if by_hand else out / patient.id
-            if not target.exists():
-                _write_patient(estimate, data, patient, image, target)
+
+    def write_patient(patient: Patient) -> None:
+        target = out / patient.split / patient.id if by_hand else out / patient.id
+        if not target.exists():
+            _write_patient(_tissue_of(patient, image, estimate, data), patient, image, target)
+
+    with progress(NAME, len(patients), "patients") as bar, threads() as work:
+        for _ in work(write_patient, patients):
             bar.advance()
     say(str(out))
 
@@ -152,10 +156,10 @@ def _ending(path: Path) -> str:
     return "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
 
 
-def _write_patient(
-    estimate: Estimator, data: DataSettings, patient: Patient, image: str, target: Path
-) -> None:
-    """Write a patient's tissues and links to their files; the folder appears once it is complete."""
+def _tissue_of(
+    patient: Patient, image: str, estimate: Estimator, data: DataSettings
+) -> tuple[np.ndarray, Grid]:
+    """Return a patient's tissues, and the grid that they are on. Raises DataError."""
     scan = patient.files[image]
     masks = [
         Channel.of(patient.files[source], layouts.mask(data, name))
@@ -163,24 +167,34 @@ def _write_patient(
         if (source := layouts.source(data, name)) in patient.files
     ]
     settings = attrs.evolve(estimate.data, nan=data.nan, max_voxels=data.max_voxels)
-    volume = gate.read(scan, data.max_voxels, nan=data.nan)
-    read = cut([Channel(scan), *masks], settings, locate(volume))
+    read = cut(
+        [Channel(scan), *masks], settings, locate(gate.read(scan, data.max_voxels, nan=data.nan))
+    )
     if isinstance(read, list):
         raise DataError(*read)
-    image_stack, *lesions = (stack[0] for stack in read.stacks)
-    lesion = np.any(lesions, axis=0) if lesions else np.zeros(image_stack.shape, bool)
-    made = estimate(image_stack, np.asarray(lesion, bool))
+    stack, *lesions = (each[0] for each in read.stacks)
+    lesion = np.any(lesions, axis=0) if lesions else np.zeros(stack.shape, bool)
     grid = Grid.of_volumes(settings.shape, settings.spacing)
+    return estimate(stack, np.asarray(lesion, bool)), grid
+
+
+def _write_patient(
+    tissue: tuple[np.ndarray, Grid], patient: Patient, image: str, target: Path
+) -> None:
+    """Write tissues on the grid of a scan, and links to a patient's files; the folder appears once it
+    is complete. Raises StorageError.
+    """
     partial = target.with_name(f".{target.name}.partial")
+    made, grid = tissue
     try:
         partial.mkdir(parents=True, exist_ok=True)
-        ScanGrid.of(scan, grid).write(partial / f"{NAME}.nii.gz", made, is_mask=False)
+        scan_grid = ScanGrid.of(patient.files[image], grid)
+        scan_grid.write(partial / f"{NAME}.nii.gz", made, is_mask=False)
         for name, path in patient.files.items():
             link = partial / f"{name}{_ending(path)}"
             link.unlink(missing_ok=True)
             link.symlink_to(path.resolve())
         files.move_folder(partial, target)
     except OSError as error:
-        raise StorageError(
-            Problem(target, reason(error), "Free the place or name another")
-        ) from error
+        fix = "Free the place or name another"
+        raise StorageError(Problem(target, reason(error), fix)) from error
