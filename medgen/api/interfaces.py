@@ -47,6 +47,14 @@ class Space(Contract):
     each place of it, `[channel, *space]`, fp32, on the device; None if they are not measured.
     """
 
+    def moments_given(self, given: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return `moments` of samples of which something is given: the mean may be one for each,
+        `[batch, channel, *space]`.
+
+        given: what `condition` gave, first, and after it what else the network is given.
+        """
+        return self.moments
+
     def shape(self, size: Sequence[int]) -> tuple[int, ...]:
         """Return `[channel, *space]` of an encoded sample whose image has the spatial size `size`."""
 
@@ -220,12 +228,20 @@ class DiffusionStrategy(Strategy):
     def corrupt(self, x0: Tensor, draws: Draws) -> Noisy:
         """Apply the forward process."""
 
-    def network_input(self, xt: Tensor, t: Tensor) -> Tensor:
-        """Return what the network sees of xt at t `[batch]` in 0..1000."""
+    def network_input(self, xt: Tensor, t: Tensor, given: Tensor | None = None) -> Tensor:
+        """Return what the network sees of xt at t `[batch]` in 0..1000.
+
+        given: what it sees besides, `[batch, channel, *space]`.
+        """
         return xt
 
-    def read(self, output: Tensor, xt: Tensor, t: Tensor) -> Prediction:
-        """Read the output for xt at t `[batch]` in 0..1000 as the target and as x0, both fp32."""
+    def read(
+        self, output: Tensor, xt: Tensor, t: Tensor, given: Tensor | None = None
+    ) -> Prediction:
+        """Read the output for xt at t `[batch]` in 0..1000 as the target and as x0, both fp32.
+
+        given: what the network saw besides, `[batch, channel, *space]`.
+        """
 
     def sample(self, predict: Predict, noise: Tensor, steps: int, draw: DrawNoise) -> Tensor:
         """Turn noise `[batch, channel, *space]` into x0 in `steps` sampling steps."""

@@ -50,9 +50,9 @@ class Objective(nn.Module, Turn):
         x0 = self.space.encode(image, draws)
         noisy = region.noise_inside(self.strategy.corrupt(x0, draws))
         given = conditions(self.space, condition, numbers, place)
-        seen = self.strategy.network_input(noisy.x, noisy.t)
+        seen = self.strategy.network_input(noisy.x, noisy.t, given)
         output = self.network(torch.cat([seen, given], dim=1), noisy.t)
-        prediction = self.strategy.read(output, noisy.x, noisy.t)  # fp32
+        prediction = self.strategy.read(output, noisy.x, noisy.t, given)  # fp32
         prediction = region.truth_outside(prediction, noisy)
         losses = {name: region.mean(loss(prediction, noisy)) for name, loss in self.losses.items()}
         return TurnOutput(losses, prediction, noisy)

@@ -92,8 +92,8 @@ def predictor(
         if given is not None:
             xt = torch.where(given.region, xt, given.z)
         times = torch.full((xt.shape[0],), float(t), device=xt.device)
-        seen = torch.cat([strategy.network_input(xt, times), condition], dim=1)
-        prediction = strategy.read(output(seen, times), xt, times)
+        seen = torch.cat([strategy.network_input(xt, times, condition), condition], dim=1)
+        prediction = strategy.read(output(seen, times), xt, times, condition)
         if given is not None:
             prediction = prediction._replace(x0=torch.where(given.region, prediction.x0, given.z))
         if watch is not None:

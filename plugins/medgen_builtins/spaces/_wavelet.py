@@ -16,17 +16,29 @@ ROOT = math.sqrt(0.5)
 """Weight of each of two neighbours in a sum or a difference, for transforms that keep lengths."""
 NAMES = ("mean", "deviation")
 """Of the two moments in checkpoints."""
+SLOPES = "slopes"
+"""Of the fit in checkpoints."""
 LEAST_SPREAD = 1e-3
 """Standard deviation of a channel that is constant, so that nothing is divided by 0."""
+LEAST_SHARE = 1e-6
+"""Mean square below which a condition's channel has hardly a slope."""
 
 
 class WaveletSpace(Space):
     """See `Space`. The channels: averages of the coarsest level, its differences, and then those of
     each finer level, of which the pixels of a block are channels.
+
+    slopes: `[channel, condition]`, by how much a channel grows with the same channel of a condition, such
+    as an image of tissues; None before they are fitted.
     """
 
-    def __init__(self, mode: Mode, levels: int, axes: int, device: torch.device):
-        self.levels, self.device, block = levels, device, 2 ** (axes * levels)
+    slopes: Tensor | None = None
+
+    def __init__(
+        self, mode: Mode, levels: int, axes: int, device: torch.device, fits: bool = False
+    ):
+        """fits: fit samples by what is given."""
+        self.levels, self.device, self.fits, block = levels, device, fits, 2 ** (axes * levels)
         self.channels, self.condition_channels = mode.channels * block, len(mode.condition) * block
 
     def shape(self, size: Sequence[int]) -> tuple[int, ...]:
@@ -45,23 +57,58 @@ class WaveletSpace(Space):
         return synthesise(z, self.levels)
 
     def calibrate(self, batches: Iterable[Batch]) -> None:
-        """Measure mean and standard deviation of each channel over the training set."""
-        count, sums = 0, torch.zeros(2, self.channels, dtype=torch.float64, device=self.device)
+        """Fit each channel of the samples by the same of each condition, over the training set.
+
+        The mean is that of a sample whose conditions are 0, the deviation that from the fit.
+        """
+        count, products = 0, torch.zeros((), dtype=torch.float64, device=self.device)
         for batch in batches:
-            z = analyse(batch.image, self.levels).double().transpose(0, 1).flatten(1)
-            sums += torch.stack([z.sum(1), z.square().sum(1)])
-            count += z.shape[1]
-        mean, square = sums / count
-        deviation = (square - mean**2).clamp_min(LEAST_SPREAD**2).sqrt()
-        self.moments = mean.float(), deviation.float()
+            z = analyse(batch.image, self.levels)
+            conditions = self._alike(batch.condition) if self.fits else []
+            values = [torch.ones_like(z), *conditions, z]
+            rows = torch.stack(values).double().movedim(2, 0).flatten(2)  # [channel, value, ...]
+            products = products + rows @ rows.mT
+            count += rows.shape[2]
+        known, wanted = products[:, :-1, :-1] / count, products[:, :-1, -1] / count
+        ridge = LEAST_SHARE * torch.ones_like(known[0, 0])
+        ridge[0] = 0  # of the mean
+        factors = torch.linalg.solve(known + ridge.diag(), wanted)
+        left = products[:, -1, -1] / count - (factors * wanted).sum(1)
+        deviation = left.clamp_min(LEAST_SPREAD**2).sqrt()
+        self.moments = factors[:, 0].float(), deviation.float()
+        self.slopes = factors[:, 1:].float() if self.fits and factors.shape[1] > 1 else None
+
+    def moments_given(self, given: Tensor) -> tuple[Tensor, Tensor] | None:
+        if self.moments is None or self.slopes is None:
+            return self.moments
+        mean, deviation = self.moments
+        conditions = synthesise(given[:, : self.condition_channels].float(), self.levels)
+        guess = mean.view(-1, *(1,) * (given.ndim - 2))
+        for slope, z in zip(self.slopes.mT, self._alike(conditions), strict=True):
+            guess = guess + slope.view(-1, *(1,) * (given.ndim - 2)) * z
+        return guess.expand(len(given), *guess.shape[-given.ndim + 1 :]), deviation
+
+    def _alike(self, conditions: Tensor) -> list[Tensor]:
+        """Return each condition of `[batch, condition, *space]` transformed as if it were every image."""
+        size = conditions.shape[2:]
+        images = self.channels // 2 ** (len(size) * self.levels)
+        return [
+            analyse(each.unsqueeze(1).expand(-1, images, *size), self.levels)
+            for each in conditions.unbind(1)
+        ]
 
     def state_dict(self) -> dict[str, Any]:
-        return {} if self.moments is None else dict(zip(NAMES, self.moments, strict=True))
+        if self.moments is None:
+            return {}
+        state = dict(zip(NAMES, self.moments, strict=True))
+        return state if self.slopes is None else {**state, SLOPES: self.slopes}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if state:  # checkpoints from before the measures have none
             mean, deviation = (state[name].to(self.device) for name in NAMES)
             self.moments = mean, deviation
+        if SLOPES in state:  # and those from before the fit no slopes
+            self.slopes = state[SLOPES].to(self.device)
 
 
 def analyse(x: Tensor, levels: int) -> Tensor:

@@ -35,6 +35,14 @@ class Wavelet(SpaceSettings):
         help="halvings of a side: each splits the averages of the one before",
         check=between(1, 12),
     )
+    fit_given: bool = field(
+        False,
+        help="for strategy.rflow.prediction=residual: the guess of each channel follows from the same channel of masks and"
+        " images that are given, by a linear fit, so that the network adds what a fit lacks; where images are, such as"
+        " tissues, it learns detail sooner",
+    )
+
+    output = "fit_given"
 
     def spatial(self, size: Sequence[int]) -> tuple[int, ...]:
         """Return the spatial size of an encoded sample, for the checks of a recipe."""
@@ -50,7 +58,7 @@ class Wavelet(SpaceSettings):
     def build(self, mode: Mode, device: torch.device, axes: int = 2) -> Space:
         from medgen_builtins.spaces._wavelet import WaveletSpace
 
-        return WaveletSpace(mode, self.levels, axes, device)
+        return WaveletSpace(mode, self.levels, axes, device, self.fit_given)
 
 
 @hookimpl

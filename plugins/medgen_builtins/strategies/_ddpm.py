@@ -52,7 +52,9 @@ class DdpmStrategy(Diffusion):
             self._gain(alpha, sigma).flatten(),
         )
 
-    def read(self, output: Tensor, xt: Tensor, t: Tensor) -> Prediction:
+    def read(
+        self, output: Tensor, xt: Tensor, t: Tensor, given: Tensor | None = None
+    ) -> Prediction:
         """Read the network's output as the prediction of the target, and compute x0 from it and xt."""
         output, xt = output.float(), xt.float()
         return Prediction(output, self._x0(output, xt, *self._at(t, xt.ndim)))

@@ -60,19 +60,22 @@ class RflowStrategy(Diffusion):
         snr = ((1 - t) / t.clamp(min=1e-6)) ** 2  # finite at t = 0 too
         return Noisy(xt, draws.t, target, x0, snr.flatten(), (divisor**2).flatten())
 
-    def network_input(self, xt: Tensor, t: Tensor) -> Tensor:
+    def network_input(self, xt: Tensor, t: Tensor, given: Tensor | None = None) -> Tensor:
         """Return xt; where the residual is predicted, each channel with mean 0 and variance 1."""
         if self.prediction != "residual":
             return xt
         sigma, _ = self._at(t, xt.ndim)
-        return _preconditioning.network_input(xt.float(), 1 - sigma, sigma, self.space.moments)
+        return _preconditioning.network_input(xt.float(), 1 - sigma, sigma, self._moments(given))
 
-    def read(self, output: Tensor, xt: Tensor, t: Tensor) -> Prediction:
+    def read(
+        self, output: Tensor, xt: Tensor, t: Tensor, given: Tensor | None = None
+    ) -> Prediction:
         """Return the velocity and x0 = xt + t velocity, from what is predicted."""
         output, xt = output.float(), xt.float()
         sigma, divisor = self._at(t, xt.ndim)
         if self.prediction == "residual":
-            output = _preconditioning.x0(output, xt, 1 - sigma, sigma, self.space.moments)
+            moments = self._moments(given)
+            output = _preconditioning.x0(output, xt, 1 - sigma, sigma, moments)
         if self.prediction in OF_X0:
             return Prediction((output - xt) / divisor, output)
         return Prediction(output, xt + sigma * output)
@@ -87,6 +90,9 @@ class RflowStrategy(Diffusion):
         ratios = _schedules.balanced_ratios(steps)
         times: list[float] = (TIME_SCALE / (1 + 1 / ratios)).flip(0).tolist()
         return times
+
+    def _moments(self, given: Tensor | None) -> _preconditioning.Moments:
+        return self.space.moments if given is None else self.space.moments_given(given)
 
     def _at(self, t: Tensor, ndim: int) -> tuple[Tensor, Tensor]:
         """Return t in 0..1, and dx0/dvelocity, t except below `t_min`; each `[batch, 1, ...]`."""

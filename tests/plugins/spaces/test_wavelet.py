@@ -108,3 +108,50 @@ def test_a_constant_channel_has_a_spread_to_divide_by() -> None:
     space.calibrate([Batch(torch.full((1, 2, 4, 4), -1.0), torch.zeros(1, 0, 4, 4))])
     assert space.moments is not None
     assert torch.allclose(space.moments[1], torch.full((8,), 1e-3))
+
+
+def fitting(images: int, fits: bool = True) -> WaveletSpace:
+    mode = Mode(images=("a", "b")[:images], condition=("seg", "tissue"))
+    return Wavelet(levels=2, fit_given=fits).build(mode, torch.device("cpu"), 2)
+
+
+@pytest.mark.parametrize("images", [1, 2])
+def test_a_fit_takes_what_is_given_out_of_the_spread(images: int) -> None:
+    """Images that are 2 seg - 0.5 tissue + 0.3 and some noise: a fit leaves the noise, and its mean
+    is that of the sample.
+    """
+    space, given = fitting(images), torch.randn(6, 2, 16, 16)
+    noise = 0.1 * torch.randn(6, images, 16, 16)
+    image = 2 * given[:, :1] - 0.5 * given[:, 1:] + 0.3 + noise
+    space.calibrate(Batch(image[part], given[part]) for part in (slice(3), slice(3, 6)))
+    assert space.slopes is not None
+    assert torch.allclose(space.slopes, torch.tensor([2.0, -0.5]).expand(16 * images, 2), atol=0.1)
+    numbers = torch.randn(6, 3, 4, 4)  # what else a network is given
+    found = space.moments_given(torch.cat([space.condition(given), numbers], 1))
+    assert found is not None
+    mean, deviation = found
+    left = space.encode(image, DRAWS) - mean
+    assert left.std() < 0.12
+    assert torch.allclose(deviation, left.transpose(0, 1).flatten(1).std(1), rtol=0.1)
+    again = fitting(images)
+    again.load_state_dict(space.state_dict())
+    assert torch.equal(again.moments_given(space.condition(given))[0], mean)
+
+
+def test_without_a_fit_the_mean_is_the_same_for_all_samples() -> None:
+    """As it is for checkpoints from before there was one."""
+    space, given = fitting(1, fits=False), torch.randn(4, 2, 16, 16)
+    space.calibrate([Batch(given[:, :1], given)])
+    assert space.moments_given(space.condition(given)) is space.moments
+    assert set(space.state_dict()) == {"mean", "deviation"}
+    older = fitting(1)
+    older.load_state_dict(space.state_dict())
+    assert older.moments_given(space.condition(given)) is older.moments
+
+
+def test_a_mask_that_is_never_set_does_not_spoil_a_fit() -> None:
+    space, tissue = fitting(1), torch.randn(4, 1, 16, 16)
+    space.calibrate([Batch(tissue, torch.cat([torch.full_like(tissue, -1.0), tissue], 1))])
+    assert space.slopes is not None
+    assert torch.isfinite(space.slopes).all()
+    assert torch.allclose(space.slopes[:, 1], torch.ones(16), atol=0.01)

@@ -101,6 +101,23 @@ def test_without_noise_nothing_is_asked_of_the_network():
     assert torch.isfinite(read.target).all()
 
 
+@pytest.mark.parametrize("time", TIMES)
+def test_a_mean_that_follows_from_what_is_given_is_taken_from_each_sample(time):
+    """As if every sample had been moved by the difference of its mean from that of all."""
+    x0, noisy, made = corrupted(time)
+    moved = torch.randn(4, 3, 100, 100)
+    own = MEAN.view(3, 1, 1) + moved
+    made.space.moments_given = lambda given: (own, DEVIATION)
+    other = noisy.x + (1 - time / 1000) * moved
+    given = torch.zeros(4, 1, 100, 100)
+    seen = made.network_input(other, noisy.t, given)
+    assert torch.allclose(seen, made.network_input(noisy.x, noisy.t), atol=1e-3)
+    read = made.read(output(x0, added=0.5), other, noisy.t, given).x0
+    assert torch.allclose(
+        read - moved, made.read(output(x0, added=0.5), noisy.x, noisy.t).x0, atol=1e-4
+    )
+
+
 def test_other_predictions_see_xt_as_it_is():
     xt = torch.randn(2, 3, 4, 4)
     for prediction in ("x0", "velocity"):
