@@ -123,7 +123,7 @@ def test_weights_that_put_out_something_else_are_told(prediction, capsys):
 
 @pytest.mark.parametrize("scaling", ["channel", "whole"])
 def test_weights_of_latents_of_another_scale_are_told(scaling, capsys):
-    recipe = load("demo_bravo", [f"space.latent.scaling={scaling}"])
+    recipe = load("bravo_rflow_latent", [f"space.latent.scaling={scaling}"])
     compare_outputs(recipe, {"space": {"latent": {"scaling": "whole"}}}, Path("brain"))
     said = capsys.readouterr().err
     assert (said == "") == (scaling == "whole")

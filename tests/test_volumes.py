@@ -114,7 +114,12 @@ KINDS = {
     "ddpm": ("strategy=ddpm", "losses.mse=false", "losses.min_snr.gamma=5"),
     "pixel": ("space=pixel", "data.image_size=[16,8,16]"),
     "wavelet": ("space=wavelet", "space.wavelet.levels=2"),
-    "residual": ("space=wavelet", "strategy.rflow.prediction=residual", "data.patch_size=8"),
+    "residual": (
+        "space=wavelet",
+        "space.wavelet.fit_given=true",
+        "strategy.rflow.prediction=residual",
+        "data.patch_size=8",
+    ),
     "dual": ("mode=dual", "network.unet.checkpointing=true", "training.accumulate=2"),
     "seg": ("mode=seg", "losses.bce.weight=0.1", "losses.dice.weight=0.1", "losses.l1.weight=1"),
     "flair": ("mode=flair", "training.memory_format=channels_last"),
