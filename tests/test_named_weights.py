@@ -130,6 +130,14 @@ def test_weights_of_latents_of_another_scale_are_told(scaling, capsys):
     assert scaling == "whole" or "Set space.latent.scaling=whole" in said
 
 
+def test_weights_of_a_space_without_the_fit_are_told_as_settings_are_written(capsys):
+    recipe = load("demo_bravo", ["space.wavelet.fit_given=true"])
+    compare_outputs(recipe, {"space": {"wavelet": {"fit_given": False}}}, Path("brain"))
+    said = capsys.readouterr().err
+    assert "was false for the weights of brain and is true here" in said
+    assert "Set space.wavelet.fit_given=false to go on" in said
+
+
 def test_every_recipe_that_begins_from_them_has_their_network(capsys):
     begin = []
     for path in sorted((Path(__file__).parents[1] / "recipes").glob("*.toml")):

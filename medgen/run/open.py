@@ -9,6 +9,7 @@ from typing import Any
 import tomli
 
 from medgen.api.interfaces import Callback
+from medgen.api.messages import as_toml
 from medgen.api.recipe import Recipe
 from medgen.config import compatibility
 from medgen.config.recipe import from_toml
@@ -61,8 +62,9 @@ def compare_outputs(recipe: Recipe, theirs: Mapping[str, Any], source: Path) -> 
         if was in (None, now := getattr(settings, key, None)):
             continue
         where = f"{table}.{name}.{key}"
-        what = f"was {was} for the weights of {source} and is {now} here, which they have to learn anew"
-        warn(f"{where}: {what}. Set {where}={was} to go on from where they are.")
+        before, here = (each if isinstance(each, str) else as_toml(each) for each in (was, now))
+        what = f"was {before} for the weights of {source} and is {here} here, which they have to learn anew"
+        warn(f"{where}: {what}. Set {where}={before} to go on from where they are.")
 
 
 def _check_data(run: TrainingRun, state: dict[str, Any], source: Path) -> None:
