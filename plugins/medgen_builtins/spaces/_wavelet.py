@@ -86,7 +86,7 @@ class WaveletSpace(Space):
         guess = mean.view(-1, *(1,) * (given.ndim - 2))
         for slope, z in zip(self.slopes.mT, self._alike(conditions), strict=True):
             guess = guess + slope.view(-1, *(1,) * (given.ndim - 2)) * z
-        return guess.expand(len(given), *guess.shape[-given.ndim + 1 :]), deviation
+        return guess, deviation
 
     def _alike(self, conditions: Tensor) -> list[Tensor]:
         """Return each condition of `[batch, condition, *space]` transformed as if it were every image."""

@@ -1,8 +1,7 @@
 """Preconditioning: a network puts out what a linear guess of x0 lacks (Karras et al. 2022, section 5).
 
-xt = alpha x0 + sigma epsilon, of which each channel has a mean m, which may depend on what is given, and
-a standard deviation s. Where
-channels are the pixels of a block, a network that is hardly wider cannot carry all of them through,
+xt = alpha x0 + sigma epsilon, of which each channel has a mean m and a standard deviation s; m may depend
+on what is given. Where channels are the pixels of a block, a network that is hardly wider cannot carry all of them through,
 and what it makes of little noise is blurred. A linear guess from the channel alone needs no network.
 """
 
@@ -57,6 +56,6 @@ def _of(moments: Moments, xt: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation, each of the axes of a sample."""
     assert moments is not None  # the recipe was checked, and the space calibrated
     mean, deviation = (
-        each.view(*each.shape, *(1,) * max(0, xt.ndim - 1 - each.ndim)) for each in moments
+        each.view(*each.shape, *(1,) * (xt.ndim - 1 - each.ndim)) for each in moments
     )
     return mean, deviation
