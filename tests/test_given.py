@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import models
 import numpy as np
 import pytest
 import torch
@@ -17,9 +18,11 @@ from faults.variants import SMALL
 from test_control import NoMasks
 
 from medgen.errors import DataError, RecipeError
+from medgen.evaluation.lesion_outside_head import outside
 from medgen.evaluation.pair_samples import read_pairs
-from medgen.generation import control, pair_writer
+from medgen.generation import control, generator, pair_writer
 from medgen.generation.anatomy import Anatomy
+from medgen.generation.masks import Masks
 from medgen.generation.model import load_model
 
 GIVEN = {
@@ -114,13 +117,80 @@ def test_another_folder_is_refused_for_pairs_that_are_there(medgen, runs, people
 def test_a_slice_is_taken_at_the_position_of_the_pair(model, people):
     anatomy = Anatomy(people, model, seed=0)
     for index in range(20):
-        row = anatomy.drawn(index, {"position": 0.3}, 1)
+        row, _ = anatomy.drawn(index, {"position": 0.3}, 1)
         mine = anatomy.store.patient == anatomy.store.patient[row]
         apart = np.abs(anatomy._position[mine] - 0.3)
         assert abs(anatomy._position[row] - 0.3) == apart.min()
-    assert len({anatomy.drawn(index, {}, 1) for index in range(20)}) > 5
+    assert len({anatomy.drawn(index, {}, 1)[0] for index in range(20)}) > 5
     assert anatomy.drawn(3, {}, 1) == anatomy.drawn(3, {}, 1)
-    assert len({anatomy.drawn(3, {}, attempt) for attempt in range(1, 9)}) > 1
+    assert len({anatomy.drawn(3, {}, attempt)[0] for attempt in range(1, 9)}) > 1
+
+
+def disc(model, *centre):
+    places = np.indices(model.grid.shape) - np.reshape(centre, (2, 1, 1))
+    return np.hypot(*places) <= 1.5
+
+
+def test_the_anatomy_is_of_a_patient_in_whom_the_lesion_lies(model, people):
+    """A mask of one head may lie beside another, and its image would be refused after it was drawn."""
+    anatomy = Anatomy(people, model, seed=0)
+    shown = anatomy.store.read(np.arange(len(anatomy.store.patient)), anatomy.names)[:, 0] > -0.9
+    place = np.argwhere(shown.any(0) & ~shown.all(0))  # in the head of some slices alone
+    held = []
+    for index, centre in enumerate(place[:: len(place) // 30 + 1]):
+        lesion = disc(model, *centre)
+        row, holds = anatomy.drawn(index, {}, 1, lesion)
+        rows = [anatomy.drawn(index, {}, attempt)[0] for attempt in range(40)]
+        beyond = [
+            outside(anatomy.store.read(np.array([each]), anatomy.names)[0], lesion) for each in rows
+        ]
+        assert holds == (
+            outside(anatomy.store.read(np.array([row]), anatomy.names)[0], lesion) <= 0.02
+        )
+        held.append((holds, min(beyond) <= 0.02, beyond[1] <= 0.02))
+    found, possible, first = np.mean(held, axis=0)
+    assert first < found <= possible
+    assert anatomy.drawn(0, {}, 1, disc(model, 0, 0))[1] is False
+
+
+def test_no_image_is_drawn_for_a_mask_that_no_anatomy_holds(runs, model, people, monkeypatch):
+    seg = load_model(runs / "seg/latest.pt")
+    corner, middle = (torch.from_numpy(disc(model, *at)) for at in [(0, 0), (8, 8)])
+    models.draw(monkeypatch, corner, middle)
+    images = []
+    drawn = generator.draw_samples
+    monkeypatch.setattr(
+        generator, "draw_samples", lambda *given: images.append(len(given[1])) or drawn(*given)
+    )
+    masks = pair_writer.ModelMasks(seg, 0, 2, 1.0, 5, model)
+    make = pair_writer.Generator(model, masks, 0, 2, 3, inside=5, anatomy=Anatomy(people, model, 0))
+    for pair in make.block(0):
+        assert pair.faults == ["outside_anatomy", ""]
+        assert (pair.channels["seg"] > 0).any()
+        assert (pair.channels["seg"] > 0).tolist() == middle.tolist()
+        assert not pair.drawn_again
+    assert images == [3]
+    free = pair_writer.Generator(model, masks, 0, 2, 3, inside=0, anatomy=make.anatomy)
+    assert [pair.faults for pair in free.block(0)] == [[""]] * 3
+
+
+def test_masks_of_a_folder_that_no_anatomy_holds_stay_what_they_are(model, people):
+    class Corner(NoMasks):
+        names = ("seg",)
+
+        def block(self, indices):
+            values = torch.from_numpy(disc(model, 0, 0)) * 2.0 - 1
+            return Masks(values.expand(len(indices), 1, -1, -1).clone(), [[""] for _ in indices])
+
+        def again(self, index, attempt):
+            return self.block([index])
+
+    make = pair_writer.Generator(
+        model, Corner(model.grid), 0, 2, 2, inside=4, anatomy=Anatomy(people, model, 0)
+    )
+    for pair in make.block(0):
+        assert pair.faults == ["outside_anatomy"] * 3 + [""]
+        assert make.settled(pair).faults == ["outside_anatomy"] * 3 + ["outside_head"]
 
 
 def test_channels_come_in_the_order_of_the_mode(model, people):
@@ -158,8 +228,9 @@ def test_the_control_of_obedience_has_the_same_anatomy(medgen, runs, people, mod
     found = control.without_mask(read_pairs(tmp_path / "a"), tmp_path / "a", model, 4, people)
     anatomy = Anatomy(people, model, seed=0)
     lines = entries(tmp_path / "a")[1:]
-    rows = [anatomy.drawn(line["index"], line["numbers"], 1) for line in lines]
+    rows = [anatomy.drawn(line["index"], line["numbers"], 1)[0] for line in lines]
     assert [anatomy.named(row) for row in rows] == [line["anatomy"] for line in lines]
+    assert [anatomy.row(line["anatomy"]) for line in lines] == rows
     make = pair_writer.Generator(
         model, NoMasks(model.grid), seed=0, steps=2, batch_size=2, anatomy=anatomy
     )

@@ -143,6 +143,8 @@ def _why_invalid(outcome: Outcome, max_area: float, noun: str) -> str:
     empty, large, outside = (outcome.rejected[why] for why in ("empty", "too_large", "outside"))
     draws = f"draws: {empty} empty, {large} larger than {max_area:.3g} of the {noun}"
     draws += f", {outside} in part outside the image model's {noun}s" if outside else ""
+    misfits = outcome.rejected["outside_anatomy"]
+    draws += f", {misfits} outside every anatomy tried (--inside head)" if misfits else ""
     away = outcome.rejected["outside_head"]
     draws += f", {away} outside the head that was drawn for it (--inside head)" if away else ""
     raised = "--max-area or --max-attempts" if large else "--max-attempts"

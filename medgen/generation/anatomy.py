@@ -19,10 +19,14 @@ from medgen.data.scans import layouts
 from medgen.data.store import slice_numbers
 from medgen.data.store.store import open_store
 from medgen.errors import DataError, Problem
+from medgen.evaluation.lesion_outside_head import OUTSIDE, outside
 from medgen.generation.model import Model
 from medgen.generation.numbers import Row
 from medgen.system import console
 
+Array = np.ndarray[Any, np.dtype[Any]]
+TRIES = 16
+"""Patients among whom one is looked for whose anatomy a lesion lies in."""
 ADVICE = "`medgen data tissue` makes a folder of patients with tissue.nii.gz of any scans"
 
 
@@ -51,12 +55,33 @@ class Anatomy:
         slices = len(self.store.grid.shape) == 2
         self._position = slice_numbers.measured(self.store, "position") if slices else None
 
-    def drawn(self, index: int, numbers: Row, attempt: int) -> int:
+    def drawn(
+        self, index: int, numbers: Row, attempt: int, lesion: Array | None = None
+    ) -> tuple[int, bool]:
         """Draw a row for a pair: of any patient, the slice at a position, or any where none is known.
+        Return with it whether the lesion lies in it.
 
-        numbers: of the pair. attempt: each has another anatomy.
+        numbers: of the pair. attempt: each has another anatomy. lesion: bool `[*space]`; of up to
+        `TRIES` patients the first whose anatomy it lies in, or else that which it lies in most.
         """
-        mine = self._rows[self._number("patient", index, attempt) % len(self._rows)]
+        first, count = self._number("patient", index, attempt), len(self._rows)
+        rows = [
+            self._row(self._rows[(first + more) % count], index, numbers, attempt)
+            for more in range(min(TRIES, count))
+        ]
+        return (rows[0], True) if lesion is None else self._holding(rows, lesion)
+
+    def _holding(self, rows: Sequence[int], lesion: Array) -> tuple[int, bool]:
+        """Return the first row that a lesion lies in, or else that which it lies in most."""
+        beyond: list[float] = []
+        for row in rows:
+            beyond.append(outside(self.store.read(np.array([row]), self.names)[0], lesion))
+            if beyond[-1] <= OUTSIDE:
+                return row, True
+        return rows[int(np.argmin(beyond))], False
+
+    def _row(self, mine: Array, index: int, numbers: Row, attempt: int) -> int:
+        """Draw one of a patient's rows."""
         if self._position is None or "position" not in numbers:
             return int(mine[self._number("slice", index, attempt) % len(mine)])
         return int(mine[np.abs(self._position[mine] - numbers["position"]).argmin()])
@@ -77,6 +102,14 @@ class Anatomy:
         return (
             whose if self._position is None else {**whose, "slice": int(self.store.position[row])}
         )
+
+    def row(self, named: Mapping[str, Any]) -> int:
+        """Return the row that the manifest names."""
+        number = self._patients.index(named["patient"])
+        mine = next(rows for rows in self._rows if self.store.patient[rows[0]] == number)
+        if self._position is not None:
+            mine = mine[self.store.position[mine] == named["slice"]]
+        return int(mine[0])
 
     def identity(self) -> Mapping[str, Any]:
         """Return a hash of the images' content."""

@@ -17,7 +17,7 @@ from medgen.errors import Problem, RecipeError
 from medgen.evaluation.samples import Samples
 from medgen.generation.anatomy import Anatomy
 from medgen.generation.combination import require_anatomy
-from medgen.generation.generator import DRAWN_AGAIN, NUMBERS
+from medgen.generation.generator import ANATOMY, DRAWN_AGAIN, NUMBERS
 from medgen.generation.manifest import sha256
 from medgen.generation.model import Model, draw_samples
 
@@ -78,10 +78,7 @@ def without_mask(
         ]
         empty = torch.full((len(some), len(model.masks_given), *model.grid.shape), -1.0)
         if anatomies is not None:
-            places = [
-                anatomies.drawn(row["index"], row.get(NUMBERS, {}), 1 + row.get(DRAWN_AGAIN, 0))
-                for row in some
-            ]
+            places = [anatomies.row(row[ANATOMY]) for row in some]
             empty = anatomies.joined(places, empty, model.masks_given)
         numbers = [{**row.get(NUMBERS, {}), "lesion_size": 0.0} for row in some]
         drawn = draw_samples(model, empty, generators, header["steps"], numbers, guidance=0.0)

@@ -33,6 +33,10 @@ from medgen.run.versions import versions
 Array = np.ndarray[Any, np.dtype[Any]]
 OUTSIDE_HEAD = "outside_head"
 """The fault of a mask whose lesion lies outside the head that was drawn for it."""
+OUTSIDE_ANATOMY = "outside_anatomy"
+"""The fault of a mask whose lesion lies in the anatomy of none of the patients tried, so that no image
+was drawn for it.
+"""
 DRAWN_AGAIN = "drawn_again"
 """Key of a manifest's line: how often its image was drawn again, if it was."""
 NUMBERS = "numbers"
@@ -65,10 +69,10 @@ class Pair(NamedTuple):
 class Generator:
     """Generates pairs by block: masks only without an image model, images only without masks.
 
-    inside: how often a pair is drawn until its lesion lies inside its own head; 0: wherever it
-    lies. within: positions in the head to draw from, where a model is given any. guidance: of the
-    image model by the mask, see `sampling.guided`; None: as its recipe says. anatomy: images that
-    the image model is given besides masks. form: of the files.
+    inside: how often a pair is drawn until its lesion lies inside its own head, and in the anatomy that
+    the image model is given; 0: wherever it lies. within: positions in the head to draw from, where a
+    model is given any. guidance: of the image model by the mask, see `sampling.guided`; None: as its
+    recipe says. anatomy: images that the image model is given besides masks. form: of the files.
     """
 
     form = AS_MADE
@@ -99,8 +103,8 @@ class Generator:
         numbers = None
         if image and image.numbers and not isinstance(masks, JointMasks):
             numbers = restricted(image.numbers, "--image-model", within)
-        self._giver = Giver(numbers, anatomy, seed, self.grid.cell)
         self.inside = inside if image and masks else 0
+        self._giver = Giver(numbers, anatomy, seed, self.grid.cell, bool(self.inside))
 
     @property
     def makes_volumes(self) -> bool:
@@ -141,13 +145,31 @@ class Generator:
         """
         indices = range(number * self.batch_size, (number + 1) * self.batch_size)
         masks = self.masks.block(indices) if self.masks else None
-        given = [self._giver.drawn(index, masks, place) for place, index in enumerate(indices)]
+        given = []
+        for place, index in enumerate(indices):
+            one, masks = self._fitting(index, masks, place)
+            given.append(one)
         images = self._images(indices, masks, given)
         for place, index in enumerate(indices):
             faults = masks.faults[place] if masks else [""]
             channels = {} if faults[-1] else self._channels(images, masks, place)
             anatomy = self._giver.named(given[place])
             yield Pair(index, faults, channels, self._names(), given[place].known, anatomy)
+
+    def _fitting(self, index: int, masks: Masks | None, place: int) -> tuple[Given, Masks | None]:
+        """Draw what fits the mask of a pair, and the mask again while no anatomy holds its lesion: an
+        image takes longer to draw than a mask.
+        """
+        given = self._giver.drawn(index, masks, place)
+        while masks is not None and (masks.faults[place][-1] or not given.holds):
+            tried = len(masks.faults[place])
+            if self.masks is None or tried >= self.inside:
+                break
+            masks.faults[place][-1] = masks.faults[place][-1] or OUTSIDE_ANATOMY
+            masks = masks.put(place, self.masks.again(index, tried + 1))
+            anew = 1 + masks.faults[place].count(OUTSIDE_ANATOMY)
+            given = self._giver.drawn(index, masks, place, anew)
+        return given, masks
 
     def settled(self, pair: Pair) -> Pair:
         """The pair, drawn again on its own while its lesion lies outside its head; none without its
@@ -184,7 +206,11 @@ class Generator:
         pair = pair._replace(faults=[*pair.faults, *masks.faults[0]])
         if pair.faults[-1]:
             return pair
-        given = self._giver.drawn(pair.number, masks, 0, images)
+        anew = images + pair.faults.count(OUTSIDE_ANATOMY)
+        given = self._giver.drawn(pair.number, masks, 0, anew)
+        if not given.holds and len(pair.faults) < self.inside:
+            pair.faults[-1] = OUTSIDE_ANATOMY
+            return pair
         made = self._images([pair.number], masks, [given], images)
         return pair._replace(
             channels=self._channels(made, masks, 0),

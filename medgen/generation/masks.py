@@ -46,6 +46,14 @@ class Masks(NamedTuple):
         """Return the numbers of one mask."""
         return self.numbers[place] if self.numbers else {}
 
+    def put(self, place: int, again: Masks) -> Masks:
+        """Return them with one mask drawn again, whose faults follow those before."""
+        faults, numbers = list(self.faults), list(self.numbers)
+        faults[place] = [*faults[place], *again.faults[0]]
+        numbers[place : place + 1] = again.numbers
+        values = self.values.index_copy(0, torch.tensor([place]), again.values)
+        return self._replace(values=values, faults=faults, numbers=numbers)
+
 
 class MaskSource(Protocol):
     """A source of masks."""
@@ -81,13 +89,13 @@ class DrawnMasks(ABC):
         self.max_area, self.max_attempts = max_area, max_attempts
 
     def block(self, indices: Sequence[int]) -> Masks:
-        """Draw every index, then invalid ones again; each attempt computes the whole block."""
+        """Draw every index, then invalid ones again, those of an attempt together."""
         drawn = self._draw(indices, 1)
         for attempt in range(2, self.max_attempts + 1):
             invalid = [number for number, each in enumerate(drawn.faults) if each[-1]]
             if not invalid:
                 break
-            again = self._draw(indices, attempt, invalid)
+            again = self._draw([indices[number] for number in invalid], attempt)
             drawn.values[invalid] = again.values
             if drawn.images is not None and again.images is not None:
                 drawn.images[invalid] = again.images
@@ -109,12 +117,8 @@ class DrawnMasks(ABC):
         return {"max_area": self.max_area, "max_attempts": self.max_attempts}
 
     @abstractmethod
-    def _draw(
-        self, indices: Sequence[int], attempt: int, wanted: Sequence[int] | None = None
-    ) -> Masks:
-        """Draw masks on the grid of the images, with the fault of each. wanted: positions in the
-        block; None: all.
-        """
+    def _draw(self, indices: Sequence[int], attempt: int) -> Masks:
+        """Draw masks on the grid of the images, with the fault of each."""
 
     def _samples(self, indices: Sequence[int], attempt: int) -> Tensor:
         """Sample the model given no channels, each index from a stream of its own."""
@@ -174,12 +178,9 @@ class ModelMasks(DrawnMasks):
         """True if the model is given how large its lesions are."""
         return self.numbers is not None and "lesion_size" in self.model.parts.mode.scalars
 
-    def _draw(
-        self, indices: Sequence[int], attempt: int, wanted: Sequence[int] | None = None
-    ) -> Masks:
-        drawn = self._attempt(indices, attempt)
+    def _draw(self, indices: Sequence[int], attempt: int) -> Masks:
         values, faults = [], []
-        for each in drawn if wanted is None else drawn[list(wanted)]:
+        for each in self._attempt(indices, attempt):
             placed = place(each.numpy() > 0, self.model.grid.spacing, self.grid)
             values.append(torch.from_numpy(placed.masks).float() * 2 - 1)
             faults.append(["outside" if placed.outside else self.fault(values[-1])])
@@ -220,11 +221,8 @@ class JointMasks(DrawnMasks):
         self.names, self.grid = tuple(made[number] for number in self._own), model.grid
         self.numbers = None if known is None else restricted(known, "--image-model", within)
 
-    def _draw(
-        self, indices: Sequence[int], attempt: int, wanted: Sequence[int] | None = None
-    ) -> Masks:
+    def _draw(self, indices: Sequence[int], attempt: int) -> Masks:
         images = self._samples(indices, attempt)
-        images = images if wanted is None else images[list(wanted)]
         values = _cut(images[:, self._own])
         return Masks(values, [[self.fault(each)] for each in values], images=images)
 
