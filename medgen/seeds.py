@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
 
 import torch
+
+_GLOBALS = Lock()
 
 
 def derive(seed: int, purpose: str, *index: int) -> int:
@@ -23,6 +28,16 @@ def stream(
 def seed_globals(seed: int, purpose: str, *index: int) -> None:
     """Seed torch's global generators, for initial weights and dropout, which accept no generator."""
     torch.manual_seed(derive(seed, purpose, *index))
+
+
+@contextmanager
+def seeded(number: int) -> Iterator[None]:
+    """Seed torch's global generator for what is done within, and leave it as it was. Other threads
+    that do so wait.
+    """
+    with _GLOBALS, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(number)
+        yield
 
 
 def permutation(seed: int, epoch: int, size: int) -> torch.Tensor:

@@ -1,5 +1,7 @@
 """All randomness is a function of the position."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import torch
 
 from medgen import seeds
@@ -20,3 +22,15 @@ def test_an_epoch_visits_every_sample_once_and_epochs_differ():
     first, second = seeds.permutation(0, 0, 50), seeds.permutation(0, 1, 50)
     assert sorted(first.tolist()) == list(range(50))
     assert not torch.equal(first, second)
+
+
+def test_threads_that_seed_the_global_generator_do_not_meet():
+    def drawn(number: int) -> list[float]:
+        with seeds.seeded(number):
+            return torch.cat([torch.randn(1) for _ in range(500)]).tolist()
+
+    before = torch.random.get_rng_state()
+    alone = [drawn(number) for number in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(drawn, range(8))) == alone
+    assert torch.equal(torch.random.get_rng_state(), before)

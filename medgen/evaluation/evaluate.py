@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from medgen.evaluation.heads import heads_of
 from medgen.evaluation.pair_samples import read_pairs
 from medgen.evaluation.samples import Samples, read_real
 from medgen.evaluation.sources import Source
+from medgen.evaluation.threads import threads
 from medgen.evaluation.verdict import judge
 from medgen.run.assemble import default_device
 from medgen.run.versions import versions
@@ -84,20 +86,24 @@ def _as_much_head(real: Samples, made: Samples) -> Samples:
 
 
 def measure(comparison: Comparison, source: Source, asked: Asked) -> Card:
-    """Return the card, with a bar."""
-    figures, hashes = list[Figure](), dict[str, str]()
-    with console.progress("card", len(asked.features) + len(SECTIONS), unit="parts") as bar:
-        for name, settings in asked.features.items():
-            found, hashes[name] = fidelity.figures_of(
-                comparison,
-                name,
-                planes.extractor(settings, comparison.made.axes, default_device()),
-            )
-            figures += found
+    """Return the card, with a bar. Its parts are made at a time, each in a thread of torch."""
+    axes, found = comparison.made.axes, list[list[Figure]]()
+    hashes = dict[str, str]()
+
+    def on_features(name: str) -> list[Figure]:
+        extractor = planes.extractor(asked.features[name], axes, default_device())
+        figures, hashes[name] = fidelity.figures_of(comparison, name, extractor)
+        return figures
+
+    # the sections first, as one of them takes longest
+    parts = [partial(each, comparison) for each in SECTIONS.values()]
+    parts += [partial(on_features, name) for name in asked.features]
+    with console.progress("card", len(parts), unit="parts") as bar, threads() as work:
+        for part in work(lambda part: part(), parts):
+            found.append(part)
             bar.advance()
-        for section in SECTIONS.values():
-            figures += section(comparison)
-            bar.advance()
+    ordered = found[len(SECTIONS) :] + found[: len(SECTIONS)]
+    figures = [figure for part in ordered for figure in part]
     return Card(
         verdict=judge(figures, asked.features),
         figures=tuple(figures),
@@ -107,7 +113,7 @@ def measure(comparison: Comparison, source: Source, asked: Asked) -> Card:
             "heads": len({*comparison.folds[0].heads.persons, *comparison.real.persons}),
         },
         selection=_selection(comparison, source, asked),
-        extractors=hashes,
+        extractors={name: hashes[name] for name in asked.features},
         seed=asked.seed,
         draws=asked.draws,
         versions=versions(),

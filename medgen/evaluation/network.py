@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from medgen import seeds
+
 WIDTHS = (16, 32, 64, 96)
 """Channels of each halving."""
 GROUPS = 8
@@ -46,8 +48,7 @@ class Halvings(nn.Module):
 
 def made(channels: int, outputs: int, seed: int, device: torch.device) -> Halvings:
     """Return a new network; its weights depend on the seed alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeds.seeded(seed):
         return Halvings(channels, outputs).to(device)
 
 

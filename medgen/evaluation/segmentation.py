@@ -202,8 +202,8 @@ def _built(settings: SegmenterSettings, samples: Samples, seed: int) -> nn.Modul
     nothing had been.
     """
     axes = () if samples.axes == 2 else (samples.axes,)
-    with torch.random.fork_rng(devices=[]), building(f"segmenters ({type(settings).__name__})"):
-        seeds.seed_globals(seed, "segmenter weights")
+    number = seeds.derive(seed, "segmenter weights")
+    with seeds.seeded(number), building(f"segmenters ({type(settings).__name__})"):
         return settings.build(samples.images.shape[1], *axes)
 
 

@@ -35,4 +35,5 @@ def threads() -> Iterator[Work]:
         try:
             yield work
         finally:
+            pool.shutdown(wait=True, cancel_futures=True)  # after an error nothing else is begun
             torch.set_num_threads(before)

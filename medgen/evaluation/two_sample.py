@@ -12,6 +12,7 @@ from medgen.evaluation.bootstrap import intervals
 from medgen.evaluation.comparison import Comparison
 from medgen.evaluation.figures import Figure
 from medgen.evaluation.samples import Samples
+from medgen.evaluation.threads import threads
 
 STEPS, BATCH, RATE = 200, 32, 2e-3
 FOLDS = 2
@@ -57,15 +58,19 @@ def cross_fit(
     rng = np.random.default_rng(seed)
     folds = [_deal(each, rng) for each in (first, second)]
     scores = [np.zeros(len(first)), np.zeros(len(second))]
-    for number in range(FOLDS):
+
+    def fold_of(number: int) -> list[np.ndarray]:
         sides = [
             (each.images, fold == number) for each, fold in zip((first, second), folds, strict=True)
         ]
         taught = _teach([images[~held] for images, held in sides], steps, seed + number, device)
-        found = [_scores(taught, images[held], device) for images, held in sides]
-        together = np.concatenate(found)
-        for score, fold, mine in zip(scores, folds, found, strict=True):
-            score[fold == number] = (mine - together.mean()) / (together.std() + 1e-12)
+        return [_scores(taught, images[held], device) for images, held in sides]
+
+    with threads() as work:
+        for number, found in enumerate(work(fold_of, range(FOLDS))):
+            together = np.concatenate(found)
+            for score, fold, mine in zip(scores, folds, found, strict=True):
+                score[fold == number] = (mine - together.mean()) / (together.std() + 1e-12)
     return scores[0], scores[1]
 
 

@@ -1,8 +1,7 @@
 """Copies of training slices are found whatever was done to them, and new persons are not called copies.
 
 Covers: medgen.evaluation.copy_limit, medgen.evaluation.lesion_outside_head, medgen.evaluation.head_views,
-medgen.evaluation.lesion_patches, medgen.evaluation.nearest, medgen.evaluation.registration,
-medgen.evaluation.threads.
+medgen.evaluation.lesion_patches, medgen.evaluation.nearest, medgen.evaluation.registration.
 """
 
 from __future__ import annotations
