@@ -17,13 +17,12 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,demo]'
 	touch $(READY)
 
+# Made-up patients know their tissue; `medgen data tissue` estimates that of scans.
 # DEMO_OPTIONS: of its trainings, such as training.precision=fp32
 demo: $(READY)
 	rm -rf $(DEMO)
-	$(BIN)/medgen data demo $(DEMO)/scans --patients 30
-	$(BIN)/medgen data tissue $(DEMO)/scans $(DEMO)/data
-	$(BIN)/medgen data demo $(DEMO)/heads --patients 12 --seed 1
-	$(BIN)/medgen data tissue $(DEMO)/heads $(DEMO)/anatomy
+	$(BIN)/medgen data demo $(DEMO)/data --patients 30 --tissue
+	$(BIN)/medgen data demo $(DEMO)/anatomy --patients 12 --seed 1 --tissue
 	$(MAKE) --no-print-directory --jobs 2 demo-images demo-masks demo-inserted
 	$(BIN)/medgen generate --seg-model $(DEMO)/seg/latest.pt --image-model $(DEMO)/bravo/latest.pt \
 		--anatomy $(DEMO)/anatomy --num-images 64 --devices 2 --output-dir $(DEMO)/pairs
@@ -44,15 +43,13 @@ demo-masks demo-lesions: $(READY)
 		> $(DEMO)/$(RUN).txt 2>&1 || { cat $(DEMO)/$(RUN).txt; exit 1; }
 
 demo-inserted: demo-lesions
-	$(BIN)/medgen insert --hosts $(DEMO)/data --image-model $(DEMO)/insert --num-images 12 --output-dir $(DEMO)/inserted
+	$(BIN)/medgen insert --hosts $(DEMO)/data --image-model $(DEMO)/insert --num-images 8 --output-dir $(DEMO)/inserted
 
 # the same with volumes
 demo-3d: $(READY)
 	rm -rf $(DEMO_3D)
-	$(BIN)/medgen data demo $(DEMO_3D)/scans --patients 100
-	$(BIN)/medgen data tissue $(DEMO_3D)/scans $(DEMO_3D)/data
-	$(BIN)/medgen data demo $(DEMO_3D)/heads --patients 12 --seed 1
-	$(BIN)/medgen data tissue $(DEMO_3D)/heads $(DEMO_3D)/anatomy
+	$(BIN)/medgen data demo $(DEMO_3D)/data --patients 100 --tissue
+	$(BIN)/medgen data demo $(DEMO_3D)/anatomy --patients 12 --seed 1 --tissue
 	$(MAKE) --no-print-directory --jobs 2 demo-images demo-masks demo-inserted DEMO=$(DEMO_3D) VOLUMES=_3d
 	$(BIN)/medgen generate --seg-model $(DEMO_3D)/seg/latest.pt --image-model $(DEMO_3D)/bravo/latest.pt \
 		--anatomy $(DEMO_3D)/anatomy --num-images 12 --devices 2 --output-dir $(DEMO_3D)/pairs

@@ -155,7 +155,7 @@ def test_every_line_has_the_numbers_and_the_image_that_of_its_mask(trained, made
 def test_a_folder_says_how_masks_of_a_given_size_were_cut(trained, made):
     """So that a folder from before they were is not gone on with."""
     header = json.loads((made / "manifest.jsonl").read_text().splitlines()[0])
-    assert header["mask_cut"] == "lesion_size, above -0.7"
+    assert header["mask_cut"] == "lesion_size, above -0.7, blur 1.0"
 
 
 def test_the_image_is_what_the_model_makes_of_the_numbers_in_its_line(trained):

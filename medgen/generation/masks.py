@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from scipy.ndimage import uniform_filter
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from medgen import seeds
@@ -27,6 +27,8 @@ from medgen.generation.numbers import EVERYWHERE, Range, Row, Table, restricted
 
 FAINT = -0.7
 """What a model of masks gives for a point that may be of a lesion, at least; background is -1."""
+BLUR = 1.0
+"""Standard deviation, points, of the Gaussian that weighs the surroundings of a point."""
 
 
 class Masks(NamedTuple):
@@ -170,7 +172,7 @@ class ModelMasks(DrawnMasks):
 
     def identity(self) -> Mapping[str, Any]:
         """Return a hash of the model's weights, how its masks are cut, and the limits."""
-        cut = {"mask_cut": f"lesion_size, above {FAINT}"} if self._sized else {}
+        cut = {"mask_cut": f"lesion_size, above {FAINT}, blur {BLUR}"} if self._sized else {}
         return {"seg_model": self.model.digest, **cut, **super().identity()}
 
     @property
@@ -231,11 +233,12 @@ def surest(drawn: Tensor, count: int) -> Tensor:
     """Set the `count` points of what a model of masks gives, `[mask, *space]` in [-1, 1], that are
     marked most clearly to +1, the others to -1.
 
-    A model of few steps draws small lesions too faintly to be above 0, and large ones too wide. The
-    neighbours of a point count as much as the point itself, so that outlines are smooth.
+    A model of few steps draws small lesions too faintly to be above 0, and large ones too wide. A
+    point is as clear as its surroundings are on the whole, so that outlines are smooth.
     """
     values = drawn.double().numpy()
-    clear = values + [uniform_filter(each, 3, mode="nearest") for each in values]
+    around = np.stack([gaussian_filter(each, BLUR, mode="nearest") for each in values])
+    clear = np.where(values > FAINT, around, -np.inf)
     chosen = np.zeros(clear.size, bool)
     chosen[np.argsort(-clear, axis=None, kind="stable")[:count]] = True
     marked = chosen.reshape(clear.shape) & (values > FAINT)
