@@ -8,7 +8,7 @@ DEMO_3D ?= demo_3d
 VOLUMES :=
 READY := $(VENV)/.ready
 
-.PHONY: setup demo demo-images demo-masks demo-lesions demo-inserted demo-3d test test-all lint bench bench-gpu clean
+.PHONY: setup demo demo-card demo-images demo-masks demo-lesions demo-inserted demo-3d test test-all lint bench bench-gpu clean
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
@@ -23,10 +23,14 @@ demo: $(READY)
 	rm -rf $(DEMO)
 	$(BIN)/medgen data demo $(DEMO)/data --patients 30 --tissue
 	$(BIN)/medgen data demo $(DEMO)/anatomy --patients 12 --seed 1 --tissue
-	$(MAKE) --no-print-directory --jobs 2 demo-images demo-masks demo-inserted
+	$(MAKE) --no-print-directory --jobs 2 demo-images demo-lesions demo-masks demo-inserted
 	$(BIN)/medgen generate --seg-model $(DEMO)/seg/latest.pt --image-model $(DEMO)/bravo/latest.pt \
 		--anatomy $(DEMO)/anatomy --num-images 64 --devices 2 --output-dir $(DEMO)/pairs
 	$(BIN)/medgen show $(DEMO)/bravo $(DEMO)/pairs $(DEMO)/inserted --output $(DEMO)/demo.png
+
+# what the demo's pairs are worth
+demo-card: $(READY)
+	test -d $(DEMO)/pairs || $(MAKE) demo
 	$(BIN)/medgen evaluate $(DEMO)/bravo $(DEMO)/pairs --anatomy $(DEMO)/anatomy --control 32 --html $(DEMO)/card.html
 
 # Two trainings at a time, each with half of the cores: one with all of them is hardly faster.

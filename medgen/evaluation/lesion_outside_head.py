@@ -52,6 +52,16 @@ def outside(images: Array, mask: Array) -> float:
     return float(np.count_nonzero(beyond(images, mask)) / area) if area else 0.0
 
 
+def worst_outside(images: Array, mask: Array) -> float:
+    """Return the largest share of any one lesion of a mask, a connected part, that lies outside the
+    head; 0 without a lesion. A speck in the air is hardly any of the whole mask.
+    """
+    lesions, count = ndimage.label(mask, np.ones((3,) * mask.ndim))
+    if not count:
+        return 0.0
+    return float(np.max(ndimage.mean(beyond(images, mask), lesions, range(1, count + 1))))
+
+
 def beyond(images: Array, mask: Array) -> Array:
     """Return the pixels of a lesion, bool `[*space]`, outside of the head; all without a head.
 

@@ -19,7 +19,7 @@ from medgen.data.scans import layouts
 from medgen.data.store import slice_numbers
 from medgen.data.store.store import open_store
 from medgen.errors import DataError, Problem
-from medgen.evaluation.lesion_outside_head import OUTSIDE, outside
+from medgen.evaluation.lesion_outside_head import OUTSIDE, worst_outside
 from medgen.generation.model import Model
 from medgen.generation.numbers import Row
 from medgen.system import console
@@ -75,7 +75,7 @@ class Anatomy:
         """Return the first row that a lesion lies in, or else that which it lies in most."""
         beyond: list[float] = []
         for row in rows:
-            beyond.append(outside(self.store.read(np.array([row]), self.names)[0], lesion))
+            beyond.append(worst_outside(self.store.read(np.array([row]), self.names)[0], lesion))
             if beyond[-1] <= OUTSIDE:
                 return row, True
         return rows[int(np.argmin(beyond))], False

@@ -15,7 +15,7 @@ from torch import Tensor
 from medgen import seeds
 from medgen.data.store.nifti_writer import as_written
 from medgen.errors import Problem, RecipeError
-from medgen.evaluation.lesion_outside_head import OUTSIDE, outside
+from medgen.evaluation.lesion_outside_head import OUTSIDE, worst_outside
 from medgen.generation.anatomy import Anatomy
 from medgen.generation.combination import (
     require_anatomy,
@@ -186,14 +186,14 @@ class Generator:
         return pair
 
     def outside(self, channels: Mapping[str, Array]) -> float:
-        """Share of a pair's lesion that lies outside its head, by the image as it is written: a pair
-        at the limit would otherwise be drawn again though its file is fine.
+        """Return the largest share of any lesion of a pair that lies outside its head, by the image as it
+        is written: a pair at the limit would otherwise be drawn again though its file is fine.
         """
         given = self._names()
         images = np.stack(
             [as_written(values) for name, values in channels.items() if name not in given]
         )
-        return outside(
+        return worst_outside(
             images, np.any([channels[name] > 0 for name in given if name in channels], axis=0)
         )
 

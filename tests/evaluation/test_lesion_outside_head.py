@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from medgen.evaluation.lesion_outside_head import OUTSIDE, beyond, outside
+from medgen.evaluation.lesion_outside_head import OUTSIDE, beyond, outside, worst_outside
 
 SIDE = 96
 PLACES = range(0, 8, 2)
@@ -78,6 +78,15 @@ def test_of_two_lesions_one_outside_counts_with_its_area():
     painted, two = slice_with(8, 8, 5)
     image = np.where(ndimage.binary_dilation(two, iterations=2), painted, image)
     assert outside(image, one | two) == pytest.approx(two.sum() / (one | two).sum())
+
+
+def test_a_speck_beyond_the_rim_is_the_worst_of_the_lesions_however_small():
+    image, one = slice_with(20, -20, 2)
+    two = np.zeros_like(one)
+    two[2, 2] = True
+    assert outside(image, one | two) <= OUTSIDE
+    assert worst_outside(image, one | two) == 1
+    assert worst_outside(image, one) == worst_outside(image, np.zeros_like(one)) == 0
 
 
 def test_a_lesion_in_a_ventricle_or_in_a_hole_that_it_makes_itself_is_inside():
