@@ -171,7 +171,9 @@ def test_no_image_is_drawn_for_a_mask_that_no_anatomy_holds(runs, model, people,
         assert (pair.channels["seg"] > 0).tolist() == middle.tolist()
         assert not pair.drawn_again
     assert images == [3]
+    assert make.identity()["anatomy_tries"] == 16
     free = pair_writer.Generator(model, masks, 0, 2, 3, inside=0, anatomy=make.anatomy)
+    assert "anatomy_tries" not in free.identity()
     assert [pair.faults for pair in free.block(0)] == [[""]] * 3
 
 

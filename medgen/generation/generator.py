@@ -16,7 +16,7 @@ from medgen import seeds
 from medgen.data.store.nifti_writer import as_written
 from medgen.errors import Problem, RecipeError
 from medgen.evaluation.lesion_outside_head import OUTSIDE, worst_outside
-from medgen.generation.anatomy import Anatomy
+from medgen.generation.anatomy import TRIES, Anatomy
 from medgen.generation.combination import (
     require_anatomy,
     require_image_model,
@@ -123,6 +123,7 @@ class Generator:
             **({} if self.within == EVERYWHERE else {"position": list(self.within)}),
             **({} if self.guidance is None else {"guidance": self.guidance}),
             **({} if self.anatomy is None else self.anatomy.identity()),
+            **({"anatomy_tries": TRIES} if self.anatomy and self.inside else {}),
             **self.form.identity(),
         }
 
