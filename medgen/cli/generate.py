@@ -64,7 +64,8 @@ from medgen.cli.options import FOLDER
     type=click.Choice(["head", "off"]),
     default="head",
     show_default=True,
-    help="Draw a pair again whose lesion lies outside its head by more than 2 % of its area; slices only.",
+    help="Draw a pair again of which a lesion lies outside its head, or outside the anatomy that it is"
+    " given, by more than 2 % of its area.",
 )
 @click.option(
     "--position",

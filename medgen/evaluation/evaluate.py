@@ -86,24 +86,8 @@ def _as_much_head(real: Samples, made: Samples) -> Samples:
 
 
 def measure(comparison: Comparison, source: Source, asked: Asked) -> Card:
-    """Return the card, with a bar. Its parts are made at a time, each in a thread of torch."""
-    axes, found = comparison.made.axes, list[list[Figure]]()
-    hashes = dict[str, str]()
-
-    def on_features(name: str) -> list[Figure]:
-        extractor = planes.extractor(asked.features[name], axes, default_device())
-        figures, hashes[name] = fidelity.figures_of(comparison, name, extractor)
-        return figures
-
-    # the sections first, as one of them takes longest
-    parts = [partial(each, comparison) for each in SECTIONS.values()]
-    parts += [partial(on_features, name) for name in asked.features]
-    with console.progress("card", len(parts), unit="parts") as bar, threads() as work:
-        for part in work(lambda part: part(), parts):
-            found.append(part)
-            bar.advance()
-    ordered = found[len(SECTIONS) :] + found[: len(SECTIONS)]
-    figures = [figure for part in ordered for figure in part]
+    """Return the card, and show a bar."""
+    figures, hashes = _figures(comparison, asked)
     return Card(
         verdict=judge(figures, asked.features),
         figures=tuple(figures),
@@ -113,11 +97,36 @@ def measure(comparison: Comparison, source: Source, asked: Asked) -> Card:
             "heads": len({*comparison.folds[0].heads.persons, *comparison.real.persons}),
         },
         selection=_selection(comparison, source, asked),
-        extractors={name: hashes[name] for name in asked.features},
+        extractors=hashes,
         seed=asked.seed,
         draws=asked.draws,
         versions=versions(),
     )
+
+
+def _figures(comparison: Comparison, asked: Asked) -> tuple[list[Figure], dict[str, str]]:
+    """Return the figures, those on features first, and the hash of each extractor. Make several parts
+    at a time, each in one thread of torch.
+    """
+
+    def on_features(name: str) -> tuple[list[Figure], str]:
+        extractor = planes.extractor(asked.features[name], comparison.made.axes, default_device())
+        return fidelity.figures_of(comparison, name, extractor)
+
+    def of_section(name: str) -> tuple[list[Figure], str]:
+        return SECTIONS[name](comparison), ""
+
+    # sections begin first, as one of them takes longest
+    parts = [partial(of_section, name) for name in SECTIONS]
+    parts += [partial(on_features, name) for name in asked.features]
+    made = list[tuple[list[Figure], str]]()
+    with console.progress("card", len(parts), unit="parts") as bar, threads() as work:
+        for part in work(lambda part: part(), parts):
+            made.append(part)
+            bar.advance()
+    sections, features = made[: len(SECTIONS)], made[len(SECTIONS) :]
+    hashes = {name: digest for name, (_, digest) in zip(asked.features, features, strict=True)}
+    return [figure for found, _ in features + sections for figure in found], hashes
 
 
 def _whole_heads(data: DataSettings) -> DataSettings:

@@ -166,8 +166,7 @@ class Generator:
             tried = len(masks.faults[place])
             if self.masks is None or tried >= self.inside:
                 break
-            masks.faults[place][-1] = masks.faults[place][-1] or OUTSIDE_ANATOMY
-            masks = masks.put(place, self.masks.again(index, tried + 1))
+            masks = masks.put(place, OUTSIDE_ANATOMY, self.masks.again(index, tried + 1))
             anew = 1 + masks.faults[place].count(OUTSIDE_ANATOMY)
             given = self._giver.drawn(index, masks, place, anew)
         return given, masks

@@ -48,13 +48,16 @@ class Masks(NamedTuple):
         """Return the numbers of one mask."""
         return self.numbers[place] if self.numbers else {}
 
-    def put(self, place: int, again: Masks) -> Masks:
-        """Return them with one mask drawn again, whose faults follow those before."""
-        faults, numbers = list(self.faults), list(self.numbers)
-        faults[place] = [*faults[place], *again.faults[0]]
+    def put(self, place: int, fault: str, again: Masks) -> Masks:
+        """Return them with one mask drawn again. fault: of the one before, unless it has another."""
+        where, faults, numbers = torch.tensor([place]), list(self.faults), list(self.numbers)
+        *before, last = faults[place]
+        faults[place] = [*before, last or fault, *again.faults[0]]
         numbers[place : place + 1] = again.numbers
-        values = self.values.index_copy(0, torch.tensor([place]), again.values)
-        return self._replace(values=values, faults=faults, numbers=numbers)
+        images = self.images
+        if images is not None and again.images is not None:
+            images = images.index_copy(0, where, again.images)
+        return Masks(self.values.index_copy(0, where, again.values), faults, numbers, images)
 
 
 class MaskSource(Protocol):

@@ -258,7 +258,7 @@ def _kid(
     people = [_people(asked.units, group) for group in groups]
     shared = {each.person for each in real["hosts"]} & {each.person for each in real["donors"]}
     found = [_between_halves(sets[1], people[1])] if shared else []
-    for number in (2, 0)[len(found) :]:
+    for number in (0,) if shared else (2, 0):
         kernels = Kernels.of(sets[1], sets[number], people[1], people[number])
 
         def kid(one: Array, two: Array, kernels: Kernels = kernels) -> float:
