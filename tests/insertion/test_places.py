@@ -32,7 +32,7 @@ from medgen.generation.insertion.inserter import (
 )
 from medgen.generation.insertion.lesions import crosses
 from medgen.generation.insertion.paste import MARGIN, Paste
-from medgen.generation.insertion.places import Found, Ground
+from medgen.generation.insertion.places import DEEPER, SPREAD, Found, Ground
 
 
 @pytest.fixture(scope="module")
@@ -311,6 +311,36 @@ def test_the_lesion_is_taken_whose_place_is_better_than_its_others(
     assert isinstance(found, Chosen)
     assert (found.unlike, found.usual) == (0.5, 1.0)
     assert found.placed.patch is tried[1]
+
+
+@pytest.mark.parametrize("depth", [2.0, 9.0, 20.0])
+def test_a_lesion_lies_as_deep_as_its_own_if_it_can(
+    donors: Path, tmp_path: Path, depth: float
+) -> None:
+    """Of the places around its own more are deeper than shallower; all are taken where none is as deep."""
+    make = inserter(donors, write_heads(tmp_path, range(10, 11), masked=False))
+    ground = Ground(cases.read(make.hosts[0], make.data), make.library.unlikely, 2.0)
+    mask = np.zeros((7, 7, 7), bool)
+    mask[2:5, 2:5, 2:5] = True
+    middle = np.array(ground.depth.shape) // 2
+    centre = middle.copy()
+    row = ground.depth[: centre[0], centre[1], centre[2]]
+    centre[0] = np.abs(row - depth).argmin() + 1
+    own = ground.frame.place(centre[None])[0]
+    lesion = attrs.evolve(make.library.lesions[0], where=own, depth=depth, crosses=True)
+
+    def depths(lesion: lesions.Lesion) -> np.ndarray:
+        found = ground.free(lesion, mask, False, np.random.default_rng(0), SPREAD)
+        return ground._depth(found, np.argwhere(mask) - 3)
+
+    assert len(found := depths(lesion)) > 10
+    assert found.min() >= 0.8 * depth
+    assert found.max() <= max(depth / 0.8, depth + DEEPER)
+    elsewhere = depths(
+        attrs.evolve(lesion, where=ground.frame.place(middle[None])[0])
+    )  # all deeper than its own
+    assert len(elsewhere) > 10
+    assert elsewhere.min() > depth + DEEPER
 
 
 def test_a_lesion_is_warped_by_the_cubic_spline_of_its_control_points():

@@ -24,7 +24,11 @@ SPREAD = 0.05
 to the top.
 """
 SHALLOWER = 0.8
-"""Share of its own depth below the head's surface to which a lesion may rise."""
+"""Share of its own depth below the head's surface to which a lesion may rise, and from which it may
+sink to its own: most places in a head are deeper than lesions are.
+"""
+DEEPER = 2.0
+"""mm that it may always sink."""
 SMOOTH = 0.8
 """mm of the blur before tissue is compared, so that noise is not."""
 RING_SAMPLE, MASK_SAMPLE = 800, 400
@@ -76,8 +80,8 @@ class Ground:
     def free(
         self, lesion: Lesion, mask: Array, mirrored: bool, rng: np.random.Generator, spread: float
     ) -> Array:
-        """Draw places around a lesion's own, or its mirror image's, and keep those where it fits:
-        int64 `[place, 3]`.
+        """Draw places around a lesion's own, or its mirror image's, and keep those where it fits, as
+        deep as its own if there are such: int64 `[place, 3]`.
 
         mask: bool, the lesion on the host's grid, its centre in the middle. spread: deviation of
         the places, in the head's own units.
@@ -86,10 +90,13 @@ class Ground:
         centres = self.frame.voxels(own + spread * rng.standard_normal((CANDIDATES, 3)))
         centres = np.unique(centres, axis=0)
         offsets = _offsets(mask)
-        fits = self._free(centres, _some(offsets, MASK_SAMPLE), SHALLOWER * lesion.depth)
-        fits[fits] = self._free(centres[fits], offsets, SHALLOWER * lesion.depth)
+        least = max(SHALLOWER * lesion.depth, 1e-3)
+        centres = centres[self._depth(centres, _some(offsets, MASK_SAMPLE)) >= least]
+        depth = self._depth(centres, offsets)
+        fits = depth >= least
         fits[fits] = self._beside_the_midline(centres[fits], offsets) | lesion.crosses
-        return np.asarray(centres[fits])
+        alike = fits & (depth <= max(lesion.depth / SHALLOWER, lesion.depth + DEEPER))
+        return np.asarray(centres[alike if alike.any() else fits])
 
     def best(self, centres: Array, patch: Patch) -> Found:
         """Return the place that is most like the lesion's own."""
@@ -98,15 +105,18 @@ class Ground:
         usual = max(float(unlike.mean()), 1e-9)  # a divisor
         return Found(centres[best], float(unlike[best]), usual)
 
-    def _free(self, centres: Array, offsets: Array, depth: float) -> Array:
-        """Return whether a lesion lies in the head, deep enough and apart from others, `[place]`."""
+    def _depth(self, centres: Array, offsets: Array) -> Array:
+        """Return mm of a lesion's shallowest voxel below the head's surface, `[place]`; below 0
+        where it does not fit into the volume or comes near another.
+        """
         shape = np.array(self.depth.shape)
         inside = ((centres + offsets.min(0) >= 0) & (centres + offsets.max(0) < shape)).all(1)
         weights = np.array([shape[1] * shape[2], shape[2], 1])
         flat, starts, steps = self.depth.ravel(), centres[inside] @ weights, offsets @ weights
         least = [flat[one[:, None] + steps].min(1) for one in _chunks(starts, len(steps))]
-        inside[inside] = np.concatenate([*least, np.zeros(0)]) >= max(depth, 1e-3)
-        return np.asarray(inside)
+        depth = np.full(len(centres), -1.0)
+        depth[inside] = np.concatenate([*least, np.zeros(0)])
+        return depth
 
     def _beside_the_midline(self, centres: Array, offsets: Array) -> Array:
         """Return whether a lesion lies on one side, `[place]`."""
