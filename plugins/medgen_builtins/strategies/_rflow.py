@@ -14,7 +14,7 @@ from medgen_builtins.strategies import _preconditioning, _samplers, _schedules
 from medgen_builtins.strategies._diffusion import Diffusion
 
 SAMPLERS = {"euler": _samplers.euler, "heun": _samplers.heun}
-"""By the names that the setting `sampler` knows."""
+"""By the names that the setting `sampler` knows, beside dpm_solver."""
 OF_X0 = ("x0", "residual")
 """Predictions that are read as x0, from which the velocity follows."""
 
@@ -82,14 +82,20 @@ class RflowStrategy(Diffusion):
 
     def sample(self, predict: Predict, noise: Tensor, steps: int, draw: DrawNoise) -> Tensor:
         """Turn noise into x0 in `steps` steps; adds further noise with `churn` alone."""
-        stir = _samplers.churn(draw, self.churn, steps) if self.churn else _samplers.still
-        return SAMPLERS[self.sampler](predict, noise, self.times(steps), stir)
+        churn = _samplers.Churn.spread(self.churn, steps, draw)
+        if self.sampler == "dpm_solver":
+            return _samplers.dpm_solver(predict, noise, self.times(steps), self.level, churn)
+        return SAMPLERS[self.sampler](predict, noise, self.times(steps), churn)
 
     def times(self, steps: int) -> list[float]:
         """Return the sampler's times, from 1000 to 0."""
         ratios = _schedules.balanced_ratios(steps)
         times: list[float] = (TIME_SCALE / (1 + 1 / ratios)).flip(0).tolist()
         return times
+
+    def level(self, t: float) -> tuple[float, float]:
+        """Return alpha and sigma at t in 0..1000."""
+        return 1 - t / TIME_SCALE, t / TIME_SCALE
 
     def _moments(self, given: Tensor | None) -> _preconditioning.Moments:
         return self.space.moments if given is None else self.space.moments_given(given)

@@ -10,59 +10,66 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from medgen import TIME_SCALE
 from medgen.api.values import DrawNoise, Predict
 
 Level = Callable[[float], tuple[float, float]]
-Stir = Callable[[Tensor, float], tuple[Tensor, float]]
-"""Given xt and t: the same with more noise, and its time."""
 CHURNED = (0.02 * TIME_SCALE, 0.9 * TIME_SCALE)
 """Between these times noise is added: above there is little else, below nothing would remove it."""
 MOST = math.sqrt(2) - 1
 """Largest share of the noise that is added at a step: as much as there is, in variance."""
 
 
-def still(x: Tensor, t: float) -> tuple[Tensor, float]:
-    """Add no noise."""
-    return x, t
+class Churn(NamedTuple):
+    """Noise that is added in sampling and removed again (Karras et al. 2022, Algorithm 2)."""
 
+    share: float
+    """Of sigma, that is t / (1 - t), added at each step between the times `CHURNED`."""
+    draw: DrawNoise
 
-def churn(draw: DrawNoise, amount: float, steps: int) -> Stir:
-    """Raise sigma, that is t / (1 - t), by a share of it (Karras et al. 2022, Algorithm 2, lines 4 to 6).
+    @classmethod
+    def spread(cls, amount: float, steps: int, draw: DrawNoise) -> Churn:
+        """Spread the sum of the shares, S_churn there, over the steps, so that it means the same for any number."""
+        return cls(min(amount / steps, MOST), draw)
 
-    amount: S_churn there, the sum of the shares over all steps, so that it means the same for any number.
-    """
-    share = min(amount / steps, MOST)
+    def at(self, t: float) -> float:
+        """Return the share of sigma to add at t."""
+        return self.share if CHURNED[0] < t < CHURNED[1] else 0.0
 
-    def stir(x: Tensor, t: float) -> tuple[Tensor, float]:
-        if not CHURNED[0] < t < CHURNED[1]:
+    def stir(self, x: Tensor, t: float) -> tuple[Tensor, float]:
+        """Return xt with more noise, and its time (lines 5 and 6 there)."""
+        if (share := self.at(t)) == 0:
             return x, t
         sigma = t / (TIME_SCALE - t)
         raised = (1 + share) * sigma
-        x = x * (1 + sigma) + math.sqrt(raised**2 - sigma**2) * draw()
+        x = x * (1 + sigma) + math.sqrt(raised**2 - sigma**2) * self.draw()
         return x / (1 + raised), TIME_SCALE * raised / (1 + raised)
 
-    return stir
+
+STILL = Churn(0.0, lambda: torch.zeros(()))
+"""No noise added."""
 
 
-def euler(predict: Predict, x: Tensor, times: Sequence[float], stir: Stir = still) -> Tensor:
+def euler(predict: Predict, x: Tensor, times: Sequence[float], churn: Churn = STILL) -> Tensor:
     """Solve dx/dt = (xt - x0)/t by Euler (Liu et al. 2023, eq. 1). One evaluation per step."""
     for begin, s in pairwise(times):
-        x, t = stir(x, begin)
+        x, t = churn.stir(x, begin)
         x = x + (s - t) * (x - predict(x, t).x0) / t
     return x
 
 
-def heun(predict: Predict, x: Tensor, times: Sequence[float], stir: Stir = still) -> Tensor:
+def heun(predict: Predict, x: Tensor, times: Sequence[float], churn: Churn = STILL) -> Tensor:
     """Solve the same equation by Heun's method (Karras et al. 2022, Algorithm 1).
 
     Two evaluations per step, but one for the last, as the slope at 0 cannot be read from x0.
     """
     for begin, s in pairwise(times):
-        x, t = stir(x, begin)
+        x, t = churn.stir(x, begin)
         slope = (x - predict(x, t).x0) / t
         if s > 0:
             trial = x + (s - t) * slope
@@ -81,19 +88,29 @@ def ddim(predict: Predict, x: Tensor, times: Sequence[float], level: Level) -> T
     return x
 
 
-def dpm_solver(predict: Predict, x: Tensor, times: Sequence[float], level: Level) -> Tensor:
+def dpm_solver(
+    predict: Predict,
+    x: Tensor,
+    times: Sequence[float],
+    level: Level,
+    churn: Churn = STILL,
+) -> Tensor:
     """Sample by DPM-Solver++(2M) (Lu et al. 2022b, Algorithm 2). One evaluation per step.
 
-    The step to 0 is infinite in the log-SNR and lands on x0, the first-order step's limit.
+    The step to 0 is infinite in the log-SNR and lands on x0, the first-order step's limit. So is the step
+    from pure noise. With churn, a step goes past its end, as far as the noise added there brings it back:
+    SDE-DPM-Solver++(2M) there, for a share of exp(h) - 1.
     """
     x0_before, h_before = None, math.inf
     for t, s in pairwise(times):
         (alpha_t, sigma_t), (alpha_s, sigma_s) = level(t), level(s)
         h = _half_log_snr(alpha_s, sigma_s) - _half_log_snr(alpha_t, sigma_t)
-        x0 = predict(x, t).x0
+        x0, kept = predict(x, t).x0, 1 / (1 + churn.at(s))
         # h/(2 h_before) is the paper's 1/(2r)
         d = x0 if x0_before is None or h == math.inf else x0 + h / (2 * h_before) * (x0 - x0_before)
-        x = sigma_s / sigma_t * x - alpha_s * math.expm1(-h) * d
+        x = sigma_s / sigma_t * kept * x + alpha_s * (1 - kept * math.exp(-h)) * d
+        if kept < 1:
+            x = x + sigma_s * math.sqrt(1 - kept**2) * churn.draw()
         x0_before, h_before = x0, h
     return x
 
@@ -116,4 +133,6 @@ def ancestral(
 
 
 def _half_log_snr(alpha: float, sigma: float) -> float:
+    if alpha == 0:
+        return -math.inf
     return math.log(alpha / sigma) if sigma else math.inf

@@ -14,6 +14,7 @@ import pytest
 import torch
 from medgen_builtins.spaces.space_to_depth import SpaceToDepth
 from medgen_builtins.strategies import _samplers, _schedules
+from medgen_builtins.strategies._rflow import RflowStrategy
 from medgen_builtins.strategies.ddpm import Ddpm
 from medgen_builtins.strategies.rflow import Rflow
 from torch import Tensor
@@ -30,7 +31,8 @@ ANCESTRAL = {10: 0.039, 25: 0.018, 50: 0.0105}
 
 
 def levels(strategy: Any, t: float) -> tuple[float, float]:
-    return strategy.level(t) if hasattr(strategy, "level") else (1 - t / 1000, t / 1000)
+    level: tuple[float, float] = strategy.level(t)
+    return level
 
 
 def exact(strategy: Any, sd: float = SD, mean: Tensor | float = 0.0) -> Predict:
@@ -40,7 +42,7 @@ def exact(strategy: Any, sd: float = SD, mean: Tensor | float = 0.0) -> Predict:
         alpha, sigma = levels(strategy, t)
         x0 = mean + alpha * sd**2 / (alpha**2 * sd**2 + sigma**2) * (xt - alpha * mean)
         noise = (xt - alpha * x0) / sigma
-        velocity = alpha * noise - sigma * x0 if hasattr(strategy, "level") else x0 - noise
+        velocity = x0 - noise if isinstance(strategy, RflowStrategy) else alpha * noise - sigma * x0
         output = {"epsilon": noise, "x0": x0, "velocity": velocity}[strategy.prediction]
         return strategy.read(output, xt, torch.full((len(xt),), t))
 
@@ -93,9 +95,9 @@ def test_ancestral_samples_a_gaussian_for_each_target(prediction: Any) -> None:
 
 @pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("prediction", ["x0", "velocity"])
-@pytest.mark.parametrize("sampler", ["euler", "heun"])
+@pytest.mark.parametrize("sampler", ["dpm_solver", "euler", "heun"])
 def test_rflow_samples_a_gaussian(sampler: Any, prediction: Any, steps: int) -> None:
-    """Euler and Heun keep the standard deviation at any number of steps, whatever the network predicts."""
+    """All keep the standard deviation at any number of steps, whatever the network predicts."""
     strategy = Rflow(sampler=sampler, prediction=prediction).build()
     bounds = FIRST_ORDER if sampler == "euler" else {}
     assert sampled_sd(strategy, steps) == pytest.approx(SD, abs=bounds.get(steps, WITHIN))
@@ -107,10 +109,11 @@ def test_rflow_samples_a_gaussian(sampler: Any, prediction: Any, steps: int) -> 
         Ddpm(sampler="ddim"),
         Ddpm(sampler="dpm_solver"),
         Ddpm(sampler="ancestral"),
-        Rflow(),
+        Rflow(sampler="euler"),
         Rflow(sampler="heun"),
+        Rflow(sampler="dpm_solver"),
     ],
-    ids=["ddim", "dpm_solver", "ancestral", "euler", "heun"],
+    ids=["ddim", "dpm_solver", "ancestral", "euler", "heun", "rflow_dpm_solver"],
 )
 def test_through_space_to_depth(strategy: Any) -> None:
     """Images come back in their own places, with their standard deviation, when sampled in a folded space."""
@@ -216,7 +219,9 @@ def cumulated(x: Tensor, alpha: float, sigma: float) -> Tensor:
 def test_churn_leaves_xt_as_it_is_at_a_later_time(t: float) -> None:
     generator = torch.Generator().manual_seed(0)
     x = straight(t)[0] * 0.5 + straight(t)[1] * normal_numbers(100_000)
-    stirred, later = _samplers.churn(lambda: torch.randn(x.shape, generator=generator), 3, 10)(x, t)
+    stirred, later = _samplers.Churn(0.3, lambda: torch.randn(x.shape, generator=generator)).stir(
+        x, t
+    )
     assert later / (1000 - later) == pytest.approx(1.3 * t / (1000 - t))
     alpha, sigma = straight(later)
     assert stirred.mean().item() == pytest.approx(0.5 * alpha, abs=0.01)
@@ -226,10 +231,10 @@ def test_churn_leaves_xt_as_it_is_at_a_later_time(t: float) -> None:
 @pytest.mark.parametrize("t", [1000.0, 900.0, 20.0])
 def test_churn_keeps_away_from_both_ends(t: float) -> None:
     x = torch.ones(2, 1)
-    assert _samplers.churn(lambda: torch.ones(2, 1), 3, 10)(x, t) == (x, t)
+    assert _samplers.Churn(0.3, lambda: torch.ones(2, 1)).stir(x, t) == (x, t)
 
 
-@pytest.mark.parametrize("sampler", ["euler", "heun"])
+@pytest.mark.parametrize("sampler", ["dpm_solver", "euler", "heun"])
 def test_with_churn_samples_have_the_spread_of_the_data(sampler: Any) -> None:
     generator = torch.Generator().manual_seed(0)
     strategy = Rflow(prediction="x0", t_min=1e-6, sampler=sampler, churn=4).build()
