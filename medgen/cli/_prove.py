@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medgen.cli import options
+from medgen.evaluation import folds as reading
 from medgen.evaluation import prove as work
 from medgen.evaluation import prove_report, sources
 from medgen.evaluation.arms import Comparison
@@ -26,6 +27,7 @@ def prove(
     repeats: int,
     seed: int,
     test_share: float,
+    leave_one_out: bool,
     segmenter: str,
     processes: int,
 ) -> None:
@@ -35,8 +37,15 @@ def prove(
     registry = options.registry()
     sources.require_used(overrides, segmenters=[segmenter])
     settings = sources.measure("segmenters", segmenter, overrides, registry)
-    pool, test, made = work.read(sources.real(real, overrides, registry), pairs, test_share, seed)
-    given = Comparison(settings, pool, test, made, persons or len(pool.persons), times, steps, seed)
+    source = sources.real(real, overrides, registry)
+    if leave_one_out:
+        folds = reading.read_each_left_out(source, pairs)
+    else:
+        folds = {"": reading.read(source, pairs, test_share, seed)}
+    base = persons or min(len(fold.pool.persons) for fold in folds.values())
+    given = {
+        name: Comparison(settings, *fold, base, times, steps, seed) for name, fold in folds.items()
+    }
     with asked_to_stop(command) as stop:
         proof = work.prove(
             given, folder, segmenter=segmenter, repeats=repeats, workers=processes, stop=stop

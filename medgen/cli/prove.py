@@ -53,6 +53,12 @@ from medgen.cli.options import FOLDER, real_and_pairs, seed_option
     help="Test on this share of all persons, not on those for validation: for pairs whose generator saw none of them.",
 )
 @click.option(
+    "--leave-one-out",
+    is_flag=True,
+    help="PAIRS holds a folder of pairs for each person, named after who is left out of it and tested on:"
+    " for a handful of patients.",
+)
+@click.option(
     "--segmenter", default="small_unet", show_default=True, help="Plugin that finds lesions."
 )
 @click.option(
@@ -64,8 +70,8 @@ from medgen.cli.options import FOLDER, real_and_pairs, seed_option
 @click.pass_context
 def prove(
     context: click.Context, real: str, pairs: Path, overrides: tuple[str, ...], output_dir: Path | None,
-    persons: int | None, times: float, steps: int, repeats: int, seed: int, test_share: float, segmenter: str,
-    processes: int,
+    persons: int | None, times: float, steps: int, repeats: int, seed: int, test_share: float, leave_one_out: bool,
+    segmenter: str, processes: int,
 ) -> None:  # fmt: skip
     """Say whether PAIRS help to train a segmenter of lesions, and how many patients they are worth.
 
@@ -76,6 +82,10 @@ def prove(
     """
     from medgen.cli import _prove
 
+    if leave_one_out and test_share:
+        raise click.UsageError(
+            "--leave-one-out tests on each person, so --test-share has no effect."
+        )
     command = shlex.join(["medgen", *context.find_root().obj])
     _prove.prove(
         real,
@@ -89,6 +99,7 @@ def prove(
         repeats=repeats,
         seed=seed,
         test_share=test_share,
+        leave_one_out=leave_one_out,
         segmenter=segmenter,
         processes=processes,
     )

@@ -33,7 +33,7 @@ class Results:
 
     def __init__(self, out: Path, made_with: Mapping[str, Any]):
         """Open or make the folder. Raises RecipeError if it holds results of another comparison."""
-        self.folder = out / "results"
+        self.folder, self.made_with = out / "results", made_with
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "made_with.json"
         before = _read(path)

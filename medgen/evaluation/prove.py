@@ -7,26 +7,30 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
-from medgen import seeds
-from medgen.data.scans import layouts
 from medgen.data.store import processes
 from medgen.errors import DataError, Problem, RecipeError, StoppedError
 from medgen.evaluation import arm_results, arms
-from medgen.evaluation.arm_results import Results
+from medgen.evaluation.arm_results import Result, Results
 from medgen.evaluation.arms import FEWER, FEWEST, MIXED, PASTED, PRIMARY, Arm, Comparison, real_arm
-from medgen.evaluation.pair_samples import read_pairs
-from medgen.evaluation.samples import EVERY, Samples, read_real
-from medgen.evaluation.sources import Source
-from medgen.evaluation.unseen import require_unseen
-from medgen.evaluation.worth import Interval, Verdict, Worth, mean, verdict, worth
+from medgen.evaluation.folds import FEWEST_TESTED
+from medgen.evaluation.worth import (
+    Interval,
+    Scores,
+    Verdict,
+    Worth,
+    joined,
+    mean,
+    verdict,
+    worth,
+)
 from medgen.system.console import progress, warn
 from medgen.system.signals import Stop
 
 UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))
 FEW_TEST = 6
 """Test persons below which intervals are so wide that little can be told."""
+WIDER = "Set data.val_fraction=0.3 when you train and here, or leave each person out in turn."
 
 
 class Proof(NamedTuple):
@@ -39,57 +43,36 @@ class Proof(NamedTuple):
     about: Mapping[str, Any]
 
 
-def read(
-    source: Source, folder: Path, test_share: float, seed: int
-) -> tuple[Samples, Samples, Samples]:
-    """Read pool, test and pairs, all on the pairs' grid.
-
-    Tested on the persons for validation, whom no generator trained on; with test_share above 0 on
-    that share of all persons, which only pairs allow whose generator saw none of them. Raises
-    DataError if scans with new lesions show a person to test on.
-    """
-    require_unseen(source, folder, layouts.SPLITS if test_share else ("val",))
-    pairs = read_pairs(folder)
-    if not test_share:
-        pool, test = (read_real(source, split, like=pairs) for split in ("train", "val"))
-        return pool, test, pairs
-    everyone = read_real(source, EVERY, like=pairs)
-    order = torch.randperm(
-        len(everyone.persons), generator=seeds.stream(seed, "prove test persons")
-    ).numpy()
-    chosen = everyone.persons[order[: max(1, round(test_share * len(order)))]]
-    tested = np.isin(everyone.people, chosen)
-    return everyone.take(~tested), everyone.take(tested), pairs
-
-
-def require_usable(given: Comparison) -> None:
+def require_usable(folds: Mapping[str, Comparison]) -> None:
     """Raise DataError or RecipeError for too few persons; warn where little can be told."""
-    pool, test = len(given.pool.persons), len(given.test.persons)
-    if set(given.pool.persons.tolist()) & set(given.test.persons.tolist()):
-        raise DataError(
-            Problem(
-                "prove", "a person is for training and for testing", "Keep a person in one split"
-            )
+    for given in folds.values():
+        if set(given.pool.persons.tolist()) & set(given.test.persons.tolist()):
+            what = "a person is for training and for testing"
+            raise DataError(Problem("prove", what, "Keep a person in one split"))
+    pool, test = _persons_of(folds)
+    if pool < FEWEST + 1 or test < FEWEST_TESTED:
+        what = (
+            f"{pool} persons with lesions to train on and {test} to test on, "
+            f"at least {FEWEST + 1} and {FEWEST_TESTED} are needed"
         )
-    if pool < FEWEST + 1 or test < 2:
-        what = f"{pool} persons with lesions to train on and {test} to test on, at least {FEWEST + 1} and 2 are needed"
-        raise DataError(Problem("prove", what, "Raise data.val_fraction, or add patients"))
-    if not FEWEST <= given.base <= pool:
-        raise RecipeError(
-            Problem(
-                "--persons",
-                f"is {given.base}, expected {FEWEST} to {pool}",
-                f"Leave it out for {pool}",
-            )
-        )
+        fix = "Raise data.val_fraction, add patients, or leave each out in turn (--leave-one-out)"
+        raise DataError(Problem("prove", what, fix))
+    base = next(iter(folds.values())).base
+    if not FEWEST <= base <= pool:
+        what = f"is {base}, expected {FEWEST} to {pool}"
+        raise RecipeError(Problem("--persons", what, f"Leave it out for {pool}"))
     if test < FEW_TEST:
-        warn(
-            f"prove: {test} persons to test on make wide intervals. Set data.val_fraction=0.3 when you train and here."
-        )
+        warn(f"prove: {test} persons to test on make wide intervals. {WIDER}")
+
+
+def _persons_of(folds: Mapping[str, Comparison]) -> tuple[int, int]:
+    """Return how many persons each fold can train on, and how many all of them test on."""
+    pool = min(len(given.pool.persons) for given in folds.values())
+    return pool, sum(len(given.test.persons) for given in folds.values())
 
 
 def prove(
-    given: Comparison,
+    folds: Mapping[str, Comparison],
     out: Path,
     *,
     segmenter: str,
@@ -97,13 +80,24 @@ def prove(
     workers: int,
     stop: Stop | None = None,
 ) -> Proof:
-    """Train what OUT/results lacks and judge all. Raises StoppedError once `stop` has a reason."""
-    require_usable(given)
-    planned = arms.arms_of(len(given.pool.persons), given.base)
-    made_with = arm_results.identity(given, segmenter)
-    results = Results(out, made_with)
-    train_missing(given, results, planned, repeats, workers, stop or Stop())
-    return judged(given, results, planned, repeats, made_with)
+    """Train what OUT/FOLD/results lacks and judge all. Raises StoppedError once `stop` has a reason.
+
+    folds: comparisons by their names, which differ in their persons and pairs alone; a single one
+    is named "". The scores of their test persons are taken together.
+    """
+    require_usable(folds)
+    one = next(iter(folds.values()))
+    planned = arms.arms_of(_persons_of(folds)[0], one.base)
+    kept = [
+        (given, Results(out / name, arm_results.identity(given, segmenter)))
+        for name, given in folds.items()
+    ]
+    train_missing(kept, planned, repeats, workers, stop or Stop())
+    return judged(kept, planned, repeats)
+
+
+Kept = tuple[Comparison, Results]
+"""A fold, and what there is of its results."""
 
 
 class _Job(NamedTuple):
@@ -120,18 +114,16 @@ def _work(job: _Job) -> str:
 
 
 def train_missing(
-    given: Comparison,
-    results: Results,
-    planned: Sequence[Arm],
-    repeats: int,
-    workers: int,
-    stop: Stop,
+    kept: Sequence[Kept], planned: Sequence[Arm], repeats: int, workers: int, stop: Stop
 ) -> None:
     """Train and keep the results that are not there yet. Raises StoppedError once `stop` has a reason."""
-    missing = results.missing(planned, repeats)
-    jobs = [_Job(given, arm, repeat, results.path(arm, repeat)) for arm, repeat in missing]
+    jobs = [
+        _Job(given, arm, repeat, results.path(arm, repeat))
+        for given, results in kept
+        for arm, repeat in results.missing(planned, repeats)
+    ]
     workers = max(1, min(workers or processes.count_cores(), len(jobs)))
-    total = repeats * len(planned)
+    total = repeats * len(planned) * len(kept)
     with (
         progress("segmenters", total, unit="trained") as bar,
         processes.results(_work, jobs, workers) as done,
@@ -142,38 +134,46 @@ def train_missing(
             if stop.reason:
                 what = f"stopped by {stop.reason}, every result there is whole"
                 raise StoppedError(
-                    Problem(results.folder, what, "Continue", command=stop.command),
+                    Problem(kept[0][1].folder, what, "Continue", command=stop.command),
                     exit_code=stop.exit_code,
                 )
 
 
-def judged(
-    given: Comparison,
-    results: Results,
-    planned: Sequence[Arm],
-    repeats: int,
-    made_with: Mapping[str, Any],
-) -> Proof:
+def judged(kept: Sequence[Kept], planned: Sequence[Arm], repeats: int) -> Proof:
     """Verdict, worth and means from results that are all there."""
+    one, first = kept[0]
     names = [arm.name for arm in planned]
     curve = {arm.persons: arm.name for arm in planned if arm.name == real_arm(arm.persons)}
-    primary = results.scores(planned, repeats, PRIMARY)
+
+    def scores(name: str) -> Scores:
+        return joined([results.scores(planned, repeats, name) for _, results in kept])
+
     means: dict[str, dict[str, Interval]] = {name: {} for name in names}
-    for score in arms.names_of_scores(given.test.noun):
-        table = results.scores(planned, repeats, score)
+    for score in arms.names_of_scores(one.test.noun):
+        table = scores(score)
         for name in names:
             known = not np.isnan(table.by_arm[name]).all()
-            means[name][score] = mean(table, name, given.seed) if known else UNKNOWN
-    first = results.read(planned[0], 0) or {}
-    persons = len(given.pool.persons), len(given.test.persons)
-    about = dict(zip(("pool_persons", "test_persons"), persons, strict=True)) | {"repeats": repeats}
-    about |= {"pairs": len(given.pairs), "real": first["real"], "added": first["added"]}
-    sets = {"pool": given.pool, "test": given.test, "pairs": given.pairs}
-    places = {f"{name}_where": each.where for name, each in sets.items()}
+            means[name][score] = mean(table, name, one.seed) if known else UNKNOWN
+    primary = scores(PRIMARY)
     return Proof(
-        verdict(primary, MIXED, [real_arm(given.base), FEWER], PASTED, given.seed),
-        worth(primary, curve, MIXED, given.base, given.seed),
+        verdict(primary, MIXED, [real_arm(one.base), FEWER], PASTED, one.seed),
+        worth(primary, curve, MIXED, one.base, one.seed),
         means,
         curve,
-        {**about, **made_with, **places},
+        _about(kept, repeats) | _sizes(first.read(planned[0], 0) or {}),
     )
+
+
+def _sizes(result: Result) -> dict[str, Any]:
+    return {"real": result["real"], "added": result["added"]}
+
+
+def _about(kept: Sequence[Kept], repeats: int) -> dict[str, Any]:
+    """Return what was compared: of the first fold, but for the numbers of persons and pairs."""
+    one, first = kept[0]
+    pool, test = _persons_of({results.folder.as_posix(): given for given, results in kept})
+    about = {"pool_persons": pool, "test_persons": test, "repeats": repeats, "folds": len(kept)}
+    sets = {"pool": one.pool, "test": one.test, "pairs": one.pairs}
+    places = {f"{name}_where": each.where for name, each in sets.items()}
+    pairs = sum(len(given.pairs) for given, _ in kept)
+    return {**about, "pairs": pairs, **first.made_with, **places}

@@ -17,11 +17,15 @@ def require_unseen(source: Source, folder: Path, splits: Collection[Split]) -> N
     Persons are told by their names, so that two datasets may name different ones alike:
     `data.allow_patient_overlap` lets them pass.
     """
-    if source.data.allow_patient_overlap or not (shown := layouts.shown_persons(folder)):
-        return
     patients = layouts.find(source.data, (*source.images, *source.masks))
-    both = sorted({each.person for each in patients if each.split in splits} & shown)
-    if both:
+    require_persons_unseen(source, folder, [p.person for p in patients if p.split in splits])
+
+
+def require_persons_unseen(source: Source, folder: Path, tested: Collection[str]) -> None:
+    """Raise DataError if one of the persons to test on is host or donor of an insertion in `folder`."""
+    if source.data.allow_patient_overlap:
+        return
+    if both := sorted({*tested} & layouts.shown_persons(folder)):
         what = f"{len(both)} persons to test on are hosts or donors of its scans: {listed(both)}"
         fix = "Insert without them, or set data.allow_patient_overlap=true if these are others"
         raise DataError(Problem(folder, what, fix))

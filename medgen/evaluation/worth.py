@@ -53,6 +53,12 @@ class Scores:
         return value, value + moved
 
 
+def joined(parts: Sequence[Scores]) -> Scores:
+    """Join the scores of the same arms on different test persons."""
+    arms = parts[0].by_arm
+    return Scores({arm: np.concatenate([each.by_arm[arm] for each in parts], 1) for arm in arms})
+
+
 def _mean_of_seeds(table: Array, value: Array) -> Array:
     """Average over persons: `[arm, seed]`; a seed without any score gets the mean."""
     known = ~np.isnan(table)

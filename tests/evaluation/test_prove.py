@@ -35,7 +35,7 @@ def _files(out):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     out = tmp_path_factory.mktemp("whole")
-    return prove(_given(), out, segmenter="small_unet", repeats=2, workers=1), out
+    return prove({"": _given()}, out, segmenter="small_unet", repeats=2, workers=1), out
 
 
 def test_a_comparison_that_was_killed_goes_on_and_ends_with_the_same_bytes(
@@ -51,12 +51,12 @@ def test_a_comparison_that_was_killed_goes_on_and_ends_with_the_same_bytes(
 
     monkeypatch.setattr(arms, "run", killed)
     with pytest.raises(KeyboardInterrupt):
-        prove(_given(), tmp_path, segmenter="small_unet", repeats=2, workers=1)
+        prove({"": _given()}, tmp_path, segmenter="small_unet", repeats=2, workers=1)
     torn = sorted((tmp_path / "results").glob("*-0.json"))[0]
     torn.write_text(torn.read_text()[:40])
     made.clear()
     monkeypatch.setattr(arms, "run", lambda *given: made.append(given[1:]) or original(*given))
-    proof = prove(_given(), tmp_path, segmenter="small_unet", repeats=2, workers=1)
+    proof = prove({"": _given()}, tmp_path, segmenter="small_unet", repeats=2, workers=1)
 
     assert len(made) == 2 * len(arms_of(4, 2)) - 4 + 1
     assert _files(tmp_path) == _files(whole[1])
@@ -69,7 +69,7 @@ def test_a_signal_ends_it_between_two_segmenters_with_all_kept(tmp_path):
     with pytest.raises(
         StoppedError, match=r"stopped by SIGTERM.*Continue: medgen prove x y"
     ) as raised:
-        prove(_given(), tmp_path, segmenter="small_unet", repeats=2, workers=1, stop=stop)
+        prove({"": _given()}, tmp_path, segmenter="small_unet", repeats=2, workers=1, stop=stop)
     assert raised.value.exit_code == 75
     assert len(list((tmp_path / "results").glob("*-0.json"))) == 1
 
@@ -78,16 +78,16 @@ def test_results_of_another_comparison_are_refused_by_name(whole):
     with pytest.raises(
         RecipeError, match=r"results of another comparison are there \(steps: 8 -> 9\)"
     ):
-        prove(_given(steps=9), whole[1], segmenter="small_unet", repeats=2, workers=1)
+        prove({"": _given(steps=9)}, whole[1], segmenter="small_unet", repeats=2, workers=1)
     changed = _given()
     changed.pairs.masks[0] = ~changed.pairs.masks[0]
     with pytest.raises(RecipeError, match=r"\(pairs: [0-9a-f]{16} -> [0-9a-f]{16}\)"):
-        prove(changed, whole[1], segmenter="small_unet", repeats=2, workers=1)
+        prove({"": changed}, whole[1], segmenter="small_unet", repeats=2, workers=1)
 
 
 @pytest.mark.slow
 def test_two_processes_make_the_same_bytes_as_one(whole, tmp_path):
-    prove(_given(), tmp_path, segmenter="small_unet", repeats=2, workers=2)
+    prove({"": _given()}, tmp_path, segmenter="small_unet", repeats=2, workers=2)
     assert _files(tmp_path) == _files(whole[1])
 
 
@@ -142,7 +142,7 @@ def test_the_curve_doubles_up_to_the_whole_pool():
 )
 def test_too_few_persons_are_refused(change, message):
     with pytest.raises((DataError, RecipeError), match=message):
-        require_usable(_given()._replace(**change))
+        require_usable({"": _given()._replace(**change)})
 
 
 def test_copies_pasted_take_no_lesion_from_outside_the_arm():
