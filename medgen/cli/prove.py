@@ -76,7 +76,8 @@ def prove(
     """Say whether PAIRS help to train a segmenter of lesions, and how many patients they are worth.
 
     REAL is a recipe, a run's folder, a checkpoint, or a folder of patients; its patients for
-    validation are tested on, as the pairs' generator has not seen them. The same small segmenter is
+    validation are tested on, as the pairs' generator has not seen them, or with --leave-one-out each
+    person in turn. The same small segmenter is
     trained on real slices, or volumes, on pairs, on both, and on real ones with copy-pasted
     lesions. Goes on where it was stopped.
     """

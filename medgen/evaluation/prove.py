@@ -30,7 +30,6 @@ from medgen.system.signals import Stop
 UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))
 FEW_TEST = 6
 """Test persons below which intervals are so wide that little can be told."""
-WIDER = "Set data.val_fraction=0.3 when you train and here, or leave each person out in turn."
 
 
 class Proof(NamedTuple):
@@ -55,14 +54,22 @@ def require_usable(folds: Mapping[str, Comparison]) -> None:
             f"{pool} persons with lesions to train on and {test} to test on, "
             f"at least {FEWEST + 1} and {FEWEST_TESTED} are needed"
         )
-        fix = "Raise data.val_fraction, add patients, or leave each out in turn (--leave-one-out)"
-        raise DataError(Problem("prove", what, fix))
+        raise DataError(Problem("prove", what, _more_persons(folds, short=test < FEWEST_TESTED)))
     base = next(iter(folds.values())).base
     if not FEWEST <= base <= pool:
         what = f"is {base}, expected {FEWEST} to {pool}"
         raise RecipeError(Problem("--persons", what, f"Leave it out for {pool}"))
     if test < FEW_TEST:
-        warn(f"prove: {test} persons to test on make wide intervals. {WIDER}")
+        warn(f"prove: {test} persons to test on make wide intervals. {_more_persons(folds, True)}.")
+
+
+def _more_persons(folds: Mapping[str, Comparison], short: bool) -> str:
+    """Advise how to get more persons. short: of those to test on."""
+    if len(folds) > 1:
+        return "Add patients"
+    if short:
+        return "Set data.val_fraction=0.3 when you train and here, or leave each out in turn (--leave-one-out)"
+    return "Add patients, or leave each out in turn (--leave-one-out)"
 
 
 def _persons_of(folds: Mapping[str, Comparison]) -> tuple[int, int]:
@@ -92,7 +99,7 @@ def prove(
         (given, Results(out / name, arm_results.identity(given, segmenter)))
         for name, given in folds.items()
     ]
-    train_missing(kept, planned, repeats, workers, stop or Stop())
+    train_missing(kept, planned, repeats, workers, stop or Stop(), out)
     return judged(kept, planned, repeats)
 
 
@@ -114,7 +121,12 @@ def _work(job: _Job) -> str:
 
 
 def train_missing(
-    kept: Sequence[Kept], planned: Sequence[Arm], repeats: int, workers: int, stop: Stop
+    kept: Sequence[Kept],
+    planned: Sequence[Arm],
+    repeats: int,
+    workers: int,
+    stop: Stop,
+    out: Path,
 ) -> None:
     """Train and keep the results that are not there yet. Raises StoppedError once `stop` has a reason."""
     jobs = [
@@ -134,7 +146,7 @@ def train_missing(
             if stop.reason:
                 what = f"stopped by {stop.reason}, every result there is whole"
                 raise StoppedError(
-                    Problem(kept[0][1].folder, what, "Continue", command=stop.command),
+                    Problem(out, what, "Continue", command=stop.command),
                     exit_code=stop.exit_code,
                 )
 
@@ -169,11 +181,11 @@ def _sizes(result: Result) -> dict[str, Any]:
 
 
 def _about(kept: Sequence[Kept], repeats: int) -> dict[str, Any]:
-    """Return what was compared: of the first fold, but for the numbers of persons and pairs."""
+    """Return what was compared: the numbers of persons and pairs of all folds, and more of the first."""
     one, first = kept[0]
     pool, test = _persons_of({results.folder.as_posix(): given for given, results in kept})
     about = {"pool_persons": pool, "test_persons": test, "repeats": repeats, "folds": len(kept)}
     sets = {"pool": one.pool, "test": one.test, "pairs": one.pairs}
     places = {f"{name}_where": each.where for name, each in sets.items()}
     pairs = sum(len(given.pairs) for given, _ in kept)
-    return {**about, "pairs": pairs, **first.made_with, **places}
+    return {**first.made_with, **about, "pairs": pairs, **places}

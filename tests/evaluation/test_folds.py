@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,19 +52,64 @@ def test_a_fold_tests_on_the_person_its_folder_is_named_after(given: tuple[Path,
         assert {*fold.pool.persons.tolist()} == everyone - {*fold.test.persons.tolist()}
 
 
-def test_folders_that_name_nobody_and_too_few_are_refused(given: tuple[Path, Path]) -> None:
-    (given[1] / "Mets_007").mkdir()
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda pairs: (pairs / "Mets_000").rename(pairs / "Mets_007"),
+            "{}: Mets_007: no person of scans that is read has that name. Name each folder after the person left out "
+            "of it: Mets_000, Mets_001, Mets_002, Mets_003.",
+        ),
+        (
+            lambda pairs: [(pairs / name).rename(pairs.parent / name) for name in LEFT_OUT[1:]],
+            "{}: has a folder of pairs for 1 of 4 persons. Make pairs without each in turn: Mets_000, Mets_001, "
+            "Mets_002, Mets_003.",
+        ),
+        (
+            lambda pairs: pairs.rename(pairs.parent / "elsewhere"),
+            "{}: does not exist. Give the folder that has a folder of pairs for each person.",
+        ),
+        (
+            lambda pairs: (pairs / "manifest.jsonl").touch(),
+            "{}: is one folder of pairs. Give the folder that it lies in, named after who is left out, or drop "
+            "--leave-one-out.",
+        ),
+        (
+            lambda pairs: relabelled(pairs / "Mets_002"),
+            "{}: Mets_002 has slices of flair, Mets_000 slices of bravo. Make all of them by the same recipe.",
+        ),
+    ],
+    ids=["nobody's", "one", "missing", "of pairs", "other images"],
+)
+def test_other_folders_are_refused_in_a_line(
+    given: tuple[Path, Path], change: Callable[[Path], Any], message: str
+) -> None:
+    change(given[1])
     with pytest.raises(DataError) as error:
         read(given)
-    assert error.value.lines == [
-        f"{given[1]}: Mets_007: no person of scans has that name. Name each folder after the person left out of it: "
-        "Mets_000, Mets_001, Mets_002, Mets_003."
-    ]
-    (given[1] / "Mets_007").rename(given[1] / "Mets_000" / "deeper")
-    for name in LEFT_OUT[1:]:
-        (given[1] / name).rename(given[1].parent / name)
-    with pytest.raises(DataError, match="holds 1 folders of pairs, at least 2 are needed"):
-        read(given)
+    assert error.value.lines == [message.format(given[1])]
+
+
+def relabelled(folder: Path) -> None:
+    """Give pairs the name of another image."""
+    for path in folder.rglob("bravo.nii.gz"):
+        path.rename(path.with_name("flair.nii.gz"))
+    listed = (folder / "manifest.jsonl").read_text()
+    (folder / "manifest.jsonl").write_text(listed.replace("bravo", "flair"))
+
+
+def test_folders_that_hold_no_pairs_do_not_matter(given: tuple[Path, Path]) -> None:
+    (given[1] / ".ipynb_checkpoints").mkdir()
+    (given[1] / "out" / "results").mkdir(parents=True)
+    assert [*read(given)] == LEFT_OUT
+
+
+def test_pairs_of_another_grid_have_real_slices_on_theirs(given: tuple[Path, Path]) -> None:
+    shutil.rmtree(given[1] / "Mets_002")
+    write_pairs(given[1] / "Mets_002", 3, spacing=1.5)
+    for fold in read(given).values():
+        assert fold.pool.grid.matches(fold.pairs.grid, 1e-6)
+        assert fold.test.grid.matches(fold.pairs.grid, 1e-6)
 
 
 def test_scans_that_show_the_person_left_out_are_refused(tmp_path: Path) -> None:
@@ -114,7 +160,9 @@ def test_the_command_goes_on_and_says_what_pairs_of_four_patients_are_worth(
     asked = ["prove", *map(str, given), *TINY, *options]
     result = medgen(*asked)
     assert result.code == 0, result.err
+    assert "wide intervals. Add patients." in " ".join(result.err.split())
     value = json.loads((tmp_path / "pairs-prove" / "prove.json").read_text())
+    assert value["about"]["pairs"] == 2 + 3 + 4
     assert value["about"]["test_persons"] == 3
     assert value["verdict"] in ("helps", "no evidence", "hurts")
     assert medgen(*asked).code == 0

@@ -24,11 +24,11 @@ SPREAD = 0.05
 to the top.
 """
 SHALLOWER = 0.8
-"""Share of its own depth below the head's surface to which a lesion may rise, and from which it may
-sink to its own: most places in a head are deeper than lesions are.
+"""A lesion lies between this share of its own depth and its own depth divided by it: most places in a
+head are deeper than lesions are.
 """
 DEEPER = 2.0
-"""mm that it may always sink."""
+"""mm below its own depth that a lesion may always lie."""
 SMOOTH = 0.8
 """mm of the blur before tissue is compared, so that noise is not."""
 RING_SAMPLE, MASK_SAMPLE = 800, 400

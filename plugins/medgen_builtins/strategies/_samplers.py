@@ -22,7 +22,7 @@ Level = Callable[[float], tuple[float, float]]
 CHURNED = (0.02 * TIME_SCALE, 0.9 * TIME_SCALE)
 """Between these times noise is added: above there is little else, below nothing would remove it."""
 MOST = math.sqrt(2) - 1
-"""Largest share of the noise that is added at a step: as much as there is, in variance."""
+"""Largest share of the noise that is added at a step: as much as is there already, in variance."""
 
 
 class Churn(NamedTuple):
@@ -34,7 +34,7 @@ class Churn(NamedTuple):
 
     @classmethod
     def spread(cls, amount: float, steps: int, draw: DrawNoise) -> Churn:
-        """Spread the sum of the shares, S_churn there, over the steps, so that it means the same for any number."""
+        """Spread the sum of the shares, S_churn there, over the steps, at most `MOST` for each."""
         return cls(min(amount / steps, MOST), draw)
 
     def at(self, t: float) -> float:
@@ -97,9 +97,10 @@ def dpm_solver(
 ) -> Tensor:
     """Sample by DPM-Solver++(2M) (Lu et al. 2022b, Algorithm 2). One evaluation per step.
 
-    The step to 0 is infinite in the log-SNR and lands on x0, the first-order step's limit. So is the step
-    from pure noise. With churn, a step goes past its end, as far as the noise added there brings it back:
-    SDE-DPM-Solver++(2M) there, for a share of exp(h) - 1.
+    The step to 0 is infinite in the log-SNR and lands on x0, the first-order step's limit. The step from
+    pure noise is infinite too, so that it and the one after are of first order. With churn a step goes
+    past its end, and the noise added there brings it back; with a share of exp(h) - 1 this is
+    SDE-DPM-Solver++(2M) of the same paper.
     """
     x0_before, h_before = None, math.inf
     for t, s in pairwise(times):
