@@ -38,10 +38,7 @@ def prove(
     sources.require_used(overrides, segmenters=[segmenter])
     settings = sources.measure("segmenters", segmenter, overrides, registry)
     source = sources.real(real, overrides, registry)
-    if leave_one_out:
-        folds = reading.read_each_left_out(source, pairs)
-    else:
-        folds = {"": reading.read(source, pairs, test_share, seed)}
+    folds = reading.read_all(source, pairs, leave_one_out, test_share, seed)
     base = persons or min(len(fold.pool.persons) for fold in folds.values())
     given = {
         name: Comparison(settings, *fold, base, times, steps, seed) for name, fold in folds.items()

@@ -77,9 +77,8 @@ def prove(
 
     REAL is a recipe, a run's folder, a checkpoint, or a folder of patients; its patients for
     validation are tested on, as the pairs' generator has not seen them, or with --leave-one-out each
-    person in turn. The same small segmenter is
-    trained on real slices, or volumes, on pairs, on both, and on real ones with copy-pasted
-    lesions. Goes on where it was stopped.
+    person in turn. The same small segmenter is trained on real slices, or volumes, on pairs, on
+    both, and on real ones with copy-pasted lesions. Goes on where it was stopped.
     """
     from medgen.cli import _prove
 

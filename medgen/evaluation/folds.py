@@ -32,6 +32,15 @@ class Fold(NamedTuple):
     pairs: Samples
 
 
+def read_all(
+    source: Source, folder: Path, leave_one_out: bool, test_share: float, seed: int
+) -> dict[str, Fold]:
+    """Read a fold for each person left out, or the only one, which is named ""."""
+    if leave_one_out:
+        return read_each_left_out(source, folder)
+    return {"": read(source, folder, test_share, seed)}
+
+
 def read(source: Source, folder: Path, test_share: float, seed: int) -> Fold:
     """Read pool, test and pairs, all on the pairs' grid.
 

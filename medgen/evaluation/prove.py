@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,7 +48,7 @@ def require_usable(folds: Mapping[str, Comparison]) -> None:
         if set(given.pool.persons.tolist()) & set(given.test.persons.tolist()):
             what = "a person is for training and for testing"
             raise DataError(Problem("prove", what, "Keep a person in one split"))
-    pool, test = _persons_of(folds)
+    pool, test = _persons_of(folds.values())
     if pool < FEWEST + 1 or test < FEWEST_TESTED:
         what = (
             f"{pool} persons with lesions to train on and {test} to test on, "
@@ -72,10 +72,10 @@ def _more_persons(folds: Mapping[str, Comparison], short: bool) -> str:
     return "Add patients, or leave each out in turn (--leave-one-out)"
 
 
-def _persons_of(folds: Mapping[str, Comparison]) -> tuple[int, int]:
+def _persons_of(folds: Collection[Comparison]) -> tuple[int, int]:
     """Return how many persons each fold can train on, and how many all of them test on."""
-    pool = min(len(given.pool.persons) for given in folds.values())
-    return pool, sum(len(given.test.persons) for given in folds.values())
+    pool = min(len(given.pool.persons) for given in folds)
+    return pool, sum(len(given.test.persons) for given in folds)
 
 
 def prove(
@@ -94,7 +94,7 @@ def prove(
     """
     require_usable(folds)
     one = next(iter(folds.values()))
-    planned = arms.arms_of(_persons_of(folds)[0], one.base)
+    planned = arms.arms_of(_persons_of(folds.values())[0], one.base)
     kept = [
         (given, Results(out / name, arm_results.identity(given, segmenter)))
         for name, given in folds.items()
@@ -183,7 +183,7 @@ def _sizes(result: Result) -> dict[str, Any]:
 def _about(kept: Sequence[Kept], repeats: int) -> dict[str, Any]:
     """Return what was compared: the numbers of persons and pairs of all folds, and more of the first."""
     one, first = kept[0]
-    pool, test = _persons_of({results.folder.as_posix(): given for given, results in kept})
+    pool, test = _persons_of([given for given, _ in kept])
     about = {"pool_persons": pool, "test_persons": test, "repeats": repeats, "folds": len(kept)}
     sets = {"pool": one.pool, "test": one.test, "pairs": one.pairs}
     places = {f"{name}_where": each.where for name, each in sets.items()}
